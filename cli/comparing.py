@@ -73,8 +73,8 @@ def _cells(row: Row) -> Sequence[str]:
         text.number(_known(row.before.value)),
         text.number(_known(row.after.value)),
         text.number(_known(row.difference)),
-        text.interval(row.interval),
-        "paired" if row.paired else "apart",
+        "" if row.interval is None else text.interval((_known(row.interval[0]), _known(row.interval[1]))),
+        row.how,
     )
 
 

@@ -18,10 +18,11 @@ from cli.guarded import Writes
 from cli.output import print_table
 
 if TYPE_CHECKING:
+    from auditor.comparing.trend import Line
     from auditor.evidence.history.entries import Decision, Entry
     from auditor.evidence.history.ledger import Ledger
     from auditor.finding.figure import Figure
-    from auditor.record.audit_report import AuditReport, Finding
+    from auditor.record.audit_report import AuditReport
     from auditor.record.decisions import DecisionRecord, Step
 
 _ENVIRONMENT = "AUDITOR_DB"
@@ -177,6 +178,7 @@ def _wrong_with(entry: Entry, audits: Mapping[int, str], trusted: set[str], befo
 
 def _print(entries: list[Entry]) -> int:
     """Lists the entries; 1 where the chain is broken, which no reader of the list should overlook."""
+    from auditor.comparing.trend import model_called
     from auditor.evidence.history.ledger import broken_chain
     from auditor.record.text import visible
 
@@ -195,7 +197,7 @@ def _print(entries: list[Entry]) -> int:
             s = report.summary
             counts = f"{s.passed} PASS, {s.fail} FAIL, {s.inconclusive} INCONCLUSIVE, {s.not_run} NOT_RUN"
             version = f" {report.about.model.version}".rstrip() if report.about and report.about.model.id else ""
-            what = f"{_called(report)}{version} on {report.data.path or 'no data'}"
+            what = f"{model_called(report)}{version} on {report.data.path or 'no data'}"
             rows.append((number, when, "audit", what, f"exit {report.exit_code}: {counts}", audit.bundle or ""))
         else:
             d = entry.decision()
@@ -225,7 +227,9 @@ def _as_json(entry: Entry) -> dict[str, object]:
 
 
 def _plot(entries: list[Entry], metric: str, out: Path) -> None:
+    from auditor.comparing.trend import lines_of
     from auditor.files import write_beside
+    from auditor.finding.display import MOST_NAMED
     from auditor.report.svg import draw_png, svg_file
 
     if out.suffix not in (".svg", ".png"):
@@ -233,60 +237,32 @@ def _plot(entries: list[Entry], metric: str, out: Path) -> None:
     figure = trend(entries, metric)
     write_beside(out, draw_png(figure) if out.suffix == ".png" else svg_file(figure).encode())
     typer.echo(str(out))
+    lines = lines_of(_audits(entries), metric)
+    if len(lines) > MOST_NAMED:
+        columns = ("line", "audits", "first", "last", "value", "interval")
+        print_table(columns, [_course(line) for line in lines])
 
 
-def _called(report: AuditReport) -> str:
-    """What a model is told apart by from others: the id it was given, whatever its file is called."""
-    return (report.about.model.id if report.about else "") or report.model.path or "in memory"
+def _course(line: Line) -> tuple[str, ...]:
+    from auditor.record import text
+
+    first, last = (when.date().isoformat() for when in (line.points[0][0], line.points[-1][0]))
+    value, interval = text.number(line.last.value), text.interval(line.last.interval)
+    return text.visible(line.name), str(len(line.points)), first, last, value, interval
 
 
 def trend(entries: list[Entry], metric: str) -> Figure:
-    """A metric over the audits of a history, one line for each place it was taken at, with intervals and criterion.
+    """A metric over the audits of a history, by date, one line for each place it was taken at.
 
     Raises UsageError where no audit measured it, with the nearest that was measured.
     """
-    from auditor.errors import did_you_mean
-    from auditor.finding.figure import Figure, Series
-    from auditor.record.text import label
+    from auditor.comparing.trend import trend as drawn
 
-    lines: dict[str, list[tuple[int, Finding]]] = {}
-    known: set[str] = set()
-    audits = [(entry, entry.audit().record) for entry in entries if entry.kind == "audit"]
-    models = {_called(audit) for _, audit in audits}
-    for entry, audit in audits:
-        for finding in audit.findings:
-            known.add(finding.metric or "")
-            if finding.metric == metric and not finding.group:
-                method = "" if finding.method in (None, "between_groups") else finding.method
-                of = _called(audit) if len(models) > 1 else ""
-                name = " ".join(part for part in (of, method, label(finding)) if part)
-                lines.setdefault(name or metric, []).append((entry.number, finding))
-    if not lines:
-        raise UsageError(f"No audit of this history measured {metric!r}{did_you_mean(metric, known - {''}) or '.'}")
-    criterion = next((f.criterion for line in lines.values() for _, f in line if f.criterion), None)
-    bound = None if criterion is None or isinstance(criterion.bound, tuple) else criterion.bound
-    series = tuple(
-        Series(
-            name=name,
-            x=tuple(float(number) for number, _ in line),
-            y=tuple(f.value for _, f in line),
-            low=tuple(f.interval[0] if f.interval else None for _, f in line),
-            high=tuple(f.interval[1] if f.interval else None for _, f in line),
-        )
-        for name, line in lines.items()
-    )
-    n = len({number for line in lines.values() for number, _ in line})
-    return Figure(
-        id=f"trend/{metric}",
-        probe="history",
-        kind="curve",
-        title=f"{metric} over {n} audits",
-        series=series,
-        alt=f"{metric} in each of {n} recorded audits, with the interval of each audit.",
-        x_label=f"{metric}, by entry in the history",
-        criterion=bound,
-        caption="" if criterion is None else f"Line: {criterion.describe()} ({criterion.source}).",
-    )
+    return drawn(_audits(entries), metric)
+
+
+def _audits(entries: list[Entry]) -> list[tuple[str, AuditReport]]:
+    return [(entry.created, entry.audit().record) for entry in entries if entry.kind == "audit"]
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------

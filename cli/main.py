@@ -182,21 +182,39 @@ def report(
         Path | None, typer.Option(help="Folder to write every figure into, as files."), Writes(itself=True)
     ] = None,
     figure_format: Annotated[str, typer.Option(help="What figures are written as: svg,png.")] = "svg",
+    lang: Annotated[
+        str | None, typer.Option(help="Other words than the record's own: en, de or a catalogue FILE.toml.")
+    ] = None,
+    pdf_certificate: Annotated[
+        Path | None, typer.Option(help="Sign the PDF with this private key and its X.509 certificate, PEM or PKCS 12.")
+    ] = None,
+    pdf_password_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds the password of --pdf-certificate.")
+    ] = None,
+    finding: Annotated[
+        str | None, typer.Option(help="Print where the number with this id comes from, and write nothing.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Render a recorded audit again, without model, data or torch."""
     from cli.gate import consistent
-    from cli.rendering import known_figure_formats, known_formats, write_figures
+    from cli.rendering import catalogue_of, known_figure_formats, known_formats, write_figures
+    from cli.sealing import seal_of
+    from cli.traced import print_trace
     from cli.written import claim_report, write_report
 
+    if finding is not None:
+        print_trace(consistent(run), finding)
+        return
     formats, drawn_as = known_formats(format_.split(",")), known_figure_formats(figure_format.split(","))
     folder, read = out or (run if run.is_dir() else run.parent), run / RECORD if run.is_dir() else run
     if "json" in formats and read.exists() and (folder / RECORD).exists() and read.samefile(folder / RECORD):
         formats.remove("json")  # the record is there as it is
+    say, seal = catalogue_of(lang, formats), seal_of(pdf_certificate, pdf_password_env, formats)
     claim_report(folder, formats)
     record = consistent(run)
     drawn = write_figures(record, figures, drawn_as) if figures is not None else []
-    for path in [*write_report(record, folder, formats), *drawn]:
+    for path in [*write_report(record, folder, formats, say, seal), *drawn]:
         typer.echo(path)
 
 

@@ -12,6 +12,7 @@ from auditor.errors import DataError, MissingExtraError, UsageError, did_you_mea
 from auditor.files import write_beside
 from auditor.outputs import claim
 from auditor.record.audit_report import AuditReport
+from auditor.record.catalogue import Catalogue, words_of
 
 FIGURE_FORMATS = ("svg", "png")
 _LONGEST_NAME = 80
@@ -28,6 +29,8 @@ FILE_NAMES = {
     "model-card-json": "report.model-card.json",
     "ml-bom": "report.cdx.json",
 }
+# Those whose words are a catalogue's.
+TOLD = ("html", "markdown", "pdf")
 # The module that a format needs, the extra that brings it.
 _EXTRAS = {"pdf": ("typst", "pdf"), "ml-bom": ("cyclonedx", "bom")}
 
@@ -47,17 +50,19 @@ def known_formats(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def render(report: AuditReport, name: str) -> bytes:
-    """The record in one format."""
+def render(report: AuditReport, name: str, say: Catalogue | None = None) -> bytes:
+    """The record in one format; ``say``: other words than its own, where the format has words (``TOLD``)."""
     match name:
         case "json":
             return report.to_json().encode()
         case "pdf":
             from auditor.report.pdf import render_pdf
 
-            return render_pdf(report)
+            return render_pdf(report, say)
         case "markdown":
-            from auditor.report.markdown import render_markdown as draw
+            from auditor.report.markdown import render_markdown
+
+            return render_markdown(report, say).encode()
         case "sarif":
             from auditor.report.sarif import render_sarif as draw
         case "junit":
@@ -71,8 +76,19 @@ def render(report: AuditReport, name: str) -> bytes:
         case "ml-bom":
             from auditor.report.ml_bom import render_ml_bom as draw
         case _:
-            from auditor.report.html import render_html as draw
+            from auditor.report.html import render_html
+
+            return render_html(report, say).encode()
     return draw(report).encode()
+
+
+def catalogue_of(language: str | None, formats: Sequence[str]) -> Catalogue | None:
+    """The words that ``--lang`` names, None where it names none. Raises UsageError where no format has words."""
+    if language is None:
+        return None
+    if not set(formats) & set(TOLD):
+        raise UsageError(f"--lang is of no use here: only {', '.join(TOLD)} have words, so name one in --format.")
+    return Catalogue.of(language, words_of(language))
 
 
 def make_page_ready(formats: Sequence[str]) -> None:
@@ -100,15 +116,16 @@ def known_figure_formats(names: Sequence[str]) -> list[str]:
 
 
 def write_figures(report: AuditReport, folder: Path, formats: Sequence[str]) -> list[str]:
-    """Every figure of the record as a file of its own in each format; returns their paths.
+    """Every picture of the report as a file of its own in each format; returns their paths.
 
     Files are numbered in the order of the report and named after the figure's id. Raises UsageError where the folder
     cannot be written to.
     """
+    from auditor.report.pictures import pictures_of
     from auditor.report.svg import draw_png, svg_file
 
     places = []
-    for i, figure in enumerate(report.figures, 1):
+    for i, figure in enumerate(pictures_of(report), 1):
         name = re.sub(r"[^a-z0-9]+", "-", figure.id.lower()).strip("-")[:_LONGEST_NAME].rstrip("-")
         places += [(folder / f"{i:02d}-{name or figure.kind}.{suffix}", figure) for suffix in formats]
     for path, _ in places:

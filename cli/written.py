@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from auditor.errors import AuditorError, UsageError
+from auditor.evidence.pades import Seal
 from auditor.files import write_beside
 from auditor.outputs import claim, remove
 from auditor.record.audit_report import AuditReport
+from auditor.record.catalogue import Catalogue
 from auditor.record.passwords import arguments_without_passwords
 from cli.rendering import FILE_NAMES, render
 
@@ -54,10 +56,18 @@ def drop_stale(out: Path, written: list[str]) -> None:
             remove(out / name)
 
 
-def write_report(report: AuditReport, out: Path, formats: list[str]) -> list[str]:
-    """Renders every format, then writes each beside and renames it; if that fails, the record is kept elsewhere."""
+def write_report(
+    report: AuditReport, out: Path, formats: list[str], say: Catalogue | None = None, seal: Seal | None = None
+) -> list[str]:
+    """Renders every format, then writes each beside and renames it; if that fails, the record is kept elsewhere.
+
+    ``say``: other words than the record's own. ``seal``: what the PDF is signed with.
+    """
     try:
-        drawn = [(out / FILE_NAMES[name], render(report, name)) for name in formats]
+        drawn = [(out / FILE_NAMES[name], render(report, name, say)) for name in formats]
+        if seal is not None:
+            pdf = out / FILE_NAMES["pdf"]
+            drawn = [(path, seal.on(content) if path == pdf else content) for path, content in drawn]
         for path, content in drawn:
             write_beside(path, content)
     except Exception as error:

@@ -24,6 +24,7 @@ _SHOWN_LEVEL = 0.025
 # Of the comparison's error rate: what is required, and what the model is worth.
 _JUDGED, _USEFUL = 0.75, 0.25
 _MOST_NAMED = 3
+_SAME = "Both audits are of the same model and the same rows: a number that they share has not changed at all."
 _JUDGEMENTS = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 # How a paired change says which model it is since.
 _SINCE = re.compile(r"sha256 ([0-9a-f]{16})")
@@ -170,6 +171,8 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
     others = tuple(row for row in rest if row not in details)
     copied = why_doubtful(before.data.copies) or why_doubtful(after.data.copies)
     said = [useful.same_answer] if useful.same_answer else []
+    if both.same:
+        said.append(_SAME)
     if copied:
         rows = [replace(r, verdict="no change shown") if r.verdict in SHOWN else r for r in rows]
         said.append(f"No change is shown. {copied}")

@@ -16,6 +16,8 @@ from auditor.comparing.usefulness import Usefulness
 from auditor.record import text
 from auditor.record.audit_report import AuditReport
 from auditor.report.html import content_policy, environment, resource
+from auditor.report.pictures import called_in, column, group
+from auditor.report.view import plural
 
 COMPARISON_VERSION = "1.1"
 MOST_DETAILS = 200
@@ -26,6 +28,8 @@ _WORDS = {
     "undefined": "is undefined on one side",
     "not judged": "is shown without a verdict",
 }
+
+_COUNTED = ("better", "worse", "no change shown", "undefined", "not judged")
 
 STANDINGS = {
     "kept": "kept: the model is shown to be as useful as before",
@@ -126,10 +130,20 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
 def headline(comparison: Comparison) -> str:
     """How many judged numbers became better and worse, in a sentence."""
     n = {verdict: sum(row.verdict == verdict for row in comparison.all) for verdict in _WORDS}
-    return (
-        f"Of {len(comparison.all)} judged numbers, {n['better']} are shown to be better, {n['worse']} worse; "
-        f"for {n['no change shown']} the data show no change, and {n['undefined']} are undefined."
-    )
+    parts = [
+        f"{n['better']} {_are(n['better'])} shown to be better",
+        f"{n['worse']} {_are(n['worse'])} shown to be worse",
+        f"for {n['no change shown']} the data show no change",
+        f"{n['undefined']} {_are(n['undefined'])} undefined on one side",
+        f"{n['not judged']} {_are(n['not judged'])} without a verdict, having no ideal value to be nearer to",
+    ]
+    # What is none is left out, but for the two that are asked for first.
+    told = [part for i, (part, verdict) in enumerate(zip(parts, _COUNTED, strict=True)) if i < 2 or n[verdict]]
+    return f"Of {plural(len(comparison.all), 'judged number')}, {'; '.join(told)}."
+
+
+def _are(n: int) -> str:
+    return "is" if n == 1 else "are"
 
 
 def render_comparison_markdown(comparison: Comparison) -> str:
@@ -162,10 +176,35 @@ def _table(rows: Sequence[Row]) -> list[str]:
             text.number(_known(row.before.value)),
             text.number(_known(row.after.value)),
             text.number(_known(row.difference)),
-            text.interval(row.interval) + (" paired" if row.paired else ""),
+            _bounds(row),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _bounds(row: Row) -> str:
+    """The interval of a difference and how it was taken."""
+    if row.same:
+        return row.how
+    return _between(row.interval) + (f" {row.how}" if row.paired else "")
+
+
+def _where(row: Row, after: AuditReport) -> str:
+    """What a number was taken of, in the words of the later audit's people."""
+    called, parts = called_in(after), []
+    for name, value in row.of:
+        if name == "by":
+            parts.append("by " + " × ".join(column(called, feature) for feature in str(value).split(" x ")))
+        elif name in after.data.sensitive:
+            parts.append(group(called, name, str(value)))
+        else:
+            parts.append(f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{name} {value}")
+    return ", ".join(parts)
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    """An interval in words; an end that does not exist is said to be none."""
+    return "" if interval is None else text.interval((_known(interval[0]), _known(interval[1])))
 
 
 def _plain(name: str | None) -> str:
@@ -204,6 +243,9 @@ def render_comparison_html(comparison: Comparison) -> str:
             scale=scale,
             tone=lambda row: {"better": "pass", "worse": "fail"}.get(row.verdict, "not-applicable"),
             known=_known,
+            bounds=_bounds,
+            where=lambda row: _where(row, comparison.after),
+            between=_between,
         )
     )
 

@@ -45,8 +45,10 @@ class Row:
     """One number before and after, and the difference ``after - before`` with its interval.
 
     ``paired``: the difference was taken row by row on the same data (the ``change`` probe) or pair by pair on the same
-    sentences, and is much better known than that of the two numbers. ``verdict`` is about the distance from ``ideal``,
-    is "better" or "worse" only where the whole interval says so, and is given for judged numbers only.
+    sentences, and is much better known than that of the two numbers. ``same``: both audits say the same of the same
+    model and rows, so that there is no difference at all, and nothing to be uncertain of. ``verdict`` is about the
+    distance from ``ideal``, is "better" or "worse" only where the whole interval says so, and is given for judged
+    numbers only.
     """
 
     pillar: Pillar
@@ -61,6 +63,12 @@ class Row:
     interval: Bounds | None
     paired: bool
     verdict: Verdict
+    same: bool = False
+
+    @property
+    def how(self) -> str:
+        """How the difference was taken, in words."""
+        return "the same audit" if self.same else "paired" if self.paired else "apart"
 
     @property
     def name(self) -> str:
@@ -73,16 +81,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Both:
-    """The numbers of both audits by what they are of, and the paired changes between them."""
+    """The numbers of both audits by what they are of, and the paired changes between them.
+
+    ``same``: both are of the same model and rows.
+    """
 
     first: dict[Key, Finding]
     second: dict[Key, Finding]
     changes: dict[Key, Finding]
+    same: bool = False
 
     @classmethod
     def of(cls, before: AuditReport, after: AuditReport) -> Both:
         """All that two audits hold."""
-        return cls(numbers(before), numbers(after), numbers(after, changes=True))
+        return cls(numbers(before), numbers(after), numbers(after, changes=True), _of_the_same(before, after))
 
     @property
     def shared(self) -> list[Key]:
@@ -124,10 +136,20 @@ class Both:
         else:
             sides = tuple(Side.of(f.estimate, alpha / 2.0, f.outcome) for f in (before, after) if f.estimate)
         found = row(key, after.pillar, sides=sides, ideal=after.ideal, change=change, alpha=alpha, judged=judged)
+        if self.same and before.estimate == after.estimate and math.isfinite(found.difference):
+            # One number of one model and one set of rows: whatever it truly is, it is the same on either side.
+            unchanged: Verdict = "no change shown" if found.verdict in (*SHOWN, "undefined") else found.verdict
+            return replace(found, interval=(0.0, 0.0), paired=True, same=True, verdict=unchanged)
         if found.verdict == "better" and after.vacuous:
             # A model that tells no rows apart has nothing to be the better for.
             return replace(found, verdict="no change shown")
         return found
+
+
+def _of_the_same(before: AuditReport, after: AuditReport) -> bool:
+    """Whether two audits are one, or of the same bytes of a model and of rows."""
+    digests = [(r.model.sha256, r.data.sha256) for r in (before, after)]
+    return before == after or (digests[0] == digests[1] and None not in digests[0])
 
 
 def numbers(report: AuditReport, *, changes: bool = False) -> dict[Key, Finding]:

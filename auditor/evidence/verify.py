@@ -37,10 +37,12 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.registration import ROLES
 from auditor.evidence.signing import open_envelope
+from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.finding.policy import load_policies, pack_names
 from auditor.record.audit_report import AuditReport
 from auditor.record.controls import with_policies
+from auditor.report.earlier_figures import figures_as_before
 from auditor.run import __version__
 from auditor.run.answers import Answers, StoredModel, read_head, read_rows
 from auditor.run.audit import ask, assemble, generator_for
@@ -246,13 +248,14 @@ def _judged(report: AuditReport, asked: Asked, *, other_code: bool) -> list[Chec
 
     ``other_code``: another version of the toolkit measured, which may have drawn other figures.
     """
+    judgements, family = judge(asked.results, asked.criteria, asked.family)
     again = assemble(
         asked.results,
         asked.criteria,
+        judged=(judgements, family),
         model=report.model,
         data=report.data,
         environment=report.environment,
-        family=asked.family,
         refusal=report.refusal,
         allow_inconclusive=report.allow_inconclusive,
         duration_s=report.duration_s,
@@ -274,6 +277,8 @@ def _judged(report: AuditReport, asked: Asked, *, other_code: bool) -> list[Chec
             checks.append(Check(name=name, state="wrong", detail=where))
     parts = ("family", "summary", "exit_code") if same_rule else ()
     parts = ("criteria", *parts, "figures", "definitions")
+    if other_code and report.figures != again.figures:
+        again = again.model_copy(update={"figures": tuple(figures_as_before(judgements, asked.results))})
     said, found = (r.model_dump(mode="json", include=set(parts)) for r in (report, again))
     for part in parts:
         # Definitions are left out of a record that has none.

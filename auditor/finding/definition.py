@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+NO_IDEAL = "no ideal"
 _NAMES = re.compile(r"((?:``[\w*]+``(?:, | and |: ))+)(.*)")
 _RANGE = re.compile(r"([\[({].*?), ((?:no )?ideal.*)")
 _ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`")

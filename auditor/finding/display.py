@@ -19,6 +19,12 @@ MOST_HEATMAPS, MOST_PIXELS = 8, 224
 MOST_METHODS, MOST_GRADES = 24, 10
 MOST_SWARMS, MOST_DOTS, RANKS = 12, 60, 5
 _LONGEST = 400
+# Lines of a trend that have a name and a colour; the others are grey behind them.
+MOST_NAMED = 6
+# What is between a judged number's name and what it is and must be.
+BESIDE = " · "
+# Rows of a group by what they are and what was decided, in the order of a bar.
+CELLS = ("true positives", "false negatives", "false positives", "true negatives")
 
 # "shown": earned its display. "reserved": that too, but a check was not run, or not held against it. "forced": asked
 # for by name and shown although it did not. "refused": tested and not shown. "ranked": graded on the first half only,

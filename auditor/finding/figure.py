@@ -6,11 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from auditor.files import Closed, Number, finite
+from auditor.files import LEFT_OUT, UNSAID, Closed, Number, finite
 from auditor.finding.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS, ColouredText, GradeTable, Heatmap, Swarm
 
 _MOST = {"texts": MOST_TEXTS, "heatmaps": MOST_HEATMAPS, "swarms": MOST_SWARMS}
-FigureKind = Literal["rates", "bars", "curve", "roc", "forest", "text", "heatmap", "table", "beeswarm"]
+FigureKind = Literal[
+    "rates", "bars", "curve", "roc", "forest", "text", "heatmap", "table", "beeswarm",
+    "judged", "confusion", "calibration", "scores", "threshold", "trend", "pairs",
+]  # fmt: skip
 
 
 class Series(Closed):
@@ -43,9 +46,13 @@ class Series(Closed):
 class Figure(Closed):
     """A drawing as data: ``kind`` says how to draw it, ``alt`` what it shows, in words, ``caption`` how to read it.
 
-    ``series`` are drawn by the kinds ``rates``, ``bars``, ``curve``, ``roc`` and ``forest``; each other kind has a
-    field of its own: ``text`` shows ``texts``, ``heatmap`` ``heatmaps``, ``table`` ``table``, ``beeswarm`` ``swarms``.
-    Raises ValueError where there is more of them than a report shows.
+    ``text`` shows ``texts``, ``heatmap`` ``heatmaps``, ``table`` ``table``, ``beeswarm`` ``swarms``; every other kind
+    ``series``: ``rates``, ``confusion``, ``scores`` and ``calibration`` of groups, ``threshold`` of groups over the
+    threshold, the last series being the largest difference between any two of them, ``judged`` a series an outcome
+    with values in units from the ideal (0) to the bound (1), ``trend`` over moments in ISO 8601, ``pairs`` of texts.
+    ``features``: the columns whose values the names of the figure are, joined by ``×`` where they are several.
+    ``marked``: a place on the x axis of ``threshold`` and ``scores`` that is the model's own. Raises ValueError where
+    there is more than a report shows.
     """
 
     id: str
@@ -62,6 +69,8 @@ class Figure(Closed):
     heatmaps: Annotated[tuple[Heatmap, ...], Field(max_length=MOST_HEATMAPS)] = ()
     table: GradeTable | None = None
     swarms: Annotated[tuple[Swarm, ...], Field(max_length=MOST_SWARMS)] = ()
+    features: Annotated[tuple[str, ...], LEFT_OUT] = ()
+    marked: Annotated[Number, UNSAID] = None
 
     @field_validator(*_MOST, mode="before")
     @classmethod

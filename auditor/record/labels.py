@@ -36,6 +36,11 @@ class Labels:
         """What a column is called."""
         return self.words.get(name, name)
 
+    def group(self, column: str, level: str) -> str:
+        """A group with its feature, such as ``sex: female``; a word for it has beside it what it stands for."""
+        word = self.words.get(f"{column}.{level}")
+        return f"{self.column(column)}: {level}" if word is None else f"{word} ({column} = {level})"
+
     def value(self, column: str | None, value: object) -> str:
         """What a value of a column is called; numbers of five digits and more with commas."""
         if value is None:
@@ -45,9 +50,6 @@ class Labels:
         if known is not None:
             return known
         return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if _is_long(value) else plain
-
-
-AS_THEY_ARE = Labels()
 
 
 def _is_long(value: object) -> bool:

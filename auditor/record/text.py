@@ -6,12 +6,11 @@ import math
 import unicodedata
 from typing import TYPE_CHECKING
 
-from auditor.record.labels import AS_THEY_ARE, Labels
-
 if TYPE_CHECKING:
     from auditor.files import Number
     from auditor.finding.display import Grade
     from auditor.record.audit_report import Finding
+    from auditor.record.labels import Labels
 
 UNDEFINED = "undefined"
 
@@ -114,24 +113,28 @@ def p_value(p: Number) -> str:
     return "> 0.5" if p >= 1.0 else f"{p:.2g}"
 
 
-def label(finding: Finding, called: Labels = AS_THEY_ARE) -> str:
-    """Where a number was taken, without its metric: ``by sex × race``, ``sex = female``, ``noise = 0.1``."""
+def label(finding: Finding, called: Labels | None = None) -> str:
+    """Where a number was taken, without its metric: ``by sex × race``, ``sex = female``, ``noise = 0.1``.
+
+    ``called``: what columns and values are called where people read of them, such as ``sex: female``.
+    """
     return ", ".join(part for part in (place(finding, called), level(finding, called)) if part)
 
 
-def place(finding: Finding, called: Labels = AS_THEY_ARE) -> str:
-    """Whom a number is about, each group with its feature: ``by sex × race``, ``sex = female``; "" for all rows."""
-    parts = ["by " + " × ".join(map(called.column, finding.sensitive))] if finding.sensitive else []
-    parts += [f"{called.column(k)} = {called.value(k, v)}" for k, v in finding.group.items()]
+def place(finding: Finding, called: Labels | None = None) -> str:
+    """Whom a number is about, each group with its feature; "" for all rows."""
+    column = called.column if called else str
+    parts = ["by " + " × ".join(map(column, finding.sensitive))] if finding.sensitive else []
+    parts += [called.group(k, v) if called else f"{k} = {v}" for k, v in finding.group.items()]
     return ", ".join(parts)
 
 
-def level(finding: Finding, called: Labels = AS_THEY_ARE) -> str:
+def level(finding: Finding, called: Labels | None = None) -> str:
     """At what a number was taken: ``noise = 0.1``, ``feature = income``; "" where there is nothing of the kind."""
     parts = []
     for name, at in finding.at.items():
-        shown = f"{at:g}" if isinstance(at, float) else called.column(at) if name == "feature" else str(at)
-        parts.append(f"{name} = {shown}")
+        own = called.column(str(at)) if called and name == "feature" else str(at)
+        parts.append(f"{name} = {f'{at:g}' if isinstance(at, float) else own}")
     return ", ".join(parts)
 
 

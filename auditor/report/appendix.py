@@ -174,7 +174,7 @@ class _Keys:
             ("outcome", [(_slug(o), o.value.replace("_", " ")) for o in ORDER if o in outcomes]),
             ("pillar", [(f"p-{name}", name.capitalize()) for name in PILLARS if name in pillars]),
             ("feature", [(key, called.column(name)) for name, key in self.features.items()]),
-            ("group", [(key, f"{called.column(c)}: {called.value(c, v)}") for (c, v), key in self.groups.items()]),
+            ("group", [(key, called.group(c, v)) for (c, v), key in self.groups.items()]),
         )
         return tuple(
             Filter(name, tuple(Choice(key, text.shortened(word, _LONGEST)) for key, word in choices))

@@ -9,7 +9,8 @@ from pathlib import Path
 from auditor.record import text
 from auditor.report.document import LONGEST_NAME, Block, Bullets, Heading, Line, Paragraph, Span, Table, own
 from auditor.report.html import moment
-from auditor.report.pdf import breakable, typeset
+from auditor.report.paper_words import worded
+from auditor.report.pdf import typeset
 
 _SHORT, _LONG = 14, 60
 # A table of so many letters fits a page, and is not torn apart.
@@ -23,10 +24,10 @@ def render_document_pdf(title: str, digest: str, created: str, version: str, blo
     findings are named by their number. Raises MissingExtraError without typst.
     """
     data: dict[str, object] = {
-        "title": breakable(title),
-        "author": breakable(f"auditor {version}".strip()),
+        "title": worded(title),
+        "author": worded(f"auditor {version}".strip()),
         "id": digest[:16],
-        "created": breakable(moment(created)),
+        "created": worded(moment(created)),
         "blocks": [_block(block) for block in blocks],
         "fonts_note": "",
     }
@@ -70,7 +71,7 @@ def _line(line: Line) -> list[dict[str, str]]:
 def _span(span: Span) -> dict[str, str]:
     longest = LONGEST_NAME if span.kind == "code" else span.longest
     return {
-        "text": breakable(text.shortened(span.text, longest)),
+        "text": worded(text.shortened(span.text, longest)),
         "kind": span.kind,
         "tone": span.tone,
     }

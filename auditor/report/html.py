@@ -16,10 +16,14 @@ from markupsafe import Markup, escape
 from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
+from auditor.record.catalogue import Catalogue
+from auditor.record.glossary import definitions_of
+from auditor.record.trace import traces_of
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.appendix import appendix_of
 from auditor.report.first_page import first_page
+from auditor.report.pictures import front_and_rest
 from auditor.report.pillars import pillars_of, sources_of
 from auditor.report.remediation import remediation_of
 from auditor.report.scope import scope_of
@@ -29,8 +33,8 @@ MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 
 
-def render_html(report: AuditReport) -> str:
-    """The whole report as one HTML document, ready to be written as UTF-8.
+def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
+    """The whole report as one HTML document, ready to be written as UTF-8; ``say``: other words than the record's own.
 
     Everything that came from the model, the data or a probe is escaped and shown with its control characters visible.
     Styles and script are inline and allowed by their digest alone; nothing is fetched from anywhere.
@@ -39,7 +43,8 @@ def render_html(report: AuditReport) -> str:
     style = Markup(resource("report.css") + _PAGE_FOOTER.format(digest=digest[:16]))
     script = Markup(resource("report.js"))
     rows = view.shown_rows(report)
-    page = first_page(report)
+    page = first_page(report, say)
+    traces = {row.anchor: trace for row, trace in zip(rows, traces_of(report, page.say), strict=True)}
     words = SimpleNamespace(**page.say.section("rest"))
     table = appendix_of(report, rows, page.say)
     pillars = pillars_of(report, rows)
@@ -59,6 +64,8 @@ def render_html(report: AuditReport) -> str:
             scope=scope_of(report, page.say),
             remediation=remediation_of(report, page.say),
             page=page,
+            traces=traces,
+            definitions=definitions_of(report, page.say),
             say=page.say,
             words=words,
             table=table,
@@ -79,6 +86,7 @@ def render_html(report: AuditReport) -> str:
             limits=view.LIMITS,
             applies_to=view.applies_to,
             plural=view.plural,
+            pictures=[view.drawn_as(i, figure) for i, figure in front_and_rest(report)[0]],
             svg=_drawn,
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 
 from auditor.finding.display import ColouredText, GradeTable
@@ -10,6 +11,8 @@ from auditor.finding.figure import Figure
 from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
+from auditor.record.catalogue import Catalogue
+from auditor.record.trace import short_name
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage, first_page
@@ -25,13 +28,14 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~&$]|:(?=//)|(?<=www)\.)")
 _CALLS = re.compile(r"[@#]")
 
 
-def render_markdown(report: AuditReport) -> str:
+def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     """A short Markdown text: the verdict, all six counts, what failed, what could not be said, what did not run.
 
-    Names stand in code spans and sentences are escaped, so that data can neither format, link, embed nor mention.
+    ``say``: other words than the record's own. Names stand in code spans and sentences are escaped, so that data can
+    neither format, link, embed nor mention.
     """
     rows = view.shown_rows(report)
-    page = first_page(report)
+    page = first_page(report, say)
     lines = [f"## Audit of {code_span(report.model.path or 'a model in memory')}", ""]
     lines += [escaped(" · ".join(page.subtitle)), ""] if page.subtitle else []
     lines += [f"**{escaped(page.headline)}.** {escaped(page.effect)} Exit code {report.exit_code}.", ""]
@@ -53,6 +57,7 @@ def render_markdown(report: AuditReport) -> str:
     lines += [f"> **Note well.** {escaped(page.own_words)}", ""] if page.own_words else []
     lines += _asked(page)
     lines += _scope(scope_of(report, page.say)) + _remedies(remediation_of(report, page.say))
+    lines += [line for said in (page.retold, page.fallback) if said for line in (f"_{escaped(said)}_", "")]
     lines += _judged([r for r in rows if r.outcome in (Outcome.FAIL, Outcome.PASS)])
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE])
     tried = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)
@@ -67,6 +72,10 @@ def render_markdown(report: AuditReport) -> str:
     lines += [escaped(view.promise_of(report), 2 * _LONGEST_SENTENCE), ""]
     if report.registration is not None and report.registration.followed:
         lines += [escaped(report.registration.describe()), ""]
+    worst = min((r for r in rows if r.finding.criterion), key=lambda r: r.rank, default=None)
+    if worst is not None:
+        command = f"auditor report report.json --finding {shlex.quote(short_name(report, worst.finding))}"
+        lines += [f"{escaped(page.say.say('trace.look_up'))} {code_span(command, limit=_LONGEST_SENTENCE)}", ""]
     data = f"{code_span(report.data.path)}, " if report.data.path else ""
     n_rows = "" if report.data.n_rows is None else f"{view.plural(report.data.n_rows, 'row')}, "
     version = code_span(report.tool.get("version", ""))

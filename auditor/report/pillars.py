@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from auditor.finding.measurement import Outcome
 from auditor.record.audit_report import INTAKE, AuditReport
-from auditor.report.view import PILLARS, Drawn, Row, drawn_of, is_detail
+from auditor.report.pictures import front_and_rest
+from auditor.report.view import PILLARS, Drawn, Row, drawn_as, is_detail
 
 _QUIET = (Outcome.NOT_JUDGED, Outcome.NOT_APPLICABLE)
 
@@ -37,7 +38,7 @@ class PillarView:
 def pillars_of(report: AuditReport, rows: Sequence[Row]) -> list[PillarView]:
     """The pillars that have anything to say, the file's own checks last; other kinds of model are none of it."""
     pillar_of_probe = {f.probe: f.pillar for f in report.findings}
-    drawn = [(pillar_of_probe.get(f.probe, INTAKE), drawn_of(i, f)) for i, f in enumerate(report.figures, 1)]
+    drawn = [(pillar_of_probe.get(f.probe, INTAKE), drawn_as(i, f)) for i, f in front_and_rest(report)[1]]
     views: list[PillarView] = []
     for name in PILLARS:
         own = [r for r in rows if r.finding.pillar == name and not r.finding.other_kind]

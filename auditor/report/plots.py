@@ -36,22 +36,26 @@ from auditor.report.sheet import (
 )
 
 RATIO = "ratio between groups"
-FOREST = 560.0
+FOREST = 400.0
 
 
 @dataclass(frozen=True)
-class _Point:
+class Point:
+    """A place and what is known there."""
+
     x: str | float
     y: float | None
     low: float | None
     high: float | None
 
 
-def _points(series: Series) -> list[_Point]:
+def points_of(series: Series) -> list[Point]:
+    """The points of a series, with what of them can be drawn."""
+
     def at(values: Sequence[float | None], i: int) -> float | None:
         return drawable(values[i]) if i < len(values) else None
 
-    return [_Point(x, at(series.y, i), at(series.low, i), at(series.high, i)) for i, x in enumerate(series.x)]
+    return [Point(x, at(series.y, i), at(series.low, i), at(series.high, i)) for i, x in enumerate(series.x)]
 
 
 # ---- rates and bars: one row per name ------------------------------------------------------------------------------
@@ -92,8 +96,9 @@ def _row_sheet(
     *,
     total: float = WIDTH,
     widest: float = 138.0,
+    top: float = 6.0,
 ) -> _Rows:
-    sheet, top = Sheet(height, total), 6.0
+    sheet = Sheet(height, total)
     longest = max(
         [text_width(visible(n)) + 14.0 for n in names] + [text_width(visible(h)) * 1.06 for h in heads], default=0.0
     )
@@ -130,16 +135,26 @@ def _criterion_of(figure: Figure, series: Series) -> tuple[float, str] | None:
     return None if shared is None else (shared, f"criterion {shared:g}")
 
 
+MOST_BESIDE = 4
+WIDEST = 176.0
+_DOT_ROW = 14.0
+
+
 def rates(figure: Figure) -> Sheet:
-    """One row per group, a panel per rate."""
-    panels = [(s, _points(s), _criterion_of(figure, s)) for s in figure.series]
+    """One row per group, a panel per rate; a row per rate where the groups are few and the same in all."""
+    places = {s.x for s in figure.series}
+    few = len(places) == 1 and 0 < len(next(iter(places))) <= MOST_BESIDE
+    if few and (len(figure.series) > 1 or any(text_width(visible(str(x))) > WIDEST - 14.0 for x in next(iter(places)))):
+        return _dots(figure)
+    panels = [(s, points_of(s), _criterion_of(figure, s)) for s in figure.series]
     titled = len(panels) > 1
     heads = [HEAD if titled or criterion else 8.0 for _, _, criterion in panels]
     height = sum(heads) + ROW * sum(len(points) for _, points, _ in panels) + 4.0 + FOOT
     values = [v for _, points, _ in panels for p in points for v in (p.y, p.low, p.high)]
     low, high = value_range([*values, *(c[0] for _, _, c in panels if c)])
     names = [str(p.x) for _, points, _ in panels for p in points]
-    rows = _row_sheet(height, names, [s.name for s in figure.series] if titled else [], low, high, figure.y_label)
+    heads_of = [s.name for s in figure.series] if titled else []
+    rows = _row_sheet(height, names, heads_of, low, high, figure.y_label, widest=WIDEST)
     y = 0.0
     for i, ((series, points, criterion), head) in enumerate(zip(panels, heads, strict=True)):
         colour, top = SERIES[i % len(SERIES)], y
@@ -155,8 +170,56 @@ def rates(figure: Figure) -> Sheet:
     return rows.sheet
 
 
-def _interval_row(rows: _Rows, point: _Point, y: float, colour: str, marker: str) -> None:
+def _dots(figure: Figure) -> Sheet:
+    """A row for each rate with a mark for each group, which a legend names."""
+    lines = [(s, points_of(s), _criterion_of(figure, s)) for s in figure.series]
+    groups = [str(x) for x in figure.series[0].x]
+    legend = 17.0 * len(groups) + 6.0
+    each = [_DOT_ROW * len(groups) + (22.0 if criterion else 9.0) for _, _, criterion in lines]
+    values = [v for _, points, _ in lines for p in points for v in (p.y, p.low, p.high)]
+    low, high = value_range([*values, *(c[0] for _, _, c in lines if c)])
+    names = [s.name.replace("_", " ") for s in figure.series]
+    rows = _row_sheet(legend + sum(each) + 4.0 + FOOT, names, [], low, high, figure.y_label, top=legend)
+    canvas, y = rows.sheet.canvas(), legend
+    for g, group in enumerate(groups):
+        at = 8.0 + 17.0 * g
+        canvas.plot([5.0], [at], MARKERS[g], color=SERIES[g], markersize=6.5)
+        rows.sheet.text(16.0, at, fitting(group, WIDTH - 20.0))
+    for (_, points, criterion), name, height in zip(lines, names, each, strict=True):
+        rows.sheet.line([0.0, WIDTH], [y, y], colour=GRID)
+        first = y + height - _DOT_ROW * len(groups) - 4.0
+        middle = first + _DOT_ROW * len(groups) / 2.0
+        told = _in_lines(name, rows.left - 10.0)
+        for k, line in enumerate(told):
+            rows.sheet.text(rows.left - 10.0, middle + 13.0 * (k - (len(told) - 1) / 2.0), line, align="right")
+        if criterion:
+            _bound_line(rows, *criterion, y + 3.0, y + height, clear_of=0.0)
+        for g, point in enumerate(points):
+            at = first + _DOT_ROW * (g + 0.5)
+            shown = UNDEFINED if point.y is None else number(point.y)
+            rows.sheet.text(WIDTH - 1.0, at, shown, align="right", colour=MUTED if point.y is None else INK, size=SMALL)
+            _interval(rows, point, at, SERIES[g], MARKERS[g])
+        y += height
+    return rows.sheet
+
+
+def _in_lines(name: str, width: float) -> list[str]:
+    """A name in one line, or in two where it has no room in one."""
+    words = visible(name).split(" ")
+    if text_width(visible(name)) <= width or len(words) < 2:
+        return [fitting(name, width)]
+    first = 1
+    while first < len(words) - 1 and text_width(" ".join(words[: first + 1])) <= width:
+        first += 1
+    return [fitting(" ".join(part), width) for part in (words[:first], words[first:])]
+
+
+def _interval_row(rows: _Rows, point: Point, y: float, colour: str, marker: str) -> None:
     rows.name(y, str(point.x), point.y)
+    _interval(rows, point, y, colour, marker)
+
+
+def _interval(rows: _Rows, point: Point, y: float, colour: str, marker: str) -> None:
     if point.y is None:
         return
     if point.low is not None and point.high is not None:
@@ -166,13 +229,13 @@ def _interval_row(rows: _Rows, point: _Point, y: float, colour: str, marker: str
 
 def forest(figure: Figure) -> Sheet:
     """One row per headline, a panel per sensitive feature and requirement, one axis with the ideal value on it."""
-    panels = [(s, _points(s), _criterion_of(figure, s)) for s in figure.series]
+    panels = [(s, points_of(s), _criterion_of(figure, s)) for s in figure.series]
     height = sum(HEAD + ROW * len(points) for _, points, _ in panels) + 4.0 + FOOT
     ideal = 1.0 if figure.y_label == RATIO else 0.0
     values = [v for _, points, _ in panels for p in points for v in (p.y, p.low, p.high)]
     low, high = value_range([ideal, *values, *(c[0] for _, _, c in panels if c)])
     names = [str(p.x) for _, points, _ in panels for p in points]
-    rows = _row_sheet(height, names, [], low, high, figure.y_label, total=FOREST, widest=FOREST * 0.42)
+    rows = _row_sheet(height, names, [], low, high, figure.y_label, total=FOREST, widest=FOREST * 0.55)
     if low <= ideal <= high:
         rows.sheet.line([rows.x(ideal)] * 2, [6.0, height - FOOT], colour=MUTED, width=1.2)
     y = 0.0
@@ -191,7 +254,7 @@ def forest(figure: Figure) -> Sheet:
 
 def bars(figure: Figure) -> Sheet:
     """One bar per name."""
-    bars = [p for s in figure.series for p in _points(s)]
+    bars = [p for s in figure.series for p in points_of(s)]
     criterion = next((c for s in figure.series if (c := _criterion_of(figure, s))), None)
     head = HEAD if criterion else 8.0
     height = head + ROW * len(bars) + 4.0 + FOOT
@@ -222,6 +285,7 @@ class Key:
     colour: str
     dashes: Dashes
     width: float = 2.0
+    marker: str = ""
 
 
 def _legend(figure: Figure) -> list[Key]:
@@ -248,8 +312,9 @@ def plane(
     log_x: bool = False,
     log_y: bool = False,
     legend: Sequence[Key] = (),
+    places: Sequence[tuple[float, str]] | None = None,
 ) -> Plane:
-    """An empty plot over ranges of x and y: grid, numbers, labels, legend."""
+    """An empty plot over ranges of x and y: grid, numbers, labels, legend; ``places``: its own marks along x."""
     top = 10.0 + (17.0 * len(legend) + 4.0 if legend else 0.0)
     sheet = Sheet(top + _PLOT + FOOT)
     width = WIDTH - _LEFT - 14.0
@@ -265,20 +330,27 @@ def plane(
         low, high, at = (math.log10(v) for v in (*ends, value)) if log else (*ends, value)
         return (at - low) / (high - low)
 
-    for tick in _decades(*x) if log_x else ticks(*x):
+    plain = [(tick, f"{tick:g}") for tick in (_decades(*x) if log_x else ticks(*x))] if places is None else places
+    for tick, words in plain:
         at = _LEFT + share(tick, x, log_x) * width
         sheet.line([at, at], [top, top + _PLOT], colour=GRID)
-        sheet.text(at, top + _PLOT + 10.0, f"{tick:g}", align="center", colour=MUTED, size=SMALL)
+        edge = at + text_width(words, SMALL) / 2.0 > WIDTH
+        x_at, align = (WIDTH, "right") if edge else (at, "center")
+        sheet.text(x_at, top + _PLOT + 10.0, words, align=align, colour=MUTED, size=SMALL)
     for tick in _decades(*y) if log_y else ticks(*y):
         at = top + _PLOT * (1.0 - share(tick, y, log_y))
         sheet.line([_LEFT, _LEFT + width], [at, at], colour=GRID)
         sheet.text(_LEFT - 6.0, at, f"{tick:g}", align="right", colour=MUTED, size=SMALL)
     sheet.line([_LEFT, _LEFT + width], [top + _PLOT] * 2, colour=MUTED, width=0.8)
     sheet.text(_LEFT + width / 2, top + _PLOT + 27.0, fitting(x_label, width), align="center", colour=MUTED)
-    sheet.text(8.0, top + _PLOT / 2, fitting(y_label, _PLOT), align="center", colour=MUTED, turned=True)
+    told = fitting(y_label, _PLOT, SMALL)
+    sheet.text(8.0, top + _PLOT / 2, told, align="center", colour=MUTED, size=SMALL, turned=True)
     for i, key in enumerate(legend):
         at = 8.0 + 17.0 * i
-        sheet.line([_LEFT, _LEFT + 26.0], [at, at], colour=key.colour, width=key.width, dashes=key.dashes)
+        if key.marker:
+            sheet.canvas().plot([_LEFT + 13.0], [at], key.marker, color=key.colour, markersize=6.5)
+        else:
+            sheet.line([_LEFT, _LEFT + 26.0], [at, at], colour=key.colour, width=key.width, dashes=key.dashes)
         sheet.text(_LEFT + 33.0, at, fitting(key.name, WIDTH - _LEFT - 45.0))
     return Plane(sheet, axes)
 
@@ -289,9 +361,9 @@ def _decades(low: float, high: float) -> list[float]:
     return [10.0**k for k in range(first, last + 1) if (last - k) % every == 0]
 
 
-def _placed(series: Series, *, positive_x: bool, positive_y: bool) -> list[tuple[float, _Point]]:
-    kept: list[tuple[float, _Point]] = []
-    for point in _points(series):
+def _placed(series: Series, *, positive_x: bool, positive_y: bool) -> list[tuple[float, Point]]:
+    kept: list[tuple[float, Point]] = []
+    for point in points_of(series):
         x = drawable(point.x) if isinstance(point.x, (int, float)) else None
         if x is None or (positive_x and x <= 0.0) or (positive_y and (point.y is None or point.y <= 0.0)):
             continue
@@ -299,7 +371,8 @@ def _placed(series: Series, *, positive_x: bool, positive_y: bool) -> list[tuple
     return kept
 
 
-def _nan(x: float | None) -> float:
+def nan(x: float | None) -> float:
+    """A number as matplotlib takes it, NaN where there is none."""
     return math.nan if x is None else x
 
 
@@ -322,31 +395,36 @@ def curve(figure: Figure) -> Sheet:
     for i, line in enumerate(lines):
         colour, x = SERIES[i % len(SERIES)], [x for x, _ in line]
         drawn.axes.fill_between(
-            x, [_nan(p.low) for _, p in line], [_nan(p.high) for _, p in line], color=colour, alpha=0.16, linewidth=0
+            x, [nan(p.low) for _, p in line], [nan(p.high) for _, p in line], color=colour, alpha=0.16, linewidth=0
         )
-        drawn.axes.plot(x, [_nan(p.y) for _, p in line], color=colour, linewidth=2.0, linestyle=DASHES[i % len(DASHES)])
+        drawn.axes.plot(x, [nan(p.y) for _, p in line], color=colour, linewidth=2.0, linestyle=DASHES[i % len(DASHES)])
         drawn.axes.plot(
-            x, [_nan(p.y) for _, p in line], MARKERS[i % len(MARKERS)], color=colour, markersize=6.0, clip_on=False
+            x, [nan(p.y) for _, p in line], MARKERS[i % len(MARKERS)], color=colour, markersize=6.0, clip_on=False
         )
     for at, label in dict.fromkeys(criteria):
-        drawn.axes.axhline(at, color=BOUND, linewidth=1.3, linestyle=BROKEN)
-        drawn.axes.annotate(
-            drawn.sheet.token(fitting(label, 140.0, SMALL)),
-            (1.0, at),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, 4),
-            textcoords="offset points",
-            ha="right",
-            color=BOUND,
-            fontsize=SMALL,
-        )
+        criterion_line(drawn, at, label)
     return drawn.sheet
+
+
+def criterion_line(drawn: Plane, at: float, label: str) -> None:
+    """Where the requirement lies on the value axis, in words."""
+    drawn.axes.axhline(at, color=BOUND, linewidth=1.3, linestyle=BROKEN)
+    drawn.axes.annotate(
+        drawn.sheet.token(fitting(label, 140.0, SMALL)),
+        (1.0, at),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 4),
+        textcoords="offset points",
+        ha="right",
+        color=BOUND,
+        fontsize=SMALL,
+    )
 
 
 def roc(figure: Figure) -> Sheet:
     """ROC curves on logarithmic axes."""
     lines = [_placed(s, positive_x=True, positive_y=True) for s in figure.series]
-    seen = [v for line in lines for x, p in line for v in (x, _nan(p.y))]
+    seen = [v for line in lines for x, p in line for v in (x, nan(p.y))]
     lowest = 10.0 ** math.floor(math.log10(min(seen)) + 1e-9) if seen else 0.01
     ends = (min(max(lowest, 1e-6), 0.1), 1.0)
     legend = [*_legend(figure), Key("chance", MUTED, CHANCE, 1.4)]
@@ -358,11 +436,11 @@ def roc(figure: Figure) -> Sheet:
             floor = ends[0]
             drawn.axes.fill_between(
                 x,
-                [max(_nan(p.low), floor) for _, p in line],
-                [max(_nan(p.high), floor) for _, p in line],
+                [max(nan(p.low), floor) for _, p in line],
+                [max(nan(p.high), floor) for _, p in line],
                 color=colour,
                 alpha=0.16,
                 linewidth=0,
             )
-        drawn.axes.plot(x, [_nan(p.y) for _, p in line], color=colour, linewidth=2.0, linestyle=DASHES[i % len(DASHES)])
+        drawn.axes.plot(x, [nan(p.y) for _, p in line], color=colour, linewidth=2.0, linestyle=DASHES[i % len(DASHES)])
     return drawn.sheet

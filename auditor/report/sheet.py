@@ -38,6 +38,11 @@ AGAINST = ("#e0eef8", "#b9daef", "#86c1e4", "#56a5d3")
 CLASSES = {INK: "ink", MUTED: "muted", GRID: "grid", BOUND: "bound"} | {c: f"s{i}" for i, c in enumerate(SERIES, 1)}
 CLASSES |= {c: f"{name}{i}" for name, cs in (("r", RANKS), ("p", FOR), ("n", AGAINST)) for i, c in enumerate(cs, 1)}
 CLASSES |= {NO_RANK: "r0"}
+# An outcome has a colour, a mark and its name: the last two tell it where the first does not.
+TONES = {"PASS": "#0f5c32", "FAIL": "#9d1417", "INCONCLUSIVE": "#724700"}
+OUTCOME_MARKERS = {"PASS": "o", "FAIL": "X", "INCONCLUSIVE": "D"}
+ALLOWED = "#e4f2e9"
+CLASSES |= {c: name.lower() for name, c in TONES.items()} | {ALLOWED: "allowed"}
 
 WIDTH = 380.0
 SMALL, TEXT = 10.5, 11.5
@@ -95,6 +100,8 @@ class Sheet:
             fontsize=size,
             fontweight="bold" if bold else "normal",
             rotation=90 if turned else 0,
+            # Else Agg turns it about another place than the SVG does.
+            rotation_mode="anchor" if turned else "default",
         )
 
     def line(
@@ -121,6 +128,13 @@ class Sheet:
         self.drawing.add_artist(
             Rectangle(corner, width / self.width, height / self.height, facecolor=colour, linewidth=0)
         )
+
+    def canvas(self) -> Axes:
+        """Axes in the units of the sheet itself."""
+        axes = self.axes(0.0, 0.0, self.width, self.height)
+        axes.set_xlim(0.0, self.width)
+        axes.set_ylim(self.height, 0.0)
+        return axes
 
     def picture(self, pixels: Pixels, left: float, top: float, width: float, height: float) -> None:
         """Pixels (height, width, 3) in a box, each as it is: not smoothed, not resampled."""

@@ -20,7 +20,7 @@ from matplotlib.text import Text
 
 from auditor.finding.figure import Figure
 from auditor.record.text import visible
-from auditor.report import explained, plots
+from auditor.report import explained, group_plots, plots, time_plot
 from auditor.report.sheet import CLASSES, STYLE, Sheet
 
 _DRAW = {
@@ -33,6 +33,13 @@ _DRAW = {
     "heatmap": explained.heatmap,
     "table": explained.table,
     "beeswarm": explained.beeswarm,
+    "judged": group_plots.judged,
+    "confusion": group_plots.confusion,
+    "calibration": group_plots.calibration,
+    "scores": group_plots.scores,
+    "threshold": group_plots.threshold,
+    "trend": time_plot.trend,
+    "pairs": explained.pairs,
 }
 _METADATA = ("Date", "Creator", "Format", "Type")
 _DOTS_PER_INCH = 144

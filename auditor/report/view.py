@@ -22,7 +22,7 @@ from auditor.record.audit_report import (
     ExitCode,
     Finding,
 )
-from auditor.record.labels import AS_THEY_ARE, Labels
+from auditor.record.labels import Labels
 from auditor.record.left_out import groups_left_out, hidden_gradients
 
 # The order in which a reader has to act, not the alphabet.
@@ -207,7 +207,7 @@ def document_id(report: AuditReport) -> str:
     return hashlib.sha256(report.to_json().encode()).hexdigest()
 
 
-def rows_of(findings: Sequence[Finding], called: Labels = AS_THEY_ARE) -> list[Row]:
+def rows_of(findings: Sequence[Finding], called: Labels | None = None) -> list[Row]:
     """Every finding as it is printed, in the order of the record; ``called``: what columns and values are called."""
     named = [(_name(f), text.label(f, called)) for f in findings]
     alike, by_method = Counter(named), Counter((*n, f.method) for n, f in zip(named, findings, strict=True))
@@ -265,10 +265,10 @@ def is_detail(finding: Finding) -> bool:
     return finding.outcome is Outcome.NOT_JUDGED and bool(finding.group or finding.at)
 
 
-def drawn_of(i: int, figure: Figure) -> Drawn:
-    """The ``i``-th figure of a report with the table behind it."""
+def drawn_as(i: int, figure: Figure) -> Drawn:
+    """A figure with the table behind it; ``i`` is its number in the report."""
     columns, rows = _table_behind(figure)
-    kept, left_out = (rows, 0) if figure.kind not in ("rates", "bars", "curve", "roc") else _thinned(figure, rows)
+    kept, left_out = _thinned(figure, rows) if figure.series and figure.kind != "forest" else (rows, 0)
     scale = scale_of(figure.texts)
     return Drawn(
         figure=figure,

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
+from auditor.finding.figure import Figure
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
@@ -18,7 +19,13 @@ from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 from probes.fairness.crowds import crowd
-from probes.fairness.score_thresholds import at_thresholds, checked_thresholds
+from probes.fairness.score_thresholds import (
+    at_thresholds,
+    checked_thresholds,
+    counts_by_score,
+    own_threshold,
+    scores_figure,
+)
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -127,6 +134,7 @@ class ScoreFairness:
         if self.intersections and len(features) > 1:
             wanted.append(features)
         scores = np.clip(scores, 0.0, 1.0)
+        own = own_threshold(scores, model.decisions(rows) == rows.positive)
         found = self._overall(scores, rows.y_true, rows.positive)
         for names in wanted:
             keys = list(rows.sensitive_features[list(names)].astype(str).itertuples(index=False, name=None))
@@ -135,11 +143,13 @@ class ScoreFairness:
             if many is not None:
                 found.append(many)
                 continue
+            titles = [" x ".join(level) for level in levels]
             place = {level: i for i, level in enumerate(levels)}
             codes = np.fromiter((place[key] for key in keys), np.int64, len(keys))
-            found += self._of(names, levels, codes, scores, rows.y_true, rows.positive)
+            spread = scores_figure(names, titles, counts_by_score(scores, codes, len(levels)), own)
+            found += self._of(names, levels, codes, scores, rows.y_true, rows.positive, spread)
             titles = [" x ".join(level) for level in levels]
-            found += at_thresholds(names, titles, codes, scores, rows.y_true, rows.positive, self.thresholds)
+            found += at_thresholds(names, titles, codes, scores, rows.y_true, rows.positive, self.thresholds, own=own)
         return found
 
     def _overall(self, scores: FloatArray, y_true: IntArray | None, positive: int) -> list[Measurement]:
@@ -165,10 +175,11 @@ class ScoreFairness:
         scores: FloatArray,
         y_true: IntArray | None,
         positive: int,
+        spread: Figure | None,
     ) -> list[Measurement]:
         titles = [" x ".join(level) for level in levels]
         members = [codes == g for g in range(len(levels))]
-        headlines = _distances(names, titles, [scores[own] for own in members])
+        headlines = _distances(names, titles, [scores[own] for own in members], spread)
         if y_true is None or not (y_true >= 0).any():
             return headlines
         labelled = [own & (y_true >= 0) for own in members]
@@ -256,7 +267,9 @@ def _extremes(of: str, titles: Sequence[str], n: Sequence[int], parts: Sequence[
     return "; ".join(text)
 
 
-def _distances(names: tuple[str, ...], titles: Sequence[str], scores: Sequence[FloatArray]) -> list[Measurement]:
+def _distances(
+    names: tuple[str, ...], titles: Sequence[str], scores: Sequence[FloatArray], spread: Figure | None
+) -> list[Measurement]:
     sizes = tuple(s.size for s in scores)
     pairs = list(combinations(range(len(scores)), 2))
     both = np.asarray([distances(scores[i], scores[j]) for i, j in pairs]).reshape(-1, 2)
@@ -277,6 +290,7 @@ def _distances(names: tuple[str, ...], titles: Sequence[str], scores: Sequence[F
                 ideal=0.0,
                 sensitive=names,
                 detail=detail,
+                figure=spread if column == 0 else None,
             )
         )
     return found

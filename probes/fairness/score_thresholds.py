@@ -6,16 +6,20 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Measurement
 from auditor.rows import FloatArray, IntArray
+from auditor.statistics.bands import joint_shares
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import WorstDifference, WorstRatio
+from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import RateTable
 from probes.fairness.group_metrics import rate_table
 
+BoolArray = npt.NDArray[np.bool_]
 MOST_THRESHOLDS = 50
 _MOST_LINES = 6
 _CURVE = np.linspace(0.0, 1.0, 21)
@@ -42,10 +46,13 @@ def at_thresholds(
     y_true: IntArray | None,
     positive: int,
     thresholds: Sequence[float],
+    *,
+    own: float | None = None,
 ) -> list[Measurement]:
     """The measurements of one set of groups; :class:`~probes.fairness.score_fairness.ScoreFairness` defines them.
 
     ``codes`` (n,) into ``titles``; ``scores`` (n,) in [0, 1]; ``y_true`` (n,), negative where there is no label.
+    ``own``: the threshold of the model's decisions.
     """
     if not thresholds:
         return []
@@ -64,6 +71,7 @@ def at_thresholds(
             )
         families.append(("equalized_odds_difference", 0.0, odds, int((y_true >= 0).sum())))
     found: list[Measurement] = []
+    drawn = _curve(names, titles, counts_by_score(scores, codes, len(titles)), own)
     for metric, ideal, tables, n in families:
         together = tuple(table for at_one in tables for table in at_one)
         told = {t: _untold(table, t) for table, t in zip(selection, thresholds, strict=True)}
@@ -79,7 +87,7 @@ def at_thresholds(
                 detail=_extreme(titles, together, ratio=ideal == 1.0),
                 too_few=" ".join(told.values()) if all(told.values()) else "",
                 ideal_when_same="scores",
-                figure=_curve(names, titles, codes, scores) if metric == "demographic_parity_difference" else None,
+                figure=drawn if metric == "demographic_parity_difference" else None,
             )
         )
         found += [
@@ -108,7 +116,7 @@ def _untold(selection: RateTable, threshold: float) -> str:
     return f"All scores are {side} {threshold:g}: decided there, all rows would be decided alike."
 
 
-def _rates(name: str, chosen: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], codes: IntArray, g: int) -> RateTable:
+def _rates(name: str, chosen: BoolArray, codes: IntArray, g: int) -> RateTable:
     return rate_table(name, np.bincount(codes[chosen], minlength=g), np.bincount(codes, minlength=g))
 
 
@@ -140,49 +148,116 @@ def _extreme(titles: Sequence[str], tables: Sequence[RateTable], *, ratio: bool)
     return text
 
 
-def _curve(names: tuple[str, ...], titles: Sequence[str], codes: IntArray, scores: FloatArray) -> Figure | None:
-    """Share of each group that scores at least a threshold, with a band that holds for all thresholds and groups.
+def own_threshold(scores: FloatArray, chosen: BoolArray) -> float | None:
+    """The threshold on the score that makes these decisions, (n,) each; None where no threshold does.
 
-    The band is Dvoretzky, Kiefer and Wolfowitz's, ``sqrt(ln(2 G / 0.05) / 2n)`` over G groups (Massart, Ann. Probab.
-    18, 1990).
+    0.5 where that is one of those that do, else the middle of them.
     """
-    sizes = np.bincount(codes, minlength=len(titles))
-    drawn = sorted(np.argsort(-sizes, kind="stable")[:_MOST_LINES].tolist())
+    if chosen.all() or not chosen.any():
+        return None
+    below, above = float(scores[~chosen].max()), float(scores[chosen].min())
+    if below >= above:
+        return None
+    return 0.5 if below < 0.5 <= above else (below + above) / 2.0
+
+
+def counts_by_score(scores: FloatArray, codes: IntArray, n_groups: int) -> IntArray:
+    """(n_groups, 21) rows of each group whose score lies at or above each of 0, 0.05 to 1, and below the next."""
+    place = np.searchsorted(_CURVE, scores, "right") - 1
+    counts: IntArray = np.bincount(codes * _CURVE.size + place, minlength=n_groups * _CURVE.size)
+    return counts.reshape(n_groups, _CURVE.size)
+
+
+def largest(counts: IntArray) -> list[int]:
+    """The groups that a figure has room for, in their order."""
+    return sorted(np.argsort(-counts.sum(axis=1), kind="stable")[:_MOST_LINES].tolist())
+
+
+def _left_out(counts: IntArray) -> str:
+    return f" The {_MOST_LINES} largest of {len(counts)} groups are drawn." if len(counts) > _MOST_LINES else ""
+
+
+def _curve(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, own: float | None) -> Figure | None:
+    """Share of each group that scores at least a threshold, and how far two groups are apart, with a joint band."""
     if len(titles) < 2:
         return None
-    series = []
-    for g in drawn:
-        own = np.sort(scores[codes == g])
-        share = 1.0 - np.searchsorted(own, _CURVE, "left") / own.size
-        band = math.sqrt(math.log(2.0 * len(titles) / _CURVE_ERROR) / (2.0 * own.size))
-        series.append(
-            Series(
-                name=titles[g],
-                x=tuple(_CURVE.tolist()),
-                y=tuple(share.tolist()),
-                low=tuple(np.maximum(share - band, 0.0).tolist()),
-                high=tuple(np.minimum(share + band, 1.0).tolist()),
-            )
-        )
-    by = " x ".join(names)
+    found = joint_shares(counts, error=_CURVE_ERROR)
+    x = tuple(_CURVE.tolist())
+
+    def series(name: str, y: FloatArray, low: FloatArray, high: FloatArray) -> Series:
+        return Series(name=name, x=x, y=tuple(y.tolist()), low=tuple(low.tolist()), high=tuple(high.tolist()))
+
+    drawn = [series(titles[g], found.shares[g], found.low[g], found.high[g]) for g in largest(counts)]
+    apart = series("largest difference", found.difference, found.difference_low, found.difference_high)
     caption = (
-        "The bands hold for all thresholds and groups together at 95 % confidence (Dvoretzky, Kiefer and Wolfowitz). "
-        "The model's own decisions are one threshold among these."
+        "The bands hold for all thresholds, all groups and their largest difference together at 95 % confidence "
+        "(Dvoretzky, Kiefer and Wolfowitz, with Massart's constant). "
     )
-    if len(titles) > len(drawn):
-        caption += f" The {len(drawn)} largest of {len(titles)} groups are drawn."
+    caption += (
+        "The model's own decisions follow no one threshold on the score."
+        if own is None
+        else f"The model itself decides at {own:.3g}."
+    ) + _left_out(counts)
+    by = " x ".join(names)
+    at = int(np.argmin(np.abs(_CURVE - (0.5 if own is None else own))))
     return Figure(
         id=f"score_fairness/selection_by_threshold/{'+'.join(names)}",
         probe="score_fairness",
-        kind="curve",
-        title=f"Selection rate by threshold on the score, by {by}",
-        series=tuple(series),
+        kind="threshold",
+        title=f"If the threshold were another: selection rate by {by}",
+        series=(*drawn, apart),
         alt=(
-            f"Share of each group by {by} that scores at least a threshold. At 0.5: "
-            + ", ".join(f"{s.name} {s.y[10]:.3f}" for s in series)
+            f"Share of each group by {by} that scores at least a threshold. At {_CURVE[at]:.2g}: "
+            + ", ".join(f"{s.name} {s.y[at]:.3f}" for s in (*drawn, apart))
             + f". {caption}"
         ),
         x_label="threshold on the score",
         y_label="selection rate",
         caption=caption,
+        features=names,
+        marked=own,
+    )
+
+
+def scores_figure(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, own: float | None) -> Figure | None:
+    """How the scores of each group are spread, over twenty bins of equal width; None of one group alone."""
+    if len(titles) < 2:
+        return None
+    by = " x ".join(names)
+    # A score of 1 belongs to the last bin.
+    binned = np.column_stack([counts[:, :-2], counts[:, -2:].sum(axis=1)])
+    middle = (_CURVE[:-1] + _CURVE[1:]) / 2.0
+    series = []
+    for g in largest(counts):
+        n = int(binned[g].sum())
+        low, high = clopper_pearson(binned[g].astype(np.float64), n=n, alpha=_CURVE_ERROR / 2.0 / binned.size)
+        series.append(
+            Series(
+                name=titles[g],
+                x=tuple(middle.round(12).tolist()),
+                y=tuple((binned[g] / n).tolist()),
+                low=tuple(low.tolist()),
+                high=tuple(high.tolist()),
+            )
+        )
+    below = 0.5 if own is None else own
+    caption = (
+        f"Share of each group's rows in {len(middle)} bins of the score. The intervals (exact, Bonferroni) hold for "
+        f"all bins and groups together at 95 % confidence."
+    )
+    caption += ("" if own is None else f" Dashed: the model decides at {own:.3g}.") + _left_out(counts)
+    under = middle < below
+    halves = ", ".join(f"{s.name} {np.asarray(s.y, np.float64)[under].sum():.3f}" for s in series)
+    return Figure(
+        id=f"score_fairness/scores/{'+'.join(names)}",
+        probe="score_fairness",
+        kind="scores",
+        title=f"How the scores are spread by {by}",
+        series=tuple(series),
+        alt=f"Distribution of the score of each group by {by}. Share below {below:.3g}: {halves}. {caption}",
+        x_label="score",
+        y_label="share of the group",
+        caption=caption,
+        features=names,
+        marked=own,
     )

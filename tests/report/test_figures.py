@@ -15,7 +15,8 @@ from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.record.text import confidence, visible
-from auditor.report.figures import MOST_BARS, MOST_GROUPS, figures_of
+from auditor.report.figures import MOST_BARS, figures_of
+from auditor.report.group_figures import MOST_GROUPS
 from auditor.report.plots import FOREST
 from auditor.report.sheet import CLASSES, WIDTH
 from auditor.report.svg import draw_svg
@@ -24,6 +25,7 @@ from auditor.statistics.rates import Proportion
 from tests.quantifiers import all_of
 from tests.report.samples import HOSTILE, all_results, attribution, criteria, privacy, robustness
 
+OF_GROUPS = ("confusion", "calibration", "scores", "threshold", "judged", "trend")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -54,7 +56,7 @@ def _texts(svg: str) -> list[str]:
 
 def test_there_is_a_figure_of_every_kind_and_ids_are_distinct() -> None:
     _, figures = _judged(all_results())
-    assert {f.kind for f in figures} == {"rates", "bars", "curve", "roc", "forest"}
+    assert {f.kind for f in figures} == {"rates", "confusion", "bars", "curve", "roc", "forest"}
     assert len({f.id for f in figures}) == len(figures)
     assert [f.id for f in figures if f.kind == "rates"] == [
         "group_fairness/rates/sex",
@@ -252,18 +254,18 @@ def test_every_colour_is_a_class_too() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("kind", ["rates", "bars", "forest"])
+@pytest.mark.parametrize("kind", ["rates", "bars", "forest", *OF_GROUPS])
 def test_hostile_names_are_text_and_nothing_else(name: str, kind: str) -> None:
     series = Series(name=name, x=(name, "b"), y=(0.2, None), criterion=0.3, criterion_label=name)
     svg = draw_svg(_record(kind, title=name, alt=name, series=(series, series), x_label=name), dom_id="f")
     root = ElementTree.fromstring(svg)
     assert root[0].text == visible(name) and root[1].text == visible(name)
     assert not [e.tag for e in root.iter() if e.tag.rpartition("}")[2] in ("script", "img", "a", "foreignObject")]
-    assert all_of(len(text) <= (60 if kind == "forest" else 40) for text in _texts(svg))
+    assert all_of(len(text) <= (40 if kind == "bars" else 64) for text in _texts(svg))
     assert any(visible(name)[:8] in text for text in _texts(svg))
 
 
-@pytest.mark.parametrize("kind", ["rates", "bars", "curve", "roc", "forest"])
+@pytest.mark.parametrize("kind", ["rates", "bars", "curve", "roc", "forest", *OF_GROUPS])
 @pytest.mark.parametrize(
     "series",
     [

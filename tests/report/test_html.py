@@ -19,6 +19,7 @@ from auditor.record.audit_report import AuditReport, Finding, Refusal
 from auditor.record.schema import schema_json, shipped_schema
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
+from auditor.report.pictures import pictures_of
 from auditor.report.view import COUNTED, document_id, promise_of, verdict_of
 from auditor.statistics.estimate import Exact
 from auditor.statistics.families import Multiplicity
@@ -174,9 +175,11 @@ def test_every_finding_criterion_and_figure_is_on_the_page(report: AuditReport, 
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
     assert {f"finding-{i}" for i in range(1, len(report.findings) + 1)} <= set(ids)
-    assert sum(tag == "figure" for tag, _ in page.elements) == len(report.figures)
+    pictures = pictures_of(report)
+    assert [f.id for f in pictures] == ["judged", *(f.id for f in report.figures)]
+    assert sum(tag == "figure" for tag, _ in page.elements) == len(pictures)
     words = page.words()
-    for figure in report.figures:
+    for figure in pictures:
         assert figure.title in words and text.visible(figure.alt) in words
     for criterion in report.criteria:
         assert criterion.source in words and criterion.set_by in words and criterion.set_at in words
@@ -289,9 +292,9 @@ def test_five_hundred_findings_are_light_and_quick() -> None:
     report = report_of(results)
     assert len(report.findings) >= 500
     render_html(refused_report())
-    start = time.perf_counter()
+    start = time.process_time()
     html = render_html(report)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
     assert len(html.encode()) < 3_000_000
 
 

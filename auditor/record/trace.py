@@ -1,0 +1,273 @@
+"""Where a number of a report comes from: what opens under a finding, the same in every format."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from pydantic import BaseModel
+
+from auditor.errors import UsageError, did_you_mean
+from auditor.finding.criterion import CriterionRecord, load_criteria
+from auditor.finding.definition import Definition, definition_of
+from auditor.record import text
+from auditor.record.about import About
+from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.catalogue import Catalogue
+from auditor.record.inverted import INVERTS
+
+MOST_CONTROLS = 12
+_MOST_PARTS, _MOST_GROUPS, _MOST_NUMBERS = 3, 8, 4
+_LONGEST_STATISTIC = 300
+# Of these the value says it all, or the reason.
+_WITHOUT = ("exact", "undefined")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One line of a trace: its label, what stands there, and whether that is to be copied as it is."""
+
+    label: str
+    said: str
+    code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """What stands behind one finding; "" where there is nothing to say.
+
+    ``place``: a JSON pointer into the record, which is ``report.json`` beside the report and ``record.json`` in the
+    evidence bundle. ``command``: what makes the numbers again. ``controls``: of rule packs, which the finding serves.
+    """
+
+    finding: str
+    definition: Definition | None
+    formula: str
+    statistic: str
+    value: str
+    interval: str
+    test: str
+    p_values: str
+    criterion: str
+    set_by: str
+    standing: str
+    method: str
+    citation: str
+    place: str
+    command: str
+    controls: tuple[str, ...]
+    say: Catalogue
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The lines that every format shows, in their order; what is empty is left out."""
+        labelled = (
+            ("id", self.finding, True),
+            ("formula", self.formula, False),
+            ("statistic", self.statistic, False),
+            ("value", self.value, False),
+            ("interval", self.interval, False),
+            ("test", self.test, False),
+            ("p_values", self.p_values, False),
+            ("criterion", self.criterion, False),
+            ("set_by", self.set_by, False),
+            ("standing", self.standing, False),
+            ("controls", "; ".join(self.controls), False),
+            ("method", self.method, False),
+            ("source", self.citation, False),
+            ("place", self.place, True),
+            ("command", self.command, bool(self.command) and self.command != self.say.say("trace.no_command")),
+        )
+        return tuple(Part(self.say.say(f"trace.{name}"), said, code) for name, said, code in labelled if said)
+
+    def lines(self) -> list[str]:
+        """The same as plain text, a line each."""
+        return [f"{part.label}: {text.visible(part.said)}" for part in self.parts]
+
+
+def traces_of(report: AuditReport, say: Catalogue | None = None) -> list[Trace]:
+    """The traces of all findings, in the order of the record; ``say``: its words, those of the record by default."""
+    of = _Of(report, say)
+    return [of.trace(i, finding) for i, finding in enumerate(report.findings)]
+
+
+def trace_of(report: AuditReport, finding: Finding) -> Trace:
+    """The trace of one finding of a record."""
+    i = next(i for i, each in enumerate(report.findings) if each is finding or each == finding)
+    return _Of(report).trace(i, finding)
+
+
+def finding_named(report: AuditReport, name: str) -> Finding:
+    """The finding of that id, or the only one whose id ends so. Raises UsageError where there is none, or several."""
+    exact = [f for f in report.findings if f.id == name]
+    ending = exact or [f for f in report.findings if f.id.endswith(f"/{name}")]
+    if len(ending) == 1:
+        return ending[0]
+    ids = [f.id for f in report.findings]
+    if ending:
+        some = ", ".join(text.visible(f.id) for f in ending[:5])
+        raise UsageError(f"{len(ending)} findings end in {name!r}: {some}. Give the whole id.")
+    near = did_you_mean(name, ids) or "."
+    raise UsageError(f"The report has no finding {name!r}{near} Its ids stand in the report, and in report.json.")
+
+
+def short_name(report: AuditReport, finding: Finding) -> str:
+    """The end of a finding's id, after a slash, that no other id of the record has, else all of it."""
+    parts = finding.id.split("/")
+    ends = ["/".join(parts[i:]) for i in range(len(parts) - 1, 0, -1)]
+    ids = [f.id for f in report.findings]
+    return next((end for end in ends if sum(i == end or i.endswith(f"/{end}") for i in ids) == 1), finding.id)
+
+
+class _Of:
+    """What all traces of a record share."""
+
+    def __init__(self, report: AuditReport, say: Catalogue | None = None) -> None:
+        self.report = report
+        self.say = say or (report.about or About()).catalogue
+        self.command = _reproduced_by(report.environment.command) or self.say.say("trace.no_command")
+        self.plan = self._plan()
+        self.controls: dict[str, dict[str, None]] = {}
+        for control in report.controls:
+            for cell in control.cells:
+                for name in cell.findings:
+                    self.controls.setdefault(name, {})[f"{control.policy} {control.id}"] = None
+
+    def trace(self, i: int, f: Finding) -> Trace:
+        """The trace of the i-th finding."""
+        say = self.say
+        definition = None if f.metric is None else definition_of(self.report.definitions, f.probe, f.metric)
+        formula = "" if f.metric is None else f"{f.metric}: " + (definition.formula if definition else "")
+        undefined = f.metric is not None and definition is None
+        controls = [*self.controls.get(f.id, ())]
+        if len(controls) > MOST_CONTROLS:
+            controls[MOST_CONTROLS:] = [say.say("trace.more", n=say.count(len(controls) - MOST_CONTROLS))]
+        kind = "" if f.estimate is None else f.estimate.kind
+        return Trace(
+            finding=f.id,
+            definition=definition,
+            formula=f"{f.metric}: {say.say('trace.undefined')}" if undefined else formula,
+            statistic=statistic_of(f.estimate),
+            value=text.value(f),
+            interval=_interval(f),
+            test=INVERTS.get(kind, "") if f.interval is not None else "",
+            p_values=_p_values(f),
+            criterion=self._required(f.criterion),
+            set_by=self._set_by(f.criterion),
+            standing=self.plan if f.criterion is not None else "",
+            method=", ".join(part for part in (f.probe, f.method) if part),
+            citation=(definition.citation if definition else "") or f.citation,
+            place=f"report.json#/findings/{i}",
+            command=self.command,
+            controls=tuple(controls),
+            say=say,
+        )
+
+    def _required(self, criterion: CriterionRecord | None) -> str:
+        if criterion is None:
+            return self.say.say("trace.no_criterion")
+        return " ".join(part for part in (criterion.metric, criterion.describe(), criterion.place) if part)
+
+    def _set_by(self, criterion: CriterionRecord | None) -> str:
+        """Who is said to have set a bound; that it is the tool's own is known only of those that it ships."""
+        if criterion is None:
+            return ""
+        key = "trace.built_in" if criterion in _built_in() else "trace.own"
+        return self.say.say(key, who=criterion.set_by, when=criterion.set_at, source=criterion.source)
+
+    def _plan(self) -> str:
+        plan = self.report.registration
+        if plan is None:
+            return self.say.say("trace.unregistered")
+        return self.say.say("trace.followed" if plan.followed else "trace.deviates", when=plan.registered)
+
+
+@cache
+def _built_in() -> Sequence[CriterionRecord]:
+    return [criterion.record for criterion in load_criteria()]
+
+
+def _reproduced_by(command: str | None) -> str:
+    """The command that makes a record's numbers again: of its evidence where the audit wrote some, else its own."""
+    if not command:
+        return ""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    for i, word in enumerate(words):
+        if word == "--bundle" and i + 1 < len(words):
+            return shlex.join(["auditor", "reproduce", words[i + 1]])
+        if word.startswith("--bundle="):
+            return shlex.join(["auditor", "reproduce", word.removeprefix("--bundle=")])
+    return command
+
+
+def _interval(f: Finding) -> str:
+    if f.estimate is not None and f.estimate.kind == "exact":
+        return "exact: known without sampling error"
+    if f.interval is None:
+        return ""
+    return f"{text.interval(f.interval)} at {text.confidence(f.confidence)}"
+
+
+def _p_values(f: Finding) -> str:
+    if f.p_fail is None or f.p_pass is None or (f.estimate is not None and f.estimate.kind == "exact"):
+        return ""
+    said = f"FAIL {text.p_value(f.p_fail)}, PASS {text.p_value(f.p_pass)}"
+    if f.p_fail_adjusted is None or f.p_pass_adjusted is None:
+        return said
+    adjusted = f"{text.p_value(f.p_fail_adjusted)} and {text.p_value(f.p_pass_adjusted)}"
+    return f"{said}; adjusted {adjusted}" + (f", in the {f.budget} budget" if f.budget else "")
+
+
+def statistic_of(estimate: BaseModel | None) -> str:
+    """The sufficient statistics of an estimate in a line, k of n by group where there are groups."""
+    if estimate is None or getattr(estimate, "kind", "") in _WITHOUT:
+        return ""
+    return text.shortened("; ".join(_said(estimate)), _LONGEST_STATISTIC)
+
+
+def _said(part: BaseModel) -> Iterator[str]:
+    named = {name: getattr(part, name) for name in type(part).model_fields if name != "kind"}
+    label = named.pop("rate", "")
+    counted = _k_of_n(named.get("successes"), named.get("n"))
+    if counted:
+        yield f"{label}: {counted}" if label else counted
+        named = {name: value for name, value in named.items() if name not in ("successes", "n")}
+    for name, value in named.items():
+        words = name.replace("_", " ")
+        match value:
+            case BaseModel():
+                yield from _said(value)
+            case tuple() if value and isinstance(value[0], BaseModel):
+                for each in value[:_MOST_PARTS]:
+                    yield ", ".join(_said(each))
+                if len(value) > _MOST_PARTS:
+                    yield f"and {len(value) - _MOST_PARTS:,} more {words}"
+            case tuple() if value and len(value) <= _MOST_NUMBERS:
+                yield f"{words} " + ", ".join(_number(each) for each in value)
+            case tuple() if value:
+                yield f"{len(value):,} {words}"
+            case bool() | None | "":
+                pass
+            case _ if not isinstance(value, tuple):
+                yield f"{words} {_number(value)}"
+
+
+def _k_of_n(k: object, n: object) -> str:
+    """``45 of 112``, or so of each of several; "" where they are no such counts."""
+    if isinstance(k, int) and isinstance(n, int):
+        return f"{k:,} of {n:,}"
+    if not (isinstance(k, tuple) and isinstance(n, tuple) and len(k) == len(n) and k):
+        return ""
+    shown = ", ".join(f"{a:,} of {b:,}" for a, b in zip(k[:_MOST_GROUPS], n, strict=False))
+    return shown + (f" and {len(k) - _MOST_GROUPS:,} more" if len(k) > _MOST_GROUPS else "")
+
+
+def _number(value: object) -> str:
+    if isinstance(value, int):
+        return text.count(value)
+    return text.number(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,151 @@
+"""The figures of a report as they are shown: all that was judged first, and groups called as their people call them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from auditor.finding.figure import Figure, Series
+from auditor.record import text
+from auditor.record.about import About
+from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.labels import Labels
+from auditor.report.group_figures import BETWEEN
+from auditor.report.judged import judged_figure
+from auditor.report.points import said_of
+
+# What a reader looks at before any table, in this order, of so many sets of features.
+IN_FRONT = ("judged", "rates", "threshold", "confusion")
+MOST_FEATURES = 2
+_LONGEST_NAME = 60
+
+
+def pictures_of(report: AuditReport) -> list[Figure]:
+    """Every figure of a record as it is drawn, that of all judged numbers first."""
+    about = report.about or About()
+    chief = judged_figure(report, about.catalogue, lambda f: place_of(f, report))
+    return [*([chief] if chief is not None else []), *(named(f, about.called) for f in report.figures)]
+
+
+Numbered = list[tuple[int, Figure]]
+
+
+def front_and_rest(report: AuditReport) -> tuple[Numbered, Numbered]:
+    """Those that come before the tables, all that was judged and the groups of the first features, and the others.
+
+    Each with its number in the report, and once.
+    """
+    numbered = list(enumerate(pictures_of(report), 1))
+    told = list(dict.fromkeys(f.features for _, f in numbered if _of_groups(f)))[:MOST_FEATURES]
+    front = [(i, f) for i, f in numbered if f.kind == "judged" or (_of_groups(f) and f.features in told)]
+    rest = [pair for pair in numbered if pair not in front]
+    front.sort(key=lambda pair: (told.index(pair[1].features) + 1 if pair[1].features else 0, _place(pair[1])))
+    return front, rest
+
+
+def _place(figure: Figure) -> int:
+    return IN_FRONT.index(figure.kind)
+
+
+def _of_groups(figure: Figure) -> bool:
+    # A figure of one rate is of one probe's own number, not of what was decided for the groups.
+    whole = figure.kind != "rates" or len(figure.series) > 1
+    return figure.kind in IN_FRONT and bool(figure.features) and whole
+
+
+def place_of(finding: Finding, report: AuditReport) -> str:
+    """Where a number was taken, in the words of the report's people: ``by African-American``."""
+    called = called_in(report)
+    parts = ["by " + BETWEEN.join(column(called, name) for name in finding.sensitive)] if finding.sensitive else []
+    parts += [group(called, name, level) for name, level in finding.group.items()]
+    parts += [f"{k.replace('_', ' ')} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in finding.at.items()]
+    return ", ".join(parts)
+
+
+def called_in(report: AuditReport) -> Labels:
+    """What the people of a report call its columns and values."""
+    return (report.about or About()).called
+
+
+def column(called: Labels, name: str) -> str:
+    """What a column is called, in as many letters as there is room for."""
+    return text.shortened(called.column(name), _LONGEST_NAME)
+
+
+def group(called: Labels, name: str, level: str) -> str:
+    """A group with the feature that it is of, such as ``sex: female``; a word for it, and beside that what it is of."""
+    return text.shortened(called.group(name, level), _LONGEST_NAME)
+
+
+def named(figure: Figure, called: Labels) -> Figure:
+    """A figure whose groups are named with their features, and columns and groups as they are called.
+
+    Its words for those who do not see it are made anew where a name is another, so that they name what is drawn.
+    """
+    series = tuple(_called(s, i, figure, called) for i, s in enumerate(figure.series))
+    swarms = tuple(replace(s, feature=column(called, s.feature)) for s in figure.swarms)
+    title, x_label = figure.title, figure.x_label
+    for features in (figure.features, _own_column(figure)):
+        by = BETWEEN.join(column(called, name) for name in features)
+        for spelled in dict.fromkeys((BETWEEN.join(features), " x ".join(features))):
+            if features and title.endswith(f" by {spelled}"):
+                title = title.removesuffix(spelled) + by
+            if features and x_label == spelled:
+                x_label = by
+    for name in _own_column(figure):
+        title = title.replace(f"What {name} does", f"What {column(called, name)} does")
+    changed = {"series": series, "swarms": swarms, "title": title, "x_label": x_label}
+    if all(getattr(figure, key) == value for key, value in changed.items()):
+        return figure
+    told = figure.model_copy(update=changed)
+    return told if not series else told.model_copy(update={"alt": _alt(told)})
+
+
+def _own_column(figure: Figure) -> tuple[str, ...]:
+    """The column that a curve runs along, as those of what one column does to the score."""
+    alone = figure.kind == "curve" and len(figure.series) == 1 and figure.series[0].name == figure.x_label
+    return (figure.x_label,) if alone else ()
+
+
+def _called(series: Series, i: int, figure: Figure, called: Labels) -> Series:
+    def level(name: str) -> str:
+        apart = [name] if len(figure.features) == 1 else name.split(BETWEEN if BETWEEN in name else " x ")
+        if len(apart) != len(figure.features):
+            return name
+        return BETWEEN.join(group(called, feature, part) for feature, part in zip(figure.features, apart, strict=True))
+
+    match figure.kind:
+        case "rates" | "confusion" if figure.features:
+            return series.model_copy(update={"x": tuple(level(str(x)) for x in series.x)})
+        case "calibration" | "scores" | "threshold" if figure.features:
+            # The last line over thresholds is that of no group.
+            last = figure.kind == "threshold" and i == len(figure.series) - 1
+            return series if last else series.model_copy(update={"name": level(series.name)})
+        case "bars" if figure.x_label == "feature":
+            return series.model_copy(update={"x": tuple(column(called, str(x)) for x in series.x)})
+        case "curve" if _own_column(figure):
+            return series.model_copy(update={"name": column(called, series.name)})
+        case "forest" if series.name.startswith("by "):
+            features, comma, rest = series.name.removeprefix("by ").partition(",")
+            by = BETWEEN.join(column(called, name) for name in features.split(BETWEEN))
+            return series.model_copy(update={"name": f"by {by}{comma}{rest}"})
+        case _:
+            return series
+
+
+def _alt(figure: Figure) -> str:
+    """What a figure shows, in words: every number, and of curves those at the model's own threshold."""
+    series, own = figure.series, 0.5 if figure.marked is None else figure.marked
+    if figure.kind == "scores":
+        below = [(s.name, sum(y or 0.0 for x, y in zip(s.x, s.y, strict=True) if float(x) < own)) for s in series]
+        told = f"Share below {own:.3g}: " + ", ".join(f"{name} {text.number(share)}" for name, share in below) + "."
+    elif figure.kind == "threshold" and series and series[0].x:
+        at = min(range(len(series[0].x)), key=lambda i: abs(float(series[0].x[i]) - own))
+        found = [
+            f"{s.name} {text.number(s.y[at])} ({text.interval((s.low[at], s.high[at]))})"
+            for s in series
+            if at < min(len(s.y), len(s.low), len(s.high))
+        ]
+        told = f"At a threshold of {float(series[0].x[at]):.3g}: {', '.join(found)}."
+    else:
+        told = " ".join(f"{s.name}: {said_of(s)}." for s in series)
+    return f"{figure.title}. {told} {figure.caption}"

@@ -1,0 +1,32 @@
+"""``auditor report --finding``: where one number of a recorded audit comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli.output import coloured, paragraph
+
+if TYPE_CHECKING:
+    from auditor.record.audit_report import AuditReport
+
+
+def print_trace(report: AuditReport, name: str) -> None:
+    """The outcome of a finding, and its trace as the report shows it. Raises UsageError where there is none of the
+    name."""
+    from auditor.record.glossary import definitions_of
+    from auditor.record.text import visible
+    from auditor.record.trace import finding_named, trace_of
+
+    found = finding_named(report, name)
+    outcome = coloured(found.outcome.value.replace("_", " "), found.outcome.value)
+    typer.echo(paragraph(f"{outcome}  {visible(found.reason or found.detail)}".rstrip(), 0))
+    for part in trace_of(report, found).parts:
+        line = f"{part.label}: {visible(part.said)}"
+        # What is to be copied stays on one line.
+        typer.echo(line if part.code else paragraph(line, 0))
+    if found.metric is not None:
+        definitions = definitions_of(report)
+        own = next(m for m in definitions.metrics if m.is_of(found.probe, found.metric))
+        typer.echo(paragraph(f"{definitions.label('definition')}: {definitions.said(own)}", 0))
