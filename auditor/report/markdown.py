@@ -131,35 +131,30 @@ def _asked(page: FirstPage) -> list[str]:
 
 
 def _scope(scope: Scope) -> list[str]:
-    """Whose, what, for which system and on which rows; an empty cell was not stated, and its key stands beside it."""
-    lines = [f"### {escaped(scope.title)}", "", escaped(scope.lead), "", "| | | |", "| --- | --- | --- |"]
+    """Whose, what, for which system and on which rows, a paragraph each; what nobody stated is named by its key."""
+    lines = [f"### {escaped(scope.title)}", ""]
     for section in scope.sections:
-        for i, line in enumerate(section.lines):
-            head = f"**{escaped(section.title)}**" if not i else ""
-            key = code_span(line.key, cell=True) if line.key and not line.value else ""
-            lines.append(f"| {head} | {escaped(line.label)} | {escaped(line.value)}{key} |")
-    lines.append("")
-    if scope.groups:
-        lines += ["| " + " | ".join(map(escaped, scope.heads)) + " |", "| --- | ---: | --- |"]
-        lines += [f"| {escaped(g.group)} | {g.n} | {escaped(g.said)} |" for own in scope.groups for g in own.lines]
-        lines += ["", *(f"{escaped(own.feature)}: {escaped(own.more)}" for own in scope.groups if own.more), ""]
-    return [*lines, *(line for note in scope.notes for line in (escaped(note), ""))]
+        known = "; ".join(f"{line.label}: {line.value}" for line in section.lines if line.value)
+        lines += [f"**{escaped(section.title)}.** {escaped(known)}", ""] if known else []
+    absent = [
+        code_span(line.key) for section in scope.sections for line in section.lines if line.key and not line.value
+    ]
+    lines += [f"{escaped(scope.absent)}: {', '.join(absent)}.", ""] if absent else []
+    lines += [f"- {escaped(group.group)}: {escaped(group.said)}" for own in scope.groups for group in own.lines]
+    lines += [f"- {escaped(own.feature)}: {escaped(own.more)}" for own in scope.groups if own.more]
+    return [*lines, "", *(line for note in scope.notes for line in (escaped(note), ""))]
 
 
 def _remedies(table: Remediation) -> list[str]:
+    """Of each finding its id, how grave it is, and by whom it is mended or accepted, where somebody said so."""
     lines = [f"### {escaped(table.title)}", ""]
     if not table.lines:
         return [*lines, escaped(table.nothing), ""]
-    lines += ["| " + " | ".join(map(escaped, table.heads)) + " |", "| --- | --- | --- | --- | --- |"]
     for line in table.lines[:MOST]:
-        what = " ".join(part for part in (f"**{escaped(line.question)}**", escaped(line.about)) if part)
-        found = f" {escaped(line.found)} ({escaped(line.interval)})" if line.interval else ""
-        cells = (f"{what}{found} {code_span(line.id, cell=True)}", line.severity, line.owner, line.due, line.said)
-        lines.append("| " + " | ".join([cells[0], *map(escaped, cells[1:])]) + " |")
-    lines += [*_more(table.lines), "", escaped(table.rule), ""]
-    if table.retest:
-        lines += [f"{escaped(table.retest_title)}: {code_span(table.retest, limit=_LONGEST_SENTENCE)}", ""]
-    return lines
+        owned = ", ".join(part for part in (line.owner, line.due) if part)
+        said = "; ".join(part for part in (line.severity, owned, line.said if line.status != "open" else "") if part)
+        lines.append(f"- {code_span(line.id)}: {escaped(said)}")
+    return [*lines, *_more(table.lines), ""]
 
 
 def _judged(rows: Sequence[Row]) -> list[str]:
