@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from auditor.record.audit_report import AuditReport, Finding
+    from auditor.record.labels import Labels
 
 _COLOURS = {
     "PASS": typer.colors.GREEN,
@@ -107,6 +108,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
     from auditor.finding.measurement import Outcome
     from auditor.record import rows_for_all
+    from auditor.record.about import About
     from auditor.record.acceptances import told as accepted_told
     from auditor.record.left_out import groups_left_out, hidden_gradients
     from auditor.record.text import count, visible
@@ -153,6 +155,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo()
         typer.echo(coloured("REFUSED", "FAIL") + f" {visible(report.refusal.shown)}")
         typer.echo(paragraph(visible(report.refusal.reason), 2))
+    called = (report.about or About()).called
     methods: dict[tuple[str, str | None], set[str]] = {}
     for finding in report.findings:
         methods.setdefault((finding.probe, finding.metric), set()).add(finding.method or "")
@@ -162,10 +165,10 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         if found:
             typer.echo()
         if outcome is Outcome.NOT_APPLICABLE:
-            _print_not_applicable(found)
+            _print_not_applicable(found, called)
             continue
         for finding in found:
-            _print_finding(finding, with_method=len(methods[finding.probe, finding.metric]) > 1)
+            _print_finding(finding, called, with_method=len(methods[finding.probe, finding.metric]) > 1)
     if needed := rows_for_all.said(report):
         typer.echo()
         typer.echo(paragraph("rows    " + visible(needed), 0))
@@ -183,10 +186,16 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     typer.echo(f"exit {report.exit_code}: {words}{allowed}")
 
 
-def _print_finding(finding: Finding, *, with_method: bool) -> None:
+def _named(finding: Finding, called: Labels) -> str:
+    """A number and where it was taken, such as ``selection_rate, sex: female``."""
+    from auditor.record.text import label
+
+    return ", ".join(part for part in (finding.metric or "no measurement", label(finding, called)) if part)
+
+
+def _print_finding(finding: Finding, called: Labels, *, with_method: bool) -> None:
     """``with_method``: one number was found by several methods, so each line says by which."""
     from auditor.finding.display import EARNED, RESERVED
-    from auditor.record.audit_report import measurement_label
     from auditor.record.text import number, visible
 
     label = coloured(f"{finding.outcome.value:<14}", finding.outcome.value)
@@ -199,7 +208,7 @@ def _print_finding(finding: Finding, *, with_method: bool) -> None:
             interval = f" [{low}, {high}]"
         required = f", required {finding.criterion.describe()}" if finding.criterion else ""
         typer.echo(
-            f"{label} {visible(measurement_label(finding))} = {number(finding.value)}{interval}{required}"
+            f"{label} {visible(_named(finding, called))} = {number(finding.value)}{interval}{required}"
             f"  ({visible(finding.probe)}{', ' + visible(finding.method) if with_method and finding.method else ''})"
         )
     if finding.reason and finding.outcome.value != "PASS":
@@ -211,15 +220,14 @@ def _print_finding(finding: Finding, *, with_method: bool) -> None:
         typer.echo(paragraph(visible(finding.detail), 15))
 
 
-def _print_not_applicable(findings: Sequence[Finding]) -> None:
+def _print_not_applicable(findings: Sequence[Finding], called: Labels) -> None:
     """Probes that lack the same thing share a line."""
-    from auditor.record.audit_report import measurement_label
     from auditor.record.text import visible
 
     lacking: dict[str, list[str]] = {}
     for finding in findings:
         # A number that does not apply is not all that its probe measures.
-        number = "" if finding.metric is None else f"{measurement_label(finding)}  "
+        number = "" if finding.metric is None else f"{_named(finding, called)}  "
         lacking.setdefault(finding.reason, []).append(
             visible(f"{number}({finding.probe})") if number else finding.probe
         )
@@ -256,14 +264,16 @@ def _print_controls(report: AuditReport) -> None:
 def _print_unjudged(report: AuditReport) -> None:
     """What was measured between groups, where no requirement was about any of it: a screen without numbers says less
     than is known."""
+    from auditor.record.about import About
     from auditor.record.text import visible
 
     found = [f for f in report.findings if f.outcome.value == "NOT_JUDGED" and f.sensitive and f.value is not None]
     if report.family.m or not found:
         return
+    called = (report.about or About()).called
     typer.echo()
     for finding in found:
-        _print_finding(finding.model_copy(update={"reason": "", "detail": ""}), with_method=False)
+        _print_finding(finding.model_copy(update={"reason": "", "detail": ""}), called, with_method=False)
     reasons = dict.fromkeys(finding.reason for finding in found if finding.reason)
     for reason in ("No requirement is about these numbers: [[criteria]] in audit.toml or --policy FILE.", *reasons):
         typer.echo(paragraph(visible(reason), 15))

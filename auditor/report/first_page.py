@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shlex
@@ -15,10 +14,11 @@ from auditor.finding.measurement import Outcome
 from auditor.record import text
 from auditor.record.about import About
 from auditor.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
-from auditor.record.catalogue import ENGLISH, SHIPPED, Catalogue, shipped
+from auditor.record.catalogue import Catalogue
 from auditor.record.questions import QUESTIONS, Form, Question, question_of
 from auditor.report import view
 from auditor.report.axis import Axis, axis_of, excess, reach
+from auditor.report.whose_words import language_tag, own_words
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
@@ -102,28 +102,6 @@ class FirstPage:
         return own_words(self.say, later=bool(self.recorded))
 
 
-def own_words(say: Catalogue, *, later: bool = False) -> str:
-    """That a catalogue of somebody's own gives this page its words, with its digest, so that none can be bent.
-
-    ``later``: not that of the record, but one that was named when the page was made of it.
-    """
-    if say.language in SHIPPED and dict(say.own) == dict(shipped(say.language)):
-        return ""
-    spelled = json.dumps(dict(sorted(say.own.items())), ensure_ascii=False)
-    digest = hashlib.sha256(spelled.encode()).hexdigest()[:16]
-    whose = "named when this page was made, and not in its record" if later else "of the signer's own"
-    return (
-        f"The words of the first page and of the headings are those of a catalogue {whose}, {say.language} ({digest}), "
-        "and not of the tool. Colours, marks and the exit code are the tool's."
-    )
-
-
-def _tag(language: str) -> str:
-    """The language of a page as a browser and a reader's voice know it: of a file, what its name says."""
-    stem = re.split(r"[/\\]", language)[-1].removesuffix(".toml")
-    return stem if re.fullmatch(r"[a-z]{2,3}(-[A-Z]{2})?", stem) else ENGLISH
-
-
 def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
     """The first page of a record, in its own language or in the words of ``say``."""
     about = report.about or About()
@@ -136,7 +114,7 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
     shown = [] if refused else writer.shown()
     verdict = view.verdict_of(report)
     return FirstPage(
-        language=_tag(say.language),
+        language=language_tag(say.language),
         say=say,
         organisation=about.organisation.name,
         document=writer.document(),
