@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     "severity", "outcome", "age_days", "since", "status", "accepted_until", "accepted_up_to", "mend_by", "owner",
-    "model", "version", "finding",
-    "value", "required", "first_entry", "last_entry", "asked_again", "id",
+    "model", "version", "finding", "value", "interval", "required", "beyond", "first_entry", "last_entry",
+    "asked_again", "id",
 )  # fmt: skip
 # On a terminal; what else there is stands in the other forms.
-_PRINTED = 14
+_PRINTED = 15
 
 
 def findings(
@@ -60,7 +60,7 @@ def findings(
             found += [f for f in standing.open if _asked_for(f, model, severity, owner, status, older_than, told.on)]
     if model is not None and model not in titles:
         raise UsageError(f"This history has no model {model!r}{did_you_mean(model, titles) or '.'}")
-    found.sort(key=lambda f: (SEVERITIES.index(f.severity), f.since, f.model.title.casefold(), f.id))
+    found.sort(key=lambda finding: finding.rank)
     rows = [_row(each, told.on) for each in found]
     if json_:
         typer.echo(json.dumps([dict(zip(_COLUMNS, row, strict=True)) for row in rows], indent=2, ensure_ascii=False))
@@ -116,7 +116,9 @@ def _row(finding: OpenFinding, on: date) -> tuple[object, ...]:
         finding.model.said.version,
         finding.what or finding.id,
         finding.value,
+        finding.interval,
         finding.required,
+        finding.beyond,
         finding.first,
         finding.last,
         finding.asked,

@@ -137,10 +137,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(paragraph("looks   " + visible(report.looks.describe()), 0))
     if report.training is not None:
         typer.echo(paragraph("looks   " + visible(report.training.describe()), 0))
-    for decision in report.decisions:
-        typer.echo(paragraph("history " + visible(decision.describe()), 0))
-    for accepted in accepted_told(report):
-        typer.echo(paragraph("history " + visible(accepted), 0))
+    for said in (*(d.describe() for d in report.decisions if not d.one_by_one), *accepted_told(report)):
+        typer.echo(paragraph("history " + visible(said), 0))
     typer.echo()
     counted = [coloured(f"{c.outcome.value} {c.n}", c.outcome.value) for c in counts_of(report)]
     typer.echo("   ".join([*counted, *filter(None, [for_other_kinds(report)])]))

@@ -65,7 +65,10 @@ def site(
     for problem in made.problems:
         typer.echo(f"WRONG   {visible(problem)}")
     typer.echo(f"site    {out / 'index.html'}")
-    typer.echo(f"as of   {asked.on}: {made.models:,} models, {made.open:,} open findings, {made.overdue:,} overdue")
+    models, open_ = (
+        f"{n:,} {what}{'' if n == 1 else 's'}" for n, what in ((made.models, "model"), (made.open, "open finding"))
+    )
+    typer.echo(f"as of   {asked.on}: {models}, {open_}, {made.overdue:,} overdue")
     if read.problems or any(bundle.wrong for bundle in bundles.values()):
         return 1
     return 3 if made.problems else 0

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 def print_trace(report: AuditReport, name: str) -> None:
     """The outcome of a finding, and its trace as the report shows it. Raises UsageError where there is none of the
     name."""
+    from auditor.record.glossary import definitions_of
     from auditor.record.text import visible
-    from auditor.report.glossary import definitions_of
-    from auditor.report.trace import finding_named, trace_of
+    from auditor.record.trace import finding_named, trace_of
 
     found = finding_named(report, name)
     outcome = coloured(found.outcome.value.replace("_", " "), found.outcome.value)

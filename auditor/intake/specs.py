@@ -60,8 +60,7 @@ class DataSpec:
     ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`. ``recorded``: where the model is
     known by its answers in the files alone. ``cluster``: the column that says which rows belong together; ``weight``:
     that of what each row weighs. ``copies_are_real``: whether rows that are exact copies are rows of their own.
-    ``labels``: keys of columns, ``column`` or ``column.value``, that are to be there. ``reference``: the groups that
-    are stated of a population, by sensitive feature.
+    ``labels``: keys of columns, ``column`` or ``column.value``, that are to be there; ``reference``: groups by feature.
     """
 
     path: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -105,6 +106,16 @@ class About(Closed):
         return Labels(self.labels)
 
 
+def stated_groups(about: About | None, sensitive: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The groups of ``[data.reference]``, by feature. Raises UsageError for a feature whose groups are not compared."""
+    stated = {} if about is None else about.data.reference.shares
+    for name in stated:
+        if name not in sensitive:
+            near = did_you_mean(name, sensitive) or f": add --sensitive {name}."
+            raise UsageError(f"[data.reference] has {name!r}, whose groups are not compared{near}")
+    return {name: tuple(groups) for name, groups in stated.items()}
+
+
 def check_reference(stated: Mapping[str, Collection[str]], seen: Mapping[str, Collection[str]]) -> None:
     """Raises UsageError for a group of ``[data.reference]`` that no row is in and that is spelled almost as one is.
 
@@ -161,6 +172,9 @@ def _section(table: object, name: str, where: str) -> dict[str, Any]:
 
 
 def _text(value: object, what: str) -> str:
+    if type(value) is date:
+        # TOML has days of its own.
+        return value.isoformat()
     if not isinstance(value, str) or len(value) > _LONGEST:
         raise ConfigError(f"{what} must be text of at most {_LONGEST} characters.")
     return value.strip()

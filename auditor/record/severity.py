@@ -41,16 +41,18 @@ def severity_of(finding: Finding) -> Severity:
         return Severity("not_run")
     first, last = finding.interval or (None, None)
     low, high = -math.inf if first is None else first, math.inf if last is None else last
+    fails = finding.outcome is Outcome.FAIL
+    kind: Kind = "beyond" if fails else "open"
     if finding.criterion is None:
+        if fails or finding.outcome is Outcome.INCONCLUSIVE:
+            return Severity(kind)
         if finding.ideal is None:
             return Severity("unbounded")
         by = max(low - finding.ideal, finding.ideal - high)
         return Severity("unbounded", by, by) if math.isfinite(by) and by > 0.0 else Severity("unbounded")
     least, most = finding.criterion.required
-    fails = finding.outcome is Outcome.FAIL
     ends = (low - most, least - high) if fails else (high - most, least - low)
     by = max(end for end in ends if not math.isnan(end))
-    kind: Kind = "beyond" if fails else "open"
     if not math.isfinite(by) or by <= 0.0:
         return Severity(kind)
     bound = most if by == ends[0] else least

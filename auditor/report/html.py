@@ -17,16 +17,16 @@ from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import Catalogue
+from auditor.record.glossary import definitions_of
+from auditor.record.trace import traces_of
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.appendix import appendix_of
 from auditor.report.first_page import first_page
-from auditor.report.glossary import definitions_of
 from auditor.report.pictures import front_and_rest
 from auditor.report.pillars import pillars_of, sources_of
 from auditor.report.remediation import remediation_of
 from auditor.report.scope import scope_of
-from auditor.report.trace import traces_of
 
 MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")

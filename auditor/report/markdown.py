@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 
 from auditor.finding.display import ColouredText, GradeTable
@@ -11,6 +12,7 @@ from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import Catalogue
+from auditor.record.trace import short_name
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage, first_page
@@ -53,8 +55,8 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     lines += [f"{elsewhere}.", ""] if elsewhere else []
     lines += [f"> **Note well.** {escaped(page.own_words)}", ""] if page.own_words else []
     lines += _asked(page)
-    lines += [line for said in (page.retold, page.fallback) if said for line in (f"_{escaped(said)}_", "")]
     lines += _scope(scope_of(report, page.say)) + _remedies(remediation_of(report, page.say))
+    lines += [line for said in (page.retold, page.fallback) if said for line in (f"_{escaped(said)}_", "")]
     lines += _judged([r for r in rows if r.outcome in (Outcome.FAIL, Outcome.PASS)])
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE])
     tried = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)
@@ -69,6 +71,10 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     lines += [escaped(view.promise_of(report), 2 * _LONGEST_SENTENCE), ""]
     if report.registration is not None and report.registration.followed:
         lines += [escaped(report.registration.describe()), ""]
+    worst = min((r for r in rows if r.finding.criterion), key=lambda r: r.rank, default=None)
+    if worst is not None:
+        command = f"auditor report report.json --finding {shlex.quote(short_name(report, worst.finding))}"
+        lines += [f"{escaped(page.say.say('trace.look_up'))} {code_span(command, limit=_LONGEST_SENTENCE)}", ""]
     data = f"{code_span(report.data.path)}, " if report.data.path else ""
     n_rows = "" if report.data.n_rows is None else f"{view.plural(report.data.n_rows, 'row')}, "
     version = code_span(report.tool.get("version", ""))
@@ -131,35 +137,30 @@ def _asked(page: FirstPage) -> list[str]:
 
 
 def _scope(scope: Scope) -> list[str]:
-    """Whose, what, for which system and on which rows; an empty cell was not stated, and its key stands beside it."""
-    lines = [f"### {escaped(scope.title)}", "", escaped(scope.lead), "", "| | | |", "| --- | --- | --- |"]
+    """Whose, what, for which system and on which rows, a paragraph each; what nobody stated is named by its key."""
+    lines = [f"### {escaped(scope.title)}", ""]
     for section in scope.sections:
-        for i, line in enumerate(section.lines):
-            head = f"**{escaped(section.title)}**" if not i else ""
-            key = code_span(line.key, cell=True) if line.key and not line.value else ""
-            lines.append(f"| {head} | {escaped(line.label)} | {escaped(line.value)}{key} |")
-    lines.append("")
-    if scope.groups:
-        lines += ["| " + " | ".join(map(escaped, scope.heads)) + " |", "| --- | ---: | --- |"]
-        lines += [f"| {escaped(g.group)} | {g.n} | {escaped(g.said)} |" for own in scope.groups for g in own.lines]
-        lines += ["", *(f"{escaped(own.feature)}: {escaped(own.more)}" for own in scope.groups if own.more), ""]
-    return [*lines, *(line for note in scope.notes for line in (escaped(note), ""))]
+        known = "; ".join(f"{line.label}: {line.value}" for line in section.lines if line.value)
+        lines += [f"**{escaped(section.title)}.** {escaped(known)}", ""] if known else []
+    absent = [
+        code_span(line.key) for section in scope.sections for line in section.lines if line.key and not line.value
+    ]
+    lines += [f"{escaped(scope.absent)}: {', '.join(absent)}.", ""] if absent else []
+    lines += [f"- {escaped(group.group)}: {escaped(group.said)}" for own in scope.groups for group in own.lines]
+    lines += [f"- {escaped(own.feature)}: {escaped(own.more)}" for own in scope.groups if own.more]
+    return [*lines, "", *(line for note in scope.notes for line in (escaped(note), ""))]
 
 
 def _remedies(table: Remediation) -> list[str]:
+    """Of each finding its id, how grave it is, and by whom it is mended or accepted, where somebody said so."""
     lines = [f"### {escaped(table.title)}", ""]
     if not table.lines:
         return [*lines, escaped(table.nothing), ""]
-    lines += ["| " + " | ".join(map(escaped, table.heads)) + " |", "| --- | --- | --- | --- | --- |"]
     for line in table.lines[:MOST]:
-        what = " ".join(part for part in (f"**{escaped(line.question)}**", escaped(line.about)) if part)
-        found = f" {escaped(line.found)} ({escaped(line.interval)})" if line.interval else ""
-        cells = (f"{what}{found} {code_span(line.id, cell=True)}", line.severity, line.owner, line.due, line.said)
-        lines.append("| " + " | ".join([cells[0], *map(escaped, cells[1:])]) + " |")
-    lines += [*_more(table.lines), "", escaped(table.rule), ""]
-    if table.retest:
-        lines += [f"{escaped(table.retest_title)}: {code_span(table.retest, limit=_LONGEST_SENTENCE)}", ""]
-    return lines
+        owned = ", ".join(part for part in (line.owner, line.due) if part)
+        said = "; ".join(part for part in (line.severity, owned, line.said if line.status != "open" else "") if part)
+        lines.append(f"- {code_span(line.id)}: {escaped(said)}")
+    return [*lines, *_more(table.lines), ""]
 
 
 def _judged(rows: Sequence[Row]) -> list[str]:

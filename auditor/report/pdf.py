@@ -19,7 +19,8 @@ from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import Catalogue
 from auditor.report.first_page import first_page
 from auditor.report.html import resource
-from auditor.report.paper import BREAK, breaking, paper_of
+from auditor.report.paper import paper_of
+from auditor.report.paper_words import BREAK, breaking
 
 STANDARDS: tuple[Literal["a-2a"], Literal["ua-1"]] = ("a-2a", "ua-1")
 _FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf")

@@ -150,7 +150,7 @@ def _grave(severity: Severity, form: Form, say: Catalogue) -> str:
     if severity.kind in ("not_run", "met"):
         return say.say(f"remedy.{severity.kind}")
     if severity.by is None:
-        return say.say("remedy.open_unknown" if severity.kind == "open" else "remedy.beyond_unknown")
+        return say.say("remedy.beyond_unknown" if severity.kind == "beyond" else "remedy.open_unknown")
     # How far a share lies from another is so many points.
     return say.say(f"remedy.{severity.kind}", by=say.value(severity.by, "points" if form in _SHARES else form))
 

@@ -63,10 +63,14 @@ class Groups:
 
 @dataclass(frozen=True)
 class Scope:
-    """The whole page; ``notes``: how sure the shares are, or why nothing is said of whom the rows stand for."""
+    """The whole page; ``absent``: what is said of lines that nobody stated.
+
+    ``notes``: how sure the shares are, or why nothing is said of whom the rows stand for.
+    """
 
     title: str
     lead: str
+    absent: str
     sections: tuple[Section, ...]
     groups_title: str
     heads: tuple[str, str, str]
@@ -82,6 +86,7 @@ def scope_of(report: AuditReport, say: Catalogue | None = None) -> Scope:
     return Scope(
         title=words.say("scope.title"),
         lead=words.say("scope.lead"),
+        absent=words.say("scope.absent"),
         sections=tuple(writer.sections()),
         groups_title=words.say("scope.groups"),
         heads=(words.say("scope.group"), words.say("scope.n"), words.say("scope.says")),
@@ -201,7 +206,8 @@ class _Writer:
         share = self.say.percent(f.value)
         if f.estimate is None or f.estimate.kind != "exact":
             share += f" ({self.say.interval(f.interval, 'percent')})"
-        return self.say.say("scope.labels_conflict", share=share, copies=str(f.at.get("copies", "")))
+        copies = self.say.say(f"scope.copies_{'near' if f.at.get('copies') == 'near' else 'exact'}")
+        return self.say.say("scope.labels_conflict", share=share, copies=copies)
 
     # Groups, and whom they stand for.
 

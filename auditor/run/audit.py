@@ -43,7 +43,7 @@ from auditor.record.audit_report import (
     exit_code,
     family_record,
 )
-from auditor.record.columns import Missing
+from auditor.record.columns import missing_of, sizes_of
 from auditor.record.sandbox_state import SandboxState
 from auditor.report.figures import figures_of
 from auditor.run import __version__
@@ -384,8 +384,8 @@ def data_record(data: AuditData | None) -> DataRecord:
         notes=(*data.notes, *(data.evaluation.design.notes() if data.evaluation.design is not None else ())),
         copies=data.copies if data.copies is not None and data.copies.copies else None,
         groups_sha256=_groups(data.evaluation),
-        groups=_group_sizes(data.evaluation),
-        missing=_missing(data.evaluation),
+        groups=sizes_of(data.evaluation.sensitive_features),
+        missing=missing_of(data.evaluation),
         **_designed(data.evaluation.design),
     )
 
@@ -403,32 +403,6 @@ def _groups(rows: AuditData) -> dict[str, str] | None:
         digest.add(codes, list(levels))
         found[str(name)] = digest.hexdigest()
     return found
-
-
-def _group_sizes(rows: AuditData) -> dict[str, dict[str, int]] | None:
-    """How many rows are in each group, by sensitive feature."""
-    table = rows.sensitive_features
-    if table is None:
-        return None
-    sizes = {str(name): table[name].astype(str).value_counts() for name in table.columns}
-    return {name: {str(group): int(n) for group, n in sorted(own.items())} for name, own in sizes.items()}
-
-
-def _missing(rows: AuditData) -> Missing | None:
-    """How many rows lack a label or a value of what the model takes."""
-    if not len(rows):
-        return None
-    labels = None
-    if rows.y_true is not None:
-        labels = int((rows.y_true < 0).sum())
-    elif rows.target_values is not None:
-        labels = int(np.isnan(rows.target_values).sum())
-    holes: dict[str, int] | None = None
-    if not isinstance(rows.X, np.ndarray):
-        holes = {str(name): int(n) for name, n in rows.X.isna().sum().items()}
-    elif rows.X.ndim == 2 and rows.X.dtype.kind == "f":
-        holes = {f"column {i + 1}": int(n) for i, n in enumerate(np.isnan(rows.X).sum(axis=0))}
-    return Missing.of(labels, holes)
 
 
 def _designed(design: Design | None) -> dict[str, Any]:

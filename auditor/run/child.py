@@ -44,7 +44,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.record.about import check_reference
 from auditor.record.audit_report import DataRecord
-from auditor.record.columns import Missing
+from auditor.record.columns import missing_in, sizes_in
 from auditor.record.labels import check_keys, spelled
 from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
@@ -337,21 +337,6 @@ def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None,
         channel.send(Answered(result=replace(result, probe=spec.name)))
 
 
-def sizes_of(counts: GroupCounts) -> dict[str, dict[str, int]]:
-    """How many rows are in each group, by sensitive feature."""
-    own = {name: counts.by((name,)) for name in counts.features}
-    return {
-        name: {group[0]: int(n) for group, n in zip(each.groups, each.sizes(), strict=True)}
-        for name, each in own.items()
-    }
-
-
-def missing_in(counts: GroupCounts, spec: DataSpec, holes: Mapping[str, int]) -> Missing:
-    """How many of the counted rows lack what; ``holes``: of every feature."""
-    labels = None if spec.target is None else int(counts.table[:, -1].sum())
-    return Missing.of(labels, None if spec.text is not None else holes)
-
-
 def answer_from_counts(
     probes: Sequence[CountsProbe], model: AuditedModel, job: Job, spec: DataSpec, channel: Channel, hashing: Hashing
 ) -> None:
@@ -363,7 +348,7 @@ def answer_from_counts(
         keys: list[Keys] | None = [] if job.recognise else None
         repeats, digests, holes = RepeatCount(), dict[str, GroupsDigest](), Counter[str]()
         counts, notes = stream_counts(spec, model, keys, None if spec.copies_are_real else repeats, digests, holes)
-        sizes = sizes_of(counts)
+        sizes = sizes_in(counts)
         check_reference(spec.reference, sizes)
         if spec.labels:
             seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
@@ -377,10 +362,7 @@ def answer_from_counts(
             copies=copies if copies and copies.copies else None,
             groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
             groups=sizes or None,
-            missing=Missing.of(
-                None if spec.target is None else int(counts.table[:, -1].sum()),
-                None if spec.text is not None else holes,
-            ),
+            missing=missing_in(counts, spec.target is not None, None if spec.text else holes),
         )
     except (DataError, OutputsError, UsageError):
         raise

@@ -19,6 +19,7 @@ from auditor.finding.measurement import Pillar
 from auditor.finding.policy import Policy
 from auditor.intake.rows.sql import fetch, is_database, shown
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
+from auditor.record.about import About, stated_groups
 from auditor.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
 from auditor.record.controls import with_policies
 from auditor.record.labels import Labels
@@ -130,7 +131,7 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
         model=model_spec(options),
         data=None
         if options.data is None and options.predictions is None
-        else replace(data_spec(options, configured.labels), reference=_reference(configured)),
+        else data_spec(options, configured.labels, configured.about),
         probes=tuple(probe_specs(configured, catalogue)),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
@@ -161,7 +162,7 @@ def model_spec(options: ScanOptions) -> ModelSpec:
     )
 
 
-def data_spec(options: ScanOptions, labels: Labels | None = None) -> DataSpec:
+def data_spec(options: ScanOptions, labels: Labels | None = None, about: About | None = None) -> DataSpec:
     """Which columns of which files are what. Raises UsageError where a file is not there."""
     side, train = options.sensitive_file, options.train
     _check_bins(options)
@@ -188,18 +189,8 @@ def data_spec(options: ScanOptions, labels: Labels | None = None) -> DataSpec:
         weight=options.weight,
         copies_are_real=options.copies_are_real,
         labels=() if labels is None else tuple(labels.words),
+        reference=stated_groups(about, options.sensitive),
     )
-
-
-def _reference(configured: Configured) -> dict[str, tuple[str, ...]]:
-    """The groups of ``[data.reference]``, by feature. Raises UsageError for a feature whose groups are not compared."""
-    stated = {} if configured.about is None else configured.about.data.reference.shares
-    sensitive = configured.options.sensitive
-    for name in stated:
-        if name not in sensitive:
-            near = did_you_mean(name, sensitive) or f": add --sensitive {name}."
-            raise UsageError(f"[data.reference] has {name!r}, whose groups are not compared{near}")
-    return {name: tuple(groups) for name, groups in stated.items()}
 
 
 _OF_PREDICTIONS = ("score", "predicted", "loss", "generated")

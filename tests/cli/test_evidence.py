@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
+import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from typer.testing import CliRunner, Result
 
 from auditor.errors import DataError, UsageError
 from auditor.evidence.bundle import write_bundle
 from auditor.evidence.manifest import ASKED, Asked, canonical
+from auditor.evidence.verify import verify_bundle
+from auditor.finding.definition import Definition
 from auditor.run.options import Configured, ScanOptions
 from cli.evidence import check_flags, request_of
+from cli.main import app
 from cli.options import configure
 from cli.reproduce import configured_again, reproduce
-from cli.verify import verify
+from cli.verify import stored_probe, verify
 from tests.evidence.test_evidence import evidence
 
 
@@ -111,3 +121,48 @@ def test_a_bundle_that_contradicts_itself_is_not_run_again(tmp_path: Path) -> No
 def test_a_wrong_flag_of_ones_own_is_not_the_bundles_fault() -> None:
     with pytest.raises(UsageError, match="--max-memory 'banana'"):
         configured_again(request(model="m.pt"), results(), {"max_memory": "banana"}, allow_code=False)
+
+
+def test_the_command_in_a_trace_makes_the_numbers_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the report says a number is made again by, typed as it stands there."""
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"p": rng.random(400), "sex": rng.choice(["f", "m"], 400)})
+    frame["decided"] = np.where(frame["p"] > 0.5, "yes", "no")
+    frame["y"] = np.where(rng.random(400) < frame["p"], "yes", "no")
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+
+    def typed(words: list[str]) -> Result:
+        monkeypatch.setattr(sys, "argv", words)
+        return CliRunner().invoke(app, words[1:])
+
+    asked = "--target y --positive yes --sensitive sex --probes group-fairness --bundle 'my audit.zip' --format json"
+    scanned = typed(shlex.split(f"auditor scan --predictions rows.csv --predicted decided {asked}"))
+    assert scanned.exit_code in (1, 3), scanned.output
+    told = typed(["auditor", "report", "audit-report", "--finding", "demographic_parity_difference/sex"])
+    assert told.exit_code == 0, told.output
+    lines = dict(line.split(": ", 1) for line in told.output.splitlines()[1:])
+    assert lines["Formula"] == "demographic_parity_difference: max - min over groups of the selection rate"
+    assert lines["Definition"].endswith("Agarwal et al., ICML 2018.")
+    assert lines["Made again by"] == "auditor reproduce 'my audit.zip'"
+    again = typed(shlex.split(lines["Made again by"]))
+    assert again.exit_code == 0, again.output
+    assert "the audit is reproduced" in again.output
+    # The place is in the evidence too.
+    with zipfile.ZipFile("my audit.zip") as archive:
+        record = json.loads(archive.read("record.json"))
+    place = int(lines["In the record"].rpartition("/")[2])
+    assert record["findings"][place]["id"] == lines["Finding"]
+    assert typed(["auditor", "report", "audit-report", "--finding", "nothing"]).exit_code == 2
+    assert sorted(path.name for path in Path("audit-report").glob("report.*")) == ["report.json"]
+
+
+def test_definitions_that_were_changed_afterwards_are_noticed(tmp_path: Path) -> None:
+    made = evidence(n=60)
+    own = Definition(
+        probe="group_fairness", metric="*", formula="f", range="r", ideal="i", reading="high is fine", citation="c"
+    )
+    forged = dataclasses.replace(made, report=made.report.model_copy(update={"definitions": (own,)}))
+    write_bundle(tmp_path / "a.zip", forged)
+    checks = verify_bundle(tmp_path / "a.zip", stored_probe).checks
+    assert [check.name for check in checks if check.state == "wrong"] == ["definitions"]

@@ -8,14 +8,22 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from auditor.data.audit_data import AuditData
 from auditor.finding.definition import Definition, defined, definition_of, read
+from auditor.finding.measurement import Measurement
+from auditor.model.audited_model import AuditedModel
+from auditor.record.audit_report import AuditReport
+from auditor.run.audit import run_audit
 from auditor.run.intake_result import intake_result
-from auditor.run.probe import defined_in
+from auditor.run.probe import Need, defined_in
 from auditor.run.while_training.asking import Accountant, of_the_looks
+from auditor.statistics.estimate import Exact
 from probes import PROBES
 from tests.quantifiers import all_of, none_of
+from tests.toys.models import TOYS
 
 ROOT = Path(__file__).parents[2]
 # What a name comes to that the code puts together of others.
@@ -208,3 +216,44 @@ def test_the_name_itself_comes_before_a_pattern() -> None:
     wide = Definition(probe="p", metric="a_*", formula="f", range="r", ideal="i", reading="w", citation="c")
     narrow = Definition(probe="p", metric="a_b", formula="g", range="r", ideal="i", reading="w", citation="c")
     assert definition_of([wide, narrow], "p", "a_b") is narrow
+
+
+# ---- into the record -----------------------------------------------------------------------------------------------
+
+
+class _Counts:
+    """How many rows there are, as a probe of another distribution asks.
+
+    - ``n_rows``: rows of the data; [0, inf), ideal the most; how much the other numbers rest on
+    """
+
+    name = "counts"
+    pillar = "performance"
+    goal = "How many rows are there?"
+    citation = "Somebody, 2020"
+    methods = ("counted",)
+    needs = (Need.DATA,)
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """The rows, and a number that nobody defined."""
+        n = len(data)
+        return [Measurement(metric=metric, estimate=Exact(known=n), n_samples=n) for metric in ("n_rows", "n_lines")]
+
+
+def test_a_record_holds_the_definitions_of_what_was_measured_and_of_no_more() -> None:
+    toys = TOYS["group_fairness"]
+    probes = [_Counts(), PROBES["group_fairness"](), PROBES["robustness"](methods="noise", n_samples=20)]
+    report = run_audit(toys.ideal(), toys.data(), probes, ())
+    known = {(each.probe, each.metric) for each in report.definitions}
+    assert ("counts", "n_rows") in known and ("group_fairness", "worst_group_accuracy") in known
+    assert ("robustness", "accuracy_under_*") in known and ("robustness", "certified_accuracy") not in known
+    assert len(known) == len(report.definitions)
+    lacking = [f for f in report.findings if f.metric and not definition_of(report.definitions, f.probe, f.metric)]
+    assert [f.metric for f in lacking] == ["n_lines"]
+    own = next(each for each in report.definitions if each.probe == "counts")
+    assert (own.citation, own.ideal, own.reading) == (
+        "Somebody, 2020",
+        "the most",
+        "how much the other numbers rest on",
+    )
+    assert AuditReport.from_json(report.to_json()).definitions == report.definitions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 import torch
 
 from auditor.data.audit_data import AuditData
+from auditor.finding.definition import NO_IDEAL, defined, definition_of
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
+from auditor.run.probe import defined_in
 from auditor.run.testing import ContractViolation, check_description, check_probe
 from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Proportion
@@ -22,7 +25,15 @@ from tests.toys.models import TOYS, criterion
 
 
 def check(probe: Any, key: str, **change: Any) -> None:
-    toys = TOYS[key]
+    toys, measure = TOYS[key], probe.measure
+    measured: list[Measurement] = []
+
+    def kept(*arguments: Any) -> Sequence[Measurement]:
+        found = measure(*arguments)
+        measured.extend(found)
+        return found  # type: ignore[no-any-return]
+
+    probe.measure = kept
     check_probe(
         probe,
         **{
@@ -37,6 +48,14 @@ def check(probe: Any, key: str, **change: Any) -> None:
         }
         | change,
     )
+    known = defined(key, probe.citation, defined_in(probe), {m.metric for m in measured})
+    for m in measured:
+        own = definition_of(known, key, m.metric)
+        assert own is not None, f"{m.metric} has no definition in the docstring of {type(probe).__name__}"
+        if re.fullmatch(r"[\d.]+", own.ideal):
+            assert m.ideal in (float(own.ideal), None), m.metric
+        elif own.ideal == NO_IDEAL:
+            assert m.ideal is None, m.metric
 
 
 # Probes that read a benchmark's file: tests/language/ and tests/memorization/ show them models and files.

@@ -44,11 +44,12 @@ class Told:
 class Template:
     """A record that audits are made from, as JSON."""
 
-    def __init__(self, report: AuditReport, keep: int | None = None) -> None:
+    def __init__(self, report: AuditReport, keep: Iterable[str] | None = None) -> None:
         self.entry = AuditEntry.of(report).model_dump(mode="json")
         record = self.entry["record"]
         if keep is not None:
-            record["findings"] = record["findings"][:keep]
+            named = set(keep)
+            record["findings"] = [finding for finding in record["findings"] if finding["id"] in named]
         self.ids = [finding["id"] for finding in record["findings"]]
 
     def payload(self, told: Told) -> str:

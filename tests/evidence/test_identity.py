@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
 from auditor.evidence.history.entries import AuditEntry, Decision
-from auditor.evidence.history.identity import Identity, bytes_of, of_model
+from auditor.evidence.history.identity import Identity, of_model, owners_of
 from auditor.evidence.history.ledger import Ledger, broken_chain, decisions_about
 from auditor.evidence.history.looks import Asked, audits_of, head_of, looks_of, miscounted
 from auditor.record.about import About, ModelIdentity
@@ -128,8 +128,16 @@ def test_an_entry_says_its_identity_without_being_read_whole(ledger: Ledger, rep
     assert [Identity.in_entry(e).id for e in ledger.entries()] == ["", "credit"]
 
 
-def test_bytes_belong_to_every_id_that_was_given_to_them() -> None:
-    seen = [Identity("a", OLD), Identity("b", OLD), Identity("a", NEW), Identity("", "c" * 64), Identity("c", None)]
-    assert bytes_of(seen) == {"a": {OLD, NEW}, "b": {OLD}, "c": frozenset()}
-    assert of_model(seen, Identity("b", None)) == [False, True, False, False, False]
+def test_bytes_without_an_id_belong_to_the_first_that_was_given_to_them(ledger: Ledger, report: AuditReport) -> None:
+    seen = [Identity("", OLD), Identity("a", OLD), Identity("b", OLD), Identity("a", NEW), Identity("c", None)]
+    assert owners_of(seen) == {OLD: "a", NEW: "a"}
+    assert of_model(seen, Identity("a", None)) == [True, True, False, True, False]
+    assert of_model(seen, Identity("b", None)) == [False, False, True, False, False]
+    assert of_model(seen, Identity("", OLD)) == [True, True, True, False, False]
     assert of_model([Identity("", None)], Identity("", None)) == [False]
+    # An acceptance from before there were ids is one model's, and not that of whoever comes later with the same bytes.
+    ledger.append("audit", AuditEntry.of(audited(report, OLD)))
+    decided(ledger, 1)
+    ledger.append("audit", AuditEntry.of(audited(report, OLD, "credit", "1")))
+    assert who(ledger, audited(report, OLD, "marketing")) == []
+    assert who(ledger, audited(report, NEW, "credit", "2")) == ["Ann"]

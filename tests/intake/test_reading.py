@@ -29,6 +29,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
+from auditor.record.columns import missing_in, sizes_in
 from auditor.run import child
 from auditor.run.audit import data_record
 from auditor.run.messages import Message
@@ -150,8 +151,8 @@ def test_streamed_rows_are_checked_like_rows_in_memory(
     holes: Counter[str] = Counter()
     counts, notes = stream_counts(asked, audited, holes=holes)
     record = data_record(data)
-    assert child.sizes_of(counts) == record.groups
-    assert child.missing_in(counts, asked, holes) == record.missing
+    assert sizes_in(counts) == record.groups
+    assert missing_in(counts, True, holes) == record.missing
     assert data.sensitive_features is not None
     codes = data.sensitive_features["sex"].cat
     expected = count_groups(

@@ -15,14 +15,22 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from auditor.comparing.compare import compare
+from auditor.comparing.comparison import render_comparison_html
+from auditor.comparing.drawn_tradeoff import render_tradeoff_html
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.policy import load_policies
+from auditor.record.about import About
 from auditor.record.controls import with_policies
 from auditor.report.html import render_html
+from auditor.report.reasons_page import Explanation, render_explanation
+from tests.probes.reasons import test_explain
 from tests.quantifiers import all_of
-from tests.report.samples import explanations, refused_report, report_of, sample_report
+from tests.report import test_compare
+from tests.report.samples import explanations, fairness, refused_report, report_of, sample_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
@@ -94,7 +102,7 @@ class Browser:
                 return result
             self.events.append(answer)
 
-    def _receive(self, seconds: float = 60.0) -> dict[str, Any]:
+    def _receive(self, seconds: float = 240.0) -> dict[str, Any]:
         end = time.monotonic() + seconds
         while b"\0" not in self._buffer:
             if not select.select([self._from], [], [], max(0.0, end - time.monotonic()))[0]:
@@ -184,21 +192,62 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     reports["explained-hostile"] = report_of([explanations(hostile=True)], hostile=True)
     packs, _ = load_policies(["eu-ai-act", "nyc-ll144"])
     reports["policies"] = with_policies(sample_report(), packs, date(2026, 11, 25))
+    reports["german"] = report_of([fairness()]).model_copy(update={"about": About(language="de")})
+    drawn = {name: render_html(report) for name, report in reports.items()} | _other_pages()
     pages: dict[str, Path] = {}
-    for name, report in reports.items():
+    for name, html in drawn.items():
         pages[name] = folder / f"{name}.html"
-        pages[name].write_text(render_html(report), encoding="utf-8")
+        pages[name].write_text(html, encoding="utf-8")
     return pages
+
+
+def _other_pages() -> dict[str, str]:
+    """A comparison of two audits, a weighing of a mitigation, and why a row was decided as it was."""
+    # Which drives the browser itself.
+    from tests.report import test_tradeoff
+
+    frame = test_compare.world(np.random.default_rng(6), 400, (0.2, 0.6), (0.4, 0.4))
+    rows = test_explain.people(300)
+    told = [test_explain.explained(test_explain.linear, rows, row, draws=3) for row in (1, 2)]
+    sample = sample_report()
+    why = Explanation(
+        tool="auditor",
+        created=sample.created,
+        command="auditor explain",
+        seed=0,
+        model=sample.model,
+        data=sample.data,
+        target="granted",
+        labels={},
+        rows=tuple(told),
+        exit_code=0,
+    )
+    return {
+        "comparison": render_comparison_html(compare(*test_compare.audits(frame))),
+        "tradeoff": render_tradeoff_html(*test_tradeoff.rendered()),
+        "explanation": render_explanation(why),
+    }
 
 
 NAMES = ["sample", "hostile", "refused", "explained", "explained-hostile", "policies"]
 
 
-@pytest.fixture(params=["sample", "refused", "explained", "policies"])
-def name_of_page(request: pytest.FixtureRequest) -> str:
-    """The pages that an accessibility check is run on."""
-    name: str = request.param
-    return name
+# Each page in light and in dark, on a telephone and on a desk; the largest in all three.
+CHECKED = [
+    *(("sample", width, dark) for width, dark in ((375, False), (1280, True), (1280, False))),
+    *(("policies", 1280, True), ("german", 1280, False), ("refused", 1280, True)),
+    *((name, 375, False) for name in ("explained", "comparison", "tradeoff", "explanation")),
+    *((name, 1280, True) for name in ("explained", "comparison", "tradeoff", "explanation")),
+]
+
+
+def _axe() -> str:
+    """The checker's script, from a package of the test group that is not asked for anything else."""
+    package = pytest.importorskip(
+        "axe_playwright_python", reason="the test group is not installed: axe-playwright-python"
+    )
+    # The package has no module at its top that says where it lies.
+    return (Path(next(iter(package.__path__))) / "axe.min.js").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -237,26 +286,27 @@ def test_no_page_scrolls_sideways(browser: Browser, pages: dict[str, Path], name
     assert outside == []
 
 
-@pytest.mark.parametrize(("width", "dark"), [(375, True), (1280, False)], ids=["dark-375", "light-1280"])
+@pytest.mark.parametrize(("name", "width", "dark"), CHECKED)
 def test_axe_finds_no_accessibility_problem(
-    browser: Browser, pages: dict[str, Path], name_of_page: str, width: int, dark: bool
+    browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool
 ) -> None:
-    axe = pytest.importorskip("axe_core_python", reason="the test group is not installed: axe-core-python")
-    browser.open(pages[name_of_page], dark=dark, width=width)
+    script = _axe()
+    browser.open(pages[name], dark=dark, width=width)
     browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-    browser.run((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8") + "; 0")
+    # What the debugger runs no policy of the page blocks.
+    browser.run(script + "; 0")
     found = """axe.run(document, {resultTypes: ["violations"]}).then(r => r.violations.map(
         v => [v.id, v.impact, v.nodes.slice(0, 3).map(n => n.html.slice(0, 120))]))"""
     assert browser.run(found) == []
 
 
 def test_axe_would_find_one(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:
-    axe = pytest.importorskip("axe_core_python", reason="the test group is not installed: axe-core-python")
+    script = _axe()
     page = tmp_path / "page.html"
     html = pages["refused"].read_text(encoding="utf-8")
     page.write_text(html.replace("</main>", '<p><button></button></p><img alt="" role="img"></main>', 1))
     browser.open(page)
-    browser.run((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8") + "; 0")
+    browser.run(script + "; 0")
     assert "button-name" in browser.run("axe.run(document).then(r => r.violations.map(v => v.id))")
 
 

@@ -12,7 +12,8 @@ from auditor.data.audit_data import AuditData
 from auditor.data.counts import MISSING
 from auditor.errors import ConfigError, UsageError
 from auditor.finding.copies import Copies
-from auditor.record.about import About, about_of, check_reference
+from auditor.finding.measurement import Outcome
+from auditor.record.about import About, about_of, check_reference, stated_groups
 from auditor.record.audit_report import AuditReport
 from auditor.record.columns import MOST_COLUMNS, Missing
 from auditor.record.labels import Labels
@@ -21,6 +22,8 @@ from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.scope import MOST_GROUPS, Line, Scope, scope_of
 from auditor.run.audit import data_record
+from auditor.statistics.estimate import Exact
+from auditor.statistics.rates import Proportion
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import HOSTILE, sample_report
 
@@ -253,5 +256,33 @@ def test_strangers_words_stay_words_in_every_format() -> None:
     page, short = render_html(made), render_markdown(made)
     assert "<script>alert" not in page and nasty not in page
     assert "](http://b)" not in short and "\n@me" not in short
-    rows = [line for line in short.splitlines() if line.startswith("|") and "lineage" in line.lower()]
-    assert all_of(row.replace("\\|", "").count("|") == 4 for row in rows)
+    own = short[short.index("### Scope") : short.index("### Remediation")].splitlines()
+    assert none_of(line.startswith("|") for line in own if line)
+
+
+def test_label_quality_is_what_copies_of_training_rows_say() -> None:
+    made = report()
+    base = next(f for f in made.findings if f.value is not None)
+
+    def conflict(copies: str, **changes: object) -> AuditReport:
+        own = {"probe": "label_conflicts", "metric": "label_conflict_rate", "at": {"copies": copies}} | changes
+        return made.model_copy(update={"findings": (base.model_copy(update=own),)})
+
+    exact = Exact(known=0.02)
+    known = lines(scope_of(conflict("exact", value=0.02, estimate=exact)))["Label quality"].value
+    assert known == f"2{NBSP}% of the training rows have a copy with another label (exact copies)"
+    drawn = conflict("near", value=0.12, interval=(0.1, 0.15), estimate=Proportion(successes=12, n=100))
+    assert f"12{NBSP}% (10 to 15) of" in lines(scope_of(drawn))["Label quality"].value
+    assert "takes --train" in lines(scope_of(made.model_copy(update={"findings": ()})))["Label quality"].value
+    lost = conflict("near", value=None, outcome=Outcome.NOT_RUN, reason="It ran out of memory.")
+    assert lines(scope_of(lost))["Label quality"].value == "It ran out of memory."
+
+
+def test_a_population_of_a_feature_that_is_not_compared_is_refused_with_the_nearest() -> None:
+    own = about({"data": {"reference": CENSUS}})
+    assert stated_groups(own, ("sex", "race")) == {"sex": ("Male", "Female")}
+    with pytest.raises(UsageError, match="'sex', whose groups are not compared: add --sensitive sex"):
+        stated_groups(own, ("region",))
+    with pytest.raises(UsageError, match="'sex', whose groups are not compared.*sexe"):
+        stated_groups(own, ("sexe",))
+    assert stated_groups(None, ()) == {}

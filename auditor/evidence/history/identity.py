@@ -40,25 +40,26 @@ class Identity:
 
 
 def of_model(others: Sequence[Identity], now: Identity) -> list[bool]:
-    """Which of these are the model ``now``.
+    """Which of these, in the order in which they were audited, are the model ``now``.
 
     Where it has an id that is what it is known by, whatever its bytes, and what was audited without any id is the same
-    model where its bytes were at some time this id's: nobody loses a history by giving the model a name. Without an id
-    the bytes decide, under whichever ids they were audited. What is known by neither is no other audit's model.
+    model where it was the first to give an id to those bytes: nobody loses a history by giving the model a name.
+    Without an id the bytes decide, under whichever ids they were audited. What is known by neither is no other audit's
+    model.
     """
     if now.id:
-        own = bytes_of([*others, now]).get(now.id, frozenset())
-        return [other.id == now.id or (not other.id and other.sha256 in own) for other in others]
+        owners = owners_of([*others, now])
+        return [now.id == (other.id or owners.get(other.sha256 or "")) for other in others]
     return [now.sha256 is not None and other.sha256 == now.sha256 for other in others]
 
 
-def bytes_of(identities: Iterable[Identity]) -> dict[str, frozenset[str]]:
-    """SHA-256 of all files that were audited under each id, ids in the order in which they came."""
-    found: dict[str, set[str]] = {}
+def owners_of(identities: Iterable[Identity]) -> dict[str, str]:
+    """By SHA-256 of a file, the id that was first given to it."""
+    found: dict[str, str] = {}
     for each in identities:
-        if each.id:
-            found.setdefault(each.id, set()).update([] if each.sha256 is None else [each.sha256])
-    return {given: frozenset(digests) for given, digests in found.items()}
+        if each.id and each.sha256 is not None:
+            found.setdefault(each.sha256, each.id)
+    return found
 
 
 class _Lean(BaseModel):

@@ -195,8 +195,8 @@ def decisions_about(
     if not model_id and sha256 is None:
         own = [each.path == path is not None for each in about]
     else:
-        own = of_model([*about, *audits.values()], Identity(id=model_id, sha256=sha256, path=path))
-    return [each for each, same in zip(decided, own, strict=False) if same]
+        own = of_model([*audits.values(), *about], Identity(id=model_id, sha256=sha256, path=path))[len(audits) :]
+    return [each for each, same in zip(decided, own, strict=True) if same]
 
 
 def _entry(row: Any) -> Entry:

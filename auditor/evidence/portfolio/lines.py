@@ -165,7 +165,8 @@ class Read:
     @property
     def last_day(self) -> str:
         """The day of the newest entry, "" where there is none."""
-        return max((each.created[:10] for each in (*self.audits[-1:], *self.decisions[-1:])), default="")
+        days = [audit.created[:10] for audit in self.audits[-1:]] + [made.created[:10] for made in self.decisions[-1:]]
+        return max(days, default="")
 
 
 @dataclass

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
 
-from auditor.evidence.history.identity import Identity, bytes_of
+from auditor.evidence.history.identity import Identity, owners_of
 from auditor.evidence.portfolio.lines import Audit, Decided, Read
 from auditor.record.about import ModelIdentity
 
@@ -111,10 +111,7 @@ def models_of(read: Read) -> list[Model]:
 
     An audit without an id is of the model that first gave an id to the same bytes.
     """
-    owners: dict[str, str] = {}
-    for given, digests in bytes_of(audit.identity for audit in read.audits).items():
-        for digest in digests:
-            owners.setdefault(digest, given)
+    owners = owners_of(audit.identity for audit in read.audits)
     audits: dict[tuple[str, str], list[Audit]] = {}
     of_audit: dict[int, tuple[str, str]] = {}
     for audit in read.audits:

@@ -18,6 +18,7 @@ from auditor.record import text
 from auditor.record.acceptances import Acceptance, acceptances_of
 from auditor.record.asks import Key, key_of
 from auditor.record.audit_report import AuditReport, Finding, PolicyRecord, measurement_label
+from auditor.record.severity import severity_of
 
 Severity = Literal["high", "medium", "low"]
 SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
@@ -29,14 +30,15 @@ _STATUS: Mapping[str, Status] = {
     "expired": "acceptance expired",
     "unsigned": "not yet signed",
 }
+# As the remediation table of a report ranks them.
 _SEVERITY: Mapping[Outcome, Severity] = {
     Outcome.FAIL: "high",
-    Outcome.INCONCLUSIVE: "medium",
-    Outcome.NOT_RUN: "low",
+    Outcome.NOT_RUN: "medium",
+    Outcome.INCONCLUSIVE: "low",
 }
-
-
 _LONGEST_REASON = 300
+# What a criterion is recorded under that names none.
+_ANY_PROBE = "criteria"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,8 @@ class OpenFinding:
     ``since``, ``first``: day and entry of the audit from which on no audit passed it. ``last``: the last entry that
     found it so; ``asked``: whether that is the model's newest audit, for one that was not asked again is not closed by
     that. ``status``: what was decided about it, ``by`` whom, as it stands on the day that was asked for;
-    ``accepted_up_to``: how far it is accepted, ``mend_by``: the day until which it is to be mended.
+    ``accepted_up_to``: how far it is accepted, ``mend_by``: the day until which it is to be mended. ``beyond``,
+    ``share``: as of :class:`auditor.record.severity.Severity`.
     """
 
     model: Model
@@ -64,13 +67,28 @@ class OpenFinding:
     owner: str = ""
     what: str = ""
     value: str = ""
+    interval: str = ""
     required: str = ""
     reason: str = ""
+    beyond: float | None = None
+    share: float = 0.0
 
     @property
     def severity(self) -> Severity:
-        """High where it failed, medium where the data could not tell, low where it did not run."""
+        """High where it failed, medium where it did not run, low where the data could not tell."""
         return _SEVERITY[self.outcome]
+
+    @property
+    def rank(self) -> tuple[int, float, str, str, str]:
+        """The gravest first, and of equal ones the oldest."""
+        return SEVERITIES.index(self.severity), -self.share, self.since, self.model.title.casefold(), self.id
+
+    @property
+    def beyond_words(self) -> str:
+        """How far beyond what is required it lies, at least where it failed, and at most where that is open."""
+        if self.beyond is None:
+            return ""
+        return f"{'at least' if self.outcome is Outcome.FAIL else 'up to'} {text.number(self.beyond)} beyond"
 
     def age(self, on: date) -> int | None:
         """Days since it was first seen; None where that is no day."""
@@ -109,17 +127,13 @@ def open_findings(model: Model) -> list[OpenFinding]:
     for audit in model.audits:
         if not audit.refused:
             _take_in(seen, audit, model)
-    return sorted(seen.values(), key=_in_order)
-
-
-def _in_order(finding: OpenFinding) -> tuple[int, str, str]:
-    return SEVERITIES.index(finding.severity), finding.since, finding.id
+    return sorted(seen.values(), key=lambda finding: finding.rank)
 
 
 def _take_in(seen: dict[str, OpenFinding], audit: Audit, model: Model) -> None:
-    for name in [name for name, finding in seen.items() if finding.outcome is Outcome.NOT_RUN]:
-        if _has_run(name, audit):
-            del seen[name]
+    waiting = {name for name, finding in seen.items() if finding.outcome is Outcome.NOT_RUN}
+    for name in _run_meanwhile(waiting, audit) if waiting else ():
+        del seen[name]
     for name, _, outcome in audit.findings():
         if outcome is Outcome.PASS:
             seen.pop(name, None)
@@ -137,16 +151,24 @@ def _take_in(seen: dict[str, OpenFinding], audit: Audit, model: Model) -> None:
             )
 
 
-def _has_run(name: str, audit: Audit) -> bool:
-    """Whether an audit measured what did not run: a probe, or the metric of one that a criterion is about."""
-    probe, _, required = name.partition("/criterion/")
-    for other, without_number, outcome in audit.findings():
-        parts = other.split("/")
-        if without_number or parts[0] != probe:
+def _run_meanwhile(waiting: set[str], audit: Audit) -> set[str]:
+    """Of what did not run before, what an audit measured: a probe, or the metric that a criterion is about."""
+    probes, judged = set[str](), set[tuple[str, str]]()
+    for name, without_number, outcome in audit.findings():
+        if without_number:
+            waiting = waiting - {name} if outcome is Outcome.NOT_RUN else waiting
             continue
-        if not required or (required in parts and outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)):
-            return True
-    return False
+        probe, *parts = name.split("/")
+        probes.add(probe)
+        if outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
+            judged.update((of, part) for part in parts for of in (probe, _ANY_PROBE))
+    found = set()
+    for name in waiting:
+        probe, _, required = name.partition("/criterion/")
+        # Of two criteria on one metric the second has a number behind it.
+        if (probe, required.partition("#")[0]) in judged if required else probe in probes:
+            found.add(name)
+    return found
 
 
 def standing(ledger: Ledger, model: Model, on: date) -> Standing:
@@ -171,18 +193,21 @@ def standing(ledger: Ledger, model: Model, on: date) -> Standing:
             packs = _tallies(record)
     return Standing(
         model=model,
-        open=tuple(said.get((finding.last, finding.id), finding) for finding in found),
+        open=tuple(sorted((said.get((f.last, f.id), f) for f in found), key=lambda finding: finding.rank)),
         packs=packs,
         problems=tuple(problems),
     )
 
 
 def _in_words(finding: OpenFinding, said: Finding) -> OpenFinding:
-    ends = text.interval(said.interval)
+    grave = severity_of(said)
     return replace(
         finding,
-        what=measurement_label(said) if said.metric else said.probe,
-        value=f"{text.value(said)}{f' ({ends})' if ends else ''}",
+        beyond=grave.by,
+        share=grave.share,
+        what=measurement_label(said) if said.metric else said.criterion.metric if said.criterion else said.probe,
+        value=text.value(said),
+        interval=text.interval(said.interval),
         required=said.criterion.describe() if said.criterion else "",
         reason=text.shortened(said.reason, _LONGEST_REASON),
     )

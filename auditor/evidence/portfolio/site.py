@@ -150,13 +150,12 @@ def write_site(ledger: Ledger, read: Read, asked: Asked, put: Put) -> Made:
     # All of them before the first page, for each page says on top what is wrong.
     standings = [standing(ledger, model, asked.on) for model in models]
     rows = [_row(own, asked) for own in standings]
-    found = [finding for own in standings for finding in own.open]
+    found = sorted((finding for own in standings for finding in own.open), key=lambda finding: finding.rank)
     problems = [*read.problems, *read.unread, *(problem for own in standings for problem in own.problems)]
     problems += [f"entry {n}: {b.path}: {b.wrong}" for n, b in sorted(asked.bundles.items()) if b.wrong]
     frame = _frame(read, asked, len(models), tuple(dict.fromkeys(problems)))
     due = all_due(standings, asked.every, asked.on)
     overdue = sum(each.state == "overdue" for each in due)
-    found.sort(key=lambda f: (SEVERITIES.index(f.severity), f.since, f.model.title.casefold(), f.id))
     for pages in (
         _index(frame, rows, found, due),
         _findings(frame, found),

@@ -16,7 +16,7 @@ from auditor.record import text
 from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
-from auditor.report.inverted import INVERTS
+from auditor.record.inverted import INVERTS
 
 MOST_CONTROLS = 12
 _MOST_PARTS, _MOST_GROUPS, _MOST_NUMBERS = 3, 8, 4
@@ -111,6 +111,14 @@ def finding_named(report: AuditReport, name: str) -> Finding:
         raise UsageError(f"{len(ending)} findings end in {name!r}: {some}. Give the whole id.")
     near = did_you_mean(name, ids) or "."
     raise UsageError(f"The report has no finding {name!r}{near} Its ids stand in the report, and in report.json.")
+
+
+def short_name(report: AuditReport, finding: Finding) -> str:
+    """The end of a finding's id, after a slash, that no other id of the record has, else all of it."""
+    parts = finding.id.split("/")
+    ends = ["/".join(parts[i:]) for i in range(len(parts) - 1, 0, -1)]
+    ids = [f.id for f in report.findings]
+    return next((end for end in ends if sum(i == end or i.endswith(f"/{end}") for i in ids) == 1), finding.id)
 
 
 class _Of:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from auditor.finding.definition import NO_IDEAL, Definition, definition_of
@@ -53,11 +53,14 @@ class Definitions:
 
     def said(self, metric: Metric) -> str:
         """A metric in a line: formula, range, ideal, reading and source, or that it has no definition."""
+        return visible(f"{metric.name} ({metric.probe}): {self.meaning(metric)}")
+
+    def meaning(self, metric: Metric) -> str:
+        """The same without its name."""
         own = metric.definition
-        of = f"{metric.name} ({metric.probe}): "
         if own is None:
-            return visible(of + self.label("undefined") + ".")
-        return visible(f"{of}{own.formula}. {self.span(own)} {self.reading(own)} {own.citation}.")
+            return self.label("undefined") + "."
+        return f"{own.formula}. {self.span(own)} {self.reading(own)} {own.citation}."
 
     def span(self, own: Definition) -> str:
         """The range of a metric and its ideal value, or that none is."""
@@ -80,6 +83,14 @@ def definitions_of(report: AuditReport, say: Catalogue | None = None) -> Definit
             metrics.setdefault((f.probe, name), Metric(name, f.probe, own))
     terms = [Term(words.say(f"term.{key}"), words.say(f"meaning.{key}")) for key, used in TERMS.items() if used(report)]
     return Definitions(tuple(metrics.values()), tuple(sorted(terms, key=lambda t: t.name.casefold())), words)
+
+
+def definitions_of_judged(report: AuditReport, say: Catalogue | None = None) -> tuple[Definitions, int]:
+    """The same without the metrics that nobody set a bound for, and how many those are."""
+    told = definitions_of(report, say)
+    judged = {(f.probe, f.metric) for f in report.findings if f.metric and f.outcome is not Outcome.NOT_JUDGED}
+    metrics = tuple(m for m in told.metrics if any(m.is_of(*each) for each in judged))
+    return replace(told, metrics=metrics), len(told.metrics) - len(metrics)
 
 
 def _any(test: Callable[[Finding], object]) -> Callable[[AuditReport], bool]:
