@@ -88,7 +88,7 @@ def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel:
     sys.argv = ["auditor.run.start", str(writer)]
     code = 0
     try:
-        from auditor.sandbox import start
+        from auditor.run import start
 
         start.main()
     except SystemExit as end:
