@@ -281,6 +281,8 @@ def test_hostile_labels_and_levels_are_text() -> None:
 def test_a_card_is_as_wide_as_its_picture() -> None:
     rule = re.search(r"\.figure-svg \{([^}]*)\}", resource("report.css"))
     assert rule is not None and "max-width" not in rule[1] and "width: 100%" in rule[1]
+    # One card alone is no wider than one of two.
+    assert ":only-child:not(.wide-figure)) { columns: auto; max-width: 36rem; }" in resource("report.css")
     page = render_html(sample_report())
     wide = re.findall(r'<figure class="figure wide-figure">.*?</figure>', page, re.S)
     assert not [card for card in wide if "<svg" in card]
