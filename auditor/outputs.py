@@ -99,6 +99,11 @@ def claim(place: str | Path, what: str, *, own: bool = True, lost: str = "", res
     _check(_command, path, wanted)
 
 
+def forced() -> bool:
+    """Whether the command may write over what others wrote."""
+    return _command is not None and _command.force
+
+
 def check(place: Path) -> None:
     """Raises UsageError where the command may not write this file."""
     if _command is not None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from auditor.evidence.history.entries import Decision, Entry
     from auditor.evidence.history.ledger import Ledger
     from auditor.finding.figure import Figure
-    from auditor.record.audit_report import AuditReport, DecisionRecord, Finding
+    from auditor.record.audit_report import AuditReport, Finding
+    from auditor.record.decisions import DecisionRecord, Step
 
 _ENVIRONMENT = "AUDITOR_DB"
 _REFERENCE = re.compile(r"history:(\d+)")
@@ -59,34 +60,18 @@ def entry_line(entry: Entry, db: str | None) -> str:
 
 def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, ...]:
     """What was decided about earlier audits of the same model."""
+    from auditor.evidence.acceptances import decisions_of
+    from auditor.evidence.history.identity import Identity
     from auditor.evidence.history.ledger import decisions_about
 
+    now = Identity.of(report)
     ledger = open_ledger(db, create=True)
     try:
-        found = decisions_about(ledger, sha256=report.model.sha256, path=report.model.path)
-        return tuple(_decision_record(entry, decision) for entry, decision in found)
+        found = decisions_about(ledger, sha256=now.sha256, path=now.path, model_id=now.id)
+        own = {entry.number for entry, _ in found}
+        return tuple(decisions_of(list(ledger.entries()), own, today=datetime.now(UTC).date())) if own else ()
     finally:
         ledger.close()
-
-
-def _decision_record(entry: Entry, decision: Decision) -> DecisionRecord:
-    from auditor.evidence.history.signatures import signer
-    from auditor.record.audit_report import DecisionRecord
-
-    today = datetime.now(UTC).date()
-    return DecisionRecord(
-        entry=entry.number,
-        audit=decision.audit,
-        created=entry.created,
-        decision=decision.decision,
-        by=decision.by,
-        role=decision.role,
-        note=decision.note,
-        expires=None if decision.expires is None else decision.expires.isoformat(),
-        expired=decision.expires is not None and decision.expires < today,
-        findings=decision.findings,
-        signed_with=signer(decision),
-    )
 
 
 def report_of(path: Path, db: str | None = None) -> AuditReport:
@@ -162,7 +147,7 @@ def _verify(ledger: Ledger, head: str | None, keys: Sequence[Path]) -> int:
                 problems += [f"entry {entry.number}: {said}" for said in wrong]
                 before += measured(entry)
             else:
-                problems += _wrong_with(entry, audits, trusted)
+                problems += _wrong_with(entry, audits, trusted, {e.number: e for e in entries[:i]})
         except DataError as error:
             problems.append(f"entry {entry.number}: {error}")
     for problem in problems:
@@ -174,13 +159,14 @@ def _verify(ledger: Ledger, head: str | None, keys: Sequence[Path]) -> int:
     return 1 if problems else 0
 
 
-def _wrong_with(entry: Entry, audits: Mapping[int, str], trusted: set[str]) -> list[str]:
-    """Why a decision does not count, in words; ``audits``: digests of the records before it."""
+def _wrong_with(entry: Entry, audits: Mapping[int, str], trusted: set[str], before: Mapping[int, Entry]) -> list[str]:
+    """Why a decision does not count, in words; ``audits``: digests of the records ``before`` it."""
+    from auditor.evidence.acceptances import wrongly_covered
     from auditor.evidence.history.signatures import signer
 
     decision = entry.decision()
     mark = signer(decision)
-    problems = []
+    problems = [f"entry {entry.number}: {said}" for said in [wrongly_covered(decision, before)] if said]
     if audits.get(decision.audit) != decision.record_sha256:
         problems.append(f"entry {entry.number} is about an audit {decision.audit} that is not in this history")
     if trusted and mark not in trusted:
@@ -208,11 +194,13 @@ def _print(entries: list[Entry]) -> int:
             report = audit.record
             s = report.summary
             counts = f"{s.passed} PASS, {s.fail} FAIL, {s.inconclusive} INCONCLUSIVE, {s.not_run} NOT_RUN"
-            what = f"{report.model.path or 'in memory'} on {report.data.path or 'no data'}"
+            version = f" {report.about.model.version}".rstrip() if report.about and report.about.model.id else ""
+            what = f"{_called(report)}{version} on {report.data.path or 'no data'}"
             rows.append((number, when, "audit", what, f"exit {report.exit_code}: {counts}", audit.bundle or ""))
         else:
             d = entry.decision()
-            said = f"{d.decision} by {d.by} ({d.role})" + (f" until {d.expires}" if d.expires else "")
+            said = f"{d.step or d.decision} by {d.by} ({d.role})" + (f" until {d.expires}" if d.expires else "")
+            said += "".join(f"; {item.describe()}" for item in d.decided)
             rows.append((number, when, "decision", f"audit {d.audit}: {d.model_path or 'in memory'}", said, d.note))
     columns = ("entry", "created", "kind", "about", "said", "more")
     print_table(columns, [tuple(visible(cell) for cell in row) for row in rows])
@@ -225,7 +213,8 @@ def _as_json(entry: Entry) -> dict[str, object]:
         audit = entry.audit()
         report = audit.record
         return own | {
-            "model": {"path": report.model.path, "sha256": report.model.sha256},
+            "model": {"path": report.model.path, "sha256": report.model.sha256}
+            | ({"id": about.model.id, "version": about.model.version} if (about := report.about) else {}),
             "data": {"path": report.data.path, "sha256": report.data.sha256},
             "summary": report.summary.model_dump(by_alias=True),
             "exit_code": report.exit_code,
@@ -246,6 +235,11 @@ def _plot(entries: list[Entry], metric: str, out: Path) -> None:
     typer.echo(str(out))
 
 
+def _called(report: AuditReport) -> str:
+    """What a model is told apart by from others: the id it was given, whatever its file is called."""
+    return (report.about.model.id if report.about else "") or report.model.path or "in memory"
+
+
 def trend(entries: list[Entry], metric: str) -> Figure:
     """A metric over the audits of a history, one line for each place it was taken at, with intervals and criterion.
 
@@ -258,13 +252,13 @@ def trend(entries: list[Entry], metric: str) -> Figure:
     lines: dict[str, list[tuple[int, Finding]]] = {}
     known: set[str] = set()
     audits = [(entry, entry.audit().record) for entry in entries if entry.kind == "audit"]
-    models = {audit.model.path for _, audit in audits}
+    models = {_called(audit) for _, audit in audits}
     for entry, audit in audits:
         for finding in audit.findings:
             known.add(finding.metric or "")
             if finding.metric == metric and not finding.group:
                 method = "" if finding.method in (None, "between_groups") else finding.method
-                of = audit.model.path or "in memory" if len(models) > 1 else ""
+                of = _called(audit) if len(models) > 1 else ""
                 name = " ".join(part for part in (of, method, label(finding)) if part)
                 lines.setdefault(name or metric, []).append((entry.number, finding))
     if not lines:
@@ -303,51 +297,117 @@ def signoff(
     by: Annotated[str, typer.Option(help="Who decides.")],
     role: Annotated[str, typer.Option(help="In which role.")],
     decision: Annotated[str, typer.Option(help="accept or reject.")],
+    finding: Annotated[
+        list[str] | None,
+        typer.Option(help="One finding, and how far it is accepted: ID=VALUE, or METRIC=VALUE where it is one alone."),
+    ] = None,
     expires: Annotated[str | None, typer.Option(help="Last day of an acceptance: 2027-01-31.")] = None,
+    owner: Annotated[str, typer.Option(help="Who mends what is accepted.")] = "",
+    due: Annotated[str | None, typer.Option(help="Until when: 2027-01-15.")] = None,
+    as_: Annotated[
+        str | None, typer.Option("--as", help="Of several signers, in this order: prepared, reviewed, approved.")
+    ] = None,
     note: Annotated[str, typer.Option(help="Why.")] = "",
     sign: Annotated[Path | None, typer.Option(help="Sign the decision with this private key.")] = None,
     db: Db = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Record who accepts, or does not, what an audit found; it shows in later reports and changes no outcome."""
+    from auditor.evidence.history.deciding import step_named
     from auditor.evidence.history.entries import Decision
     from auditor.evidence.history.signatures import signed
-    from auditor.evidence.signing import load_private_key
-    from auditor.finding.measurement import Outcome
+    from auditor.evidence.signing import fingerprint, load_private_key
 
     key = None if sign is None else load_private_key(sign)
-    chosen, until = _chosen(decision), _day(expires)
-    if chosen == "accept" and until is None:
-        raise UsageError("A risk is accepted until a day: add --expires, such as --expires 2027-01-31.")
-    if chosen == "reject" and until is not None:
-        raise UsageError("A rejection does not expire: leave --expires out.")
+    chosen, until, step = _chosen(decision), _day("--expires", expires), step_named(as_)
+    mended = _day("--due", due)
     if not by.strip() or not role.strip():
         raise UsageError("Say who decides and in which role: --by NAME --role ROLE.")
+    if chosen == "reject" and (owner or mended):
+        raise UsageError("--owner and --due say who mends what is accepted: a rejection has neither.")
     ledger = open_ledger(db)
     try:
         entry = _audit_entry(ledger, audit)
         about = entry.audit()
-        not_passed = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN)
+        if step in (None, "prepared"):
+            terms = _terms(about.record, chosen, until, finding or (), step)
+            terms |= {"owner": owner.strip()[:200], "due": mended}
+        else:
+            if finding or owner or until or mended:
+                raise UsageError(
+                    f"What is {step} is what was prepared: leave --finding, --expires, --owner and --due out."
+                )
+            terms = _terms_before(
+                list(ledger.entries()), entry.number, chosen, step, by, fingerprint(key.public_key()) if key else None
+            )
         made = Decision(
             audit=entry.number,
             record_sha256=about.record_sha256,
             model_path=about.record.model.path,
             model_sha256=about.record.model.sha256,
             decision=chosen,
-            by=by[:200],
-            role=role[:200],
+            by=by.strip()[:200],
+            role=role.strip()[:200],
             note=note[:4_000],
-            expires=until,
-            findings=tuple(f.id for f in about.record.findings if f.outcome in not_passed),
+            step=step,
+            **terms,
         )
         written = ledger.append("decision", made if key is None else signed(made, key))
     finally:
         ledger.close()
+    what = chosen if made.step is None or chosen == "reject" else made.step
     typer.echo(
-        f"entry {written.number}: {chosen} of audit {entry.number} by {by} ({role})"
-        + (f" until {until}" if until else "")
+        f"entry {written.number}: {what} of audit {entry.number} by {made.by} ({made.role})"
+        + (f" until {made.expires}" if made.expires else "")
     )
-    typer.echo(f"{len(made.findings)} findings had not passed; no outcome is changed.")
+    _say_what_of(made)
+
+
+def _terms(
+    report: AuditReport, chosen: str, until: date | None, named: Sequence[str], step: Step | None
+) -> dict[str, Any]:
+    """What a decision of its own is about, and until when."""
+    from auditor.evidence.history.deciding import decided_findings
+    from auditor.finding.measurement import Outcome
+
+    if chosen == "accept" and until is None:
+        raise UsageError("A risk is accepted until a day: add --expires, such as --expires 2027-01-31.")
+    if chosen == "reject" and until is not None:
+        raise UsageError("A rejection does not expire: leave --expires out.")
+    if step is not None and chosen == "reject":
+        raise UsageError("What is prepared for others to sign is an acceptance: leave --as out to reject.")
+    not_passed = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN)
+    decided = decided_findings(report, named, accept=chosen == "accept")
+    of = [item.finding for item in decided] or [f.id for f in report.findings if f.outcome in not_passed]
+    return {"expires": until, "decided": decided, "findings": tuple(of)}
+
+
+def _terms_before(
+    entries: list[Entry], audit: int, chosen: str, step: Step, by: str, key: str | None
+) -> dict[str, Any]:
+    """What was prepared, for the next to sign, and the signatures that this one covers."""
+    from auditor.evidence.history.deciding import signed_before
+    from auditor.evidence.history.ledger import broken_chain
+
+    if problems := broken_chain(iter(entries)):
+        raise DataError(f"Nothing in this history can be {step}: {problems[0]}.")
+    before, covers = signed_before(entries, audit, step, by=by, key=key)
+    first = before[0]
+    terms: dict[str, Any] = {"covers": tuple(covers), "decided": first.decided, "findings": first.findings}
+    if chosen == "accept":
+        terms |= {"expires": first.expires, "owner": first.owner, "due": first.due}
+    return terms
+
+
+def _say_what_of(made: Decision) -> None:
+    from auditor.record.text import visible
+
+    for item in made.decided:
+        typer.echo(f"  {visible(item.finding)}{f' {item.limit}' if item.limit else ''}")
+    if made.decided:
+        typer.echo("No outcome is changed.")
+    else:
+        typer.echo(f"{len(made.findings)} findings had not passed; no outcome is changed.")
 
 
 def _chosen(text: str) -> Literal["accept", "reject"]:
@@ -358,15 +418,15 @@ def _chosen(text: str) -> Literal["accept", "reject"]:
     raise UsageError(f"--decision {text!r} must be accept or reject.")
 
 
-def _day(text: str | None) -> date | None:
+def _day(flag: str, text: str | None) -> date | None:
     if text is None:
         return None
     try:
         day = date.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"--expires {text!r} is no date: write it like 2027-01-31.") from None
+        raise UsageError(f"{flag} {text!r} is no date: write it like 2027-01-31.") from None
     if day < datetime.now(UTC).date():
-        raise UsageError(f"--expires {text} is past: an acceptance holds until a day to come.")
+        raise UsageError(f"{flag} {text} is past: it must be a day to come.")
     return day
 
 

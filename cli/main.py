@@ -21,7 +21,9 @@ from cli.dossier import dossier
 from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
+from cli.due import due
 from cli.export import export
+from cli.findings import findings
 from cli.flags import parse_json_flag, with_flags
 from cli.gradient_inversion import gradient_inversion
 from cli.guarded import RECORD, Reads, Writes, guarded
@@ -29,6 +31,7 @@ from cli.history import Db, history, signoff
 from cli.new_probe import new_probe
 from cli.register import register
 from cli.reproduce import reproduce
+from cli.site import site
 from cli.train import train as train_command
 from cli.verify import keygen, verify
 
@@ -425,6 +428,9 @@ command("register")(register)
 command("dossier")(dossier)
 command("history")(history)
 command("signoff")(signoff)
+command("site")(site)
+command("findings")(findings)
+command("due")(due)
 
 
 if __name__ == "__main__":

@@ -107,9 +107,11 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
     from auditor.finding.measurement import Outcome
     from auditor.record import rows_for_all
+    from auditor.record.acceptances import told as accepted_told
     from auditor.record.left_out import groups_left_out, hidden_gradients
     from auditor.record.text import count, visible
     from auditor.record.worth import worth_of
+    from auditor.report.view import counts_of, for_other_kinds
 
     model, data = report.model, report.data
     typer.echo(
@@ -133,10 +135,11 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(paragraph("looks   " + visible(report.looks.describe()), 0))
     if report.training is not None:
         typer.echo(paragraph("looks   " + visible(report.training.describe()), 0))
-    for decision in report.decisions:
-        typer.echo(paragraph("history " + visible(decision.describe()), 0))
+    for said in (*(d.describe() for d in report.decisions if not d.one_by_one), *accepted_told(report)):
+        typer.echo(paragraph("history " + visible(said), 0))
     typer.echo()
-    typer.echo("   ".join(coloured(f"{o.value} {report.summary.count(o)}", o.value) for o in Outcome))
+    counted = [coloured(f"{c.outcome.value} {c.n}", c.outcome.value) for c in counts_of(report)]
+    typer.echo("   ".join([*counted, *filter(None, [for_other_kinds(report)])]))
     worth = worth_of(report)
     if worth is not None:
         typer.echo(paragraph(f"{coloured('performance', worth.outcome.value)}  {visible(worth.sentence)}", 0))
@@ -152,7 +155,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     for finding in report.findings:
         methods.setdefault((finding.probe, finding.metric), set()).add(finding.method or "")
     for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.NOT_APPLICABLE, Outcome.PASS):
-        found = [f for f in report.findings if f.outcome is outcome]
+        # What is for other kinds of model was counted above, and is no reproach.
+        found = [f for f in report.findings if f.outcome is outcome and not f.other_kind]
         if found:
             typer.echo()
         if outcome is Outcome.NOT_APPLICABLE:
@@ -210,10 +214,8 @@ def _print_not_applicable(findings: Sequence[Finding]) -> None:
     from auditor.record.audit_report import measurement_label
     from auditor.record.text import visible
 
-    # No input would make these apply: one line for all of them, and no reproach.
-    elsewhere = dict.fromkeys(finding.probe for finding in findings if finding.other_kind)
     lacking: dict[str, list[str]] = {}
-    for finding in (f for f in findings if not f.other_kind):
+    for finding in findings:
         # A number that does not apply is not all that its probe measures.
         number = "" if finding.metric is None else f"{measurement_label(finding)}  "
         lacking.setdefault(finding.reason, []).append(
@@ -224,9 +226,6 @@ def _print_not_applicable(findings: Sequence[Finding]) -> None:
         listed = ", ".join(dict.fromkeys(probes))
         typer.echo(f"{coloured(f'{findings[0].outcome.value:<14}', findings[0].outcome.value)} {listed}")
         typer.echo(paragraph(visible(reason), 15))
-    if elsewhere:
-        many = "probes are" if len(elsewhere) > 1 else "probe is"
-        typer.echo(paragraph(f"{len(elsewhere)} {many} for other kinds of model or data: {', '.join(elsewhere)}.", 15))
 
 
 def _print_controls(report: AuditReport) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from auditor.comparing.remarks import remarks
-from auditor.comparing.side_by_side import CHANGE, SHOWN, Both, Key, Row, key_of, of_rate
+from auditor.comparing.side_by_side import CHANGE, SHOWN, Both, Row, of_rate
 from auditor.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
 from auditor.errors import UsageError
 from auditor.finding.copies import why_doubtful
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
+from auditor.record.asks import Key, key_of
 from auditor.record.audit_report import INTAKE, AuditReport, Finding
 from auditor.record.text import number
 from auditor.statistics.changes import RateChange

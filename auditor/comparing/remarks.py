@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from auditor.comparing.side_by_side import CHANGE, SUFFIX, Both, Bounds, Row, key_of
+from auditor.comparing.side_by_side import CHANGE, SUFFIX, Both, Bounds, Row
+from auditor.record.asks import key_of
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.statistics.changes import RateChange
 from auditor.statistics.moved_rates import SIDES, Moved, grown_apart, moved_rates, turned_round

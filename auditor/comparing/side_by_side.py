@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from auditor.finding.measurement import Outcome, Pillar
+from auditor.record.asks import Key, key_of
 from auditor.record.audit_report import INTAKE, AuditReport, Finding
 from auditor.statistics.changes import GapChange, RateChange
 from auditor.statistics.estimate import Estimate
@@ -22,7 +23,6 @@ SUFFIX, SHIFT, MIDPOINT = "_change", "_shift", "_midpoint"
 _PAIRED = ("group_fairness", "performance")
 _NO_PREFERENCE = 0.5
 Bounds = tuple[float, float]
-Key = tuple[str, str | None, str, tuple[tuple[str, str | float], ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,14 +146,6 @@ def is_change(finding: Finding) -> bool:
     metric = str(finding.metric)
     own = finding.probe in _PAIRED and metric.endswith(SUFFIX)
     return finding.probe == CHANGE or own or metric.endswith((SHIFT, MIDPOINT))
-
-
-def key_of(finding: Finding) -> Key:
-    """What a finding is of."""
-    of: list[tuple[str, str | float]] = [*finding.group.items(), *finding.at.items()]
-    if finding.sensitive:
-        of.append(("by", " x ".join(finding.sensitive)))
-    return finding.probe, finding.method, str(finding.metric), tuple(sorted(of, key=lambda pair: pair[0]))
 
 
 def row(

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from auditor.comparing.side_by_side import CHANGE, Both, Key, Row, Side, of_rate, row
+from auditor.comparing.side_by_side import CHANGE, Both, Row, Side, of_rate, row
 from auditor.finding.vacuity import SAME_FOR_ALL
+from auditor.record.asks import Key
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.text import number, signed
 from auditor.statistics.changes import RateChange

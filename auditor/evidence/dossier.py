@@ -13,6 +13,7 @@ from urllib.parse import quote
 from auditor.finding.display import EARNED, RESERVED
 from auditor.finding.policy import CERTAINTY, Control, EvidenceRule, Policy, RecordPart
 from auditor.record import text
+from auditor.record.acceptances import told as accepted_told
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.control_record import CellRecord
 from auditor.record.controls import Beside, fitting, with_policies
@@ -66,7 +67,7 @@ class _Dossier:
     def head(self, shown: Sequence[ShownPolicy]) -> list[str]:
         report = self.report
         verdict = view.verdict_of(report)
-        counts = ", ".join(f"{report.summary.count(o)} {o.value.replace('_', ' ')}" for o in view.COUNTED)
+        counts = view.counts_in_words(report)
         lines = [f"# Dossier: {escaped('; '.join(s.policy.title for s in shown))}", ""]
         lines += [
             "A skeleton, filled in from the record of one audit. **Not legal advice.** Fields marked "
@@ -296,7 +297,8 @@ def _decisions(dossier: _Dossier) -> list[str]:
     report = dossier.report
     if not report.decisions:
         return ["No decision about an earlier audit of this model is in the record.", ""]
-    return [*(f"- {_long(decision.describe())}" for decision in report.decisions), ""]
+    said = [*(decision.describe() for decision in report.decisions), *accepted_told(report)]
+    return [*(f"- {_long(each)}" for each in said), ""]
 
 
 # ---- impact tables ---------------------------------------------------------------------------------------------------

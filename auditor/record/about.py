@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from auditor.errors import ConfigError, did_you_mean
+from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.files import LEFT_OUT, Closed
 from auditor.record.catalogue import ENGLISH, Catalogue, words_of
 from auditor.record.labels import Labels
+from auditor.record.periods import day_of, period_of
 
-_LONGEST = 500
+_LONGEST, _MOST_GROUPS = 500, 200
+# Published shares are rounded.
+_ROUNDED = 0.01
 _Said = Annotated[str, LEFT_OUT]
 _EMPTY = Field(exclude_if=lambda part: part == type(part)())
 
@@ -32,13 +37,18 @@ class Document(Closed):
 
 
 class ModelIdentity(Closed):
-    """``[model]``: which model it is, whatever its bytes, whose, and of what risk tier."""
+    """``[model]``: which model it is, whatever its bytes, whose, of what risk tier, and when it is audited again.
+
+    ``audit_every``: such as ``365d`` or ``6m``; ``next_due``: a day, which goes before it.
+    """
 
     id: _Said = ""
     name: _Said = ""
     version: _Said = ""
     owner: _Said = ""
     tier: _Said = ""
+    audit_every: _Said = ""
+    next_due: _Said = ""
 
 
 class System(Closed):
@@ -50,11 +60,23 @@ class System(Closed):
     affected: _Said = ""
 
 
+class Reference(Closed):
+    """``[data.reference]``: the population that the rows are to stand for, and where its ``shares`` were published.
+
+    ``shares``: of each group, by sensitive feature; those of a feature add up to 1.
+    """
+
+    source: _Said = ""
+    shares: Annotated[dict[str, dict[str, float]], LEFT_OUT] = Field(default_factory=dict)
+
+
 class DataIdentity(Closed):
-    """``[data]``: where the rows come from, and which population they stand for."""
+    """``[data]``: where the rows come from and by which steps, and which population they stand for."""
 
     source: _Said = ""
     population: _Said = ""
+    lineage: _Said = ""
+    reference: Annotated[Reference, _EMPTY] = Reference()
 
 
 class About(Closed):
@@ -84,6 +106,28 @@ class About(Closed):
         return Labels(self.labels)
 
 
+def stated_groups(about: About | None, sensitive: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The groups of ``[data.reference]``, by feature. Raises UsageError for a feature whose groups are not compared."""
+    stated = {} if about is None else about.data.reference.shares
+    for name in stated:
+        if name not in sensitive:
+            near = did_you_mean(name, sensitive) or f": add --sensitive {name}."
+            raise UsageError(f"[data.reference] has {name!r}, whose groups are not compared{near}")
+    return {name: tuple(groups) for name, groups in stated.items()}
+
+
+def check_reference(stated: Mapping[str, Collection[str]], seen: Mapping[str, Collection[str]]) -> None:
+    """Raises UsageError for a group of ``[data.reference]`` that no row is in and that is spelled almost as one is.
+
+    ``stated`` and ``seen``: groups by sensitive feature. A group that truly has no row is what a reference is for.
+    """
+    for feature, groups in stated.items():
+        left = [name for name in seen.get(feature, ()) if name not in groups]
+        for name in groups:
+            if name not in seen.get(feature, ()) and (near := did_you_mean(name, left)):
+                raise UsageError(f"[data.reference] {feature} has {name!r}, and no row is in such a group{near}")
+
+
 _SECTIONS: Mapping[str, type[Closed]] = {
     "organisation": Organisation,
     "document": Document,
@@ -92,28 +136,73 @@ _SECTIONS: Mapping[str, type[Closed]] = {
     "data": DataIdentity,
 }
 SECTIONS = tuple(_SECTIONS)
+_TIMES: Mapping[str, Callable[[str, str], object]] = {"audit_every": period_of, "next_due": day_of}
 
 
 def about_of(content: Mapping[str, Any], labels: Labels, language: str, where: str) -> About | None:
     """What a configuration says of identity and words; None where it says nothing.
 
-    Raises ConfigError for an unknown key or a value that is no text, UsageError for an unknown language.
+    Raises ConfigError for an unknown key or a value that is no text, UsageError for an unknown language or what is no
+    day or length of time.
     """
-    said = {name: _section(content.get(name, {}), name, where) for name in SECTIONS}
+    said: dict[str, dict[str, Any]] = {name: _section(content.get(name, {}), name, where) for name in SECTIONS}
     words = words_of(language)
+    for key, read in _TIMES.items():
+        if said["model"].get(key):
+            read(said["model"][key], f"{where}: [model] {key}")
     if not any(said.values()) and not labels.words and language == ENGLISH:
         return None
     return About.model_validate(said | {"labels": dict(labels.words), "language": language, "words": words})
 
 
-def _section(table: object, name: str, where: str) -> dict[str, str]:
+def _section(table: object, name: str, where: str) -> dict[str, Any]:
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where}: [{name}] must be a table.")
     known = tuple(_SECTIONS[name].model_fields)
+    said: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
             near = did_you_mean(str(key), known) or "."
             raise ConfigError(f"{where}: [{name}] has no key {key!r}{near} Known: {', '.join(known)}.")
-        if not isinstance(value, str) or len(value) > _LONGEST:
-            raise ConfigError(f"{where}: [{name}] {key} must be text of at most {_LONGEST} characters.")
-    return {str(key): value.strip() for key, value in table.items()}
+        if (name, key) == ("data", "reference"):
+            said[key] = _reference(value, where)
+        else:
+            said[key] = _text(value, f"{where}: [{name}] {key}")
+    return said
+
+
+def _text(value: object, what: str) -> str:
+    if type(value) is date:
+        # TOML has days of its own.
+        return value.isoformat()
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise ConfigError(f"{what} must be text of at most {_LONGEST} characters.")
+    return value.strip()
+
+
+def _reference(table: object, where: str) -> dict[str, Any]:
+    """``[data.reference]``: a source, and a table of shares for each feature."""
+    what = f"{where}: [data.reference]"
+    if not isinstance(table, Mapping):
+        raise ConfigError(f'{what} must be a table, such as source = "census 2025" and sex = {{ F = 0.51, M = 0.49 }}.')
+    shares = {}
+    for feature, own in table.items():
+        if feature == "source" and not isinstance(own, Mapping):
+            continue
+        if not isinstance(own, Mapping) or not 2 <= len(own) <= _MOST_GROUPS:
+            near = did_you_mean(str(feature), ("source",)) or "."
+            raise ConfigError(
+                f"{what} {feature} must be the shares of 2 to {_MOST_GROUPS} groups, such as {{ F = 0.51, M = 0.49 }}"
+                f"{near}"
+            )
+        for group, share in own.items():
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0.0 <= share <= 1.0:
+                raise ConfigError(f"{what} {feature}: the share of {group!r} must lie in [0, 1], and is {share!r}.")
+        total = math.fsum(own.values())
+        if abs(total - 1.0) > _ROUNDED:
+            raise ConfigError(f"{what} {feature}: the shares add up to {total:g}, and must to 1: name every group.")
+        shares[str(feature)] = {str(group): float(share) for group, share in own.items()}
+    source = _text(table["source"], f"{what} source") if isinstance(table.get("source"), str) else ""
+    if shares and not source:
+        raise ConfigError(f'{what} says shares, and not where they were published: add source = "...".')
+    return {"source": source, "shares": shares}

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import (
     BaseModel,
@@ -35,7 +35,9 @@ from auditor.finding.measurement import Outcome, Pillar
 from auditor.finding.roles import Roles
 from auditor.finding.training_looks import TrainingRecord
 from auditor.record.about import About
+from auditor.record.columns import Missing
 from auditor.record.control_record import ControlRecord, PolicyRecord
+from auditor.record.decisions import DecisionRecord
 from auditor.record.looks import LooksRecord
 from auditor.record.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
@@ -90,7 +92,8 @@ class DataRecord(Closed):
     ``unreadable``: a sentence on the first of them. ``cluster``, ``weight``: the columns that say which
     rows belong together and what they weigh. ``effective_n``: how many clusters of one size, or rows of one weight,
     they count as. ``copies``: rows that repeat others, where there are any. ``groups_sha256``: of the groups of the
-    evaluation rows in their order, by sensitive feature, wherever they came from.
+    evaluation rows in their order, by sensitive feature, wherever they came from. ``groups``: how many of them are in
+    each group, by sensitive feature; ``missing``: how many of them lack what.
     """
 
     path: str | None = None
@@ -113,6 +116,8 @@ class DataRecord(Closed):
     effective_n: Annotated[float | None, UNSAID] = None
     copies: Annotated[Copies | None, UNSAID] = None
     groups_sha256: Annotated[dict[str, str] | None, UNSAID] = None
+    groups: Annotated[dict[str, dict[str, int]] | None, UNSAID] = None
+    missing: Annotated[Missing | None, UNSAID] = None
 
 
 class Environment(Closed):
@@ -276,41 +281,6 @@ class Summary(Closed):
     def count(self, outcome: Outcome) -> int:
         """How many findings ended so."""
         return int(getattr(self, "passed" if outcome is Outcome.PASS else outcome.value.lower()))
-
-
-class DecisionRecord(Closed):
-    """What somebody decided about an earlier audit of this model; it changes no outcome.
-
-    ``entry``, ``audit``: numbers in the history of audits, of the decision and of what it is about. ``findings``: ids
-    of what had not passed then. ``expires``: the last day on which an acceptance holds. ``signed_with``: fingerprint
-    of the key whose signature was checked, None where it is not signed.
-    """
-
-    entry: int
-    audit: int
-    created: str
-    decision: Literal["accept", "reject"]
-    by: str
-    role: str
-    note: str = ""
-    expires: str | None = None
-    expired: bool = False
-    findings: tuple[str, ...] = ()
-    signed_with: str | None = None
-
-    def describe(self) -> str:
-        """The decision in a sentence or two."""
-        what = "accepted the risk that" if self.decision == "accept" else "did not accept what"
-        signed = f", signed with the key {self.signed_with[:16]}" if self.signed_with else ", not signed"
-        until = "" if self.expires is None else f", until {self.expires}"
-        said = f"{self.by} ({self.role}) {what} audit {self.audit} of this model showed{until}{signed}."
-        if self.note:
-            said += f' Note: "{self.note}".'
-        if self.expired:
-            return f"EXPIRED acceptance: {said} It no longer holds."
-        return (
-            f"{'Accepted risk' if self.decision == 'accept' else 'Rejected'}: {said} No outcome here is changed by it."
-        )
 
 
 class RegistrationRecord(Closed):
@@ -489,11 +459,16 @@ class _Version(BaseModel):
 
     def check(self) -> None:
         """Raises DataError where it is newer than this version knows."""
-        if _numbers(self.schema_version) > _numbers(SCHEMA_VERSION):
+        if is_newer(self.schema_version):
             raise DataError(
                 f"This report has schema {self.schema_version!r}, and this auditor reads schemas up to "
                 f"{SCHEMA_VERSION}: read it with the auditor that wrote it, or a newer one."
             )
+
+
+def is_newer(schema_version: str) -> bool:
+    """Whether a record's schema is newer than this version knows."""
+    return _numbers(schema_version) > _numbers(SCHEMA_VERSION)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

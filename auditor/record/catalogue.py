@@ -1,4 +1,4 @@
-"""The words of the first page in one language: phrases by name, numbers as that language writes them."""
+"""The words of the report in one language: phrases by name, numbers as that language writes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.files import Number
-from auditor.record.questions import Form
+from auditor.record.questions import Form, question_of
 
 ENGLISH = "en"
 SHIPPED = (ENGLISH, "de")
@@ -44,11 +44,7 @@ class Catalogue:
 
     def say(self, key: str, **words: object) -> str:
         """A phrase, its places filled."""
-        phrase = self.own.get(key)
-        if phrase is None:
-            self.missing.add(key)
-            phrase = shipped(ENGLISH)[key]
-        return phrase.format_map({name: str(word) for name, word in words.items()})
+        return self.open(key).format_map({name: str(word) for name, word in words.items()})
 
     def either(self, key: str, other: str, **words: object) -> str:
         """The phrase ``key`` where there is one, else ``other``."""
@@ -57,6 +53,22 @@ class Catalogue:
     def counted(self, key: str, n: int, **words: object) -> str:
         """A phrase about ``n`` things: that of one, where there is one."""
         return self.say(f"{key}_one" if n == 1 else key, n=self.count(n), **words)
+
+    def asked(self, probe: str, metric: str | None) -> str:
+        """The question that a number of a probe answers; a foreign probe's own name."""
+        question = question_of(probe, metric)
+        return self.say(f"question.{question.id}") if question else probe.replace("_", " ")
+
+    def section(self, name: str) -> dict[str, str]:
+        """The phrases of a section by their own names; the places of those that have some stay open."""
+        keys = [key for key in shipped(ENGLISH) if key.startswith(f"{name}.")]
+        return {key.partition(".")[2]: self.open(key) for key in keys}
+
+    def open(self, key: str) -> str:
+        """A phrase as it stands, with its places."""
+        if key not in self.own:
+            self.missing.add(key)
+        return self.own.get(key, shipped(ENGLISH)[key])
 
     def count(self, n: int) -> str:
         """A whole number."""
@@ -95,6 +107,13 @@ class Catalogue:
         if form != "points" or x is None or not math.isfinite(x):
             return shown
         return self.say("form.points_one" if shown == "1" else "form.points_many", value=shown)
+
+    def exactly(self, x: float, form: Form) -> str:
+        """A number that somebody chose, as a question reads it and with all the digits it was given."""
+        if form in ("points", "percent", "pairs"):
+            shown = self._local(f"{100 * x:.6g}".replace("-", "\N{MINUS SIGN}"))
+            return self.say("form.points_many", value=shown) if form == "points" else f"{shown}\N{NO-BREAK SPACE}%"
+        return self._local(f"{x:.6g}".replace("-", "\N{MINUS SIGN}"))
 
     def percent(self, share: Number) -> str:
         """A share in per cent: whole from a tenth on, one decimal below."""

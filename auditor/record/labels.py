@@ -47,6 +47,9 @@ class Labels:
         return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if _is_long(value) else plain
 
 
+AS_THEY_ARE = Labels()
+
+
 def _is_long(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000
 

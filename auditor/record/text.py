@@ -6,6 +6,8 @@ import math
 import unicodedata
 from typing import TYPE_CHECKING
 
+from auditor.record.labels import AS_THEY_ARE, Labels
+
 if TYPE_CHECKING:
     from auditor.files import Number
     from auditor.finding.display import Grade
@@ -112,11 +114,24 @@ def p_value(p: Number) -> str:
     return "> 0.5" if p >= 1.0 else f"{p:.2g}"
 
 
-def label(finding: Finding) -> str:
+def label(finding: Finding, called: Labels = AS_THEY_ARE) -> str:
     """Where a number was taken, without its metric: ``by sex × race``, ``sex = female``, ``noise = 0.1``."""
-    parts = ["by " + " × ".join(finding.sensitive)] if finding.sensitive else []
-    parts += [f"{k} = {v}" for k, v in finding.group.items()]
-    parts += [f"{k} = {v:g}" if isinstance(v, float) else f"{k} = {v}" for k, v in finding.at.items()]
+    return ", ".join(part for part in (place(finding, called), level(finding, called)) if part)
+
+
+def place(finding: Finding, called: Labels = AS_THEY_ARE) -> str:
+    """Whom a number is about, each group with its feature: ``by sex × race``, ``sex = female``; "" for all rows."""
+    parts = ["by " + " × ".join(map(called.column, finding.sensitive))] if finding.sensitive else []
+    parts += [f"{called.column(k)} = {called.value(k, v)}" for k, v in finding.group.items()]
+    return ", ".join(parts)
+
+
+def level(finding: Finding, called: Labels = AS_THEY_ARE) -> str:
+    """At what a number was taken: ``noise = 0.1``, ``feature = income``; "" where there is nothing of the kind."""
+    parts = []
+    for name, at in finding.at.items():
+        shown = f"{at:g}" if isinstance(at, float) else called.column(at) if name == "feature" else str(at)
+        parts.append(f"{name} = {shown}")
     return ", ".join(parts)
 
 

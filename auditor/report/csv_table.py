@@ -17,7 +17,7 @@ COLUMNS = (
     "interval_low", "interval_high", "confidence", "p_fail", "p_pass", "p_fail_adjusted", "p_pass_adjusted",
     "budget", "n_samples", "direction", "bound_low", "bound_high", "criterion_source", "set_by", "set_at",
     "minimum_detectable_effect", "n_required", "reason", "detail",
-    "citation",
+    "citation", "other_kind",
 )  # fmt: skip
 # A spreadsheet reads a cell that begins so as a formula, whatever the file's author meant.
 _FORMULA = ("=", "+", "-", "@")
@@ -27,7 +27,9 @@ def render_csv(report: AuditReport) -> str:
     """One row per finding, in the order of the record (RFC 4180, UTF-8, lines end in CR LF).
 
     Numbers are written in full and never rounded; one that is undefined or does not exist is an empty cell. ``group``,
-    ``at`` and ``sensitive`` are JSON. A text that a spreadsheet would take for a formula has an apostrophe before it.
+    ``at`` and ``sensitive`` are JSON. ``other_kind``: ``yes`` where NOT_APPLICABLE
+    says only that a question is for another kind of model or of data, and that no input would make it apply. A text
+    that a spreadsheet would take for a formula has an apostrophe before it.
     """
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, COLUMNS)
@@ -35,7 +37,7 @@ def render_csv(report: AuditReport) -> str:
     document = view.document_id(report)[:16]
     for finding in report.findings:
         cells = _cells(finding) | {"document": document}
-        writer.writerow({name: _cell(value) for name, value in cells.items()})
+        writer.writerow({name: cell(value) for name, value in cells.items()})
     return out.getvalue()
 
 
@@ -75,6 +77,7 @@ def _cells(f: Finding) -> dict[str, object]:
         "reason": f.reason,
         "detail": f.detail,
         "citation": f.citation,
+        "other_kind": "yes" if f.other_kind else None,
     }
 
 
@@ -82,7 +85,8 @@ def _json(values: Mapping[str, str | float]) -> str | None:
     return json.dumps(values, ensure_ascii=False, default=str) if values else None
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """A value as a CSV cell: a text that a spreadsheet would take for a formula has an apostrophe before it."""
     if value is None:
         return ""
     if isinstance(value, str):

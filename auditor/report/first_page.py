@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from auditor.files import Number
@@ -101,8 +101,8 @@ def own_words(say: Catalogue) -> str:
     spelled = json.dumps(dict(sorted(say.own.items())), ensure_ascii=False)
     digest = hashlib.sha256(spelled.encode()).hexdigest()[:16]
     return (
-        f"The words of the first page are those of a catalogue of the signer's own, {say.language} ({digest}), and not "
-        "of the tool. Colours, marks and the exit code are the tool's."
+        f"The words of the first page and of the headings are those of a catalogue of the signer's own, {say.language} "
+        f"({digest}), and not of the tool. Colours, marks and the exit code are the tool's."
     )
 
 
@@ -110,8 +110,7 @@ def first_page(report: AuditReport) -> FirstPage:
     """The first page of a record."""
     about = report.about or About()
     say = about.catalogue
-    rows = view.rows_of(report.findings)
-    writer = _Writer(report, about, say, {id(row.finding): row.anchor for row in rows})
+    writer = _writer(report, say)
     # Of what was refused nothing was measured, and that is all there is to say.
     refused = report.refusal is not None
     lines = [] if refused else writer.lines()
@@ -134,6 +133,22 @@ def first_page(report: AuditReport) -> FirstPage:
         actions=() if refused else tuple(writer.actions()),
         last=writer.last(),
     )
+
+
+def in_its_words(report: AuditReport, say: Catalogue, findings: Sequence[Finding]) -> list[Line]:
+    """Findings as the first page tells them."""
+    writer = _writer(report, say)
+    return [writer._line(f, writer._question(f), 0.0) for f in findings]
+
+
+def headlines(report: AuditReport) -> list[Finding]:
+    """Headline numbers that nobody set a bound for and whose interval leaves the ideal out, the gravest first."""
+    return _writer(report, (report.about or About()).catalogue)._unbounded()
+
+
+def _writer(report: AuditReport, say: Catalogue) -> _Writer:
+    anchors = {id(row.finding): row.anchor for row in view.rows_of(report.findings)}
+    return _Writer(report, report.about or About(), say, anchors)
 
 
 @dataclass(frozen=True)
@@ -479,8 +494,7 @@ class _Writer:
     # Words of a finding.
 
     def _question(self, f: Finding) -> str:
-        question = question_of(f.probe, f.metric)
-        return self.say.say(f"question.{question.id}") if question else f.probe.replace("_", " ")
+        return self.say.asked(f.probe, f.metric)
 
     def _found(self, f: Finding) -> str:
         question = question_of(f.probe, f.metric)

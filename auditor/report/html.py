@@ -8,6 +8,7 @@ import re
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
+from types import SimpleNamespace
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -17,7 +18,11 @@ from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
 from auditor.record.worth import worth_of
 from auditor.report import view
+from auditor.report.appendix import appendix_of
 from auditor.report.first_page import first_page
+from auditor.report.pillars import pillars_of, sources_of
+from auditor.report.remediation import remediation_of
+from auditor.report.scope import scope_of
 from auditor.report.shown_controls import policies_of
 
 MOST_IN_SUMMARY = 12
@@ -33,7 +38,12 @@ def render_html(report: AuditReport) -> str:
     digest = view.document_id(report)
     style = Markup(resource("report.css") + _PAGE_FOOTER.format(digest=digest[:16]))
     script = Markup(resource("report.js"))
-    rows = view.rows_of(report.findings)
+    rows = view.shown_rows(report)
+    page = first_page(report)
+    words = SimpleNamespace(**page.say.section("rest"))
+    table = appendix_of(report, rows, page.say)
+    pillars = pillars_of(report, rows)
+    held = [f.criterion for f in report.findings if f.criterion is not None]
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     return (
         environment()
@@ -46,17 +56,26 @@ def render_html(report: AuditReport) -> str:
             script=script,
             digest=digest,
             created=moment(report.created),
-            page=first_page(report),
+            scope=scope_of(report, page.say),
+            remediation=remediation_of(report, page.say),
+            page=page,
+            say=page.say,
+            words=words,
+            table=table,
+            sources=[s for s in sources_of(rows) if s.citation],
             worth=worth_of(report),
             warnings=view.warnings_of(report),
             rows_for_all=rows_for_all.said(report),
             promise=view.promise_of(report),
-            counted=[(o, view.MEANING[o], report.summary.count(o)) for o in view.COUNTED],
+            counts=view.counts_of(report),
+            for_other_kinds=view.for_other_kinds(report),
             outcomes=Outcome,
             by_outcome=by_outcome,
             most=MOST_IN_SUMMARY,
-            pillars=view.pillars_of(report, rows),
+            pillars=pillars,
             policies=policies_of(report, rows),
+            used=[c for c in report.criteria if c in held],
+            unused=[c for c in report.criteria if c not in held],
             limits=view.LIMITS,
             applies_to=view.applies_to,
             plural=view.plural,

@@ -20,10 +20,11 @@ def render_junit(report: AuditReport) -> str:
     FAIL is a ``failure``; INCONCLUSIVE and NOT_RUN are an ``error`` with the reason; NOT_APPLICABLE and what was held
     to nothing are ``skipped``; only PASS is a test without one of them. What was waived is skipped, and says so. A last
     test, ``verdict``, stands for the exit code, so that a report in which nothing was judged is not green.
-    Numbers by group, feature or level that are held to nothing are left to the CSV.
+    Numbers by group, feature or level that are held to nothing are left to the CSV; what is for other kinds of model
+    is no test, and only counted in ``verdict``.
     """
     root = ElementTree.Element("testsuites", name="auditor")
-    rows = [r for r in view.rows_of(report.findings) if not view.is_detail(r.finding)]
+    rows = [r for r in view.rows_of(report.findings) if not view.is_detail(r.finding) and not r.finding.other_kind]
     stamp = _stamp(report.created)
     for pillar in view.PILLARS:
         if own := [r for r in rows if r.finding.pillar == pillar]:
@@ -93,6 +94,8 @@ def _verdict(suite: ElementTree.Element, report: AuditReport) -> None:
     said = f"{verdict.headline}. {verdict.sentence} Exit code {report.exit_code}."
     if report.refusal is not None:
         said += f" {report.refusal.shown}: {report.refusal.reason}"
+    elsewhere = view.for_other_kinds(report)
+    said += f" {elsewhere}." if elsewhere else ""
     # Whoever is shown the tests alone must still learn what they do not say, such as a registration not followed.
     said = text.visible(" ".join([said, *view.warnings_of(report), "Not legal advice."]))
     if report.exit_code == ExitCode.PASSED:

@@ -13,6 +13,8 @@ from auditor.record.audit_report import AuditReport
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage, first_page
+from auditor.report.remediation import Remediation, remediation_of
+from auditor.report.scope import Scope, scope_of
 from auditor.report.shown_controls import ShownCell, ShownPolicy, policies_of
 from auditor.report.view import Row
 
@@ -28,7 +30,7 @@ def render_markdown(report: AuditReport) -> str:
 
     Names stand in code spans and sentences are escaped, so that data can neither format, link, embed nor mention.
     """
-    rows = view.rows_of(report.findings)
+    rows = view.shown_rows(report)
     page = first_page(report)
     lines = [f"## Audit of {code_span(report.model.path or 'a model in memory')}", ""]
     lines += [escaped(" · ".join(page.subtitle)), ""] if page.subtitle else []
@@ -42,11 +44,16 @@ def render_markdown(report: AuditReport) -> str:
     if report.registration is not None and report.registration.deviations:
         lines += ["### Deviations from the registration", ""]
         lines += [*(f"- {escaped(deviation)}" for deviation in report.registration.deviations), ""]
-    lines += ["| " + " | ".join(o.value.replace("_", " ") for o in view.COUNTED) + " |"]
-    lines += ["|" + " ---: |" * len(view.COUNTED)]
-    lines += ["| " + " | ".join(text.count(report.summary.count(o)) for o in view.COUNTED) + " |", ""]
+    counts = view.counts_of(report)
+    lines += ["| " + " | ".join(c.outcome.value.replace("_", " ") for c in counts) + " |"]
+    lines += ["|" + " ---: |" * len(counts)]
+    lines += ["| " + " | ".join(text.count(c.n) for c in counts) + " |", ""]
+    elsewhere = view.for_other_kinds(report)
+    lines += [f"{elsewhere}.", ""] if elsewhere else []
     lines += [f"> **Note well.** {escaped(page.own_words)}", ""] if page.own_words else []
     lines += _asked(page)
+    lines += _scope(scope_of(report, page.say)) + _remedies(remediation_of(report, page.say))
+    lines += _judged([r for r in rows if r.outcome in (Outcome.FAIL, Outcome.PASS)])
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE])
     tried = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)
     lines += [line for said in tried for line in (escaped(said, 2 * _LONGEST_SENTENCE), "")]
@@ -57,7 +64,7 @@ def render_markdown(report: AuditReport) -> str:
     lines += _reasons("What was not applicable", absent)
     lines += [line for figure in report.figures for line in _explained(figure)]
     lines += _controls(policies_of(report, rows))
-    lines += [escaped(view.promise_of(report)), ""]
+    lines += [escaped(view.promise_of(report), 2 * _LONGEST_SENTENCE), ""]
     if report.registration is not None and report.registration.followed:
         lines += [escaped(report.registration.describe()), ""]
     data = f"{code_span(report.data.path)}, " if report.data.path else ""
@@ -93,7 +100,7 @@ def _there_is(cell: ShownCell) -> str:
             came_out = "" if own.outcome is None else f"**{own.outcome.value.replace('_', ' ')}**, "
             tally = f" ({cell.tally})" if cell.outcomes else ""
             more = f" and {cell.left_out} more" if cell.left_out else ""
-            names = [", ".join(_what(row) for row in cell.rows) + more] if cell.rows else []
+            names = ["; ".join(_found(row) for row in cell.rows) + more] if cell.rows else []
             said = [*names, *map(escaped, (*own.tried, *([own.said] if own.said else [])))]
             return f"{came_out}evidence{tally}: {'. '.join(said)}"
         case "attestation needed":
@@ -127,6 +134,44 @@ def _asked(page: FirstPage) -> list[str]:
     return [*lines, ""] if lines else []
 
 
+def _scope(scope: Scope) -> list[str]:
+    """Whose, what, for which system and on which rows, a paragraph each; what nobody stated is named by its key."""
+    lines = [f"### {escaped(scope.title)}", ""]
+    for section in scope.sections:
+        known = "; ".join(f"{line.label}: {line.value}" for line in section.lines if line.value)
+        lines += [f"**{escaped(section.title)}.** {escaped(known)}", ""] if known else []
+    absent = [
+        code_span(line.key) for section in scope.sections for line in section.lines if line.key and not line.value
+    ]
+    lines += [f"{escaped(scope.absent)}: {', '.join(absent)}.", ""] if absent else []
+    lines += [f"- {escaped(group.group)}: {escaped(group.said)}" for own in scope.groups for group in own.lines]
+    lines += [f"- {escaped(own.feature)}: {escaped(own.more)}" for own in scope.groups if own.more]
+    return [*lines, "", *(line for note in scope.notes for line in (escaped(note), ""))]
+
+
+def _remedies(table: Remediation) -> list[str]:
+    """Of each finding its id, how grave it is, and by whom it is mended or accepted, where somebody said so."""
+    lines = [f"### {escaped(table.title)}", ""]
+    if not table.lines:
+        return [*lines, escaped(table.nothing), ""]
+    for line in table.lines[:MOST]:
+        owned = ", ".join(part for part in (line.owner, line.due) if part)
+        said = "; ".join(part for part in (line.severity, owned, line.said if line.status != "open" else "") if part)
+        lines.append(f"- {code_span(line.id)}: {escaped(said)}")
+    return [*lines, *_more(table.lines), ""]
+
+
+def _judged(rows: Sequence[Row]) -> list[str]:
+    """What is shown to lie beyond its bound, and what within."""
+    if not rows:
+        return []
+    lines = ["### What was judged", ""]
+    lines += ["| Outcome | Measured | Value | Interval | Must be | n |", "| --- | --- | ---: | ---: | --- | ---: |"]
+    for r in sorted(rows, key=lambda r: r.rank)[:MOST]:
+        lines.append(f"| {r.outcome.value} | {_what(r)} | {r.value} | {_interval(r)} | {r.must_be} | {r.n} |")
+    return [*lines, *_more(rows), ""]
+
+
 def _open(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
@@ -141,8 +186,14 @@ def _open(rows: Sequence[Row]) -> list[str]:
 def _reasons(title: str, rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
-    lines = [f"- {code_span(r.name)}: {escaped(r.finding.reason)}" for r in rows[:MOST]]
-    return [f"### {title}", "", *lines, *_more(rows), ""]
+    lacking: dict[str, list[str]] = {}
+    for r in rows:
+        lacking.setdefault(r.finding.reason, []).append(_what(r))
+    lines = [
+        f"- {', '.join(names[:MOST])}{' …' if len(names) > MOST else ''}: {escaped(reason)}"
+        for reason, names in lacking.items()
+    ]
+    return [f"### {title}", "", *lines[:MOST], *_more(lines), ""]
 
 
 def _explained(figure: Figure) -> list[str]:
@@ -191,7 +242,15 @@ def _more(rows: Sequence[object]) -> list[str]:
 
 
 def _what(row: Row) -> str:
-    return " ".join(code_span(part, cell=True) for part in (row.name, row.where) if part)
+    """Metric, place, and where rows would else look alike the method."""
+    named = " ".join(code_span(part, cell=True) for part in (row.name, row.where) if part)
+    return named + (f" ({code_span(row.by, cell=True)})" if row.by else "")
+
+
+def _found(row: Row) -> str:
+    """What was measured, with its value and interval."""
+    interval = f" ({row.interval})" if row.interval else ""
+    return _what(row) + (f" {row.value}{interval}" if row.value else "")
 
 
 def _interval(row: Row) -> str:

@@ -70,7 +70,8 @@ def _bill(report: AuditReport) -> str:
                 ("loaded_by", m.loaded_by),
                 ("exit_code", str(report.exit_code)),
                 ("record_sha256", view.document_id(report)),
-                *((o.value, str(report.summary.count(o))) for o in view.COUNTED),
+                *((c.outcome.value, str(c.n)) for c in view.counts_of(report)),
+                ("for_other_kinds", str(view.n_for_other_kinds(report))),
                 ("note", "Not legal advice."),
             )
         ],

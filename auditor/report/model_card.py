@@ -96,7 +96,7 @@ def _file_name(path: str | None) -> str:
 
 def _body(report: AuditReport, rows: Sequence[Row]) -> str:
     m, data, verdict = report.model, report.data, view.verdict_of(report)
-    counts = ", ".join(f"{report.summary.count(o)} {o.value.replace('_', ' ')}" for o in view.COUNTED)
+    counts = view.counts_in_words(report)
     lines = [f"# Model card: {code_span(model_name(report))}", ""]
     lines += [
         f"**{escaped(verdict.headline)}.** {escaped(verdict.sentence)} {counts}. Exit code {report.exit_code}.",
@@ -122,7 +122,10 @@ def _body(report: AuditReport, rows: Sequence[Row]) -> str:
     lines += ["", "## Training data", ""]
     lines += [f"File: {code_span(data.train_path)}." if data.train_path else TO_BE_STATED, ""]
     lines += ["## Metrics and criteria", "", escaped(view.promise_of(report)), ""]
-    lines += _table([r for r in rows if not view.is_detail(r.finding)], "## What was judged, and what was not")
+    lines += _table(
+        [r for r in rows if not view.is_detail(r.finding) and not r.finding.other_kind],
+        "## What was judged, and what was not",
+    )
     lines += _table([r for r in measured_rows(rows) if r.finding.group], "## By group")
     lines += ["## Caveats and limits", "", *(f"- {escaped(limit)}" for limit in view.LIMITS), ""]
     version = code_span(report.tool.get("version", ""))
@@ -229,5 +232,5 @@ def unsettled(rows: Sequence[Row]) -> list[str]:
     return [
         f"{r.outcome.value.replace('_', ' ')}: {f'{r.name} {r.where}'.strip()}. {r.finding.reason}".strip()
         for r in rows
-        if r.outcome in open_
+        if r.outcome in open_ and not r.finding.other_kind
     ]

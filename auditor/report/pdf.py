@@ -27,6 +27,7 @@ from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage, first_page
 from auditor.report.html import moment, resource, title_of
+from auditor.report.pillars import PillarView, pillars_of
 from auditor.report.shown_controls import ShownCell, ShownControl, ShownPolicy, policies_of
 from auditor.report.svg import as_file, draw_svg
 from auditor.report.view import Row
@@ -240,7 +241,7 @@ def _listed(items: Sequence[tuple[str, str, int]]) -> dict[str, object]:
 
 
 def _data(report: AuditReport, folder: Path) -> dict[str, object]:
-    rows = view.rows_of(report.findings)
+    rows = view.shown_rows(report)
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     verdict = view.verdict_of(report)
     worth = worth_of(report)
@@ -267,8 +268,8 @@ def _data(report: AuditReport, folder: Path) -> dict[str, object]:
         "warnings": [_t(w) for w in view.warnings_of(report)],
         "rows_for_all": _t(rows_for_all.said(report)),
         "counts": [
-            {"slug": _slug(o), "name": _words(o), "n": text.count(report.summary.count(o)), "meaning": view.MEANING[o]}
-            for o in view.COUNTED
+            {"slug": _slug(c.outcome), "name": _words(c.outcome), "n": text.count(c.n), "meaning": c.meaning}
+            for c in view.counts_of(report)
         ],
         "control": _pairs(
             ("Document", f"{digest[:16]}, from report.json with SHA-256 {digest}"),
@@ -293,7 +294,7 @@ def _data(report: AuditReport, folder: Path) -> dict[str, object]:
         "failed": [_row(r) for r in by_outcome[Outcome.FAIL]],
         "open": [_row(r) for r in by_outcome[Outcome.INCONCLUSIVE]],
         "promise": _t(view.promise_of(report)),
-        "pillars": [_pillar(p, folder) for p in view.pillars_of(report, rows)],
+        "pillars": [_pillar(p, folder) for p in pillars_of(report, rows)],
         "policies": [_policy(p) for p in policies],
         "criteria": [
             {
@@ -378,7 +379,7 @@ def _file(path: str | None, sha256: str | None, n_rows: int | None = None) -> st
     return ", ".join([*filter(None, parts), f"SHA-256 {sha256 or 'not known'}"])
 
 
-def _pillar(pillar: view.PillarView, folder: Path) -> dict[str, object]:
+def _pillar(pillar: PillarView, folder: Path) -> dict[str, object]:
     figures = []
     for drawn in pillar.figures:
         name = f"{drawn.dom_id}.svg"
@@ -400,9 +401,7 @@ def _pillar(pillar: view.PillarView, folder: Path) -> dict[str, object]:
     return {
         "name": pillar.name,
         "title": title,
-        "rows": [
-            _row(r) for r in (*pillar.rows, *pillar.unbounded, *(r for r in pillar.absent if not r.finding.other_kind))
-        ],
+        "rows": [_row(r) for r in (*pillar.rows, *pillar.unbounded, *pillar.absent)],
         "numbers": [_row(r) for r in pillar.numbers],
         "figures": figures,
         "sources": [

@@ -33,9 +33,9 @@ def render_sarif(report: AuditReport) -> str:
     code scanning must not hide, ``warning``. PASS, NOT_APPLICABLE and NOT_JUDGED have level ``none`` and their kind.
     What did not run, and a refused model, are notifications of the tool's execution, which then was not successful.
     The place of all results is the model's file. Numbers by group, feature or level that are held to nothing are left
-    to the CSV.
+    to the CSV; what is for other kinds of model is no result, and only counted.
     """
-    rows = [r for r in view.rows_of(report.findings) if not view.is_detail(r.finding)]
+    rows = [r for r in view.rows_of(report.findings) if not view.is_detail(r.finding) and not r.finding.other_kind]
     judged = [r for r in rows if r.outcome is not Outcome.NOT_RUN]
     rules = list(dict.fromkeys(r.name for r in judged))
     stopped = [r for r in rows if r.outcome is Outcome.NOT_RUN]
@@ -60,7 +60,8 @@ def render_sarif(report: AuditReport) -> str:
         ],
         "results": [_result(r, rules.index(r.name), place) for r in judged],
         "properties": {
-            "counts": {o.value: report.summary.count(o) for o in view.COUNTED},
+            "counts": {c.outcome.value: c.n for c in view.counts_of(report)},
+            "for_other_kinds": view.n_for_other_kinds(report),
             "record_sha256": view.document_id(report),
             "note": "Not legal advice.",
         },

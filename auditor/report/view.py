@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,10 @@ from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
 from auditor.finding.vacuity import HIDDEN
 from auditor.record import text
+from auditor.record.about import About
+from auditor.record.acceptances import told as accepted_told
 from auditor.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
+from auditor.record.labels import AS_THEY_ARE, Labels
 from auditor.record.left_out import groups_left_out, hidden_gradients
 
 # The order in which a reader has to act, not the alphabet.
@@ -68,7 +72,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Row:
-    """A finding as it is printed; ``anchor`` is its place in the page."""
+    """A finding as it is printed; ``anchor`` is its place in the page.
+
+    ``by``: the method that found it, where another row would else look the same.
+    """
 
     anchor: str
     finding: Finding
@@ -83,6 +90,7 @@ class Row:
     adjusted: str
     n: str
     rank: int
+    by: str = ""
 
     @property
     def outcome(self) -> Outcome:
@@ -130,28 +138,6 @@ class Drawn:
     scale: str = ""
 
 
-@dataclass(frozen=True)
-class Source:
-    """A probe, what became of it, and the paper it follows."""
-
-    probe: str
-    methods: str
-    citation: str
-
-
-@dataclass(frozen=True)
-class PillarView:
-    """One pillar: what was judged or lost, what nobody bounded, what did not apply, and the numbers behind."""
-
-    name: str
-    rows: tuple[Row, ...]
-    unbounded: tuple[Row, ...]
-    absent: tuple[Row, ...]
-    numbers: tuple[Row, ...]
-    figures: tuple[Drawn, ...]
-    sources: tuple[Source, ...]
-
-
 MOST_POINTS = 60
 STANDINGS: dict[Standing, str] = {
     "shown": "shown",
@@ -179,23 +165,76 @@ def strength(value: float | None, scale: float) -> int:
     return level if value > 0.0 else -level
 
 
+@dataclass(frozen=True)
+class Count:
+    """How many findings have an outcome, and what it means."""
+
+    outcome: Outcome
+    n: int
+    meaning: str
+
+
+def counts_of(report: AuditReport) -> tuple[Count, ...]:
+    """The six counts; what asks about other kinds of model is none of them, since no input would make it apply."""
+    apart = {Outcome.NOT_APPLICABLE: n_for_other_kinds(report)}
+    return tuple(Count(o, report.summary.count(o) - apart.get(o, 0), MEANING[o]) for o in COUNTED)
+
+
+def n_for_other_kinds(report: AuditReport) -> int:
+    """How many findings say only that their question is for another kind of model or of data."""
+    return sum(f.other_kind for f in report.findings)
+
+
+def for_other_kinds(report: AuditReport) -> str:
+    """That count in words; "" where there is none."""
+    n = n_for_other_kinds(report)
+    return f"{n:,} for other kinds of model or data" if n else ""
+
+
+def counts_in_words(report: AuditReport) -> str:
+    """``3 PASS, 0 FAIL, ...``, and apart from them what is for other kinds of model."""
+    counted = [f"{text.count(c.n)} {c.outcome.value.replace('_', ' ')}" for c in counts_of(report)]
+    return ", ".join([*counted, *filter(None, [for_other_kinds(report)])])
+
+
 def document_id(report: AuditReport) -> str:
     """SHA-256 of the record's JSON, which is the digest of the ``report.json`` beside the rendering."""
     return hashlib.sha256(report.to_json().encode()).hexdigest()
 
 
-def rows_of(findings: Sequence[Finding]) -> list[Row]:
-    """Every finding as it is printed, in the order of the record."""
-    return [_row(i, f) for i, f in enumerate(findings, 1)]
+def rows_of(findings: Sequence[Finding], called: Labels = AS_THEY_ARE) -> list[Row]:
+    """Every finding as it is printed, in the order of the record; ``called``: what columns and values are called."""
+    named = [(_name(f), text.label(f, called)) for f in findings]
+    alike, by_method = Counter(named), Counter((*n, f.method) for n, f in zip(named, findings, strict=True))
+    return [
+        _row(i, f, where, _by(f, alone=alike[name, where] == 1, told=by_method[name, where, f.method] == 1))
+        for i, (f, (name, where)) in enumerate(zip(findings, named, strict=True), 1)
+    ]
 
 
-def _row(i: int, f: Finding) -> Row:
+def shown_rows(report: AuditReport) -> list[Row]:
+    """Every finding of a report, its columns and values called as ``[labels]`` says."""
+    return rows_of(report.findings, (report.about or About()).called)
+
+
+def _name(f: Finding) -> str:
+    return f.metric or (f.criterion.metric if f.criterion else f.probe)
+
+
+def _by(f: Finding, *, alone: bool, told: bool) -> str:
+    if alone or f.metric is None:
+        return ""
+    # What is found by several methods together names none of them.
+    return f.method or "" if told else ", ".join(part for part in (f.probe, f.method) if part)
+
+
+def _row(i: int, f: Finding, where: str, by: str) -> Row:
     exact = f.estimate is not None and f.estimate.kind == "exact"
     return Row(
         anchor=f"finding-{i}",
         finding=f,
-        name=f.metric or (f.criterion.metric if f.criterion else f.probe),
-        where=text.label(f),
+        name=_name(f),
+        where=where,
         value=text.value(f),
         interval="exact" if exact else text.interval(f.interval),
         confidence="" if exact or f.interval is None else text.confidence(f.confidence),
@@ -205,6 +244,7 @@ def _row(i: int, f: Finding) -> Row:
         adjusted=_adjusted(f),
         n="" if f.n_samples is None else text.count(f.n_samples),
         rank=ORDER.index(f.outcome),
+        by=by,
     )
 
 
@@ -215,53 +255,13 @@ def _adjusted(f: Finding) -> str:
     return f"adjusted {fail} and {ok}, in the {f.budget} budget"
 
 
-_QUIET = (Outcome.NOT_JUDGED, Outcome.NOT_APPLICABLE)
-
-
 def is_detail(finding: Finding) -> bool:
     """Whether a number only stands behind the findings: one of many groups, features or levels, held to nothing."""
     return finding.outcome is Outcome.NOT_JUDGED and bool(finding.group or finding.at)
 
 
-def pillars_of(report: AuditReport, rows: Sequence[Row]) -> list[PillarView]:
-    """The pillars that have anything to say, the file's own checks last."""
-    pillar_of_probe = {f.probe: f.pillar for f in report.findings}
-    drawn = [(pillar_of_probe.get(f.probe, INTAKE), _drawn(i, f)) for i, f in enumerate(report.figures, 1)]
-    views: list[PillarView] = []
-    for name in PILLARS:
-        own = [r for r in rows if r.finding.pillar == name]
-        figures = tuple(d for pillar, d in drawn if pillar == name)
-        if not own and not figures:
-            continue
-        whole = sorted((r for r in own if not is_detail(r.finding)), key=lambda r: r.rank)
-        views.append(
-            PillarView(
-                name=name,
-                rows=tuple(r for r in whole if r.outcome not in _QUIET),
-                unbounded=tuple(r for r in whole if r.outcome is Outcome.NOT_JUDGED),
-                absent=tuple(r for r in whole if r.outcome is Outcome.NOT_APPLICABLE),
-                numbers=tuple(r for r in own if is_detail(r.finding)),
-                figures=figures,
-                sources=_sources(own),
-            )
-        )
-    return views
-
-
-def _sources(rows: Sequence[Row]) -> tuple[Source, ...]:
-    probes = dict.fromkeys(r.finding.probe for r in rows)
-    return tuple(
-        Source(
-            probe=probe,
-            methods=", ".join(dict.fromkeys(f.method for f in own if f.method)),
-            citation=next((f.citation for f in own if f.citation), ""),
-        )
-        for probe in probes
-        for own in [[r.finding for r in rows if r.finding.probe == probe]]
-    )
-
-
-def _drawn(i: int, figure: Figure) -> Drawn:
+def drawn_of(i: int, figure: Figure) -> Drawn:
+    """The ``i``-th figure of a report with the table behind it."""
     columns, rows = _table_behind(figure)
     kept, left_out = (rows, 0) if figure.kind not in ("rates", "bars", "curve", "roc") else _thinned(figure, rows)
     scale = scale_of(figure.texts)
@@ -519,7 +519,8 @@ def warnings_of(report: AuditReport) -> list[str]:
     if report.training is not None and report.training.eventful:
         loud.append(report.training.describe())
     loud += [policy.old for policy in report.policies if policy.old]
-    return loud + [decision.describe() for decision in report.decisions]
+    # What was accepted finding by finding is told of each finding, whoever signed it.
+    return loud + [d.describe() for d in report.decisions if not d.one_by_one] + list(accepted_told(report))
 
 
 def applies_to(criterion: CriterionRecord) -> str:

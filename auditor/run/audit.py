@@ -42,6 +42,7 @@ from auditor.record.audit_report import (
     exit_code,
     family_record,
 )
+from auditor.record.columns import missing_of, sizes_of
 from auditor.record.sandbox_state import SandboxState
 from auditor.report.figures import figures_of
 from auditor.run import __version__
@@ -379,6 +380,8 @@ def data_record(data: AuditData | None) -> DataRecord:
         notes=(*data.notes, *(data.evaluation.design.notes() if data.evaluation.design is not None else ())),
         copies=data.copies if data.copies is not None and data.copies.copies else None,
         groups_sha256=_groups(data.evaluation),
+        groups=sizes_of(data.evaluation.sensitive_features),
+        missing=missing_of(data.evaluation),
         **_designed(data.evaluation.design),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -41,7 +42,9 @@ from auditor.intake.specs import (
 )
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
+from auditor.record.about import check_reference
 from auditor.record.audit_report import DataRecord
+from auditor.record.columns import missing_in, sizes_in
 from auditor.record.labels import check_keys, spelled
 from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
@@ -169,6 +172,7 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     data = load_data(job.data, model) if recorded is None else recorded[1]
     _check_labels(job.data, data)
     record = data_record(data)
+    check_reference(job.data.reference, record.groups or {})
     if job.recognise:
         record = record.model_copy(update={"rows_sha256": data.evaluation.digest})
     channel.send(DataRead(data=complete_record(record, job.data, hashing)))
@@ -343,8 +347,10 @@ def answer_from_counts(
     copies = None
     try:
         keys: list[Keys] | None = [] if job.recognise else None
-        repeats, digests = RepeatCount(), dict[str, GroupsDigest]()
-        counts, notes = stream_counts(spec, model, keys, None if spec.copies_are_real else repeats, digests)
+        repeats, digests, holes = RepeatCount(), dict[str, GroupsDigest](), Counter[str]()
+        counts, notes = stream_counts(spec, model, keys, None if spec.copies_are_real else repeats, digests, holes)
+        sizes = sizes_in(counts)
+        check_reference(spec.reference, sizes)
         if spec.labels or spec.roles:
             seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
             _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
@@ -356,6 +362,8 @@ def answer_from_counts(
             notes=(*notes, *more),
             copies=copies if copies and copies.copies else None,
             groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
+            groups=sizes or None,
+            missing=missing_in(counts, spec.target is not None, None if spec.text else holes),
         )
     except (DataError, OutputsError, UsageError):
         raise

@@ -44,7 +44,7 @@ _ABOUT_LOADING = (
 _ABOUT_ROWS = tuple(
     each.name
     for each in fields(DataSpec)
-    if each.name not in ("path", "classes", "features", "recorded", "labels", "roles")
+    if each.name not in ("path", "classes", "features", "recorded", "labels", "reference", "roles")
 )
 
 

@@ -20,6 +20,7 @@ from auditor.finding.policy import Policy
 from auditor.finding.roles import Roles
 from auditor.intake.rows.sql import fetch, is_database, shown
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
+from auditor.record.about import About, stated_groups
 from auditor.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
 from auditor.record.controls import with_policies
 from auditor.record.labels import Labels
@@ -131,7 +132,7 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
         model=model_spec(options),
         data=None
         if options.data is None and options.predictions is None
-        else data_spec(options, configured.labels, configured.roles),
+        else data_spec(options, configured.labels, configured.about, configured.roles),
         probes=tuple(probe_specs(configured, catalogue)),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
@@ -162,7 +163,9 @@ def model_spec(options: ScanOptions) -> ModelSpec:
     )
 
 
-def data_spec(options: ScanOptions, labels: Labels | None = None, roles: Roles | None = None) -> DataSpec:
+def data_spec(
+    options: ScanOptions, labels: Labels | None = None, about: About | None = None, roles: Roles | None = None
+) -> DataSpec:
     """Which columns of which files are what. Raises UsageError where a file is not there."""
     side, train = options.sensitive_file, options.train
     _check_bins(options)
@@ -189,6 +192,7 @@ def data_spec(options: ScanOptions, labels: Labels | None = None, roles: Roles |
         weight=options.weight,
         copies_are_real=options.copies_are_real,
         labels=() if labels is None else tuple(labels.words),
+        reference=stated_groups(about, options.sensitive),
         roles=() if roles is None else roles.keys,
     )
 

@@ -101,6 +101,7 @@ CASES = [
     Case("out", ("keygen", "k"), "k", forced=False),
     Case("out", ("keygen", "k"), "k.pub", forced=False),
     Case("out", ("history", "--plot", "accuracy", "--out", "t.svg"), "t.svg"),
+    Case("out", ("site", "--db", "h.db", "--out", "s"), "s/index.html"),
     Case("plot", ("dp-budget", "--rows", "9", "--plot", "p.svg"), "p.svg"),
     Case("out", ("detect-train", "media", "--out", "d.pt"), "d.pt"),
     Case("to", ("examples", "copy"), "examples/mortgages.py", forced=False),
@@ -188,10 +189,10 @@ def test_a_users_own_file_is_refused_in_a_sentence_and_stays(case: Case, here: P
 @pytest.mark.parametrize("case", [c for c in CASES if c.command not in READS_NOTHING], ids=str)
 def test_an_input_is_refused_even_with_force(case: Case, here: Path) -> None:
     """The place is, by a hard link, a file that the command reads: its model, its rows, its record or its settings."""
-    known = {"history": "h.db", "detect-train": "kinds.csv"}
+    known = {"history": "h.db", "site": "h.db", "detect-train": "kinds.csv"}
     mine = next((w for w in case.words[1:] if (here / w).is_file()), known.get(case.command, "run/report.json"))
     words = list(case.words)
-    if case.command == "history":
+    if case.command in ("history", "site"):
         (here / mine).write_bytes(b"no database")
         words += ["--db", mine]
     if case.command == "detect-train":
@@ -229,6 +230,7 @@ MAY_WRITE = {
     "auditor.files": "the door",
     "auditor.outputs": "the door",
     "auditor.data.audio": "bytes in memory",
+    "auditor.evidence.portfolio.publishing": "its own scratch folder, renamed to a place that it has checked",
     "auditor.intake.rows.sql": "bytes in memory",
     "auditor.report.pdf": "its own scratch folder",
     "auditor.report.svg": "bytes in memory",

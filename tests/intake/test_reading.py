@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
+from auditor.record.columns import missing_in, sizes_in
 from auditor.run import child
+from auditor.run.audit import data_record
 from auditor.run.messages import Message
 from auditor.run.probe import Need
 from tests.quantifiers import none_of
@@ -145,7 +148,11 @@ def test_streamed_rows_are_checked_like_rows_in_memory(
         assert str(caught.value) == str(error)
         assert kind in ("empty feature", "empty target", "no rows", "a strange label", "many groups")
         return
-    counts, notes = stream_counts(asked, audited)
+    holes: Counter[str] = Counter()
+    counts, notes = stream_counts(asked, audited, holes=holes)
+    record = data_record(data)
+    assert sizes_in(counts) == record.groups
+    assert missing_in(counts, True, holes) == record.missing
     assert data.sensitive_features is not None
     codes = data.sensitive_features["sex"].cat
     expected = count_groups(

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from auditor.comparing.side_by_side import Both, key_of, of_rate
+from auditor.comparing.side_by_side import Both, of_rate
 from auditor.comparing.usefulness import Usefulness, usefulness
 from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Outcome
 from auditor.model.audited_model import AuditedModel
+from auditor.record.asks import key_of
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.run.audit import run_audit
 from auditor.statistics.changes import GapChange, PairedRates, RateChange

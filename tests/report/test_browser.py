@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 
+from auditor.finding.measurement import ProbeResult
 from auditor.finding.policy import load_policies
 from auditor.record.controls import with_policies
 from auditor.report.html import render_html
+from tests.quantifiers import all_of
 from tests.report.samples import explanations, refused_report, report_of, sample_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -306,9 +308,9 @@ def test_pictures_are_shown_from_the_page_itself(browser: Browser, pages: dict[s
     assert wide > 100
 
 
-_COLUMN = """[...document.querySelector('[aria-labelledby="pillar-fairness"] table.findings').tBodies[0].rows]
-    .map(row => row.cells[2].textContent.trim())"""
-_HEADER = """document.querySelectorAll('[aria-labelledby="pillar-fairness"] table.findings th')[2]"""
+_COLUMN = """[...document.querySelectorAll('table.every > .entry')].map(e => e.rows[0].cells[2].textContent.trim())"""
+_HEADER = "document.querySelectorAll('table.every th')[2]"
+_NO_NUMBER = ("undefined", "")
 
 
 def test_tables_sort_by_mouse_and_by_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
@@ -318,10 +320,12 @@ def test_tables_sort_by_mouse_and_by_keyboard(browser: Browser, pages: dict[str,
 
     browser.run(f"{_HEADER}.querySelector('button').click()")
     ascending = browser.run(_COLUMN)
-    numbers = [float(v) for v in ascending if v != "undefined"]
+    numbers = [float(v) for v in ascending if v not in _NO_NUMBER]
     assert browser.run(f"{_HEADER}.getAttribute('aria-sort')") == "ascending"
     assert numbers == sorted(numbers) and len(numbers) > 5
-    assert ascending[len(numbers) :] == ["undefined"] * (len(ascending) - len(numbers))
+    assert ascending[len(numbers) :] == ["undefined"] * 3 + [""] and len(ascending) == len(original)
+    folds = "[...document.querySelectorAll('table.every > tbody')].map(b => b.className).lastIndexOf('entry')"
+    assert browser.run(folds) == len(ascending) - 1
 
     browser.run(f"{_HEADER}.querySelector('button').focus()")
     browser.press("Enter", 13)
@@ -337,19 +341,121 @@ def test_tables_sort_by_mouse_and_by_keyboard(browser: Browser, pages: dict[str,
 
 def test_sorting_another_column_releases_the_first(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["sample"])
-    headers = (
-        """[...document.querySelector('[aria-labelledby="pillar-fairness"] table.findings').tHead.rows[0].cells]"""
-    )
+    headers = "[...document.querySelector('table.every').tHead.rows[0].cells]"
     for i in (2, 0):
         browser.run(f"{headers}[{i}].querySelector('button').click()")
-    assert browser.run(f"{headers}.map(h => h.getAttribute('aria-sort'))") == ["ascending"] + ["none"] * 7
+    assert browser.run(f"{headers}.map(h => h.getAttribute('aria-sort'))") == ["ascending"] + ["none"] * 5
 
 
 def test_a_link_to_a_folded_number_unfolds_it(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["sample"])
-    anchor = browser.run("document.querySelector('details.block tr[id]').id")
+    anchor = browser.run("document.querySelector('.folded .number[id]').id")
+    assert browser.run(f"document.getElementById('{anchor}').closest('.folded').open") is False
     browser.run(f"new Promise(done => {{ addEventListener('hashchange', done); location.hash = '{anchor}'; }})")
-    assert browser.run(f"document.getElementById('{anchor}').closest('details').open") is True
+    assert browser.run(f"document.getElementById('{anchor}').closest('.folded').open") is True
+    assert browser.run(f"document.getElementById('{anchor}').open") is True
+
+
+_SHOWN = """[...document.querySelectorAll('.every > .entry:not([hidden]), .every .number:not([hidden])')]
+    .filter(e => !e.closest('[hidden]')).map(e => e.id)"""
+
+
+def _choose(browser: Browser, name: str, word: str) -> None:
+    browser.run(
+        f"""(label => {{ const select = label.querySelector('select');
+            select.value = [...select.options].find(o => o.textContent === {json.dumps(word)}).value;
+            select.dispatchEvent(new Event('input')); }})(
+            [...document.querySelectorAll('.filters label')].find(l => l.textContent.trim().startsWith('{name}')))"""
+    )
+
+
+def _search(browser: Browser, words: str) -> None:
+    browser.run(
+        f"""(box => {{ box.value = {json.dumps(words)}; box.dispatchEvent(new Event('input')); }})(
+            document.querySelector('.filters input'))"""
+    )
+
+
+def test_rows_are_chosen_by_outcome_pillar_feature_group_and_words(browser: Browser, pages: dict[str, Path]) -> None:
+    findings = [f for f in sample_report().findings if not f.other_kind]
+    numbered = {f"finding-{i}": f for i, f in enumerate(sample_report().findings, 1)}
+    browser.open(pages["sample"])
+    assert len(browser.run(_SHOWN)) == len(findings)
+
+    def chosen() -> list[Any]:
+        return [numbered[name] for name in browser.run(_SHOWN)]
+
+    _choose(browser, "Outcome", "NOT JUDGED")
+    assert {f.outcome.value for f in chosen()} == {"NOT_JUDGED"}
+    assert len(chosen()) == sample_report().summary.not_judged
+    _choose(browser, "Feature", "race")
+    assert all_of("race" in (*f.group, *f.sensitive) for f in chosen())
+    _choose(browser, "Group", "sex: female")
+    assert all_of(f.group["sex"] == "female" and "race" in f.group for f in chosen())
+    _search(browser, "SELECTION asian")
+    (found,) = chosen()
+    assert found.metric == "selection_rate" and found.group == {"sex": "female", "race": "Asian"}
+    # What is chosen is not left folded, and the rest of its line is gone.
+    assert browser.run("[...document.querySelectorAll('.folded')].filter(d => d.open).length") == 1
+    assert browser.run("document.querySelector('.filters p').textContent") == f"1 of {len(findings)} shown"
+    _search(browser, "no such words")
+    assert chosen() == []
+
+    # A link to what is hidden shows everything again, and so does the button.
+    browser.run("new Promise(done => { addEventListener('hashchange', done); location.hash = 'finding-1'; })")
+    assert len(browser.run(_SHOWN)) == len(findings)
+    _choose(browser, "Pillar", "Privacy")
+    assert {f.pillar for f in chosen()} == {"privacy"}
+    browser.run("document.querySelector('.filters button').click()")
+    assert len(browser.run(_SHOWN)) == len(findings)
+    assert browser.run("document.querySelectorAll('.folded[open]').length") == 0
+    assert browser.complaints() == []
+
+
+def test_paper_shows_what_was_not_chosen(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:
+    browser.open(pages["sample"])
+    everything = len(browser.run(_SHOWN))
+    _search(browser, "selection")
+    chosen = len(browser.run(_SHOWN))
+    assert 0 < chosen < everything
+    browser.run(f"addEventListener('beforeprint', () => {{ window.during = {_SHOWN}.length; }})")
+    browser.pdf(tmp_path / "page.pdf")
+    assert browser.run("window.during") == everything and len(browser.run(_SHOWN)) == chosen
+
+
+def test_contents_stay_in_sight(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["sample"])
+    browser.run("scrollTo(0, document.querySelector('#limits').getBoundingClientRect().top + scrollY - 60)")
+    assert browser.run("document.querySelector('nav').getBoundingClientRect().top") == 0
+    assert browser.run("document.querySelector('nav').getBoundingClientRect().height") < 60
+
+
+_BROKEN = """[...document.querySelectorAll('main code:not(.digest)')].filter(c => c.getClientRects().length).filter(c =>
+    new Set([...c.getClientRects()].map(r => Math.round(r.top))).size > c.textContent.split('_').length + 1
+    ).map(c => c.textContent)"""
+
+
+def test_no_name_is_broken_letter_by_letter_on_a_telephone(
+    browser: Browser, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    names = ("true_positive_rate_at_no_false_positive", "embedding_association", "attribute_inference", "poisoning")
+    lacking = [
+        ProbeResult(probe=f"{name}_{i}", pillar="privacy", citation="c", not_applicable="Needs --train FILE.")
+        for name in names
+        for i in range(4)
+    ]
+    page = tmp_path / "page.html"
+    page.write_text(render_html(report_of(lacking)), encoding="utf-8")
+    browser.open(page, width=375)
+    assert browser.run("document.documentElement.scrollWidth") == 375
+    assert browser.run(_BROKEN) == []
+    browser.run("document.querySelector('#absent + ul').style.width = '3rem'")
+    assert len(browser.run(_BROKEN)) >= len(lacking)
+
+
+def test_the_first_page_is_two_screens_of_a_telephone(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["sample"], width=375)
+    assert browser.run("document.querySelector('.front').getBoundingClientRect().bottom") <= 2 * 812
 
 
 def test_the_page_is_complete_without_script(browser: Browser, pages: dict[str, Path]) -> None:

@@ -155,7 +155,7 @@ def test_what_is_for_other_kinds_of_model_is_a_count_and_no_reproach() -> None:
     assert "Not asked: What changed since the reference?" in page.last
     assert "one question is for other kinds of model" in page.last
     html = render_html(report)
-    listed = html[html.index("What was not applicable") : html.index("For other kinds of model or data")]
+    listed = html[html.index("What was not applicable") : html.index("One probe is for other kinds of model or data")]
     assert "--reference" in listed and "language model" not in listed
     assert AuditReport.from_json(report.to_json()) == report
     assert [f.probe for f in report.findings if f.other_kind] == ["bbq"]

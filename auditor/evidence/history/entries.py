@@ -10,8 +10,9 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from auditor.errors import DataError
 from auditor.evidence.manifest import canonical
-from auditor.files import Closed
+from auditor.files import LEFT_OUT, UNSAID, Closed
 from auditor.record.audit_report import AuditReport
+from auditor.record.decisions import STEPS, DecidedFinding, Step
 
 GENESIS = "0" * 64
 Kind = Literal["audit", "decision"]
@@ -34,12 +35,21 @@ class AuditEntry(Closed):
         )
 
 
+class Covered(Closed):
+    """A decision that somebody signed before: the number of its entry, and that entry's hash."""
+
+    entry: Annotated[int, Field(ge=1)]
+    hash: str
+
+
 class Decision(Closed):
     """Somebody accepts, or does not, what an audit found; it changes no outcome.
 
     ``audit``: number of the entry it is about, ``record_sha256`` the digest of that record. ``expires``: the last day
     on which an acceptance holds. ``key``, ``signature``: fingerprint and hex Ed25519 signature over the canonical JSON
-    of all other fields, where it was signed.
+    of all other fields, where it was signed. ``decided``: the findings one by one; ``owner`` and ``due``: who mends
+    them, and until when. ``step``: of several signers in order, which this is; ``covers``: what was signed before,
+    which this signature covers too.
     """
 
     audit: Annotated[int, Field(ge=1)]
@@ -52,6 +62,11 @@ class Decision(Closed):
     note: Annotated[str, Field(max_length=4_000)] = ""
     expires: date | None = None
     findings: tuple[str, ...] = ()
+    decided: Annotated[tuple[DecidedFinding, ...], LEFT_OUT] = ()
+    owner: Annotated[str, Field(max_length=200), LEFT_OUT] = ""
+    due: Annotated[date | None, UNSAID] = None
+    step: Annotated[Step | None, UNSAID] = None
+    covers: Annotated[tuple[Covered, ...], LEFT_OUT] = ()
     key: str | None = None
     public_key: str | None = None
     signature: str | None = None
@@ -60,6 +75,12 @@ class Decision(Closed):
     def _accepted_until_a_day(self) -> Self:
         if (self.decision == "accept") is not (self.expires is not None):
             raise ValueError("an acceptance holds until a day, a rejection has none")
+        return self
+
+    @model_validator(mode="after")
+    def _signs_in_order(self) -> Self:
+        if len(self.covers) != (0 if self.step is None else STEPS.index(self.step)):
+            raise ValueError("a signature covers those of the steps before its own")
         return self
 
     def signed_bytes(self) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from auditor.errors import DataError, MissingExtraError, UsageError, first_line
 from auditor.evidence.history.entries import GENESIS, AuditEntry, Decision, Entry, Kind, chained
+from auditor.evidence.history.identity import Identity, of_model
 from auditor.record.passwords import without_passwords
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ SCHEMA = 1
 # Writers wait for one another; longer than this is a lock that somebody forgot.
 _WAIT_SECONDS = 30
 _POSTGRES_LOCK = 0x6175_6469_746F_7231
-_AT_ONCE = 200
+_AT_ONCE = 50
 
 
 class Ledger:
@@ -171,24 +172,31 @@ def broken_chain(entries: Sequence[Entry] | Iterator[Entry], head: str | None = 
     return problems
 
 
-def decisions_about(ledger: Ledger, *, sha256: str | None, path: str | None) -> list[tuple[Entry, Decision]]:
-    """Decisions about audits of a model, by its digest, or by its path where it has none; the latest last.
+def decisions_about(
+    ledger: Ledger, *, sha256: str | None, path: str | None, model_id: str = ""
+) -> list[tuple[Entry, Decision]]:
+    """Decisions about audits of a model, by its id or its digest, or by its path where it has neither; the latest last.
 
     Raises DataError where the ledger's chain is broken: nobody's decision can be told from it then.
     """
-    found = []
     entries = list(ledger.entries())
     problems = broken_chain(entries)
     if problems:
         raise DataError(f"No decision of the history {without_passwords(ledger.where)!r} counts: {problems[0]}.")
-    for entry in entries:
-        if entry.kind != "decision":
-            continue
-        decision = entry.decision()
-        same = decision.model_sha256 == sha256 if sha256 is not None else decision.model_path == path is not None
-        if same:
-            found.append((entry, decision))
-    return found
+    decided = [(entry, entry.decision()) for entry in entries if entry.kind == "decision"]
+    if not decided:
+        return []
+    # An id stands in the audit that was decided on; all audits say which bytes were that id's.
+    audits = {entry.number: Identity.in_entry(entry) for entry in entries if entry.kind == "audit"}
+    about = [
+        audits.get(decision.audit) or Identity(sha256=decision.model_sha256, path=decision.model_path)
+        for _, decision in decided
+    ]
+    if not model_id and sha256 is None:
+        own = [each.path == path is not None for each in about]
+    else:
+        own = of_model([*audits.values(), *about], Identity(id=model_id, sha256=sha256, path=path))[len(audits) :]
+    return [each for each, same in zip(decided, own, strict=True) if same]
 
 
 def _entry(row: Any) -> Entry:

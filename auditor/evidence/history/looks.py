@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from auditor.errors import DataError, UsageError
 from auditor.evidence.criteria_changes import changed_criteria
 from auditor.evidence.history.entries import GENESIS, Entry, digest_of
+from auditor.evidence.history.identity import Identity, of_model
 from auditor.evidence.history.ledger import broken_chain
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
@@ -88,12 +89,14 @@ def looks_of(
     audits: Sequence[Audited], head: str, report: AuditReport, asked: Asked, campaign: CampaignRecord | None
 ) -> LooksRecord:
     """Which look the audit of a report is, after these audits of a history that ends with ``head``."""
-    known = [(a, _same_rows(a.record, report), _same_model(a.record, report)) for a in audits]
+    now = Identity.of(report)
+    own_model = of_model([Identity.of(a.record) for a in audits], now)
+    known = [(a, _same_rows(a.record, report), own) for a, own in zip(audits, own_model, strict=True)]
     earlier = [each for each in known if each[1] or each[2]]
-    data, model = report.data, report.model
+    data = report.data
     return LooksRecord(
         rows=None if data.sha256 is None and data.rows_sha256 is None else 1 + sum(rows for _, rows, _ in earlier),
-        model=None if model.sha256 is None else 1 + sum(own for _, _, own in earlier),
+        model=None if now.sha256 is None and not now.id else 1 + sum(own for _, _, own in earlier),
         earlier=tuple(
             EarlierLook(entry=a.number, created=a.created, exit_code=a.record.exit_code, same_rows=rows, same_model=own)
             for a, rows, own in earlier
@@ -110,10 +113,6 @@ def _same_rows(then: AuditReport, now: AuditReport) -> bool:
     return (then.data.sha256 is not None and then.data.sha256 == now.data.sha256) or (
         then.data.rows_sha256 is not None and then.data.rows_sha256 == now.data.rows_sha256
     )
-
-
-def _same_model(then: AuditReport, now: AuditReport) -> bool:
-    return then.model.sha256 is not None and then.model.sha256 == now.model.sha256
 
 
 # ---- what was asked otherwise ----------------------------------------------------------------------------------------

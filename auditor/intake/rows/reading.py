@@ -141,12 +141,12 @@ def stream_counts(
     keys: list[Keys] | None = None,
     repeats: RepeatCount | None = None,
     digests: dict[str, GroupsDigest] | None = None,
+    holes: Counter[str] | None = None,
 ) -> tuple[GroupCounts, tuple[str, ...]]:
     """GroupCounts of a whole file, and the notes on it: one forward pass over its rows, in constant memory.
 
     ``keys`` is given the keys of the rows, part by part, where there is a list for them; ``repeats`` is told of every
-    row, and ``digests``, by sensitive feature, of every row's group.
-
+    row, and ``digests``, by sensitive feature, of every row's group; ``holes`` counts the values each feature lacks.
     Raises what :func:`load_data` raises.
     """
     file = open_table(spec.path)
@@ -157,7 +157,7 @@ def stream_counts(
     types = _column_types(spec, model, features)
     classes = _classes(spec, model)
     positive = favourable(spec.positive, classes)
-    tally = _Tally(f"data file {file.path.name!r}", file.path.name, spec.target, classes)
+    tally = _Tally(f"data file {file.path.name!r}", file.path.name, spec.target, classes, holes)
     total: GroupCounts | None = None
     first: tuple[pd.DataFrame, FloatArray] | None = None
     for batch in file.batches(list(dict.fromkeys([*features, *own])), types):
@@ -233,13 +233,13 @@ def _arrow_groups(values: pa.Array) -> tuple[npt.NDArray[np.integer], list[str]]
 class _Tally:
     """What is known of the rows of a file, added up batch by batch: the one place that refuses and notes them."""
 
-    def __init__(self, what: str, name: str, target: str | None, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self, what: str, name: str, target: str | None, classes: tuple[str, ...], holes: Counter[str] | None = None
+    ) -> None:
         self.no_rows = f"The {what} has a header and no rows."
-        self._name = name
-        self._target = target
-        self._classes = classes
+        self._name, self._target, self._classes = name, target, classes
         self._rows = 0
-        self._holes: Counter[str] = Counter()
+        self._holes = Counter[str]() if holes is None else holes
         self._labels = np.zeros(len(classes) + 1, np.int64)
         self._groups: dict[str, set[str]] = {}
 

@@ -1,0 +1,100 @@
+"""What a history says is accepted: decisions read, their signatures checked, and the last word on each finding."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date
+
+from auditor.errors import DataError
+from auditor.evidence.history.entries import Decision, Entry
+from auditor.evidence.history.ledger import broken_chain
+from auditor.evidence.history.signatures import signer
+from auditor.record.acceptances import Acceptance, acceptances_of
+from auditor.record.asks import Key, key_of
+from auditor.record.audit_report import AuditReport
+from auditor.record.decisions import STEPS, DecidedFinding, DecisionRecord
+
+
+def acceptances(entries: Sequence[Entry], own: Collection[int] | None = None, *, today: date) -> dict[Key, Acceptance]:
+    """What is accepted of each finding of one model, by what the finding asks.
+
+    ``own``: numbers of that model's decisions, as :func:`~auditor.evidence.history.ledger.decisions_about` finds them;
+    None for all. ``today`` says what has expired. Raises DataError where the chain is broken, or a signature or what it
+    covers does not fit: nobody's decision can be told from such a history.
+    """
+    return acceptances_of(decisions_of(entries, own, today=today))
+
+
+def decisions_of(entries: Sequence[Entry], own: Collection[int] | None = None, *, today: date) -> list[DecisionRecord]:
+    """The decisions of a history in their order, checked, as a record says them. Arguments as :func:`acceptances`."""
+    if problems := broken_chain(entries):
+        raise DataError(f"No decision of this history counts: {problems[0]}.")
+    return decision_records({entry.number: entry for entry in entries}, own, today=today)
+
+
+def decision_records(
+    by_number: Mapping[int, Entry], own: Collection[int] | None = None, *, today: date
+) -> list[DecisionRecord]:
+    """The same from entries by number, whose chain was checked: of decisions, of what they cover and are about."""
+    found = []
+    for entry in by_number.values():
+        if entry.kind != "decision" or (own is not None and entry.number not in own):
+            continue
+        decision = entry.decision()
+        if wrong := wrongly_covered(decision, by_number):
+            raise DataError(f"Entry {entry.number} of the history does not count: {wrong}.")
+        found.append(_record(entry, decision, by_number, today))
+    return found
+
+
+def wrongly_covered(decision: Decision, entries: Mapping[int, Entry]) -> str:
+    """Why a signature does not cover what it says was signed before, in words; "" where it does."""
+    for step, covered in zip(STEPS, decision.covers, strict=False):
+        there = entries.get(covered.entry)
+        if there is None or there.hash != covered.hash or there.kind != "decision":
+            return f"it covers entry {covered.entry}, which is not that decision in this history"
+        before = there.decision()
+        if (before.step, before.audit, before.decision) != (step, decision.audit, "accept"):
+            return f"it covers entry {covered.entry}, by which audit {decision.audit} was not {step}"
+        if decision.decision == "accept" and _terms(before) != _terms(decision):
+            return f"it accepts something else than entry {covered.entry}, which it covers"
+    return ""
+
+
+def _terms(decision: Decision) -> tuple[object, ...]:
+    return decision.decided, decision.findings, decision.expires, decision.owner, decision.due
+
+
+def _record(entry: Entry, decision: Decision, entries: Mapping[int, Entry], today: date) -> DecisionRecord:
+    return DecisionRecord(
+        entry=entry.number,
+        audit=decision.audit,
+        created=entry.created,
+        decision=decision.decision,
+        by=decision.by,
+        role=decision.role,
+        note=decision.note,
+        expires=None if decision.expires is None else decision.expires.isoformat(),
+        expired=decision.expires is not None and decision.expires < today,
+        findings=decision.findings,
+        signed_with=signer(decision),
+        decided=decision.decided or _as_a_whole(decision, entries),
+        owner=decision.owner,
+        due=None if decision.due is None else decision.due.isoformat(),
+        step=decision.step,
+        covers=tuple(covered.entry for covered in decision.covers),
+    )
+
+
+def _as_a_whole(decision: Decision, entries: Mapping[int, Entry]) -> tuple[DecidedFinding, ...]:
+    """What a decision on all that had not passed is about, as findings without values."""
+    about = entries.get(decision.audit)
+    if about is None or about.kind != "audit" or not decision.findings:
+        return ()
+    return decided_of(about.audit().record, decision.findings)
+
+
+def decided_of(report: AuditReport, ids: Sequence[str]) -> tuple[DecidedFinding, ...]:
+    """Findings of a report by their ids, without values."""
+    named = set(ids)
+    return tuple(DecidedFinding(finding=f.id, asks=key_of(f)) for f in report.findings if f.id in named)

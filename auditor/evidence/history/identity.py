@@ -1,0 +1,88 @@
+"""Which model an audit is of: by the id that it was given, else by its bytes, else by its path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from auditor.errors import DataError
+from auditor.evidence.history.entries import Entry
+
+if TYPE_CHECKING:
+    from auditor.record.audit_report import AuditReport
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a model is known by; ``id`` is "" where audit.toml gave none."""
+
+    id: str = ""
+    sha256: str | None = None
+    path: str | None = None
+
+    @classmethod
+    def of(cls, report: AuditReport) -> Identity:
+        """The identity of the model that a record is about."""
+        given = "" if report.about is None else report.about.model.id
+        return cls(id=given, sha256=report.model.sha256, path=report.model.path)
+
+    @classmethod
+    def in_entry(cls, entry: Entry) -> Identity:
+        """That of the audit in an entry, of which nothing else is read. Raises DataError where it holds none."""
+        try:
+            said = _Entry.model_validate_json(entry.payload).record
+        except ValidationError:
+            raise DataError(f"Entry {entry.number} of the history cannot be read: it holds no audit.") from None
+        return cls(id=said.about.model.id if said.about else "", sha256=said.model.sha256, path=said.model.path)
+
+
+def of_model(others: Sequence[Identity], now: Identity) -> list[bool]:
+    """Which of these, in the order in which they were audited, are the model ``now``.
+
+    Where it has an id that is what it is known by, whatever its bytes, and what was audited without any id is the same
+    model where it was the first to give an id to those bytes: nobody loses a history by giving the model a name.
+    Without an id the bytes decide, under whichever ids they were audited. What is known by neither is no other audit's
+    model.
+    """
+    if now.id:
+        owners = owners_of([*others, now])
+        return [now.id == (other.id or owners.get(other.sha256 or "")) for other in others]
+    return [now.sha256 is not None and other.sha256 == now.sha256 for other in others]
+
+
+def owners_of(identities: Iterable[Identity]) -> dict[str, str]:
+    """By SHA-256 of a file, the id that was first given to it."""
+    found: dict[str, str] = {}
+    for each in identities:
+        if each.id and each.sha256 is not None:
+            found.setdefault(each.sha256, each.id)
+    return found
+
+
+class _Lean(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Named(_Lean):
+    id: str = ""
+
+
+class _About(_Lean):
+    model: _Named = _Named()
+
+
+class _Model(_Lean):
+    path: str | None = None
+    sha256: str | None = None
+
+
+class _Record(_Lean):
+    about: _About | None = None
+    model: _Model
+
+
+class _Entry(_Lean):
+    record: _Record

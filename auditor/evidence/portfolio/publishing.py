@@ -1,0 +1,176 @@
+"""A folder of pages that is there whole or not at all, and replaces an earlier one of ours and nobody's own files."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from auditor.errors import UsageError
+
+# Beside the pages lies what they were when they were written.
+MARK = ".auditor-site.json"
+_FORMAT = "auditor-site/1"
+_MAX_BYTES = 64 << 20
+
+
+class Folder:
+    """Where pages are put until all of them are there."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._digests: dict[str, str] = {}
+
+    def put(self, path: str, content: bytes) -> None:
+        """Writes a page into the folder that is to be."""
+        where = self._root / path
+        where.parent.mkdir(parents=True, exist_ok=True)
+        with open(where, "xb") as file:
+            file.write(content)
+        self._digests[path] = hashlib.sha256(content).hexdigest()
+
+    def close(self) -> None:
+        """Writes down what all of them are."""
+        said = {"format": _FORMAT, "files": dict(sorted(self._digests.items()))}
+        with open(self._root / MARK, "x", encoding="ascii") as file:
+            file.write(json.dumps(said, indent=1) + "\n")
+
+
+@contextmanager
+def published(out: Path, *, force: bool) -> Iterator[Folder]:
+    """A folder to put pages into, which is renamed to ``out`` at the end and thrown away where that is not reached.
+
+    Raises UsageError, before anything is written and again before it is renamed, where ``out`` holds what is not an
+    earlier site of ours as it was written. With ``force`` that is no reason: what is in the way is written over, and
+    all that is not stays where it is.
+    """
+    place = Path(os.path.realpath(out))
+    check(out, force=force)
+    with _said(out):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    try:
+        with _said(out):
+            made = scratch / "site"
+            made.mkdir()
+            folder = Folder(made)
+        yield folder
+        with _said(out):
+            folder.close()
+            check(out, force=force)
+            _swap(made, place, scratch / "before")
+    finally:
+        # Not what may be somebody's: a swap that failed half-way leaves it where it says.
+        _clear(scratch / "site")
+        with suppress(OSError):
+            scratch.rmdir()
+
+
+def check(out: Path, *, force: bool) -> None:
+    """Raises UsageError where ``out`` may not be replaced."""
+    place = Path(os.path.realpath(out))
+    if place in (Path.cwd().resolve(), *Path.cwd().resolve().parents):
+        raise UsageError(f"{str(out)!r} is the folder that you are in, or one around it: name one of its own.")
+    if not os.path.lexists(place):
+        return
+    if not place.is_dir():
+        raise UsageError(f"{str(out)!r} is there already and is no folder: name another.")
+    if force:
+        return
+    with _said(out):
+        foreign = next(iter(sorted(_foreign(place))), None)
+    if foreign is not None:
+        raise UsageError(
+            f"{str(out / foreign)!r} is there already and is not what auditor wrote there: name another folder, or "
+            "write over what is in the way with --force."
+        )
+
+
+def _foreign(place: Path) -> list[str]:
+    """Paths in a folder that are no file of ours as it was written."""
+    ours = _noted(place)
+    return [name for name in _files(place) if name != MARK and not _is_as_written(place / name, ours.get(name))] + (
+        [MARK] if os.path.lexists(place / MARK) and not ours else []
+    )
+
+
+def _files(place: Path) -> list[str]:
+    """Everything in a folder that is no folder, by its path from there; an empty folder is somebody's too."""
+    found = []
+    for folder, folders, files in os.walk(place):
+        own = [*files, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]
+        found += [Path(folder, name).relative_to(place).as_posix() for name in own]
+        if not (files or folders) and Path(folder) != place:
+            found.append(Path(folder).relative_to(place).as_posix())
+    return found
+
+
+def _is_as_written(path: Path, digest: str | None) -> bool:
+    if digest is None or not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == digest
+
+
+def _noted(place: Path) -> dict[str, str]:
+    """SHA-256 by path of what we wrote there; nothing where there is no mark of ours."""
+    try:
+        with (place / MARK).open("rb") as file:
+            content = json.loads(file.read(_MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    files = content.get("files") if isinstance(content, dict) and content.get("format") == _FORMAT else None
+    return {str(name): str(digest) for name, digest in files.items()} if isinstance(files, dict) else {}
+
+
+def _swap(made: Path, place: Path, before: Path) -> None:
+    """Renames the new folder to its place, and carries over from the one before what is not ours."""
+    if not place.is_dir():
+        os.rename(made, place)
+        return
+    strangers = [name for name in _foreign(place) if not (made / name).is_file()]
+    for name in strangers:
+        if (made / name).is_dir() or any((made / part).is_file() for part in Path(name).parents):
+            raise UsageError(f"{str(place / name)!r} is where a page of the site is to be: name another folder.")
+    os.chmod(made, stat.S_IMODE(place.stat().st_mode))
+    os.rename(place, before)
+    try:
+        os.rename(made, place)
+    except OSError:
+        os.rename(before, place)
+        raise
+    try:
+        for name in strangers:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            os.rename(before / name, place / name)
+    except OSError as error:
+        raise UsageError(
+            f"{str(place)!r} is the new site, and what else was in it is in {str(before)!r} still: {error.strerror}."
+        ) from None
+    _clear(before)
+
+
+def _clear(scratch: Path) -> None:
+    """Takes a folder of ours away, with all that is in it and without following a link."""
+    for folder, folders, files in os.walk(scratch, topdown=False):
+        for name in (*files, *folders):
+            path = os.path.join(folder, name)
+            with suppress(OSError):
+                os.rmdir(path) if os.path.isdir(path) and not os.path.islink(path) else os.remove(path)
+    with suppress(OSError):
+        os.rmdir(scratch)
+
+
+@contextmanager
+def _said(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = "it is a place of its own that cannot be renamed" if error.errno in (errno.EBUSY, errno.EXDEV) else ""
+        raise UsageError(f"Cannot write {str(out)!r}: {why or error.strerror}.") from None

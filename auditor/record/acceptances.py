@@ -1,0 +1,197 @@
+"""What is accepted, finding by finding: by whom, how far and until when, and how what is found now compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from auditor.finding.measurement import Outcome
+from auditor.record.asks import Key, called, key_of
+from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.decisions import STEPS, DecidedFinding, DecisionRecord, Step
+from auditor.record.text import interval, number
+
+# Of a finding that somebody accepted: as it was accepted, beyond that, no longer, not by all who have to sign, met now.
+Standing = Literal["accepted", "exceeds", "expired", "unsigned", "fixed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signer:
+    """Who signed an acceptance; ``step``: which, of several. ``signed_with``: a key's fingerprint, None of no key."""
+
+    entry: int
+    created: str
+    by: str
+    role: str
+    step: Step | None
+    signed_with: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """One finding that was accepted; ``signers`` in their order, ``audit``: the entry of the audit it is about."""
+
+    item: DecidedFinding
+    audit: int
+    until: str
+    expired: bool
+    owner: str
+    due: str | None
+    note: str
+    signers: tuple[Signer, ...]
+
+    @property
+    def asks(self) -> Key:
+        """What the finding asks."""
+        return self.item.asks
+
+    @property
+    def value(self) -> float | None:
+        """The worst number that is accepted; None where none was."""
+        return self.item.value
+
+    @property
+    def entry(self) -> int:
+        """The history's entry that it began with."""
+        return self.signers[0].entry
+
+    @property
+    def missing(self) -> tuple[Step, ...]:
+        """Who has still to sign, where several sign in order."""
+        done = [signer.step for signer in self.signers]
+        return () if done == [None] else tuple(step for step in STEPS if step not in done)
+
+    @property
+    def holds(self) -> bool:
+        """Whether it holds: not expired, and signed by all who have to."""
+        return not self.expired and not self.missing
+
+    @property
+    def by(self) -> str:
+        """Whoever answers for it: the last who signed."""
+        return self.signers[-1].by
+
+    def standing(self, finding: Finding | None) -> Standing:
+        """How what is found now compares; ``finding`` is None where nothing was measured of it."""
+        if finding is not None and finding.outcome is Outcome.PASS:
+            return "fixed"
+        if self.expired:
+            return "expired"
+        if self.missing:
+            return "unsigned"
+        now = None if finding is None else finding.value
+        return "exceeds" if self.value is not None and now is not None and not self.item.covers(now) else "accepted"
+
+    def describe(self, finding: Finding | None) -> str:
+        """What it comes to now, in a sentence; "worse than accepted" first, so that nobody overlooks it."""
+        limit = f" {self.item.limit}" if self.item.limit else ""
+        who = f"{called(self.asks)}: accepted{limit} by {self.by} until {self.until}"
+        now = self._now(finding)
+        match self.standing(finding):
+            case "exceeds":
+                return (
+                    f"Worse than accepted: {called(self.asks)} (accepted{limit}{now}: exceeds), by {self.by} until "
+                    f"{self.until}."
+                )
+            case "expired":
+                return f"EXPIRED acceptance: {who}{now}. It no longer holds."
+            case "unsigned":
+                return f"Not yet accepted: {who}{now}; not {' and not '.join(self.missing)}."
+            case "fixed":
+                return f"Accepted, and met now: {who}{now}."
+            case "accepted":
+                return f"{who}{now}. {self._doubt(finding)}".rstrip()
+
+    def _now(self, finding: Finding | None) -> str:
+        if finding is None:
+            return ", and not measured now"
+        if finding.value is None:
+            return ", and undefined now" if self.value is not None else ""
+        ends = f" [{interval(finding.interval)}]" if finding.interval is not None else ""
+        return f", now {number(finding.value)}{ends}"
+
+    def _doubt(self, finding: Finding | None) -> str:
+        """That a number is within what was accepted, and its interval is not."""
+        if finding is None or finding.interval is None or self.value is None:
+            return ""
+        if all(end is None or self.item.covers(end) for end in finding.interval):
+            return ""
+        return "Its interval reaches beyond that."
+
+
+@dataclass
+class _Open:
+    """An acceptance while it is signed, one step after the other."""
+
+    first: DecisionRecord
+    signed: list[DecisionRecord] = field(default_factory=list)
+
+    def of(self, item: DecidedFinding) -> Acceptance:
+        first = self.first
+        return Acceptance(
+            item=item,
+            audit=first.audit,
+            until=first.expires or "",
+            expired=first.expired,
+            owner=first.owner,
+            due=first.due,
+            note=first.note,
+            signers=tuple(
+                Signer(entry=d.entry, created=d.created, by=d.by, role=d.role, step=d.step, signed_with=d.signed_with)
+                for d in self.signed
+            ),
+        )
+
+
+def acceptances_of(decisions: Sequence[DecisionRecord]) -> dict[Key, Acceptance]:
+    """What is accepted of each finding, by decisions in the order they were made.
+
+    The last acceptance that holds counts, else the last; a rejection withdraws those before it of the same findings,
+    and one by a reviewer those that it was to cover.
+    """
+    open_: dict[int, _Open] = {}
+    for decision in decisions:
+        if decision.decision == "accept" and not decision.covers:
+            open_[decision.entry] = _Open(decision, [decision])
+        elif decision.decision == "accept" and decision.covers[0] in open_:
+            open_[decision.covers[0]].signed.append(decision)
+        elif decision.decision == "reject" and decision.covers:
+            open_.pop(decision.covers[0], None)
+        elif decision.decision == "reject":
+            _withdraw(open_, {item.asks for item in decision.decided})
+    found: dict[Key, Acceptance] = {}
+    for each in open_.values():
+        for item in each.first.decided:
+            made = each.of(item)
+            if made.holds or item.asks not in found or not found[item.asks].holds:
+                found[item.asks] = made
+    return found
+
+
+def _withdraw(open_: Mapping[int, _Open], asked: set[Key]) -> None:
+    for each in open_.values():
+        left = tuple(item for item in each.first.decided if item.asks not in asked)
+        each.first = each.first.model_copy(update={"decided": left})
+
+
+def findings_by_key(report: AuditReport) -> dict[Key, Finding]:
+    """What is found now by what it asks; of several criteria on one number, the one that is met least."""
+    gravest = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.NOT_JUDGED, Outcome.PASS)
+    found: dict[Key, Finding] = {}
+    for finding in report.findings:
+        if finding.outcome not in gravest:
+            continue
+        key = key_of(finding)
+        if key not in found or gravest.index(finding.outcome) < gravest.index(found[key].outcome):
+            found[key] = finding
+    return found
+
+
+def told(report: AuditReport) -> Iterator[str]:
+    """What became of everything that was accepted by its value, in sentences, the worst first."""
+    now = findings_by_key(report)
+    order: tuple[Standing, ...] = ("exceeds", "expired", "unsigned", "accepted", "fixed")
+    own = [each for each in acceptances_of(report.decisions).values() if each.value is not None]
+    for each in sorted(own, key=lambda each: order.index(each.standing(now.get(each.asks)))):
+        yield each.describe(now.get(each.asks))

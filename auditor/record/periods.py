@@ -1,0 +1,48 @@
+"""How often something is to be done again, as text such as ``365d`` or ``6m``."""
+
+from __future__ import annotations
+
+import calendar
+import re
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from auditor.errors import UsageError
+
+_WRITTEN = re.compile(r"([1-9]\d{0,4}) ?(d|w|m|y)")
+_EXAMPLES = "write it like 365d, 26w, 6m or 1y"
+
+
+@dataclass(frozen=True)
+class Period:
+    """A number of days, or of calendar months, of which a short one ends on its last day."""
+
+    days: int = 0
+    months: int = 0
+
+    def after(self, day: date) -> date:
+        """The day on which it is over; the last one there is, where it would lie beyond."""
+        try:
+            if not self.months:
+                return day + timedelta(days=self.days)
+            year, month = divmod(day.year * 12 + day.month - 1 + self.months, 12)
+            return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
+        except (OverflowError, ValueError):
+            return date.max
+
+
+def period_of(text: str, what: str) -> Period:
+    """A period from text. Raises UsageError, which names ``what`` was said."""
+    found = _WRITTEN.fullmatch(text.strip().lower())
+    if found is None:
+        raise UsageError(f"{what} {text!r} is no length of time: {_EXAMPLES}.")
+    n = int(found[1])
+    return {"d": Period(days=n), "w": Period(days=7 * n), "m": Period(months=n), "y": Period(months=12 * n)}[found[2]]
+
+
+def day_of(text: str, what: str) -> date:
+    """A day from text. Raises UsageError, which names ``what`` was said."""
+    try:
+        return date.fromisoformat(text.strip())
+    except ValueError:
+        raise UsageError(f"{what} {text!r} is no date: write it like 2027-01-31.") from None

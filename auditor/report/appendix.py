@@ -1,0 +1,187 @@
+"""Every number of a report in one table: what was judged row by row, what nobody bounded folded by its question."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from auditor.finding.measurement import Outcome
+from auditor.record import text
+from auditor.record.about import About
+from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.catalogue import Catalogue
+from auditor.report.view import ORDER, PILLARS, Row
+
+_FOLDED = (Outcome.NOT_JUDGED, Outcome.NOT_APPLICABLE)
+_LONGEST = 80
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing that a filter can be set to: ``key`` as the rows carry it, and the word for it."""
+
+    key: str
+    word: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finding with a row of its own: what it answers, whom it is about, and the keys that filters know it by."""
+
+    row: Row
+    question: str
+    keys: str
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that nobody set a bound for; ``level``: at what it was taken, ``by``: the method where it matters."""
+
+    row: Row
+    level: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """All numbers of one question about one group."""
+
+    about: str
+    numbers: tuple[Number, ...]
+    keys: str
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A question, what is to be said of its numbers together, and its lines by group."""
+
+    question: str
+    about: str
+    lines: tuple[Line, ...]
+
+    @property
+    def n(self) -> int:
+        """How many numbers it holds."""
+        return sum(len(line.numbers) for line in self.lines)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What rows are chosen by: the phrase that names it, and its choices."""
+
+    name: str
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True)
+class Appendix:
+    """The table: ``entries`` what was judged or lost, ``folds`` all else, what is for other kinds of model apart."""
+
+    entries: tuple[Entry, ...]
+    folds: tuple[Fold, ...]
+    elsewhere: tuple[Row, ...]
+    filters: tuple[Filter, ...]
+
+    @property
+    def n(self) -> int:
+        """How many findings the table holds."""
+        return len(self.entries) + sum(fold.n for fold in self.folds)
+
+
+def appendix_of(report: AuditReport, rows: Sequence[Row], say: Catalogue) -> Appendix:
+    """The table of a report's rows, in the words of a catalogue; pillars in their order, the worst first."""
+    keys = _Keys(report.about or About(), say)
+    place = {name: i for i, name in enumerate(PILLARS)}
+    ordered = sorted(rows, key=lambda r: place.get(r.finding.pillar, len(place)))
+    told = [r for r in ordered if not r.finding.other_kind]
+    own = sorted((r for r in told if r.outcome not in _FOLDED), key=lambda r: r.rank)
+    entries = tuple(Entry(r, keys.question(r.finding), keys.of(r.finding)) for r in own)
+    absent = _absent([r for r in told if r.outcome is Outcome.NOT_APPLICABLE], keys)
+    folds = _folds([r for r in told if r.outcome is Outcome.NOT_JUDGED], keys)
+    return Appendix(
+        entries=entries,
+        folds=(*absent, *folds),
+        elsewhere=tuple(r for r in ordered if r.finding.other_kind),
+        filters=keys.filters(told),
+    )
+
+
+def _absent(rows: Sequence[Row], keys: _Keys) -> tuple[Fold, ...]:
+    """What lacked an input, in one fold, a line a question."""
+    asked: dict[str, list[Row]] = {}
+    for row in rows:
+        asked.setdefault(keys.question(row.finding), []).append(row)
+    lines = tuple(_line(question, own, keys) for question, own in asked.items())
+    say = keys.say
+    return (Fold(say.say("rest.to_absent"), say.counted("rest.lacking", len(rows)), lines),) if rows else ()
+
+
+def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
+    asked: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    for row in rows:
+        f = row.finding
+        about = text.place(f, keys.about.called) or keys.say.say("page.everybody")
+        asked.setdefault((keys.question(f), f.pillar), {}).setdefault(about, []).append(row)
+    return tuple(
+        Fold(
+            question,
+            f"{pillar.capitalize()}, {keys.say.counted('rest.unbounded', sum(map(len, lines.values())))}",
+            tuple(_line(about, own, keys) for about, own in lines.items()),
+        )
+        for (question, pillar), lines in asked.items()
+    )
+
+
+def _line(about: str, rows: Sequence[Row], keys: _Keys) -> Line:
+    lacking = rows[0].outcome is Outcome.NOT_APPLICABLE
+    levels = [row.where if lacking else text.level(row.finding, keys.about.called) for row in rows]
+    alike = Counter((row.name, level) for row, level in zip(rows, levels, strict=True))
+    numbers = tuple(
+        Number(row, level, row.by if alike[row.name, level] > 1 else "")
+        for row, level in zip(rows, levels, strict=True)
+    )
+    together = dict.fromkeys(key for row in rows for key in keys.of(row.finding).split())
+    return Line(about, numbers, " ".join(together))
+
+
+@dataclass
+class _Keys:
+    """Short keys of features and groups, which may be called anything, in the order in which they come."""
+
+    about: About
+    say: Catalogue
+    features: dict[str, str] = field(default_factory=dict)
+    groups: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def question(self, f: Finding) -> str:
+        """What a finding answers."""
+        return self.say.asked(f.probe, f.metric)
+
+    def of(self, f: Finding) -> str:
+        """The keys of a finding."""
+        named = [*f.sensitive, *f.group, *([str(f.at["feature"])] if "feature" in f.at else [])]
+        own = [_slug(f.outcome), f"p-{f.pillar}"]
+        own += [self.features.setdefault(name, f"f{len(self.features)}") for name in named]
+        own += [self.groups.setdefault(level, f"g{len(self.groups)}") for level in f.group.items()]
+        return " ".join(own)
+
+    def filters(self, rows: Sequence[Row]) -> tuple[Filter, ...]:
+        """What the rows can be chosen by, once all of them have their keys."""
+        called = self.about.called
+        outcomes, pillars = {r.outcome for r in rows}, {str(r.finding.pillar) for r in rows}
+        by = (
+            ("outcome", [(_slug(o), o.value.replace("_", " ")) for o in ORDER if o in outcomes]),
+            ("pillar", [(f"p-{name}", name.capitalize()) for name in PILLARS if name in pillars]),
+            ("feature", [(key, called.column(name)) for name, key in self.features.items()]),
+            ("group", [(key, f"{called.column(c)}: {called.value(c, v)}") for (c, v), key in self.groups.items()]),
+        )
+        return tuple(
+            Filter(name, tuple(Choice(key, text.shortened(word, _LONGEST)) for key, word in choices))
+            for name, choices in by
+            if choices
+        )
+
+
+def _slug(outcome: Outcome) -> str:
+    return outcome.value.lower().replace("_", "-")

@@ -1,0 +1,175 @@
+"""Page 3: what is to be done about each finding, how grave it is, by whom, until when, and what somebody accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from auditor.finding.measurement import Outcome
+from auditor.record.about import About
+from auditor.record.acceptances import Acceptance, Standing, acceptances_of, findings_by_key
+from auditor.record.asks import called, key_of
+from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.catalogue import Catalogue
+from auditor.record.questions import Form, question_of
+from auditor.record.severity import Severity, severity_of
+from auditor.report.first_page import headlines, in_its_words
+
+Status = Literal["open"] | Standing
+_TO_MEND = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN)
+_SHARES: tuple[Form, ...] = ("points", "percent", "pairs")
+# Of many findings these are in sight, and the others one fold below.
+MOST_IN_SIGHT = 12
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One line of the table; ``owner`` and ``due`` are "" where nobody said, and to be filled in by hand.
+
+    ``id``: of the finding in the record; ``anchor``: its place on the page, "" where it was not measured now.
+    """
+
+    question: str
+    about: str
+    found: str
+    interval: str
+    allowed: str
+    id: str
+    anchor: str
+    outcome: Outcome
+    severity: str
+    owner: str
+    due: str
+    status: Status
+    said: str
+
+
+@dataclass(frozen=True)
+class Remediation:
+    """The table, the gravest first; ``retest``: the command that asks all of it again, "" where none is known.
+
+    ``nothing``: what is said where there is no line. ``heads``: the words above the columns.
+    """
+
+    title: str
+    rule: str
+    heads: tuple[str, str, str, str, str]
+    lines: tuple[Remedy, ...]
+    nothing: str
+    retest_title: str
+    retest: str
+
+    @property
+    def in_sight(self) -> tuple[Remedy, ...]:
+        """The first lines."""
+        return self.lines[:MOST_IN_SIGHT]
+
+    @property
+    def others(self) -> tuple[Remedy, ...]:
+        """Those that are folded away."""
+        return self.lines[MOST_IN_SIGHT:]
+
+
+def remediation_of(report: AuditReport, say: Catalogue | None = None) -> Remediation:
+    """The remediation table of a record, in its own language or in the words of ``say``.
+
+    A line for every finding that FAILs, was NOT_RUN or is INCONCLUSIVE, for headline numbers without a bound that are
+    shown to leave their ideal, and for what somebody accepted by its value, met or measured now or not.
+    """
+    words = say or (report.about or About()).catalogue
+    names = ("finding", "severity", "owner", "due", "status")
+    first, second, third, fourth, fifth = (words.say(f"remedy.{name}") for name in names)
+    return Remediation(
+        title=words.say("remedy.title"),
+        rule=words.say("remedy.rule"),
+        heads=(first, second, third, fourth, fifth),
+        lines=() if report.refusal is not None else tuple(_lines(report, words)),
+        nothing=words.say("remedy.nothing" if report.refusal is None else "remedy.refused"),
+        retest_title=words.say("remedy.retest"),
+        retest=report.environment.command or "",
+    )
+
+
+def _lines(report: AuditReport, say: Catalogue) -> Iterator[Remedy]:
+    accepted, now = acceptances_of(report.decisions), findings_by_key(report)
+    listed = [f for f in report.findings if f.outcome in _TO_MEND]
+    listed += headlines(report)
+    keys = {key_of(f) for f in listed}
+    met = [now[key] for key in accepted if key in now and key not in keys]
+    ranked = sorted([*listed, *met], key=lambda f: severity_of(f).rank)
+    for f, line in zip(ranked, in_its_words(report, say, ranked), strict=True):
+        acceptance = accepted.get(key_of(f))
+        yield Remedy(
+            question=line.question,
+            about=line.about,
+            found=line.found,
+            interval=line.interval,
+            allowed=line.allowed,
+            id=f.id,
+            anchor=line.anchor,
+            outcome=f.outcome,
+            severity=_grave(severity_of(f), _form(f.probe, f.metric), say),
+            owner=acceptance.owner if acceptance else "",
+            due=(acceptance.due or "") if acceptance else "",
+            status=acceptance.standing(f) if acceptance else "open",
+            said=_said(acceptance, f, say),
+        )
+    for key, acceptance in accepted.items():
+        if key not in now and acceptance.value is not None:
+            yield _gone(acceptance, say)
+
+
+def _gone(acceptance: Acceptance, say: Catalogue) -> Remedy:
+    """What somebody accepted and this audit did not measure, which is no news of it."""
+    probe, _, metric, _ = acceptance.asks
+    question = question_of(probe, metric or None)
+    return Remedy(
+        question=say.say(f"question.{question.id}") if question else probe.replace("_", " "),
+        about=called(acceptance.asks),
+        found="",
+        interval="",
+        allowed="",
+        id=acceptance.item.finding,
+        anchor="",
+        outcome=Outcome.NOT_RUN,
+        severity=say.say("remedy.gone"),
+        owner=acceptance.owner,
+        due=acceptance.due or "",
+        status=acceptance.standing(None),
+        said=_said(acceptance, None, say),
+    )
+
+
+def _form(probe: str, metric: str | None) -> Form:
+    question = question_of(probe, metric)
+    return question.form if question else "number"
+
+
+def _grave(severity: Severity, form: Form, say: Catalogue) -> str:
+    if severity.kind in ("not_run", "met"):
+        return say.say(f"remedy.{severity.kind}")
+    if severity.by is None:
+        return say.say("remedy.beyond_unknown" if severity.kind == "beyond" else "remedy.open_unknown")
+    # How far a share lies from another is so many points.
+    return say.say(f"remedy.{severity.kind}", by=say.value(severity.by, "points" if form in _SHARES else form))
+
+
+def _said(acceptance: Acceptance | None, finding: Finding | None, say: Catalogue) -> str:
+    if acceptance is None:
+        return say.say("remedy.status_open")
+    form = _form(acceptance.asks[0], acceptance.asks[2] or None)
+    item = acceptance.item
+    limit = say.say("remedy.no_value")
+    if item.value is not None:
+        way = "up_to" if item.value == item.high else "down_to"
+        limit = say.say(f"remedy.{way}", value=say.exactly(item.value, form))
+    now = finding.value if finding is not None else None
+    return say.say(
+        f"remedy.status_{acceptance.standing(finding)}",
+        limit=limit,
+        until=acceptance.until,
+        by=acceptance.by,
+        now=say.say("form.undefined") if now is None else say.exactly(float(f"{now:.4g}"), form),
+        missing=", ".join(say.say(f"remedy.step_{step}") for step in acceptance.missing),
+    )

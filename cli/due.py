@@ -1,0 +1,58 @@
+"""``auditor due``: what is to be audited, decided or looked up again, for a clock or a pipeline to ask."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from cli.history import Db
+from cli.output import print_table
+from cli.site import Every, On
+from cli.standings import standings
+
+
+def due(
+    db: Db = None,
+    every: Every = None,
+    on: On = None,
+    all_: Annotated[bool, typer.Option("--all", help="What is not yet due too.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> int:
+    """List audits, acceptances and rule packs that are overdue.
+
+    A model is audited again by [model] next_due or audit_every of its audit.toml, else by --every. Exit codes: 0
+    nothing is overdue, 1 something is, 3 nothing is known to be, and of something nobody can tell.
+    """
+    from auditor.evidence.portfolio.due import all_due
+    from auditor.record.periods import period_of
+    from auditor.record.text import visible
+
+    period = None if every is None else period_of(every, "--every")
+    with standings(db, on) as told:
+        found = all_due(told.all, period, told.on)
+    shown = [each for each in found if all_ or each.state != "due"]
+    if json_:
+        rows = [
+            {
+                "state": each.state,
+                "kind": each.kind,
+                "about": each.about,
+                "by": None if each.by is None else each.by.isoformat(),
+                "why": each.why,
+            }
+            for each in shown
+        ]
+        typer.echo(json.dumps({"on": told.on.isoformat(), "due": rows}, indent=2, ensure_ascii=False))
+    else:
+        cells = [(each.state, each.kind, each.about, str(each.by or ""), each.why) for each in shown]
+        if cells:
+            print_table(("state", "kind", "about", "by", "why"), [tuple(visible(c) for c in row) for row in cells])
+        else:
+            typer.echo(f"Nothing is overdue on {told.on}." if found else "Nothing is known of any model.")
+    if any(each.state == "overdue" for each in found):
+        return 1
+    unknown = told.changed or told.unread or not found or any(each.state == "unknown" for each in found)
+    return 3 if unknown else 0

@@ -1,0 +1,137 @@
+"""``auditor findings``: what is open of all models, with its age, its owner and what was decided about it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from auditor.errors import UsageError, did_you_mean
+from cli.history import Db
+from cli.output import print_table
+from cli.site import On
+from cli.standings import standings
+
+if TYPE_CHECKING:
+    from auditor.evidence.portfolio.open_findings import OpenFinding
+
+_COLUMNS = (
+    "severity", "outcome", "age_days", "since", "status", "accepted_until", "accepted_up_to", "mend_by", "owner",
+    "model", "version", "finding", "value", "interval", "required", "beyond", "first_entry", "last_entry",
+    "asked_again", "id",
+)  # fmt: skip
+# On a terminal; what else there is stands in the other forms.
+_PRINTED = 15
+
+
+def findings(
+    db: Db = None,
+    model: Annotated[str | None, typer.Option(help="Those of one model alone, by its id or its name here.")] = None,
+    severity: Annotated[str | None, typer.Option(help="high, medium or low.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Those of one owner alone.")] = None,
+    status: Annotated[str | None, typer.Option(help="Of one status alone, such as accepted.")] = None,
+    older_than: Annotated[int | None, typer.Option(help="Days since it was first seen, more than.", min=0)] = None,
+    on: On = None,
+    csv_: Annotated[bool, typer.Option("--csv", help="As CSV.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> int:
+    """List what an audit did not pass and no later audit of the same model passed.
+
+    Exit codes: 0; 1 where the history was changed; 3 where it holds no audit, or one that cannot be read.
+    """
+    from auditor.evidence.portfolio.open_findings import SEVERITIES, STATUSES
+    from auditor.record.text import visible
+
+    if csv_ and json_:
+        raise UsageError("--csv and --json are two ways to print it: choose one.")
+    _known("--severity", severity, SEVERITIES)
+    _known("--status", status, STATUSES)
+    with standings(db, on) as told:
+        found, titles, unread = [], [], list[str]()
+        for standing in told.all:
+            titles.append(standing.model.title)
+            unread += standing.problems
+            found += [f for f in standing.open if _asked_for(f, model, severity, owner, status, older_than, told.on)]
+    if model is not None and model not in titles:
+        raise UsageError(f"This history has no model {model!r}{did_you_mean(model, titles) or '.'}")
+    found.sort(key=lambda finding: finding.rank)
+    rows = [_row(each, told.on) for each in found]
+    if json_:
+        typer.echo(json.dumps([dict(zip(_COLUMNS, row, strict=True)) for row in rows], indent=2, ensure_ascii=False))
+    elif csv_:
+        typer.echo(_csv(rows), nl=False)
+    elif rows:
+        cells = [["" if cell is None else visible(str(cell)) for cell in row[:_PRINTED]] for row in rows]
+        print_table([name.replace("_", " ") for name in _COLUMNS[:_PRINTED]], cells)
+    else:
+        typer.echo("No finding is open." if titles else "This history holds no audit: nothing is known of any model.")
+    if told.changed:
+        return 1
+    return 3 if told.unread or unread or not titles else 0
+
+
+def _known(flag: str, given: str | None, known: Sequence[str]) -> None:
+    if given is not None and given not in known:
+        near = did_you_mean(given, known) or "."
+        raise UsageError(f"{flag} {given!r} is none of {', '.join(known)}{near}")
+
+
+def _asked_for(
+    finding: OpenFinding,
+    model: str | None,
+    severity: str | None,
+    owner: str | None,
+    status: str | None,
+    older_than: int | None,
+    on: date,
+) -> bool:
+    age = finding.age(on)
+    return (
+        model in (None, finding.model.title)
+        and severity in (None, finding.severity)
+        and owner in (None, finding.owner)
+        and status in (None, finding.status)
+        and (older_than is None or age is None or age > older_than)
+    )
+
+
+def _row(finding: OpenFinding, on: date) -> tuple[object, ...]:
+    return (
+        finding.severity,
+        finding.outcome.value,
+        finding.age(on),
+        finding.since,
+        finding.status,
+        None if finding.accepted_until is None else finding.accepted_until.isoformat(),
+        finding.accepted_up_to,
+        None if finding.mend_by is None else finding.mend_by.isoformat(),
+        finding.owner,
+        finding.model.title,
+        finding.model.said.version,
+        finding.what or finding.id,
+        finding.value,
+        finding.interval,
+        finding.required,
+        finding.beyond,
+        finding.first,
+        finding.last,
+        finding.asked,
+        finding.id,
+    )
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> str:
+    from auditor.report.csv_table import cell
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in rows:
+        writer.writerow([cell(each) for each in row])
+    return text.getvalue()

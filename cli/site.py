@@ -1,0 +1,131 @@
+"""``auditor site``: all models of a history as a folder of static pages."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from auditor.errors import AuditorError, UsageError
+from auditor.outputs import claim, forced, reads
+from cli.guarded import Writes
+from cli.history import Db, open_ledger, place_of
+
+if TYPE_CHECKING:
+    from auditor.evidence.portfolio.lines import Read
+    from auditor.evidence.portfolio.site import Bundle
+
+On = Annotated[str | None, typer.Option(help="Day that ages and days due are of, such as 2027-01-31.")]
+Every = Annotated[
+    str | None, typer.Option(help="How often a model is audited that does not say so itself: 365d, 26w, 6m or 1y.")
+]
+
+
+def site(
+    out: Annotated[
+        Path, typer.Option(help="Folder of the site; an earlier site in it is replaced."), Writes(itself=True)
+    ] = Path("site"),
+    db: Db = None,
+    on: On = None,
+    every: Every = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every evidence bundle that is where it was.")] = False,
+    reports: Annotated[bool, typer.Option("--reports", help="Draw the report of each model's last audit too.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> int:
+    """Write all models of a history as static pages: verdicts, findings, what is due, rule packs, evidence.
+
+    The same history gives the same bytes: ages are of the day of its newest entry, or of --on. Exit codes: 0; 1 where
+    the history was changed or a bundle does not agree, which every page then says on top; 3 where an entry cannot be
+    read.
+    """
+    from auditor.evidence.portfolio.lines import read_ledger
+    from auditor.evidence.portfolio.publishing import check, published
+    from auditor.evidence.portfolio.site import Asked, write_site
+    from auditor.record.periods import day_of, period_of
+    from auditor.record.text import visible
+
+    day = None if on is None else day_of(on, "--on")
+    period = None if every is None else period_of(every, "--every")
+    # Which pages there are is for the history to say; whether they may be written, for the folder.
+    claim(out / "index.html", "--out", resumed=True)
+    _refuse_ledger_in(out, db)
+    check(out, force=forced())
+    ledger = open_ledger(db)
+    try:
+        read = read_ledger(ledger)
+        bundles = _bundles(read, db, out, verify=verify)
+        asked = Asked(on=day or _newest_day(read), every=period, bundles=bundles, reports=reports)
+        with published(out, force=forced()) as folder:
+            made = write_site(ledger, read, asked, folder.put)
+    finally:
+        ledger.close()
+    for problem in made.problems:
+        typer.echo(f"WRONG   {visible(problem)}")
+    typer.echo(f"site    {out / 'index.html'}")
+    models, open_ = (
+        f"{n:,} {what}{'' if n == 1 else 's'}" for n, what in ((made.models, "model"), (made.open, "open finding"))
+    )
+    typer.echo(f"as of   {asked.on}: {models}, {open_}, {made.overdue:,} overdue")
+    if read.problems or any(bundle.wrong for bundle in bundles.values()):
+        return 1
+    return 3 if made.problems else 0
+
+
+def _newest_day(read: Read) -> date:
+    try:
+        return date.fromisoformat(read.last_day)
+    except ValueError:
+        if read.n_entries:
+            raise UsageError("The newest entry of this history has no date: say --on DAY.") from None
+        return date(1970, 1, 1)
+
+
+def _refuse_ledger_in(out: Path, db: str | None) -> None:
+    where = place_of(db)
+    if "://" not in where and Path(os.path.realpath(out)) in Path(os.path.realpath(where)).parents:
+        raise UsageError(f"{str(out)!r} holds {where!r}, which this command reads: name a folder of its own.")
+
+
+# ---- bundles ---------------------------------------------------------------------------------------------------------
+
+
+def _bundles(read: Read, db: str | None, out: Path, *, verify: bool) -> dict[int, Bundle]:
+    """The bundles of all audits, by entry: what became of checking them, where that was asked for."""
+    from auditor.evidence.portfolio.site import Bundle
+
+    named = {audit.number: audit for audit in read.audits if audit.bundle}
+    if not verify:
+        return {n: Bundle(path=audit.bundle or "", state="not checked") for n, audit in named.items()}
+    where = place_of(db)
+    beside = [Path(), *([] if "://" in where else [Path(where).parent])]
+    found = {}
+    for number, audit in named.items():
+        path = audit.bundle or ""
+        there = next((folder / path for folder in beside if (folder / path).is_file()), None)
+        found[number] = (
+            Bundle(path=path, state="not found") if there is None else _checked(path, there, audit.record_sha256, out)
+        )
+    return found
+
+
+def _checked(path: str, there: Path, record_sha256: str, out: Path) -> Bundle:
+    from auditor.evidence.history.entries import digest_of
+    from auditor.evidence.portfolio.site import Bundle
+    from auditor.evidence.verify import verify_bundle
+    from cli.verify import stored_probe
+
+    reads(there)
+    href = Path(os.path.relpath(os.path.realpath(there), os.path.realpath(out))).as_posix()
+    try:
+        verified = verify_bundle(there, stored_probe)
+    except AuditorError as error:
+        return Bundle(path=path, state="wrong", href=href, wrong=str(error).rstrip("."))
+    wrong = next((f"{check.name}: {check.detail}" for check in verified.checks if check.state == "wrong"), "")
+    if not wrong and (verified.report is None or digest_of(verified.report) != record_sha256):
+        wrong = "its record is not the one of this entry"
+    if wrong:
+        return Bundle(path=path, state="wrong", href=href, wrong=wrong)
+    return Bundle(path=path, state="agrees, in part" if verified.incomplete else "agrees", href=href)

@@ -1,0 +1,51 @@
+"""How the models of a history stand on a day, for the commands that list what is due and what is open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli.history import open_ledger
+
+if TYPE_CHECKING:
+    from auditor.evidence.portfolio.open_findings import Standing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standings:
+    """The models on a day, one after the other.
+
+    ``changed``: that the history was, so that nothing that is said of them can be relied on; ``unread``: that an entry
+    of it cannot be read.
+    """
+
+    on: date
+    all: Iterator[Standing]
+    changed: bool
+    unread: bool
+
+
+@contextmanager
+def standings(db: str | None, on: str | None) -> Iterator[Standings]:
+    """The standings of a history on a day, today where none is said, with what is wrong on standard error."""
+    from auditor.evidence.portfolio.lines import read_ledger
+    from auditor.evidence.portfolio.models import models_of
+    from auditor.evidence.portfolio.open_findings import standing
+    from auditor.record.periods import day_of
+    from auditor.record.text import visible
+
+    day = datetime.now(UTC).date() if on is None else day_of(on, "--on")
+    ledger = open_ledger(db)
+    try:
+        read = read_ledger(ledger)
+        for problem in (*read.problems, *read.unread):
+            typer.echo(f"WRONG  {visible(problem)}", err=True)
+        models = (standing(ledger, model, day) for model in models_of(read))
+        yield Standings(on=day, all=models, changed=bool(read.problems), unread=bool(read.unread))
+    finally:
+        ledger.close()

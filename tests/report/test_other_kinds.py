@@ -1,0 +1,92 @@
+"""What is for another kind of model is a count in every format, and nowhere a line of its own or a reproach."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from auditor.finding.measurement import ProbeResult
+from auditor.record.audit_report import AuditReport
+from auditor.report import view
+from auditor.report.csv_table import render_csv
+from auditor.report.html import render_html
+from auditor.report.junit import render_junit
+from auditor.report.markdown import render_markdown
+from auditor.report.model_card import render_model_card, render_toolkit_json
+from auditor.report.pillars import pillars_of
+from auditor.report.sarif import render_sarif
+from cli.output import print_report
+from tests.quantifiers import none_of
+from tests.report.samples import language, privacy, report_of
+
+ELSEWHERE = ("bbq", "winobias", "honest")
+WHY = "Needs a model that writes text."
+
+
+@pytest.fixture(scope="module")
+def report() -> AuditReport:
+    """One number judged, one input not given, and three questions for another kind of model."""
+    others = [
+        ProbeResult(probe=name, pillar="language", citation="c", not_applicable=WHY, other_kind=True)
+        for name in ELSEWHERE
+    ]
+    report = report_of([privacy(), language(), *others])
+    lacking = [f for f in report.findings if f.outcome == "NOT_APPLICABLE" and not f.other_kind]
+    assert report.summary.not_applicable == len(lacking) + len(ELSEWHERE) and len(lacking) == 1
+    return report
+
+
+def test_the_counts_keep_the_two_apart(report: AuditReport) -> None:
+    counts = {c.outcome.value: c.n for c in view.counts_of(report)}
+    assert counts["NOT_APPLICABLE"] == 1 and sum(counts.values()) == len(report.findings) - 3
+    assert view.n_for_other_kinds(report) == 3
+    assert view.counts_in_words(report).endswith("1 NOT APPLICABLE, 2 NOT JUDGED, 3 for other kinds of model or data")
+    assert view.for_other_kinds(report_of([privacy()])) == ""
+
+
+def test_people_read_a_count_and_no_reproach(report: AuditReport, capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(report, [])
+    terminal = capsys.readouterr().out
+    markdown, card = render_markdown(report), render_model_card(report)
+    for said in (terminal, markdown, card):
+        assert "3 for other kinds of model or data" in said and "--text" in said
+        assert WHY not in said and none_of(name in said for name in ELSEWHERE)
+    assert "NOT_APPLICABLE 1   " in terminal and "4 NOT" not in card
+    assert WHY not in render_toolkit_json(report)
+
+
+def test_the_page_counts_them_and_names_them_in_a_fold_alone(report: AuditReport) -> None:
+    html = render_html(report)
+    tally = html[html.index('<ul class="tally-bar"') : html.index("</ul>", html.index('<ul class="tally-bar"'))]
+    assert '<span class="count">1</span> <span class="count-name">NOT APPLICABLE</span>' in tally
+    assert "3 for other kinds of model or data" in tally
+    assert WHY not in html
+    unfolded = re.sub(r"<details.*?</details>", "", html, flags=re.DOTALL)
+    assert none_of(f">{name}<" in unfolded for name in ELSEWHERE)
+    assert "--text" in html[html.index('id="absent"') :]
+
+
+def test_the_paper_has_no_row_of_them(report: AuditReport) -> None:
+    shown = [
+        row for pillar in pillars_of(report, view.rows_of(report.findings)) for row in (*pillar.rows, *pillar.absent)
+    ]
+    assert none_of(row.finding.other_kind for row in shown)
+
+
+def test_machines_read_a_count_and_no_result(report: AuditReport) -> None:
+    run = json.loads(render_sarif(report))["runs"][0]
+    assert run["properties"]["for_other_kinds"] == 3 and run["properties"]["counts"]["NOT_APPLICABLE"] == 1
+    assert none_of(r["properties"]["probe"] in ELSEWHERE for r in run["results"])
+    assert "stereotype" in {r["properties"]["probe"] for r in run["results"]}
+    root = ElementTree.fromstring(render_junit(report))
+    assert none_of(case.attrib["classname"].endswith(ELSEWHERE) for case in root.iter("testcase"))
+    assert "3 for other kinds of model or data" in root[-1][0][0].attrib["message"]
+    table = list(csv.DictReader(io.StringIO(render_csv(report))))
+    assert {row["probe"] for row in table if row["other_kind"] == "yes"} == set(ELSEWHERE)
+    assert {row["other_kind"] for row in table if row["probe"] == "stereotype"} == {""}
+    ElementTree.fromstring(render_junit(report_of([privacy()])))
