@@ -58,10 +58,9 @@ class DataSpec:
     """Which columns of which files are what; the command line's data flags, one field each.
 
     ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`. ``recorded``: where the model is
-    known by its answers in the files alone. ``cluster``: the column that says which rows belong together; ``weight``:
-    that of what each row weighs. ``copies_are_real``: whether rows that are exact copies are rows of their own.
-    ``labels``, ``roles``: keys of columns, ``column`` or ``column.value``, that are to be there; ``reference``: groups
-    by feature.
+    known by its answers in the files alone. ``cluster``: the column of what belongs together; ``weight``: of what a row
+    weighs. ``copies_are_real``: whether rows that are exact copies are rows of their own. ``labels``, ``roles``: keys,
+    ``column`` or ``column.value``, that are to be there; ``reference``: groups by feature.
     """
 
     path: str

@@ -21,7 +21,7 @@ from auditor.run.plugins import load_probe_class
 from auditor.run.probe import Probe, make_probe
 from auditor.run.scan import Catalogue, check_policies, data_spec, held_to, model_spec, probe_specs
 from auditor.run.scan import scan as run_scan
-from auditor.run.scratch import scratch_folder
+from auditor.sandbox.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,11 +27,11 @@ from auditor.record.labels import Labels
 from auditor.run.audit import assemble, environment
 from auditor.run.heard import Measured
 from auditor.run.isolate import measure
-from auditor.run.measuring_process import MeasuringProcess
 from auditor.run.options import Configured, ScanOptions
 from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, make_probe
-from auditor.run.scratch import scratch_folder
+from auditor.sandbox.measuring_process import MeasuringProcess
+from auditor.sandbox.scratch import scratch_folder
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.

@@ -28,8 +28,8 @@ from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.outputs import WRITTEN
 from auditor.record.audit_report import AuditReport
-from auditor.run import measuring_process
 from auditor.run.probe import make_probe
+from auditor.sandbox import measuring_process
 from cli.main import app
 from cli.options import configure
 from probes import PROBES
@@ -98,7 +98,7 @@ def test_the_parent_of_a_scan_imports_no_torch() -> None:
 def test_the_measuring_process_imports_while_its_parent_does(here: Path) -> None:
     code = """if True:
         import sys
-        from auditor.run import measuring_process
+        from auditor.sandbox import measuring_process
         start = measuring_process.start_child
 
         def noted(*where):

@@ -30,6 +30,7 @@ WRITTEN_TO = {(name, mark) for name, function in COMMANDS.items() for mark in wr
 # Paths that are read: whoever adds one looks at whether it is.
 READ = {
     "compare": {"before", "after"},
+    "publish": {"run"},
     "detect": {"files", "trust_anchors"},
     "detect-train": {"folder"},
     "dossier": {"run"},
@@ -235,6 +236,7 @@ MAY_WRITE = {
     "auditor.report.pdf": "its own scratch folder",
     "auditor.report.svg": "bytes in memory",
     "auditor.run.in_python": "its own scratch folder",
+    "auditor.sandbox.scratch": "scratch folders that no process holds, by their name",
     "auditor.training.rows": "text in memory",
     "auditor.model.language_folder": "a folder that was new",
     "auditor.training.huggingface_folder": "a folder that was empty",
