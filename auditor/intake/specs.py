@@ -43,8 +43,7 @@ class RecordedSpec:
     """Which columns of the data files are a model's own answers; the model itself is not there.
 
     ``score``: the column of the probability of the favourable label, or ``class=column`` for each class. ``predicted``:
-    the column of decisions, or of a regression's numbers. ``loss``: the column of the model's loss on each row.
-    ``generated``: the column of texts that it wrote.
+    that of decisions, or of a regression's numbers; ``loss``: of the model's loss; ``generated``: of texts it wrote.
     """
 
     score: tuple[str, ...] = ()
