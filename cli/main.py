@@ -29,6 +29,7 @@ from cli.gradient_inversion import gradient_inversion
 from cli.guarded import RECORD, Reads, Writes, guarded
 from cli.history import Db, history, signoff
 from cli.new_probe import new_probe
+from cli.policies import policies
 from cli.register import register
 from cli.reproduce import reproduce
 from cli.site import site
@@ -122,6 +123,10 @@ def scan(
     model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
+    publish: Annotated[
+        list[str] | None,
+        typer.Option(help="Then publish it: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY."),
+    ] = None,
     debug: Debug = False,
 ) -> int:
     """Audit a model: measure, judge, write a report.
@@ -129,7 +134,7 @@ def scan(
     Exit codes: 0 everything judged passed, 1 something FAILed, 2 wrong usage, 3 nothing failed but something could not
     be said, 4 the model or the data were refused.
     """
-    from auditor.run.measuring_process import measuring_process
+    from auditor.sandbox.measuring_process import measuring_process
 
     # Before all else that is imported here: it imports meanwhile.
     with measuring_process() as waiting:
@@ -140,7 +145,14 @@ def scan(
         arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
         configured = configure(given | {"model": model, "architecture_args": arguments}, config, set_ or [])
         options = configured.options
-        return run_scan(configured, waiting, as_json=options.json_, quiet=options.quiet, debug=debug or options.debug)
+        return run_scan(
+            configured,
+            waiting,
+            publish=publish or [],
+            as_json=options.json_,
+            quiet=options.quiet,
+            debug=debug or options.debug,
+        )
 
 
 @command("probes")
@@ -204,6 +216,21 @@ def report(
     drawn = write_figures(record, figures, drawn_as) if figures is not None else []
     for path in [*write_report(record, folder, formats, say, seal), *drawn]:
         typer.echo(path)
+
+
+@command("publish")
+def publish_(
+    run: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds one."), Reads(within=RECORD)],
+    to: Annotated[
+        list[str],
+        typer.Option(help="Where: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY; again for more."),
+    ],
+    debug: Debug = False,
+) -> None:
+    """Publish a recorded audit where a team looks: a folder, MLflow, Weights & Biases or the Hugging Face hub."""
+    from cli.publish import publish_recorded
+
+    publish_recorded(run, to)
 
 
 @command("compare")
@@ -443,6 +470,7 @@ command("keygen")(keygen)
 command("verify")(verify)
 command("reproduce")(reproduce)
 command("register")(register)
+command("policies")(policies)
 command("dossier")(dossier)
 command("history")(history)
 command("signoff")(signoff)

@@ -17,12 +17,13 @@ from auditor.errors import AuditorError
 from auditor.evidence.registration import with_what_became
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
-from auditor.run.measuring_process import MeasuringProcess
 from auditor.run.options import Configured
-from auditor.run.scan import job_of, record_of, rows_at_hand, scan_job, workloads
+from auditor.run.scan import held_to, job_of, record_of, rows_at_hand, scan_job, workloads
+from auditor.sandbox.measuring_process import MeasuringProcess
 from cli.evidence import check_flags, start_log, write_evidence
 from cli.looks import at_level, check_history, entered, next_of_campaign
 from cli.output import print_report, stages
+from cli.publish import check_places, publish_report
 from cli.register import followed, opened
 from cli.rendering import known_formats, make_page_ready
 from cli.written import alone_in, claim_report, command_line, drop_stale, write_report
@@ -33,8 +34,17 @@ if TYPE_CHECKING:
     from auditor.record.looks import CampaignRecord
 
 
-def scan(configured: Configured, waiting: MeasuringProcess, *, as_json: bool, quiet: bool, debug: bool) -> int:
-    """Runs the scan and writes its reports; returns the exit code."""
+def scan(
+    configured: Configured,
+    waiting: MeasuringProcess,
+    *,
+    publish: Sequence[str] = (),
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> int:
+    """Runs the scan, writes its reports and publishes them; returns the exit code."""
+    check_places(publish)
     began, started = datetime.now(UTC), time.perf_counter()
     signal.signal(signal.SIGTERM, _terminated)
     options = configured.options
@@ -67,7 +77,9 @@ def scan(configured: Configured, waiting: MeasuringProcess, *, as_json: bool, qu
         typer.echo(last_lines(measured.log, 200), err=True)
 
     def finished(judged: AuditReport) -> AuditReport:
-        return _followed(told(judged), registered, [spec.name for spec in job.probes])
+        became = _followed(told(judged), registered, [spec.name for spec in job.probes])
+        # What was registered answers controls too.
+        return became if registered is None else held_to(configured, became)
 
     def judged_again(look: CampaignRecord | None) -> AuditReport:
         seconds = scanned.report.duration_s
@@ -93,15 +105,26 @@ def scan(configured: Configured, waiting: MeasuringProcess, *, as_json: bool, qu
             written.append(write_evidence(at_level(configured, campaign), job, measured, report, log))
         except AuditorError as error:
             unwritten = error
-    _print(report, written, entry, as_json=as_json, quiet=quiet)
+    places, unpublished = _published(report, out, publish)
+    _print(report, written, entry, places, as_json=as_json, quiet=quiet)
     # The verdict is printed and the report kept; what could not be written beside them decides the exit code.
-    for failure in (unwritten, ledger_error):
+    for failure in (unwritten, ledger_error, unpublished):
         if failure is not None:
             raise failure
     return report.exit_code
 
 
-def _print(report: AuditReport, written: list[str], entry: str | None, *, as_json: bool, quiet: bool) -> None:
+def _published(report: AuditReport, out: Path, places: Sequence[str]) -> tuple[list[str], AuditorError | None]:
+    """Where it was published, and why not everywhere: the audit is done and written, whatever became of that."""
+    try:
+        return publish_report(report, out, places), None
+    except AuditorError as error:
+        return [], error
+
+
+def _print(
+    report: AuditReport, written: list[str], entry: str | None, places: Sequence[str], *, as_json: bool, quiet: bool
+) -> None:
     """What is on the terminal in the end: the record, or the verdict and where it is written, or nothing."""
     try:
         if sys.stdout is None:
@@ -113,6 +136,8 @@ def _print(report: AuditReport, written: list[str], entry: str | None, *, as_jso
             print_report(report, written)
             if entry is not None:
                 typer.echo(f"history {entry}")
+            for place in places:
+                typer.echo(f"published {place}")
             sys.stdout.flush()
     except BrokenPipeError:
         raise

@@ -35,6 +35,7 @@ from auditor.intake.specs import Job
 from auditor.outputs import claim
 from auditor.record.audit_report import AuditReport
 from auditor.record.text import visible
+from auditor.report.pictures import called_in
 from auditor.run.mitigation import make_mitigation, needs_rows
 from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class
@@ -348,7 +349,7 @@ def _write(found: Tradeoff, present: AuditReport, out: Path) -> list[str]:
         ("tradeoff.html", render_tradeoff_html(found, present)),
         ("tradeoff.md", render_tradeoff_markdown(found)),
     ]
-    contents += [(f"figures/{plot.id}.svg", tradeoff_svg(plot)) for plot in plots_of(found)]
+    contents += [(f"figures/{plot.id}.svg", tradeoff_svg(plot)) for plot in plots_of(found, called_in(present))]
     for name, content in contents:
         write_beside(out / name, content.encode())
         written.append(str(out / name))

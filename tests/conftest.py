@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from auditor.run import measuring_process
+from auditor.sandbox import measuring_process
 from tests.processor_time import import_clock, pytest_runtest_call
 from tests.toys.postgres import postgres  # noqa: F401  # a fixture
 from tests.warm_child import WarmChildren

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from auditor.run import measuring_process
+from auditor.sandbox import measuring_process
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -63,7 +63,7 @@ class WarmChildren:
         self._scratch = tempfile.TemporaryDirectory(prefix="auditor-warm-")
 
     def start(self, writer: int, log: IO[bytes], scratch: str) -> WarmChild:
-        """What :func:`auditor.run.measuring_process.start_child` does."""
+        """What :func:`auditor.sandbox.measuring_process.start_child` does."""
         channel = self._begun()
         reader, stdin = os.pipe()
         asked: dict[str, Any] = {"cwd": scratch, "env": measuring_process.environment(scratch), "parent": os.getpid()}

@@ -16,7 +16,7 @@ import time
 import traceback
 
 MODULES = (
-    "auditor.run.sandbox.start", "auditor.run.serve", "auditor.run.child", "auditor.run.table_training",
+    "auditor.run.start", "auditor.run.serve", "auditor.run.child", "auditor.run.table_training",
     "pandas", "pyarrow.parquet", "scipy.stats", "torch",
     "transformers", "probes", "mitigations",
 )  # fmt: skip
@@ -71,7 +71,7 @@ def _whole(package: str) -> None:
 
 
 def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel: socket.socket) -> None:
-    """What ``python -I -m auditor.run.sandbox.start`` is, with its imports done; does not return."""
+    """What ``python -I -m auditor.run.start`` is, with its imports done; does not return."""
     while os.getppid() != asked["parent"]:
         time.sleep(0.001)
     os.setsid()
@@ -85,10 +85,10 @@ def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel:
     os.environ.clear()
     os.environ.update(asked["env"])  # type: ignore[arg-type]
     tempfile.tempdir = None
-    sys.argv = ["auditor.run.sandbox.start", str(writer)]
+    sys.argv = ["auditor.run.start", str(writer)]
     code = 0
     try:
-        from auditor.run.sandbox import start
+        from auditor.run import start
 
         start.main()
     except SystemExit as end:

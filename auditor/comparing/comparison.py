@@ -16,6 +16,7 @@ from auditor.comparing.usefulness import Usefulness
 from auditor.record import text
 from auditor.record.audit_report import AuditReport
 from auditor.report.html import content_policy, environment, resource
+from auditor.report.pictures import called_in, column, group
 from auditor.report.view import plural
 
 COMPARISON_VERSION = "1.1"
@@ -185,8 +186,25 @@ def _bounds(row: Row) -> str:
     """The interval of a difference and how it was taken."""
     if row.same:
         return row.how
-    ends = None if row.interval is None else (_known(row.interval[0]), _known(row.interval[1]))
-    return text.interval(ends) + (f" {row.how}" if row.paired else "")
+    return _between(row.interval) + (f" {row.how}" if row.paired else "")
+
+
+def _where(row: Row, after: AuditReport) -> str:
+    """What a number was taken of, in the words of the later audit's people."""
+    called, parts = called_in(after), []
+    for name, value in row.of:
+        if name == "by":
+            parts.append("by " + " × ".join(column(called, feature) for feature in str(value).split(" x ")))
+        elif name in after.data.sensitive:
+            parts.append(group(called, name, str(value)))
+        else:
+            parts.append(f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{name} {value}")
+    return ", ".join(parts)
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    """An interval in words; an end that does not exist is said to be none."""
+    return "" if interval is None else text.interval((_known(interval[0]), _known(interval[1])))
 
 
 def _plain(name: str | None) -> str:
@@ -226,6 +244,8 @@ def render_comparison_html(comparison: Comparison) -> str:
             tone=lambda row: {"better": "pass", "worse": "fail"}.get(row.verdict, "not-applicable"),
             known=_known,
             bounds=_bounds,
+            where=lambda row: _where(row, comparison.after),
+            between=_between,
         )
     )
 

@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from auditor.comparing.front import Plot, draw, plots_of
+from auditor.comparing.front import Plot, called_feature, draw, plots_of
 from auditor.comparing.tradeoff import FeaturePoint, Point, Tradeoff, Verdict
 from auditor.record import text
 from auditor.record.audit_report import AuditReport
 from auditor.report.html import content_policy, environment, resource
+from auditor.report.pictures import called_in
 from auditor.report.svg import as_file, sheet_svg
 from auditor.statistics.pareto import Measured
 
@@ -172,9 +173,10 @@ def _drawn(plot: Plot) -> str:
 def render_tradeoff_html(found: Tradeoff, audit: AuditReport) -> str:
     """The trade-off as one page: what is shown, the plots, a table for each sensitive feature, what each point is."""
     style = Markup(resource("report.css"))
+    called = called_in(audit)
     features: list[tuple[str, list[tuple[Point, FeaturePoint | None]]]] = [
         (feature, [(p, p.features[i] if p.features else None) for p in found.all])
-        for i, feature in enumerate(f.feature for f in found.present.features)
+        for i, feature in enumerate(called_feature(called, f.feature) for f in found.present.features)
     ]
     return (
         environment()
@@ -185,7 +187,7 @@ def render_tradeoff_html(found: Tradeoff, audit: AuditReport) -> str:
             found=found,
             audit=audit,
             promise=promise(found),
-            plots=[(plot, Markup(_drawn(plot))) for plot in plots_of(found)],
+            plots=[(plot, Markup(_drawn(plot))) for plot in plots_of(found, called)],
             features=features,
             tones=_TONES,
             own_level=1.0 - 2.0 * found.own_alpha,

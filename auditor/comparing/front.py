@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from auditor.comparing.tradeoff import Point, Tradeoff
+from auditor.record.labels import Labels
+from auditor.report.pictures import column
 from auditor.report.plots import Plane, plane
 from auditor.report.sheet import BOUND, BROKEN, INK, MUTED, SERIES, SMALL, WIDTH, Sheet, fitting
 from auditor.statistics.pareto import Measured
 
+UNCALLED = Labels()
 Role = Literal["present", "front", "other", "shown"]
 _NEAR = 0.03
 
@@ -45,11 +48,14 @@ class Plot:
     floor: float | None = None
 
 
-def plots_of(found: Tradeoff) -> list[Plot]:
-    """Of each sensitive feature the front and the paired changes; performance against leakage where it is known."""
+def plots_of(found: Tradeoff, called: Labels = UNCALLED) -> list[Plot]:
+    """Of each sensitive feature the front and the paired changes; performance against leakage where it is known.
+
+    ``called``: what features are called.
+    """
     plots = []
     smaller = found.disparity != "demographic_parity_ratio"
-    feature_names = [f.feature for f in found.present.features]
+    feature_names = [called_feature(called, f.feature) for f in found.present.features]
     for i, feature in enumerate(feature_names):
         measure = f"{found.disparity} by {feature}"
         plots.append(
@@ -88,6 +94,11 @@ def plots_of(found: Tradeoff) -> list[Plot]:
     if any(p.leakage for p in found.all):
         plots.append(_front(found, "leakage", found.axes[-1], [p.leakage for p in found.all], True))
     return plots
+
+
+def called_feature(called: Labels, feature: str) -> str:
+    """What a feature is called, or several of an intersection."""
+    return " x ".join(column(called, name) for name in feature.split(" x "))
 
 
 def _front(found: Tradeoff, id_: str, measure: str, x: Sequence[Measured | None], smaller: bool) -> Plot:

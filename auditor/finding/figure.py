@@ -12,7 +12,7 @@ from auditor.finding.display import MOST_HEATMAPS, MOST_SWARMS, MOST_TEXTS, Colo
 _MOST = {"texts": MOST_TEXTS, "heatmaps": MOST_HEATMAPS, "swarms": MOST_SWARMS}
 FigureKind = Literal[
     "rates", "bars", "curve", "roc", "forest", "text", "heatmap", "table", "beeswarm",
-    "judged", "confusion", "calibration", "scores", "threshold", "trend",
+    "judged", "confusion", "calibration", "scores", "threshold", "trend", "pairs",
 ]  # fmt: skip
 
 
@@ -49,9 +49,10 @@ class Figure(Closed):
     ``text`` shows ``texts``, ``heatmap`` ``heatmaps``, ``table`` ``table``, ``beeswarm`` ``swarms``; every other kind
     ``series``: ``rates``, ``confusion``, ``scores`` and ``calibration`` of groups, ``threshold`` of groups over the
     threshold, the last series being the largest difference between any two of them, ``judged`` a series an outcome
-    with values in units from the ideal (0) to the bound (1), ``trend`` over moments in ISO 8601. ``features``: the
-    columns whose values the names of the figure are, joined by ``×`` where they are several. ``marked``: a place on
-    the x axis of ``threshold`` that is the model's own. Raises ValueError where there is more than a report shows.
+    with values in units from the ideal (0) to the bound (1), ``trend`` over moments in ISO 8601, ``pairs`` of texts.
+    ``features``: the columns whose values the names of the figure are, joined by ``×`` where they are several.
+    ``marked``: a place on the x axis of ``threshold`` and ``scores`` that is the model's own. Raises ValueError where
+    there is more than a report shows.
     """
 
     id: str

@@ -114,7 +114,7 @@ def finding_named(report: AuditReport, name: str) -> Finding:
 
 
 def short_name(report: AuditReport, finding: Finding) -> str:
-    """The end of a finding's id, after a slash, that no other id has; the whole id where there is none."""
+    """The end of a finding's id, after a slash, that no other id of the record has, else all of it."""
     parts = finding.id.split("/")
     ends = ["/".join(parts[i:]) for i in range(len(parts) - 1, 0, -1)]
     ids = [f.id for f in report.findings]

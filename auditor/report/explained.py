@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 
-from auditor.finding.display import ColouredText, Heatmap, Swarm
+from auditor.finding.display import BESIDE, ColouredText, Heatmap, Swarm
 from auditor.finding.figure import Figure
 from auditor.finding.png import Pixels
 from auditor.record.text import grade, grade_interval, number, signed, visible
@@ -21,6 +22,7 @@ from auditor.report.sheet import (
     NO_RANK,
     RANK_MARKERS,
     RANKS,
+    SERIES,
     SMALL,
     WIDTH,
     Sheet,
@@ -243,3 +245,33 @@ def _rank_key(sheet: Sheet, left: float) -> None:
         axes.plot([x], [8.0], marker, color=colour, markersize=6.0, markeredgewidth=0)
         x += 11.0
     sheet.text(x, 8.0, "high", colour=MUTED, size=SMALL)
+
+
+# ---- pairs of texts ------------------------------------------------------------------------------------------------
+
+_PAIR = 48.0
+
+
+def pairs(figure: Figure) -> Sheet:
+    """A bar for each pair of texts, to either side of none: the words that differ above it, and the text."""
+    points = [(str(x), y) for s in figure.series for x, y in zip(s.x, s.y, strict=False)]
+    reach = max([abs(y) for _, y in points if y is not None and math.isfinite(y)], default=0.0) or 1.0
+    bottom, right = _PAIR * len(points) + 4.0, WIDTH - 52.0
+    sheet, middle = Sheet(bottom + FOOT), right / 2.0
+    canvas = sheet.canvas()
+    for tick in ticks(-reach, reach):
+        x = middle + tick / reach * middle
+        sheet.text(x, bottom + 10.0, f"{tick:g}", align="center", colour=MUTED, size=SMALL)
+        for top in [_PAIR * i for i in range(len(points))]:
+            sheet.line([x, x], [top + 30.0, top + 43.0], colour=MUTED if tick == 0.0 else GRID)
+    for i, (name, y) in enumerate(points):
+        top = _PAIR * i
+        words, _, sentence = name.partition(BESIDE)
+        sheet.text(0.0, top + 9.0, fitting(words, WIDTH / 1.06), bold=True)
+        sheet.text(0.0, top + 23.0, fitting(sentence, WIDTH, SMALL), colour=MUTED, size=SMALL)
+        if y is not None and math.isfinite(y):
+            end = middle + y / reach * middle
+            canvas.barh([top + 36.5], [end - middle], left=middle, height=9.0, color=SERIES[int(y < 0.0)], linewidth=0)
+        sheet.text(WIDTH - 1.0, top + 36.5, signed(y), align="right", size=SMALL)
+    sheet.text(middle, bottom + 27.0, fitting(figure.y_label, WIDTH), align="center", colour=MUTED)
+    return sheet

@@ -8,7 +8,7 @@ Whatever else a probe has to show, such as a ROC curve, it hands over with its m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from auditor.finding.display import title_of
 from auditor.finding.figure import Figure
@@ -23,29 +23,43 @@ _FEWEST_POINTS = 3
 
 
 def figures_of(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Figure]:
-    """All figures of an audit, in the order of its probes, each with a distinct id.
+    """All figures of an audit: of groups, of gaps, then of its probes in their order, each with a distinct id.
 
     A measurement held to several criteria is drawn once, with the interval of its first finding.
     """
+    points = points_of(findings)
+    figures = [*of_groups(points), *forests(points)]
+    for probe, own, drawn in by_probe(points, results):
+        whole = any(f.kind == "threshold" for f in drawn)
+        told = [f for f in curves(probe, own) if not (whole and f.x_label == "threshold")]
+        figures += [*bars(probe, own), *told, *drawn]
+    return distinct(figures)
+
+
+def points_of(findings: Sequence[Judgement]) -> list[Point]:
+    """Each measurement once, with its first finding."""
     points: dict[int, Point] = {}
     for finding in findings:
         if finding.measurement is not None:
             points.setdefault(id(finding.measurement), Point(finding, finding.measurement))
-    figures = [*of_groups(list(points.values())), *_forests(list(points.values()))]
-    for probe in dict.fromkeys([r.probe for r in results] + [p.finding.probe for p in points.values()]):
-        own = [p for p in points.values() if p.finding.probe == probe]
+    return list(points.values())
+
+
+def by_probe(
+    points: Sequence[Point], results: Sequence[ProbeResult]
+) -> Iterator[tuple[str, list[Point], list[Figure]]]:
+    """Each probe with its points, and with the figures that it has drawn itself."""
+    for probe in dict.fromkeys([r.probe for r in results] + [p.finding.probe for p in points]):
+        own = [p for p in points if p.finding.probe == probe]
         measured = [m for r in results if r.probe == probe for m in r.measurements]
         drawn = {id(m.figure): m.figure for m in [*measured, *(p.measurement for p in own)] if m.figure is not None}
-        whole = any(f.kind == "threshold" for f in drawn.values())
-        curves = [f for f in _curves(probe, own) if not (whole and f.x_label == "threshold")]
-        figures += [*_bars(probe, own), *curves, *drawn.values()]
-    return distinct(figures)
+        yield probe, own, list(drawn.values())
 
 
 # ---- all gaps ------------------------------------------------------------------------------------------------------
 
 
-def _forests(points: Sequence[Point]) -> list[Figure]:
+def forests(points: Sequence[Point]) -> list[Figure]:
     """The headlines that compare groups, each pillar's differences in one figure and its ratios in another."""
     figures: list[Figure] = []
     headlines = [p for p in points if p.measurement.sensitive and not p.measurement.group and not p.measurement.at]
@@ -107,10 +121,11 @@ def _method_of(point: Point, others: Sequence[Point]) -> str:
 # ---- bars ----------------------------------------------------------------------------------------------------------
 
 
-def _bars(probe: str, points: Sequence[Point]) -> list[Figure]:
-    bars = [p for p in points if p.measurement.metric == "global_importance" and set(p.measurement.at) == {"feature"}]
+def bars(probe: str, points: Sequence[Point]) -> list[Figure]:
+    """The largest importances of features, of each method."""
+    placed = [p for p in points if p.measurement.metric == "global_importance" and set(p.measurement.at) == {"feature"}]
     figures: list[Figure] = []
-    for method, own in gather(bars, lambda p: p.measurement.method).items():
+    for method, own in gather(placed, lambda p: p.measurement.method).items():
         ranked = sorted(own, key=lambda p: -math.inf if p.value is None else p.value, reverse=True)
         shown, rest = ranked[:MOST_BARS], len(ranked) - MOST_BARS
         series = series_of("global_importance", shown, [str(p.measurement.at["feature"]) for p in shown])
@@ -147,23 +162,24 @@ def _coordinate(point: Point) -> str | None:
     return name if numeric else None
 
 
-def _curves(probe: str, points: Sequence[Point]) -> list[Figure]:
+def curves(probe: str, points: Sequence[Point]) -> list[Figure]:
+    """Numbers along one numeric coordinate."""
     placed = [(p, name) for p in points if (name := _coordinate(p)) is not None]
     figures: list[Figure] = []
     by_features = gather(placed, lambda pair: (pair[0].measurement.method, pair[1], pair[0].measurement.sensitive))
     for (method, name, features), pairs in by_features.items():
         by_metric = gather([p for p, _ in pairs], lambda p: p.measurement.metric)
         # Two rates at two thresholds are a pair of numbers, not a curve, except where a probe degrades its inputs.
-        curves = {
+        drawable = {
             metric: sorted(own, key=lambda p: float(p.measurement.at[name]))
             for metric, own in by_metric.items()
             if len(own) >= (2 if own[0].finding.pillar == "robustness" else _FEWEST_POINTS)
         }
-        together = [m for m, own in curves.items() if all(p.in_unit_range for p in own)]
-        for metrics in [ms for ms in [together, *([m] for m in curves if m not in together)] if ms]:
+        together = [m for m, own in drawable.items() if all(p.in_unit_range for p in own)]
+        for metrics in [ms for ms in [together, *([m] for m in drawable if m not in together)] if ms]:
             suffix = "" if metrics == together else metrics[0]
             id_ = "/".join(part for part in (probe, "curve", method, name, "+".join(features), suffix) if part)
-            figures.append(_curve_figure(id_, probe, name, features, {m: curves[m] for m in metrics}))
+            figures.append(_curve_figure(id_, probe, name, features, {m: drawable[m] for m in metrics}))
     return figures
 
 
@@ -178,11 +194,9 @@ def _stressed(metrics: Sequence[str], name: str) -> str:
     return f"{what} under {acronym}" + ("" if stress == name else f", along {in_words(name)}")
 
 
-def _curve_figure(
-    id_: str, probe: str, name: str, features: Sequence[str], curves: Mapping[str, list[Point]]
-) -> Figure:
-    everything = [p for own in curves.values() for p in own]
-    series = tuple(series_of(m, own, [float(p.measurement.at[name]) for p in own]) for m, own in curves.items())
+def _curve_figure(id_: str, probe: str, name: str, features: Sequence[str], lines: Mapping[str, list[Point]]) -> Figure:
+    everything = [p for own in lines.values() for p in own]
+    series = tuple(series_of(m, own, [float(p.measurement.at[name]) for p in own]) for m, own in lines.items())
     bounds = {
         (p.finding.criterion.bound, p.finding.criterion.metric, p.finding.criterion.describe())
         for p in everything
@@ -192,7 +206,7 @@ def _curve_figure(
     if len(bounds) == 1:
         criterion, metric, words = next(iter(bounds))
         caption += f" Dashed line: {words}, required of {metric}."
-    what = _stressed(list(curves), name) + (f", by {' × '.join(features)}" if features else "")
+    what = _stressed(list(lines), name) + (f", by {' × '.join(features)}" if features else "")
     return Figure(
         id=id_,
         probe=probe,
@@ -201,7 +215,7 @@ def _curve_figure(
         series=series,
         alt=" ".join(f"{s.name} at {name}: {said_of(s)}." for s in series) + f" {caption}",
         x_label=in_words(name),
-        y_label=what if len(curves) == 1 else "rate",
+        y_label=what if len(lines) == 1 else "rate",
         criterion=criterion,
         caption=caption,
         features=tuple(features),

@@ -59,7 +59,7 @@ BETWEEN = " × "
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """Where a criterion lies among the rates of the groups, in words for the line and for the caption."""
 
     at: float
@@ -69,7 +69,7 @@ class _Line:
 
 
 def _rates(points: Sequence[Point], features: tuple[str, ...], own: Sequence[Point]) -> list[Figure]:
-    lines = _lines([p for p in points if p.finding.pillar in {q.finding.pillar for q in own}], features, own)
+    lines = lines_through([p for p in points if p.finding.pillar in {q.finding.pillar for q in own}], features, own)
     by_metric = _by_metric(own)
     probe = _chief([p for ps in by_metric.values() for p in ps])
     id_ = f"{probe}/rates/{'+'.join(features)}"
@@ -77,14 +77,14 @@ def _rates(points: Sequence[Point], features: tuple[str, ...], own: Sequence[Poi
     if not together:
         # Numbers on scales of their own share no axis.
         return [
-            _rates_figure(f"{id_}/{metric}", probe, features, {metric: ps}, lines, ())
+            rates_figure(f"{id_}/{metric}", probe, features, {metric: ps}, lines, ())
             for metric, ps in by_metric.items()
         ]
     n_groups = min(max(len(by_metric[m]) for m in together), MOST_GROUPS)
     ranked = sorted(together, key=lambda m: m not in lines)[: max(1, MOST_ROWS // n_groups)]
     kept = [m for m in together if m in ranked]
     left_out = [m for m in by_metric if m not in kept]
-    return [_rates_figure(id_, probe, features, {m: by_metric[m] for m in kept}, lines, left_out)]
+    return [rates_figure(id_, probe, features, {m: by_metric[m] for m in kept}, lines, left_out)]
 
 
 def _by_metric(own: Sequence[Point]) -> dict[str, list[Point]]:
@@ -110,14 +110,15 @@ def _chief(points: Sequence[Point]) -> str:
     return max(counts, key=lambda probe: (probe in fair, counts[probe]))
 
 
-def _rates_figure(
+def rates_figure(
     id_: str,
     probe: str,
     features: tuple[str, ...],
     panels: Mapping[str, list[Point]],
-    lines: Mapping[str, _Line],
+    lines: Mapping[str, Line],
     elsewhere: Sequence[str],
 ) -> Figure:
+    """A panel for each rate; ``elsewhere``: rates that have no room, and are in the tables alone."""
     kept = {metric: _most_telling(points) for metric, points in panels.items()}
     left_out = max(len(panels[m]) - len(kept[m]) for m in panels)
     by = BETWEEN.join(features)
@@ -159,9 +160,9 @@ def _rates_figure(
     )
 
 
-def _lines(points: Sequence[Point], features: tuple[str, ...], rates: Sequence[Point]) -> dict[str, _Line]:
+def lines_through(points: Sequence[Point], features: tuple[str, ...], rates: Sequence[Point]) -> dict[str, Line]:
     """For each rate, the tightest line that a judged headline over the same features draws through its groups."""
-    found: dict[str, _Line] = {}
+    found: dict[str, Line] = {}
     for point in points:
         criterion, estimate = point.finding.criterion, point.measurement.estimate
         if criterion is None or isinstance(criterion.bound, tuple) or set(point.measurement.sensitive) != set(features):
@@ -174,14 +175,14 @@ def _lines(points: Sequence[Point], features: tuple[str, ...], rates: Sequence[P
             if highest is None:
                 continue
             if isinstance(estimate, WorstDifference) and criterion.direction == "at_most":
-                line = _Line(
+                line = Line(
                     at=highest - criterion.bound,
                     label=f"highest − {criterion.bound:g}",
                     place=f"{criterion.bound:g} below the highest group",
                     metric=criterion.metric,
                 )
             elif isinstance(estimate, WorstRatio) and criterion.direction == "at_least":
-                line = _Line(
+                line = Line(
                     at=highest * criterion.bound,
                     label=f"{criterion.bound:g} × highest",
                     place=f"{criterion.bound:g} times the highest group",
@@ -194,7 +195,7 @@ def _lines(points: Sequence[Point], features: tuple[str, ...], rates: Sequence[P
     for point in rates:
         own = point.finding.criterion
         if own is not None and not isinstance(own.bound, tuple):
-            found[point.measurement.metric] = _Line(own.bound, own.describe(), own.describe(), own.metric)
+            found[point.measurement.metric] = Line(own.bound, own.describe(), own.describe(), own.metric)
     return {metric: line for metric, line in found.items() if math.isfinite(line.at)}
 
 
@@ -265,7 +266,10 @@ def _calibration(features: tuple[str, ...], own: Sequence[Point]) -> list[Figure
     found: dict[str, tuple[Point, CalibrationError]] = {}
     for point in own:
         if isinstance(point.measurement.estimate, CalibrationError) and point.measurement.estimate.n:
-            found.setdefault(group_label(point.measurement.group), (point, point.measurement.estimate))
+            level = group_label(point.measurement.group)
+            # The same of two probes: that of fairness, which has the other pictures of groups.
+            if level not in found or point.finding.pillar == "fairness":
+                found[level] = point, point.measurement.estimate
     if len(found) < 2:
         return []
     largest = sorted(found, key=lambda group: -sum(found[group][1].n))[:MOST_CALIBRATED]
@@ -285,7 +289,7 @@ def _calibration(features: tuple[str, ...], own: Sequence[Point]) -> list[Figure
                 )
             )
     by = BETWEEN.join(features)
-    probe = next(iter(found.values()))[0].finding.probe
+    probe = _chief([point for point, _ in found.values()])
     caption = (
         "Each mark is a bin of scores. The intervals (exact, Bonferroni) hold for all bins and groups together at 95 % "
         "confidence. Above the dotted line rows turn out favourable more often than their score says."

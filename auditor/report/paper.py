@@ -2,84 +2,59 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from xml.etree import ElementTree
 
 from auditor.finding.criterion import CriterionRecord
-from auditor.finding.display import GradedMethod, GradeTable
 from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
-from auditor.record.audit_report import INTAKE, AuditReport
+from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import Catalogue
-from auditor.record.glossary import definitions_of_judged
+from auditor.record.glossary import definitions_of, definitions_of_judged
 from auditor.record.questions import question_of
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage
 from auditor.report.html import moment, title_of
-from auditor.report.pictures import front_and_rest
+from auditor.report.paper_figures import figures_of
+from auditor.report.paper_words import narrow, slug, worded, words_of
 from auditor.report.pillars import pillars_of, sources_of
 from auditor.report.remediation import Remediation, remediation_of
 from auditor.report.scope import Scope, scope_of
-from auditor.report.svg import as_file, draw_svg
+from auditor.report.shown_controls import ShownCell, ShownControl, ShownPolicy, policies_of
 from auditor.report.view import Row
 
 _IN_LIST = 8
 _LONGEST_REASON = 150
 _LONGEST_WHY = 2000  # a finding stays on one page
 _LONGEST_DETAIL = 250
-_LONGEST_RUN = 22
 # A record of thousands of findings is read by a program; on paper the gravest are told, and the rest is counted.
 MOST_TOLD, MOST_FOLDED, MOST_REMEDIES = 250, 600, 40
-_PAGE_WIDTH, _COLUMN_WIDTH = 493.0, 238.0  # of the text, in points
-_TALLEST = 600.0
-_SCALE, _NARROW = 0.66, 400.0
-_TITLE_LINE, _CAPTION_LINE = 44, 70  # letters on a line of a column
-_LONGEST_REPEATED = 80
-BREAK = "\N{ZERO WIDTH SPACE}"
-_RUN = re.compile(rf"\S{{{_LONGEST_RUN},}}")
 _TOLD = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.PASS)
 _HEADS = ("id", "what", "value", "interval", "must_be", "outcome", "rows", "applies", "metric")
-_TITLES = (
-    "control", "numbers", "figures", "methods", "definitions", "criteria", "packs", "provenance", "limits", "promise",
-    "notes",
-)  # fmt: skip
-_LISTS = ("not_run", "not_measured", "all_ran", "refused", "none_lacked", "deviations", "no_criterion")
+_TITLES = ("control", "numbers", "figures", "methods", "criteria", "packs", "provenance", "limits", "promise")
+_MORE = ("notes", "definitions", "deviations", "no_criterion")
+_LISTS = ("not_run", "not_measured", "all_ran", "refused", "none_lacked")
 _SIGNING = ("signed", "name", "signature", "date", "risk_accepted")
-
-
-def breaking(words: str) -> str:
-    """Words that may break after an underscore or a slash, and anywhere at last, so that no cell overflows."""
-
-    def run(match: re.Match[str]) -> str:
-        parts = re.sub(r"([_/=,.+-])", rf"\1{BREAK}", match.group()).split(BREAK)
-        pieces = [p[i : i + _LONGEST_RUN] for p in parts for i in range(0, len(p), _LONGEST_RUN)]
-        return BREAK.join(pieces)
-
-    return _RUN.sub(run, words)
 
 
 def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, object]:
     """Everything that the template sets; figures are written into ``folder`` as SVG."""
     rows = view.shown_rows(report)
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
-    policies = view.policies_of(report, rows)
+    policies = policies_of(report, rows)
     pillars = pillars_of(report, rows)
     say = page.say
-    front = [view.drawn_as(i, figure) for i, figure in front_and_rest(report)[0]]
-    figures = [(say.say("picture.heading"), front), *((pillar_title(p.name), p.figures) for p in pillars)]
     made: dict[str, object] = {
-        "title": _t(title_of(report)),
-        "author": _t(f"auditor {report.tool.get('version', '')}".strip()),
+        "title": worded(title_of(report)),
+        "author": worded(f"auditor {report.tool.get('version', '')}".strip()),
         "id": view.document_id(report),
-        "created": _t(moment(report.created)),
+        "created": worded(moment(report.created)),
         "front": _front(report, page),
-        "words": {name: _t(say.say(f"paper.{name}")) for name in (*_HEADS, *_TITLES, *_LISTS, *_SIGNING)},
+        "words": {name: worded(say.say(f"paper.{name}")) for name in (*_HEADS, *_TITLES, *_MORE, *_LISTS, *_SIGNING)},
         "counts": [
-            {"slug": _slug(c.outcome), "name": _words(c.outcome), "n": text.count(c.n), "meaning": c.meaning}
+            {"slug": slug(c.outcome), "name": words_of(c.outcome), "n": text.count(c.n), "meaning": c.meaning}
             for c in view.counts_of(report)
         ],
         "scope": _scope(scope_of(report, say)),
@@ -94,14 +69,18 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
                 *_asked_for(policies),
             ],
         ),
-        "deviations": [_t(d) for d in (report.registration.deviations if report.registration else ())],
-        "rows_for_all": _t(rows_for_all.said(report)),
+        "deviations": [worded(d) for d in (report.registration.deviations if report.registration else ())],
+        "rows_for_all": worded(rows_for_all.said(report)),
         "open": bool(by_outcome[Outcome.INCONCLUSIVE]),
-        "promise": _t(view.promise_of(report)),
-        "figures": [_figures(say, name, drawn, folder) for name, drawn in figures if drawn],
+        "promise": worded(view.promise_of(report)),
+        "figures": figures_of(report, say, pillars, folder),
         "numbers": _numbers(say, rows),
         "methods": [
-            {"probe": _t(s.probe), "methods": _t(f" ({s.methods})" if s.methods else ""), "citation": _t(s.citation)}
+            {
+                "probe": worded(s.probe),
+                "methods": worded(f" ({s.methods})" if s.methods else ""),
+                "citation": worded(s.citation),
+            }
             for s in sources_of(rows)
             if s.citation
         ],
@@ -113,31 +92,11 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         "fonts_note": "",
     }
     # Known once every phrase was said.
-    return made | {"retold": _t(page.retold), "fallback": _t(page.fallback), "own_words": _t(page.own_words)}
-
-
-# ---- words ---------------------------------------------------------------------------------------------------------
-
-
-def _t(words: str | None) -> str:
-    return breaking(text.visible(words or ""))
-
-
-def _name(words: str) -> str:
-    """A name in narrow columns: it may break after every underscore."""
-    return re.sub(r"(?<=_)(?=[^_])", BREAK, _t(words).replace(BREAK, "")) if len(words) < _LONGEST_RUN else _t(words)
-
-
-def _slug(outcome: Outcome) -> str:
-    return outcome.value.lower().replace("_", "-")
-
-
-def _words(outcome: Outcome) -> str:
-    return outcome.value.replace("_", " ")
-
-
-def _pairs(*pairs: tuple[str, str]) -> list[tuple[str, str]]:
-    return [(name, _t(value)) for name, value in pairs if value]
+    return made | {
+        "retold": worded(page.retold),
+        "fallback": worded(page.fallback),
+        "own_words": worded(page.own_words),
+    }
 
 
 # ---- the first three pages -----------------------------------------------------------------------------------------
@@ -154,65 +113,69 @@ def _front(report: AuditReport, page: FirstPage) -> dict[str, object]:
     )
     return {
         "language": page.language,
-        "organisation": _t(page.organisation),
-        "document": _t(page.document),
-        "title": _t(page.title),
-        "subtitle": _t(" · ".join(page.subtitle)),
-        "slug": _slug(page.outcome),
-        "headline": _t(page.headline),
-        "effect": _t(page.effect),
+        "organisation": worded(page.organisation),
+        "document": worded(page.document),
+        "title": worded(page.title),
+        "subtitle": worded(" · ".join(page.subtitle)),
+        "slug": slug(page.outcome),
+        "headline": worded(page.headline),
+        "effect": worded(page.effect),
         "exit_code": str(report.exit_code),
         "worth": None
         if worth is None
-        else {"slug": _slug(worth.outcome), "line": _t(worth.line), "skill": _t(worth.skill)},
+        else {"slug": slug(worth.outcome), "line": worded(worth.line), "skill": worded(worth.skill)},
         "refusal": None
         if report.refusal is None
-        else {"code": _t(report.refusal.shown), "reason": _t(report.refusal.reason)},
-        "warnings": [_t(w) for w in view.warnings_of(report)],
+        else {"code": worded(report.refusal.shown), "reason": worded(report.refusal.reason)},
+        "warnings": [worded(w) for w in view.warnings_of(report)],
         "lines": [
             {
-                "question": _t(line.question),
-                "about": _t(line.about),
-                "found": _t(line.found),
-                "interval": _t(line.interval),
-                "slug": _slug(line.outcome),
-                "verdict": _t(line.verdict),
-                "small": _t(line.small),
-                "allowed": _t(line.allowed),
-                "axis": None if line.axis is None else {**asdict(line.axis), "alt": _t(line.axis.alt)},
+                "question": worded(line.question),
+                "about": worded(line.about),
+                "found": worded(line.found),
+                "interval": worded(line.interval),
+                "slug": slug(line.outcome),
+                "verdict": worded(line.verdict),
+                "small": worded(line.small),
+                "allowed": worded(line.allowed),
+                "axis": None if line.axis is None else {**asdict(line.axis), "alt": worded(line.axis.alt)},
             }
             for line in page.lines
         ],
-        "more": _t(say.say("page.more", n=say.count(page.more_lines))) if page.more_lines else "",
-        "shown": [_t(told.sentence) for told in page.shown],
-        "actions": [{"sentence": _t(a.sentence), "by": _t(a.by), "command": _t(a.command)} for a in page.actions],
-        "last": _t(" · ".join(page.last)),
-        "words": {name.replace(".", "_"): _t(say.say(name)) for name in names},
+        "more": worded(say.say("page.more", n=say.count(page.more_lines))) if page.more_lines else "",
+        "shown": [worded(told.sentence) for told in page.shown],
+        "actions": [
+            {"sentence": worded(a.sentence), "by": worded(a.by), "command": worded(a.command)} for a in page.actions
+        ],
+        "last": worded(" · ".join(page.last)),
+        "words": {name.replace(".", "_"): worded(say.say(name)) for name in names},
     }
 
 
 def _scope(scope: Scope) -> dict[str, object]:
     """What was audited, for whom and on which rows; what nobody stated is a line to fill in."""
     return {
-        "title": _t(scope.title),
-        "lead": _t(scope.lead),
+        "title": worded(scope.title),
+        "lead": worded(scope.lead),
         "sections": [
             {
-                "title": _t(part.title),
-                "rows": [{"label": _t(line.label), "value": _t(line.value), "key": line.key} for line in part.lines],
+                "title": worded(part.title),
+                "rows": [
+                    {"label": worded(line.label), "value": worded(line.value), "key": line.key} for line in part.lines
+                ],
             }
             for part in scope.sections
         ],
-        "groups_title": _t(scope.groups_title),
-        "heads": [_t(head) for head in scope.heads],
+        "groups_title": worded(scope.groups_title),
+        "heads": [worded(head) for head in scope.heads],
         "groups": [
             {
-                "rows": [{"group": _t(g.group), "n": g.n, "said": _t(g.said)} for g in own.lines],
-                "more": _t(f"{own.feature}: {own.more}") if own.more else "",
+                "rows": [{"group": worded(g.group), "n": g.n, "said": worded(g.said)} for g in own.lines],
+                "more": worded(f"{own.feature}: {own.more}") if own.more else "",
             }
             for own in scope.groups
         ],
-        "notes": [_t(note) for note in scope.notes],
+        "notes": [worded(note) for note in scope.notes],
     }
 
 
@@ -220,28 +183,28 @@ def _remedies(remediation: Remediation, say: Catalogue) -> dict[str, object]:
     """What is to be done about each finding, by whom and until when."""
     left_out = len(remediation.lines) - MOST_REMEDIES
     return {
-        "title": _t(remediation.title),
-        "rule": _t(remediation.rule),
-        "nothing": "" if remediation.lines else _t(remediation.nothing),
-        "heads": [_t(head) for head in remediation.heads],
+        "title": worded(remediation.title),
+        "rule": worded(remediation.rule),
+        "nothing": "" if remediation.lines else worded(remediation.nothing),
+        "heads": [worded(head) for head in remediation.heads],
         "rows": [
             {
-                "slug": _slug(line.outcome),
-                "question": _t(line.question),
-                "about": _t(line.about),
-                "found": _t(line.found + (f" ({line.interval})" if line.interval else "")),
-                "allowed": _t(line.allowed),
-                "id": _t(line.id),
-                "severity": _t(line.severity),
-                "owner": _t(line.owner),
-                "due": _t(line.due),
-                "said": _t(line.said),
+                "slug": slug(line.outcome),
+                "question": worded(line.question),
+                "about": worded(line.about),
+                "found": worded(line.found + (f" ({line.interval})" if line.interval else "")),
+                "allowed": worded(line.allowed),
+                "id": worded(line.id),
+                "severity": worded(line.severity),
+                "owner": worded(line.owner),
+                "due": worded(line.due),
+                "said": worded(line.said),
             }
             for line in remediation.lines[:MOST_REMEDIES]
         ],
-        "more": _t(say.say("remedy.more", n=say.count(left_out))) if left_out > 0 else "",
-        "retest_title": _t(remediation.retest_title),
-        "retest": _t(remediation.retest) if remediation.lines else "",
+        "more": worded(say.say("remedy.more", n=say.count(left_out))) if left_out > 0 else "",
+        "retest_title": worded(remediation.retest_title),
+        "retest": worded(remediation.retest) if remediation.lines else "",
     }
 
 
@@ -269,7 +232,7 @@ def _by_reason(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
     ]
 
 
-def _asked_for(policies: Sequence[view.ShownPolicy]) -> list[tuple[str, str, int]]:
+def _asked_for(policies: Sequence[ShownPolicy]) -> list[tuple[str, str, int]]:
     """What rule packs ask for and nothing here measured."""
     return [
         (f"{shown.policy.name}, {control.control.id}", cell.cell.what, 1)
@@ -285,94 +248,15 @@ def _listed(say: Catalogue, items: Sequence[tuple[str, str, int]]) -> dict[str, 
     return {
         "total": text.count(sum(n for _, _, n in items)),
         "rows": [
-            {"name": _t(name), "reason": _t(text.shortened(reason, _LONGEST_REASON))}
+            {"name": worded(name), "reason": worded(text.shortened(reason, _LONGEST_REASON))}
             for name, reason, _ in items[:_IN_LIST]
         ],
-        "more": _t(say.say("page.more", n=say.count(hidden))) if hidden else "",
+        "more": worded(say.say("page.more", n=say.count(hidden))) if hidden else "",
     }
 
 
-# ---- figures -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Figure:
-    """A drawn figure and about how tall it stands with its title and caption, in points."""
-
-    shown: dict[str, object]
-    height: float
-
-
-def _figures(say: Catalogue, title: str, drawings: Sequence[view.Drawn], folder: Path) -> dict[str, object]:
-    """The figures under a heading: wide ones first and alone, narrow ones in two columns of about the same height."""
-    captions: dict[str, str] = {}
-    wide: list[dict[str, object]] = []
-    columns: tuple[list[_Figure], list[_Figure]] = ([], [])
-    for drawn in drawings:
-        caption, called = drawn.figure.caption, drawn.figure.title
-        if len(caption) > _LONGEST_REPEATED and captions.setdefault(caption, called) != called:
-            caption = say.say("paper.read_as", title=captions[caption])
-        made = _figure(drawn, caption, folder)
-        if drawn.figure.table is not None or not made.shown["narrow"]:
-            wide.append(made.shown)
-        else:
-            min(columns, key=lambda column: sum(f.height for f in column)).append(made)
-    shown = [[f.shown for f in column] for column in columns]
-    return {"title": _t(title), "wide": wide, "columns": shown}
-
-
-def pillar_title(name: str) -> str:
-    """A pillar as a heading."""
-    return "The file itself" if name == INTAKE else name.capitalize()
-
-
-def _figure(drawn: view.Drawn, caption: str, folder: Path) -> _Figure:
-    name = f"{drawn.dom_id}.svg"
-    markup = as_file(draw_svg(drawn.figure, dom_id=drawn.dom_id)).replace("system-ui, sans-serif", "DejaVu Sans")
-    (folder / name).write_text(markup, encoding="utf-8")
-    drawing = ElementTree.fromstring(markup).attrib
-    width, height = float(drawing["width"]), float(drawing["height"])
-    narrow = width <= _NARROW
-    scale = min(_SCALE, (_COLUMN_WIDTH if narrow else _PAGE_WIDTH) / width, _TALLEST / height)
-    lines = -(-len(drawn.figure.title) // _TITLE_LINE) * 13.0 + -(-len(caption) // _CAPTION_LINE) * 10.0
-    shown: dict[str, object] = {
-        "file": name,
-        "narrow": narrow,
-        "title": _t(drawn.figure.title),
-        "alt": text.visible(drawn.figure.alt) or "A figure without description.",
-        "caption": _t(caption),
-        "grades": _grades(drawn.figure.table),
-        "width": width * scale,
-    }
-    return _Figure(shown, height * scale + lines + 20.0)
-
-
-def _grades(table: GradeTable | None) -> list[dict[str, object]]:
-    """A table of grades with a row per method, since its many columns are wider than a page."""
-    if table is None:
-        return []
-    return [
-        {
-            "method": _name(m.method),
-            "standing": view.STANDINGS[m.standing],
-            "reason": _t(m.reason),
-            "grades": [_t(told) for told in _graded(table, m)],
-        }
-        for m in table.methods
-    ]
-
-
-def _graded(table: GradeTable, method: GradedMethod) -> Iterator[str]:
-    """Each grade with its interval, then those that were not measured together."""
-    absent: dict[str, list[str]] = {}
-    for name, own in zip((name.replace("_", " ") for name in table.grades), method.grades, strict=True):
-        if own.value is None:
-            absent.setdefault(text.grade(own), []).append(name)
-        else:
-            bounds = text.grade_interval(own)
-            yield f"{name} {text.grade(own)}" + (f" ({bounds})" if bounds else "")
-    for why, names in absent.items():
-        yield f"{why}: {', '.join(names)}"
+def _pairs(*pairs: tuple[str, str]) -> list[tuple[str, str]]:
+    return [(name, worded(value)) for name, value in pairs if value]
 
 
 # ---- every number --------------------------------------------------------------------------------------------------
@@ -408,16 +292,16 @@ def _numbers(say: Catalogue, rows: Sequence[Row]) -> dict[str, object]:
         "told": [_row(say, r, notes) for r in told[:MOST_TOLD]],
         "told_more": _left_out(say, told[MOST_TOLD:]),
         "lacking": [
-            {"names": [_t(name) for name in dict.fromkeys(names)], "reason": _t(reason)}
+            {"names": [worded(name) for name in dict.fromkeys(names)], "reason": worded(reason)}
             for reason, names in lacking.items()
             if len(lacking) > _IN_LIST or len(names) > 1 or len(reason) > _LONGEST_REASON
         ],
-        "folded_title": _t(say.counted("paper.folded", len(unjudged))) if unjudged else "",
-        "folded_how": _t(say.say("paper.folded_how")),
+        "folded_title": worded(say.counted("paper.folded", len(unjudged))) if unjudged else "",
+        "folded_how": worded(say.say("paper.folded_how")),
         "folded": [_fold(say, question, own, notes) for question, own in _asked(say, folded)],
         "folded_more": _left_out(say, unjudged[MOST_FOLDED:]),
-        "notes": [_t(text.shortened(note, _LONGEST_WHY)) for note in notes.words],
-        "elsewhere": _t(say.say("paper.elsewhere", probes=", ".join(elsewhere))) if elsewhere else "",
+        "notes": [worded(text.shortened(note, _LONGEST_WHY)) for note in notes.words],
+        "elsewhere": worded(say.say("paper.elsewhere", probes=", ".join(elsewhere))) if elsewhere else "",
     }
 
 
@@ -426,9 +310,9 @@ def _left_out(say: Catalogue, rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     tally = ", ".join(
-        f"{say.count(n)} {_words(o)}" for o in view.ORDER for n in [sum(r.outcome is o for r in rows)] if n
+        f"{say.count(n)} {words_of(o)}" for o in view.ORDER for n in [sum(r.outcome is o for r in rows)] if n
     )
-    return _t(say.say("paper.only_in_record", tally=tally))
+    return worded(say.say("paper.only_in_record", tally=tally))
 
 
 def _row(say: Catalogue, row: Row, notes: _Notes) -> dict[str, str]:
@@ -439,16 +323,16 @@ def _row(say: Catalogue, row: Row, notes: _Notes) -> dict[str, str]:
         why.append(say.say("paper.needs", n=say.count(f.n_required), has=row.n or "0"))
     shared = (f.tried if f.reason.endswith(f.tried) else "", f.detail if len(f.detail) > _LONGEST_DETAIL else "")
     return {
-        "id": _t(f.id),
-        "name": _name(row.name),
-        "place": _t(row.where),
+        "id": worded(f.id),
+        "name": narrow(row.name),
+        "place": worded(row.where),
         "value": row.value if f.metric is not None else "",
         "interval": f"{row.interval} at {row.confidence}" if row.confidence and row.interval else row.interval,
         "must_be": row.must_be,
         "n": row.n,
-        "outcome": _words(row.outcome),
-        "slug": _slug(row.outcome),
-        "why": _t(text.shortened(" ".join(_ended(part) for part in why if part), _LONGEST_WHY)),
+        "outcome": words_of(row.outcome),
+        "slug": slug(row.outcome),
+        "why": worded(text.shortened(" ".join(_ended(part) for part in why if part), _LONGEST_WHY)),
         "notes": ", ".join(notes.mark(words) for words in shared if words),
     }
 
@@ -476,16 +360,16 @@ def _fold(say: Catalogue, question: str, rows: Sequence[Row], notes: _Notes) -> 
         stem, rest = stem_of(f.id)
         stems.setdefault(stem, []).append(
             {
-                "id": _t(rest),
+                "id": worded(rest),
                 "value": row.value,
                 "interval": row.interval,
                 "note": notes.mark(f.reason),
             }
         )
     return {
-        "question": _t(question),
+        "question": worded(question),
         "n": say.count(len(rows)),
-        "stems": [{"stem": _t(stem), "rows": own} for stem, own in stems.items()],
+        "stems": [{"stem": worded(stem), "rows": own} for stem, own in stems.items()],
     }
 
 
@@ -497,12 +381,22 @@ def stem_of(name: str) -> tuple[str, str]:
 
 
 def _definitions(report: AuditReport, say: Catalogue) -> dict[str, object]:
-    """Of what was judged, and the terms; all others are a look-up away, and would take pages."""
-    told, left = definitions_of_judged(report, say)
+    """What each metric here means, by the probe that measures it, and the terms that are used.
+
+    Of those that nobody set a bound for only formula, range and ideal: how to read them is a look-up away.
+    """
+    known, (judged, n_others) = definitions_of(report, say), definitions_of_judged(report, say)
+    by_probe: dict[str, list[dict[str, str]]] = {}
+    for metric in known.metrics:
+        own = metric.definition
+        short = own is not None and metric not in judged.metrics
+        said = f"{own.formula}. {known.span(own)}" if own is not None and short else known.meaning(metric)
+        by_probe.setdefault(metric.probe, []).append({"name": narrow(metric.name), "said": worded(said)})
     return {
-        "metrics": [{"name": _t(m.name), "said": _t(told.meaning(m))} for m in told.metrics],
-        "terms": [{"name": _t(t.name), "said": _t(t.meaning)} for t in told.terms],
-        "more": _t(say.counted("paper.defined", left)) if left else "",
+        "probes": [{"probe": worded(probe), "metrics": rows} for probe, rows in by_probe.items()],
+        "terms": [{"name": worded(term.name), "meaning": worded(term.meaning)} for term in known.terms],
+        "terms_title": worded(known.label("terms")),
+        "more": worded(say.counted("paper.defined", n_others)) if n_others else "",
     }
 
 
@@ -515,13 +409,13 @@ def _criteria(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:
     made: list[dict[str, object]] = []
     for (source, set_by, set_at), own in by_source.items():
         idle = [c for c in own if c not in used]
-        told = "; ".join(f"{c.metric} {c.describe()} ({view.applies_to(c)})" for c in idle)
+        told = "; ".join(f"{c.metric} {c.describe()}" + (f" ({c.probe})" if c.probe else "") for c in idle)
         made.append(
             {
-                "source": _t(say.say("paper.set_by", source=source, who=set_by, day=set_at)),
-                "idle": _t(say.say("paper.idle", criteria=told)) if idle else "",
+                "source": worded(say.say("paper.set_by", source=source, who=set_by, day=set_at)),
+                "idle": worded(say.say("paper.idle", criteria=told)) if idle else "",
                 "rows": [
-                    {"metric": _name(c.metric), "must_be": c.describe(), "applies": _t(view.applies_to(c))}
+                    {"metric": narrow(c.metric), "must_be": c.describe(), "applies": worded(view.applies_to(c))}
                     for c in own
                     if c in used
                 ],
@@ -533,44 +427,44 @@ def _criteria(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:
 # ---- rule packs and provenance -------------------------------------------------------------------------------------
 
 
-def _policy(shown: view.ShownPolicy) -> dict[str, object]:
+def _policy(shown: ShownPolicy) -> dict[str, object]:
     p = shown.policy
-    about = [f"{p.source}. Looked up on {p.checked_on}, {p.certainty}; as of {p.as_of}"]
-    about += [f", applies from {p.applies_from}"] * bool(p.applies_from) + [f", until {p.applies_until}"] * bool(
-        p.applies_until
-    )
-    tally = ", ".join(f"{n} {kind}" for kind, n in shown.counts)
-    about.append(f". {tally}." + ("" if p.sets_pass_mark else " It sets no pass mark."))
     return {
-        "title": _t(p.title),
-        "about": _t("".join(about)),
-        "notes": [_t(n) for n in p.notes],
+        "title": worded(p.title),
+        "about": worded(" ".join(part for part in (shown.origin, shown.tally, shown.held_to, p.old) if part)),
+        "notes": [worded(n) for n in p.notes],
         "cells": [
             _cell(control, cell, p.as_of, i == 0) for control in shown.controls for i, cell in enumerate(control.cells)
         ],
     }
 
 
-def _cell(control: view.ShownControl, cell: view.ShownCell, as_of: str, first: bool) -> dict[str, str]:
-    c = control.control
-    match cell.cell.kind:
+def _cell(control: ShownControl, cell: ShownCell, as_of: str, first: bool) -> dict[str, str]:
+    c, own = control.control, cell.cell
+    match own.kind:
         case "evidence":
-            tally = ", ".join(f"{n} {_words(o)}" for o, n in cell.outcomes)
             names = ", ".join(f"{row.name} {row.where}".strip() for row in cell.rows)
-            said = f" ({tally}): {names}" + (f" and {cell.left_out} more" if cell.left_out else "")
-            said += "".join(f". {tried}" for tried in cell.cell.tried)
+            said = f" ({cell.tally}): {names}" if cell.outcomes else ":"
+            said += f" and {cell.left_out} more" if cell.left_out else ""
+            said += f" {own.said}" if own.said else ""
+            said += "".join(f". {tried}" for tried in own.tried)
         case "attestation needed":
-            said = f" from: {cell.cell.role}"
+            said = f" from: {own.role}"
+        case "not measured":
+            said = f": {own.reason} {own.how}".replace(":  ", ": ")
         case _:
-            said = f": {cell.cell.how} {cell.cell.reason}"
+            said = f": {own.reason}"
     return {
-        "id": _t(c.id),
-        "title": _t(c.title) if first else "",
+        "id": worded(c.id),
+        "title": worded(c.title) if first else "",
+        # What the whole control rests on is said once, with its title.
+        "source": worded(f"{control.cited}, {c.certainty}") if first else "",
         "force": "" if c.in_force or not first else f"not in force on {as_of}",
-        "asks": _t(cell.cell.what),
+        "asks": worded(own.what),
+        "cited": worded(control.cited_apart(cell)),
         "slug": cell.slug,
         "state": cell.state.upper(),
-        "said": _t(said),
+        "said": worded(said),
     }
 
 
@@ -589,7 +483,7 @@ def _provenance(report: AuditReport) -> list[dict[str, object]]:
                 ("Size", "" if m.size_bytes is None else f"{text.count(m.size_bytes)} bytes"),
                 ("Classes", ", ".join(m.classes)),
             ),
-            "notes": [_t(n) for n in m.notes],
+            "notes": [worded(n) for n in m.notes],
         },
         {
             "title": "How the data were read",
@@ -602,7 +496,7 @@ def _provenance(report: AuditReport) -> list[dict[str, object]]:
                 ("Training data", data.train_path or ""),
                 ("Training SHA-256", data.train_sha256 or ""),
             ),
-            "notes": [_t(n) for n in data.notes],
+            "notes": [worded(n) for n in data.notes],
         },
         {
             "title": "Environment",

@@ -54,11 +54,16 @@ def _of_groups(figure: Figure) -> bool:
 
 def place_of(finding: Finding, report: AuditReport) -> str:
     """Where a number was taken, in the words of the report's people: ``by African-American``."""
-    called = (report.about or About()).called
+    called = called_in(report)
     parts = ["by " + BETWEEN.join(column(called, name) for name in finding.sensitive)] if finding.sensitive else []
     parts += [group(called, name, level) for name, level in finding.group.items()]
     parts += [f"{k.replace('_', ' ')} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in finding.at.items()]
     return ", ".join(parts)
+
+
+def called_in(report: AuditReport) -> Labels:
+    """What the people of a report call its columns and values."""
+    return (report.about or About()).called
 
 
 def column(called: Labels, name: str) -> str:

@@ -36,7 +36,7 @@ from auditor.report.sheet import (
 )
 
 RATIO = "ratio between groups"
-FOREST = 460.0
+FOREST = 400.0
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ _DOT_ROW = 14.0
 def rates(figure: Figure) -> Sheet:
     """One row per group, a panel per rate; a row per rate where the groups are few and the same in all."""
     places = {s.x for s in figure.series}
-    if len(figure.series) > 1 and len(places) == 1 and 0 < len(next(iter(places))) <= MOST_BESIDE:
+    few = len(places) == 1 and 0 < len(next(iter(places))) <= MOST_BESIDE
+    if few and (len(figure.series) > 1 or any(text_width(visible(str(x))) > WIDEST - 14.0 for x in next(iter(places)))):
         return _dots(figure)
     panels = [(s, points_of(s), _criterion_of(figure, s)) for s in figure.series]
     titled = len(panels) > 1
@@ -234,7 +235,7 @@ def forest(figure: Figure) -> Sheet:
     values = [v for _, points, _ in panels for p in points for v in (p.y, p.low, p.high)]
     low, high = value_range([ideal, *values, *(c[0] for _, _, c in panels if c)])
     names = [str(p.x) for _, points, _ in panels for p in points]
-    rows = _row_sheet(height, names, [], low, high, figure.y_label, total=FOREST, widest=FOREST * 0.42)
+    rows = _row_sheet(height, names, [], low, high, figure.y_label, total=FOREST, widest=FOREST * 0.55)
     if low <= ideal <= high:
         rows.sheet.line([rows.x(ideal)] * 2, [6.0, height - FOOT], colour=MUTED, width=1.2)
     y = 0.0
@@ -333,14 +334,17 @@ def plane(
     for tick, words in plain:
         at = _LEFT + share(tick, x, log_x) * width
         sheet.line([at, at], [top, top + _PLOT], colour=GRID)
-        sheet.text(at, top + _PLOT + 10.0, words, align="center", colour=MUTED, size=SMALL)
+        edge = at + text_width(words, SMALL) / 2.0 > WIDTH
+        x_at, align = (WIDTH, "right") if edge else (at, "center")
+        sheet.text(x_at, top + _PLOT + 10.0, words, align=align, colour=MUTED, size=SMALL)
     for tick in _decades(*y) if log_y else ticks(*y):
         at = top + _PLOT * (1.0 - share(tick, y, log_y))
         sheet.line([_LEFT, _LEFT + width], [at, at], colour=GRID)
         sheet.text(_LEFT - 6.0, at, f"{tick:g}", align="right", colour=MUTED, size=SMALL)
     sheet.line([_LEFT, _LEFT + width], [top + _PLOT] * 2, colour=MUTED, width=0.8)
     sheet.text(_LEFT + width / 2, top + _PLOT + 27.0, fitting(x_label, width), align="center", colour=MUTED)
-    sheet.text(8.0, top + _PLOT / 2, fitting(y_label, _PLOT), align="center", colour=MUTED, turned=True)
+    told = fitting(y_label, _PLOT, SMALL)
+    sheet.text(8.0, top + _PLOT / 2, told, align="center", colour=MUTED, size=SMALL, turned=True)
     for i, key in enumerate(legend):
         at = 8.0 + 17.0 * i
         if key.marker:

@@ -100,6 +100,8 @@ class Sheet:
             fontsize=size,
             fontweight="bold" if bold else "normal",
             rotation=90 if turned else 0,
+            # Else Agg turns it about another place than the SVG does.
+            rotation_mode="anchor" if turned else "default",
         )
 
     def line(

@@ -39,6 +39,7 @@ _DRAW = {
     "scores": group_plots.scores,
     "threshold": group_plots.threshold,
     "trend": time_plot.trend,
+    "pairs": explained.pairs,
 }
 _METADATA = ("Date", "Creator", "Format", "Type")
 _DOTS_PER_INCH = 144

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from auditor.errors import AuditorError, ModelError
 from auditor.intake.specs import Job, Limits, ModelSpec
-from auditor.run.limits import follow, restrict
-from auditor.run.sandbox.enter import enter
-from auditor.run.scratch import scratch_folder
+from auditor.sandbox.enter import enter
+from auditor.sandbox.limits import follow, restrict
+from auditor.sandbox.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from auditor.privacy.run_record import RunRecord

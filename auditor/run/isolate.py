@@ -1,7 +1,7 @@
 """The parent's side of the measuring process: start it, listen to it, outlive it.
 
 Loading, parsing, predicting and measuring happen in a child (:mod:`auditor.run.child`): ``python -I``, an empty
-scratch folder as working, home and temporary folder, the kernel's sandbox (:mod:`auditor.run.sandbox`), limits on
+scratch folder as working, home and temporary folder, the kernel's sandbox (:mod:`auditor.sandbox`), limits on
 memory, files and time. Its messages are length-prefixed
 JSON on one inherited pipe, bounded in size and validated against the record's types: a child that has loaded a hostile
 file is hostile. A child that dies while it asks a probe makes that probe NOT_RUN, and a fresh child goes on with the
@@ -30,8 +30,8 @@ from auditor.intake.specs import Job, ProbeSpec
 from auditor.record.text import visible
 from auditor.run.checkpoints import lent_checkpoint
 from auditor.run.hearing import Heard, SaidTooMuchError, TableLearned
-from auditor.run.measuring_process import MeasuringProcess, measuring_process
 from auditor.run.protocol import HEADER, MAX_MESSAGE, MOST_KEPT, MOST_SAID, Done, Refused, TableTrained
+from auditor.sandbox.measuring_process import MeasuringProcess, measuring_process
 
 if TYPE_CHECKING:
     from auditor.finding.measurement import Pillar, ProbeResult

@@ -1,4 +1,4 @@
-"""The measuring process, which auditor.run.sandbox.start begins: does its job and answers, or says why not."""
+"""The measuring process, which auditor.run.start begins: does its job and answers, or says why not."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from auditor.intake.device import resolve_device
 from auditor.intake.formats import Opened
 from auditor.intake.own_packages import claim_own_packages
 from auditor.intake.specs import Job
-from auditor.run.limits import restrict
 from auditor.run.protocol import Channel, Done, Refused
+from auditor.sandbox.limits import restrict
 
 
 def serve(job: Job, channel: Channel, opened: list[Opened]) -> None:

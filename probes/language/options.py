@@ -105,7 +105,11 @@ class PairOptions(Compared):
 
     def preferred(self, language: AuditedLanguageModel, pairs: Sequence[tuple[str, str]]) -> FloatArray:
         """(n,) which of two texts a model prefers: see :func:`~probes.language.shares.preferences`."""
-        return preferences(language.pair_scores(pairs, form=self.form, within_word=self.within_word))
+        return preferences(self.likelihoods(language, pairs))
+
+    def likelihoods(self, language: AuditedLanguageModel, pairs: Sequence[tuple[str, str]]) -> FloatArray:
+        """(n, 2) log-likelihoods of both texts, in nats."""
+        return language.pair_scores(pairs, form=self.form, within_word=self.within_word)
 
 
 class PairsOfAFile(PairOptions):

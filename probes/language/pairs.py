@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
+from auditor.finding.display import BESIDE
+from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Measurement
+from auditor.record.text import shortened, signed
+from auditor.rows import FloatArray
 from probes.language.options import PairOptions, source_and_scoring
-from probes.language.shares import mean_of_pairs, shifts, stereotype_scores
+from probes.language.shares import mean_of_pairs, preferences, shifts, stereotype_scores
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
+
+_MOST_PAIRS, _LONGEST = 8, 160
 
 
 def preferred_pairs(
@@ -19,13 +29,68 @@ def preferred_pairs(
     """Scores the pairs as asked and counts how often the more stereotypical sentence is likelier."""
     language = options.language(model)
     pairs = [(p.more, p.less) for p in found.examples]
-    preferred, detail = options.preferred(language, pairs), source_and_scoring(language, found.source)
+    likelihoods = options.likelihoods(language, pairs)
+    preferred, detail = preferences(likelihoods), source_and_scoring(language, found.source)
     scores = stereotype_scores(found.examples, preferred, method, detail)
     earlier = options.earlier()
     if earlier is None:
+        scores[0] = replace(scores[0], figure=moved_most(pairs, likelihoods, None, method))
         return scores
-    before = options.preferred(earlier[0], pairs)
+    once = options.likelihoods(earlier[0], pairs)
+    before = preferences(once)
+    scores[0] = replace(scores[0], figure=moved_most(pairs, likelihoods, once, method))
     clusters, strata = [p.clusters for p in found.examples], [p.stratum for p in found.examples]
     return scores + shifts(
         before, preferred, lambda values: mean_of_pairs(values, clusters, strata), scores[0], earlier[1]
     )
+
+
+def moved_most(
+    pairs: Sequence[tuple[str, str]], likelihoods: FloatArray, before: FloatArray | None, method: str
+) -> Figure | None:
+    """The pairs whose two sentences a model tells apart most, in nats; with an earlier model, those that changed most.
+
+    ``pairs``: the more stereotypical sentence first. ``likelihoods`` and ``before``: (n, 2), of both. None where
+    nothing could be scored.
+    """
+    apart = likelihoods[:, 0] - likelihoods[:, 1]
+    if before is not None:
+        apart = apart - (before[:, 0] - before[:, 1])
+    known = np.flatnonzero(np.isfinite(apart))
+    if not known.size:
+        return None
+    most = known[np.argsort(-np.abs(apart[known]), kind="stable")[:_MOST_PAIRS]]
+    most = most[np.argsort(-apart[most], kind="stable")]
+    names = tuple(_words_apart(*pairs[i]) + BESIDE + shortened(pairs[i][0], _LONGEST) for i in most)
+    values = tuple(float(apart[i]) for i in most)
+    shown = zip(names, values, strict=True)
+    told = "; ".join(f"{name.replace(BESIDE, ' in: ')} {signed(value)}" for name, value in shown)
+    what = "likelier than the other" if before is None else "likelier than under the earlier model"
+    return Figure(
+        id=f"{method}/pairs",
+        probe=method if method != "built_in_pairs" else "stereotype",
+        kind="pairs",
+        title="The pairs that moved most" + ("" if before is None else " since the earlier model"),
+        series=(Series(name="difference of log-likelihoods", x=names, y=values),),
+        alt=f"By how many nats the more stereotypical sentence is {what}: {told}.",
+        x_label="the words that differ, and the more stereotypical sentence",
+        y_label="difference of log-likelihoods, in nats",
+        caption=(
+            f"{len(most)} of {len(pairs)} pairs, those farthest apart. To the right the more stereotypical sentence is "
+            f"{what}. Each is what this model says of one pair, without sampling error; what holds for all of them is "
+            "the stereotype score."
+        ),
+    )
+
+
+def _words_apart(more: str, less: str) -> str:
+    """The words in which two sentences differ, such as ``men / women``."""
+    first, second = more.split(), less.split()
+    start = 0
+    while start < min(len(first), len(second)) and first[start] == second[start]:
+        start += 1
+    end = 0
+    while end < min(len(first), len(second)) - start and first[-1 - end] == second[-1 - end]:
+        end += 1
+    told = [" ".join(words[start : len(words) - end]) or "(nothing)" for words in (first, second)]
+    return shortened(" / ".join(told), _LONGEST)

@@ -18,6 +18,7 @@ from auditor.data.audit_data import AuditData
 from auditor.finding.criterion import Criterion
 from auditor.model.audited_model import AuditedModel
 from auditor.record.audit_report import AuditReport
+from auditor.report.markdown import render_markdown
 from auditor.run.audit import run_audit
 from cli.main import app
 from probes.fairness.group_fairness import GroupFairness
@@ -214,6 +215,23 @@ def test_the_action_fails_where_the_audit_is_no_pass(folder: Path, tmp_path: Pat
     assert (tmp_path / "output").read_text() == f"code={CODES[kind]}\n"
     if kind == "open":
         assert step("Gate", env | {"ALLOW": "true"}, tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["fail", "open"])
+def test_the_action_posts_the_report_in_markdown_as_the_jobs_summary(folder: Path, tmp_path: Path, kind: str) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text("# before\n")
+    env = {"OUT": str(folder / kind), "GITHUB_STEP_SUMMARY": str(summary), "RUNNER_TEMP": str(tmp_path)}
+    done = step("Summary", env, tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = AuditReport.from_json((folder / kind / "report.json").read_bytes())
+    assert summary.read_text() == "# before\n" + render_markdown(report)
+    assert f"Exit code {report.exit_code}." in summary.read_text()
+
+
+def test_without_a_report_the_summary_is_left_alone(tmp_path: Path) -> None:
+    env = {"OUT": str(tmp_path), "GITHUB_STEP_SUMMARY": str(tmp_path / "s.md"), "RUNNER_TEMP": str(tmp_path)}
+    assert step("Summary", env, tmp_path).returncode == 0 and not (tmp_path / "s.md").exists()
 
 
 def test_the_actions_arguments_are_split_and_not_run(tmp_path: Path) -> None:

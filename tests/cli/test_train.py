@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from auditor.intake.specs import TrainSpec
 from auditor.model.saving import save
-from auditor.run.sandbox import landlock, seccomp
+from auditor.sandbox import landlock, seccomp
 from auditor.training.rows import write_rows
 from auditor.training.train import train_table
 from cli.main import app

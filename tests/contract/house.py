@@ -22,6 +22,7 @@ WINGS = (
     "comparing",
     "intake",
     "exporting",
+    "sandbox",
     "detection",
     "privacy",
     "training",

@@ -30,19 +30,21 @@ WRITTEN_TO = {(name, mark) for name, function in COMMANDS.items() for mark in wr
 # Paths that are read: whoever adds one looks at whether it is.
 READ = {
     "compare": {"before", "after"},
+    "publish": {"run"},
     "detect": {"files", "trust_anchors"},
     "detect-train": {"folder"},
-    "dossier": {"run"},
+    "dossier": {"attestations", "run", "sign", "tradeoff"},
     "dp-lint": {"run"},
     "gate": {"reports"},
     "history": {"key"},
     "init": {"data"},
+    "policies": {"check", "crosswalk"},
     "register": {"config", "sign"},
     "report": {"run"},
     "reproduce": {"bundle"},
     "signoff": {"sign"},
     "train": {"schema"},
-    "verify": {"bundle", "key"},
+    "verify": {"bundle", "dossier", "key"},
 }
 ROWS = ("--train", "d.csv", "--data", "t.csv", "--target", "y", "--positive", "1", "--sensitive", "group")
 
@@ -95,6 +97,8 @@ CASES = [
     Case("figures", ("report", "run", "--figures", "f"), "f/03-group-fairness-rates-sex.svg"),
     Case("out", ("compare", "run", "run", "--out", "o"), "o/comparison.html"),
     Case("out", ("dossier", "run", "--policy", "eu-ai-act-2024-1689", "--out", "d.md"), "d.md"),
+    Case("out", ("dossier", "run", "--policy", "gdpr", "--format", "markdown,html"), "dossier.html"),
+    Case("out", ("dossier", "run", "--policy", "gdpr", "--out", "d.md"), "d.manifest.json"),
     Case("out", ("init", "d.csv", "--out", "a.toml"), "a.toml"),
     Case("out", ("init", "d.csv"), "audit.toml"),
     Case("out", ("register", "given.toml"), "registration.json", forced=False),
@@ -235,6 +239,7 @@ MAY_WRITE = {
     "auditor.report.pdf": "its own scratch folder",
     "auditor.report.svg": "bytes in memory",
     "auditor.run.in_python": "its own scratch folder",
+    "auditor.sandbox.scratch": "scratch folders that no process holds, by their name",
     "auditor.training.rows": "text in memory",
     "auditor.model.language_folder": "a folder that was new",
     "auditor.training.huggingface_folder": "a folder that was empty",

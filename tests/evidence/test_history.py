@@ -13,18 +13,22 @@ import textwrap
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
+from auditor.comparing.trend import trend as drawn_trend
 from auditor.errors import DataError, UsageError
 from auditor.evidence.history.entries import AuditEntry, Decision, digest_of
 from auditor.evidence.history.ledger import Ledger, broken_chain
 from auditor.record.audit_report import AuditReport
+from auditor.report.svg import svg_file
 from cli.history import decisions_on, history, open_ledger, report_of, signoff, trend
 from tests import ROOT
 from tests.evidence.test_evidence import evidence
+from tests.quantifiers import all_of
 
 
 @pytest.fixture(scope="module")
@@ -414,3 +418,57 @@ def test_audits_of_several_models_are_several_lines(tmp_path: Path, report: Audi
     ledger.close()
     made = report.created
     assert {s.name.split()[0]: s.x for s in figure.series} == {"m.pt": (made, made), "other.pt": (made,)}
+
+
+def _course(report: AuditReport, models: int, audits: int) -> list[tuple[str, AuditReport]]:
+    """Audits of so many models every 90 days, each of a gap of its own."""
+    gap = next(f for f in report.findings if f.metric == "demographic_parity_difference")
+    first = datetime(2026, 1, 5, 12, tzinfo=UTC)
+    return [
+        (
+            "recorded later",
+            report.model_copy(
+                update={
+                    "created": (first + timedelta(days=90 * j)).isoformat(),
+                    "model": report.model.model_copy(update={"path": f"m{i:02d}.pt"}),
+                    "findings": (gap.model_copy(update={"value": 0.01 * i, "interval": (0.0, 0.01 * i + 0.1)}),),
+                }
+            ),
+        )
+        for j in range(audits)
+        for i in range(models)
+    ]
+
+
+def test_a_trend_runs_over_dates_with_its_marks_at_audits(report: AuditReport) -> None:
+    figure = drawn_trend(_course(report, 1, 3), "demographic_parity_difference")
+    assert figure.series[0].x == ("2026-01-05T12:00:00+00:00", "2026-04-05T12:00:00+00:00", "2026-07-04T12:00:00+00:00")
+    texts = [e.text for e in ElementTree.fromstring(svg_file(figure)).iter("{http://www.w3.org/2000/svg}text")]
+    assert [t for t in texts if t and t.startswith("2026")] == ["2026-01-05", "2026-04-05", "2026-07-04"]
+    assert "date of the audit" in texts and not {"1", "1.5", "2"} & set(texts)
+    assert "2026-01-05 to 2026-07-04" in figure.alt
+    # Of one day the hours are told.
+    same_day = [(r, a.model_copy(update={"created": f"2026-01-05T{9 + i:02d}:00:00+00:00"}))
+                for i, (r, a) in enumerate(_course(report, 1, 3))]  # fmt: skip
+    assert "05 Jan 09:00" in svg_file(drawn_trend(same_day, "demographic_parity_difference"))
+
+
+def test_a_trend_of_forty_models_is_no_taller_than_one_names_the_worst_and_tells_the_rest(
+    report: AuditReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audits = _course(report, 40, 3)
+    figure = drawn_trend(audits, "demographic_parity_difference")
+    drawn = svg_file(figure)
+    root = ElementTree.fromstring(drawn)
+    assert float(root.attrib["height"]) < 450.0 and len(drawn) < 60_000
+    texts = " ".join(e.text or "" for e in root.iter("{http://www.w3.org/2000/svg}text"))
+    assert all_of(f"m{i}.pt" in texts for i in range(34, 40)) and "m33.pt" not in texts
+    assert "the 6 worst of 40" in figure.caption and len(figure.series) == 40
+    db = str(tmp_path / "h.db")
+    for _, audit in audits:
+        record_audit(audit, db, None)
+    assert history(db=db, plot="demographic_parity_difference", out=tmp_path / "t.svg") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("m") and "\t3\t2026-01-05\t2026-07-04\t" in line]) == 40
+    many = drawn_trend(_course(report, 70, 1), "demographic_parity_difference")
+    assert len(many.series) == 60 and "10 of these are not drawn." in many.caption

@@ -30,7 +30,7 @@ from auditor.intake import pickled_parts, pickled_types
 from auditor.intake.formats import load_model
 from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
 from auditor.run.protocol import HEADER
-from auditor.run.sandbox.at_sight import look, surely_foreign
+from auditor.sandbox.at_sight import look, surely_foreign
 from cli.main import app
 from tests.quantifiers import all_of, none_of
 
@@ -156,7 +156,7 @@ def test_the_measuring_process_refuses_it_before_anything_heavy_is_imported(
         )
         reader, writer = os.pipe()
         child = subprocess.run(
-            [sys.executable, "-I", "-X", "importtime", "-m", "auditor.run.sandbox.start", str(writer)],
+            [sys.executable, "-I", "-X", "importtime", "-m", "auditor.run.start", str(writer)],
             input=TypeAdapter(Job).dump_json(job), cwd=tmp_path, pass_fds=(writer,), capture_output=True, timeout=60,
         )  # fmt: skip
         os.close(writer)

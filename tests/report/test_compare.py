@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import nn
 
 from auditor.comparing.compare import Comparison, compare
 from auditor.comparing.comparison import (
+    headline,
     render_comparison_html,
     render_comparison_json,
     render_comparison_markdown,
@@ -21,12 +24,13 @@ from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
+from auditor.record.about import About
 from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from probes.fairness.change import Change
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.proxy_association import ProxyAssociation
-from tests.quantifiers import all_of
+from tests.quantifiers import all_of, none_of
 from tests.statistics.together import together
 from tests.toys.models import criterion
 
@@ -89,6 +93,48 @@ def test_a_model_compared_with_itself_has_not_changed() -> None:
     comparison = compare(*audits(frame))
     assert {r.verdict for r in comparison.rows} == {"no change shown"} and not comparison.remarks
     assert all_of(r.difference == 0.0 for r in comparison.rows)
+
+
+def test_an_audit_compared_with_itself_has_no_difference_at_all() -> None:
+    before, _ = audits(world(np.random.default_rng(1), 400, (0.2, 0.6), (0.4, 0.4)))
+    comparison = compare(before, before)
+    rows = (*comparison.rows, *comparison.usefulness.rows, *comparison.others)
+    assert all_of((r.difference, r.interval, r.how) == (0.0, (0.0, 0.0), "the same audit") for r in rows)
+    assert any("has not changed at all" in said for said in comparison.remarks) and comparison.exit_code == 3
+    assert all_of(r["paired"] for r in json.loads(render_comparison_json(comparison))["rows"])
+    for told in (render_comparison_markdown(comparison), render_comparison_html(comparison)):
+        assert "the same audit" in told
+    # Of the same files, though audited twice, a number that came out otherwise is still uncertain.
+    of_files = {
+        "model": before.model.model_copy(update={"sha256": "a" * 64}),
+        "data": before.data.model_copy(update={"sha256": "b" * 64}),
+    }
+    other, _ = audits(world(np.random.default_rng(2), 400, (0.2, 0.6), (0.4, 0.4)))
+    mixed = tuple(
+        theirs if own.metric == "demographic_parity_difference" else own
+        for own, theirs in zip(before.findings, other.findings, strict=True)
+    )
+    again = [before.model_copy(update=of_files), before.model_copy(update=of_files | {"findings": mixed})]
+    told = {r.metric: r.same for r in compare(*again).rows}
+    assert told == {"demographic_parity_difference": False}
+    assert {r.how for r in compare(*again).others} == {"the same audit"}
+    in_memory = before.model_copy(update={"findings": mixed})
+    found = compare(before, in_memory)
+    assert none_of(r.same for r in (*found.rows, *found.others))
+
+
+def test_the_headline_adds_up_and_agrees_with_its_numbers() -> None:
+    comparison = compare(*audits(world(np.random.default_rng(3), 600, (0.2, 0.6), (0.4, 0.4))))
+    told_with = ""
+    aimless = [replace(r, ideal=None, verdict="not judged") for r in comparison.rows[:1]]
+    for rows in (comparison.rows, (*comparison.rows, *aimless), comparison.rows[:1]):
+        told = headline(replace(comparison, rows=rows))
+        told_with = told if len(rows) > len(comparison.rows) else told_with
+        total, *counts = [int(n) for n in re.findall(r"\d+", told)]
+        assert sum(counts) == total == len(rows) + len(comparison.usefulness.rows), told
+        assert not re.search(r"\b1 (are|judged numbers)\b", told) and not re.search(r"\b[02-9] is\b", told)
+    aimless_too = sum(r.verdict == "not judged" for r in (*comparison.all, *aimless))
+    assert f"{aimless_too} {'is' if aimless_too == 1 else 'are'} without a verdict" in told_with
 
 
 @pytest.mark.usefixtures("by_tails")
@@ -247,3 +293,11 @@ def test_the_renderings_hold_every_judged_number_and_escape_what_is_hostile() ->
     assert "<script>" not in html and html.count('class="forest"') >= comparison.m
     markdown = render_comparison_markdown(comparison)
     assert all_of(f"`{r.name}`" in markdown for r in comparison.rows)
+
+
+def test_a_comparison_calls_columns_and_groups_as_their_people_do() -> None:
+    before, after = audits(world(np.random.default_rng(7), 400, (0.2, 0.6), (0.4, 0.4)))
+    words = About(labels={"sex": "gender", "sex.f": "<b>women</b>"})
+    page = render_comparison_html(compare(before, after.model_copy(update={"about": words})))
+    assert "by gender" in page and "&lt;b&gt;women&lt;/b&gt; (sex = f)" in page and "gender: m" in page
+    assert "by sex" not in page and "<b>" not in page

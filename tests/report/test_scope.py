@@ -13,7 +13,7 @@ from auditor.data.counts import MISSING
 from auditor.errors import ConfigError, UsageError
 from auditor.finding.copies import Copies
 from auditor.finding.measurement import Outcome
-from auditor.record.about import About, about_of, check_reference
+from auditor.record.about import About, about_of, check_reference, stated_groups
 from auditor.record.audit_report import AuditReport
 from auditor.record.columns import MOST_COLUMNS, Missing
 from auditor.record.labels import Labels
@@ -276,3 +276,13 @@ def test_label_quality_is_what_copies_of_training_rows_say() -> None:
     assert "takes --train" in lines(scope_of(made.model_copy(update={"findings": ()})))["Label quality"].value
     lost = conflict("near", value=None, outcome=Outcome.NOT_RUN, reason="It ran out of memory.")
     assert lines(scope_of(lost))["Label quality"].value == "It ran out of memory."
+
+
+def test_a_population_of_a_feature_that_is_not_compared_is_refused_with_the_nearest() -> None:
+    own = about({"data": {"reference": CENSUS}})
+    assert stated_groups(own, ("sex", "race")) == {"sex": ("Male", "Female")}
+    with pytest.raises(UsageError, match="'sex', whose groups are not compared: add --sensitive sex"):
+        stated_groups(own, ("region",))
+    with pytest.raises(UsageError, match="'sex', whose groups are not compared.*sexe"):
+        stated_groups(own, ("sexe",))
+    assert stated_groups(None, ()) == {}

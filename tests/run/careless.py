@@ -14,8 +14,7 @@ from auditor.errors import ModelError
 from auditor.intake.formats import Opened, load_model
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
-from auditor.run import child
-from auditor.run.sandbox import start
+from auditor.run import child, start
 
 
 def careless(spec: ModelSpec, *, opened: Opened | None = None) -> AuditedModel:

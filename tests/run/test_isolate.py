@@ -27,13 +27,14 @@ from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.record.audit_report import ExitCode, ModelRecord
-from auditor.run import isolate, measuring_process
+from auditor.run import isolate
 from auditor.run.answers import AnswersHead, AnswersPart
 from auditor.run.audit import assemble, environment
 from auditor.run.heard import Measured
 from auditor.run.isolate import _Pipe, measure
 from auditor.run.messages import Keeping, Kept
 from auditor.run.protocol import MAX_MESSAGE, MOST_LINES
+from auditor.sandbox import measuring_process
 
 PROBE = """
 import os, signal, time

@@ -32,11 +32,10 @@ from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.record.audit_report import AuditReport
 from auditor.report.html import render_html
-from auditor.run import measuring_process
 from auditor.run.isolate import measure
 from auditor.run.options import Configured, ScanOptions
-from auditor.run.sandbox import landlock, seccomp
 from auditor.run.scan import scan
+from auditor.sandbox import landlock, measuring_process, seccomp
 from cli.main import app
 from probes import PROBES
 from tests.run.payloads import PAYLOADS, program
@@ -84,7 +83,7 @@ class CarelessChildren(WarmChildren):
 
 CARELESS = """
 import functools, pathlib, runpy
-from auditor.run.sandbox import landlock
+from auditor.sandbox import landlock
 
 own = landlock.version
 landlock.version = functools.cache(lambda: int(pathlib.Path({version!r}).read_text() or own()))
@@ -300,7 +299,7 @@ def test_a_scan_says_which_layers_were_on(tmp_path: Path, listening: dict[str, o
 def bare_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmChildren]:
     """Measuring processes on a kernel without Landlock, with the loader that there is."""
     script = tmp_path_factory.mktemp("bare") / "bare.py"
-    script.write_text("from auditor.run.sandbox import landlock\nlandlock.version = lambda: 0\n")
+    script.write_text("from auditor.sandbox import landlock\nlandlock.version = lambda: 0\n")
     children = WarmChildren(prepared=script)
     yield children
     children.end()
@@ -378,7 +377,7 @@ def test_without_a_sandbox_a_network_of_ones_own_is_not_trained_and_the_built_in
 
 def test_what_enters_the_sandbox_has_one_thread_and_no_numpy() -> None:
     code = (
-        "import os, sys, auditor.run.sandbox.start, auditor.run.bundle_record\n"
+        "import os, sys, auditor.run.start, auditor.run.bundle_record\n"
         "print(len(os.listdir('/proc/self/task')), {'numpy', 'torch', 'pandas'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)

@@ -17,7 +17,7 @@ from auditor.statistics.estimate import Estimate
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import RateTable
 from probes.fairness.score_fairness import ScoreFairness
-from probes.fairness.score_thresholds import at_thresholds, checked_thresholds
+from probes.fairness.score_thresholds import at_thresholds, checked_thresholds, own_threshold
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, bounds_of, misses, most_misses
 
@@ -103,11 +103,34 @@ def test_the_probe_measures_them_for_every_feature_and_draws_the_curve() -> None
     assert [m.sensitive for m in worst] == [("sex",), ("race",), ("sex", "race")]
     assert len([m for m in found if "threshold" in m.at]) == 2 * 3 * 3
     figure = worst[0].figure
-    assert figure is not None and figure.kind == "curve" and [s.name for s in figure.series] == ["f", "m"]
-    men = scores[(groups["sex"] == "m").to_numpy()]
+    assert figure is not None and figure.kind == "threshold" and figure.features == ("sex",)
+    assert [s.name for s in figure.series] == ["f", "m", "largest difference"]
+    men, women = (scores[(groups["sex"] == level).to_numpy()] for level in "mf")
     assert figure.series[1].y[10] == pytest.approx((men >= 0.5).mean())
+    assert figure.series[2].y[10] == pytest.approx(abs((men >= 0.5).mean() - (women >= 0.5).mean()))
+    width = math.sqrt(math.log(2 * 2 / 0.05) / (2 * men.size))
+    assert figure.series[1].high[10] == pytest.approx(min((men >= 0.5).mean() + width, 1.0))
+    assert figure.marked == 0.5 and "The model itself decides at 0.5." in figure.caption
+    spread = next(m.figure for m in found if m.metric == "score_kolmogorov_smirnov" and m.sensitive == ("sex",))
+    assert spread is not None and spread.kind == "scores"
+    place = np.minimum((men * 20 + 1e-9).astype(int), 19)
+    assert list(spread.series[1].y) == pytest.approx(list(np.bincount(place, minlength=20) / men.size))
     assert worst[1].figure is not None and "The 6 largest of 8 groups" in worst[1].figure.caption
     assert not [m for m in ScoreFairness(thresholds=()).measure(model, data, rng) if "threshold" in m.metric]
+
+
+def test_the_threshold_that_a_model_decides_at_is_found_or_said_to_be_none() -> None:
+    scores = np.asarray([0.1, 0.3, 0.45, 0.7, 0.9])
+    assert own_threshold(scores, scores >= 0.5) == 0.5
+    assert own_threshold(scores, scores >= 0.35) == pytest.approx((0.3 + 0.45) / 2)
+    # Another threshold for each group, all alike, and a tie decided both ways are no one threshold.
+    assert own_threshold(scores, np.asarray([False, True, False, False, True])) is None
+    assert own_threshold(scores, scores >= 0.0) is None and own_threshold(scores, scores > 1.0) is None
+    assert own_threshold(np.asarray([0.5, 0.5]), np.asarray([True, False])) is None
+    rng = np.random.default_rng(1)
+    found = at_thresholds(("g",), ["a", "b"], rng.integers(0, 2, 90), rng.random(90), None, 1, GRID)
+    [figure] = [m.figure for m in found if m.figure is not None]
+    assert figure.marked is None and "no one threshold" in figure.caption
 
 
 # ---- error rates and power -----------------------------------------------------------------------------------------

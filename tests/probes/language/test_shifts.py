@@ -16,6 +16,7 @@ from auditor.comparing.compare import compare
 from auditor.comparing.side_by_side import Row
 from auditor.finding.measurement import Measurement
 from auditor.model.language_model import AuditedLanguageModel
+from auditor.report.svg import draw_svg
 from auditor.run.audit import no_data, run_audit
 from auditor.statistics.changes import RateChange
 from auditor.statistics.clusters import ClusteredMean
@@ -23,6 +24,7 @@ from auditor.statistics.overall_changes import PreferenceChange
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import BoundedMean
 from probes.language.crows_pairs import CrowsPairs
+from probes.language.pairs import moved_most
 from probes.language.shares import mean_of_pairs, preferences, shifts
 from probes.language.stereotype import Stereotype, built_in_pairs
 from probes.language.winogender import Winogender
@@ -39,6 +41,7 @@ from tests.probes.language.pair_toys import (
     toy,
 )
 from tests.quantifiers import all_of
+from tests.report.samples import HOSTILE
 from tests.statistics.worlds import most_misses
 from tests.toys.language import causal_tokenizer
 
@@ -230,3 +233,38 @@ def test_a_reference_that_is_no_language_model_is_left_to_other_probes(tmp_path:
     pairs = texts_of(built_in_pairs().examples)
     found = Stereotype(reference=str(tmp_path / "weights.bin")).measure(toy(pairs, 0.0), no_data(), RNG)
     assert all_of(not m.metric.endswith("_shift") for m in found)
+
+
+# ---- the pairs that moved most ---------------------------------------------------------------------------------------
+
+
+def test_the_pairs_that_moved_most_are_those_farthest_apart_by_hand() -> None:
+    pairs = [
+        (f"The {a} is here .", f"The {b} is here .") for a, b in (("man", "woman"), ("old man", "man"), ("x", "x"))
+    ]
+    now = np.asarray([[-5.0, -6.0], [-9.0, -5.0], [np.nan, -1.0]])
+    figure = moved_most(pairs, now, None, "crows_pairs")
+    assert figure is not None and figure.kind == "pairs"
+    assert figure.series[0].x == ("man / woman · The man is here .", "old / (nothing) · The old man is here .")
+    assert figure.series[0].y == (1.0, -4.0) and "man / woman in: The man is here . +1.00" in figure.alt
+    before = np.asarray([[-5.0, -9.0], [-9.0, -5.0], [-1.0, -1.0]])
+    since = moved_most(pairs, now, before, "crows_pairs")
+    assert since is not None and since.series[0].y == (0.0, -3.0) and since.title.endswith("since the earlier model")
+    assert moved_most(pairs[2:], now[2:], None, "crows_pairs") is None
+
+
+def test_many_pairs_are_bounded_and_hostile_ones_are_text() -> None:
+    pairs = [(f"{name} a{i} b", f"{name} c{i} b") for i in range(20) for name in HOSTILE]
+    rng = np.random.default_rng(5)
+    figure = moved_most(pairs, rng.normal(size=(len(pairs), 2)), None, "crows_pairs")
+    assert figure is not None and len(figure.series[0].x) == 8 and f"8 of {len(pairs)} pairs" in figure.caption
+    drawn = draw_svg(figure, dom_id="f")
+    assert len(drawn) < 30_000 and "<script" not in drawn and "<img" not in drawn and "\u202e" not in drawn
+
+
+def test_a_probe_of_pairs_hands_over_the_picture(tmp_path: Path) -> None:
+    pairs = built_in_pairs().examples[::40]
+    probe = CrowsPairs(benchmarks={"crows_pairs": crows_file(tmp_path, pairs)})
+    found = headline(probe.measure(toy(texts_of(pairs), 1.0), no_data(), RNG), "stereotype_score")
+    assert found.figure is not None and found.figure.probe == probe.name
+    assert all_of(y is not None and y > 0.0 for y in found.figure.series[0].y)

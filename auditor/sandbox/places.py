@@ -12,7 +12,7 @@ from pathlib import Path
 from auditor.files import received
 from auditor.intake.own_packages import ROOT
 from auditor.intake.specs import DataSpec, Job
-from auditor.run.sandbox.landlock import DEVICE, READ, WRITE, Access, Place
+from auditor.sandbox.landlock import DEVICE, READ, WRITE, Access, Place
 
 # What Python and the libraries below it look at of the system: programs' own files, not people's.
 _SYSTEM = (

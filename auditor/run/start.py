@@ -1,4 +1,4 @@
-"""The first steps of the measuring process, ``python -I -m auditor.run.sandbox.start DESCRIPTOR``.
+"""The first steps of the measuring process, ``python -I -m auditor.run.start DESCRIPTOR``.
 
 It reads the job from standard input and enters the sandbox before torch, numpy or anything of the user's is opened:
 their threads are born inside. A model file that its bytes alone refuse is refused before they are imported.
@@ -14,10 +14,10 @@ from pydantic import TypeAdapter
 from auditor.errors import ModelError, UsageError
 from auditor.intake.formats import Opened
 from auditor.intake.specs import Job
-from auditor.run.limits import follow, within_memory
 from auditor.run.protocol import Channel, Confined, Refused
-from auditor.run.sandbox.at_sight import look
-from auditor.run.sandbox.enter import enter, refuse_code
+from auditor.sandbox.at_sight import look
+from auditor.sandbox.enter import enter, refuse_code
+from auditor.sandbox.limits import follow, within_memory
 
 
 def main() -> None:

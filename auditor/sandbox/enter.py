@@ -10,8 +10,8 @@ from pathlib import Path
 from auditor.errors import UsageError
 from auditor.intake.specs import Job
 from auditor.record.sandbox_state import SandboxState
-from auditor.run.sandbox import landlock, seccomp
-from auditor.run.sandbox.places import accelerators, places_of
+from auditor.sandbox import landlock, seccomp
+from auditor.sandbox.places import accelerators, places_of
 
 ASKED = "--allow-unsandboxed"
 

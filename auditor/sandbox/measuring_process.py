@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
-from auditor.run.scratch import scratch_folder
+from auditor.sandbox.scratch import scratch_folder
 
 _KEPT = (
     "PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
@@ -71,7 +71,7 @@ def measuring_process() -> Iterator[MeasuringProcess]:
 def start_child(writer: int, log: IO[bytes], scratch: str) -> subprocess.Popen[bytes]:
     """The process, in a session of its own: it answers on ``writer`` and lives in ``scratch``."""
     return subprocess.Popen(
-        [sys.executable, "-I", "-m", "auditor.run.sandbox.start", str(writer)],
+        [sys.executable, "-I", "-m", "auditor.run.start", str(writer)],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
@@ -94,7 +94,7 @@ def environment(scratch: str) -> dict[str, str]:
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
     # The whole group, whether or not its leader still lives: a child's own children must not outlive it. None of them
-    # can leave it, by the rules of auditor.run.sandbox.seccomp.
+    # can leave it, by the rules of auditor.sandbox.seccomp.
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

@@ -1,0 +1,44 @@
+"""Words on paper: control characters visible, and every long name where it may break, so that no cell overflows."""
+
+from __future__ import annotations
+
+import re
+
+from auditor.finding.measurement import Outcome
+from auditor.record import text
+
+_LONGEST_RUN = 22
+BREAK = "\N{ZERO WIDTH SPACE}"
+_RUN = re.compile(rf"\S{{{_LONGEST_RUN},}}")
+
+
+def breaking(words: str) -> str:
+    """Words that may break after an underscore or a slash, and anywhere at last, so that no cell overflows."""
+
+    def run(match: re.Match[str]) -> str:
+        parts = re.sub(r"([_/=,.+-])", rf"\1{BREAK}", match.group()).split(BREAK)
+        pieces = [p[i : i + _LONGEST_RUN] for p in parts for i in range(0, len(p), _LONGEST_RUN)]
+        return BREAK.join(pieces)
+
+    return _RUN.sub(run, words)
+
+
+def worded(words: str | None) -> str:
+    """Words of anybody's."""
+    return breaking(text.visible(words or ""))
+
+
+def narrow(words: str) -> str:
+    """A name in narrow columns: it may break after every underscore."""
+    said = worded(words)
+    return re.sub(r"(?<=_)(?=[^_])", BREAK, said.replace(BREAK, "")) if len(words) < _LONGEST_RUN else said
+
+
+def slug(outcome: Outcome) -> str:
+    """An outcome as the template knows it."""
+    return outcome.value.lower().replace("_", "-")
+
+
+def words_of(outcome: Outcome) -> str:
+    """An outcome as it is printed."""
+    return outcome.value.replace("_", " ")
