@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditor.errors import UsageError
+from auditor.errors import UsageError, did_you_mean
 from cli.guarded import RECORD, Reads, Writes
 
 if TYPE_CHECKING:
+    from auditor.evidence.attestations import Attestations
+    from auditor.evidence.dossier import Dossier
     from auditor.finding.policy import Policy
+
+# The ending of each format's file.
+FORMATS = {"markdown": ".md", "html": ".html", "pdf": ".pdf"}
 
 
 def dossier(
@@ -22,26 +28,111 @@ def dossier(
     ],
     policy: Annotated[str, typer.Option(help="Rule packs, by name or as TOML files: a,b.")],
     # One that was filled in is the work of whoever did.
-    out: Annotated[Path, typer.Option(help="The Markdown file to write."), Writes(own=False)] = Path("dossier.md"),
+    out: Annotated[Path, typer.Option(help="The file to write."), Writes(itself=True, own=False)] = Path("dossier.md"),
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Formats to write: markdown,html,pdf; by the ending of --out.")
+    ] = None,
     as_of: Annotated[str | None, typer.Option(help="Day on which controls are held to be in force; today.")] = None,
+    attestations: Annotated[
+        Path | None, typer.Option(help="TOML file of [[attestation]] tables: what named roles say.")
+    ] = None,
+    tradeoff: Annotated[
+        Path | None,
+        typer.Option(help="The tradeoff.json of auditor tradeoff: evidence of a search for alternatives."),
+    ] = None,
+    sign: Annotated[
+        Path | None, typer.Option(help="Sign the dossier, and vouch for its attestations, with this private key.")
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Write what a rule pack asks for, with every field that a recorded audit can fill, and the rest marked.
 
-    The pack need not have been given to the scan. It is a skeleton, not legal advice.
+    The pack need not have been given to the scan. It is a skeleton, not legal advice. Beside it lies its manifest, by
+    which auditor verify --dossier checks it.
     """
-    from auditor.evidence.dossier import ATTESTATION_NEEDED, NOT_MEASURED, render_dossier
+    from auditor.evidence.dossier import ATTESTATION_NEEDED, dossier_of
+    from auditor.evidence.dossier_manifest import DossierManifest, places_beside, signature_of
+    from auditor.evidence.dossier_parts import NOT_MEASURED
+    from auditor.evidence.manifest import FileEntry
+    from auditor.evidence.signing import fingerprint, load_private_key
+    from auditor.evidence.tradeoff_given import tradeoff_beside
     from auditor.files import write_beside
+    from auditor.outputs import claim
     from auditor.report.view import document_id
     from cli.history import report_of
 
+    places = _places(out, format_)
+    manifest_at, signature_at = places_beside(out)
+    for name, place in places.items():
+        claim(place, "--out" if place == out else f"--format {name}", own=False)
+    claim(manifest_at, "the manifest")
+    key = None if sign is None else load_private_key(sign)
+    if key is not None:
+        claim(signature_at, "--sign")
     packs, day, report = _packs(policy), _day(as_of), report_of(run)
-    written = render_dossier(report, packs, day, report_href=_href(run, out, document_id(report)))
-    write_beside(out, written.encode())
-    fields = written.count(f"\n| {ATTESTATION_NEEDED} (")
-    typer.echo(f"dossier  {out}")
-    typer.echo(f"open     {fields} fields {ATTESTATION_NEEDED}, {written.count(f'**{NOT_MEASURED}**')} {NOT_MEASURED}")
+    given = _attestations(attestations, packs, None if key is None else fingerprint(key.public_key()))
+    weighed = None if tradeoff is None else tradeoff_beside(tradeoff, report)
+    href = _href(run, out, document_id(report))
+    found = dossier_of(report, packs, day, report_href=href, attestations=given, tradeoff=weighed)
+    drawn = {place: _drawn(found, name) for name, place in places.items()}
+    manifest = DossierManifest(
+        record=document_id(report),
+        packs={pack.name: pack.sha256 for pack in packs},
+        files={place.name: FileEntry.of(content) for place, content in drawn.items()},
+        attestations={} if given is None or attestations is None else {attestations.name: given.sha256},
+        documents={} if given is None else {a.document: a.document_sha256 for a in given.entries if a.document},
+        tradeoff=None if tradeoff is None else FileEntry.of(tradeoff.read_bytes()).sha256,
+    )
+    written = {**drawn, manifest_at: manifest.to_bytes()}
+    if key is not None:
+        written[signature_at] = signature_of(manifest_at.name, manifest, report, key)
+    for place, content in written.items():
+        write_beside(place, content)
+    for place in written:
+        typer.echo(f"{'dossier ' if place in drawn else 'evidence'} {place}")
+    typer.echo(f"open     {found.open} fields {ATTESTATION_NEEDED}, {found.not_measured} {NOT_MEASURED}")
+    if given is not None:
+        typer.echo(f"attested {found.attested} fields, {given.signed}")
     typer.echo("This is a skeleton to fill in, not legal advice.")
+
+
+def _places(out: Path, formats: str | None) -> Mapping[str, Path]:
+    """Where each format is written: what --format names, beside --out, else what its ending says."""
+    if formats is None:
+        name = next((name for name, suffix in FORMATS.items() if out.suffix.lower() == suffix), "markdown")
+        return {name: out}
+    places = {}
+    for name in dict.fromkeys(part.strip() for part in formats.split(",")):
+        if name not in FORMATS:
+            near = did_you_mean(name, FORMATS) or "."
+            raise UsageError(f"A dossier has no format {name!r}{near} Known: {', '.join(FORMATS)}.")
+        places[name] = out.with_suffix(FORMATS[name])
+    # A single format goes where it was said, unless the ending is another's.
+    if len(places) == 1 and out.suffix.lower() not in FORMATS.values():
+        return {name: out for name in places}
+    return places
+
+
+def _drawn(found: Dossier, name: str) -> bytes:
+    if name == "pdf":
+        from auditor.report.document_pdf import render_document_pdf
+
+        return render_document_pdf(found.title, found.digest, found.created, found.version, found.blocks)
+    if name == "html":
+        from auditor.report.document_html import render_document_html
+
+        return render_document_html(found.title, found.digest, found.created, found.version, found.blocks).encode()
+    from auditor.report.document import to_markdown
+
+    return to_markdown(found.blocks).encode()
+
+
+def _attestations(path: Path | None, packs: Sequence[Policy], signed_with: str | None) -> Attestations | None:
+    if path is None:
+        return None
+    from auditor.evidence.attestations import read_attestations
+
+    return read_attestations(path, packs, datetime.now(UTC).date(), signed_with=signed_with)
 
 
 def _packs(names: str) -> list[Policy]:

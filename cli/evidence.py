@@ -95,5 +95,8 @@ def _evidence(configured: Configured, job: Job, measured: Measured, report: Audi
 def request_of(configured: Configured) -> dict[str, object]:
     """The flags and options of a scan as they were given: enough to run it again."""
     said, unasked, known = configured.options.said(), ScanOptions().said(), flags()
+    from auditor.evidence.registration import ROLES
+
     options = {name: said[name] for name in known if said[name] != unasked[name] and not known[name].of_one_run}
-    return {"options": options, "probe_options": configured.probe_options}
+    asked: dict[str, object] = {"options": options, "probe_options": configured.probe_options}
+    return asked if configured.roles is None else {**asked, ROLES: configured.roles.model_dump(mode="json")}

@@ -29,6 +29,7 @@ from cli.gradient_inversion import gradient_inversion
 from cli.guarded import RECORD, Reads, Writes, guarded
 from cli.history import Db, history, signoff
 from cli.new_probe import new_probe
+from cli.policies import policies
 from cli.register import register
 from cli.reproduce import reproduce
 from cli.site import site
@@ -469,6 +470,7 @@ command("keygen")(keygen)
 command("verify")(verify)
 command("reproduce")(reproduce)
 command("register")(register)
+command("policies")(policies)
 command("dossier")(dossier)
 command("history")(history)
 command("signoff")(signoff)

@@ -13,6 +13,7 @@ from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.finding.criterion import Criterion, load_criteria, parse_budgets, parse_criterion
 from auditor.finding.policy import load_policies
 from auditor.finding.profiles import DEFAULT_PROFILE
+from auditor.finding.roles import roles_of
 from auditor.intake.rows.sql import is_database
 from auditor.outputs import reads
 from auditor.record.about import SECTIONS, about_of
@@ -60,7 +61,7 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
     path = Path(config) if config is not None else Path(CONFIG_NAME)
     content = read_config(path) if config is not None or path.is_file() else {}
     for key in content:
-        if key not in (known := ("audit", "probes", "criteria", "budgets", "labels", *SECTIONS)):
+        if key not in (known := ("audit", "probes", "criteria", "budgets", "labels", "roles", *SECTIONS)):
             raise ConfigError(f"{path}: unknown section [{key}]{did_you_mean(key, known)}. Known: {', '.join(known)}.")
     table = _table(content, "audit", path)
     merged = {_snake(k): v for k, v in table.items()}
@@ -95,7 +96,8 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
     criteria = _criteria(content, path, options, given, required)
     labels = Labels.of(_table(content, "labels", path), f"{path}: [labels]")
     about = about_of(content, labels, options.lang, str(path))
-    return Configured(options, probe_options, criteria, tuple(policies), labels, about)
+    roles = roles_of(_table(content, "roles", path), f"{path}: [roles]")
+    return Configured(options, probe_options, criteria, tuple(policies), labels, about, roles)
 
 
 def _note_inputs(options: ScanOptions, probe_options: Mapping[str, object], config: Path | None) -> None:

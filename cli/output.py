@@ -243,13 +243,16 @@ def _print_controls(report: AuditReport) -> None:
     if not report.policies:
         return
 
-    from auditor.report.view import policies_of, rows_of
+    from auditor.report.shown_controls import policies_of
+    from auditor.report.view import rows_of
 
     for shown in policies_of(report, rows_of(report.findings)):
         policy, controls = shown.policy, [own.control for own in shown.controls]
-        counts = ", ".join(f"{n} {kind}" for kind, n in shown.counts)
         typer.echo()
-        typer.echo(f"policy  {visible(policy.title)}, as of {policy.as_of}: {counts}")
+        typer.echo(f"policy  {visible(policy.title)}, as of {policy.as_of}")
+        typer.echo(paragraph(visible(shown.tally), 8))
+        if policy.old:
+            typer.echo(paragraph(visible(policy.old), 8))
         typer.echo(paragraph(visible(f"{shown.held_to} Not legal advice."), 8))
         if shown.not_in_force:
             typer.echo(paragraph(shown.not_in_force, 8))

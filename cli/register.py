@@ -88,7 +88,8 @@ def plan_of(configured: Configured) -> Plan:
             spec.name: PlannedProbe(target=spec.target, options={k: _fixed(k, v) for k, v in spec.options.items()})
             for spec in probe_specs(configured, PROBES)
         },
-        settings={name: said[name] for name, flag in flags().items() if flag.decides},
+        # What was registered before there were roles, or without them, stays as it is.
+        settings={name: said[name] for name, flag in flags().items() if flag.decides} | _roles(configured),
         files={name: digest_of(Path(path)) for name, path in named.items()},
         code=code_of([name for name in modules if name and ":" in name]),
         criteria=tuple(criterion.record for criterion in configured.criteria),
@@ -96,6 +97,13 @@ def plan_of(configured: Configured) -> Plan:
         multiplicity=options.multiplicity,
         seed=options.seed,
     )
+
+
+def _roles(configured: Configured) -> dict[str, JsonValue]:
+    from auditor.evidence.registration import ROLES
+
+    roles = configured.roles
+    return {} if roles is None else {ROLES: roles.model_dump(mode="json")}
 
 
 def _fixed(name: str, value: JsonValue) -> JsonValue:

@@ -18,7 +18,7 @@ from auditor.evidence.registration import with_what_became
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
 from auditor.run.options import Configured
-from auditor.run.scan import job_of, record_of, rows_at_hand, scan_job, workloads
+from auditor.run.scan import held_to, job_of, record_of, rows_at_hand, scan_job, workloads
 from auditor.sandbox.measuring_process import MeasuringProcess
 from cli.evidence import check_flags, start_log, write_evidence
 from cli.looks import at_level, check_history, entered, next_of_campaign
@@ -77,7 +77,9 @@ def scan(
         typer.echo(last_lines(measured.log, 200), err=True)
 
     def finished(judged: AuditReport) -> AuditReport:
-        return _followed(told(judged), registered, [spec.name for spec in job.probes])
+        became = _followed(told(judged), registered, [spec.name for spec in job.probes])
+        # What was registered answers controls too.
+        return became if registered is None else held_to(configured, became)
 
     def judged_again(look: CampaignRecord | None) -> AuditReport:
         seconds = scanned.report.duration_s

@@ -47,6 +47,9 @@ def verify(
     db: Annotated[
         str | None, typer.Option(help="The history it was entered into: check what the record says of its looks.")
     ] = None,
+    dossier: Annotated[
+        Path | None, typer.Option(help="The manifest of a dossier: check that it is whole, and of this record.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
@@ -58,16 +61,21 @@ def verify(
     from auditor.evidence.signing import load_public_key
     from auditor.evidence.verify import verify_bundle
 
-    found = verify_bundle(bundle, stored_probe, trusted=[load_public_key(path) for path in key or ()])
+    trusted = [load_public_key(path) for path in key or ()]
+    found = verify_bundle(bundle, stored_probe, trusted=trusted)
     if db is not None:
         found = replace(found, checks=(*found.checks, *_by_history(found, db)))
+    if dossier is not None:
+        from auditor.evidence.dossier_manifest import check_dossier
+
+        found = replace(found, checks=(*found.checks, *check_dossier(dossier, found.report, trusted)))
     if json_:
         typer.echo(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
     else:
         _print_verified(bundle, found, looks_checked=db is not None)
     unsettled = [c for c in found.checks if c.state == "not checked"]
     if allow_unsigned:
-        unsettled = [c for c in unsettled if c.name != "signature"]
+        unsettled = [c for c in unsettled if c.name not in ("signature", "dossier, signature")]
     code = 1 if found.wrong else 3 if unsettled else 0
     if not json_:
         words = {
@@ -119,6 +127,7 @@ def _by_history(found: Verified, db: str) -> list[Check]:
 
 
 def _print_verified(path: Path, found: Verified, *, looks_checked: bool) -> None:
+    from auditor.evidence.verify import RULE_PACK
     from auditor.record.text import count, visible
 
     typer.echo(f"bundle  {visible(str(path))}")
@@ -144,7 +153,11 @@ def _print_verified(path: Path, found: Verified, *, looks_checked: bool) -> None
                 0,
             )
         )
-        told = [name for name in ("decisions", "registration", "controls") if getattr(report, name, None)]
+        packs = {check.name for check in found.checks if check.name.startswith(RULE_PACK) and check.state == "ok"}
+        own = {f"{RULE_PACK}{policy.name}" for policy in report.policies} - packs
+        told = [name for name in ("decisions", "registration") if getattr(report, name, None)] + ["controls"] * bool(
+            own
+        )
         if told:
             typer.echo(paragraph(f"The record's {', '.join(told)} are as it states them; nothing recomputes them.", 0))
         if report.looks is not None and not looks_checked:

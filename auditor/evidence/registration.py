@@ -35,6 +35,8 @@ SUBJECT = "registration"
 _MOST_BYTES = 16 << 20
 # A plan may be made before these are there; a run then says that they were left open.
 _MAY_COME_LATER = ("model", "data")
+# Among the settings of a plan, and of a request: which columns hold sex, race and the like.
+ROLES = "roles"
 
 
 class PlannedProbe(Closed):
@@ -218,7 +220,8 @@ def deviations(registered: Plan, run: Plan) -> list[str]:
         if name in run.probes:
             found += _options(name, registered.probes[name], run.probes[name])
     for key in dict.fromkeys((*registered.settings, *run.settings)):
-        found += _other(f"--{key.replace('_', '-')}", registered.settings.get(key), run.settings.get(key))
+        what = "[roles] of audit.toml" if key == ROLES else f"--{key.replace('_', '-')}"
+        found += _other(what, registered.settings.get(key), run.settings.get(key))
     found += _criteria(registered.criteria, run.criteria)
     found += _other("The error rate", registered.error_rate, run.error_rate)
     found += _other("The allowance for multiplicity", registered.multiplicity, run.multiplicity)

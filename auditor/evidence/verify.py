@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,11 +35,15 @@ from auditor.evidence.manifest import (
     canonical,
     code_digests,
 )
+from auditor.evidence.registration import ROLES
 from auditor.evidence.signing import open_envelope
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, ProbeResult
+from auditor.finding.policy import load_policies, pack_names
 from auditor.record.audit_report import AuditReport
+from auditor.record.controls import with_policies
 from auditor.report.earlier_figures import figures_as_before
+from auditor.run import __version__
 from auditor.run.answers import Answers, StoredModel, read_head, read_rows
 from auditor.run.audit import ask, assemble, generator_for
 
@@ -58,6 +63,8 @@ _MOST_CLASSES = 1_000
 _OF_NO_RULE = {
     "id", "probe", "method", "pillar", "metric", "group", "sensitive", "at", "value", "n_samples", "estimate",
 }  # fmt: skip
+# What a check of a rule pack is called, before the pack's own name.
+RULE_PACK = "rule pack "
 _PARTS = (RECORD, RESULTS, REQUEST, TABLES, LOG, MANIFEST)
 
 
@@ -327,9 +334,46 @@ def _told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked) -> li
         checks.append(Check(name="rows", state="wrong", detail=detail))
     outcomes = {f.id: f.outcome.value for f in report.findings}
     checks += [Check(name="looks", state="wrong", detail=detail) for detail in misspent(report)]
+    checks += _roles_as_asked(entries.get(REQUEST, b"{}"), report) + _packs(report)
     wrong = [c.id for c in report.controls for cell in c.cells if any(f not in outcomes for f in cell.findings)]
     if wrong:
         checks.append(Check(name="controls", state="wrong", detail=f"{wrong[0]} rests on a finding that is not there"))
+    return checks
+
+
+def _roles_as_asked(request: bytes, report: AuditReport) -> list[Check]:
+    try:
+        asked = json.loads(request).get(ROLES)
+    except (ValueError, AttributeError, RecursionError):
+        return []
+    said = None if report.roles is None else report.roles.model_dump(mode="json")
+    if asked == said:
+        return []
+    return [
+        Check(name=REQUEST, state="wrong", detail="it does not ask for what the record says of the columns ([roles])")
+    ]
+
+
+def _packs(report: AuditReport) -> list[Check]:
+    """Of each rule pack whose text is at hand, its digest and its cells anew; of an earlier record, nothing."""
+    checks = []
+    for policy in report.policies:
+        if not policy.sha256:
+            continue
+        name = f"{RULE_PACK}{policy.name}"
+        own, _ = load_policies([policy.name]) if policy.name in pack_names() else ([], [])
+        if not own or own[0].sha256 != policy.sha256:
+            detail = "its text is not among the packs of this auditor: SHA-256 " + policy.sha256[:16]
+            checks.append(Check(name=name, state="not checked", detail=detail))
+            continue
+        again = with_policies(report, own, date.fromisoformat(policy.as_of))
+        mine = [c.model_dump(mode="json") for c in again.controls]
+        said = [c.model_dump(mode="json") for c in report.controls if c.policy == policy.name]
+        where = difference([policy.model_dump(mode="json"), said], [again.policies[0].model_dump(mode="json"), mine])
+        detail = where or f"SHA-256 of its text, and {len(mine)} controls held against the findings anew"
+        # How cells follow from findings is of the code that drew them.
+        state: State = "ok" if not where else "wrong" if report.tool.get("version") == __version__ else "not checked"
+        checks.append(Check(name=name, state=state, detail=detail))
     return checks
 
 

@@ -5,6 +5,7 @@ A pack is material to work from, not legal advice. It sets no pass mark unless t
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from auditor.finding.criterion import (
     profile_names,
     toml_names,
 )
+from auditor.finding.roles import CATEGORIES, ROLES, Role
 
 Certainty = Literal["text", "page", "code", "memory"]
 CERTAINTY = {
@@ -32,6 +34,9 @@ CERTAINTY = {
     "code": "read in a public repository",
     "memory": "from general knowledge, not looked up",
 }
+# What answers a control: numbers of probes; a registration that is signed and was followed; a report of auditor
+# tradeoff; the days since the audit; which attacks were tried, and which were not.
+ShownBy = Literal["findings", "registration", "tradeoff", "age", "attempts"]
 # What a dossier can fill in from the record itself, beside findings.
 RecordPart = Literal[
     "model", "data", "environment", "criteria", "promise", "registration", "decisions", "selection rates",
@@ -39,31 +44,49 @@ RecordPart = Literal[
 ]  # fmt: skip
 _PACK = (
     "name", "title", "source", "checked_on", "certainty", "applies_from", "applies_until", "notes", "controls",
-    "criteria", "budgets", "set_by", "set_at",
+    "criteria", "budgets", "set_by", "set_at", "version",
 )  # fmt: skip
 _CONTROL = (
     "id", "title", "source", "certainty", "applies_from", "applies_until", "evidence", "attestation", "record",
+    "checked_on",
 )  # fmt: skip
-_EVIDENCE = ("what", "probe", "metric", "method", "features", "how")
-_ATTESTATION = ("what", "role")
+_EVIDENCE = (
+    "what", "probe", "metric", "method", "features", "how", "shown_by", "role", "levels", "days", "source", "certainty",
+)  # fmt: skip
+_ATTESTATION = ("what", "role", "source", "certainty")
 _PROFILE = ("criteria", "budgets", "set_by", "set_at")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvidenceRule:
-    """Measurements that answer a control: patterns (``*`` stands for anything) of probe, metric and method.
+    """What answers a control without anybody's word: mostly measurements.
 
-    The probe ``*`` is any but the intake, which looks at the file alone. ``features``: the number of sensitive features
-    that one finding compares the intersection of, at least. ``what``: what they show, in words. ``how``: how to measure
-    it, for a report that did not.
+    ``probe``, ``metric``, ``method``: patterns, in which ``*`` stands for anything and ``|`` between two for either;
+    the probe ``*`` is any but the intake, which looks at the file alone. ``features``: the number of sensitive features
+    that one finding compares the intersection of, at least. ``roles``: those of the columns that it compares, and of no
+    others; ``levels``: the closed list that the values of such a column are to be of, out of
+    :data:`auditor.finding.roles.CATEGORIES`. ``days``: how old an audit may be. ``what``: what they show, in words.
+    ``how``: how to measure it, for a report that did not. ``source``, ``certainty``: of this line alone, else the
+    control's.
     """
 
     what: str
-    probe: str
+    how: str
+    probe: str = ""
     metric: str = "*"
     method: str = "*"
     features: int = 0
-    how: str
+    shown_by: ShownBy = "findings"
+    roles: tuple[Role, ...] = ()
+    levels: str = ""
+    days: int = 0
+    source: str = ""
+    certainty: Certainty | None = None
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """The patterns of probes."""
+        return tuple(self.probe.split("|")) if self.probe else ()
 
     def fits(self, probe: str, metric: str | None, method: str | None, n_features: int = 0) -> bool:
         """Whether a finding is of this kind.
@@ -80,20 +103,25 @@ class EvidenceRule:
 
 @dataclass(frozen=True, kw_only=True)
 class AttestationRule:
-    """What a control asks somebody to say, and who that is."""
+    """What a control asks somebody to say, and who that is; ``source``, ``certainty``: of this line alone, else the
+    control's."""
 
     what: str
     role: str
+    source: str = ""
+    certainty: Certainty | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """One thing a pack asks for; ``record``: what of the record itself answers a part of it."""
+    """One thing a pack asks for; ``record``: what of the record itself answers a part of it. ``checked_on``: when it
+    was looked up."""
 
     id: str
     title: str
     source: str
     certainty: Certainty
+    checked_on: date
     applies_from: date | None = None
     applies_until: date | None = None
     evidence: tuple[EvidenceRule, ...] = ()
@@ -111,7 +139,8 @@ class Control:
 class Policy:
     """A rule pack: its controls, the criteria that its text sets (mostly none), and where and when it was looked up.
 
-    ``source``: the text. ``checked_on``: the day on which it was looked up, ``certainty`` how.
+    ``source``: the text. ``checked_on``: the day on which it was looked up, ``certainty`` how. ``version``: the pack's
+    own. ``sha256``: hex SHA-256 of its text in UTF-8.
     """
 
     name: str
@@ -124,11 +153,13 @@ class Policy:
     notes: tuple[str, ...] = ()
     controls: tuple[Control, ...] = ()
     criteria: tuple[Criterion, ...] = ()
+    version: str = ""
+    sha256: str = ""
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether a name is of the pattern, in which ``*`` alone stands for anything."""
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+    """Whether a name is of the pattern, in which ``*`` stands for anything and ``|`` between two for either."""
+    return any(re.fullmatch(".*".join(map(re.escape, one.split("*"))), name) for one in pattern.split("|"))
 
 
 def pack_names() -> list[str]:
@@ -204,6 +235,13 @@ def parse_policy(text: str, where: str) -> Policy:
         raise ConfigError(f"{where}: a rule pack has [[controls]] tables.")
     certainty = reader.certainty(content, 1, None)
     first, last = reader.days(content, 1, {})
+    checked = reader.day(content, "checked_on", 1, required=True) or date.min
+    criteria = tuple(reader.criteria(content))
+    if criteria and certainty == "memory":
+        raise reader.error(
+            reader.line_of("certainty"),
+            "what is known from memory decides nothing: look it up and say so in certainty, or leave out criteria.",
+        )
     found = [reader.control(entry, i, content, certainty) for i, entry in enumerate(controls)]
     ids = [control.id for control in found]
     for i, name in enumerate(ids):
@@ -213,13 +251,15 @@ def parse_policy(text: str, where: str) -> Policy:
         name=reader.text(content, "name", 1) if "name" in content else where.removesuffix(".toml"),
         title=reader.text(content, "title", 1),
         source=reader.text(content, "source", 1),
-        checked_on=reader.day(content, "checked_on", 1, required=True) or date.min,
+        checked_on=checked,
         certainty=certainty,
         applies_from=first,
         applies_until=last,
         notes=reader.notes(content),
         controls=tuple(found),
-        criteria=tuple(reader.criteria(content)),
+        criteria=criteria,
+        version=reader.text(content, "version", 1) if "version" in content else "",
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
     )
 
 
@@ -309,15 +349,21 @@ class _Reader:
             raise self.error(start, "a control is a [[controls]] table.")
         self.known(entry, _CONTROL, start)
         first, last = self.days(entry, start, pack)
+        source = self.text(entry, "source", start, str(pack.get("source", "")))
+        sure = self.certainty(entry, start, certainty)
+        looked_up = self.day(entry, "checked_on", start) or self.day(pack, "checked_on", 1, required=True)
         made = Control(
             id=self.text(entry, "id", start),
             title=self.text(entry, "title", start),
-            source=self.text(entry, "source", start, str(pack.get("source", ""))),
-            certainty=self.certainty(entry, start, certainty),
+            source=source,
+            certainty=sure,
+            checked_on=looked_up or date.min,
             applies_from=first,
             applies_until=last,
-            evidence=tuple(self._evidence(e, start) for e in self._tables(entry, "evidence", start)),
-            attestation=tuple(self._attestation(a, start) for a in self._tables(entry, "attestation", start)),
+            evidence=tuple(self._evidence(e, start, source, sure) for e in self._tables(entry, "evidence", start)),
+            attestation=tuple(
+                self._attestation(a, start, source, sure) for a in self._tables(entry, "attestation", start)
+            ),
             record=self._record(entry, start),
         )
         if not made.evidence and not made.attestation:
@@ -343,16 +389,51 @@ class _Reader:
             raise self.error(self.line_of(key, start), f"{key} must be a list of tables.")
         return found
 
-    def _evidence(self, table: Mapping[str, Any], start: int) -> EvidenceRule:
+    def _evidence(self, table: Mapping[str, Any], start: int, source: str, certainty: Certainty) -> EvidenceRule:
         self.known(table, _EVIDENCE, start)
+        shown_by = self._shown_by(table, start)
+        levels = table.get("levels", "")
+        if levels and levels not in CATEGORIES:
+            near = did_you_mean(str(levels), CATEGORIES) or "."
+            raise self.error(self.line_of("levels", start), f"there is no list {levels!r} of levels{near}")
         return EvidenceRule(
             what=self.text(table, "what", start),
-            probe=self.text(table, "probe", start),
+            probe=self.text(table, "probe", start) if shown_by in ("findings", "attempts") else "",
             metric=self.text(table, "metric", start, "*"),
             method=self.text(table, "method", start, "*"),
             features=self._count(table, "features", start),
             how=self.text(table, "how", start),
+            shown_by=shown_by,
+            roles=self._roles(table, start),
+            levels=str(levels),
+            days=self._count(table, "days", start),
+            source=self.text(table, "source", start, source),
+            certainty=self.certainty(table, start, certainty),
         )
+
+    def _shown_by(self, table: Mapping[str, Any], start: int) -> ShownBy:
+        value = table.get("shown_by", "findings")
+        for known in get_args(ShownBy):
+            if value == known:
+                return known  # type: ignore[no-any-return]
+        near = did_you_mean(str(value), get_args(ShownBy)) or "."
+        raise self.error(
+            self.line_of("shown_by", start),
+            f"shown_by is one of {', '.join(get_args(ShownBy))}, and {value!r} is none of them{near}",
+        )
+
+    def _roles(self, table: Mapping[str, Any], start: int) -> tuple[Role, ...]:
+        value = table.get("role", [])
+        found: list[Role] = []
+        for name in value if isinstance(value, list) else [value]:
+            known = [role for role in ROLES if role == name]
+            if not known:
+                near = did_you_mean(str(name), ROLES) or "."
+                raise self.error(
+                    self.line_of("role", start), f"there is no role {name!r}{near} Known: {', '.join(ROLES)}."
+                )
+            found += known
+        return tuple(found)
 
     def _count(self, table: Mapping[str, Any], key: str, start: int) -> int:
         value = table.get(key, 0)
@@ -360,6 +441,11 @@ class _Reader:
             raise self.error(self.line_of(key, start), f"{key} must be a whole number, not {value!r}.")
         return value
 
-    def _attestation(self, table: Mapping[str, Any], start: int) -> AttestationRule:
+    def _attestation(self, table: Mapping[str, Any], start: int, source: str, certainty: Certainty) -> AttestationRule:
         self.known(table, _ATTESTATION, start)
-        return AttestationRule(what=self.text(table, "what", start), role=self.text(table, "role", start))
+        return AttestationRule(
+            what=self.text(table, "what", start),
+            role=self.text(table, "role", start),
+            source=self.text(table, "source", start, source),
+            certainty=self.certainty(table, start, certainty),
+        )

@@ -60,7 +60,8 @@ class DataSpec:
     ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`. ``recorded``: where the model is
     known by its answers in the files alone. ``cluster``: the column that says which rows belong together; ``weight``:
     that of what each row weighs. ``copies_are_real``: whether rows that are exact copies are rows of their own.
-    ``labels``: keys of columns, ``column`` or ``column.value``, that are to be there; ``reference``: groups by feature.
+    ``labels``, ``roles``: keys of columns, ``column`` or ``column.value``, that are to be there; ``reference``: groups
+    by feature.
     """
 
     path: str
@@ -81,6 +82,7 @@ class DataSpec:
     copies_are_real: bool = False
     labels: tuple[str, ...] = ()
     reference: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    roles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

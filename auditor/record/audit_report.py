@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import (
     BaseModel,
@@ -33,9 +33,11 @@ from auditor.finding.definition import Definition
 from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import Outcome, Pillar
+from auditor.finding.roles import Roles
 from auditor.finding.training_looks import TrainingRecord
 from auditor.record.about import About
 from auditor.record.columns import Missing
+from auditor.record.control_record import ControlRecord, PolicyRecord
 from auditor.record.decisions import DecisionRecord
 from auditor.record.looks import LooksRecord
 from auditor.record.sandbox_state import SandboxState
@@ -318,54 +320,6 @@ class RegistrationRecord(Closed):
         )
 
 
-class PolicyRecord(Closed):
-    """A rule pack the report was held against, as of a day; ``sets_pass_mark``: whether its text sets any bound."""
-
-    name: str
-    title: str
-    source: str
-    checked_on: str
-    certainty: str
-    as_of: str
-    applies_from: str | None = None
-    applies_until: str | None = None
-    sets_pass_mark: bool = False
-    notes: tuple[str, ...] = ()
-
-
-class CellRecord(Closed):
-    """One thing that a control asks for, and what there is of it.
-
-    ``evidence``: ``findings`` are the ids of what was measured, and of what beside it could not be, ``outcomes`` how
-    many findings ended how. ``attestation needed``: from whom is ``role``. ``not measured``: ``how`` says what would
-    measure it, ``reason`` why it was not.
-    ``tried``: of a search among the evidence, which ways were tried, which were not, and why not.
-    """
-
-    kind: Literal["evidence", "attestation needed", "not measured"]
-    what: str
-    findings: tuple[str, ...] = ()
-    outcomes: dict[str, int] = Field(default_factory=dict)
-    role: str = ""
-    how: str = ""
-    reason: str = ""
-    tried: Annotated[tuple[str, ...], LEFT_OUT] = ()
-
-
-class ControlRecord(Closed):
-    """One control of a rule pack; ``in_force``: whether it applies on the day that the pack was held against."""
-
-    policy: str
-    id: str
-    title: str
-    source: str
-    certainty: str
-    in_force: bool
-    applies_from: str | None = None
-    applies_until: str | None = None
-    cells: tuple[CellRecord, ...]
-
-
 class Refusal(Closed):
     """Why the model or the data were not accepted.
 
@@ -412,6 +366,7 @@ class AuditReport(Closed):
     looks: Annotated[LooksRecord | None, UNSAID] = None
     training: Annotated[TrainingRecord | None, UNSAID] = None
     about: Annotated[About | None, UNSAID] = None
+    roles: Annotated[Roles | None, UNSAID] = None
     definitions: Annotated[tuple[Definition, ...], LEFT_OUT] = ()
     duration_s: float
     exit_code: int

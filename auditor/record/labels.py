@@ -72,10 +72,13 @@ def _flat(table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
             yield key, value
 
 
-def check_keys(keys: Collection[str], columns: Collection[str], values: Mapping[str, Collection[str]]) -> None:
-    """Raises UsageError, with the nearest that there is, for a label of a column or value that the data do not have.
+def check_keys(
+    keys: Collection[str], columns: Collection[str], values: Mapping[str, Collection[str]], section: str = "[labels]"
+) -> None:
+    """Raises UsageError, with the nearest that there is, for a key of a column or value that the data do not have.
 
-    ``columns``: all of the data. ``values``: those seen of a column, as they are spelled, where they are known.
+    ``section``: of audit.toml, where the key stands. ``columns``: all of the data. ``values``: those seen of a column,
+    as they are spelled, where they are known.
     """
     for key in keys:
         if key in columns:
@@ -83,12 +86,12 @@ def check_keys(keys: Collection[str], columns: Collection[str], values: Mapping[
         of = [name for name in columns if key.startswith(f"{name}.")]
         if not of:
             near = did_you_mean(key.partition(".")[0], sorted(columns)) or "."
-            raise UsageError(f"[labels] has {key!r}, and the data have no such column{near}")
+            raise UsageError(f"{section} has {key!r}, and the data have no such column{near}")
         column = max(of, key=len)
         value, seen = key[len(column) + 1 :], values.get(column)
         if seen is not None and value not in seen:
             some = ", ".join(sorted(seen)[:8])
             raise UsageError(
-                f"[labels] has {key!r}, and column {column!r} has no value {value!r}"
+                f"{section} has {key!r}, and column {column!r} has no value {value!r}"
                 f"{did_you_mean(value, sorted(seen)) or '.'} It has: {some}."
             )

@@ -27,6 +27,7 @@ from auditor.report.pictures import front_and_rest
 from auditor.report.pillars import pillars_of, sources_of
 from auditor.report.remediation import remediation_of
 from auditor.report.scope import scope_of
+from auditor.report.shown_controls import policies_of
 
 MOST_IN_SUMMARY = 12
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
@@ -79,7 +80,7 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             by_outcome=by_outcome,
             most=MOST_IN_SUMMARY,
             pillars=pillars,
-            policies=view.policies_of(report, rows),
+            policies=policies_of(report, rows),
             used=[c for c in report.criteria if c in held],
             unused=[c for c in report.criteria if c not in held],
             limits=view.LIMITS,

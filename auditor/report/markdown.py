@@ -18,7 +18,8 @@ from auditor.report import view
 from auditor.report.first_page import FirstPage, first_page
 from auditor.report.remediation import Remediation, remediation_of
 from auditor.report.scope import Scope, scope_of
-from auditor.report.view import Row, ShownCell, ShownPolicy
+from auditor.report.shown_controls import ShownCell, ShownPolicy, policies_of
+from auditor.report.view import Row
 
 MOST = 10
 _MOST_WORDS = 6
@@ -67,7 +68,7 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     absent = [r for r in rows if r.outcome is Outcome.NOT_APPLICABLE and not r.finding.other_kind]
     lines += _reasons("What was not applicable", absent)
     lines += [line for figure in report.figures for line in _explained(figure)]
-    lines += _controls(view.policies_of(report, rows))
+    lines += _controls(policies_of(report, rows))
     lines += [escaped(view.promise_of(report), 2 * _LONGEST_SENTENCE), ""]
     if report.registration is not None and report.registration.followed:
         lines += [escaped(report.registration.describe()), ""]
@@ -85,31 +86,37 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
 def _controls(policies: Sequence[ShownPolicy]) -> list[str]:
     lines: list[str] = []
     for shown in policies:
-        counts = ", ".join(f"{n} {kind}" for kind, n in shown.counts)
         lines += [f"### {escaped(shown.policy.title)}", ""]
-        lines += [f"As of {escaped(shown.policy.as_of)}: {counts}. {escaped(shown.held_to)}", ""]
+        lines += [f"{escaped(shown.origin, 2 * _LONGEST_SENTENCE)} {escaped(shown.tally)} {escaped(shown.held_to)}", ""]
         if shown.not_in_force:
             lines += [shown.not_in_force, ""]
-        lines += ["| Control | Asks for | What there is |", "| --- | --- | --- |"]
+        lines += ["| Control | Asks for | What there is | Source |", "| --- | --- | --- | --- |"]
         for control in shown.controls:
             for cell in control.cells:
                 force = "" if control.control.in_force else " (not in force)"
                 lines.append(
-                    f"| {escaped(control.control.id)}{force} | {escaped(cell.cell.what)} | {_there_is(cell)} |"
+                    f"| {escaped(control.control.id)}{force} | {escaped(cell.cell.what)} | {_there_is(cell)} "
+                    f"| {escaped(cell.cell.cited)} |"
                 )
         lines.append("")
     return lines
 
 
 def _there_is(cell: ShownCell) -> str:
-    if cell.cell.kind == "evidence":
-        tally = ", ".join(f"{n} {o.value.replace('_', ' ')}" for o, n in cell.outcomes)
-        more = f" and {cell.left_out} more" if cell.left_out else ""
-        tried = "".join(f". {escaped(said)}" for said in cell.cell.tried)
-        return f"evidence ({tally}): {'; '.join(_found(row) for row in cell.rows)}{more}{tried}"
-    if cell.cell.kind == "attestation needed":
-        return f"**ATTESTATION NEEDED** from {escaped(cell.cell.role)}"
-    return f"**NOT MEASURED**: {escaped(cell.cell.how)}"
+    own = cell.cell
+    match own.kind:
+        case "evidence":
+            came_out = "" if own.outcome is None else f"**{own.outcome.value.replace('_', ' ')}**, "
+            tally = f" ({cell.tally})" if cell.outcomes else ""
+            more = f" and {cell.left_out} more" if cell.left_out else ""
+            names = ["; ".join(_found(row) for row in cell.rows) + more] if cell.rows else []
+            said = [*names, *map(escaped, (*own.tried, *([own.said] if own.said else [])))]
+            return f"{came_out}evidence{tally}: {'. '.join(said)}"
+        case "attestation needed":
+            return f"**ATTESTATION NEEDED** from {escaped(own.role)}"
+        case "not measured":
+            return f"**NOT MEASURED**: {escaped(own.reason)} {escaped(own.how)}".replace("**:  ", "**: ")
+    return f"NOT FOR THIS KIND OF MODEL: {escaped(own.reason)}"
 
 
 def _asked(page: FirstPage) -> list[str]:

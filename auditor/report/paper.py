@@ -22,6 +22,7 @@ from auditor.report.paper_words import narrow, slug, worded, words_of
 from auditor.report.pillars import pillars_of, sources_of
 from auditor.report.remediation import Remediation, remediation_of
 from auditor.report.scope import Scope, scope_of
+from auditor.report.shown_controls import ShownCell, ShownControl, ShownPolicy, policies_of
 from auditor.report.view import Row
 
 _IN_LIST = 8
@@ -42,7 +43,7 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
     """Everything that the template sets; figures are written into ``folder`` as SVG."""
     rows = view.shown_rows(report)
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
-    policies = view.policies_of(report, rows)
+    policies = policies_of(report, rows)
     pillars = pillars_of(report, rows)
     say = page.say
     made: dict[str, object] = {
@@ -231,7 +232,7 @@ def _by_reason(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
     ]
 
 
-def _asked_for(policies: Sequence[view.ShownPolicy]) -> list[tuple[str, str, int]]:
+def _asked_for(policies: Sequence[ShownPolicy]) -> list[tuple[str, str, int]]:
     """What rule packs ask for and nothing here measured."""
     return [
         (f"{shown.policy.name}, {control.control.id}", cell.cell.what, 1)
@@ -426,17 +427,11 @@ def _criteria(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:
 # ---- rule packs and provenance -------------------------------------------------------------------------------------
 
 
-def _policy(shown: view.ShownPolicy) -> dict[str, object]:
+def _policy(shown: ShownPolicy) -> dict[str, object]:
     p = shown.policy
-    about = [f"{p.source}. Looked up on {p.checked_on}, {p.certainty}; as of {p.as_of}"]
-    about += [f", applies from {p.applies_from}"] * bool(p.applies_from) + [f", until {p.applies_until}"] * bool(
-        p.applies_until
-    )
-    tally = ", ".join(f"{n} {kind}" for kind, n in shown.counts)
-    about.append(f". {tally}." + ("" if p.sets_pass_mark else " It sets no pass mark."))
     return {
         "title": worded(p.title),
-        "about": worded("".join(about)),
+        "about": worded(" ".join(part for part in (shown.origin, shown.tally, shown.held_to, p.old) if part)),
         "notes": [worded(n) for n in p.notes],
         "cells": [
             _cell(control, cell, p.as_of, i == 0) for control in shown.controls for i, cell in enumerate(control.cells)
@@ -444,23 +439,29 @@ def _policy(shown: view.ShownPolicy) -> dict[str, object]:
     }
 
 
-def _cell(control: view.ShownControl, cell: view.ShownCell, as_of: str, first: bool) -> dict[str, str]:
-    c = control.control
-    match cell.cell.kind:
+def _cell(control: ShownControl, cell: ShownCell, as_of: str, first: bool) -> dict[str, str]:
+    c, own = control.control, cell.cell
+    match own.kind:
         case "evidence":
-            tally = ", ".join(f"{n} {words_of(o)}" for o, n in cell.outcomes)
             names = ", ".join(f"{row.name} {row.where}".strip() for row in cell.rows)
-            said = f" ({tally}): {names}" + (f" and {cell.left_out} more" if cell.left_out else "")
-            said += "".join(f". {tried}" for tried in cell.cell.tried)
+            said = f" ({cell.tally}): {names}" if cell.outcomes else ":"
+            said += f" and {cell.left_out} more" if cell.left_out else ""
+            said += f" {own.said}" if own.said else ""
+            said += "".join(f". {tried}" for tried in own.tried)
         case "attestation needed":
-            said = f" from: {cell.cell.role}"
+            said = f" from: {own.role}"
+        case "not measured":
+            said = f": {own.reason} {own.how}".replace(":  ", ": ")
         case _:
-            said = f": {cell.cell.how} {cell.cell.reason}"
+            said = f": {own.reason}"
     return {
         "id": worded(c.id),
         "title": worded(c.title) if first else "",
+        # What the whole control rests on is said once, with its title.
+        "source": worded(f"{control.cited}, {c.certainty}") if first else "",
         "force": "" if c.in_force or not first else f"not in force on {as_of}",
-        "asks": worded(cell.cell.what),
+        "asks": worded(own.what),
+        "cited": worded(control.cited_apart(cell)),
         "slug": cell.slug,
         "state": cell.state.upper(),
         "said": worded(said),

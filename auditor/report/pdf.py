@@ -33,49 +33,53 @@ def render_pdf(report: AuditReport, say: Catalogue | None = None) -> bytes:
     not measured, the figures, and every number in one table. ``say``: words other than the record's own. A letter that
     no font at hand has is written as its code, and the report says so. Raises MissingExtraError without typst.
     """
+    with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
+        folder = Path(name)
+        return typeset("report.typ", paper_of(report, first_page(report, say), folder), folder, report.created)
+
+
+def typeset(template: str, data: dict[str, object], folder: Path, created: str) -> bytes:
+    """A template of ours with these values, which it reads from ``report-data.json`` in ``folder`` beside figures.
+
+    ``created``: the date that the document bears. Raises MissingExtraError without typst, DataError where it cannot be
+    set.
+    """
     try:
         import typst
     except ImportError:
         raise MissingExtraError(
-            "A PDF report needs typst: pip install 'responsible-auditor[pdf]', or choose --format html."
+            "A PDF needs typst: pip install 'responsible-auditor[pdf]', or choose --format html."
         ) from None
-    page = first_page(report, say)
-    with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
-        folder = Path(name)
-        data = paper_of(report, page, folder)
-        foreign = _foreign(data, folder)
-        fonts = _font_folder(folder)
+    foreign = _foreign(data, folder)
+    fonts = _font_folder(folder)
 
-        def compiled(*, system: bool) -> bytes:
-            (folder / "report-data.json").write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
-            compiler = typst.Compiler(
-                font_paths=[str(fonts)], ignore_system_fonts=not system, root=str(folder), package_path=str(folder)
-            )
-            made = compiler.compile(
-                input=str(folder / "report.typ"),
-                format="pdf",
-                pdf_standards=list(STANDARDS),
-                timestamp=_timestamp(report.created),
-            )
-            assert isinstance(made, bytes)
-            return made
+    def compiled(*, system: bool) -> bytes:
+        (folder / "report-data.json").write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+        compiler = typst.Compiler(
+            font_paths=[str(fonts)], ignore_system_fonts=not system, root=str(folder), package_path=str(folder)
+        )
+        made = compiler.compile(
+            input=str(folder / template), format="pdf", pdf_standards=list(STANDARDS), timestamp=_timestamp(created)
+        )
+        assert isinstance(made, bytes)
+        return made
 
-        (folder / "report.typ").write_text(resource("report.typ"), encoding="utf-8")
-        try:
-            return compiled(system=bool(foreign))
-        except typst.TypstError:
-            data = _escaped(data, foreign)
-            for figure in folder.glob("*.svg"):
-                drawn = unicodedata.normalize("NFC", figure.read_text(encoding="utf-8"))
-                # Typst loses the letters of a drawing that carry several marks.
-                marks = frozenset(c for c in drawn if unicodedata.category(c).startswith("M"))
-                figure.write_text(_escape(drawn, foreign | marks), encoding="utf-8")
-        try:
-            return compiled(system=False)
-        except typst.TypstError as error:
-            raise DataError(
-                f"This report cannot be typeset as {' and '.join(STANDARDS)} ({first_line(error)}): take --format html."
-            ) from None
+    (folder / template).write_text(resource(template), encoding="utf-8")
+    try:
+        return compiled(system=bool(foreign))
+    except typst.TypstError:
+        data = _escaped(data, foreign)
+        for figure in folder.glob("*.svg"):
+            drawn = unicodedata.normalize("NFC", figure.read_text(encoding="utf-8"))
+            # Typst loses the letters of a drawing that carry several marks.
+            marks = frozenset(c for c in drawn if unicodedata.category(c).startswith("M"))
+            figure.write_text(_escape(drawn, foreign | marks), encoding="utf-8")
+    try:
+        return compiled(system=False)
+    except typst.TypstError as error:
+        raise DataError(
+            f"This document cannot be typeset as {' and '.join(STANDARDS)} ({first_line(error)}): take --format html."
+        ) from None
 
 
 def _timestamp(created: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from auditor.finding.criterion import CriterionRecord
@@ -19,11 +19,8 @@ from auditor.record.acceptances import told as accepted_told
 from auditor.record.audit_report import (
     INTAKE,
     AuditReport,
-    CellRecord,
-    ControlRecord,
     ExitCode,
     Finding,
-    PolicyRecord,
 )
 from auditor.record.labels import Labels
 from auditor.record.left_out import groups_left_out, hidden_gradients
@@ -526,84 +523,9 @@ def warnings_of(report: AuditReport) -> list[str]:
         loud.append(report.looks.describe())
     if report.training is not None and report.training.eventful:
         loud.append(report.training.describe())
+    loud += [policy.old for policy in report.policies if policy.old]
     # What was accepted finding by finding is told of each finding, whoever signed it.
     return loud + [d.describe() for d in report.decisions if not d.one_by_one] + list(accepted_told(report))
-
-
-@dataclass(frozen=True)
-class ShownCell:
-    """One cell of a control: ``state`` in words, ``slug`` its colour, and the findings that it links to."""
-
-    cell: CellRecord
-    state: str
-    slug: str
-    outcomes: tuple[tuple[Outcome, int], ...]
-    rows: tuple[Row, ...]
-    left_out: int
-
-
-@dataclass(frozen=True)
-class ShownControl:
-    """A control with its cells as they are shown."""
-
-    control: ControlRecord
-    cells: tuple[ShownCell, ...]
-
-
-@dataclass(frozen=True)
-class ShownPolicy:
-    """A rule pack with its controls, and how many of their cells are what; ``held_to``: whose bounds decide."""
-
-    policy: PolicyRecord
-    anchor: str
-    controls: tuple[ShownControl, ...]
-    counts: tuple[tuple[str, int], ...]
-    held_to: str
-
-    @property
-    def not_in_force(self) -> str:
-        """How many controls do not apply on the day, in a sentence; "" where all do."""
-        idle = [shown for shown in self.controls if not shown.control.in_force]
-        are = "is" if len(idle) == 1 else "are"
-        return f"{len(idle)} of {len(self.controls)} controls {are} not in force on that day." if idle else ""
-
-
-MOST_LINKS = 6
-CELLS = ("evidence", "attestation needed", "not measured")
-
-
-def policies_of(report: AuditReport, rows: Sequence[Row]) -> list[ShownPolicy]:
-    """The rule packs, each cell with the findings that it rests on; the gravest findings first."""
-    held_to = _held_to(report)
-    by_id = {row.finding.id: row for row in rows}
-    shown = []
-    for i, policy in enumerate(report.policies, 1):
-        controls = tuple(
-            ShownControl(control, tuple(_shown_cell(cell, by_id) for cell in control.cells))
-            for control in report.controls
-            if control.policy == policy.name
-        )
-        kinds = [cell.cell.kind for control in controls for cell in control.cells]
-        counts = tuple((kind, kinds.count(kind)) for kind in CELLS)  # type: ignore[arg-type]
-        own = "It sets bounds of its own." if policy.sets_pass_mark else "It sets no pass mark."
-        shown.append(ShownPolicy(policy, f"policy-{i}", controls, counts, f"{own} {held_to}"))
-    return shown
-
-
-def _held_to(report: AuditReport) -> str:
-    """Whose bounds decided the outcomes, which a rule pack without any leaves to others."""
-    sources = dict.fromkeys(f"{c.source}, set by {c.set_by}" for c in report.criteria)
-    if not sources:
-        return "No criterion was set, so nothing here could pass or fail."
-    return f"Outcomes are those of the criteria of {'; '.join(sources)}."
-
-
-def _shown_cell(cell: CellRecord, by_id: Mapping[str, Row]) -> ShownCell:
-    rows = sorted((by_id[name] for name in cell.findings if name in by_id), key=lambda row: ORDER.index(row.outcome))
-    outcomes = tuple((o, cell.outcomes[o.value]) for o in ORDER if cell.outcomes.get(o.value))
-    slug = {"attestation needed": "inconclusive", "not measured": "not-run"}.get(cell.kind, "")
-    slug = slug or (outcomes[0][0].value.lower().replace("_", "-") if outcomes else "not-judged")
-    return ShownCell(cell, cell.kind, slug, outcomes, tuple(rows[:MOST_LINKS]), max(0, len(rows) - MOST_LINKS))
 
 
 def applies_to(criterion: CriterionRecord) -> str:

@@ -263,8 +263,8 @@ def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) 
 
 
 def _check_labels(said: DataSpec, data: AuditData) -> None:
-    """Raises UsageError for a label of a column or value that is not there."""
-    if not said.labels:
+    """Raises UsageError for a label, or a role, of a column or value that is not there."""
+    if not said.labels and not said.roles:
         return
     values: dict[str, set[str]] = {} if said.target is None else {said.target: set(data.classes)}
     for table in (data.X, data.sensitive_features):
@@ -276,6 +276,7 @@ def _check_labels(said: DataSpec, data: AuditData) -> None:
 def _check_columns(said: DataSpec, values: Mapping[str, Collection[str]]) -> None:
     columns = {*values, *([] if Path(said.path).is_dir() else open_table(said.path).columns)}
     check_keys(said.labels, columns, values)
+    check_keys(said.roles, columns, values, "[roles]")
 
 
 def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
@@ -350,7 +351,7 @@ def answer_from_counts(
         counts, notes = stream_counts(spec, model, keys, None if spec.copies_are_real else repeats, digests, holes)
         sizes = sizes_in(counts)
         check_reference(spec.reference, sizes)
-        if spec.labels:
+        if spec.labels or spec.roles:
             seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
             _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
         copies, more = repeats_in(open_table(spec.path), repeats, spec)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from datetime import UTC, datetime
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,10 @@ from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.policy import load_policies
 from auditor.intake.specs import DataSpec, ModelSpec, ProbeSpec
 from auditor.record.audit_report import AuditReport
-from auditor.record.controls import with_policies
 from auditor.run.options import Configured, ScanOptions, flags
 from auditor.run.plugins import load_probe_class
 from auditor.run.probe import Probe, make_probe
-from auditor.run.scan import Catalogue, check_policies, data_spec, model_spec, probe_specs
+from auditor.run.scan import Catalogue, check_policies, data_spec, held_to, model_spec, probe_specs
 from auditor.run.scan import scan as run_scan
 from auditor.sandbox.scratch import scratch_folder
 
@@ -44,7 +42,9 @@ _ABOUT_LOADING = (
     "trust_pickle", "device", "probe", "max_memory", "max_seconds",
 )  # fmt: skip
 _ABOUT_ROWS = tuple(
-    each.name for each in fields(DataSpec) if each.name not in ("path", "classes", "features", "recorded", "labels")
+    each.name
+    for each in fields(DataSpec)
+    if each.name not in ("path", "classes", "features", "recorded", "labels", "roles")
 )
 
 
@@ -174,7 +174,7 @@ def _in_memory(
         allow_inconclusive=options.allow_inconclusive,
         beside=(intake_result(model),),
     )
-    return with_policies(report, configured.policies, options.as_of or datetime.now(UTC).date())
+    return held_to(configured, report)
 
 
 def _kind(spec: ProbeSpec, catalogue: Catalogue) -> type[Probe]:

@@ -20,6 +20,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from auditor.errors import UsageError
 from auditor.finding.profiles import DEFAULT_PROFILE
+from auditor.finding.roles import Roles
 from auditor.record.about import About
 from auditor.record.labels import Labels
 
@@ -409,7 +410,7 @@ class ScanOptions:
 @dataclass(frozen=True)
 class Configured:
     """A scan as asked for: its options, the options of single probes, what the results are held to, what columns and
-    values are called, and what is said of whom and what it is about."""
+    values are called, what is said of whom and what it is about, and which columns hold sex, race and the like."""
 
     options: ScanOptions
     probe_options: dict[str, dict[str, Any]]
@@ -417,6 +418,7 @@ class Configured:
     policies: tuple[Policy, ...] = ()
     labels: Labels = field(default_factory=Labels)
     about: About | None = None
+    roles: Roles | None = None
 
 
 @cache

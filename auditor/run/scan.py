@@ -17,6 +17,7 @@ from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.finding.budgets import Family
 from auditor.finding.measurement import Pillar
 from auditor.finding.policy import Policy
+from auditor.finding.roles import Roles
 from auditor.intake.rows.sql import fetch, is_database, shown
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
 from auditor.record.about import About, stated_groups
@@ -131,7 +132,7 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
         model=model_spec(options),
         data=None
         if options.data is None and options.predictions is None
-        else data_spec(options, configured.labels, configured.about),
+        else data_spec(options, configured.labels, configured.roles, configured.about),
         probes=tuple(probe_specs(configured, catalogue)),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
@@ -162,7 +163,9 @@ def model_spec(options: ScanOptions) -> ModelSpec:
     )
 
 
-def data_spec(options: ScanOptions, labels: Labels | None = None, about: About | None = None) -> DataSpec:
+def data_spec(
+    options: ScanOptions, labels: Labels | None = None, roles: Roles | None = None, about: About | None = None
+) -> DataSpec:
     """Which columns of which files are what. Raises UsageError where a file is not there."""
     side, train = options.sensitive_file, options.train
     _check_bins(options)
@@ -190,6 +193,7 @@ def data_spec(options: ScanOptions, labels: Labels | None = None, about: About |
         copies_are_real=options.copies_are_real,
         labels=() if labels is None else tuple(labels.words),
         reference=stated_groups(about, options.sensitive),
+        roles=() if roles is None else roles.keys,
     )
 
 
@@ -289,8 +293,8 @@ def check_policies(policies: Sequence[Policy], options: ScanOptions, catalogue: 
     if options.as_of is not None and not policies:
         raise UsageError("--as-of says on which day rule packs are held to be in force: name one with --policy.")
     known = {*catalogue, INTAKE, *(target.partition(":")[2] for target in options.probe)}
-    asked = [(policy, control, rule.probe) for policy in policies for control in policy.controls
-             for rule in control.evidence if "*" not in rule.probe]  # fmt: skip
+    asked = [(policy, control, name) for policy in policies for control in policy.controls
+             for rule in control.evidence for name in rule.probes if "*" not in name]  # fmt: skip
     if {probe for _, _, probe in asked} - known:
         known |= set(known_probes(catalogue))
     for policy, control, probe in asked:
@@ -353,8 +357,13 @@ def record_of(configured: Configured, job: Job, measured: Measured, command: str
         refusal=measured.refusal,
         allow_inconclusive=options.allow_inconclusive,
         duration_s=seconds,
-    ).model_copy(update={"about": configured.about})
-    return with_policies(report, configured.policies, options.as_of or datetime.now(UTC).date())
+    ).model_copy(update={"about": configured.about, "roles": configured.roles})
+    return held_to(configured, report)
+
+
+def held_to(configured: Configured, report: AuditReport) -> AuditReport:
+    """The record with what the packs that were asked for ask, on the day that was asked for."""
+    return with_policies(report, configured.policies, configured.options.as_of or datetime.now(UTC).date())
 
 
 def _as_typed(record: _R, paths: dict[str, str | None]) -> _R:

@@ -490,3 +490,44 @@ def test_an_unknown_section_key_or_language_is_refused_before_anything_runs(here
     result = run("scan", "model.pt", *DATA, "--lang", "dee")
     assert result.exit_code == 2 and "did you mean 'de'" in result.stderr
     assert not (here / "audit-report").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("probes", ["group-fairness", "adverse-impact"])
+def test_roles_are_of_columns_and_values_that_are_there(here: Path, probes: str) -> None:
+    """Streamed past the model and held in memory."""
+    scan = ("scan", "model.pt", *DATA[:-1], probes, "--policy", "nyc-ll144", "--config", "roles.toml")
+    level = '[roles]\nrace_ethnicity = "sex"\n[roles.levels.race_ethnicity]\n'
+    for text, said in (
+        ('[roles]\nsexx = "sex"\n', "did you mean 'sex'"),
+        ('[roles]\nsex = "sxe"\n', "[roles] has 'sxe', and the data have no such column; did you mean 'sex'"),
+        (level + 'ff = "White"\n', "column 'sex' has no value 'ff'; did you mean 'f'"),
+    ):
+        (here / "roles.toml").write_text(text)
+        result = run(*scan)
+        assert result.exit_code == 2 and said in result.stderr
+
+
+@pytest.mark.slow
+def test_roles_are_in_the_record_the_bundle_and_the_plan(here: Path) -> None:
+    (here / "roles.toml").write_text(
+        '[audit]\nmodel = "model.pt"\ndata = "data.csv"\ntarget = "y"\nsensitive = ["sex"]\npositive = "yes"\n'
+        'probes = ["adverse_impact"]\npolicy = ["nyc-ll144", "eu-ai-act"]\n[roles]\nsex = "sex"\n'
+    )
+    assert run("keygen", "key").exit_code == 0
+    assert run("register", "roles.toml", "--sign", "key").exit_code == 0
+    asked = ("scan", "--config", "roles.toml", "--registration", "registration.json", "--bundle", "audit.zip")
+    run(*asked)
+    report = AuditReport.from_json((here / "audit-report" / "report.json").read_text(encoding="utf-8"))
+    assert report.roles is not None and report.roles.columns == {"sex": "sex"}
+    kinds = {(c.id, cell.what): cell.kind for c in report.controls for cell in c.cells}
+    assert kinds["5-301(b)", "selection rate of every sex"] == "evidence"
+    assert kinds["5-301(b)", "impact ratio of sex and race/ethnicity together"] == "not measured"
+    assert report.registration is not None and report.registration.followed
+    (followed,) = [cell for c in report.controls if c.id == "Art. 9(8)" for cell in c.cells if cell.said]
+    assert followed.kind == "evidence"
+    verified = " ".join(run("verify", "audit.zip").output.split())
+    assert "ok rule pack nyc-ll144: SHA-256 of its text, and" in verified and "ok rule pack eu-ai-act" in verified
+    assert "WRONG" not in verified and "The record's registration are as" in verified
+    (here / "roles.toml").write_text((here / "roles.toml").read_text().replace('sex = "sex"\n', 'age = "sex"\n'))
+    assert "[roles] of audit.toml" in run(*asked, "--force").output

@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from auditor.data.audit_data import AuditData
-from auditor.evidence.dossier import ATTESTATION_NEEDED, MOST_ROWS, NOT_MEASURED, impact_tables, render_dossier
+from auditor.evidence.dossier import ATTESTATION_NEEDED, MOST_ROWS, render_dossier
+from auditor.evidence.dossier_parts import NOT_MEASURED, impact_tables
 from auditor.finding.display import EARNED, RESERVED
 from auditor.finding.policy import Policy, load_policies, pack_names, parse_policy
 from auditor.model.audited_model import AuditedModel
@@ -211,7 +212,7 @@ def test_the_summary_prints_each_category_with_its_interval_and_no_verdict() -> 
     assert cells[:5] == ["female", "41", "11", text.number(11 / 41), text.number((11 / 41) / 0.5)]
     assert cells[5] == f"{text.interval(ratio.interval)} at {text.confidence(ratio.confidence)}"
     assert "exact p =" in cells[6] and cells[7].startswith("[finding ")
-    assert "Source: 6 RCNY 5-301(b); read on a secondary page." in own
+    assert "Source: 6 RCNY 5-301(b), looked up on 2026-11-27, read on a secondary page." in own
     assert "Category not known, and in no line above: 5." in own and own.count("| Impact ratio |") == 3
     assert "PASS" not in own and "FAIL" not in own
     scores = section(dossier(report, "nyc-ll144"), "5-301(c)")

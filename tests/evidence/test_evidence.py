@@ -8,6 +8,7 @@ import stat
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,10 @@ from auditor.evidence.verify import Verified, _Remade, difference, verify_bundle
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import ProbeResult
+from auditor.finding.policy import load_policies
+from auditor.finding.roles import Roles
 from auditor.model.audited_model import AuditedModel
+from auditor.record.controls import with_policies
 from auditor.run.answers import counts_of, head_of, joined, parts_of, read_rows
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
 from auditor.statistics.rates import Proportion
@@ -704,3 +708,27 @@ def test_evidence_of_before_there_was_a_rule_for_small_groups_verifies() -> None
     assert wrong(said, other_code=True, min_share=0.02), "what was asked for is not as it was said"
     forged = [replace(m, estimate=Proportion(successes=0, n=400)) if m.metric == "accuracy" else m for m in then]
     assert wrong(replace(said, measurements=tuple(forged)), other_code=True)
+
+
+def test_cells_of_a_rule_pack_are_held_against_the_findings_anew(tmp_path: Path) -> None:
+    made = evidence()
+    packs, _ = load_policies(["eu-ai-act", "gdpr"])
+    report = with_policies(made.report, packs, date(2026, 11, 27))
+
+    def stored(changed: Any) -> Verified:
+        write_bundle(tmp_path / "a.zip", replace(made, report=changed))
+        return checked(tmp_path / "a.zip")
+
+    found = stored(report)
+    assert not wrong(found) and states(found)["rule pack eu-ai-act"] == states(found)["rule pack gdpr"] == "ok"
+    washed = [
+        cell.model_copy(update={"outcomes": {"PASS": 9}}) if cell.outcomes else cell
+        for cell in report.controls[0].cells + next(c for c in report.controls if c.id == "Art. 10(2)(f)").cells
+    ]
+    controls = tuple(c.model_copy(update={"cells": tuple(washed)}) for c in report.controls)
+    assert "rule pack eu-ai-act" in wrong(stored(report.model_copy(update={"controls": controls})))
+    earlier = tuple(p.model_copy(update={"sha256": "0" * 64}) for p in report.policies)
+    other = stored(report.model_copy(update={"policies": earlier}))
+    assert not wrong(other) and states(other)["rule pack gdpr"] == "not checked"
+    roles = stored(report.model_copy(update={"roles": Roles(columns={"sex": "g"})}))
+    assert "[roles]" in wrong(roles)[REQUEST]

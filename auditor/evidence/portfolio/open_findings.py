@@ -17,7 +17,8 @@ from auditor.finding.measurement import Outcome
 from auditor.record import text
 from auditor.record.acceptances import Acceptance, acceptances_of
 from auditor.record.asks import Key, key_of
-from auditor.record.audit_report import AuditReport, Finding, PolicyRecord, measurement_label
+from auditor.record.audit_report import AuditReport, Finding, measurement_label
+from auditor.record.control_record import PolicyRecord
 from auditor.record.severity import severity_of
 
 Severity = Literal["high", "medium", "low"]

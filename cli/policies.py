@@ -1,0 +1,248 @@
+"""``auditor policies``: the rule packs there are, one of them whole, one's own checked, a record across all."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auditor.errors import UsageError
+from cli.output import paragraph, print_table
+
+if TYPE_CHECKING:
+    from auditor.finding.policy import Control, Policy
+    from auditor.record.crosswalk import CrossedFinding
+
+_LISTED = ("name", "title", "source", "version", "checked on", "age", "certainty", "controls", "pass mark")
+_MOST_BYTES = 4 << 20
+
+
+def policies(
+    name: Annotated[
+        str | None, typer.Argument(help="A rule pack to show whole: a name, or a TOML file.", show_default=False)
+    ] = None,
+    check: Annotated[Path | None, typer.Option(help="A rule pack of yours: say all that is wrong with it.")] = None,
+    crosswalk: Annotated[
+        Path | None,
+        typer.Option(help="A report.json or its folder: which of its numbers serve which controls of all packs."),
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> int:
+    """List the rule packs, show one, check one of your own, or put a record across all of them.
+
+    Exit codes: 0; 1 where --check found something wrong.
+    """
+    if sum(each is not None for each in (name, check, crosswalk)) > 1:
+        raise UsageError("Give the name of a pack, --check or --crosswalk: one of them at a time.")
+    today = datetime.now(UTC).date()
+    if check is not None:
+        return _check(check, as_json=json_)
+    if crosswalk is not None:
+        _crosswalk(crosswalk, today, as_json=json_)
+    elif name is not None:
+        _show(_one(name), today, as_json=json_)
+    else:
+        _list(_shipped(), today, as_json=json_)
+    return 0
+
+
+def _shipped() -> list[Policy]:
+    from auditor.finding.policy import load_policies, pack_names
+
+    return load_policies(pack_names())[0]
+
+
+def _one(name: str) -> Policy:
+    from auditor.finding.policy import load_policies, pack_names
+
+    packs, _ = load_policies([name])
+    if not packs:
+        raise UsageError(f"{name!r} holds criteria and no controls; rule packs are {', '.join(pack_names())}.")
+    return packs[0]
+
+
+# ---- the list, and one of it -----------------------------------------------------------------------------------------
+
+
+def _facts(pack: Policy, today: date) -> dict[str, Any]:
+    from auditor.finding.policy import CERTAINTY
+    from auditor.record.control_record import OLD_AFTER
+
+    age = (today - pack.checked_on).days
+    return {
+        "name": pack.name,
+        "title": pack.title,
+        "source": pack.source,
+        "version": pack.version,
+        "sha256": pack.sha256,
+        "checked_on": pack.checked_on.isoformat(),
+        "age_days": age,
+        "old": age > OLD_AFTER,
+        "certainty": CERTAINTY[pack.certainty],
+        "applies_from": None if pack.applies_from is None else pack.applies_from.isoformat(),
+        "applies_until": None if pack.applies_until is None else pack.applies_until.isoformat(),
+        "controls": len(pack.controls),
+        "sets_pass_mark": bool(pack.criteria),
+    }
+
+
+def _list(packs: Sequence[Policy], today: date, *, as_json: bool) -> None:
+    told = [_facts(pack, today) for pack in packs]
+    if as_json:
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    rows = [
+        [
+            fact["name"],
+            fact["title"],
+            fact["source"],
+            fact["version"],
+            fact["checked_on"],
+            _age(fact),
+            fact["certainty"],
+            str(fact["controls"]),
+            "sets one" if fact["sets_pass_mark"] else "sets none",
+        ]
+        for fact in told
+    ]
+    print_table(_LISTED, rows)
+
+
+def _age(fact: Mapping[str, Any]) -> str:
+    days = fact["age_days"]
+    said = f"{days} day{'' if days == 1 else 's'}"
+    return f"{said}: look its sources up again" if fact["old"] else said
+
+
+def _show(pack: Policy, today: date, *, as_json: bool) -> None:
+    from auditor.record.text import visible
+
+    fact = _facts(pack, today)
+    if as_json:
+        whole = fact | {"notes": list(pack.notes), "controls": [_control(c, today) for c in pack.controls]}
+        typer.echo(json.dumps(whole, indent=2, ensure_ascii=False))
+        return
+    typer.secho(visible(pack.title), bold=True)
+    typer.echo(paragraph(visible(pack.source), 0))
+    version = f"version {visible(pack.version)}, " if pack.version else ""
+    mark = "sets a pass mark" if fact["sets_pass_mark"] else "sets no pass mark"
+    typer.echo(f"{version}SHA-256 {pack.sha256[:16]}, {mark}, {fact['controls']} controls")
+    typer.echo(f"looked up on {fact['checked_on']} ({_age(fact)}), {fact['certainty']}")
+    for note in pack.notes:
+        typer.echo(paragraph(f"- {visible(note)}", 2))
+    for control in pack.controls:
+        typer.echo()
+        force = "" if control.applies(today) else " (not in force today)"
+        typer.secho(f"{visible(control.id)}: {visible(control.title)}{force}", bold=True)
+        typer.echo(paragraph(f"{visible(control.source)}; {_control(control, today)['certainty']}", 2))
+        for rule in control.evidence:
+            asked = visible(rule.probe or rule.shown_by) + (f", {visible(rule.metric)}" if rule.metric != "*" else "")
+            typer.echo(paragraph(f"measured: {visible(rule.what)} ({asked})", 2))
+        for word in control.attestation:
+            typer.echo(paragraph(f"said by the {visible(word.role)}: {visible(word.what)}", 2))
+
+
+def _control(control: Control, today: date) -> dict[str, Any]:
+    from auditor.finding.policy import CERTAINTY
+
+    return {
+        "id": control.id,
+        "title": control.title,
+        "source": control.source,
+        "certainty": CERTAINTY[control.certainty],
+        "checked_on": control.checked_on.isoformat(),
+        "in_force": control.applies(today),
+        "evidence": [asdict(rule) for rule in control.evidence],
+        "attestation": [asdict(rule) for rule in control.attestation],
+        "record": list(control.record),
+    }
+
+
+# ---- one's own, checked ----------------------------------------------------------------------------------------------
+
+
+def _check(path: Path, *, as_json: bool) -> int:
+    from auditor.finding.pack_check import faults_of
+    from auditor.record.text import visible
+
+    try:
+        content = path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        raise UsageError(f"The rule pack {str(path)!r} cannot be read: {error.strerror}.") from None
+    if content is None or len(content) > _MOST_BYTES:
+        raise UsageError(f"--check {str(path)!r} is no rule pack: name a TOML file with [[controls]].")
+    try:
+        faults = faults_of(content.decode(), path.name, known_metrics())
+    except UnicodeDecodeError:
+        faults = [f"{path.name}: it is no text in UTF-8."]
+    if as_json:
+        typer.echo(json.dumps({"file": str(path), "faults": faults}, indent=2, ensure_ascii=False))
+        return 1 if faults else 0
+    for fault in faults:
+        typer.echo(visible(fault))
+    if not faults:
+        typer.echo(f"{path}: nothing is wrong with it; every rule is one that a probe can answer.")
+    return 1 if faults else 0
+
+
+def known_metrics() -> dict[str, list[str]]:
+    """Of every probe the metrics that it measures, as patterns; empty where nobody knows them.
+
+    Those of this toolkit are defined in docstrings; a probe of another distribution is not imported to be asked.
+    """
+    from auditor.finding.definition import read
+    from auditor.record.audit_report import INTAKE
+    from auditor.run.plugins import known_probes
+    from auditor.run.probe import defined_in
+    from probes import PROBES
+
+    found: dict[str, list[str]] = {name: [] for name in (INTAKE, *known_probes(PROBES))}
+    for name, kind in PROBES.items():
+        found[name] = [each.metric for source in defined_in(kind) for each in read(inspect.getdoc(source) or "", "")]
+    return found
+
+
+# ---- a record across all packs ---------------------------------------------------------------------------------------
+
+
+def _crosswalk(run: Path, today: date, *, as_json: bool) -> None:
+    from auditor.record.crosswalk import crosswalk
+    from auditor.record.text import visible
+    from cli.history import report_of
+
+    crossed = crosswalk(report_of(run), _shipped(), today)
+    if as_json:
+        rows = [
+            {"finding": c.finding.id, "probe": c.finding.probe, "metric": c.finding.metric,
+             "outcome": c.finding.outcome.value, "controls": [asdict(s) for s in c.serves]}
+            for c in crossed
+        ]  # fmt: skip
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    alike: dict[tuple[str, ...], list[CrossedFinding]] = {}
+    for each in crossed:
+        f = each.finding
+        features = " x ".join(f.sensitive or tuple(f.group))
+        alike.setdefault((f.probe, f.metric or "", features, _served(each)), []).append(each)
+    table = []
+    for (probe, metric, features, served), found in alike.items():
+        outcomes = [each.finding.outcome.value.replace("_", " ") for each in found]
+        tally = ", ".join(f"{outcomes.count(name)} {name}" for name in dict.fromkeys(outcomes))
+        asked = visible(served) if served else "no pack asks for it"
+        table.append([f"{visible(metric)} of {visible(probe)}", visible(features), tally, asked])
+    print_table(("measured", "by", "outcomes", "serves"), table)
+
+
+def _served(crossed: CrossedFinding) -> str:
+    """The controls, by pack; those that are not in force today say so."""
+    packs: dict[str, list[str]] = {}
+    for one in crossed.serves:
+        packs.setdefault(one.policy, []).append(one.control + ("" if one.in_force else " (not in force)"))
+    return "; ".join(f"{pack}: {', '.join(controls)}" for pack, controls in packs.items())
