@@ -40,7 +40,7 @@ READ = {
     "init": {"data"},
     "policies": {"check", "crosswalk"},
     "register": {"config", "sign"},
-    "report": {"run"},
+    "report": {"run", "pdf_certificate"},
     "reproduce": {"bundle"},
     "signoff": {"sign"},
     "train": {"schema"},
