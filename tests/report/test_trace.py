@@ -25,6 +25,7 @@ from auditor.report.first_page import first_page
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.paper import paper_of
+from auditor.report.paper_words import BREAK
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.kinds import AnyEstimate
@@ -214,10 +215,13 @@ def test_the_printed_report_defines_what_was_judged_and_its_terms(report: AuditR
     judged, left = definitions_of_judged(report)
     held = {(f.probe, f.metric) for f in report.findings if f.metric and f.outcome != "NOT_JUDGED"}
     assert {(m.probe, m.name) for m in judged.metrics} == held and left > 5
-    page = first_page(report)
-    told = paper_of(report, page, Path("."))["definitions"]
-    assert isinstance(told, dict) and len(told["metrics"]) == len(held)
-    assert told["more"].startswith(f"{left} further metrics are defined in the HTML report")
+    told = paper_of(report, first_page(report), Path("."))["definitions"]
+    assert isinstance(told, dict)
+    defined = {own["probe"]: {metric["name"].replace(BREAK, "") for metric in own["metrics"]} for own in told["probes"]}
+    assert {(probe, name) for probe, names in defined.items() for name in names} == {
+        (f.probe, f.metric) for f in report.findings if f.metric
+    }
+    assert f"the {left} metrics without a bound" in told["more"]
     assert {term["name"] for term in told["terms"]} >= {"interval", "INCONCLUSIVE"}
 
 
