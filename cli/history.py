@@ -228,9 +228,9 @@ def _as_json(entry: Entry) -> dict[str, object]:
 
 def _plot(entries: list[Entry], metric: str, out: Path) -> None:
     from auditor.comparing.trend import lines_of
+    from auditor.drawing.svg import draw_png, svg_file
     from auditor.files import write_beside
     from auditor.finding.display import MOST_NAMED
-    from auditor.report.svg import draw_png, svg_file
 
     if out.suffix not in (".svg", ".png"):
         raise UsageError(f"{out.name!r} must end in .svg or .png.")

@@ -121,8 +121,8 @@ def write_figures(report: AuditReport, folder: Path, formats: Sequence[str]) -> 
     Files are numbered in the order of the report and named after the figure's id. Raises UsageError where the folder
     cannot be written to.
     """
+    from auditor.drawing.svg import draw_png, svg_file
     from auditor.report.pictures import pictures_of
-    from auditor.report.svg import draw_png, svg_file
 
     places = []
     for i, figure in enumerate(pictures_of(report), 1):

@@ -12,11 +12,11 @@ from markupsafe import Markup
 
 from auditor.comparing.front import Plot, called_feature, draw, plots_of
 from auditor.comparing.tradeoff import FeaturePoint, Point, Tradeoff, Verdict
+from auditor.drawing.svg import as_file, sheet_svg
 from auditor.record import text
 from auditor.record.audit_report import AuditReport
 from auditor.report.html import content_policy, environment, resource
 from auditor.report.pictures import called_in
-from auditor.report.svg import as_file, sheet_svg
 from auditor.statistics.pareto import Measured
 
 TRADEOFF_VERSION = "1.0"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from auditor.comparing.tradeoff import Point, Tradeoff
+from auditor.drawing.plots import Plane, plane
+from auditor.drawing.sheet import BOUND, BROKEN, INK, MUTED, SERIES, SMALL, WIDTH, Sheet, fitting
 from auditor.record.labels import Labels
 from auditor.report.pictures import column
-from auditor.report.plots import Plane, plane
-from auditor.report.sheet import BOUND, BROKEN, INK, MUTED, SERIES, SMALL, WIDTH, Sheet, fitting
 from auditor.statistics.pareto import Measured
 
 UNCALLED = Labels()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from auditor.drawing.earlier_figures import figures_as_before
 from auditor.errors import AuditorError, DataError
 from auditor.evidence.archive import differing_part, read_archive, unpack
 from auditor.evidence.bundle import statement_of
@@ -42,7 +43,6 @@ from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.finding.policy import load_policies, pack_names
 from auditor.record.audit_report import AuditReport
 from auditor.record.controls import with_policies
-from auditor.report.earlier_figures import figures_as_before
 from auditor.run import __version__
 from auditor.run.answers import Answers, StoredModel, read_head, read_rows
 from auditor.run.audit import ask, assemble, generator_for

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from auditor.drawing.standing import STANDINGS
 from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
@@ -98,7 +99,7 @@ _PAGE_FOOTER = '\n@page {{ @bottom-left {{ content: "auditor report {digest}"; f
 
 def _drawn(drawn: view.Drawn) -> Markup:
     # A page without figures needs no matplotlib.
-    from auditor.report.svg import draw_svg
+    from auditor.drawing.svg import draw_svg
 
     return Markup(draw_svg(drawn.figure, dom_id=drawn.dom_id))
 
@@ -190,7 +191,7 @@ def environment() -> Environment:
         "interval": text.interval,
         "number": text.number,
         "percent": text.percent,
-        "standing": view.STANDINGS.__getitem__,
+        "standing": STANDINGS.__getitem__,
         "zip": zip,
         "words": _outcome_words,
         "slug": lambda outcome: outcome.value.lower().replace("_", "-"),

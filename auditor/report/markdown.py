@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from auditor.drawing.standing import STANDINGS, scale_of, strength
 from auditor.finding.display import ColouredText, GradeTable
 from auditor.finding.figure import Figure
 from auditor.finding.measurement import Outcome
@@ -212,7 +213,7 @@ def _explained(figure: Figure) -> list[str]:
             return [
                 f"### {escaped(figure.title)}",
                 "",
-                *_words_of(figure.texts[:MOST], view.scale_of(figure.texts)),
+                *_words_of(figure.texts[:MOST], scale_of(figure.texts)),
                 "",
             ]
         case "table" if figure.table and figure.table.methods:
@@ -226,7 +227,7 @@ def _explained(figure: Figure) -> list[str]:
 def _words_of(texts: Sequence[ColouredText], scale: float) -> list[str]:
     lines: list[str] = []
     for i, t in enumerate(texts, 1):
-        known = [(w, v) for w, v in zip(t.words, t.values, strict=True) if view.strength(v, scale)]
+        known = [(w, v) for w, v in zip(t.words, t.values, strict=True) if strength(v, scale)]
         ranked = sorted(known, key=lambda pair: -abs(pair[1] or 0.0))[:_MOST_WORDS]
         said = ", ".join(f"{code_span(word.strip())} {text.signed(value)}" for word, value in ranked)
         lines.append(f"- {escaped(t.title or f'text {i}')}: {said or 'no word matters'}")
@@ -238,7 +239,7 @@ def _grades(table: GradeTable) -> list[str]:
     lines = ["| Method | Standing | " + " | ".join([*heads, "Why"]) + " |"]
     lines += ["| --- | --- |" + " ---: |" * len(heads) + " --- |"]
     for method in table.methods[:MOST]:
-        cells = [code_span(method.method, cell=True), view.STANDINGS[method.standing]]
+        cells = [code_span(method.method, cell=True), STANDINGS[method.standing]]
         for own in method.grades:
             bounds = text.grade_interval(own)
             cells.append(escaped(text.grade(own)) + (f" ({bounds})" if bounds else ""))

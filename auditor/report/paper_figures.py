@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
+from auditor.drawing.standing import STANDINGS
+from auditor.drawing.svg import as_file, draw_svg
 from auditor.finding.display import GradedMethod, GradeTable
 from auditor.record import text
 from auditor.record.audit_report import INTAKE, AuditReport
@@ -15,7 +17,6 @@ from auditor.report import view
 from auditor.report.paper_words import narrow, worded
 from auditor.report.pictures import front_and_rest
 from auditor.report.pillars import PillarView
-from auditor.report.svg import as_file, draw_svg
 
 _PAGE_WIDTH, _COLUMN_WIDTH = 493.0, 238.0  # of the text, in points
 _PAGE_HEIGHT = 749.0
@@ -120,7 +121,7 @@ def _grades(table: GradeTable | None) -> list[dict[str, object]]:
     return [
         {
             "method": narrow(m.method),
-            "standing": view.STANDINGS[m.standing],
+            "standing": STANDINGS[m.standing],
             "reason": worded(m.reason),
             "grades": [worded(told) for told in _graded(table, m)],
         }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from auditor.drawing.group_figures import BETWEEN
+from auditor.drawing.points import said_of
 from auditor.finding.figure import Figure, Series
 from auditor.record import text
 from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.labels import Labels
-from auditor.report.group_figures import BETWEEN
 from auditor.report.judged import judged_figure
-from auditor.report.points import said_of
 
 # What a reader looks at before any table, in this order, of so many sets of features.
 IN_FRONT = ("judged", "rates", "threshold", "confusion")

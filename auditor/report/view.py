@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from auditor.drawing.standing import scale_of, strength
 from auditor.finding.criterion import CriterionRecord
-from auditor.finding.display import RANKS, ColouredText, Standing, Swarm
+from auditor.finding.display import RANKS, ColouredText, Swarm
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
 from auditor.finding.vacuity import HIDDEN
@@ -144,30 +144,6 @@ class Drawn:
 
 
 MOST_POINTS = 60
-STANDINGS: dict[Standing, str] = {
-    "shown": "shown",
-    "reserved": "shown, with reservations",
-    "forced": "shown by request, unearned",
-    "refused": "refused",
-    "ranked": "ranked behind",
-    "compared": "for comparison",
-    "not_applicable": "not applicable",
-}
-# Below a twentieth of the largest value a word is not coloured at all.
-_FAINT = 0.05
-
-
-def scale_of(texts: Sequence[ColouredText]) -> float:
-    """The value of the strongest colour, which all texts of a figure share; 0 where nothing has a value."""
-    return max((t.largest for t in texts), default=0.0)
-
-
-def strength(value: float | None, scale: float) -> int:
-    """How strongly a word is coloured: 1 to 4 for, -1 to -4 against, 0 where it hardly matters or is not known."""
-    if value is None or not scale or abs(value) < _FAINT * scale:
-        return 0
-    level = min(4, max(1, math.ceil(4.0 * abs(value) / scale)))
-    return level if value > 0.0 else -level
 
 
 @dataclass(frozen=True)

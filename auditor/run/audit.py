@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.data.groups_digest import GroupsDigest
+from auditor.drawing.figures import figures_of
 from auditor.errors import (
     AuditorError,
     DataError,
@@ -45,7 +46,6 @@ from auditor.record.audit_report import (
 )
 from auditor.record.columns import missing_of, sizes_of
 from auditor.record.sandbox_state import SandboxState
-from auditor.report.figures import figures_of
 from auditor.run import __version__
 from auditor.run.alike import alike_answers
 from auditor.run.probe import (

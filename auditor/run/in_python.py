@@ -96,8 +96,8 @@ def load_model(path: str | PathLike[str], **options: Any) -> AuditedModel:
     as the flags of ``auditor scan`` mean them. Raises UsageError for a path that is not there, ModelError for what is
     no model of a known format, UnsafeModelError where loading it would run code.
     """
-    from auditor.intake.device import resolve_device
     from auditor.intake.formats import load_model as load
+    from auditor.networks.device import resolve_device
 
     known = {each.name for each in fields(ModelSpec)} - {"path", "code_folder"}
     _refuse_unknown(options, known, "load_model")

@@ -9,10 +9,10 @@ from dataclasses import replace
 from functools import partial
 
 from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake.device import resolve_device
 from auditor.intake.formats import Opened
 from auditor.intake.own_packages import claim_own_packages
 from auditor.intake.specs import Job
+from auditor.networks.device import resolve_device
 from auditor.run.protocol import Channel, Done, Refused
 from auditor.sandbox.limits import restrict
 

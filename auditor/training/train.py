@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from auditor.data.audit_data import favourable
 from auditor.data.preprocessing import TabularPreprocessing
 from auditor.errors import DataError, ModelError, UsageError, did_you_mean, first_line
-from auditor.intake.device import resolve_device
 from auditor.intake.specs import TrainSpec
 from auditor.intake.user_code import import_object, keywords_of
 from auditor.model.audited_model import Recipe, SpentOnEncoding
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import ARCHITECTURES
+from auditor.networks.device import resolve_device
 from auditor.privacy.training.dp_sgd import PrivacyBudget, train_privately
 from auditor.privacy.training.private_encoding import encoding_notes, learn_encoding
 from auditor.randomness import seeded_globals

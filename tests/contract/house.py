@@ -18,6 +18,7 @@ WINGS = (
     "artifact",
     "networks",
     "record",
+    "drawing",
     "report",
     "comparing",
     "intake",

@@ -237,7 +237,7 @@ MAY_WRITE = {
     "auditor.evidence.portfolio.publishing": "its own scratch folder, renamed to a place that it has checked",
     "auditor.intake.rows.sql": "bytes in memory",
     "auditor.report.pdf": "its own scratch folder",
-    "auditor.report.svg": "bytes in memory",
+    "auditor.drawing.svg": "bytes in memory",
     "auditor.run.in_python": "its own scratch folder",
     "auditor.sandbox.scratch": "scratch folders that no process holds, by their name",
     "auditor.training.rows": "text in memory",

@@ -20,11 +20,11 @@ import pytest
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
 from auditor.comparing.trend import trend as drawn_trend
+from auditor.drawing.svg import svg_file
 from auditor.errors import DataError, UsageError
 from auditor.evidence.history.entries import AuditEntry, Decision, digest_of
 from auditor.evidence.history.ledger import Ledger, broken_chain
 from auditor.record.audit_report import AuditReport
-from auditor.report.svg import svg_file
 from cli.history import decisions_on, history, open_ledger, report_of, signoff, trend
 from tests import ROOT
 from tests.evidence.test_evidence import evidence

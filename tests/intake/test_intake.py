@@ -31,7 +31,6 @@ from torch import Tensor, nn
 
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing, fit_tabular
 from auditor.errors import DataError, ModelError, UnsafeModelError, UsageError
-from auditor.intake.device import resolve_device
 from auditor.intake.estimators import EstimatorModel
 from auditor.intake.formats import identify, load_model
 from auditor.intake.specs import ModelSpec
@@ -40,6 +39,7 @@ from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import ARCHITECTURES, MLP
+from auditor.networks.device import resolve_device
 from auditor.run.intake_result import intake_result
 from tests.quantifiers import all_of
 from tests.toys.folders import WORDS, change_json, save_bert, save_vit

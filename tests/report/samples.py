@@ -9,6 +9,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
+from auditor.drawing.figures import figures_of
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.display import Grade, GradedMethod, GradeTable, Standing
@@ -26,7 +27,6 @@ from auditor.record.audit_report import (
     exit_code,
     family_record,
 )
-from auditor.report.figures import figures_of
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.groups import WorstDifference, WorstRatio

@@ -15,6 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from auditor.drawing import explained
+from auditor.drawing.sheet import AGAINST, FOR, INK
+from auditor.drawing.standing import scale_of, strength
+from auditor.drawing.svg import draw_png, draw_svg, svg_file
 from auditor.errors import DataError
 from auditor.finding import png
 from auditor.finding.display import (
@@ -36,12 +40,8 @@ from auditor.finding.display import (
 from auditor.finding.figure import Figure
 from auditor.record import text
 from auditor.record.audit_report import AuditReport
-from auditor.report import explained
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.sheet import AGAINST, FOR, INK
-from auditor.report.svg import draw_png, draw_svg, svg_file
-from auditor.report.view import scale_of, strength
 from tests.quantifiers import all_of
 from tests.report.samples import HOSTILE, explaining, explanations, report_of
 from tests.report.test_html import Page, _contrast, _palettes

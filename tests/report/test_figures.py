@@ -8,6 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from auditor.drawing.figures import MOST_BARS, figures_of
+from auditor.drawing.group_figures import MOST_GROUPS
+from auditor.drawing.plots import FOREST
+from auditor.drawing.sheet import CLASSES, WIDTH
+from auditor.drawing.svg import draw_svg
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
 from auditor.finding.figure import Figure, Series
@@ -15,11 +20,6 @@ from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.record.text import confidence, visible
-from auditor.report.figures import MOST_BARS, figures_of
-from auditor.report.group_figures import MOST_GROUPS
-from auditor.report.plots import FOREST
-from auditor.report.sheet import CLASSES, WIDTH
-from auditor.report.svg import draw_svg
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from tests.quantifiers import all_of

@@ -9,6 +9,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from auditor.drawing.figures import figures_of
+from auditor.drawing.group_figures import MOST_BARS, MOST_CALIBRATED
+from auditor.drawing.sheet import OUTCOME_MARKERS, TONES, WIDTH
+from auditor.drawing.svg import draw_svg, svg_file
 from auditor.finding.budgets import Family
 from auditor.finding.display import BESIDE, CELLS
 from auditor.finding.figure import Figure, Series
@@ -18,13 +22,9 @@ from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.labels import Labels
 from auditor.record.text import visible
-from auditor.report.figures import figures_of
-from auditor.report.group_figures import MOST_BARS, MOST_CALIBRATED
 from auditor.report.html import render_html, resource
 from auditor.report.judged import MOST_JUDGED, judged_figure, scaled
 from auditor.report.pictures import front_and_rest, named, pictures_of
-from auditor.report.sheet import OUTCOME_MARKERS, TONES, WIDTH
-from auditor.report.svg import draw_svg, svg_file
 from auditor.statistics.rates import Proportion
 from probes.fairness.score_fairness import calibration_error
 from tests.quantifiers import all_of, none_of

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import nn
 
+from auditor.drawing.figures import distinct
 from auditor.errors import UsageError
 from auditor.files import write_beside
 from auditor.finding.budgets import Family
@@ -21,7 +22,6 @@ from auditor.finding.training_looks import LookRecord, TrainingRecord
 from auditor.model.audited_model import AuditedModel
 from auditor.model.outputs import Outputs
 from auditor.record.audit_report import AuditReport, ModelRecord
-from auditor.report.figures import distinct
 from auditor.run.audit import assemble, data_record, environment, reason_of
 from auditor.run.probe import Probe
 from auditor.run.while_training.asking import Accountant, Asking, network_of, of_the_looks

@@ -16,6 +16,7 @@ from scipy.stats import binom
 from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
+from auditor.drawing.figures import figures_of
 from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judgement import Judgement
@@ -23,7 +24,6 @@ from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
-from auditor.report.figures import figures_of
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.run.probe import make_probe

@@ -11,12 +11,12 @@ import pytest
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import AudioPreprocessing
+from auditor.drawing.figures import figures_of
 from auditor.errors import NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
-from auditor.report.figures import figures_of
 from auditor.statistics.detection import LargestDrop
 from auditor.statistics.rates import WeightedSum
 from probes.deepfake.ladder import DetectorRobustness, balanced_accuracy

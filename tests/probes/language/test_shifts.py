@@ -14,9 +14,9 @@ from scipy.special import ndtri
 import probes.language.shares
 from auditor.comparing.compare import compare
 from auditor.comparing.side_by_side import Row
+from auditor.drawing.svg import draw_svg
 from auditor.finding.measurement import Measurement
 from auditor.model.language_model import AuditedLanguageModel
-from auditor.report.svg import draw_svg
 from auditor.run.audit import no_data, run_audit
 from auditor.statistics.changes import RateChange
 from auditor.statistics.clusters import ClusteredMean

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from auditor.finding.figure import Figure, Series
-from auditor.record.text import UNDEFINED, number, visible
-from auditor.report.sheet import (
+from auditor.drawing.sheet import (
     BOUND,
     BROKEN,
     CHANCE,
@@ -34,6 +32,8 @@ from auditor.report.sheet import (
     ticks,
     value_range,
 )
+from auditor.finding.figure import Figure, Series
+from auditor.record.text import UNDEFINED, number, visible
 
 RATIO = "ratio between groups"
 FOREST = 400.0

@@ -1,6 +1,6 @@
 """The figures of a report as data, made from the judged findings so that the intervals drawn are the findings' own.
 
-Those of groups come from :mod:`~auditor.report.group_figures`. ``forest``: all gaps of a pillar, and all ratios.
+Those of groups come from :mod:`~auditor.drawing.group_figures`. ``forest``: all gaps of a pillar, and all ratios.
 ``bars``: global importance per feature. ``curve``: a number along one numeric coordinate, such as a noise level.
 Whatever else a probe has to show, such as a ROC curve, it hands over with its measurement.
 """
@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from auditor.drawing.group_figures import of_groups
+from auditor.drawing.points import Point, capital, gather, in_words, intervals_said, said_of, series_of
 from auditor.finding.display import title_of
 from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import ProbeResult
-from auditor.report.group_figures import of_groups
-from auditor.report.points import Point, capital, gather, in_words, intervals_said, said_of, series_of
 
 MOST_BARS = 20
 MOST_GAPS = 40

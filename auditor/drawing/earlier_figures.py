@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from auditor.drawing.figures import bars, by_probe, curves, distinct, forests, points_of
+from auditor.drawing.group_figures import MOST_GROUPS, MOST_ROWS, lines_through, rates_figure
+from auditor.drawing.points import Point, gather
 from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import ProbeResult
-from auditor.report.figures import bars, by_probe, curves, distinct, forests, points_of
-from auditor.report.group_figures import MOST_GROUPS, MOST_ROWS, lines_through, rates_figure
-from auditor.report.points import Point, gather
 
 
 def figures_as_before(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Figure]:
-    """What :func:`~auditor.report.figures.figures_of` made before groups had figures of their own."""
+    """What :func:`~auditor.drawing.figures.figures_of` made before groups had figures of their own."""
     points = points_of(findings)
     figures = forests(points)
     for probe, own, drawn in by_probe(points, results):

@@ -18,10 +18,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.text import Text
 
+from auditor.drawing import explained, group_plots, plots, time_plot
+from auditor.drawing.sheet import CLASSES, STYLE, Sheet
 from auditor.finding.figure import Figure
 from auditor.record.text import visible
-from auditor.report import explained, group_plots, plots, time_plot
-from auditor.report.sheet import CLASSES, STYLE, Sheet
 
 _DRAW = {
     "rates": plots.rates,

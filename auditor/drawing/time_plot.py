@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from auditor.drawing.plots import Key, criterion_line, nan, plane, points_of
+from auditor.drawing.sheet import DASHES, MARKERS, MUTED, SERIES, Sheet, drawable, value_range
 from auditor.finding.display import MOST_NAMED
 from auditor.finding.figure import Figure, Series
-from auditor.report.plots import Key, criterion_line, nan, plane, points_of
-from auditor.report.sheet import DASHES, MARKERS, MUTED, SERIES, Sheet, drawable, value_range
 
 _MOST_TICKS, _DAY = 6, 86_400.0
 

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from auditor.finding.display import BESIDE, CELLS
-from auditor.finding.figure import Figure, Series
-from auditor.record.text import count, visible
-from auditor.report.plots import Key, Point, nan, plane, points_of
-from auditor.report.sheet import (
+from auditor.drawing.plots import Key, Point, nan, plane, points_of
+from auditor.drawing.sheet import (
     ALLOWED,
     BOUND,
     BROKEN,
@@ -34,6 +31,9 @@ from auditor.report.sheet import (
     text_width,
     ticks,
 )
+from auditor.finding.display import BESIDE, CELLS
+from auditor.finding.figure import Figure, Series
+from auditor.record.text import count, visible
 
 _NEAREST, _FARTHEST = -1.0, 5.0
 

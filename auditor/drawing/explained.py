@@ -8,11 +8,7 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 
-from auditor.finding.display import BESIDE, ColouredText, Heatmap, Swarm
-from auditor.finding.figure import Figure
-from auditor.finding.png import Pixels
-from auditor.record.text import grade, grade_interval, number, signed, visible
-from auditor.report.sheet import (
+from auditor.drawing.sheet import (
     AGAINST,
     FOOT,
     FOR,
@@ -30,7 +26,11 @@ from auditor.report.sheet import (
     text_width,
     ticks,
 )
-from auditor.report.view import STANDINGS, scale_of, strength
+from auditor.drawing.standing import STANDINGS, scale_of, strength
+from auditor.finding.display import BESIDE, ColouredText, Heatmap, Swarm
+from auditor.finding.figure import Figure
+from auditor.finding.png import Pixels
+from auditor.record.text import grade, grade_interval, number, signed, visible
 from auditor.rows import FloatArray
 
 WIDE = 2.0 * WIDTH

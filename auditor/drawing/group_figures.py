@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from auditor.drawing.points import Point, capital, gather, in_words, intervals_said, said_of
 from auditor.finding.display import CELLS
 from auditor.finding.figure import Figure, Series
-from auditor.report.points import Point, capital, gather, in_words, intervals_said, said_of
 from auditor.statistics.distances import CalibrationError
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import clopper_pearson
