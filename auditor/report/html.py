@@ -48,7 +48,7 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
     traces = {row.anchor: trace for row, trace in zip(rows, traces_of(report, page.say), strict=True)}
     words = SimpleNamespace(**page.say.section("rest"))
     table = appendix_of(report, rows, page.say)
-    pillars = pillars_of(report, rows)
+    pillars = pillars_of(report)
     held = [f.criterion for f in report.findings if f.criterion is not None]
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     return (

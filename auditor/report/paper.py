@@ -44,7 +44,7 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
     rows = view.shown_rows(report)
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     policies = policies_of(report, rows)
-    pillars = pillars_of(report, rows)
+    pillars = pillars_of(report)
     say = page.say
     made: dict[str, object] = {
         "title": worded(title_of(report)),

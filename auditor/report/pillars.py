@@ -1,4 +1,4 @@
-"""A report pillar by pillar: what was judged, what nobody bounded, what did not apply, and the figures and sources."""
+"""The figures of a report pillar by pillar, and the papers of the probes that ran."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from auditor.finding.measurement import Outcome
 from auditor.record.audit_report import INTAKE, AuditReport
 from auditor.report.pictures import front_and_rest
-from auditor.report.view import PILLARS, Drawn, Row, drawn_as, is_detail
-
-_QUIET = (Outcome.NOT_JUDGED, Outcome.NOT_APPLICABLE)
+from auditor.report.view import PILLARS, Drawn, Row, drawn_as
 
 
 @dataclass(frozen=True)
@@ -24,40 +22,18 @@ class Source:
 
 @dataclass(frozen=True)
 class PillarView:
-    """One pillar: what was judged or lost, what nobody bounded, what did not apply, and the numbers behind."""
+    """One pillar and its figures, but for those that come before all others."""
 
     name: str
-    rows: tuple[Row, ...]
-    unbounded: tuple[Row, ...]
-    absent: tuple[Row, ...]
-    numbers: tuple[Row, ...]
     figures: tuple[Drawn, ...]
-    sources: tuple[Source, ...]
 
 
-def pillars_of(report: AuditReport, rows: Sequence[Row]) -> list[PillarView]:
-    """The pillars that have anything to say, the file's own checks last; other kinds of model are none of it."""
+def pillars_of(report: AuditReport) -> list[PillarView]:
+    """The pillars that have figures, the file's own checks last."""
     pillar_of_probe = {f.probe: f.pillar for f in report.findings}
     drawn = [(pillar_of_probe.get(f.probe, INTAKE), drawn_as(i, f)) for i, f in front_and_rest(report)[1]]
-    views: list[PillarView] = []
-    for name in PILLARS:
-        own = [r for r in rows if r.finding.pillar == name and not r.finding.other_kind]
-        figures = tuple(d for pillar, d in drawn if pillar == name)
-        if not own and not figures:
-            continue
-        whole = sorted((r for r in own if not is_detail(r.finding)), key=lambda r: r.rank)
-        views.append(
-            PillarView(
-                name=name,
-                rows=tuple(r for r in whole if r.outcome not in _QUIET),
-                unbounded=tuple(r for r in whole if r.outcome is Outcome.NOT_JUDGED),
-                absent=tuple(r for r in whole if r.outcome is Outcome.NOT_APPLICABLE),
-                numbers=tuple(r for r in own if is_detail(r.finding)),
-                figures=figures,
-                sources=sources_of(own),
-            )
-        )
-    return views
+    views = [PillarView(name, tuple(d for pillar, d in drawn if pillar == name)) for name in PILLARS]
+    return [view for view in views if view.figures]
 
 
 def sources_of(rows: Sequence[Row]) -> tuple[Source, ...]:

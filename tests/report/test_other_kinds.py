@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -14,11 +16,12 @@ from auditor.finding.measurement import ProbeResult
 from auditor.record.audit_report import AuditReport
 from auditor.report import view
 from auditor.report.csv_table import render_csv
+from auditor.report.first_page import first_page
 from auditor.report.html import render_html
 from auditor.report.junit import render_junit
 from auditor.report.markdown import render_markdown
 from auditor.report.model_card import render_model_card, render_toolkit_json
-from auditor.report.pillars import pillars_of
+from auditor.report.paper import paper_of
 from auditor.report.sarif import render_sarif
 from cli.output import print_report
 from tests.quantifiers import none_of
@@ -71,11 +74,17 @@ def test_the_page_counts_them_and_names_them_in_a_fold_alone(report: AuditReport
     assert "--text" in html[html.index('id="absent"') :]
 
 
-def test_the_paper_has_no_row_of_them(report: AuditReport) -> None:
-    shown = [
-        row for pillar in pillars_of(report, view.rows_of(report.findings)) for row in (*pillar.rows, *pillar.absent)
-    ]
-    assert none_of(row.finding.other_kind for row in shown)
+def _whole(shown: object) -> str:
+    """Words without the places where they may break."""
+    return str(shown).replace(repr("\N{ZERO WIDTH SPACE}")[1:-1], "")
+
+
+def test_the_paper_counts_them_apart_and_has_no_row_of_them(report: AuditReport, tmp_path: Path) -> None:
+    paper: dict[str, Any] = paper_of(report, first_page(report), tmp_path)
+    assert {c["slug"]: c["n"] for c in paper["counts"]}["not-applicable"] == "1"
+    assert paper["not_measured"]["total"] == "1" and WHY not in _whole(paper)
+    rows = _whole([paper["numbers"][name] for name in ("told", "lacking", "folded")])
+    assert "membership_inference" in rows and none_of(name in rows for name in ELSEWHERE)
 
 
 def test_machines_read_a_count_and_no_result(report: AuditReport) -> None:
