@@ -310,7 +310,7 @@ def test_every_format_extra_outcome_exit_code_and_rule_pack_stands_in_the_docume
     formats = re.findall(r"^\| `([\w-]+)` \| `([\w.-]+)` \|", text_of("docs/formats.md"), re.MULTILINE)
     assert dict(formats) == FILE_NAMES
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(re.findall(r"^\| `(\w+)` \|", text_of("docs/index.md"), re.MULTILINE)) == set(extras)
+    assert set(re.findall(r"^\| `([\w-]+)` \|", text_of("docs/index.md"), re.MULTILINE)) == set(extras)
     report = text_of("docs/report.md")
     assert set(re.findall(r"^\| `([A-Z_]+)` \|", report, re.MULTILINE)) == set(Outcome)
     assert set(map(int, re.findall(r"^\| (\d+) \|", report, re.MULTILINE))) == {*ExitCode, INTERNAL_ERROR}
