@@ -58,7 +58,7 @@ def dossier(
     from auditor.evidence.tradeoff_given import tradeoff_beside
     from auditor.files import write_beside
     from auditor.outputs import claim
-    from auditor.report.view import document_id
+    from auditor.report.view import document_id, plural
     from cli.history import report_of
 
     places = _places(out, format_)
@@ -90,9 +90,9 @@ def dossier(
         write_beside(place, content)
     for place in written:
         typer.echo(f"{'dossier ' if place in drawn else 'evidence'} {place}")
-    typer.echo(f"open     {found.open} fields {ATTESTATION_NEEDED}, {found.not_measured} {NOT_MEASURED}")
+    typer.echo(f"open     {plural(found.open, 'field')} {ATTESTATION_NEEDED}, {found.not_measured} {NOT_MEASURED}")
     if given is not None:
-        typer.echo(f"attested {found.attested} fields, {given.signed}")
+        typer.echo(f"attested {plural(found.attested, 'field')}, {given.signed}")
     typer.echo("This is a skeleton to fill in, not legal advice.")
 
 
