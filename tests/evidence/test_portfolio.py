@@ -88,7 +88,7 @@ def test_a_course_is_drawn_over_days_and_audits_of_one_day_are_only_told(templat
     failed = {JUDGED[0]: "FAIL"}
     for name, days, marks in (("one-day", (3, 3), 0), ("two-days", (3, 5), 2)):
         path = tmp_path / f"{name}.db"
-        write_ledger(path, [told(day, outcomes=failed) for day in days], template)
+        write_audits(path, template, [told(day, outcomes=failed) for day in days])
         (model,) = read(path)[2]
         drawn = sparkline(model.audits)
         assert drawn.count('class="is-fail"') == marks and bool(drawn) == (marks > 0)
