@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import model_validator
 
 from auditor.files import LEFT_OUT, UNSAID, Closed, Number
 from auditor.record.asks import Key, called
@@ -25,6 +27,12 @@ class DecidedFinding(Closed):
     value: Annotated[Number, UNSAID] = None
     low: Annotated[Number, UNSAID] = None
     high: Annotated[Number, UNSAID] = None
+
+    @model_validator(mode="after")
+    def _up_or_down_to_its_value(self) -> Self:
+        if self.value is not None and self.value not in (self.low, self.high):
+            raise ValueError("what is accepted ends at the value accepted")
+        return self
 
     def covers(self, now: float) -> bool:
         """Whether a number is no worse than what was accepted."""

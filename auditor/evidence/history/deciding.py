@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from auditor.errors import UsageError, did_you_mean
-from auditor.evidence.history.entries import Covered, Decision, Entry
+from auditor.evidence.history.entries import Covered, Decision, Entry, same_person
 from auditor.finding.measurement import Outcome
 from auditor.record.asks import key_of
 from auditor.record.audit_report import AuditReport, Finding
@@ -136,7 +136,7 @@ def signed_before(
             f"Audit {audit} cannot be {step} yet: it was not {missing[0]}. In their order: {', '.join(STEPS)}."
         )
     for _, decision in chain:
-        if decision.by.strip().casefold() == by.strip().casefold():
+        if same_person(decision.by, by):
             raise UsageError(f"{by.strip()} has {decision.step} it: it is for somebody else to say that it is {step}.")
         if key is not None and key == decision.key:
             raise UsageError(f"This is the key that it was {decision.step} with: another signs that it is {step}.")
