@@ -121,4 +121,6 @@ def _as_a_whole(decision: Decision, entries: Mapping[int, Entry]) -> tuple[Decid
 def decided_of(report: AuditReport, ids: Sequence[str]) -> tuple[DecidedFinding, ...]:
     """Findings of a report by their ids, without values."""
     named = set(ids)
-    return tuple(DecidedFinding(finding=f.id, asks=key_of(f)) for f in report.findings if f.id in named)
+    return tuple(
+        DecidedFinding(finding=f.id, asks=key_of(f), outcome=f.outcome) for f in report.findings if f.id in named
+    )

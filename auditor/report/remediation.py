@@ -14,6 +14,7 @@ from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
 from auditor.record.questions import Form, question_of
 from auditor.record.severity import Severity, severity_of
+from auditor.record.trace import to_copy
 from auditor.report.first_page import headlines, in_its_words
 
 Status = Literal["open"] | Standing
@@ -87,7 +88,7 @@ def remediation_of(report: AuditReport, say: Catalogue | None = None) -> Remedia
         lines=() if report.refusal is not None else tuple(_lines(report, words)),
         nothing=words.say("remedy.nothing" if report.refusal is None else "remedy.refused"),
         retest_title=words.say("remedy.retest"),
-        retest=report.environment.command or "",
+        retest=to_copy(report.environment.command),
     )
 
 

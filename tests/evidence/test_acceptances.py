@@ -183,6 +183,21 @@ def test_the_shorter_acceptance_that_expired_does_not_hide_the_one_that_holds(re
     assert found.holds and found.value == 0.25
 
 
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_who_accepted_that_nobody_could_tell_has_not_accepted_that_it_fails(
+    report: AuditReport, db: str, one_by_one: bool
+) -> None:
+    untold = with_gap(report, 0.0, outcome=Outcome.INCONCLUSIVE)
+    gap = gap_of(untold)
+    bare = gap.model_copy(update={"value": None, "interval": None})
+    untold = untold.model_copy(update={"findings": tuple(bare if f is gap else f for f in untold.findings)})
+    recorded(untold, db)
+    accept(db, *([gap.id] if one_by_one else []))
+    assert said_of(untold, db) == []
+    (said,) = said_of(with_gap(report, 0.9), db)
+    assert said.startswith("Worse than accepted") and "accepted while INCONCLUSIVE, now 0.900" in said
+
+
 # ---- what may be accepted --------------------------------------------------------------------------------------------
 
 

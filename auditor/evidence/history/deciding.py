@@ -36,14 +36,14 @@ def _decided(report: AuditReport, text: str, *, accept: bool) -> DecidedFinding:
     if finding.value is None:
         if said is not None:
             raise UsageError(f"{finding.id!r} has no number: accept it without a value, --finding {finding.id!r}.")
-        return DecidedFinding(finding=finding.id, asks=key_of(finding))
+        return DecidedFinding(finding=finding.id, asks=key_of(finding), outcome=finding.outcome)
     if said is None:
         raise UsageError(
             f"Up to which value is {finding.id!r} accepted? It is {number(finding.value)} now: "
             f"--finding {finding.id}=VALUE."
         )
     low, high = _range(finding, said)
-    item = DecidedFinding(finding=finding.id, asks=key_of(finding), value=said, low=low, high=high)
+    item = DecidedFinding(finding=finding.id, asks=key_of(finding), value=said, low=low, high=high, outcome=finding.outcome)
     if not item.covers(finding.value):
         raise UsageError(
             f"{finding.id!r} is {number(finding.value)}, which an acceptance {item.limit} does not cover: accept what "
