@@ -122,8 +122,8 @@ def _check_apart(called: Mapping[str, str], labelled: Mapping[str, str], what: s
         other = next((n for n in (by_word[_plain(word)], names.get(_plain(word), name)) if n != name), None)
         if other is not None:
             raise UsageError(
-                f"{section} calls the {what} {name!r} {word!r}, and {other!r} is called or named so: readers would take "
-                "one for the other."
+                f"{section} calls the {what} {name!r} {word!r}, and {other!r} is called or named so: readers would "
+                "take one for the other."
             )
 
 
