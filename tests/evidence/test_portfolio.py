@@ -518,6 +518,16 @@ def test_acceptances_of_open_findings_and_old_packs_are_due(template: Template, 
     none_of(kind == "acceptance" for _, kind, _, _ in found)
 
 
+def test_a_day_to_come_puts_nothing_off(template: Template, tmp_path: Path) -> None:
+    later = PACK | {"checked_on": "2099-01-01"}
+    path = write_audits(tmp_path / "a.db", template, [told(0, model={"audit_every": "9y"}, policies=[later])])
+    code, found = due(path, "--on", "2026-11-27")
+    assert code == 3 and ("unknown", "pack", PACK["name"], None) in found
+    # Nor does an audit that is entered under a day that has not come.
+    path = write_audits(tmp_path / "b.db", template, [told(0, model={"audit_every": "30d"}), told(40_000)])
+    assert due(path, "--on", "2026-11-27", "--every", "30d") == (3, {("unknown", "audit", "credit", None)})
+
+
 def test_lengths_of_time() -> None:
     day = date(2024, 1, 31)
     for text, after in (("365d", date(2025, 1, 30)), ("2w", date(2024, 2, 14)), ("1M ", date(2024, 2, 29)),
