@@ -191,7 +191,7 @@ def load_policies(names: Sequence[str]) -> tuple[list[Policy], list[Criterion]]:
             )
         # A day of slack, for days begin elsewhere earlier.
         if name not in shipped and pack.checked_on > datetime.now(UTC).date() + timedelta(days=1):
-            raise ConfigError(f"{where}: checked_on is {pack.checked_on}, and nobody has looked it up on a day to come.")
+            raise ConfigError(f"{where}: checked_on is {pack.checked_on}: nobody has looked it up on a day to come.")
         packs.append(pack)
         criteria += pack.criteria
     return packs, criteria

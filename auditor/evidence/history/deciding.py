@@ -43,7 +43,9 @@ def _decided(report: AuditReport, text: str, *, accept: bool) -> DecidedFinding:
             f"--finding {finding.id}=VALUE."
         )
     low, high = _range(finding, said)
-    item = DecidedFinding(finding=finding.id, asks=key_of(finding), value=said, low=low, high=high, outcome=finding.outcome)
+    item = DecidedFinding(
+        finding=finding.id, asks=key_of(finding), value=said, low=low, high=high, outcome=finding.outcome
+    )
     if not item.covers(finding.value):
         raise UsageError(
             f"{finding.id!r} is {number(finding.value)}, which an acceptance {item.limit} does not cover: accept what "
