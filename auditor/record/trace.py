@@ -21,6 +21,10 @@ from auditor.record.inverted import INVERTS
 MOST_CONTROLS = 12
 _MOST_PARTS, _MOST_GROUPS, _MOST_NUMBERS = 3, 8, 4
 _LONGEST_STATISTIC = 300
+# Flags by which code runs that is not auditor's: who copies a command of somebody else's report is to know.
+RUNS_CODE = (
+    "--probe", "--architecture", "--predict", "--allow-code", "--trust-pickle", "--allow-unsandboxed",
+)  # fmt: skip
 # Of these the value says it all, or the reason.
 _WITHOUT = ("exact", "undefined")
 
@@ -40,7 +44,7 @@ class Trace:
 
     ``place``: a JSON pointer into the record, which is ``report.json`` beside the report and ``record.json`` in the
     evidence bundle. ``command``: what makes the numbers again, or why there is none
-    ``to_copy``. ``controls``: of rule packs, which the finding serves.
+    ``to_copy``; ``caution``: that code would run by it. ``controls``: of rule packs, which the finding serves.
     """
 
     finding: str
@@ -59,6 +63,7 @@ class Trace:
     place: str
     command: str
     to_copy: bool
+    caution: str
     controls: tuple[str, ...]
     say: Catalogue
 
@@ -81,6 +86,7 @@ class Trace:
             ("source", self.citation, False),
             ("place", self.place, True),
             ("command", self.command, self.to_copy),
+            ("caution", self.caution, False),
         )
         return tuple(Part(self.say.say(f"trace.{name}"), said, code) for name, said, code in labelled if said)
 
@@ -132,6 +138,7 @@ class _Of:
         said = report.environment.command
         self.made_again = _reproduced_by(said)
         self.command = self.made_again or self.say.say("trace.foreign_command" if said else "trace.no_command")
+        self.caution = caution_of(self.made_again, self.say)
         self.plan = self._plan()
         self.controls: dict[str, dict[str, None]] = {}
         for control in report.controls:
@@ -166,6 +173,7 @@ class _Of:
             place=f"report.json#/findings/{i}",
             command=self.command,
             to_copy=bool(self.made_again),
+            caution=self.caution,
             controls=tuple(controls),
             say=say,
         )
@@ -201,6 +209,13 @@ def to_copy(command: str | None) -> str:
     """
     words = _words(command)
     return shlex.join(words) if words[:1] == ["auditor"] else ""
+
+
+def caution_of(command: str, say: Catalogue) -> str:
+    """That code would run by a command that is to be copied, in words; "" where none would."""
+    given = {word.partition("=")[0] for word in _words(command)}
+    runs = [flag for flag in RUNS_CODE if flag in given]
+    return say.say("trace.runs_code", flags=", ".join(runs)) if runs else ""
 
 
 def _words(command: str | None) -> list[str]:
