@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,7 +16,6 @@ from typing import Any
 from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.files import Number
 from auditor.record.questions import Form, question_of
-from auditor.record.text import visible
 
 ENGLISH = "en"
 SHIPPED = (ENGLISH, "de")
@@ -24,6 +24,9 @@ _OUTCOMES = tuple(
     f"verdict.{name}" for name in ("pass", "fail", "inconclusive", "not_run", "not_applicable", "not_judged")
 )
 _Piece = tuple[str, str | None, str | None, str | None]
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+# These are letters' own in some scripts, and move nothing.
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 _MARKS = {
     "number.decimal": (".", ","),
     "number.thousands": (",", ".", "'", " ", "\N{NO-BREAK SPACE}", "\N{THIN SPACE}"),
@@ -219,9 +222,7 @@ def _unfit(key: str, phrase: object) -> str:
         return f"must keep its place {{{min(asked - told)}}}."
     if not phrase.strip() or any(char.isnumeric() for char in phrase):
         return "must be words, without a digit: numbers are the tool's."
-    # Joiners are letters' own in some scripts, and move nothing.
-    plain = phrase.replace("\N{ZERO WIDTH NON-JOINER}", "").replace("\N{ZERO WIDTH JOINER}", "")
-    if visible(plain) != plain:
+    if any(unicodedata.category(char) in _UNSEEN and char not in _JOINERS for char in phrase):
         return "holds a sign that cannot be seen, or that turns words and numbers around: leave it out."
     if _touching(parsed) - _touching(english):
         return "must have words, or a space, between its places: two numbers would read as one."
