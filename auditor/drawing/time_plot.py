@@ -9,6 +9,7 @@ from auditor.drawing.plots import Key, criterion_line, nan, plane, points_of
 from auditor.drawing.sheet import DASHES, MARKERS, MUTED, SERIES, Sheet, drawable, value_range
 from auditor.finding.display import MOST_NAMED
 from auditor.finding.figure import Figure, Series
+from auditor.record.periods import moment_of
 
 _MOST_TICKS, _DAY = 6, 86_400.0
 
@@ -51,12 +52,9 @@ def _moments(series: Series) -> list[tuple[float, float | None, float | None, fl
     """(seconds, value, low, high) of each point whose place is a moment."""
     kept = []
     for point in points_of(series):
-        try:
-            when = datetime.fromisoformat(str(point.x))
-        except ValueError:
-            continue
-        seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-        kept.append((seconds, point.y, point.low, point.high))
+        when = moment_of(str(point.x))
+        if when is not None:
+            kept.append((when.timestamp(), point.y, point.low, point.high))
     return kept
 
 

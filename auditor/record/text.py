@@ -66,6 +66,11 @@ def count(n: int | None) -> str:
     return UNDEFINED if n is None else f"{n:,}"
 
 
+def plural(n: int, one: str, many: str = "") -> str:
+    """``1 finding``, ``2 findings``."""
+    return f"{count(n)} {one if n == 1 else many or one + 's'}"
+
+
 def value(finding: Finding) -> str:
     """The value of a finding: whole where it is an exact count, ``undefined`` at 0/0, empty where there is none."""
     if finding.metric is None or finding.n_samples is None:

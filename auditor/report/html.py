@@ -86,7 +86,6 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             unused=[c for c in report.criteria if c not in held],
             limits=view.LIMITS,
             applies_to=view.applies_to,
-            plural=view.plural,
             pictures=[view.drawn_as(i, figure) for i, figure in front_and_rest(report)[0]],
             svg=_drawn,
         )
@@ -162,10 +161,6 @@ def _prose(sentence: str) -> Markup:
     return out + escape(shown[last:])
 
 
-def _outcome_words(outcome: Outcome) -> str:
-    return outcome.value.replace("_", " ")
-
-
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.2f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
 
@@ -193,8 +188,7 @@ def environment() -> Environment:
         "percent": text.percent,
         "standing": STANDINGS.__getitem__,
         "zip": zip,
-        "words": _outcome_words,
-        "slug": lambda outcome: outcome.value.lower().replace("_", "-"),
         "megabytes": _megabytes,
     }
+    made.globals["plural"] = text.plural
     return made

@@ -50,7 +50,7 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
         lines += ["### Deviations from the registration", ""]
         lines += [*(f"- {escaped(deviation)}" for deviation in report.registration.deviations), ""]
     counts = view.counts_of(report)
-    lines += ["| " + " | ".join(c.outcome.value.replace("_", " ") for c in counts) + " |"]
+    lines += ["| " + " | ".join(c.outcome.words for c in counts) + " |"]
     lines += ["|" + " ---: |" * len(counts)]
     lines += ["| " + " | ".join(text.count(c.n) for c in counts) + " |", ""]
     elsewhere = view.for_other_kinds(report)
@@ -78,7 +78,7 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
         command = f"auditor report report.json --finding {shlex.quote(short_name(report, worst.finding))}"
         lines += [f"{escaped(page.say.say('trace.look_up'))} {code_span(command, limit=_LONGEST_SENTENCE)}", ""]
     data = f"{code_span(report.data.path)}, " if report.data.path else ""
-    n_rows = "" if report.data.n_rows is None else f"{view.plural(report.data.n_rows, 'row')}, "
+    n_rows = "" if report.data.n_rows is None else f"{text.plural(report.data.n_rows, 'row')}, "
     version = code_span(report.tool.get("version", ""))
     lines += [f"{data}{n_rows}auditor {version}, record {code_span(view.document_id(report)[:16])}. Not legal advice."]
     return "\n".join(lines) + "\n"
@@ -107,7 +107,7 @@ def _there_is(cell: ShownCell) -> str:
     own = cell.cell
     match own.kind:
         case "evidence":
-            came_out = "" if own.outcome is None else f"**{own.outcome.value.replace('_', ' ')}**, "
+            came_out = "" if own.outcome is None else f"**{own.outcome.words}**, "
             tally = f" ({cell.tally})" if cell.outcomes else ""
             more = f" and {cell.left_out} more" if cell.left_out else ""
             names = ["; ".join(_found(row) for row in cell.rows) + more] if cell.rows else []

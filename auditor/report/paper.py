@@ -18,7 +18,7 @@ from auditor.report import view
 from auditor.report.first_page import FirstPage
 from auditor.report.html import moment, title_of
 from auditor.report.paper_figures import figures_of
-from auditor.report.paper_words import narrow, slug, worded, words_of
+from auditor.report.paper_words import narrow, worded
 from auditor.report.pillars import pillars_of, sources_of
 from auditor.report.remediation import Remediation, remediation_of
 from auditor.report.scope import Scope, scope_of
@@ -54,7 +54,7 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         "front": _front(report, page),
         "words": {name: worded(say.say(f"paper.{name}")) for name in (*_HEADS, *_TITLES, *_MORE, *_LISTS, *_SIGNING)},
         "counts": [
-            {"slug": slug(c.outcome), "name": words_of(c.outcome), "n": text.count(c.n), "meaning": c.meaning}
+            {"slug": c.outcome.slug, "name": c.outcome.words, "n": text.count(c.n), "meaning": c.meaning}
             for c in view.counts_of(report)
         ],
         "scope": _scope(scope_of(report, say)),
@@ -117,13 +117,13 @@ def _front(report: AuditReport, page: FirstPage) -> dict[str, object]:
         "document": worded(page.document),
         "title": worded(page.title),
         "subtitle": worded(" · ".join(page.subtitle)),
-        "slug": slug(page.outcome),
+        "slug": page.outcome.slug,
         "headline": worded(page.headline),
         "effect": worded(page.effect),
         "exit_code": str(report.exit_code),
         "worth": None
         if worth is None
-        else {"slug": slug(worth.outcome), "line": worded(worth.line), "skill": worded(worth.skill)},
+        else {"slug": worth.outcome.slug, "line": worded(worth.line), "skill": worded(worth.skill)},
         "refusal": None
         if report.refusal is None
         else {"code": worded(report.refusal.shown), "reason": worded(report.refusal.reason)},
@@ -134,7 +134,7 @@ def _front(report: AuditReport, page: FirstPage) -> dict[str, object]:
                 "about": worded(line.about),
                 "found": worded(line.found),
                 "interval": worded(line.interval),
-                "slug": slug(line.outcome),
+                "slug": line.outcome.slug,
                 "verdict": worded(line.verdict),
                 "small": worded(line.small),
                 "allowed": worded(line.allowed),
@@ -189,7 +189,7 @@ def _remedies(remediation: Remediation, say: Catalogue) -> dict[str, object]:
         "heads": [worded(head) for head in remediation.heads],
         "rows": [
             {
-                "slug": slug(line.outcome),
+                "slug": line.outcome.slug,
                 "question": worded(line.question),
                 "about": worded(line.about),
                 "found": worded(line.found + (f" ({line.interval})" if line.interval else "")),
@@ -309,9 +309,7 @@ def _left_out(say: Catalogue, rows: Sequence[Row]) -> str:
     """How many findings of which outcome stand only in the record."""
     if not rows:
         return ""
-    tally = ", ".join(
-        f"{say.count(n)} {words_of(o)}" for o in view.ORDER for n in [sum(r.outcome is o for r in rows)] if n
-    )
+    tally = ", ".join(f"{say.count(n)} {o.words}" for o in view.ORDER for n in [sum(r.outcome is o for r in rows)] if n)
     return worded(say.say("paper.only_in_record", tally=tally))
 
 
@@ -330,8 +328,8 @@ def _row(say: Catalogue, row: Row, notes: _Notes) -> dict[str, str]:
         "interval": f"{row.interval} at {row.confidence}" if row.confidence and row.interval else row.interval,
         "must_be": row.must_be,
         "n": row.n,
-        "outcome": words_of(row.outcome),
-        "slug": slug(row.outcome),
+        "outcome": row.outcome.words,
+        "slug": row.outcome.slug,
         "why": worded(text.shortened(" ".join(_ended(part) for part in why if part), _LONGEST_WHY)),
         "notes": ", ".join(notes.mark(words) for words in shared if words),
     }

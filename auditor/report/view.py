@@ -174,7 +174,7 @@ def for_other_kinds(report: AuditReport) -> str:
 
 def counts_in_words(report: AuditReport) -> str:
     """``3 PASS, 0 FAIL, ...``, and apart from them what is for other kinds of model."""
-    counted = [f"{text.count(c.n)} {c.outcome.value.replace('_', ' ')}" for c in counts_of(report)]
+    counted = [f"{text.count(c.n)} {c.outcome.words}" for c in counts_of(report)]
     return ", ".join([*counted, *filter(None, [for_other_kinds(report)])])
 
 
@@ -330,11 +330,6 @@ def _ends_of(swarm: Swarm) -> str:
     return f"{text.signed(high)} on average in the highest fifth, {text.signed(low)} in the lowest"
 
 
-def plural(n: int, one: str, many: str = "") -> str:
-    """``1 finding``, ``2 findings``."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
 def verdict_of(report: AuditReport) -> Verdict:
     """What the exit code says, for a reader who knows no exit codes."""
     s = report.summary
@@ -348,7 +343,7 @@ def verdict_of(report: AuditReport) -> Verdict:
         case ExitCode.FAILED:
             return Verdict(
                 Outcome.FAIL,
-                f"Failed: {plural(s.fail, 'finding is', 'findings are')} shown to lie beyond the criterion",
+                f"Failed: {text.plural(s.fail, 'finding is', 'findings are')} shown to lie beyond the criterion",
                 "At least one requirement is violated, beyond what chance in these data explains.",
             )
         case ExitCode.INCONCLUSIVE:
@@ -360,9 +355,9 @@ def verdict_of(report: AuditReport) -> Verdict:
                 "Nothing failed, and what is inconclusive was waived"
                 if forgiven
                 else "Passed: everything that was judged lies within its criterion",
-                f"{plural(s.inconclusive, 'finding')} could not be settled; the run was told to accept that."
+                f"{text.plural(s.inconclusive, 'finding')} could not be settled; the run was told to accept that."
                 if forgiven
-                else f"{plural(s.passed, 'finding')} judged, all shown to lie within the criterion.",
+                else f"{text.plural(s.passed, 'finding')} judged, all shown to lie within the criterion.",
             )
         case _:
             return Verdict(Outcome.NOT_RUN, "Not run: the command was not understood", "Nothing was measured.")
@@ -378,7 +373,7 @@ def _unsettled(report: AuditReport) -> Verdict:
             "No probe's number was held against a criterion. See below what would have to be given.",
         )
     open_ = [
-        plural(n, one, many)
+        text.plural(n, one, many)
         for n, one, many in (
             (s.inconclusive, "finding is inconclusive", "findings are inconclusive"),
             (s.not_run, "was not run", "were not run"),
@@ -407,7 +402,7 @@ def _unsettled(report: AuditReport) -> Verdict:
 def promise_of(report: AuditReport) -> str:
     """What the error rates of this scan promise, in words."""
     f = report.family
-    rate, judgements = text.percent(f.error_rate), plural(f.m, "judgement")
+    rate, judgements = text.percent(f.error_rate), text.plural(f.m, "judgement")
     if f.m == 0:
         return "No measured number was held against a criterion, so this scan makes no promise about errors."
     match f.multiplicity:
@@ -423,7 +418,7 @@ def promise_of(report: AuditReport) -> str:
                     f"{rate}, and so is the probability that even one PASS is false ({how} method). {means}"
                 )
             shares = "; ".join(
-                f"{budget.name} {text.percent(budget.rate)} over {plural(budget.questions, 'question')}"
+                f"{budget.name} {text.percent(budget.rate)} over {text.plural(budget.questions, 'question')}"
                 + (f" ({budget.judgements} judgements)" if budget.judgements > budget.questions else "")
                 for budget in f.budgets
             )
