@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from auditor.drawing.plots import Key, criterion_line, nan, plane, points_of
+from auditor.drawing.plots import Key, criterion_line, nan, plane, spots_of
 from auditor.drawing.sheet import DASHES, MARKERS, MUTED, SERIES, Sheet, drawable, value_range
 from auditor.finding.display import MOST_NAMED
 from auditor.finding.figure import Figure, Series
@@ -51,7 +51,7 @@ def trend(figure: Figure) -> Sheet:
 def _moments(series: Series) -> list[tuple[float, float | None, float | None, float | None]]:
     """(seconds, value, low, high) of each point whose place is a moment."""
     kept = []
-    for point in points_of(series):
+    for point in spots_of(series):
         when = moment_of(str(point.x))
         if when is not None:
             kept.append((when.timestamp(), point.y, point.low, point.high))

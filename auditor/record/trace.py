@@ -82,10 +82,6 @@ class Trace:
         )
         return tuple(Part(self.say.say(f"trace.{name}"), said, code) for name, said, code in labelled if said)
 
-    def lines(self) -> list[str]:
-        """The same as plain text, a line each."""
-        return [f"{part.label}: {text.visible(part.said)}" for part in self.parts]
-
 
 def traces_of(report: AuditReport, say: Catalogue | None = None) -> list[Trace]:
     """The traces of all findings, in the order of the record; ``say``: its words, those of the record by default."""

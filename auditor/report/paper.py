@@ -12,7 +12,6 @@ from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import Catalogue
 from auditor.record.glossary import definitions_of, definitions_of_judged
-from auditor.record.questions import question_of
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage
@@ -343,10 +342,7 @@ def _asked(say: Catalogue, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Numbers by their question, in the order of the record."""
     asked: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda r: int(r.anchor.rpartition("-")[2])):
-        f = row.finding
-        question = question_of(f.probe, f.metric)
-        name = say.say(f"question.{question.id}") if question else f.probe.replace("_", " ")
-        asked.setdefault(name, []).append(row)
+        asked.setdefault(say.asked(row.finding.probe, row.finding.metric), []).append(row)
     return list(asked.items())
 
 
