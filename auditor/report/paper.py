@@ -499,6 +499,10 @@ def _provenance(report: AuditReport) -> list[dict[str, object]]:
                 ("Platform", f"{e.platform}, Python {e.python}, device {e.device}, seed {e.seed}"),
                 ("Limits set", ", ".join(f"{k} {v}" for k, v in e.limits.items()) or "none"),
                 ("Sandbox", "" if e.sandbox is None else e.sandbox.describe()),
+                (
+                    "History",
+                    "" if report.looks is None else f"entered after the entry with the hash {report.looks.head}",
+                ),
                 ("Packages", packages or "not recorded"),
                 ("Duration", f"{report.duration_s:.1f} s"),
             ),
