@@ -30,6 +30,7 @@ def render_document_pdf(title: str, digest: str, created: str, version: str, blo
         "created": worded(moment(created)),
         "blocks": [_block(block) for block in blocks],
         "fonts_note": "",
+        "fonts_said": Catalogue.of(ENGLISH).say("rest.fonts", code="\\u4e2d"),
     }
     with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
         return typeset("document.typ", data, Path(name), created)
