@@ -56,7 +56,7 @@ def open_ledger(db: str | None, *, create: bool = False) -> Ledger:
 
 def entry_line(entry: Entry, db: str | None) -> str:
     """Where an entry stands, in a line."""
-    return f"{place_of(db) if '://' not in place_of(db) else 'database'}, entry {entry.number}, {entry.hash[:16]}"
+    return f"{place_of(db) if '://' not in place_of(db) else 'database'}, entry {entry.number}, {entry.hash}"
 
 
 def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, ...]:
@@ -96,7 +96,10 @@ def history(
     db: Db = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check that nothing was changed or taken out.")] = False,
     head: Annotated[
-        str | None, typer.Option(help="A hash noted elsewhere, which --verify must find: the end is guarded too.")
+        str | None,
+        typer.Option(
+            help="A hash noted elsewhere, or its first 16 digits, which --verify must find: the end is guarded too."
+        ),
     ] = None,
     key: Annotated[
         list[Path] | None, typer.Option(help="Public key of whom you trust: --verify names decisions of others.")

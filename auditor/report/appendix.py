@@ -126,7 +126,8 @@ def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
     return tuple(
         Fold(
             question,
-            f"{keys.say.pillar(pillar).capitalize()}, {keys.say.counted('rest.unbounded', sum(map(len, lines.values())))}",
+            f"{keys.say.pillar(pillar).capitalize()}, "
+            f"{keys.say.counted('rest.unbounded', sum(map(len, lines.values())))}",
             tuple(_line(about, own, keys) for about, own in lines.items()),
         )
         for (question, pillar), lines in asked.items()

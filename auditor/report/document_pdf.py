@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from auditor.record import text
+from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.report.document import LONGEST_NAME, Block, Bullets, Heading, Line, Paragraph, Span, Table, own
 from auditor.report.html import moment
 from auditor.report.paper_words import worded

@@ -45,8 +45,9 @@ def judged_figure(report: AuditReport, say: Catalogue, where: Callable[[Finding]
     for key, n in (("more", len(placed) - len(drawn)), ("unplaced", unplaced), ("unrun", unrun)):
         if n:
             caption.append(say.counted(f"picture.{key}", n))
+    exact = say.say("form.exact")
     told = "; ".join(
-        f"{f.outcome.value} {_name(f, where, say).replace(BESIDE, ' ')} ({say.ends(f.interval) or say.say('form.exact')})"
+        f"{f.outcome.value} {_name(f, where, say).replace(BESIDE, ' ')} ({say.ends(f.interval) or exact})"
         for f, _ in drawn
     )
     return Figure(

@@ -40,10 +40,8 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     rows = view.shown_rows(report, say)
     lines = [f"## {say.say('page.title', model=code_span(report.model.path or 'a model in memory'))}", ""]
     lines += [escaped(" · ".join(page.subtitle)), ""] if page.subtitle else []
-    lines += [
-        f"**{escaped(page.headline)}.** {escaped(page.effect)} {escaped(say.say('counted.exit', code=report.exit_code))}.",
-        "",
-    ]
+    ended = escaped(say.say("counted.exit", code=report.exit_code))
+    lines += [f"**{escaped(page.headline)}.** {escaped(page.effect)} {ended}.", ""]
     worth = worth_of(report, say)
     lines += [f"**{escaped(say.say('worth.title'))}** {escaped(worth.sentence)}", ""] if worth is not None else []
     if report.refusal is not None:

@@ -527,6 +527,7 @@ def _provenance(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:
                 (word["platform"], ran_on),
                 (word["limits_set"], ", ".join(f"{k} {v}" for k, v in e.limits.items()) or word["none"]),
                 (word["sandbox"], "" if e.sandbox is None else e.sandbox.describe()),
+                (word["history"], "" if report.looks is None else f"{word['entered_after']} {report.looks.head}"),
                 (word["packages"], packages or word["not_recorded"]),
                 (word["duration"], f"{say.spelled(f'{report.duration_s:.1f}')} s"),
             ),

@@ -25,7 +25,7 @@ from auditor.errors import DataError, UsageError
 from auditor.evidence.history.entries import AuditEntry, Decision, digest_of
 from auditor.evidence.history.ledger import Ledger, broken_chain
 from auditor.record.audit_report import AuditReport
-from cli.history import decisions_on, history, open_ledger, report_of, signoff, trend
+from cli.history import decisions_on, entry_line, history, open_ledger, report_of, signoff, trend
 from tests import ROOT
 from tests.evidence.test_evidence import evidence
 from tests.quantifiers import all_of
@@ -129,7 +129,10 @@ path, payload = sys.argv[1], AuditEntry.model_validate_json(Path(sys.argv[2]).re
 random.seed(0)
 Ledger(path).close()  # imports what opening takes, so that a child's time goes into writing
 acknowledged = []
-for turn in range(200):
+turn = 0
+# On a machine that is busy with other work a moment is too short for an append more often.
+while turn < 200 or len(acknowledged) <= 50 and turn < 1_000:
+    turn += 1
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -210,6 +213,70 @@ def test_a_team_shares_a_postgresql(postgres: str, tmp_path: Path, report: Audit
     assert ledger.entry(made.number).decision() == decision()
     assert [entry.decision().by for entry in ledger.entries() if entry.kind == "decision"] == ["Ann"]
     ledger.close()
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(postgres.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE RULE hides AS ON INSERT TO auditor_entries WHERE NEW.kind = 'audit' DO INSTEAD NOTHING"
+        )
+    engine.dispose()
+    with pytest.raises(DataError, match="has a trigger or rule, 'hides'"):
+        Ledger(postgres)
+
+
+# ---- a database that does other than it is told ----------------------------------------------------------------------
+
+ACTS = {
+    "it stores another number": "UPDATE auditor_entries SET number = 6 WHERE number = NEW.number AND NEW.number = 3",
+    "it stores another verdict": "UPDATE auditor_entries SET payload = '{}' WHERE number = NEW.number",
+    "it stores nothing": "DELETE FROM auditor_entries WHERE number = NEW.number",
+}
+
+
+@pytest.mark.parametrize("does", ACTS)
+def test_what_the_database_made_of_an_entry_is_not_acknowledged(does: str, tmp_path: Path, report: AuditReport) -> None:
+    path = tmp_path / "h.db"
+    ledger = Ledger(path)
+    for _ in range(2):
+        ledger.append("audit", AuditEntry.of(report))
+    with sqlite3.connect(path) as database:
+        database.execute(f"CREATE TRIGGER sly AFTER INSERT ON auditor_entries BEGIN {ACTS[does]}; END")
+    with pytest.raises(DataError, match="does not hold entry 3 as it was written"):
+        ledger.append("audit", AuditEntry.of(report))
+    ledger.close()
+    for create in (True, False):
+        with pytest.raises(DataError, match="has a trigger or rule, 'sly'"):
+            Ledger(path, create=create)
+
+
+def test_a_table_of_other_columns_is_no_history(tmp_path: Path, report: AuditReport) -> None:
+    path = tmp_path / "h.db"
+    Ledger(path).close()
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE auditor_entries ADD COLUMN verdict TEXT DEFAULT 'PASS'")
+    with pytest.raises(DataError, match="auditor_entries .* has other columns"):
+        Ledger(path)
+
+
+def test_the_digits_that_a_scan_prints_find_their_entry(
+    tmp_path: Path, report: AuditReport, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = str(tmp_path / "h.db")
+    ledger = Ledger(db)
+    entries = [ledger.append("audit", AuditEntry.of(report)) for _ in range(2)]
+    printed = entry_line(entries[1], db).split(", ")[-1]
+    ledger.close()
+    assert printed == entries[1].hash
+    for head in (printed, printed[:16], printed[:40].upper()):
+        assert history(db, verify=True, head=head) == 0
+    other = ("0" if printed[15] != "0" else "1") + printed[16:]
+    assert history(db, verify=True, head=printed[:15] + other[:1]) == 1
+    assert history(db, verify=True, head=printed[:20] + ("0" if printed[20] != "0" else "1")) == 1
+    for head in ("", printed[:15], "g" * 16, printed + "0"):
+        with pytest.raises(UsageError, match="no hash of an entry"):
+            history(db, verify=True, head=head)
+    capsys.readouterr()
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from auditor.errors import DataError, MissingExtraError, UsageError, first_line
 from auditor.evidence.history.entries import GENESIS, AuditEntry, Decision, Entry, Kind, chained
 from auditor.evidence.history.identity import Identity, of_model
+from auditor.files import shown
 from auditor.record.passwords import without_passwords
 
 if TYPE_CHECKING:
@@ -22,6 +24,17 @@ SCHEMA = 1
 _WAIT_SECONDS = 30
 _POSTGRES_LOCK = 0x6175_6469_746F_7231
 _AT_ONCE = 50
+# A forger cannot choose among 2^64 hashes; fewer digits would be found by trying.
+_HEAD = re.compile(r"[0-9a-fA-F]{16,64}")
+
+
+# What acts where entries are written, by the kind of database.
+_TABLES = "('auditor_entries'::regclass, 'auditor_history'::regclass)"
+_TRIGGERS = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name LIKE 'auditor_%'",
+    "postgresql": f"SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgrelid IN {_TABLES} "
+    f"UNION ALL SELECT rulename FROM pg_rewrite WHERE ev_class IN {_TABLES}",
+}
 
 
 class Ledger:
@@ -50,8 +63,29 @@ class Ledger:
             raise UsageError(f"{without_passwords(self.where)!r} is no database: {first_line(error)}.") from None
         self._writer = self._engine.execution_options(writer=True)
         self._entries, self._about = _tables(sql)
-        with self._transaction(writing=create) as connection:
-            self._open(connection, create)
+        try:
+            with self._transaction(writing=create) as connection:
+                self._open(connection, create)
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_schema(self, connection: Connection) -> None:
+        """Raises DataError where the tables are others than those that were made, or something acts upon them."""
+        inspector = _sqlalchemy().inspect(connection)
+        for table in (self._entries, self._about):
+            found = [column["name"] for column in inspector.get_columns(table.name)]
+            if found != [column.name for column in table.columns]:
+                raise DataError(
+                    f"The table {table.name} of {without_passwords(self.where)!r} has other columns than a history has."
+                )
+        acting = _TRIGGERS.get(connection.dialect.name)
+        names = [] if acting is None else [str(row[0]) for row in connection.exec_driver_sql(acting)]
+        if names:
+            raise DataError(
+                f"The history {without_passwords(self.where)!r} has a trigger or rule, {shown(names[0])!r}, which may "
+                "change what is stored: drop it, and check the history with auditor history --verify."
+            )
 
     def _open(self, connection: Connection, create: bool) -> None:
         sql = _sqlalchemy()
@@ -69,6 +103,7 @@ class Ledger:
                 f"{without_passwords(self.where)!r} is a history of version {found}, and this auditor reads {SCHEMA}: "
                 "upgrade responsible-auditor."
             )
+        self._check_schema(connection)
 
     @contextmanager
     def _transaction(self, *, writing: bool = False) -> Iterator[Connection]:
@@ -110,7 +145,19 @@ class Ledger:
                 return None
             entry = Entry.after(number, previous, created, kind, payload.model_dump_json())
             connection.execute(sql.insert(self._entries).values(**entry.model_dump()))
+        self._read_back(entry)
         return entry
+
+    def _read_back(self, entry: Entry) -> None:
+        """Nothing is acknowledged but what lies there: a database may do more, or other, than it is told."""
+        sql = _sqlalchemy()
+        with self._transaction() as connection:
+            row = connection.execute(sql.select(self._entries).where(self._entries.c.number == entry.number)).first()
+        if row is None or _entry(row._mapping) != entry:
+            raise DataError(
+                f"The history {without_passwords(self.where)!r} does not hold entry {entry.number} as it was written: "
+                "something in the database changes what is stored there. Nothing that it holds can be relied on."
+            )
 
     def entries(self) -> Iterator[Entry]:
         """All entries, in order."""
@@ -152,9 +199,12 @@ class Ledger:
 def broken_chain(entries: Sequence[Entry] | Iterator[Entry], head: str | None = None) -> list[str]:
     """What is wrong with a ledger, in words; empty where every entry follows on the one before.
 
-    ``head``: the hash of an entry that was noted elsewhere; without it the chain cannot tell that entries at its end
-    were taken away.
+    ``head``: the hash of an entry that was noted elsewhere, or its first 16 digits at least; without it the chain
+    cannot tell that entries at its end were taken away. Raises UsageError where it is no such hash.
     """
+    if head is not None and not _HEAD.fullmatch(head):
+        raise UsageError(f"{shown(head)!r} is no hash of an entry: give its 64 hexadecimal digits, or the first 16.")
+    head = None if head is None else head.lower()
     problems: list[str] = []
     previous, expected, seen = GENESIS, 1, head is None
     for entry in entries:
@@ -165,7 +215,7 @@ def broken_chain(entries: Sequence[Entry] | Iterator[Entry], head: str | None = 
             problems.append(f"entry {entry.number} does not follow on the entry before it")
         if entry.hash != chained(entry.number, entry.previous, entry.created, entry.kind, entry.payload):
             problems.append(f"entry {entry.number} was changed")
-        seen = seen or entry.hash == head
+        seen = seen or (head is not None and entry.hash.startswith(head))
         previous, expected = entry.hash, entry.number + 1
     if not seen:
         problems.append(f"no entry has the hash {str(head)[:16]}...: entries at the end were taken away, or changed")
