@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from auditor.record.labels import Labels
 
 UNDEFINED = "undefined"
+BY = "by {feature}"
 
 # Format characters reorder or hide text, surrogates and private-use characters have no agreed look: a name that holds
 # them must not be able to pass for another name.
@@ -118,18 +119,19 @@ def p_value(p: Number) -> str:
     return "> 0.5" if p >= 1.0 else f"{p:.2g}"
 
 
-def label(finding: Finding, called: Labels | None = None) -> str:
+def label(finding: Finding, called: Labels | None = None, by: str = BY) -> str:
     """Where a number was taken, without its metric: ``by sex × race``, ``sex = female``, ``noise = 0.1``.
 
-    ``called``: what columns and values are called where people read of them, such as ``sex: female``.
+    ``called``: what columns and values are called where people read of them, such as ``sex: female``. ``by``: how it is
+    said that groups of a ``{feature}`` are compared.
     """
-    return ", ".join(part for part in (place(finding, called), level(finding, called)) if part)
+    return ", ".join(part for part in (place(finding, called, by), level(finding, called)) if part)
 
 
-def place(finding: Finding, called: Labels | None = None) -> str:
+def place(finding: Finding, called: Labels | None = None, by: str = BY) -> str:
     """Whom a number is about, each group with its feature; "" for all rows."""
     column = called.column if called else str
-    parts = ["by " + " × ".join(map(column, finding.sensitive))] if finding.sensitive else []
+    parts = [by.format(feature=" × ".join(map(column, finding.sensitive)))] if finding.sensitive else []
     parts += [called.group(k, v) if called else f"{k} = {v}" for k, v in finding.group.items()]
     return ", ".join(parts)
 

@@ -146,10 +146,10 @@ class _Of:
             definition=definition,
             formula=f"{f.metric}: {say.say('trace.undefined')}" if undefined else formula,
             statistic=statistic_of(f.estimate),
-            value=text.value(f),
-            interval=_interval(f),
+            value=say.spelled(text.value(f)),
+            interval=_interval(f, say),
             test=INVERTS.get(kind, "") if f.interval is not None else "",
-            p_values=_p_values(f),
+            p_values=_p_values(f, say),
             criterion=self._required(f.criterion),
             set_by=self._set_by(f.criterion),
             standing=self.plan if f.criterion is not None else "",
@@ -164,7 +164,7 @@ class _Of:
     def _required(self, criterion: CriterionRecord | None) -> str:
         if criterion is None:
             return self.say.say("trace.no_criterion")
-        return " ".join(part for part in (criterion.metric, criterion.describe(), criterion.place) if part)
+        return " ".join(part for part in (criterion.metric, self.say.required(criterion), criterion.place) if part)
 
     def _set_by(self, criterion: CriterionRecord | None) -> str:
         """Who is said to have set a bound; that it is the tool's own is known only of those that it ships."""
@@ -201,22 +201,24 @@ def _reproduced_by(command: str | None) -> str:
     return command
 
 
-def _interval(f: Finding) -> str:
+def _interval(f: Finding, say: Catalogue) -> str:
     if f.estimate is not None and f.estimate.kind == "exact":
-        return "exact: known without sampling error"
+        return say.say("trace.exact")
     if f.interval is None:
         return ""
-    return f"{text.interval(f.interval)} at {text.confidence(f.confidence)}"
+    level = say.spelled(text.confidence(f.confidence))
+    return f"{say.ends(f.interval)} {say.say('form.level', level=level)}"
 
 
-def _p_values(f: Finding) -> str:
+def _p_values(f: Finding, say: Catalogue) -> str:
     if f.p_fail is None or f.p_pass is None or (f.estimate is not None and f.estimate.kind == "exact"):
         return ""
-    said = f"FAIL {text.p_value(f.p_fail)}, PASS {text.p_value(f.p_pass)}"
+    said = f"FAIL {say.spelled(text.p_value(f.p_fail))}, PASS {say.spelled(text.p_value(f.p_pass))}"
     if f.p_fail_adjusted is None or f.p_pass_adjusted is None:
         return said
-    adjusted = f"{text.p_value(f.p_fail_adjusted)} and {text.p_value(f.p_pass_adjusted)}"
-    return f"{said}; adjusted {adjusted}" + (f", in the {f.budget} budget" if f.budget else "")
+    fail, ok = (say.spelled(text.p_value(p)) for p in (f.p_fail_adjusted, f.p_pass_adjusted))
+    budget = say.say("trace.in_budget", budget=say.pillar(f.budget)) if f.budget else ""
+    return f"{said}; {say.say('trace.adjusted', fail=fail, ok=ok)}{budget}"
 
 
 def statistic_of(estimate: BaseModel | None) -> str:

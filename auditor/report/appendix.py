@@ -121,12 +121,13 @@ def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
     asked: dict[tuple[str, str], dict[str, list[Row]]] = {}
     for row in rows:
         f = row.finding
-        about = text.place(f, keys.about.called) or keys.say.say("page.everybody")
+        about = text.place(f, keys.about.called, keys.say.open("page.by")) or keys.say.say("page.everybody")
         asked.setdefault((keys.question(f), f.pillar), {}).setdefault(about, []).append(row)
     return tuple(
         Fold(
             question,
-            f"{pillar.capitalize()}, {keys.say.counted('rest.unbounded', sum(map(len, lines.values())))}",
+            f"{keys.say.pillar(pillar).capitalize()}, "
+            f"{keys.say.counted('rest.unbounded', sum(map(len, lines.values())))}",
             tuple(_line(about, own, keys) for about, own in lines.items()),
         )
         for (question, pillar), lines in asked.items()
@@ -172,7 +173,7 @@ class _Keys:
         outcomes, pillars = {r.outcome for r in rows}, {str(r.finding.pillar) for r in rows}
         by = (
             ("outcome", [(o.slug, o.words) for o in ORDER if o in outcomes]),
-            ("pillar", [(f"p-{name}", name.capitalize()) for name in PILLARS if name in pillars]),
+            ("pillar", [(f"p-{name}", self.say.pillar(name).capitalize()) for name in PILLARS if name in pillars]),
             ("feature", [(key, called.column(name)) for name, key in self.features.items()]),
             ("group", [(key, called.group(c, v)) for (c, v), key in self.groups.items()]),
         )

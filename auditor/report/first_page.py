@@ -112,7 +112,7 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
     refused = report.refusal is not None
     lines = [] if refused else writer.lines()
     shown = [] if refused else writer.shown()
-    verdict = view.verdict_of(report)
+    verdict = view.verdict_of(report, say)
     return FirstPage(
         language=language_tag(say.language),
         say=say,

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from auditor.drawing.standing import STANDINGS
 from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
@@ -43,12 +42,12 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
     digest = view.document_id(report)
     style = Markup(resource("report.css") + _PAGE_FOOTER.format(digest=digest[:16]))
     script = Markup(resource("report.js"))
-    rows = view.shown_rows(report)
     page = first_page(report, say)
+    rows = view.shown_rows(report, page.say)
     traces = {row.anchor: trace for row, trace in zip(rows, traces_of(report, page.say), strict=True)}
-    words = SimpleNamespace(**page.say.section("rest"))
+    words, limit_words = (SimpleNamespace(**page.say.section(name)) for name in ("rest", "limit"))
     table = appendix_of(report, rows, page.say)
-    pillars = pillars_of(report)
+    pillars = pillars_of(report, page.say)
     held = [f.criterion for f in report.findings if f.criterion is not None]
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     return (
@@ -69,14 +68,15 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             definitions=definitions_of(report, page.say),
             say=page.say,
             words=words,
+            limit_words=limit_words,
             table=table,
             sources=[s for s in sources_of(rows) if s.citation],
-            worth=worth_of(report),
+            worth=worth_of(report, page.say),
             warnings=view.warnings_of(report),
             rows_for_all=rows_for_all.said(report),
-            promise=view.promise_of(report),
-            counts=view.counts_of(report),
-            for_other_kinds=view.for_other_kinds(report),
+            promise=view.promise_of(report, page.say),
+            counts=view.counts_of(report, page.say),
+            for_other_kinds=view.for_other_kinds(report, page.say),
             outcomes=Outcome,
             by_outcome=by_outcome,
             most=MOST_IN_SUMMARY,
@@ -84,9 +84,9 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             policies=policies_of(report, rows),
             used=[c for c in report.criteria if c in held],
             unused=[c for c in report.criteria if c not in held],
-            limits=view.LIMITS,
+            limits=view.limits_of(page.say),
             applies_to=view.applies_to,
-            pictures=[view.drawn_as(i, figure) for i, figure in front_and_rest(report)[0]],
+            pictures=[view.drawn_as(i, figure, page.say) for i, figure in front_and_rest(report, page.say)[0]],
             svg=_drawn,
         )
     )
@@ -182,11 +182,9 @@ def environment() -> Environment:
         "shortened": text.shortened,
         "bounds": text.grade_interval,
         "count": text.count,
-        "graded": text.grade,
         "interval": text.interval,
         "number": text.number,
         "percent": text.percent,
-        "standing": STANDINGS.__getitem__,
         "zip": zip,
         "megabytes": _megabytes,
     }

@@ -32,7 +32,7 @@ def judged_figure(report: AuditReport, say: Catalogue, where: Callable[[Finding]
     series = [
         Series(
             name=outcome.value,
-            x=tuple(_name(f, where) for f, _ in own),
+            x=tuple(_name(f, where, say) for f, _ in own),
             y=tuple(ends[1] for _, ends in own),
             low=tuple(ends[0] for _, ends in own),
             high=tuple(ends[2] for _, ends in own),
@@ -45,8 +45,9 @@ def judged_figure(report: AuditReport, say: Catalogue, where: Callable[[Finding]
     for key, n in (("more", len(placed) - len(drawn)), ("unplaced", unplaced), ("unrun", unrun)):
         if n:
             caption.append(say.counted(f"picture.{key}", n))
+    exact = say.say("form.exact")
     told = "; ".join(
-        f"{f.outcome.value} {_name(f, where).replace(BESIDE, ' ')} ({text.interval(f.interval) or 'exact'})"
+        f"{f.outcome.value} {_name(f, where, say).replace(BESIDE, ' ')} ({say.ends(f.interval) or exact})"
         for f, _ in drawn
     )
     return Figure(
@@ -62,12 +63,12 @@ def judged_figure(report: AuditReport, say: Catalogue, where: Callable[[Finding]
     )
 
 
-def _name(f: Finding, where: Callable[[Finding], str]) -> str:
+def _name(f: Finding, where: Callable[[Finding], str], say: Catalogue) -> str:
     assert f.criterion is not None
     place = where(f)
-    between = " " if place.startswith("by ") else ", "
+    between = " " if f.sensitive else ", "
     name = (f.metric or f.probe).replace("_", " ") + (between + place if place else "")
-    return f"{name}{BESIDE}{text.value(f)}, {f.criterion.describe()}"
+    return f"{name}{BESIDE}{say.spelled(text.value(f))}, {say.required(f.criterion)}"
 
 
 def scaled(f: Finding) -> tuple[float, float, float] | None:

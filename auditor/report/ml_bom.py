@@ -124,7 +124,7 @@ def _card(report: AuditReport) -> dict[str, object]:
         "modelParameters": {"modelArchitecture": text.visible(report.model.format), "datasets": refs},
         "quantitativeAnalysis": {"performanceMetrics": [_metric(r) for r in measured_rows(rows)]},
         "considerations": {
-            "technicalLimitations": [*view.LIMITS, *(text.visible(s) for s in unsettled(rows))],
+            "technicalLimitations": [*view.limits_of(), *(text.visible(s) for s in unsettled(rows))],
             "ethicalConsiderations": [
                 {"name": text.visible(s), "mitigationStrategy": TO_BE_STATED} for s in risks(rows)
             ],

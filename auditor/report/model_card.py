@@ -127,7 +127,7 @@ def _body(report: AuditReport, rows: Sequence[Row]) -> str:
         "## What was judged, and what was not",
     )
     lines += _table([r for r in measured_rows(rows) if r.finding.group], "## By group")
-    lines += ["## Caveats and limits", "", *(f"- {escaped(limit)}" for limit in view.LIMITS), ""]
+    lines += ["## Caveats and limits", "", *(f"- {escaped(limit)}" for limit in view.limits_of()), ""]
     version = code_span(report.tool.get("version", ""))
     lines += [f"Written by auditor {version} from record {code_span(view.document_id(report)[:16])}. Not legal advice."]
     return "\n".join(lines) + "\n"
@@ -178,7 +178,7 @@ def render_toolkit_json(report: AuditReport) -> str:
         "considerations": {
             "limitations": [
                 {"description": limit}
-                for limit in (*view.LIMITS, *map(text.visible, (*view.warnings_of(report), *unsettled(rows))))
+                for limit in (*view.limits_of(), *map(text.visible, (*view.warnings_of(report), *unsettled(rows))))
             ],
             "ethical_considerations": [
                 {"name": text.visible(sentence), "mitigation_strategy": TO_BE_STATED} for sentence in risks(rows)

@@ -130,7 +130,4 @@ def _escaped(data: dict[str, object], foreign: frozenset[str]) -> dict[str, obje
             return {k: walk(v) for k, v in value.items()}
         return [walk(v) for v in value] if isinstance(value, (list, tuple)) else value
 
-    note = (
-        "Letters that the fonts of this document lack are written as their code, such as \\u4e2d; report.json has them."
-    )
-    return {**{key: walk(value) for key, value in data.items()}, "fonts_note": note}
+    return {**{key: walk(value) for key, value in data.items()}, "fonts_note": data.get("fonts_said", "")}

@@ -165,7 +165,7 @@ def test_every_finding_is_there_with_interval_criterion_and_reason(report: Audit
         assert _tight(control.id) in body
     for criterion in report.criteria:
         assert _tight(criterion.set_by) in body and _tight(criterion.describe()) in body
-    for limit in view.LIMITS:
+    for limit in view.limits_of():
         assert _tight(limit) in body
 
 
