@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ENGLISH = "en"
 SHIPPED = (ENGLISH, "de")
-_MOST, _LONGEST = 1_000, 480
+_MOST, _LONGEST = 1_000, 160
 _MARKS = {
     "number.decimal": (".", ","),
     "number.thousands": (",", ".", "'", " ", "\N{NO-BREAK SPACE}", "\N{THIN SPACE}"),
@@ -218,8 +218,10 @@ def words_of(language: str) -> dict[str, str]:
     for key, phrase in own.items():
         if key not in english:
             raise ConfigError(f"{language}: {key!r} is no phrase of a catalogue{did_you_mean(key, english) or '.'}")
-        if not isinstance(phrase, str) or len(phrase) > _LONGEST:
-            raise ConfigError(f"{language}: {key!r} must be words of at most {_LONGEST} characters.")
+        # Another language may take more room than English, but not a page for a verdict.
+        longest = max(_LONGEST, 2 * len(english[key]))
+        if not isinstance(phrase, str) or len(phrase) > longest:
+            raise ConfigError(f"{language}: {key!r} must be words of at most {longest} characters.")
         told, asked = _places(phrase, f"{language}: {key!r}"), _places(english[key], key)
         if told - asked:
             raise ConfigError(f"{language}: {key!r} has no place {{{min(told - asked)}}}.")

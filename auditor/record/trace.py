@@ -25,13 +25,21 @@ _LONGEST_STATISTIC = 300
 _WITHOUT = ("exact", "undefined")
 
 
+# What its probe, its estimate or a paper calls it.
+_RECORDED = ("statistic", "test", "method", "source", "formula", "controls")
+
+
 @dataclass(frozen=True)
 class Part:
-    """One line of a trace: its label, what stands there, and whether that is to be copied as it is."""
+    """One line of a trace: its label, what stands there, and whether that is to be copied as it is.
+
+    ``recorded``: whether it is told as it was recorded, in English, whatever the language of its label.
+    """
 
     label: str
     said: str
     code: bool = False
+    recorded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +88,9 @@ class Trace:
             ("place", self.place, True),
             ("command", self.command, bool(self.command) and self.command != self.say.say("trace.no_command")),
         )
-        return tuple(Part(self.say.say(f"trace.{name}"), said, code) for name, said, code in labelled if said)
+        return tuple(
+            Part(self.say.say(f"trace.{name}"), said, code, name in _RECORDED) for name, said, code in labelled if said
+        )
 
 
 def traces_of(report: AuditReport, say: Catalogue | None = None) -> list[Trace]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from calendar import month_name
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -16,7 +17,7 @@ from markupsafe import Markup, escape
 from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
-from auditor.record.catalogue import Catalogue
+from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.record.glossary import definitions_of
 from auditor.record.trace import traces_of
 from auditor.record.worth import worth_of
@@ -46,6 +47,9 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
     rows = view.shown_rows(report, page.say)
     traces = {row.anchor: trace for row, trace in zip(rows, traces_of(report, page.say), strict=True)}
     words, limit_words = (SimpleNamespace(**page.say.section(name)) for name in ("rest", "limit"))
+    # What is missing is counted on the first page, before the phrases below it are said.
+    for name in ("column", "counted", "standing"):
+        page.say.section(name)
     table = appendix_of(report, rows, page.say)
     pillars = pillars_of(report, page.say)
     held = [f.criterion for f in report.findings if f.criterion is not None]
@@ -60,7 +64,7 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             style=style,
             script=script,
             digest=digest,
-            created=moment(report.created),
+            created=moment(report.created, page.say),
             scope=scope_of(report, page.say),
             remediation=remediation_of(report, page.say),
             page=page,
@@ -72,7 +76,7 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             table=table,
             sources=[s for s in sources_of(rows) if s.citation],
             worth=worth_of(report, page.say),
-            warnings=view.warnings_of(report),
+            warnings=view.warnings_of(report, page.say),
             rows_for_all=rows_for_all.said(report),
             promise=view.promise_of(report, page.say),
             counts=view.counts_of(report, page.say),
@@ -131,14 +135,21 @@ def _file_name(path: str | None) -> str:
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1] if path else "a model in memory"
 
 
-def moment(created: str) -> str:
+def moment(created: str, say: Catalogue | None = None) -> str:
     """The day and time of a record in words, or its own text where that is no date."""
+    say = say or Catalogue.of(ENGLISH)
     try:
         moment = datetime.fromisoformat(created)
     except ValueError:
         # The record holds text here; what is no date is still shown as it stands.
         return created
-    return moment.strftime("%d %B %Y, %H:%M ").lstrip("0") + (moment.tzname() or "")
+    return say.say(
+        "date.moment",
+        day=moment.day,
+        month=say.say(f"date.{month_name[moment.month].lower()}"),
+        year=moment.strftime("%Y"),
+        time=f"{moment:%H:%M} {moment.tzname() or ''}",
+    )
 
 
 def _finalize(shown: object) -> object:

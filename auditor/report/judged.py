@@ -40,7 +40,7 @@ def judged_figure(report: AuditReport, say: Catalogue, where: Callable[[Finding]
         for outcome in _OUTCOMES
         if (own := [pair for pair in drawn if pair[0].outcome is outcome])
     ]
-    caption = [say.say("picture.judged")]
+    caption = [say.say("picture.judged", ideal=0, bound=1)]
     unplaced, unrun = len(judged) - len(placed), sum(f.outcome is Outcome.NOT_RUN for f in required)
     for key, n in (("more", len(placed) - len(drawn)), ("unplaced", unplaced), ("unrun", unrun)):
         if n:

@@ -47,7 +47,7 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     if report.refusal is not None:
         lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
     noted = escaped(say.say("rest.note_well"))
-    warnings = [escaped(warning, 2 * _LONGEST_SENTENCE) for warning in view.warnings_of(report)]
+    warnings = [escaped(warning, 2 * _LONGEST_SENTENCE) for warning in view.warnings_of(report, say)]
     lines += [line for warning in warnings for line in (f"> **{noted}** {warning}", "")]
     if report.registration is not None and report.registration.deviations:
         lines += [f"### {escaped(say.say('rest.deviations'))}", ""]

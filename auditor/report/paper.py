@@ -55,7 +55,7 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         "title": worded(title_of(report)),
         "author": worded(f"auditor {report.tool.get('version', '')}".strip()),
         "id": view.document_id(report),
-        "created": worded(moment(report.created)),
+        "created": worded(moment(report.created, say)),
         "front": _front(report, page),
         "words": {name: worded(say.say(f"paper.{name}")) for name in (*_HEADS, *_TITLES, *_MORE, *_LISTS, *_SIGNING)}
         | {name: worded(say.say(f"{section}.{name}")) for section, names in _OTHERS.items() for name in names},
@@ -135,7 +135,7 @@ def _front(report: AuditReport, page: FirstPage) -> dict[str, object]:
         "refusal": None
         if report.refusal is None
         else {"code": worded(report.refusal.shown), "reason": worded(report.refusal.reason)},
-        "warnings": [worded(w) for w in view.warnings_of(report)],
+        "warnings": [worded(w) for w in view.warnings_of(report, say)],
         "lines": [
             {
                 "question": worded(line.question),

@@ -93,11 +93,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table behind a figure; ``numeric`` ones are set to the right, ``code`` ones as names."""
+    """A column of the table behind a figure; ``numeric`` ones are set to the right, ``code`` ones as names.
+
+    ``recorded``: whether its name is the record's and not the catalogue's.
+    """
 
     name: str
     numeric: bool = False
     code: bool = False
+    recorded: bool = False
 
 
 @dataclass(frozen=True)
@@ -285,8 +289,8 @@ def _table_behind(figure: Figure, say: Catalogue) -> tuple[tuple[Column, ...], l
             return (), []
         case _:
             names = (
-                Column(figure.x_label or "x"),
-                Column(figure.y_label or "y", numeric=True),
+                Column(figure.x_label or "x", recorded=True),
+                Column(figure.y_label or "y", numeric=True, recorded=True),
                 *_columns(say, "#interval"),
             )
             series = Column(say.say("column.series"), code=True)
@@ -408,44 +412,30 @@ def _share(budget: BudgetRecord, say: Catalogue) -> str:
     )
 
 
-def warnings_of(report: AuditReport) -> list[str]:
+def warnings_of(report: AuditReport, say: Catalogue | None = None) -> list[str]:
     """What must not be overlooked by anyone who reads the verdict."""
+    say = say or Catalogue.of(ENGLISH)
     loud: list[str] = []
     if report.allow_inconclusive:
-        loud.append(
-            "INCONCLUSIVE findings were waived: this scan ran with --allow-inconclusive, so they do not change the "
-            "exit code. They are not passes."
-            + (
-                " Those that a model passes which says the same to everybody were not."
-                if any(f.vacuous and not f.vacuous.startswith(HIDDEN) for f in report.findings)
-                else ""
-            )
-            + (" Those of an attack on a hidden gradient were not." if hidden_gradients(report) else "")
-            + (" Those of rows that are copies were not." if any(f.doubtful for f in report.findings) else "")
+        kept = (
+            ("same", any(f.vacuous and not f.vacuous.startswith(HIDDEN) for f in report.findings)),
+            ("hidden", hidden_gradients(report)),
+            ("copies", any(f.doubtful for f in report.findings)),
         )
+        told = [say.say("warning.waived"), *(say.say(f"warning.waived_{name}") for name, there in kept if there)]
+        loud.append(" ".join(told))
     if report.family.multiplicity in ("by", "bh", "none"):
-        loud.append(
-            f"No family-wise claim is made: with multiplicity “{report.family.multiplicity}” a single FAIL or PASS may "
-            "well be false. See “What the error rates promise”."
-        )
-    near = [f.metric or f.probe for f in report.findings if f.alone is Outcome.FAIL]
-    if near:
-        loud.append(
-            f"Alone, {', '.join(dict.fromkeys(near))} would FAIL: INCONCLUSIVE here because other questions share the "
-            "error budget, and never waived by --allow-inconclusive."
-        )
-    perverse = [f.metric or f.probe for f in report.findings if f.padding.startswith("The ideal value itself")]
-    if perverse:
-        loud.append(
-            f"{', '.join(dict.fromkeys(perverse))}: the ideal value itself does not meet what is required. A PASS of "
-            "it is no merit."
-        )
-    padding = [f.metric or f.probe for f in report.findings if f.padding.startswith("Padding")]
-    if padding:
-        loud.append(
-            f"Padding: {', '.join(dict.fromkeys(padding))} could hardly miss what is required. Such a PASS says "
-            "little; it takes nothing from the other questions."
-        )
+        title = say.say("rest.promise")
+        loud.append(say.say("warning.no_family", rule=report.family.multiplicity, title=title))
+    named = (
+        ("alone", [f for f in report.findings if f.alone is Outcome.FAIL]),
+        ("perverse", [f for f in report.findings if f.padding.startswith("The ideal value itself")]),
+        ("padding", [f for f in report.findings if f.padding.startswith("Padding")]),
+    )
+    for key, own in named:
+        if own:
+            metrics = ", ".join(dict.fromkeys(f.metric or f.probe for f in own))
+            loud.append(say.say(f"warning.{key}", metrics=metrics))
     loud += hidden_gradients(report) + groups_left_out(report)
     if report.registration is not None and not report.registration.followed:
         loud.append(report.registration.describe())
