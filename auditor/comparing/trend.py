@@ -12,6 +12,7 @@ from auditor.finding.display import MOST_NAMED
 from auditor.finding.figure import Figure, Series
 from auditor.record import text
 from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.report.pictures import place_of
 
 MOST_DRAWN = 60
@@ -61,7 +62,7 @@ def lines_of(audits: Sequence[tuple[str, AuditReport]], metric: str) -> list[Lin
             if finding.metric == metric and not finding.group:
                 method = "" if finding.method in (None, "between_groups") else finding.method
                 of = model_called(audit) if len(models) > 1 else ""
-                name = " ".join(part for part in (of, method, place_of(finding, audit)) if part)
+                name = " ".join(part for part in (of, method, place_of(finding, audit, Catalogue.of(ENGLISH))) if part)
                 lines.setdefault(name or metric, []).append((when, finding))
     if not lines:
         raise UsageError(f"No audit of this history measured {metric!r}{did_you_mean(metric, known - {''}) or '.'}")

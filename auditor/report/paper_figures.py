@@ -95,7 +95,9 @@ def _figure(
 ) -> tuple[dict[str, object], float | None]:
     """A figure, and about how tall it stands in a column with its title and caption; None of what is wider."""
     name = f"{drawn.dom_id}.svg"
-    markup = as_file(draw_svg(drawn.figure, dom_id=drawn.dom_id)).replace("system-ui, sans-serif", "DejaVu Sans")
+    markup = as_file(draw_svg(drawn.figure, dom_id=drawn.dom_id, words=say.section("drawn"))).replace(
+        "system-ui, sans-serif", "DejaVu Sans"
+    )
     (folder / name).write_text(markup, encoding="utf-8")
     drawing = ElementTree.fromstring(markup).attrib
     width, height = float(drawing["width"]), float(drawing["height"])
