@@ -74,7 +74,7 @@ def figures_of(report: AuditReport, say: Catalogue, pillars: Sequence[PillarView
     wide: list[dict[str, object]] = []
     slim: list[tuple[dict[str, object], float]] = []
     for of, drawn in named:
-        caption, called = drawn.figure.caption, drawn.figure.title
+        caption, called = drawn.figure.caption, drawn.title
         if len(caption) > _LONGEST_REPEATED and captions.setdefault(caption, called) != called:
             caption = say.say("paper.read_as", title=captions[caption])
         made, height = _figure(of, drawn, caption, folder, say)
@@ -103,12 +103,12 @@ def _figure(
     width, height = float(drawing["width"]), float(drawing["height"])
     in_column = width <= _NARROW and drawn.figure.table is None
     scale = min(_SCALE, (_COLUMN_WIDTH if in_column else _PAGE_WIDTH) / width, _TALLEST / height)
-    title = len(of) + len(drawn.figure.title) + 2
+    title = len(of) + len(drawn.title) + 2
     lines = -(-title // _TITLE_LINE) * 11.5 + -(-len(caption) // _CAPTION_LINE) * 9.5
     made: dict[str, object] = {
         "file": name,
         "of": worded(of),
-        "title": worded(drawn.figure.title),
+        "title": worded(drawn.title),
         "alt": text.visible(drawn.figure.alt) or say.say("rest.figure_unsaid"),
         "caption": worded(caption),
         "grades": _grades(drawn.figure.table, say),

@@ -26,6 +26,7 @@ from auditor.record.audit_report import (
 from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.record.labels import Labels
 from auditor.record.left_out import groups_left_out, hidden_gradients
+from auditor.report.titles import titled
 
 # The order in which a reader has to act, not the alphabet.
 ORDER = (
@@ -134,6 +135,12 @@ class Drawn:
     left_out: int
     texts: tuple[ShownText, ...] = ()
     scale: str = ""
+    title: str = ""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether its title is told as it was recorded."""
+        return self.title == self.figure.title
 
 
 MOST_POINTS = 60
@@ -255,6 +262,7 @@ def drawn_as(i: int, figure: Figure, say: Catalogue) -> Drawn:
         left_out=left_out,
         texts=tuple(_shown_text(t, scale, say) for t in figure.texts),
         scale=say.spelled(text.number(scale)) if scale else "",
+        title=titled(figure.title, say),
     )
 
 

@@ -15,6 +15,7 @@ from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import ENGLISH, Catalogue, shipped, words_of
 from auditor.report import html
 from auditor.report.html import render_html
+from auditor.report.titles import titled
 from tests.report.samples import refused_report, sample_report
 
 _VOID = {"meta", "input", "br", "wbr", "link", "img", "use", "path"}
@@ -121,7 +122,14 @@ def test_every_word_of_the_page_is_the_catalogue_s_or_recorded(
 
 
 def test_what_is_not_marked_is_seen() -> None:
-    page = (
-        '<body><p>plain <i>«told «within» of»</i></p><p lang="en">recorded</p><b data-label="n of it">n</b></html>'
-    )
+    page = '<body><p>plain <i>«told «within» of»</i></p><p lang="en">recorded</p><b data-label="n of it">n</b></html>'
     assert list(_left(page)) == ["plain", "n of it"]
+
+
+def test_a_title_made_of_a_phrase_and_a_name_is_told_and_any_other_stays() -> None:
+    german = Catalogue.of("de")
+    assert titled("Rates by sex × race", german) == "Raten nach sex × race"
+    assert titled("Rates by {0.__class__}", german) == "Raten nach {0.__class__}"
+    assert titled("All ratios between groups", german) == "Alle Verhältnisse zwischen Gruppen"
+    assert titled("All ratios between groups and more", german) == "All ratios between groups and more"
+    assert titled("Rates by sex", Catalogue.of(ENGLISH)) == "Rates by sex"
