@@ -121,7 +121,7 @@ def heatmap(figure: Figure) -> Sheet:
         sheet.picture(overlay(shown), side + _GAP, y, side, height)
         _scale(sheet, figure, shown, side + _GAP, y + height + 8.0, side)
         if picture is None:
-            sheet.text(0.0, y + height / 2, "The picture is not shown.", colour=MUTED, size=SMALL)
+            sheet.text(0.0, y + height / 2, "The picture is not shown.", colour=MUTED, size=SMALL, own="unseen")
         y += height + _UNDER - 20.0
     return sheet
 

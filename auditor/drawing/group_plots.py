@@ -86,8 +86,10 @@ def judged(figure: Figure) -> Sheet:
             y += _ROW
     sheet.line([scale.left, scale.right], [bottom, bottom], colour=MUTED, width=0.8)
     for tick in scale.marks:
-        words = {0: "ideal", 1: "bound"}.get(tick, str(tick))
-        sheet.text(scale.place(tick), bottom + 10.0, words, align="center", colour=MUTED, size=SMALL)
+        own = {0: "ideal", 1: "bound"}.get(tick, "")
+        sheet.text(
+            scale.place(tick), bottom + 10.0, own or str(tick), align="center", colour=MUTED, size=SMALL, own=own
+        )
     sheet.text(WIDTH / 2.0, bottom + 27.0, fitting(figure.y_label, WIDTH), align="center", colour=MUTED)
     return sheet
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from auditor.errors import UsageError, did_you_mean
 from auditor.finding.criterion import CriterionRecord, load_criteria
 from auditor.finding.definition import Definition, definition_of
-from auditor.record import text
+from auditor.record import of_finding, text
 from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
@@ -156,7 +156,7 @@ class _Of:
             definition=definition,
             formula=f"{f.metric}: {say.say('trace.undefined')}" if undefined else formula,
             statistic=statistic_of(f.estimate),
-            value=say.spelled(text.value(f)),
+            value=say.spelled(of_finding.value(f)),
             interval=_interval(f, say),
             test=INVERTS.get(kind, "") if f.interval is not None else "",
             p_values=_p_values(f, say),

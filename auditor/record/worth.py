@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from auditor.finding.measurement import Outcome
-from auditor.record import text
+from auditor.record import of_finding
 from auditor.record.audit_report import INTAKE, AuditReport, Finding
 from auditor.record.catalogue import ENGLISH, Catalogue
 
@@ -65,7 +65,7 @@ def _numbers(finding: Finding, say: Catalogue) -> str:
     return say.say(
         "worth.numbers",
         metric=finding.metric,
-        value=say.spelled(text.value(finding)),
+        value=say.spelled(of_finding.value(finding)),
         interval=say.ends(finding.interval),
         chance=say.spelled(f"{finding.chance:g}"),
     )
@@ -73,5 +73,5 @@ def _numbers(finding: Finding, say: Catalogue) -> str:
 
 def _line(finding: Finding, say: Catalogue) -> str:
     name = (finding.metric or "").replace("_", " ")
-    said = f"{name.capitalize()} {say.spelled(text.value(finding))}, {say.ends(finding.interval)}"
+    said = f"{name.capitalize()} {say.spelled(of_finding.value(finding))}, {say.ends(finding.interval)}"
     return f"{said}; {finding.detail}." if finding.detail else f"{said}."

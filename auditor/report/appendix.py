@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from auditor.finding.measurement import Outcome
-from auditor.record import text
+from auditor.record import of_finding, text
 from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
@@ -121,7 +121,7 @@ def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
     asked: dict[tuple[str, str], dict[str, list[Row]]] = {}
     for row in rows:
         f = row.finding
-        about = text.place(f, keys.about.called, keys.say.open("page.by")) or keys.say.say("page.everybody")
+        about = of_finding.place(f, keys.about.called, keys.say.open("page.by")) or keys.say.say("page.everybody")
         asked.setdefault((keys.question(f), f.pillar), {}).setdefault(about, []).append(row)
     return tuple(
         Fold(
@@ -136,7 +136,7 @@ def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
 
 def _line(about: str, rows: Sequence[Row], keys: _Keys) -> Line:
     lacking = rows[0].outcome is Outcome.NOT_APPLICABLE
-    levels = [row.where if lacking else text.level(row.finding, keys.about.called) for row in rows]
+    levels = [row.where if lacking else of_finding.level(row.finding, keys.about.called) for row in rows]
     alike = Counter((row.name, level) for row, level in zip(rows, levels, strict=True))
     numbers = tuple(
         Number(row, level, row.by if alike[row.name, level] > 1 else "")

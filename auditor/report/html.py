@@ -100,11 +100,11 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
 _PAGE_FOOTER = '\n@page {{ @bottom-left {{ content: "auditor report {digest}"; font: 7.5pt sans-serif; }} }}\n'
 
 
-def _drawn(drawn: view.Drawn) -> Markup:
+def _drawn(drawn: view.Drawn, say: Catalogue) -> Markup:
     # A page without figures needs no matplotlib.
     from auditor.drawing.svg import draw_svg
 
-    return Markup(draw_svg(drawn.figure, dom_id=drawn.dom_id))
+    return Markup(draw_svg(drawn.figure, dom_id=drawn.dom_id, words=say.section("drawn")))
 
 
 def content_policy(style: str, script: str, *, pictures: bool) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from auditor.finding.display import BESIDE
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
-from auditor.record import text
+from auditor.record import of_finding
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
 
@@ -68,7 +68,7 @@ def _name(f: Finding, where: Callable[[Finding], str], say: Catalogue) -> str:
     place = where(f)
     between = " " if f.sensitive else ", "
     name = (f.metric or f.probe).replace("_", " ") + (between + place if place else "")
-    return f"{name}{BESIDE}{say.spelled(text.value(f))}, {say.required(f.criterion)}"
+    return f"{name}{BESIDE}{say.spelled(of_finding.value(f))}, {say.required(f.criterion)}"
 
 
 def scaled(f: Finding) -> tuple[float, float, float] | None:

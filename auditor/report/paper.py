@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -96,6 +97,8 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         "provenance": _provenance(report, say),
         "limits": [worded(limit) for limit in view.limits_of(say)],
         "recorded": worded(say.say("limit.recorded")) if page.language != ENGLISH else "",
+        "page_of": _parts(say.say("rest.page_of", page="{page}", of="{of}")),
+        "document_of": _parts(say.say("page.document", id="{id}")),
         "fonts_note": "",
         "fonts_said": worded(say.say("rest.fonts", code="\\u4e2d")),
     }
@@ -105,6 +108,11 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         "fallback": worded(page.fallback),
         "own_words": worded(page.own_words),
     }
+
+
+def _parts(phrase: str) -> list[str]:
+    """A phrase taken apart at places that the template fills."""
+    return [worded(part) for part in re.split(r"(\{\w+\})", phrase) if part]
 
 
 # ---- the first three pages -----------------------------------------------------------------------------------------

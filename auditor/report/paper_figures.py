@@ -74,7 +74,7 @@ def figures_of(report: AuditReport, say: Catalogue, pillars: Sequence[PillarView
     wide: list[dict[str, object]] = []
     slim: list[tuple[dict[str, object], float]] = []
     for of, drawn in named:
-        caption, called = drawn.figure.caption, drawn.figure.title
+        caption, called = drawn.figure.caption, drawn.title
         if len(caption) > _LONGEST_REPEATED and captions.setdefault(caption, called) != called:
             caption = say.say("paper.read_as", title=captions[caption])
         made, height = _figure(of, drawn, caption, folder, say)
@@ -95,18 +95,20 @@ def _figure(
 ) -> tuple[dict[str, object], float | None]:
     """A figure, and about how tall it stands in a column with its title and caption; None of what is wider."""
     name = f"{drawn.dom_id}.svg"
-    markup = as_file(draw_svg(drawn.figure, dom_id=drawn.dom_id)).replace("system-ui, sans-serif", "DejaVu Sans")
+    markup = as_file(draw_svg(drawn.figure, dom_id=drawn.dom_id, words=say.section("drawn"))).replace(
+        "system-ui, sans-serif", "DejaVu Sans"
+    )
     (folder / name).write_text(markup, encoding="utf-8")
     drawing = ElementTree.fromstring(markup).attrib
     width, height = float(drawing["width"]), float(drawing["height"])
     in_column = width <= _NARROW and drawn.figure.table is None
     scale = min(_SCALE, (_COLUMN_WIDTH if in_column else _PAGE_WIDTH) / width, _TALLEST / height)
-    title = len(of) + len(drawn.figure.title) + 2
+    title = len(of) + len(drawn.title) + 2
     lines = -(-title // _TITLE_LINE) * 11.5 + -(-len(caption) // _CAPTION_LINE) * 9.5
     made: dict[str, object] = {
         "file": name,
         "of": worded(of),
-        "title": worded(drawn.figure.title),
+        "title": worded(drawn.title),
         "alt": text.visible(drawn.figure.alt) or say.say("rest.figure_unsaid"),
         "caption": worded(caption),
         "grades": _grades(drawn.figure.table, say),

@@ -122,7 +122,11 @@ class _Writer:
     def _made(self) -> list[Line]:
         report = self.report
         tool = f"auditor {report.tool.get('version', '')}".strip()
-        lines = [self._line("made", report.created[:16].replace("T", " "), tool, f"{report.duration_s:.1f} s")]
+        lines = [
+            self._line(
+                "made", report.created[:16].replace("T", " "), tool, f"{self.say.spelled(f'{report.duration_s:.1f}')} s"
+            )
+        ]
         if self.about.labels:
             words = (f"{key} “{word}”" for key, word in self.about.labels.items())
             lines.append(self._line("called", text.shortened("; ".join(words), 2 * _LONGEST)))

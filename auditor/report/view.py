@@ -13,7 +13,7 @@ from auditor.finding.display import RANKS, ColouredText, Swarm
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
 from auditor.finding.vacuity import HIDDEN
-from auditor.record import text
+from auditor.record import of_finding, text
 from auditor.record.about import About
 from auditor.record.acceptances import told as accepted_told
 from auditor.record.audit_report import (
@@ -26,6 +26,7 @@ from auditor.record.audit_report import (
 from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.record.labels import Labels
 from auditor.record.left_out import groups_left_out, hidden_gradients
+from auditor.report.titles import titled
 
 # The order in which a reader has to act, not the alphabet.
 ORDER = (
@@ -134,6 +135,12 @@ class Drawn:
     left_out: int
     texts: tuple[ShownText, ...] = ()
     scale: str = ""
+    title: str = ""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether its title is told as it was recorded."""
+        return self.title == self.figure.title
 
 
 MOST_POINTS = 60
@@ -186,7 +193,7 @@ def rows_of(findings: Sequence[Finding], called: Labels | None = None, say: Cata
     """
     say = say or Catalogue.of(ENGLISH)
     by = say.open("page.by")
-    named = [(_name(f), text.label(f, called, by)) for f in findings]
+    named = [(_name(f), of_finding.label(f, called, by)) for f in findings]
     alike, by_method = Counter(named), Counter((*n, f.method) for n, f in zip(named, findings, strict=True))
     return [
         _row(say, i, f, where, _by(f, alone=alike[name, where] == 1, told=by_method[name, where, f.method] == 1))
@@ -217,7 +224,7 @@ def _row(say: Catalogue, i: int, f: Finding, where: str, by: str) -> Row:
         finding=f,
         name=_name(f),
         where=where,
-        value=say.spelled(text.value(f)),
+        value=say.spelled(of_finding.value(f)),
         interval=say.say("form.exact") if exact else say.ends(f.interval),
         confidence="" if exact or f.interval is None else say.spelled(text.confidence(f.confidence)),
         must_be=say.required(f.criterion) if f.criterion else "",
@@ -255,6 +262,7 @@ def drawn_as(i: int, figure: Figure, say: Catalogue) -> Drawn:
         left_out=left_out,
         texts=tuple(_shown_text(t, scale, say) for t in figure.texts),
         scale=say.spelled(text.number(scale)) if scale else "",
+        title=titled(figure.title, say),
     )
 
 

@@ -15,6 +15,7 @@ from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import ENGLISH, Catalogue, shipped, words_of
 from auditor.report import html
 from auditor.report.html import render_html
+from auditor.report.titles import titled
 from tests.report.samples import refused_report, sample_report
 
 _VOID = {"meta", "input", "br", "wbr", "link", "img", "use", "path"}
@@ -24,7 +25,8 @@ _RECORDED = {"front-sub", "where", "detail", "masthead-meta", "brand", "worth"}
 _READ = ("aria-label", "data-label", "data-said")
 # What is the same in every language: outcomes, metrics, the names of files and of units.
 _NAMES = re.compile(
-    r"\b([a-z]+(?:_[a-z0-9]+)+|PASS|FAIL|INCONCLUSIVE|NOT RUN|NOT APPLICABLE|NOT JUDGED|SHA|auditor|Python|report|json|n|e|MB|kB|UTC)\b"
+    r"\b([a-z]+(?:_[a-z0-9]+)+|PASS|FAIL|INCONCLUSIVE|NOT RUN|NOT APPLICABLE|NOT JUDGED"
+    r"|SHA|auditor|Python|report|json|MB|kB|UTC)\b"
 )
 
 
@@ -111,7 +113,7 @@ def _sample() -> AuditReport:
 def test_every_word_of_the_page_is_the_catalogue_s_or_recorded(
     made: Callable[[], AuditReport], marked: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(html, "_drawn", lambda drawn: Markup(""))
+    monkeypatch.setattr(html, "_drawn", lambda drawn, say: Markup(""))
     page = render_html(made(), marked)
     left = sorted(set(_left(page)) - EXCEPTIONS)
     assert not left, left
@@ -119,6 +121,15 @@ def test_every_word_of_the_page_is_the_catalogue_s_or_recorded(
     assert page.count("«") > 300 * (made is _sample) + 100
 
 
-def test_what_is_not_marked_is_seen(marked: Catalogue) -> None:
-    page = '<body><p>plain <span>«told «within» of»</span></p><p lang="en">recorded</p><th data-label="Must be">PASS</th></html>'
-    assert list(_left(page)) == ["plain", "Must be"]
+def test_what_is_not_marked_is_seen() -> None:
+    page = '<body><p>plain <i>«told «within» of»</i></p><p lang="en">recorded</p><b data-label="n of it">n</b></html>'
+    assert list(_left(page)) == ["plain", "n of it"]
+
+
+def test_a_title_made_of_a_phrase_and_a_name_is_told_and_any_other_stays() -> None:
+    german = Catalogue.of("de")
+    assert titled("Rates by sex × race", german) == "Raten nach sex × race"
+    assert titled("Rates by {0.__class__}", german) == "Raten nach {0.__class__}"
+    assert titled("All ratios between groups", german) == "Alle Verhältnisse zwischen Gruppen"
+    assert titled("All ratios between groups and more", german) == "All ratios between groups and more"
+    assert titled("Rates by sex", Catalogue.of(ENGLISH)) == "Rates by sex"

@@ -14,7 +14,7 @@ from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.portfolio.lines import OPEN, Audit
 from auditor.evidence.portfolio.models import Model
 from auditor.finding.measurement import Outcome
-from auditor.record import text
+from auditor.record import of_finding, text
 from auditor.record.acceptances import Acceptance, acceptances_of
 from auditor.record.asks import Key, key_of
 from auditor.record.audit_report import AuditReport, Finding, measurement_label
@@ -206,7 +206,7 @@ def _in_words(finding: OpenFinding, said: Finding) -> OpenFinding:
         beyond=grave.by,
         share=grave.share,
         what=measurement_label(said) if said.metric else said.criterion.metric if said.criterion else said.probe,
-        value=text.value(said),
+        value=of_finding.value(said),
         interval=text.interval(said.interval),
         required=said.criterion.describe() if said.criterion else "",
         reason=text.shortened(said.reason, _LONGEST_REASON),
