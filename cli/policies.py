@@ -123,6 +123,7 @@ def _age(fact: Mapping[str, Any]) -> str:
 
 def _show(pack: Policy, today: date, *, as_json: bool) -> None:
     from auditor.record.text import visible
+    from auditor.record.text import plural
 
     fact = _facts(pack, today)
     if as_json:
@@ -133,7 +134,7 @@ def _show(pack: Policy, today: date, *, as_json: bool) -> None:
     typer.echo(paragraph(visible(pack.source), 0))
     version = f"version {visible(pack.version)}, " if pack.version else ""
     mark = "sets a pass mark" if fact["sets_pass_mark"] else "sets no pass mark"
-    typer.echo(f"{version}SHA-256 {pack.sha256[:16]}, {mark}, {fact['controls']} controls")
+    typer.echo(f"{version}SHA-256 {pack.sha256[:16]}, {mark}, {plural(fact['controls'], 'control')}")
     typer.echo(f"looked up on {fact['checked_on']} ({_age(fact)}), {fact['certainty']}")
     for note in pack.notes:
         typer.echo(paragraph(f"- {visible(note)}", 2))

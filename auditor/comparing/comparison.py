@@ -115,8 +115,8 @@ def promise(comparison: Comparison) -> str:
     return (
         f"{comparison.m} numbers are judged, each by an interval that holds with {text.confidence(level)}, and "
         f"{len(comparison.usefulness.rows)} of usefulness, which have a share of their own. The chance of any false "
-        f"'better' is at most {100 * comparison.error_rate:.3g}%, and so is that of any false 'worse', and that of any "
-        "false remark (Bonferroni)."
+        f"'better' is at most {100 * comparison.error_rate:.3g} %, and so is that of any false 'worse', and that of "
+        "any false remark (Bonferroni)."
     )
 
 

@@ -266,7 +266,7 @@ MAKE = ("dossier", "report.json", "--policy", "house.toml", "--attestations", "s
 
 def test_a_signed_dossier_is_verified_against_its_bundle(here: Path) -> None:
     done = run(*MAKE, "--sign", "k", "--format", "markdown,html")
-    assert done.exit_code == 0 and "attested 1 fields, signed with the key" in done.output
+    assert done.exit_code == 0 and "attested 1 field, signed with the key" in done.output
     assert "unsigned" not in Path("dossier.md").read_text()
     assert _states("--key", "k.pub") == {
         "dossier, dossier.html": "ok",
@@ -282,7 +282,7 @@ def test_a_signed_dossier_is_verified_against_its_bundle(here: Path) -> None:
 
 def test_an_unsigned_dossier_says_so_and_is_no_more_than_not_checked(here: Path) -> None:
     done = run(*MAKE)
-    assert done.exit_code == 0 and "attested 1 fields, unsigned" in done.output
+    assert done.exit_code == 0 and "attested 1 field, unsigned" in done.output
     assert _states()["dossier, signature"] == "not checked"
     assert _states("--key", "k.pub")["dossier, signature"] == "wrong"
 

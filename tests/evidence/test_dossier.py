@@ -20,6 +20,7 @@ from auditor.finding.display import EARNED, RESERVED
 from auditor.finding.policy import Policy, load_policies, pack_names, parse_policy
 from auditor.model.audited_model import AuditedModel
 from auditor.record import text
+from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, RegistrationRecord
 from auditor.record.controls import with_policies
 from auditor.report import view
@@ -28,7 +29,7 @@ from auditor.run.audit import run_audit
 from cli.main import app
 from probes.fairness.adverse_impact import AdverseImpact
 from tests.evidence.dossiers import render_dossier
-from tests.quantifiers import all_of
+from tests.quantifiers import all_of, none_of
 from tests.report.samples import refused_report, sample_report
 
 DAY = date(2026, 11, 24)
@@ -218,6 +219,15 @@ def test_the_summary_prints_each_category_with_its_interval_and_no_verdict() -> 
     assert "PASS" not in own and "FAIL" not in own
     scores = section(dossier(report, "nyc-ll144"), "5-301(c)")
     assert f"**{NOT_MEASURED}**: no table of scoring rates" in scores
+
+
+def test_the_summary_calls_columns_and_groups_by_their_labels_and_keeps_what_they_stand_for() -> None:
+    words = {"sex": "gender", "sex.female": "women\u202e<b>|*x*"}
+    labelled = audited().model_copy(update={"about": About(labels=words)})
+    own = section(dossier(labelled, "nyc-ll144"), "5-301(b)")
+    assert "By gender:" in own and "By gender x race:" in own and "\n| gender | Number |" in own
+    assert "women" in own and "(female) | 41 |" in own and "\n| male | 50 |" in own
+    assert none_of(raw in own for raw in ("\u202e", "<b>", "<b>|", "*x*"))
 
 
 def test_one_feature_alone_is_no_intersection() -> None:

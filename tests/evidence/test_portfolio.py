@@ -28,6 +28,7 @@ from auditor.evidence.portfolio.models import Model, models_of
 from auditor.evidence.portfolio.open_findings import open_findings
 from auditor.evidence.portfolio.requirements import changes_of
 from auditor.evidence.portfolio.site_folder import MARK, replaced
+from auditor.evidence.portfolio.sparkline import course, sparkline
 from auditor.record.about import About, about_of
 from auditor.record.labels import Labels
 from auditor.record.periods import Period, period_of
@@ -81,6 +82,17 @@ def read(path: Path) -> tuple[Ledger, Read, list[Model]]:
     ledger = Ledger(path, create=False)
     found = read_ledger(ledger)
     return ledger, found, models_of(found)
+
+
+def test_a_course_is_drawn_over_days_and_audits_of_one_day_are_only_told(template: Template, tmp_path: Path) -> None:
+    failed = {JUDGED[0]: "FAIL"}
+    for name, days, marks in (("one-day", (3, 3), 0), ("two-days", (3, 5), 2)):
+        path = tmp_path / f"{name}.db"
+        write_audits(path, template, [told(day, outcomes=failed) for day in days])
+        (model,) = read(path)[2]
+        drawn = sparkline(model.audits)
+        assert drawn.count('class="is-fail"') == marks and bool(drawn) == (marks > 0)
+        assert course(model.audits).startswith("1 failed on ") and course(model.audits).endswith(", 2 audits")
 
 
 # ---- recomputed slowly -----------------------------------------------------------------------------------------------

@@ -218,6 +218,26 @@ def test_a_finding_is_found_by_its_id_or_what_it_ends_in(report: AuditReport) ->
         finding_named(report, "sex")
 
 
+def test_an_id_that_was_copied_off_paper_is_found_with_the_breaks_in_it(report: AuditReport) -> None:
+    on_paper = NAME.replace("_", "_\u200b").replace("/", "/\u200b")
+    assert on_paper != NAME and finding_named(report, on_paper).id == NAME
+    assert finding_named(report, "demographic_parity_\u200b\r\ndifference/\u200bsex").id == NAME
+    spaced = report.findings[0].model_copy(update={"id": "a/two words", "metric": None})
+    both = report.model_copy(update={"findings": [spaced]})
+    assert finding_named(both, "a/\u200btwo words").id == finding_named(both, "two words").id == "a/two words"
+    # Two ids that paper cannot tell apart are not guessed between.
+    twin = spaced.model_copy(update={"id": "a/twowords"})
+    with pytest.raises(UsageError, match="no finding 'a/two  words'"):
+        finding_named(report.model_copy(update={"findings": [spaced, twin]}), "a/\u200btwo  words")
+
+
+def test_a_metric_names_the_one_finding_that_is_of_it(report: AuditReport) -> None:
+    alone = report.model_copy(update={"findings": [f for f in report.findings if f.id == NAME]})
+    assert finding_named(alone, "demographic_parity_difference").id == NAME
+    with pytest.raises(UsageError, match=r"\d+ findings are of the metric 'selection_rate': .* Give the whole id\."):
+        finding_named(report, "selection_rate")
+
+
 # ---- on the page ---------------------------------------------------------------------------------------------------
 
 

@@ -21,15 +21,20 @@ _SHAPES = {
 
 
 def sparkline(audits: Sequence[Audit], width: int = 116, height: int = 26) -> Markup:
-    """An SVG of how many findings failed in each of the last audits, at the day of each; the text says the same."""
+    """An SVG of how many findings failed in each of the last audits, at the day of each; the text says the same.
+
+    Empty where all of them are of one day: there is no course to draw.
+    """
     drawn = audits[-MOST_DRAWN:]
     days = [known_day(audit.day) for audit in drawn]
     known = [day for day in days if day is not None]
-    first, last = (min(known), max(known)) if known else (None, None)
+    if len(set(known)) < 2:
+        return Markup("")
+    first, last = min(known), max(known)
     most = max(audit.fail for audit in drawn) or 1
     points = []
     for day, audit in zip(days, drawn, strict=True):
-        across = 1.0 if first is None or last is None or last == first else ((day or first) - first) / (last - first)
+        across = ((day or first) - first) / (last - first)
         points.append(
             (
                 _MARGIN + across * (width - 2 * _MARGIN),
