@@ -94,7 +94,7 @@ CASES = [
     Case("bundle", ("scan", "model.pt", "--bundle", "audit.zip"), "audit.zip"),
     Case("out", ("report", "run", "--out", "o", "--format", "markdown"), "o/report.md"),
     Case("out", ("report", "run"), "run/report.html"),
-    Case("figures", ("report", "run", "--figures", "f"), "f/03-group-fairness-rates-sex.svg"),
+    Case("figures", ("report", "run", "--figures", "f"), "f/02-group-fairness-rates-sex.svg"),
     Case("out", ("compare", "run", "run", "--out", "o"), "o/comparison.html"),
     Case("out", ("dossier", "run", "--policy", "eu-ai-act-2024-1689", "--out", "d.md"), "d.md"),
     Case("out", ("dossier", "run", "--policy", "gdpr", "--format", "markdown,html"), "dossier.html"),
