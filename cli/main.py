@@ -191,7 +191,9 @@ def report(
     pdf_password_env: Annotated[
         str | None, typer.Option(help="Environment variable that holds the password of --pdf-certificate.")
     ] = None,
-    finding: Annotated[str | None, typer.Option(help="Only print where the number with this id comes from.")] = None,
+    finding: Annotated[
+        str | None, typer.Option(help="Print where the number with this id comes from, instead of a rendering.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Render a recorded audit again, without model, data or torch."""
