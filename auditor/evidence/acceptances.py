@@ -45,9 +45,10 @@ def decision_records(
         if entry.kind != "decision" or (own is not None and entry.number not in own):
             continue
         decision = entry.decision()
+        signed_with = signer(decision)
         if wrong := wrongly_about(decision, by_number) or wrongly_covered(decision, by_number):
             raise DataError(f"Entry {entry.number} of the history does not count: {wrong}.")
-        found.append(_record(entry, decision, by_number, today))
+        found.append(_record(entry, decision, signed_with, by_number, today))
     return found
 
 
@@ -89,7 +90,9 @@ def _terms(decision: Decision) -> tuple[object, ...]:
     return decision.decided, decision.findings, decision.expires, decision.owner, decision.due
 
 
-def _record(entry: Entry, decision: Decision, entries: Mapping[int, Entry], today: date) -> DecisionRecord:
+def _record(
+    entry: Entry, decision: Decision, signed_with: str | None, entries: Mapping[int, Entry], today: date
+) -> DecisionRecord:
     return DecisionRecord(
         entry=entry.number,
         audit=decision.audit,
@@ -101,7 +104,7 @@ def _record(entry: Entry, decision: Decision, entries: Mapping[int, Entry], toda
         expires=None if decision.expires is None else decision.expires.isoformat(),
         expired=decision.expires is not None and decision.expires < today,
         findings=decision.findings,
-        signed_with=signer(decision),
+        signed_with=signed_with,
         decided=decision.decided or _as_a_whole(decision, entries),
         owner=decision.owner,
         due=None if decision.due is None else decision.due.isoformat(),
