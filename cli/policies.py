@@ -122,8 +122,7 @@ def _age(fact: Mapping[str, Any]) -> str:
 
 
 def _show(pack: Policy, today: date, *, as_json: bool) -> None:
-    from auditor.record.text import visible
-    from auditor.record.text import plural
+    from auditor.record.text import plural, visible
 
     fact = _facts(pack, today)
     if as_json:

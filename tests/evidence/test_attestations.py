@@ -23,6 +23,7 @@ from auditor.evidence.signing import make_key
 from auditor.finding.policy import Policy, parse_policy
 from auditor.record.audit_report import AuditReport
 from auditor.record.controls import with_policies
+from auditor.report.document import Table, code, own
 from auditor.report.document_html import render_document_html
 from auditor.report.document_pdf import render_document_pdf
 from cli.main import app
@@ -228,6 +229,21 @@ def test_hostile_text_stays_text_on_paper(tmp_path: Path) -> None:
     plain = re.sub(r"[\s\u200b]", "", words)
     assert "#setpage(fill:red)" in plain and "*b*" in plain and "<script>alert(1)</script>" in plain
     assert "ATTESTEDby" in plain and "\u202e" not in words
+
+
+def test_on_paper_a_metric_does_not_run_into_its_value() -> None:
+    pypdfium2 = pytest.importorskip("pypdfium2")
+    pytest.importorskip("typst")
+    name, value = "equal_opportunity_gap", "0.351"
+    heads = tuple((own(head),) for head in ("Measured", "Value", "Interval", "Must be", "Rows", "Outcome", "Finding"))
+    cells = ((code(name),), (own(value),), (own("0.311 to 0.379 " * 5),), (own("at least 0"),), (own("128"),))
+    row = (*cells, (own("earned its display with reservations, which are told at length here. " * 6),), (own("119"),))
+    made = render_document_pdf("T", "0" * 64, "2026-11-27T20:37:22+00:00", "0", [Table(heads, (row,), "lrllrll")])
+    page = pypdfium2.PdfDocument(made)[0].get_textpage()
+    letters = page.get_text_range()
+    first, at = letters.index(name[:4]), letters.index(value)
+    ends = [page.get_charbox(i)[2] for i in range(first, at) if letters[i].strip(" \r\n\u200b")]
+    assert len(ends) >= len(name) - 4 and max(ends) < page.get_charbox(at)[0]
 
 
 # ---- what lies beside it ---------------------------------------------------------------------------------------------
