@@ -192,7 +192,7 @@ def report(
         str | None, typer.Option(help="Environment variable that holds the password of --pdf-certificate.")
     ] = None,
     finding: Annotated[
-        str | None, typer.Option(help="Only print where the number with this id comes from.")
+        str | None, typer.Option(help="Print where the number with this id comes from, instead of a rendering.")
     ] = None,
     debug: Debug = False,
 ) -> None:
