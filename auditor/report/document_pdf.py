@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from auditor.record import text
+from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.report.document import LONGEST_NAME, Block, Bullets, Heading, Line, Paragraph, Span, Table, own
 from auditor.report.html import moment
-from auditor.report.paper_words import worded
+from auditor.report.paper_words import narrow, worded
 from auditor.report.pdf import typeset
 
 _SHORT, _LONG = 14, 60
@@ -30,6 +31,7 @@ def render_document_pdf(title: str, digest: str, created: str, version: str, blo
         "created": worded(moment(created)),
         "blocks": [_block(block) for block in blocks],
         "fonts_note": "",
+        "fonts_said": Catalogue.of(ENGLISH).say("rest.fonts", code="\\u4e2d"),
     }
     with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
         return typeset("document.typ", data, Path(name), created)
@@ -69,9 +71,10 @@ def _line(line: Line) -> list[dict[str, str]]:
 
 
 def _span(span: Span) -> dict[str, str]:
-    longest = LONGEST_NAME if span.kind == "code" else span.longest
+    is_name = span.kind == "code"
+    words = text.shortened(span.text, LONGEST_NAME if is_name else span.longest)
     return {
-        "text": worded(text.shortened(span.text, longest)),
+        "text": narrow(words) if is_name else worded(words),
         "kind": span.kind,
         "tone": span.tone,
     }
