@@ -57,8 +57,9 @@ def dossier(
     from auditor.evidence.tradeoff_given import tradeoff_beside
     from auditor.files import write_beside
     from auditor.outputs import claim
+    from auditor.record.text import plural
     from auditor.report.document_files import drawn
-    from auditor.report.view import document_id, plural
+    from auditor.report.view import document_id
     from auditor.run import __version__
     from cli.history import report_of
 
@@ -139,12 +140,9 @@ def _packs(names: str) -> list[Policy]:
 
 
 def _day(text: str | None) -> date:
-    if text is None:
-        return datetime.now(UTC).date()
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"--as-of {text!r} is no date: write it like 2027-12-02.") from None
+    from auditor.record.periods import day_of
+
+    return datetime.now(UTC).date() if text is None else day_of(text, "--as-of")
 
 
 def _href(run: Path, out: Path, document: str) -> str | None:

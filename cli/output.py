@@ -186,7 +186,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
 
 def _named(finding: Finding, called: Labels) -> str:
     """A number and where it was taken, such as ``selection_rate, sex: female``."""
-    from auditor.record.text import label
+    from auditor.record.of_finding import label
 
     return ", ".join(part for part in (finding.metric or "no measurement", label(finding, called)) if part)
 

@@ -122,8 +122,7 @@ def _age(fact: Mapping[str, Any]) -> str:
 
 
 def _show(pack: Policy, today: date, *, as_json: bool) -> None:
-    from auditor.record.text import visible
-    from auditor.report.view import plural
+    from auditor.record.text import plural, visible
 
     fact = _facts(pack, today)
     if as_json:
@@ -234,7 +233,7 @@ def _crosswalk(run: Path, today: date, *, as_json: bool) -> None:
         alike.setdefault((f.probe, f.metric or "", features, _served(each)), []).append(each)
     table = []
     for (probe, metric, features, served), found in alike.items():
-        outcomes = [each.finding.outcome.value.replace("_", " ") for each in found]
+        outcomes = [each.finding.outcome.words for each in found]
         tally = ", ".join(f"{outcomes.count(name)} {name}" for name in dict.fromkeys(outcomes))
         asked = visible(served) if served else "no pack asks for it"
         table.append([f"{visible(metric)} of {visible(probe)}", visible(features), tally, asked])

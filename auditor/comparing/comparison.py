@@ -17,7 +17,6 @@ from auditor.record import text
 from auditor.record.audit_report import AuditReport
 from auditor.report.html import content_policy, environment, resource
 from auditor.report.pictures import called_in, column, group
-from auditor.report.view import plural
 
 COMPARISON_VERSION = "1.1"
 MOST_DETAILS = 200
@@ -139,7 +138,7 @@ def headline(comparison: Comparison) -> str:
     ]
     # What is none is left out, but for the two that are asked for first.
     told = [part for i, (part, verdict) in enumerate(zip(parts, _COUNTED, strict=True)) if i < 2 or n[verdict]]
-    return f"Of {plural(len(comparison.all), 'judged number')}, {'; '.join(told)}."
+    return f"Of {text.plural(len(comparison.all), 'judged number')}, {'; '.join(told)}."
 
 
 def _are(n: int) -> str:

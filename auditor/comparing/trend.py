@@ -12,6 +12,8 @@ from auditor.finding.display import MOST_NAMED
 from auditor.finding.figure import Figure, Series
 from auditor.record import text
 from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.catalogue import ENGLISH, Catalogue
+from auditor.record.periods import moment_of
 from auditor.report.pictures import place_of
 
 MOST_DRAWN = 60
@@ -55,13 +57,13 @@ def lines_of(audits: Sequence[tuple[str, AuditReport]], metric: str) -> list[Lin
     known: set[str] = set()
     models = {model_called(audit) for _, audit in audits}
     for recorded, audit in audits:
-        when = _moment(audit.created) or _moment(recorded) or datetime.fromtimestamp(0, UTC)
+        when = moment_of(audit.created) or moment_of(recorded) or datetime.fromtimestamp(0, UTC)
         for finding in audit.findings:
             known.add(finding.metric or "")
             if finding.metric == metric and not finding.group:
                 method = "" if finding.method in (None, "between_groups") else finding.method
                 of = model_called(audit) if len(models) > 1 else ""
-                name = " ".join(part for part in (of, method, place_of(finding, audit)) if part)
+                name = " ".join(part for part in (of, method, place_of(finding, audit, Catalogue.of(ENGLISH))) if part)
                 lines.setdefault(name or metric, []).append((when, finding))
     if not lines:
         raise UsageError(f"No audit of this history measured {metric!r}{did_you_mean(metric, known - {''}) or '.'}")
@@ -94,7 +96,7 @@ def trend(audits: Sequence[tuple[str, AuditReport]], metric: str) -> Figure:
         id=f"trend/{metric}",
         probe="history",
         kind="trend",
-        title=f"{metric.replace('_', ' ')} over {n} {'audit' if n == 1 else 'audits'}",
+        title=f"{metric.replace('_', ' ')} over {text.plural(n, 'audit')}",
         series=tuple(_series(line) for line in lines[:MOST_DRAWN]),
         alt=f"{metric} from {first.date()} to {last.date()}, by the dates of {n} audits. {said}. {' '.join(caption)}",
         x_label="date of the audit",
@@ -113,12 +115,3 @@ def _series(line: Line) -> Series:
         low=tuple(low for low, _ in ends),
         high=tuple(high for _, high in ends),
     )
-
-
-def _moment(said: str) -> datetime | None:
-    """A moment with its zone, UTC where none is named; None for what is none."""
-    try:
-        when = datetime.fromisoformat(said)
-    except ValueError:
-        return None
-    return when if when.tzinfo else when.replace(tzinfo=UTC)

@@ -57,11 +57,15 @@ STYLE = {"svg.fonttype": "none", "text.parse_math": False, "text.usetex": False,
 
 @dataclass
 class Sheet:
-    """``texts`` holds what to write: matplotlib only places a token for each, and so never reads text of the data."""
+    """``texts`` holds what to write: matplotlib only places a token for each, and so never reads text of the data.
+
+    ``own``: which of them are the tool's own words, by the name that a catalogue has for them.
+    """
 
     height: float
     width: float = WIDTH
     texts: list[str] = field(default_factory=list)
+    own: dict[int, str] = field(default_factory=dict)
     drawing: Drawing = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,7 +93,10 @@ class Sheet:
         size: float = TEXT,
         bold: bool = False,
         turned: bool = False,
+        own: str = "",
     ) -> None:
+        if own:
+            self.own[len(self.texts)] = own
         self.drawing.text(
             x / self.width,
             1.0 - y / self.height,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from xml.etree import ElementTree
 
 from matplotlib import style
@@ -51,14 +51,21 @@ _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 ElementTree.register_namespace("", _SVG)
 
 
-def draw_svg(figure: Figure, *, dom_id: str) -> str:
+def draw_svg(figure: Figure, *, dom_id: str, words: Mapping[str, str] | None = None) -> str:
     """The figure as an ``<svg>`` element whose ids all begin with ``dom_id``; same figure, same text.
 
     It has a title and a description, is ``WIDTH`` units wide (twice that for a table of grades or a text) with text of
     9.5 units and more, and scales to its container. Text of the data is drawn as it is: no mathematical notation, no
-    control characters. Pictures are embedded.
+    control characters. Pictures are embedded. ``words``: the tool's own by their names, in another language.
     """
-    return sheet_svg(lambda: _DRAW[figure.kind](figure), title=figure.title, alt=figure.alt, dom_id=dom_id)
+
+    def draw() -> Sheet:
+        sheet = _DRAW[figure.kind](figure)
+        for i, name in sheet.own.items():
+            sheet.texts[i] = visible((words or {}).get(name, sheet.texts[i]))
+        return sheet
+
+    return sheet_svg(draw, title=figure.title, alt=figure.alt, dom_id=dom_id)
 
 
 def sheet_svg(draw: Callable[[], Sheet], *, title: str, alt: str, dom_id: str) -> str:

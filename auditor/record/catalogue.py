@@ -11,11 +11,16 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.files import Number
+from auditor.record import text
 from auditor.record.questions import Form, question_of
+
+if TYPE_CHECKING:
+    from auditor.finding.criterion import CriterionRecord
+    from auditor.finding.display import Grade
 
 ENGLISH = "en"
 SHIPPED = (ENGLISH, "de")
@@ -66,6 +71,10 @@ class Catalogue:
         """The question that a number of a probe answers; a foreign probe's own name."""
         question = question_of(probe, metric)
         return self.say(f"question.{question.id}") if question else probe.replace("_", " ")
+
+    def pillar(self, name: str) -> str:
+        """A pillar as it is called; a foreign one by its own name."""
+        return self.say(f"pillar.{name}") if self.has(f"pillar.{name}") else name
 
     def section(self, name: str) -> dict[str, str]:
         """The phrases of a section by their own names; the places of those that have some stay open."""
@@ -142,6 +151,37 @@ class Catalogue:
             return self.say("form.at_most", high=high)
         return self.say("form.at_least", low=low) if high is None else self.say("form.range", low=low, high=high)
 
+    def spelled(self, shown: str) -> str:
+        """A number that stands in English, such as those of every table, as this language writes it."""
+        return self.say("form.undefined") if shown == text.UNDEFINED else self._local(shown)
+
+    def ends(self, ends: tuple[Number, Number] | None) -> str:
+        """Both ends of an interval in three digits each, as tables give them."""
+        if ends is None:
+            return ""
+        low, high = (None if end is None else self.spelled(text.number(end)) for end in ends)
+        if low is None and high is None:
+            return self.say("form.no_bounds")
+        if low is None:
+            return self.say("form.at_most", high=high)
+        return self.say("form.at_least", low=low) if high is None else self.say("form.range", low=low, high=high)
+
+    def grade(self, own: Grade) -> str:
+        """A grade in words: its value, else why there is none."""
+        return (
+            self.spelled(text.number(own.value))
+            if own.value is not None
+            else own.words or self.say("column.unmeasured")
+        )
+
+    def required(self, criterion: CriterionRecord) -> str:
+        """A requirement in words, such as ``at most 0.1``."""
+        bound = criterion.bound
+        if isinstance(bound, tuple):
+            low, high = (self._local(f"{end:g}") for end in bound)
+            return self.say("bound.inside", low=low, high=high)
+        return self.say(f"bound.{criterion.direction}", bound=self._local(f"{bound:g}"))
+
     def _hundredths(self, x: float) -> str:
         shown = f"{100 * x:.{0 if abs(x) >= 0.0995 else 1}f}".removesuffix(".0").replace("-", "\N{MINUS SIGN}")
         # What is there and rounds to nothing is not nothing.
@@ -205,8 +245,10 @@ def _fitting(own: Mapping[str, str]) -> dict[str, str]:
 
 def _unfit(key: str, phrase: object) -> str:
     """Why a phrase is none for its key, as the end of a sentence; "" where it is."""
-    if not isinstance(phrase, str) or len(phrase) > _LONGEST:
-        return f"must be words of at most {_LONGEST} characters."
+    # Another language may take more room than English, but not a page for a verdict.
+    longest = max(_LONGEST, 2 * len(shipped(ENGLISH)[key]))
+    if not isinstance(phrase, str) or len(phrase) > longest:
+        return f"must be words of at most {longest} characters."
     if key.startswith("number."):
         return "" if phrase in _MARKS[key] else f"must be one of {', '.join(map(repr, _MARKS[key]))}."
     try:

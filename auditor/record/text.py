@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from auditor.files import Number
     from auditor.finding.display import Grade
-    from auditor.record.audit_report import Finding
-    from auditor.record.labels import Labels
 
 UNDEFINED = "undefined"
 
@@ -66,14 +64,9 @@ def count(n: int | None) -> str:
     return UNDEFINED if n is None else f"{n:,}"
 
 
-def value(finding: Finding) -> str:
-    """The value of a finding: whole where it is an exact count, ``undefined`` at 0/0, empty where there is none."""
-    if finding.metric is None or finding.n_samples is None:
-        return ""
-    exact = finding.estimate is not None and finding.estimate.kind == "exact"
-    if exact and finding.value is not None and finding.value.is_integer() and abs(finding.value) < 1e15:
-        return count(int(finding.value))
-    return number(finding.value)
+def plural(n: int, one: str, many: str = "") -> str:
+    """``1 finding``, ``2 findings``."""
+    return f"{count(n)} {one if n == 1 else many or one + 's'}"
 
 
 def percent(share: Number) -> str:
@@ -111,31 +104,6 @@ def p_value(p: Number) -> str:
         return "< 0.0001"
     # The estimates give anything above one half as 1, because no judgement reads it.
     return "> 0.5" if p >= 1.0 else f"{p:.2g}"
-
-
-def label(finding: Finding, called: Labels | None = None) -> str:
-    """Where a number was taken, without its metric: ``by sex × race``, ``sex = female``, ``noise = 0.1``.
-
-    ``called``: what columns and values are called where people read of them, such as ``sex: female``.
-    """
-    return ", ".join(part for part in (place(finding, called), level(finding, called)) if part)
-
-
-def place(finding: Finding, called: Labels | None = None) -> str:
-    """Whom a number is about, each group with its feature; "" for all rows."""
-    column = called.column if called else str
-    parts = ["by " + " × ".join(map(column, finding.sensitive))] if finding.sensitive else []
-    parts += [called.group(k, v) if called else f"{k} = {v}" for k, v in finding.group.items()]
-    return ", ".join(parts)
-
-
-def level(finding: Finding, called: Labels | None = None) -> str:
-    """At what a number was taken: ``noise = 0.1``, ``feature = income``; "" where there is nothing of the kind."""
-    parts = []
-    for name, at in finding.at.items():
-        own = called.column(str(at)) if called and name == "feature" else str(at)
-        parts.append(f"{name} = {f'{at:g}' if isinstance(at, float) else own}")
-    return ", ".join(parts)
 
 
 def signed(value: float | None) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from auditor.errors import UsageError, did_you_mean
 from auditor.finding.criterion import CriterionRecord, load_criteria
 from auditor.finding.definition import Definition, definition_of
-from auditor.record import text
+from auditor.record import of_finding, text
 from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
@@ -21,23 +21,31 @@ from auditor.record.inverted import INVERTS
 MOST_CONTROLS = 12
 _MOST_PARTS, _MOST_GROUPS, _MOST_NUMBERS = 3, 8, 4
 _LONGEST_STATISTIC = 300
-# Where paper may break a name; text that is copied off it has it in it.
-_BREAK = "\u200b"
 # Flags by which code runs that is not auditor's: who copies a command of somebody else's report is to know.
 RUNS_CODE = (
     "--probe", "--architecture", "--predict", "--allow-code", "--trust-pickle", "--allow-unsandboxed",
 )  # fmt: skip
+# Where paper may break a name; text that is copied off it has it in it.
+_BREAK = "\u200b"
 # Of these the value says it all, or the reason.
 _WITHOUT = ("exact", "undefined")
 
 
+# What its probe, its estimate or a paper calls it.
+_RECORDED = ("statistic", "test", "method", "source", "formula", "controls")
+
+
 @dataclass(frozen=True)
 class Part:
-    """One line of a trace: its label, what stands there, and whether that is to be copied as it is."""
+    """One line of a trace: its label, what stands there, and whether that is to be copied as it is.
+
+    ``recorded``: whether it is told as it was recorded, in English, whatever the language of its label.
+    """
 
     label: str
     said: str
     code: bool = False
+    recorded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +98,9 @@ class Trace:
             ("command", self.command, self.to_copy),
             ("caution", self.caution, False),
         )
-        return tuple(Part(self.say.say(f"trace.{name}"), said, code) for name, said, code in labelled if said)
-
-    def lines(self) -> list[str]:
-        """The same as plain text, a line each."""
-        return [f"{part.label}: {text.visible(part.said)}" for part in self.parts]
+        return tuple(
+            Part(self.say.say(f"trace.{name}"), said, code, name in _RECORDED) for name, said, code in labelled if said
+        )
 
 
 def traces_of(report: AuditReport, say: Catalogue | None = None) -> list[Trace]:
@@ -190,10 +196,10 @@ class _Of:
             definition=definition,
             formula=f"{f.metric}: {say.say('trace.undefined')}" if undefined else formula,
             statistic=statistic_of(f.estimate),
-            value=text.value(f),
-            interval=_interval(f),
+            value=say.spelled(of_finding.value(f)),
+            interval=_interval(f, say),
             test=INVERTS.get(kind, "") if f.interval is not None else "",
-            p_values=_p_values(f),
+            p_values=_p_values(f, say),
             criterion=self._required(f.criterion),
             set_by=self._set_by(f.criterion),
             standing=self.plan if f.criterion is not None else "",
@@ -210,7 +216,7 @@ class _Of:
     def _required(self, criterion: CriterionRecord | None) -> str:
         if criterion is None:
             return self.say.say("trace.no_criterion")
-        return " ".join(part for part in (criterion.metric, criterion.describe(), criterion.place) if part)
+        return " ".join(part for part in (criterion.metric, self.say.required(criterion), criterion.place) if part)
 
     def _set_by(self, criterion: CriterionRecord | None) -> str:
         """Who is said to have set a bound; that it is the tool's own is known only of those that it ships."""
@@ -266,22 +272,24 @@ def _reproduced_by(command: str | None) -> str:
     return copied
 
 
-def _interval(f: Finding) -> str:
+def _interval(f: Finding, say: Catalogue) -> str:
     if f.estimate is not None and f.estimate.kind == "exact":
-        return "exact: known without sampling error"
+        return say.say("trace.exact")
     if f.interval is None:
         return ""
-    return f"{text.interval(f.interval)} at {text.confidence(f.confidence)}"
+    level = say.spelled(text.confidence(f.confidence))
+    return f"{say.ends(f.interval)} {say.say('form.level', level=level)}"
 
 
-def _p_values(f: Finding) -> str:
+def _p_values(f: Finding, say: Catalogue) -> str:
     if f.p_fail is None or f.p_pass is None or (f.estimate is not None and f.estimate.kind == "exact"):
         return ""
-    said = f"FAIL {text.p_value(f.p_fail)}, PASS {text.p_value(f.p_pass)}"
+    said = f"FAIL {say.spelled(text.p_value(f.p_fail))}, PASS {say.spelled(text.p_value(f.p_pass))}"
     if f.p_fail_adjusted is None or f.p_pass_adjusted is None:
         return said
-    adjusted = f"{text.p_value(f.p_fail_adjusted)} and {text.p_value(f.p_pass_adjusted)}"
-    return f"{said}; adjusted {adjusted}" + (f", in the {f.budget} budget" if f.budget else "")
+    fail, ok = (say.spelled(text.p_value(p)) for p in (f.p_fail_adjusted, f.p_pass_adjusted))
+    budget = say.say("trace.in_budget", budget=say.pillar(f.budget)) if f.budget else ""
+    return f"{said}; {say.say('trace.adjusted', fail=fail, ok=ok)}{budget}"
 
 
 def statistic_of(estimate: BaseModel | None) -> str:

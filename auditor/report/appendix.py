@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from auditor.finding.measurement import Outcome
-from auditor.record import text
+from auditor.record import of_finding, text
 from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
@@ -121,12 +121,13 @@ def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
     asked: dict[tuple[str, str], dict[str, list[Row]]] = {}
     for row in rows:
         f = row.finding
-        about = text.place(f, keys.about.called) or keys.say.say("page.everybody")
+        about = of_finding.place(f, keys.about.called, keys.say.open("page.by")) or keys.say.say("page.everybody")
         asked.setdefault((keys.question(f), f.pillar), {}).setdefault(about, []).append(row)
     return tuple(
         Fold(
             question,
-            f"{pillar.capitalize()}, {keys.say.counted('rest.unbounded', sum(map(len, lines.values())))}",
+            f"{keys.say.pillar(pillar).capitalize()}, "
+            f"{keys.say.counted('rest.unbounded', sum(map(len, lines.values())))}",
             tuple(_line(about, own, keys) for about, own in lines.items()),
         )
         for (question, pillar), lines in asked.items()
@@ -135,7 +136,7 @@ def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
 
 def _line(about: str, rows: Sequence[Row], keys: _Keys) -> Line:
     lacking = rows[0].outcome is Outcome.NOT_APPLICABLE
-    levels = [row.where if lacking else text.level(row.finding, keys.about.called) for row in rows]
+    levels = [row.where if lacking else of_finding.level(row.finding, keys.about.called) for row in rows]
     alike = Counter((row.name, level) for row, level in zip(rows, levels, strict=True))
     numbers = tuple(
         Number(row, level, row.by if alike[row.name, level] > 1 else "")
@@ -161,7 +162,7 @@ class _Keys:
     def of(self, f: Finding) -> str:
         """The keys of a finding."""
         named = [*f.sensitive, *f.group, *([str(f.at["feature"])] if "feature" in f.at else [])]
-        own = [_slug(f.outcome), f"p-{f.pillar}"]
+        own = [f.outcome.slug, f"p-{f.pillar}"]
         own += [self.features.setdefault(name, f"f{len(self.features)}") for name in named]
         own += [self.groups.setdefault(level, f"g{len(self.groups)}") for level in f.group.items()]
         return " ".join(own)
@@ -171,8 +172,8 @@ class _Keys:
         called = self.about.called
         outcomes, pillars = {r.outcome for r in rows}, {str(r.finding.pillar) for r in rows}
         by = (
-            ("outcome", [(_slug(o), o.value.replace("_", " ")) for o in ORDER if o in outcomes]),
-            ("pillar", [(f"p-{name}", name.capitalize()) for name in PILLARS if name in pillars]),
+            ("outcome", [(o.slug, o.words) for o in ORDER if o in outcomes]),
+            ("pillar", [(f"p-{name}", self.say.pillar(name).capitalize()) for name in PILLARS if name in pillars]),
             ("feature", [(key, called.column(name)) for name, key in self.features.items()]),
             ("group", [(key, called.group(c, v)) for (c, v), key in self.groups.items()]),
         )
@@ -181,7 +182,3 @@ class _Keys:
             for name, choices in by
             if choices
         )
-
-
-def _slug(outcome: Outcome) -> str:
-    return outcome.value.lower().replace("_", "-")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from auditor.record import text
+from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.report.document import LONGEST_NAME, Block, Bullets, Heading, Line, Paragraph, Span, Table, own
 from auditor.report.html import moment
 from auditor.report.paper_words import narrow, worded
@@ -30,6 +31,7 @@ def render_document_pdf(title: str, digest: str, created: str, version: str, blo
         "created": worded(moment(created)),
         "blocks": [_block(block) for block in blocks],
         "fonts_note": "",
+        "fonts_said": Catalogue.of(ENGLISH).say("rest.fonts", code="\\u4e2d"),
     }
     with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
         return typeset("document.typ", data, Path(name), created)

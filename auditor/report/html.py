@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from calendar import month_name
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -13,11 +14,10 @@ from types import SimpleNamespace
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from auditor.drawing.standing import STANDINGS
 from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
-from auditor.record.catalogue import Catalogue
+from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.record.glossary import definitions_of
 from auditor.record.trace import traces_of
 from auditor.record.worth import worth_of
@@ -43,12 +43,15 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
     digest = view.document_id(report)
     style = Markup(resource("report.css") + _PAGE_FOOTER.format(digest=digest[:16]))
     script = Markup(resource("report.js"))
-    rows = view.shown_rows(report)
     page = first_page(report, say)
+    rows = view.shown_rows(report, page.say)
     traces = {row.anchor: trace for row, trace in zip(rows, traces_of(report, page.say), strict=True)}
-    words = SimpleNamespace(**page.say.section("rest"))
+    words, limit_words = (SimpleNamespace(**page.say.section(name)) for name in ("rest", "limit"))
+    # What is missing is counted on the first page, before the phrases below it are said.
+    for name in ("column", "counted", "standing"):
+        page.say.section(name)
     table = appendix_of(report, rows, page.say)
-    pillars = pillars_of(report)
+    pillars = pillars_of(report, page.say)
     held = [f.criterion for f in report.findings if f.criterion is not None]
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     return (
@@ -61,7 +64,7 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             style=style,
             script=script,
             digest=digest,
-            created=moment(report.created),
+            created=moment(report.created, page.say),
             scope=scope_of(report, page.say),
             remediation=remediation_of(report, page.say),
             page=page,
@@ -69,14 +72,15 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             definitions=definitions_of(report, page.say),
             say=page.say,
             words=words,
+            limit_words=limit_words,
             table=table,
             sources=[s for s in sources_of(rows) if s.citation],
-            worth=worth_of(report),
-            warnings=view.warnings_of(report),
+            worth=worth_of(report, page.say),
+            warnings=view.warnings_of(report, page.say),
             rows_for_all=rows_for_all.said(report),
-            promise=view.promise_of(report),
-            counts=view.counts_of(report),
-            for_other_kinds=view.for_other_kinds(report),
+            promise=view.promise_of(report, page.say),
+            counts=view.counts_of(report, page.say),
+            for_other_kinds=view.for_other_kinds(report, page.say),
             outcomes=Outcome,
             by_outcome=by_outcome,
             most=MOST_IN_SUMMARY,
@@ -84,10 +88,9 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             policies=policies_of(report, rows),
             used=[c for c in report.criteria if c in held],
             unused=[c for c in report.criteria if c not in held],
-            limits=view.LIMITS,
+            limits=view.limits_of(page.say),
             applies_to=view.applies_to,
-            plural=view.plural,
-            pictures=[view.drawn_as(i, figure) for i, figure in front_and_rest(report)[0]],
+            pictures=[view.drawn_as(i, figure, page.say) for i, figure in front_and_rest(report, page.say)[0]],
             svg=_drawn,
         )
     )
@@ -97,11 +100,11 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
 _PAGE_FOOTER = '\n@page {{ @bottom-left {{ content: "auditor report {digest}"; font: 7.5pt sans-serif; }} }}\n'
 
 
-def _drawn(drawn: view.Drawn) -> Markup:
+def _drawn(drawn: view.Drawn, say: Catalogue) -> Markup:
     # A page without figures needs no matplotlib.
     from auditor.drawing.svg import draw_svg
 
-    return Markup(draw_svg(drawn.figure, dom_id=drawn.dom_id))
+    return Markup(draw_svg(drawn.figure, dom_id=drawn.dom_id, words=say.section("drawn")))
 
 
 def content_policy(style: str, script: str, *, pictures: bool) -> str:
@@ -132,14 +135,21 @@ def _file_name(path: str | None) -> str:
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1] if path else "a model in memory"
 
 
-def moment(created: str) -> str:
+def moment(created: str, say: Catalogue | None = None) -> str:
     """The day and time of a record in words, or its own text where that is no date."""
+    say = say or Catalogue.of(ENGLISH)
     try:
         moment = datetime.fromisoformat(created)
     except ValueError:
         # The record holds text here; what is no date is still shown as it stands.
         return created
-    return moment.strftime("%d %B %Y, %H:%M ").lstrip("0") + (moment.tzname() or "")
+    return say.say(
+        "date.moment",
+        day=moment.day,
+        month=say.say(f"date.{month_name[moment.month].lower()}"),
+        year=moment.strftime("%Y"),
+        time=f"{moment:%H:%M} {moment.tzname() or ''}",
+    )
 
 
 def _finalize(shown: object) -> object:
@@ -160,10 +170,6 @@ def _prose(sentence: str) -> Markup:
         out += escape(shown[last : match.start()]) + Markup('<code class="flag">{}</code>').format(match.group())
         last = match.end()
     return out + escape(shown[last:])
-
-
-def _outcome_words(outcome: Outcome) -> str:
-    return outcome.value.replace("_", " ")
 
 
 def _megabytes(size: int) -> str:
@@ -187,14 +193,11 @@ def environment() -> Environment:
         "shortened": text.shortened,
         "bounds": text.grade_interval,
         "count": text.count,
-        "graded": text.grade,
         "interval": text.interval,
         "number": text.number,
         "percent": text.percent,
-        "standing": STANDINGS.__getitem__,
         "zip": zip,
-        "words": _outcome_words,
-        "slug": lambda outcome: outcome.value.lower().replace("_", "-"),
         "megabytes": _megabytes,
     }
+    made.globals["plural"] = text.plural
     return made

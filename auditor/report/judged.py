@@ -8,7 +8,7 @@ from collections.abc import Callable
 from auditor.finding.display import BESIDE
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
-from auditor.record import text
+from auditor.record import of_finding
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
 
@@ -32,7 +32,7 @@ def judged_figure(report: AuditReport, say: Catalogue, where: Callable[[Finding]
     series = [
         Series(
             name=outcome.value,
-            x=tuple(_name(f, where) for f, _ in own),
+            x=tuple(_name(f, where, say) for f, _ in own),
             y=tuple(ends[1] for _, ends in own),
             low=tuple(ends[0] for _, ends in own),
             high=tuple(ends[2] for _, ends in own),
@@ -40,13 +40,14 @@ def judged_figure(report: AuditReport, say: Catalogue, where: Callable[[Finding]
         for outcome in _OUTCOMES
         if (own := [pair for pair in drawn if pair[0].outcome is outcome])
     ]
-    caption = [say.say("picture.judged")]
+    caption = [say.say("picture.judged", ideal=0, bound=1)]
     unplaced, unrun = len(judged) - len(placed), sum(f.outcome is Outcome.NOT_RUN for f in required)
     for key, n in (("more", len(placed) - len(drawn)), ("unplaced", unplaced), ("unrun", unrun)):
         if n:
             caption.append(say.counted(f"picture.{key}", n))
+    exact = say.say("form.exact")
     told = "; ".join(
-        f"{f.outcome.value} {_name(f, where).replace(BESIDE, ' ')} ({text.interval(f.interval) or 'exact'})"
+        f"{f.outcome.value} {_name(f, where, say).replace(BESIDE, ' ')} ({say.ends(f.interval) or exact})"
         for f, _ in drawn
     )
     return Figure(
@@ -62,12 +63,12 @@ def judged_figure(report: AuditReport, say: Catalogue, where: Callable[[Finding]
     )
 
 
-def _name(f: Finding, where: Callable[[Finding], str]) -> str:
+def _name(f: Finding, where: Callable[[Finding], str], say: Catalogue) -> str:
     assert f.criterion is not None
     place = where(f)
-    between = " " if place.startswith("by ") else ", "
+    between = " " if f.sensitive else ", "
     name = (f.metric or f.probe).replace("_", " ") + (between + place if place else "")
-    return f"{name}{BESIDE}{text.value(f)}, {f.criterion.describe()}"
+    return f"{name}{BESIDE}{say.spelled(of_finding.value(f))}, {say.required(f.criterion)}"
 
 
 def scaled(f: Finding) -> tuple[float, float, float] | None:

@@ -6,13 +6,13 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from auditor.drawing.standing import STANDINGS, scale_of, strength
+from auditor.drawing.standing import scale_of, strength
 from auditor.finding.display import ColouredText, GradeTable
 from auditor.finding.figure import Figure
 from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
-from auditor.record.catalogue import Catalogue
+from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.record.trace import short_name
 from auditor.record.worth import worth_of
 from auditor.report import view
@@ -35,81 +35,88 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     ``say``: other words than the record's own. Names stand in code spans and sentences are escaped, so that data can
     neither format, link, embed nor mention.
     """
-    rows = view.shown_rows(report)
     page = first_page(report, say)
-    lines = [f"## Audit of {code_span(report.model.path or 'a model in memory')}", ""]
+    say = page.say
+    rows = view.shown_rows(report, say)
+    lines = [f"## {say.say('page.title', model=code_span(report.model.path or 'a model in memory'))}", ""]
     lines += [escaped(" · ".join(page.subtitle)), ""] if page.subtitle else []
-    lines += [f"**{escaped(page.headline)}.** {escaped(page.effect)} Exit code {report.exit_code}.", ""]
-    worth = worth_of(report)
-    lines += [f"**Performance.** {escaped(worth.sentence)}", ""] if worth is not None else []
+    ended = escaped(say.say("counted.exit", code=report.exit_code))
+    lines += [f"**{escaped(page.headline)}.** {escaped(page.effect)} {ended}.", ""]
+    worth = worth_of(report, say)
+    lines += [f"**{escaped(say.say('worth.title'))}** {escaped(worth.sentence)}", ""] if worth is not None else []
     if report.refusal is not None:
         lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
-    warnings = [escaped(warning, 2 * _LONGEST_SENTENCE) for warning in view.warnings_of(report)]
-    lines += [line for warning in warnings for line in (f"> **Note well.** {warning}", "")]
+    noted = escaped(say.say("rest.note_well"))
+    warnings = [escaped(warning, 2 * _LONGEST_SENTENCE) for warning in view.warnings_of(report, say)]
+    lines += [line for warning in warnings for line in (f"> **{noted}** {warning}", "")]
     if report.registration is not None and report.registration.deviations:
-        lines += ["### Deviations from the registration", ""]
+        lines += [f"### {escaped(say.say('rest.deviations'))}", ""]
         lines += [*(f"- {escaped(deviation)}" for deviation in report.registration.deviations), ""]
-    counts = view.counts_of(report)
-    lines += ["| " + " | ".join(c.outcome.value.replace("_", " ") for c in counts) + " |"]
+    counts = view.counts_of(report, say)
+    lines += ["| " + " | ".join(c.outcome.words for c in counts) + " |"]
     lines += ["|" + " ---: |" * len(counts)]
-    lines += ["| " + " | ".join(text.count(c.n) for c in counts) + " |", ""]
-    elsewhere = view.for_other_kinds(report)
-    lines += [f"{elsewhere}.", ""] if elsewhere else []
-    lines += [f"> **Note well.** {escaped(page.own_words)}", ""] if page.own_words else []
+    lines += ["| " + " | ".join(say.count(c.n) for c in counts) + " |", ""]
+    elsewhere = view.for_other_kinds(report, say)
+    lines += [f"{escaped(elsewhere)}.", ""] if elsewhere else []
+    lines += [f"> **{noted}** {escaped(page.own_words)}", ""] if page.own_words else []
     lines += _asked(page)
-    lines += _scope(scope_of(report, page.say)) + _remedies(remediation_of(report, page.say))
-    lines += [line for said in (page.retold, page.fallback) if said for line in (f"_{escaped(said)}_", "")]
-    lines += _judged([r for r in rows if r.outcome in (Outcome.FAIL, Outcome.PASS)])
-    lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE])
+    lines += _scope(scope_of(report, say)) + _remedies(remediation_of(report, say), say)
+    recorded = say.say("limit.recorded") if page.language != ENGLISH else ""
+    lines += [line for said in (page.retold, recorded) if said for line in (f"_{escaped(said)}_", "")]
+    lines += _judged([r for r in rows if r.outcome in (Outcome.FAIL, Outcome.PASS)], say)
+    lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE], say)
     tried = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)
     lines += [line for said in tried for line in (escaped(said, 2 * _LONGEST_SENTENCE), "")]
     needed = rows_for_all.said(report)
     lines += [escaped(needed, 2 * _LONGEST_SENTENCE), ""] if needed else []
-    lines += _reasons("What did not run", [r for r in rows if r.outcome is Outcome.NOT_RUN])
+    lines += _reasons(say.say("rest.stopped"), [r for r in rows if r.outcome is Outcome.NOT_RUN], say)
     absent = [r for r in rows if r.outcome is Outcome.NOT_APPLICABLE and not r.finding.other_kind]
-    lines += _reasons("What was not applicable", absent)
-    lines += [line for figure in report.figures for line in _explained(figure)]
-    lines += _controls(policies_of(report, rows))
-    lines += [escaped(view.promise_of(report), 2 * _LONGEST_SENTENCE), ""]
+    lines += _reasons(say.say("rest.not_applicable"), absent, say)
+    lines += [line for figure in report.figures for line in _explained(figure, say)]
+    lines += _controls(policies_of(report, rows), say)
+    lines += [escaped(view.promise_of(report, say), 2 * _LONGEST_SENTENCE), ""]
     if report.registration is not None and report.registration.followed:
         lines += [escaped(report.registration.describe()), ""]
     worst = min((r for r in rows if r.finding.criterion), key=lambda r: r.rank, default=None)
     if worst is not None:
         command = f"auditor report report.json --finding {shlex.quote(short_name(report, worst.finding))}"
-        lines += [f"{escaped(page.say.say('trace.look_up'))} {code_span(command, limit=_LONGEST_SENTENCE)}", ""]
+        lines += [f"{escaped(say.say('trace.look_up'))} {code_span(command, limit=_LONGEST_SENTENCE)}", ""]
     data = f"{code_span(report.data.path)}, " if report.data.path else ""
-    n_rows = "" if report.data.n_rows is None else f"{view.plural(report.data.n_rows, 'row')}, "
+    n_rows = "" if report.data.n_rows is None else f"{say.counted('rest.training_rows', report.data.n_rows)}, "
     version = code_span(report.tool.get("version", ""))
-    lines += [f"{data}{n_rows}auditor {version}, record {code_span(view.document_id(report)[:16])}. Not legal advice."]
+    record = say.say("rest.record", id=code_span(view.document_id(report)[:16]))
+    lines += [f"{data}{n_rows}auditor {version}, {record}. {escaped(say.say('limit.no_advice'))}"]
+    lines += ["", f"_{escaped(page.fallback)}_"] if page.fallback else []
     return "\n".join(lines) + "\n"
 
 
-def _controls(policies: Sequence[ShownPolicy]) -> list[str]:
+def _controls(policies: Sequence[ShownPolicy], say: Catalogue) -> list[str]:
     lines: list[str] = []
     for shown in policies:
         lines += [f"### {escaped(shown.policy.title)}", ""]
         lines += [f"{escaped(shown.origin, 2 * _LONGEST_SENTENCE)} {escaped(shown.tally)} {escaped(shown.held_to)}", ""]
         if shown.not_in_force:
             lines += [shown.not_in_force, ""]
-        lines += ["| Control | Asks for | What there is | Source |", "| --- | --- | --- | --- |"]
+        heads = ("packs_control", "packs_asks", "packs_there", "source")
+        lines += [_headed(say, *(f"rest.{name}" for name in heads)), "| --- | --- | --- | --- |"]
         for control in shown.controls:
             for cell in control.cells:
-                force = "" if control.control.in_force else " (not in force)"
+                force = "" if control.control.in_force else f" ({escaped(say.say('rest.not_in_force'))})"
                 lines.append(
-                    f"| {escaped(control.control.id)}{force} | {escaped(cell.cell.what)} | {_there_is(cell)} "
+                    f"| {escaped(control.control.id)}{force} | {escaped(cell.cell.what)} | {_there_is(cell, say)} "
                     f"| {escaped(cell.cell.cited)} |"
                 )
         lines.append("")
     return lines
 
 
-def _there_is(cell: ShownCell) -> str:
+def _there_is(cell: ShownCell, say: Catalogue) -> str:
     own = cell.cell
     match own.kind:
         case "evidence":
-            came_out = "" if own.outcome is None else f"**{own.outcome.value.replace('_', ' ')}**, "
+            came_out = "" if own.outcome is None else f"**{own.outcome.words}**, "
             tally = f" ({cell.tally})" if cell.outcomes else ""
-            more = f" and {cell.left_out} more" if cell.left_out else ""
+            more = f" {escaped(say.say('rest.more', n=cell.left_out))}" if cell.left_out else ""
             names = ["; ".join(_found(row) for row in cell.rows) + more] if cell.rows else []
             said = [*names, *map(escaped, (*own.tried, *([own.said] if own.said else [])))]
             return f"{came_out}evidence{tally}: {'. '.join(said)}"
@@ -159,7 +166,7 @@ def _scope(scope: Scope) -> list[str]:
     return [*lines, "", *(line for note in scope.notes for line in (escaped(note), ""))]
 
 
-def _remedies(table: Remediation) -> list[str]:
+def _remedies(table: Remediation, say: Catalogue) -> list[str]:
     """Of each finding its id, how grave it is, and by whom it is mended or accepted, where somebody said so."""
     lines = [f"### {escaped(table.title)}", ""]
     if not table.lines:
@@ -168,32 +175,38 @@ def _remedies(table: Remediation) -> list[str]:
         owned = ", ".join(part for part in (line.owner, line.due) if part)
         said = "; ".join(part for part in (line.severity, owned, line.said if line.status != "open" else "") if part)
         lines.append(f"- {code_span(line.id)}: {escaped(said)}")
-    return [*lines, *_more(table.lines), ""]
+    return [*lines, *_more(table.lines, say), ""]
 
 
-def _judged(rows: Sequence[Row]) -> list[str]:
+def _judged(rows: Sequence[Row], say: Catalogue) -> list[str]:
     """What is shown to lie beyond its bound, and what within."""
     if not rows:
         return []
-    lines = ["### What was judged", ""]
-    lines += ["| Outcome | Measured | Value | Interval | Must be | n |", "| --- | --- | ---: | ---: | --- | ---: |"]
+    lines = [f"### {escaped(say.say('rest.judged'))}", ""]
+    heads = ("outcome", "open_measured", "value", "interval", "must_be", "rows")
+    lines += [_headed(say, *(f"rest.{name}" for name in heads)), "| --- | --- | ---: | ---: | --- | ---: |"]
     for r in sorted(rows, key=lambda r: r.rank)[:MOST]:
-        lines.append(f"| {r.outcome.value} | {_what(r)} | {r.value} | {_interval(r)} | {r.must_be} | {r.n} |")
-    return [*lines, *_more(rows), ""]
+        lines.append(f"| {r.outcome.value} | {_what(r)} | {r.value} | {_interval(r, say)} | {r.must_be} | {r.n} |")
+    return [*lines, *_more(rows, say), ""]
 
 
-def _open(rows: Sequence[Row]) -> list[str]:
+def _open(rows: Sequence[Row], say: Catalogue) -> list[str]:
     if not rows:
         return []
-    lines = ["### What could not be said, and what it would take", ""]
-    lines += ["| Measured | Value | Interval | Must be | Rows needed |", "| --- | ---: | ---: | --- | ---: |"]
+    lines = [f"### {escaped(say.say('rest.open'))}", ""]
+    heads = ("open_measured", "value", "interval", "must_be", "needs")
+    lines += [_headed(say, *(f"rest.{name}" for name in heads)), "| --- | ---: | ---: | --- | ---: |"]
     for r in rows[:MOST]:
-        needed = "" if r.finding.n_required is None else f"{text.count(r.finding.n_required)} (has {r.n})"
-        lines.append(f"| {_what(r)} | {r.value} | {_interval(r)} | {r.must_be} | {needed} |")
-    return [*lines, *_more(rows), ""]
+        needed = (
+            ""
+            if r.finding.n_required is None
+            else f"{say.count(r.finding.n_required)} ({escaped(say.say('rest.has', n=r.n))})"
+        )
+        lines.append(f"| {_what(r)} | {r.value} | {_interval(r, say)} | {r.must_be} | {needed} |")
+    return [*lines, *_more(rows, say), ""]
 
 
-def _reasons(title: str, rows: Sequence[Row]) -> list[str]:
+def _reasons(title: str, rows: Sequence[Row], say: Catalogue) -> list[str]:
     if not rows:
         return []
     lacking: dict[str, list[str]] = {}
@@ -203,52 +216,59 @@ def _reasons(title: str, rows: Sequence[Row]) -> list[str]:
         f"- {', '.join(names[:MOST])}{' …' if len(names) > MOST else ''}: {escaped(reason)}"
         for reason, names in lacking.items()
     ]
-    return [f"### {title}", "", *lines[:MOST], *_more(lines), ""]
+    return [f"### {escaped(title)}", "", *lines[:MOST], *_more(lines, say), ""]
 
 
-def _explained(figure: Figure) -> list[str]:
+def _explained(figure: Figure, say: Catalogue) -> list[str]:
     """What a figure that explains says in words; figures of numbers are left to the full report."""
     match figure.kind:
         case "text":
             return [
                 f"### {escaped(figure.title)}",
                 "",
-                *_words_of(figure.texts[:MOST], scale_of(figure.texts)),
+                *_words_of(figure.texts[:MOST], scale_of(figure.texts), say),
                 "",
             ]
         case "table" if figure.table and figure.table.methods:
-            return [f"### {escaped(figure.title)}", "", *_grades(figure.table), ""]
+            return [f"### {escaped(figure.title)}", "", *_grades(figure.table, say), ""]
         case "heatmap" | "beeswarm":
             return [f"### {escaped(figure.title)}", "", escaped(figure.alt), ""]
         case _:
             return []
 
 
-def _words_of(texts: Sequence[ColouredText], scale: float) -> list[str]:
+def _words_of(texts: Sequence[ColouredText], scale: float, say: Catalogue) -> list[str]:
     lines: list[str] = []
     for i, t in enumerate(texts, 1):
         known = [(w, v) for w, v in zip(t.words, t.values, strict=True) if strength(v, scale)]
         ranked = sorted(known, key=lambda pair: -abs(pair[1] or 0.0))[:_MOST_WORDS]
-        said = ", ".join(f"{code_span(word.strip())} {text.signed(value)}" for word, value in ranked)
-        lines.append(f"- {escaped(t.title or f'text {i}')}: {said or 'no word matters'}")
+        said = ", ".join(f"{code_span(word.strip())} {say.spelled(text.signed(value))}" for word, value in ranked)
+        lines.append(
+            f"- {escaped(t.title or say.say('column.untitled', n=i))}: {said or escaped(say.say('column.no_word'))}"
+        )
     return lines
 
 
-def _grades(table: GradeTable) -> list[str]:
+def _grades(table: GradeTable, say: Catalogue) -> list[str]:
     heads = [code_span(name, cell=True) for name in table.grades]
-    lines = ["| Method | Standing | " + " | ".join([*heads, "Why"]) + " |"]
+    names = [escaped(say.say(f"column.{name}")) for name in ("method", "standing", "why")]
+    lines = ["| " + " | ".join([*names[:2], *heads, names[2]]) + " |"]
     lines += ["| --- | --- |" + " ---: |" * len(heads) + " --- |"]
     for method in table.methods[:MOST]:
-        cells = [code_span(method.method, cell=True), STANDINGS[method.standing]]
+        cells = [code_span(method.method, cell=True), escaped(say.say(f"standing.{method.standing}"))]
         for own in method.grades:
-            bounds = text.grade_interval(own)
-            cells.append(escaped(text.grade(own)) + (f" ({bounds})" if bounds else ""))
+            bounds = say.ends((own.low, own.high)) if text.grade_interval(own) else ""
+            cells.append(escaped(say.grade(own)) + (f" ({bounds})" if bounds else ""))
         lines.append("| " + " | ".join([*cells, escaped(method.reason)]) + " |")
-    return [*lines, *_more(table.methods)]
+    return [*lines, *_more(table.methods, say)]
 
 
-def _more(rows: Sequence[object]) -> list[str]:
-    return ["", f"and {len(rows) - MOST:,} more, in the full report."] if len(rows) > MOST else []
+def _headed(say: Catalogue, *keys: str) -> str:
+    return f"| {' | '.join(escaped(say.say(key)) for key in keys)} |"
+
+
+def _more(rows: Sequence[object], say: Catalogue) -> list[str]:
+    return ["", escaped(say.say("rest.more_in_full", n=say.count(len(rows) - MOST)))] if len(rows) > MOST else []
 
 
 def _what(row: Row) -> str:
@@ -263,8 +283,8 @@ def _found(row: Row) -> str:
     return _what(row) + (f" {row.value}{interval}" if row.value else "")
 
 
-def _interval(row: Row) -> str:
-    return f"{row.interval} at {row.confidence}" if row.confidence else row.interval
+def _interval(row: Row, say: Catalogue) -> str:
+    return f"{row.interval} {say.say('form.level', level=row.confidence)}" if row.confidence else row.interval
 
 
 def code_span(name: str, *, cell: bool = False, limit: int = _LONGEST_NAME) -> str:

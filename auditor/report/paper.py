@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,15 +11,14 @@ from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
-from auditor.record.catalogue import Catalogue
+from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.record.glossary import definitions_of, definitions_of_judged
-from auditor.record.questions import question_of
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage
 from auditor.report.html import moment, title_of
 from auditor.report.paper_figures import figures_of
-from auditor.report.paper_words import narrow, slug, worded, words_of
+from auditor.report.paper_words import narrow, worded
 from auditor.report.pillars import pillars_of, sources_of
 from auditor.report.remediation import Remediation, remediation_of
 from auditor.report.scope import Scope, scope_of
@@ -36,43 +36,50 @@ _HEADS = ("id", "what", "value", "interval", "must_be", "outcome", "rows", "appl
 _TITLES = ("control", "numbers", "figures", "methods", "criteria", "packs", "provenance", "limits", "promise")
 _MORE = ("notes", "definitions", "deviations", "no_criterion")
 _LISTS = ("not_run", "not_measured", "all_ran", "refused", "none_lacked")
+_OTHERS = {
+    "rest": ("note_well", "alone", "packs_ask_paper", "packs_control", "packs_asks", "packs_there"),
+    "column": ("method", "grades", "why"),
+    "limit": ("no_advice", "states"),
+    "worth": ("title",),
+}
 _SIGNING = ("signed", "name", "signature", "date", "risk_accepted")
 
 
 def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, object]:
     """Everything that the template sets; figures are written into ``folder`` as SVG."""
-    rows = view.shown_rows(report)
+    say = page.say
+    rows = view.shown_rows(report, say)
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
     policies = policies_of(report, rows)
-    pillars = pillars_of(report)
-    say = page.say
+    pillars = pillars_of(report, say)
     made: dict[str, object] = {
         "title": worded(title_of(report)),
         "author": worded(f"auditor {report.tool.get('version', '')}".strip()),
         "id": view.document_id(report),
-        "created": worded(moment(report.created)),
+        "created": worded(moment(report.created, say)),
         "front": _front(report, page),
-        "words": {name: worded(say.say(f"paper.{name}")) for name in (*_HEADS, *_TITLES, *_MORE, *_LISTS, *_SIGNING)},
+        "words": {name: worded(say.say(f"paper.{name}")) for name in (*_HEADS, *_TITLES, *_MORE, *_LISTS, *_SIGNING)}
+        | {name: worded(say.say(f"{section}.{name}")) for section, names in _OTHERS.items() for name in names},
         "counts": [
-            {"slug": slug(c.outcome), "name": words_of(c.outcome), "n": text.count(c.n), "meaning": c.meaning}
-            for c in view.counts_of(report)
+            {"slug": c.outcome.slug, "name": c.outcome.words, "n": say.count(c.n), "meaning": worded(c.meaning)}
+            for c in view.counts_of(report, say)
         ],
         "scope": _scope(scope_of(report, say)),
         "remedies": _remedies(remediation_of(report, say), say),
         "control": _control(report, say),
         "refused": report.refusal is not None,
-        "not_run": _listed(say, _by_reason(by_outcome[Outcome.NOT_RUN])),
+        "not_run": _listed(say, _by_reason(by_outcome[Outcome.NOT_RUN], say)),
         "not_measured": _listed(
             say,
             [
-                *_by_reason([r for r in by_outcome[Outcome.NOT_APPLICABLE] if not r.finding.other_kind]),
+                *_by_reason([r for r in by_outcome[Outcome.NOT_APPLICABLE] if not r.finding.other_kind], say),
                 *_asked_for(policies),
             ],
         ),
         "deviations": [worded(d) for d in (report.registration.deviations if report.registration else ())],
         "rows_for_all": worded(rows_for_all.said(report)),
         "open": bool(by_outcome[Outcome.INCONCLUSIVE]),
-        "promise": worded(view.promise_of(report)),
+        "promise": worded(view.promise_of(report, say)),
         "figures": figures_of(report, say, pillars, folder),
         "numbers": _numbers(say, rows),
         "methods": [
@@ -84,12 +91,16 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
             for s in sources_of(rows)
             if s.citation
         ],
-        "policies": [_policy(p) for p in policies],
+        "policies": [_policy(p, say) for p in policies],
         "criteria": _criteria(report, say),
         "definitions": _definitions(report, say),
-        "provenance": _provenance(report),
-        "limits": list(view.LIMITS),
+        "provenance": _provenance(report, say),
+        "limits": [worded(limit) for limit in view.limits_of(say)],
+        "recorded": worded(say.say("limit.recorded")) if page.language != ENGLISH else "",
+        "page_of": _parts(say.say("rest.page_of", page="{page}", of="{of}")),
+        "document_of": _parts(say.say("page.document", id="{id}")),
         "fonts_note": "",
+        "fonts_said": worded(say.say("rest.fonts", code="\\u4e2d")),
     }
     # Known once every phrase was said.
     return made | {
@@ -99,13 +110,18 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
     }
 
 
+def _parts(phrase: str) -> list[str]:
+    """A phrase taken apart at places that the template fills."""
+    return [worded(part) for part in re.split(r"(\{\w+\})", phrase) if part]
+
+
 # ---- the first three pages -----------------------------------------------------------------------------------------
 
 
 def _front(report: AuditReport, page: FirstPage) -> dict[str, object]:
     """The first page, its words as values."""
     say = page.say
-    worth = worth_of(report)
+    worth = worth_of(report, say)
     names = (
         *(f"page.{name}" for name in ("question", "about", "found", "axis", "outcome", "shown", "next")),
         *("page.nothing_shown", "page.nothing_next", "page.signature", "next.due"),
@@ -117,24 +133,24 @@ def _front(report: AuditReport, page: FirstPage) -> dict[str, object]:
         "document": worded(page.document),
         "title": worded(page.title),
         "subtitle": worded(" · ".join(page.subtitle)),
-        "slug": slug(page.outcome),
+        "slug": page.outcome.slug,
         "headline": worded(page.headline),
         "effect": worded(page.effect),
-        "exit_code": str(report.exit_code),
+        "exit_code": worded(say.say("counted.exit", code=report.exit_code)),
         "worth": None
         if worth is None
-        else {"slug": slug(worth.outcome), "line": worded(worth.line), "skill": worded(worth.skill)},
+        else {"slug": worth.outcome.slug, "line": worded(worth.line), "skill": worded(worth.skill)},
         "refusal": None
         if report.refusal is None
         else {"code": worded(report.refusal.shown), "reason": worded(report.refusal.reason)},
-        "warnings": [worded(w) for w in view.warnings_of(report)],
+        "warnings": [worded(w) for w in view.warnings_of(report, say)],
         "lines": [
             {
                 "question": worded(line.question),
                 "about": worded(line.about),
                 "found": worded(line.found),
                 "interval": worded(line.interval),
-                "slug": slug(line.outcome),
+                "slug": line.outcome.slug,
                 "verdict": worded(line.verdict),
                 "small": worded(line.small),
                 "allowed": worded(line.allowed),
@@ -189,7 +205,7 @@ def _remedies(remediation: Remediation, say: Catalogue) -> dict[str, object]:
         "heads": [worded(head) for head in remediation.heads],
         "rows": [
             {
-                "slug": slug(line.outcome),
+                "slug": line.outcome.slug,
                 "question": worded(line.question),
                 "about": worded(line.about),
                 "found": worded(line.found + (f" ({line.interval})" if line.interval else "")),
@@ -211,23 +227,31 @@ def _remedies(remediation: Remediation, say: Catalogue) -> dict[str, object]:
 def _control(report: AuditReport, say: Catalogue) -> list[tuple[str, str]]:
     plan = report.registration
     told = {
-        "document": f"{view.document_id(report)}, SHA-256 of report.json, schema {report.schema_version}",
-        "groups": ", ".join(report.data.sensitive) or "none was named",
-        "plan": "none: nothing shows that criteria were set before results were seen"
-        if plan is None
-        else plan.describe(),
+        "document": say.say(
+            "rest.document_line",
+            id=view.document_id(report),
+            digest="SHA-256",
+            file="report.json",
+            schema=report.schema_version,
+        ),
+        "groups": ", ".join(report.data.sensitive) or say.say("rest.no_groups"),
+        "plan": say.say("rest.plan_none") if plan is None else plan.describe(),
         "review": " ",
     }
     return _pairs(*((say.say(f"paper.control_{name}"), value) for name, value in told.items()))
 
 
-def _by_reason(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
+def _by_reason(rows: Sequence[Row], say: Catalogue) -> list[tuple[str, str, int]]:
     """Rows that share a reason, once: a name, the reason, how many they are."""
     gathered: dict[str, list[str]] = {}
     for row in rows:
         gathered.setdefault(row.finding.reason, []).append(row.name)
     return [
-        (names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""), reason, len(names))
+        (
+            " ".join([names[0], *([say.say("rest.more", n=len(names) - 1)] if len(names) > 1 else [])]),
+            reason,
+            len(names),
+        )
         for reason, names in gathered.items()
     ]
 
@@ -246,7 +270,7 @@ def _asked_for(policies: Sequence[ShownPolicy]) -> list[tuple[str, str, int]]:
 def _listed(say: Catalogue, items: Sequence[tuple[str, str, int]]) -> dict[str, object]:
     hidden = sum(n for _, _, n in items[_IN_LIST:])
     return {
-        "total": text.count(sum(n for _, _, n in items)),
+        "total": say.count(sum(n for _, _, n in items)),
         "rows": [
             {"name": worded(name), "reason": worded(text.shortened(reason, _LONGEST_REASON))}
             for name, reason, _ in items[:_IN_LIST]
@@ -309,9 +333,7 @@ def _left_out(say: Catalogue, rows: Sequence[Row]) -> str:
     """How many findings of which outcome stand only in the record."""
     if not rows:
         return ""
-    tally = ", ".join(
-        f"{say.count(n)} {words_of(o)}" for o in view.ORDER for n in [sum(r.outcome is o for r in rows)] if n
-    )
+    tally = ", ".join(f"{say.count(n)} {o.words}" for o in view.ORDER for n in [sum(r.outcome is o for r in rows)] if n)
     return worded(say.say("paper.only_in_record", tally=tally))
 
 
@@ -321,17 +343,18 @@ def _row(say: Catalogue, row: Row, notes: _Notes) -> dict[str, str]:
     why += [f.detail] * (f.detail != f.reason and len(f.detail) <= _LONGEST_DETAIL)
     if f.n_required is not None:
         why.append(say.say("paper.needs", n=say.count(f.n_required), has=row.n or "0"))
+    level = say.say("form.level", level=row.confidence) if row.confidence and row.interval else ""
     shared = (f.tried if f.reason.endswith(f.tried) else "", f.detail if len(f.detail) > _LONGEST_DETAIL else "")
     return {
         "id": worded(f.id),
         "name": narrow(row.name),
         "place": worded(row.where),
         "value": row.value if f.metric is not None else "",
-        "interval": f"{row.interval} at {row.confidence}" if row.confidence and row.interval else row.interval,
+        "interval": " ".join(part for part in (row.interval, level) if part),
         "must_be": row.must_be,
         "n": row.n,
-        "outcome": words_of(row.outcome),
-        "slug": slug(row.outcome),
+        "outcome": row.outcome.words,
+        "slug": row.outcome.slug,
         "why": worded(text.shortened(" ".join(_ended(part) for part in why if part), _LONGEST_WHY)),
         "notes": ", ".join(notes.mark(words) for words in shared if words),
     }
@@ -345,10 +368,7 @@ def _asked(say: Catalogue, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Numbers by their question, in the order of the record."""
     asked: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda r: int(r.anchor.rpartition("-")[2])):
-        f = row.finding
-        question = question_of(f.probe, f.metric)
-        name = say.say(f"question.{question.id}") if question else f.probe.replace("_", " ")
-        asked.setdefault(name, []).append(row)
+        asked.setdefault(say.asked(row.finding.probe, row.finding.metric), []).append(row)
     return list(asked.items())
 
 
@@ -409,13 +429,13 @@ def _criteria(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:
     made: list[dict[str, object]] = []
     for (source, set_by, set_at), own in by_source.items():
         idle = [c for c in own if c not in used]
-        told = "; ".join(f"{c.metric} {c.describe()}" + (f" ({c.probe})" if c.probe else "") for c in idle)
+        told = "; ".join(f"{c.metric} {say.required(c)}" + (f" ({c.probe})" if c.probe else "") for c in idle)
         made.append(
             {
                 "source": worded(say.say("paper.set_by", source=source, who=set_by, day=set_at)),
                 "idle": worded(say.say("paper.idle", criteria=told)) if idle else "",
                 "rows": [
-                    {"metric": narrow(c.metric), "must_be": c.describe(), "applies": worded(view.applies_to(c))}
+                    {"metric": narrow(c.metric), "must_be": say.required(c), "applies": worded(view.applies_to(c, say))}
                     for c in own
                     if c in used
                 ],
@@ -427,29 +447,31 @@ def _criteria(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:
 # ---- rule packs and provenance -------------------------------------------------------------------------------------
 
 
-def _policy(shown: ShownPolicy) -> dict[str, object]:
+def _policy(shown: ShownPolicy, say: Catalogue) -> dict[str, object]:
     p = shown.policy
     return {
         "title": worded(p.title),
         "about": worded(" ".join(part for part in (shown.origin, shown.tally, shown.held_to, p.old) if part)),
         "notes": [worded(n) for n in p.notes],
         "cells": [
-            _cell(control, cell, p.as_of, i == 0) for control in shown.controls for i, cell in enumerate(control.cells)
+            _cell(say, control, cell, p.as_of, i == 0)
+            for control in shown.controls
+            for i, cell in enumerate(control.cells)
         ],
     }
 
 
-def _cell(control: ShownControl, cell: ShownCell, as_of: str, first: bool) -> dict[str, str]:
+def _cell(say: Catalogue, control: ShownControl, cell: ShownCell, as_of: str, first: bool) -> dict[str, str]:
     c, own = control.control, cell.cell
     match own.kind:
         case "evidence":
             names = ", ".join(f"{row.name} {row.where}".strip() for row in cell.rows)
             said = f" ({cell.tally}): {names}" if cell.outcomes else ":"
-            said += f" and {cell.left_out} more" if cell.left_out else ""
+            said += f" {say.say('rest.more', n=cell.left_out)}" if cell.left_out else ""
             said += f" {own.said}" if own.said else ""
             said += "".join(f". {tried}" for tried in own.tried)
         case "attestation needed":
-            said = f" from: {own.role}"
+            said = f" {say.say('rest.packs_from', role=own.role)}"
         case "not measured":
             said = f": {own.reason} {own.how}".replace(":  ", ": ")
         case _:
@@ -459,7 +481,7 @@ def _cell(control: ShownControl, cell: ShownCell, as_of: str, first: bool) -> di
         "title": worded(c.title) if first else "",
         # What the whole control rests on is said once, with its title.
         "source": worded(f"{control.cited}, {c.certainty}") if first else "",
-        "force": "" if c.in_force or not first else f"not in force on {as_of}",
+        "force": "" if c.in_force or not first else say.say("rest.packs_idle", day=as_of),
         "asks": worded(own.what),
         "cited": worded(control.cited_apart(cell)),
         "slug": cell.slug,
@@ -468,49 +490,48 @@ def _cell(control: ShownControl, cell: ShownCell, as_of: str, first: bool) -> di
     }
 
 
-def _provenance(report: AuditReport) -> list[dict[str, object]]:
+def _provenance(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:
     m, data, e = report.model, report.data, report.environment
+    word = say.section("rest")
     packages = ", ".join(f"{k} {v}" for k, v in e.packages.items())
+    ran_on = say.say("rest.ran_on", platform=e.platform, python=e.python, device=e.device, seed=e.seed)
     return [
         {
-            "title": "How the model was loaded",
+            "title": worded(word["model_loaded"]),
             "rows": _pairs(
-                ("File", m.path or "in memory"),
-                ("Format", m.format),
-                ("Loaded by", m.loaded_by),
-                ("SHA-256", m.sha256 or "not known"),
-                ("Parameters", "" if m.n_parameters is None else text.count(m.n_parameters)),
-                ("Size", "" if m.size_bytes is None else f"{text.count(m.size_bytes)} bytes"),
-                ("Classes", ", ".join(m.classes)),
+                (word["file"], m.path or word["in_memory"]),
+                (word["format"], m.format),
+                (word["loaded_by"], m.loaded_by),
+                ("SHA-256", m.sha256 or word["not_known"]),
+                (word["parameters"], "" if m.n_parameters is None else say.count(m.n_parameters)),
+                (word["size"], "" if m.size_bytes is None else say.say("rest.bytes", n=say.count(m.size_bytes))),
+                (word["classes"], ", ".join(m.classes)),
             ),
             "notes": [worded(n) for n in m.notes],
         },
         {
-            "title": "How the data were read",
+            "title": worded(word["data_read"]),
             "rows": _pairs(
-                ("Data", data.path or ("in memory" if data.n_rows is not None else "none was given")),
-                ("Rows", "" if data.n_rows is None else text.count(data.n_rows)),
+                (word["data"], data.path or word["none_given" if data.n_rows is None else "in_memory"]),
+                (word["n_rows"], "" if data.n_rows is None else say.count(data.n_rows)),
                 ("SHA-256", data.sha256 or ""),
-                ("Target", data.target or ""),
-                ("Favourable", data.positive or ""),
-                ("Training data", data.train_path or ""),
-                ("Training SHA-256", data.train_sha256 or ""),
+                (word["target"], data.target or ""),
+                (word["favourable"], data.positive or ""),
+                (word["training"], data.train_path or ""),
+                (say.say("rest.training_digest", digest="SHA-256"), data.train_sha256 or ""),
             ),
             "notes": [worded(n) for n in data.notes],
         },
         {
-            "title": "Environment",
+            "title": worded(word["environment"]),
             "rows": _pairs(
-                ("Command", e.command or ""),
-                ("Platform", f"{e.platform}, Python {e.python}, device {e.device}, seed {e.seed}"),
-                ("Limits set", ", ".join(f"{k} {v}" for k, v in e.limits.items()) or "none"),
-                ("Sandbox", "" if e.sandbox is None else e.sandbox.describe()),
-                (
-                    "History",
-                    "" if report.looks is None else f"entered after the entry with the hash {report.looks.head}",
-                ),
-                ("Packages", packages or "not recorded"),
-                ("Duration", f"{report.duration_s:.1f} s"),
+                (word["command"], e.command or ""),
+                (word["platform"], ran_on),
+                (word["limits_set"], ", ".join(f"{k} {v}" for k, v in e.limits.items()) or word["none"]),
+                (word["sandbox"], "" if e.sandbox is None else e.sandbox.describe()),
+                (word["history"], "" if report.looks is None else f"{word['entered_after']} {report.looks.head}"),
+                (word["packages"], packages or word["not_recorded"]),
+                (word["duration"], f"{say.spelled(f'{report.duration_s:.1f}')} s"),
             ),
             "notes": [],
         },

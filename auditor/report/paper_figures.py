@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-from auditor.drawing.standing import STANDINGS
 from auditor.drawing.svg import as_file, draw_svg
 from auditor.finding.display import GradedMethod, GradeTable
 from auditor.record import text
@@ -68,17 +67,17 @@ def _filled(figures: Sequence[tuple[dict[str, object], float]], ahead: int) -> t
 
 def figures_of(report: AuditReport, say: Catalogue, pillars: Sequence[PillarView], folder: Path) -> dict[str, object]:
     """Every figure of a report, those that come first before those of each pillar; drawn into ``folder`` as SVG."""
-    front = [view.drawn_as(i, figure) for i, figure in front_and_rest(report)[0]]
+    front = [view.drawn_as(i, figure, say) for i, figure in front_and_rest(report, say)[0]]
     named = [(say.say("picture.heading"), d) for d in front]
-    named += [(pillar_title(p.name), d) for p in pillars for d in p.figures]
+    named += [(pillar_title(p.name, say), d) for p in pillars for d in p.figures]
     captions: dict[str, str] = {}
     wide: list[dict[str, object]] = []
     slim: list[tuple[dict[str, object], float]] = []
     for of, drawn in named:
-        caption, called = drawn.figure.caption, drawn.figure.title
+        caption, called = drawn.figure.caption, drawn.title
         if len(caption) > _LONGEST_REPEATED and captions.setdefault(caption, called) != called:
             caption = say.say("paper.read_as", title=captions[caption])
-        made, height = _figure(of, drawn, caption, folder)
+        made, height = _figure(of, drawn, caption, folder, say)
         if height is None:
             wide.append(made)
         else:
@@ -86,57 +85,61 @@ def figures_of(report: AuditReport, say: Catalogue, pillars: Sequence[PillarView
     return {"wide": wide, "columns": [column.figures for column in _in_columns(slim)]}
 
 
-def pillar_title(name: str) -> str:
+def pillar_title(name: str, say: Catalogue) -> str:
     """A pillar as a heading."""
-    return "The file itself" if name == INTAKE else name.capitalize()
+    return say.say("rest.the_file") if name == INTAKE else say.pillar(name).capitalize()
 
 
-def _figure(of: str, drawn: view.Drawn, caption: str, folder: Path) -> tuple[dict[str, object], float | None]:
+def _figure(
+    of: str, drawn: view.Drawn, caption: str, folder: Path, say: Catalogue
+) -> tuple[dict[str, object], float | None]:
     """A figure, and about how tall it stands in a column with its title and caption; None of what is wider."""
     name = f"{drawn.dom_id}.svg"
-    markup = as_file(draw_svg(drawn.figure, dom_id=drawn.dom_id)).replace("system-ui, sans-serif", "DejaVu Sans")
+    markup = as_file(draw_svg(drawn.figure, dom_id=drawn.dom_id, words=say.section("drawn"))).replace(
+        "system-ui, sans-serif", "DejaVu Sans"
+    )
     (folder / name).write_text(markup, encoding="utf-8")
     drawing = ElementTree.fromstring(markup).attrib
     width, height = float(drawing["width"]), float(drawing["height"])
     in_column = width <= _NARROW and drawn.figure.table is None
     scale = min(_SCALE, (_COLUMN_WIDTH if in_column else _PAGE_WIDTH) / width, _TALLEST / height)
-    title = len(of) + len(drawn.figure.title) + 2
+    title = len(of) + len(drawn.title) + 2
     lines = -(-title // _TITLE_LINE) * 11.5 + -(-len(caption) // _CAPTION_LINE) * 9.5
     made: dict[str, object] = {
         "file": name,
         "of": worded(of),
-        "title": worded(drawn.figure.title),
-        "alt": text.visible(drawn.figure.alt) or "A figure without description.",
+        "title": worded(drawn.title),
+        "alt": text.visible(drawn.figure.alt) or say.say("rest.figure_unsaid"),
         "caption": worded(caption),
-        "grades": _grades(drawn.figure.table),
+        "grades": _grades(drawn.figure.table, say),
         "width": width * scale,
     }
     return made, height * scale + lines + 18.0 if in_column else None
 
 
-def _grades(table: GradeTable | None) -> list[dict[str, object]]:
+def _grades(table: GradeTable | None, say: Catalogue) -> list[dict[str, object]]:
     """A table of grades with a row per method, since its many columns are wider than a page."""
     if table is None:
         return []
     return [
         {
             "method": narrow(m.method),
-            "standing": STANDINGS[m.standing],
+            "standing": say.say(f"standing.{m.standing}"),
             "reason": worded(m.reason),
-            "grades": [worded(told) for told in _graded(table, m)],
+            "grades": [worded(told) for told in _graded(table, m, say)],
         }
         for m in table.methods
     ]
 
 
-def _graded(table: GradeTable, method: GradedMethod) -> Iterator[str]:
+def _graded(table: GradeTable, method: GradedMethod, say: Catalogue) -> Iterator[str]:
     """Each grade with its interval, then those that were not measured together."""
     absent: dict[str, list[str]] = {}
     for name, own in zip((name.replace("_", " ") for name in table.grades), method.grades, strict=True):
         if own.value is None:
-            absent.setdefault(text.grade(own), []).append(name)
+            absent.setdefault(say.grade(own), []).append(name)
         else:
-            bounds = text.grade_interval(own)
-            yield f"{name} {text.grade(own)}" + (f" ({bounds})" if bounds else "")
+            bounds = say.ends((own.low, own.high)) if text.grade_interval(own) else ""
+            yield f"{name} {say.grade(own)}" + (f" ({bounds})" if bounds else "")
     for why, names in absent.items():
         yield f"{why}: {', '.join(names)}"

@@ -10,6 +10,7 @@ from auditor.finding.figure import Figure, Series
 from auditor.record import text
 from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.catalogue import Catalogue
 from auditor.record.labels import Labels
 from auditor.report.judged import judged_figure
 
@@ -19,22 +20,23 @@ MOST_FEATURES = 2
 _LONGEST_NAME = 60
 
 
-def pictures_of(report: AuditReport) -> list[Figure]:
-    """Every figure of a record as it is drawn, that of all judged numbers first."""
+def pictures_of(report: AuditReport, say: Catalogue | None = None) -> list[Figure]:
+    """Every figure of a record as it is drawn, that of all judged numbers first; ``say``: its words, else its own."""
     about = report.about or About()
-    chief = judged_figure(report, about.catalogue, lambda f: place_of(f, report))
+    own = say or about.catalogue
+    chief = judged_figure(report, own, lambda f: place_of(f, report, own))
     return [*([chief] if chief is not None else []), *(named(f, about.called) for f in report.figures)]
 
 
 Numbered = list[tuple[int, Figure]]
 
 
-def front_and_rest(report: AuditReport) -> tuple[Numbered, Numbered]:
+def front_and_rest(report: AuditReport, say: Catalogue | None = None) -> tuple[Numbered, Numbered]:
     """Those that come before the tables, all that was judged and the groups of the first features, and the others.
 
     Each with its number in the report, and once.
     """
-    numbered = list(enumerate(pictures_of(report), 1))
+    numbered = list(enumerate(pictures_of(report, say), 1))
     told = list(dict.fromkeys(f.features for _, f in numbered if _of_groups(f)))[:MOST_FEATURES]
     front = [(i, f) for i, f in numbered if f.kind == "judged" or (_of_groups(f) and f.features in told)]
     rest = [pair for pair in numbered if pair not in front]
@@ -52,10 +54,11 @@ def _of_groups(figure: Figure) -> bool:
     return figure.kind in IN_FRONT and bool(figure.features) and whole
 
 
-def place_of(finding: Finding, report: AuditReport) -> str:
+def place_of(finding: Finding, report: AuditReport, say: Catalogue) -> str:
     """Where a number was taken, in the words of the report's people: ``by African-American``."""
     called = called_in(report)
-    parts = ["by " + BETWEEN.join(column(called, name) for name in finding.sensitive)] if finding.sensitive else []
+    by = BETWEEN.join(column(called, name) for name in finding.sensitive)
+    parts = [say.say("page.by", feature=by)] if by else []
     parts += [group(called, name, level) for name, level in finding.group.items()]
     parts += [f"{k.replace('_', ' ')} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in finding.at.items()]
     return ", ".join(parts)

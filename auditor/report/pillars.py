@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from auditor.finding.measurement import Outcome
 from auditor.record.audit_report import INTAKE, AuditReport
+from auditor.record.catalogue import Catalogue
 from auditor.report.pictures import front_and_rest
 from auditor.report.view import PILLARS, Drawn, Row, drawn_as
 
@@ -28,10 +29,10 @@ class PillarView:
     figures: tuple[Drawn, ...]
 
 
-def pillars_of(report: AuditReport) -> list[PillarView]:
+def pillars_of(report: AuditReport, say: Catalogue) -> list[PillarView]:
     """The pillars that have figures, the file's own checks last."""
     pillar_of_probe = {f.probe: f.pillar for f in report.findings}
-    drawn = [(pillar_of_probe.get(f.probe, INTAKE), drawn_as(i, f)) for i, f in front_and_rest(report)[1]]
+    drawn = [(pillar_of_probe.get(f.probe, INTAKE), drawn_as(i, f, say)) for i, f in front_and_rest(report, say)[1]]
     views = [PillarView(name, tuple(d for pillar, d in drawn if pillar == name)) for name in PILLARS]
     return [view for view in views if view.figures]
 

@@ -13,17 +13,20 @@ from auditor.finding.display import RANKS, ColouredText, Swarm
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Outcome
 from auditor.finding.vacuity import HIDDEN
-from auditor.record import text
+from auditor.record import of_finding, text
 from auditor.record.about import About
 from auditor.record.acceptances import told as accepted_told
 from auditor.record.audit_report import (
     INTAKE,
     AuditReport,
+    BudgetRecord,
     ExitCode,
     Finding,
 )
+from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.record.labels import Labels
 from auditor.record.left_out import groups_left_out, hidden_gradients
+from auditor.report.titles import titled
 
 # The order in which a reader has to act, not the alphabet.
 ORDER = (
@@ -42,28 +45,15 @@ COUNTED = (
     Outcome.NOT_APPLICABLE,
     Outcome.NOT_JUDGED,
 )
-MEANING = {
-    Outcome.PASS: "shown to lie within the criterion",
-    Outcome.FAIL: "shown to lie beyond the criterion",
-    Outcome.INCONCLUSIVE: "the data cannot settle it",
-    Outcome.NOT_RUN: "stopped or never measured",
-    Outcome.NOT_APPLICABLE: "an input was not given",
-    Outcome.NOT_JUDGED: "measured, no criterion set",
-}
 PILLARS = ("performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake")
 
-LIMITS = (
-    "A PASS says that one number lies within one bound on these data. It does not say that the model is fair, private "
-    "or safe, and definitions of fairness can contradict one another.",
-    "The error rates hold for rows that are independent, or whose clusters --cluster names, and drawn from the "
-    "population the model will meet. No statistic can show that they were; several rows of one person, or copies of a "
-    "row, else count as so many people, and every interval is too narrow.",
-    "What was not measured is not covered: read the findings that were not run and not applicable as open questions.",
-    "An attack shows what can be broken, and never that the rest cannot be: what leaks or flips is at least what was "
-    "found, and accuracy under an attack at most what was left. One that fails here may succeed in stronger hands.",
-    "Attributions describe the model, not the causes at work in the world.",
-    "Bounds of a built-in profile are conventions of this tool. Whoever answers for the model sets those that matter.",
-)
+_LIMITS = ("one_number", "rows", "not_covered", "attacks", "attributions", "profile")
+
+
+def limits_of(say: Catalogue | None = None) -> tuple[str, ...]:
+    """What no report shows, whatever it says."""
+    say = say or Catalogue.of(ENGLISH)
+    return tuple(say.say(f"limit.{name}") for name in _LIMITS)
 
 
 @dataclass(frozen=True)
@@ -104,11 +94,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table behind a figure; ``numeric`` ones are set to the right, ``code`` ones as names."""
+    """A column of the table behind a figure; ``numeric`` ones are set to the right, ``code`` ones as names.
+
+    ``recorded``: whether its name is the record's and not the catalogue's.
+    """
 
     name: str
     numeric: bool = False
     code: bool = False
+    recorded: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +135,12 @@ class Drawn:
     left_out: int
     texts: tuple[ShownText, ...] = ()
     scale: str = ""
+    title: str = ""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether its title is told as it was recorded."""
+        return self.title == self.figure.title
 
 
 MOST_POINTS = 60
@@ -155,10 +155,13 @@ class Count:
     meaning: str
 
 
-def counts_of(report: AuditReport) -> tuple[Count, ...]:
+def counts_of(report: AuditReport, say: Catalogue | None = None) -> tuple[Count, ...]:
     """The six counts; what asks about other kinds of model is none of them, since no input would make it apply."""
+    say = say or Catalogue.of(ENGLISH)
     apart = {Outcome.NOT_APPLICABLE: n_for_other_kinds(report)}
-    return tuple(Count(o, report.summary.count(o) - apart.get(o, 0), MEANING[o]) for o in COUNTED)
+    return tuple(
+        Count(o, report.summary.count(o) - apart.get(o, 0), say.say(f"counted.{o.value.lower()}")) for o in COUNTED
+    )
 
 
 def n_for_other_kinds(report: AuditReport) -> int:
@@ -166,15 +169,15 @@ def n_for_other_kinds(report: AuditReport) -> int:
     return sum(f.other_kind for f in report.findings)
 
 
-def for_other_kinds(report: AuditReport) -> str:
+def for_other_kinds(report: AuditReport, say: Catalogue | None = None) -> str:
     """That count in words; "" where there is none."""
-    n = n_for_other_kinds(report)
-    return f"{n:,} for other kinds of model or data" if n else ""
+    say, n = say or Catalogue.of(ENGLISH), n_for_other_kinds(report)
+    return say.say("counted.elsewhere", n=say.count(n)) if n else ""
 
 
 def counts_in_words(report: AuditReport) -> str:
     """``3 PASS, 0 FAIL, ...``, and apart from them what is for other kinds of model."""
-    counted = [f"{text.count(c.n)} {c.outcome.value.replace('_', ' ')}" for c in counts_of(report)]
+    counted = [f"{text.count(c.n)} {c.outcome.words}" for c in counts_of(report)]
     return ", ".join([*counted, *filter(None, [for_other_kinds(report)])])
 
 
@@ -183,19 +186,24 @@ def document_id(report: AuditReport) -> str:
     return hashlib.sha256(report.to_json().encode()).hexdigest()
 
 
-def rows_of(findings: Sequence[Finding], called: Labels | None = None) -> list[Row]:
-    """Every finding as it is printed, in the order of the record; ``called``: what columns and values are called."""
-    named = [(_name(f), text.label(f, called)) for f in findings]
+def rows_of(findings: Sequence[Finding], called: Labels | None = None, say: Catalogue | None = None) -> list[Row]:
+    """Every finding as it is printed, in the order of the record; ``called``: what columns and values are called.
+
+    ``say``: the words and the numbers' language, English by default.
+    """
+    say = say or Catalogue.of(ENGLISH)
+    by = say.open("page.by")
+    named = [(_name(f), of_finding.label(f, called, by)) for f in findings]
     alike, by_method = Counter(named), Counter((*n, f.method) for n, f in zip(named, findings, strict=True))
     return [
-        _row(i, f, where, _by(f, alone=alike[name, where] == 1, told=by_method[name, where, f.method] == 1))
+        _row(say, i, f, where, _by(f, alone=alike[name, where] == 1, told=by_method[name, where, f.method] == 1))
         for i, (f, (name, where)) in enumerate(zip(findings, named, strict=True), 1)
     ]
 
 
-def shown_rows(report: AuditReport) -> list[Row]:
+def shown_rows(report: AuditReport, say: Catalogue | None = None) -> list[Row]:
     """Every finding of a report, its columns and values called as ``[labels]`` says."""
-    return rows_of(report.findings, (report.about or About()).called)
+    return rows_of(report.findings, (report.about or About()).called, say)
 
 
 def _name(f: Finding) -> str:
@@ -209,21 +217,21 @@ def _by(f: Finding, *, alone: bool, told: bool) -> str:
     return f.method or "" if told else ", ".join(part for part in (f.probe, f.method) if part)
 
 
-def _row(i: int, f: Finding, where: str, by: str) -> Row:
+def _row(say: Catalogue, i: int, f: Finding, where: str, by: str) -> Row:
     exact = f.estimate is not None and f.estimate.kind == "exact"
     return Row(
         anchor=f"finding-{i}",
         finding=f,
         name=_name(f),
         where=where,
-        value=text.value(f),
-        interval="exact" if exact else text.interval(f.interval),
-        confidence="" if exact or f.interval is None else text.confidence(f.confidence),
-        must_be=f.criterion.describe() if f.criterion else "",
+        value=say.spelled(of_finding.value(f)),
+        interval=say.say("form.exact") if exact else say.ends(f.interval),
+        confidence="" if exact or f.interval is None else say.spelled(text.confidence(f.confidence)),
+        must_be=say.required(f.criterion) if f.criterion else "",
         p_fail="" if exact else text.p_value(f.p_fail),
         p_pass="" if exact else text.p_value(f.p_pass),
         adjusted=_adjusted(f),
-        n="" if f.n_samples is None else text.count(f.n_samples),
+        n="" if f.n_samples is None else say.count(f.n_samples),
         rank=ORDER.index(f.outcome),
         by=by,
     )
@@ -241,9 +249,9 @@ def is_detail(finding: Finding) -> bool:
     return finding.outcome is Outcome.NOT_JUDGED and bool(finding.group or finding.at)
 
 
-def drawn_as(i: int, figure: Figure) -> Drawn:
+def drawn_as(i: int, figure: Figure, say: Catalogue) -> Drawn:
     """A figure with the table behind it; ``i`` is its number in the report."""
-    columns, rows = _table_behind(figure)
+    columns, rows = _table_behind(figure, say)
     kept, left_out = _thinned(figure, rows) if figure.series and figure.kind != "forest" else (rows, 0)
     scale = scale_of(figure.texts)
     return Drawn(
@@ -252,54 +260,62 @@ def drawn_as(i: int, figure: Figure) -> Drawn:
         columns=columns,
         rows=tuple(kept),
         left_out=left_out,
-        texts=tuple(_shown_text(t, scale) for t in figure.texts),
-        scale=text.number(scale) if scale else "",
+        texts=tuple(_shown_text(t, scale, say) for t in figure.texts),
+        scale=say.spelled(text.number(scale)) if scale else "",
+        title=titled(figure.title, say),
     )
 
 
-def _shown_text(t: ColouredText, scale: float) -> ShownText:
+def _shown_text(t: ColouredText, scale: float, say: Catalogue) -> ShownText:
     words = tuple(
-        ShownWord(word=word, level=strength(value, scale), value=text.signed(value))
+        ShownWord(word=word, level=strength(value, scale), value=say.spelled(text.signed(value)))
         for word, value in zip(t.words, t.values, strict=True)
     )
     return ShownText(title=t.title, words=words, space=" " if t.spaced else "", left_out=t.left_out)
 
 
-def _table_behind(figure: Figure) -> tuple[tuple[Column, ...], list[tuple[str, ...]]]:
+def _table_behind(figure: Figure, say: Catalogue) -> tuple[tuple[Column, ...], list[tuple[str, ...]]]:
     """What a figure shows as a table, for those who read rather than look; a table of grades is one already."""
     match figure.kind:
         case "text":
-            return _columns("Text", "Word", "#Contribution"), [
-                (t.title or f"text {i}", word, text.signed(value))
+            return _columns(say, "text", "word", "#contribution"), [
+                (t.title or say.say("column.untitled", n=i), word, say.spelled(text.signed(value)))
                 for i, t in enumerate(figure.texts, 1)
                 for word, value in zip(t.words, t.values, strict=True)
             ]
         case "heatmap":
-            return _columns("Picture", "#Lowest value", "#Highest value", "Where it lies"), [
-                (h.title, text.number(h.low), text.number(h.high), h.detail) for h in figure.heatmaps
+            return _columns(say, "picture", "#lowest_value", "#highest_value", "where"), [
+                (h.title, say.spelled(text.number(h.low)), say.spelled(text.number(h.high)), h.detail)
+                for h in figure.heatmaps
             ]
         case "beeswarm":
-            return _columns("Feature", "#Dots", "#Lowest", "#Median", "#Highest", "By the row's own value"), [
-                (s.feature, text.count(len(s.values)), *_spread(s), _ends_of(s)) for s in figure.swarms
+            return _columns(say, "feature", "#dots", "#lowest", "#median", "#highest", "by_value"), [
+                (s.feature, say.count(len(s.values)), *map(say.spelled, _spread(s)), _ends_of(s, say))
+                for s in figure.swarms
             ]
         case "table":
             return (), []
         case _:
-            names = _columns(figure.x_label or "x", "#" + (figure.y_label or "y"), "#Interval")
-            return (Column("Series", code=True), *names), [row for s in figure.series for row in _points_of(s)]
+            names = (
+                Column(figure.x_label or "x", recorded=True),
+                Column(figure.y_label or "y", numeric=True, recorded=True),
+                *_columns(say, "#interval"),
+            )
+            series = Column(say.say("column.series"), code=True)
+            return (series, *names), [row for s in figure.series for row in _points_of(s, say)]
 
 
-def _columns(*names: str) -> tuple[Column, ...]:
-    return tuple(Column(name.removeprefix("#"), numeric=name.startswith("#")) for name in names)
+def _columns(say: Catalogue, *names: str) -> tuple[Column, ...]:
+    return tuple(Column(say.say(f"column.{name.removeprefix('#')}"), numeric=name.startswith("#")) for name in names)
 
 
-def _points_of(series: Series) -> list[tuple[str, ...]]:
+def _points_of(series: Series, say: Catalogue) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for k, x in enumerate(series.x):
         y, low, high = (v[k] if k < len(v) else None for v in (series.y, series.low, series.high))
         known = low is not None or high is not None
-        place = x if isinstance(x, str) else text.number(x)
-        rows.append((series.name, place, text.number(y), text.interval((low, high)) if known else ""))
+        place = x if isinstance(x, str) else say.spelled(text.number(x))
+        rows.append((series.name, place, say.spelled(text.number(y)), say.ends((low, high)) if known else ""))
     return rows
 
 
@@ -321,177 +337,113 @@ def _spread(swarm: Swarm) -> tuple[str, str, str]:
     return text.signed(swarm.values[0]), text.signed(middle), text.signed(swarm.values[-1])
 
 
-def _ends_of(swarm: Swarm) -> str:
+def _ends_of(swarm: Swarm, say: Catalogue) -> str:
     """How the contributions of rows with high values compare with those of rows with low ones, in words."""
     highest, lowest = ([v for v, r in zip(swarm.values, swarm.ranks, strict=True) if r == k] for k in (RANKS - 1, 0))
     if not highest or not lowest:
         return ""
     high, low = (sum(v) / len(v) for v in (highest, lowest))
-    return f"{text.signed(high)} on average in the highest fifth, {text.signed(low)} in the lowest"
+    return say.say("column.ends", high=say.spelled(text.signed(high)), low=say.spelled(text.signed(low)))
 
 
-def plural(n: int, one: str, many: str = "") -> str:
-    """``1 finding``, ``2 findings``."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
-def verdict_of(report: AuditReport) -> Verdict:
+def verdict_of(report: AuditReport, say: Catalogue | None = None) -> Verdict:
     """What the exit code says, for a reader who knows no exit codes."""
+    say = say or Catalogue.of(ENGLISH)
     s = report.summary
     match report.exit_code:
         case ExitCode.REFUSED:
-            return Verdict(
-                Outcome.FAIL,
-                "Refused: the model or the data were not accepted",
-                "The audit stopped before anything could be measured. This is not a pass.",
-            )
+            return _said(say, Outcome.FAIL, "refused")
         case ExitCode.FAILED:
-            return Verdict(
-                Outcome.FAIL,
-                f"Failed: {plural(s.fail, 'finding is', 'findings are')} shown to lie beyond the criterion",
-                "At least one requirement is violated, beyond what chance in these data explains.",
-            )
+            return Verdict(Outcome.FAIL, say.counted("ended.failed", s.fail), say.say("ended.failed_said"))
         case ExitCode.INCONCLUSIVE:
-            return _unsettled(report)
+            return _unsettled(report, say)
+        case ExitCode.PASSED if report.allow_inconclusive and s.inconclusive:
+            sentence = say.counted("ended.waived_said", s.inconclusive)
+            return Verdict(Outcome.INCONCLUSIVE, say.say("ended.waived"), sentence)
         case ExitCode.PASSED:
-            forgiven = report.allow_inconclusive and s.inconclusive
-            return Verdict(
-                Outcome.INCONCLUSIVE if forgiven else Outcome.PASS,
-                "Nothing failed, and what is inconclusive was waived"
-                if forgiven
-                else "Passed: everything that was judged lies within its criterion",
-                f"{plural(s.inconclusive, 'finding')} could not be settled; the run was told to accept that."
-                if forgiven
-                else f"{plural(s.passed, 'finding')} judged, all shown to lie within the criterion.",
-            )
+            return Verdict(Outcome.PASS, say.say("ended.passed"), say.counted("ended.passed_said", s.passed))
         case _:
-            return Verdict(Outcome.NOT_RUN, "Not run: the command was not understood", "Nothing was measured.")
+            return _said(say, Outcome.NOT_RUN, "not_run")
 
 
-def _unsettled(report: AuditReport) -> Verdict:
+def _said(say: Catalogue, outcome: Outcome, key: str) -> Verdict:
+    return Verdict(outcome, say.say(f"ended.{key}"), say.say(f"ended.{key}_said"))
+
+
+def _unsettled(report: AuditReport, say: Catalogue) -> Verdict:
     s = report.summary
     judged = {Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL}
     if not any(f.outcome in judged and f.pillar != INTAKE for f in report.findings):
-        return Verdict(
-            Outcome.INCONCLUSIVE,
-            "Nothing was judged, and that is not a pass",
-            "No probe's number was held against a criterion. See below what would have to be given.",
-        )
-    open_ = [
-        plural(n, one, many)
-        for n, one, many in (
-            (s.inconclusive, "finding is inconclusive", "findings are inconclusive"),
-            (s.not_run, "was not run", "were not run"),
-        )
-        if n
-    ]
-    if not open_ and any(f.padding for f in report.findings):
-        return Verdict(
-            Outcome.INCONCLUSIVE,
-            "Nothing was judged that a model could well miss, and that is not a pass",
-            "Every requirement is padding: a bound that hardly any model comes near. Set bounds that mean something.",
-        )
+        return _said(say, Outcome.INCONCLUSIVE, "unjudged")
+    counted = (("inconclusive", s.inconclusive), ("stopped", s.not_run))
+    open_ = [say.counted(f"ended.{name}", n) for name, n in counted if n]
     if not open_:
-        return Verdict(
-            Outcome.INCONCLUSIVE,
-            "Nothing of the model itself was judged, and that is not a pass",
-            "What was judged are checks of the file, or of an explanation's own arithmetic.",
-        )
-    return Verdict(
-        Outcome.INCONCLUSIVE,
-        "Not settled: nothing failed, but not everything could be said",
-        f"{' and '.join(open_)}. This is not a pass.",
+        padded = any(f.padding for f in report.findings)
+        return _said(say, Outcome.INCONCLUSIVE, "padding" if padded else "own_file")
+    sentence = f"{say.say('ended.and').join(open_)}. {say.say('ended.no_pass')}"
+    return Verdict(Outcome.INCONCLUSIVE, say.say("ended.unsettled"), sentence)
+
+
+def promise_of(report: AuditReport, say: Catalogue | None = None) -> str:
+    """What the error rates of this scan promise, in words."""
+    say, f = say or Catalogue.of(ENGLISH), report.family
+    if f.m == 0:
+        return say.say("promise.none")
+    rate, judgements = say.spelled(text.percent(f.error_rate)), say.counted("promise.judgements", f.m)
+    match f.multiplicity:
+        case "bonferroni" | "holm":
+            how = say.say(f"promise.{f.multiplicity}")
+            means = say.say("promise.means")
+            if not f.budgets:
+                return f"{say.say('promise.together', judgements=judgements, rate=rate, how=how)} {means}"
+            shares = "; ".join(_share(budget, say) for budget in f.budgets)
+            total, most = (
+                say.spelled(text.percent(share)) for share in (f.total_rate, max(budget.rate for budget in f.budgets))
+            )
+            whole = say.say("promise.whole", total=total, most=most)
+            return f"{say.say('promise.budgets', shares=shares, how=how)} {whole} {means}"
+        case "by" | "bh":
+            return say.say(f"promise.{f.multiplicity}", judgements=judgements, rate=rate)
+        case "none":
+            n = say.spelled(f"{f.m * f.error_rate:.2g}")
+            return say.say("promise.alone", judgements=judgements, rate=rate, n=n)
+
+
+def _share(budget: BudgetRecord, say: Catalogue) -> str:
+    more = budget.judgements > budget.questions
+    return say.say(
+        f"promise.share{'_more' * more}",
+        budget=say.pillar(budget.name),
+        rate=say.spelled(text.percent(budget.rate)),
+        questions=say.counted("promise.questions", budget.questions),
+        **({"n": say.count(budget.judgements)} if more else {}),
     )
 
 
-def promise_of(report: AuditReport) -> str:
-    """What the error rates of this scan promise, in words."""
-    f = report.family
-    rate, judgements = text.percent(f.error_rate), plural(f.m, "judgement")
-    if f.m == 0:
-        return "No measured number was held against a criterion, so this scan makes no promise about errors."
-    match f.multiplicity:
-        case "bonferroni" | "holm":
-            how = "Bonferroni's" if f.multiplicity == "bonferroni" else "Holm's"
-            means = (
-                "PASS means shown to lie within the bound, not merely that no difference was found; what neither test "
-                "could show is INCONCLUSIVE."
-            )
-            if not f.budgets:
-                return (
-                    f"Over the {judgements} of this scan, the probability that even one FAIL is false is at most "
-                    f"{rate}, and so is the probability that even one PASS is false ({how} method). {means}"
-                )
-            shares = "; ".join(
-                f"{budget.name} {text.percent(budget.rate)} over {plural(budget.questions, 'question')}"
-                + (f" ({budget.judgements} judgements)" if budget.judgements > budget.questions else "")
-                for budget in f.budgets
-            )
-            return (
-                f"Each error budget has a rate of its own: {shares}. It bounds the probability that even one FAIL in "
-                f"that budget is false, and that even one PASS in it is ({how} method), whatever else was measured. "
-                f"For the whole scan the rates add up to {text.percent(f.total_rate)}; that everything PASSes although "
-                f"something lies beyond its bound has a probability of at most "
-                f"{text.percent(max(budget.rate for budget in f.budgets))}. {means}"
-            )
-        case "by":
-            return (
-                f"Over the {judgements} of this scan, at most {rate} of the FAILs are expected to be false on average, "
-                f"and at most {rate} of the PASSes, however the findings depend on each other (Benjamini and "
-                "Yekutieli). That is weaker than a promise about each."
-            )
-        case "bh":
-            return (
-                f"Over the {judgements} of this scan, at most {rate} of the FAILs are expected to be false on average, "
-                f"and at most {rate} of the PASSes (Benjamini and Hochberg), if the findings are independent or depend "
-                "on each other positively. Nothing is promised otherwise."
-            )
-        case "none":
-            return (
-                f"Each of the {judgements} of this scan has its own {rate} risk of a false FAIL, and of a false PASS, "
-                f"with no allowance for their number: about {f.m * f.error_rate:.2g} false ones are to be expected in "
-                "the worst case."
-            )
-
-
-def warnings_of(report: AuditReport) -> list[str]:
+def warnings_of(report: AuditReport, say: Catalogue | None = None) -> list[str]:
     """What must not be overlooked by anyone who reads the verdict."""
+    say = say or Catalogue.of(ENGLISH)
     loud: list[str] = []
     if report.allow_inconclusive:
-        loud.append(
-            "INCONCLUSIVE findings were waived: this scan ran with --allow-inconclusive, so they do not change the "
-            "exit code. They are not passes."
-            + (
-                " Those that a model passes which says the same to everybody were not."
-                if any(f.vacuous and not f.vacuous.startswith(HIDDEN) for f in report.findings)
-                else ""
-            )
-            + (" Those of an attack on a hidden gradient were not." if hidden_gradients(report) else "")
-            + (" Those of rows that are copies were not." if any(f.doubtful for f in report.findings) else "")
+        kept = (
+            ("same", any(f.vacuous and not f.vacuous.startswith(HIDDEN) for f in report.findings)),
+            ("hidden", hidden_gradients(report)),
+            ("copies", any(f.doubtful for f in report.findings)),
         )
+        told = [say.say("warning.waived"), *(say.say(f"warning.waived_{name}") for name, there in kept if there)]
+        loud.append(" ".join(told))
     if report.family.multiplicity in ("by", "bh", "none"):
-        loud.append(
-            f"No family-wise claim is made: with multiplicity “{report.family.multiplicity}” a single FAIL or PASS may "
-            "well be false. See “What the error rates promise”."
-        )
-    near = [f.metric or f.probe for f in report.findings if f.alone is Outcome.FAIL]
-    if near:
-        loud.append(
-            f"Alone, {', '.join(dict.fromkeys(near))} would FAIL: INCONCLUSIVE here because other questions share the "
-            "error budget, and never waived by --allow-inconclusive."
-        )
-    perverse = [f.metric or f.probe for f in report.findings if f.padding.startswith("The ideal value itself")]
-    if perverse:
-        loud.append(
-            f"{', '.join(dict.fromkeys(perverse))}: the ideal value itself does not meet what is required. A PASS of "
-            "it is no merit."
-        )
-    padding = [f.metric or f.probe for f in report.findings if f.padding.startswith("Padding")]
-    if padding:
-        loud.append(
-            f"Padding: {', '.join(dict.fromkeys(padding))} could hardly miss what is required. Such a PASS says "
-            "little; it takes nothing from the other questions."
-        )
+        title = say.say("rest.promise")
+        loud.append(say.say("warning.no_family", rule=report.family.multiplicity, title=title))
+    named = (
+        ("alone", [f for f in report.findings if f.alone is Outcome.FAIL]),
+        ("perverse", [f for f in report.findings if f.padding.startswith("The ideal value itself")]),
+        ("padding", [f for f in report.findings if f.padding.startswith("Padding")]),
+    )
+    for key, own in named:
+        if own:
+            metrics = ", ".join(dict.fromkeys(f.metric or f.probe for f in own))
+            loud.append(say.say(f"warning.{key}", metrics=metrics))
     loud += hidden_gradients(report) + groups_left_out(report)
     if report.registration is not None and not report.registration.followed:
         loud.append(report.registration.describe())
@@ -504,13 +456,14 @@ def warnings_of(report: AuditReport) -> list[str]:
     return loud + [d.describe() for d in report.decisions if not d.one_by_one] + list(accepted_told(report))
 
 
-def applies_to(criterion: CriterionRecord) -> str:
+def applies_to(criterion: CriterionRecord, say: Catalogue | None = None) -> str:
     """Which measurements a criterion is about."""
+    say = say or Catalogue.of(ENGLISH)
     parts = [
-        f"probe {criterion.probe}" if criterion.probe else "",
-        f"method {criterion.method}" if criterion.method else "",
-        f"by {' × '.join(criterion.sensitive)}" if criterion.sensitive else "",
+        say.say("rest.applies_probe", name=criterion.probe) if criterion.probe else "",
+        say.say("rest.applies_method", name=criterion.method) if criterion.method else "",
+        say.say("page.by", feature=" × ".join(criterion.sensitive)) if criterion.sensitive else "",
         ", ".join(f"{k} = {v}" for k, v in criterion.group.items()) if criterion.group else "",
         criterion.place,
     ]
-    return ", ".join(p for p in parts if p) or "every measurement of it without a group"
+    return ", ".join(p for p in parts if p) or say.say("rest.applies_all")

@@ -20,8 +20,8 @@ def own_words(say: Catalogue, *, later: bool = False) -> str:
     digest = hashlib.sha256(spelled.encode()).hexdigest()[:16]
     whose = "named when this page was made, and not in its record" if later else "of the signer's own"
     return (
-        f"The words of the first page and of the headings are those of a catalogue {whose}, {say.language} ({digest}), "
-        "and not of the tool. Colours, marks and the exit code are the tool's."
+        f"The words of this page, but for what was recorded, are those of a catalogue {whose}, {say.language} "
+        f"({digest}), and not of the tool. Colours, marks and the exit code are the tool's."
     )
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from auditor.errors import ConfigError
 from auditor.evidence.attestations import Attestations, read_attestations
 from auditor.evidence.bundle import write_bundle
-from auditor.evidence.dossier import dossier_of, render_dossier
+from auditor.evidence.dossier import dossier_of
 from auditor.evidence.signing import make_key
 from auditor.finding.policy import Policy, parse_policy
 from auditor.record.audit_report import AuditReport
@@ -27,6 +27,7 @@ from auditor.report.document import Table, code, own
 from auditor.report.document_html import render_document_html
 from auditor.report.document_pdf import render_document_pdf
 from cli.main import app
+from tests.evidence.dossiers import render_dossier
 from tests.evidence.test_evidence import evidence
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import HOSTILE, sample_report

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from auditor.data.audit_data import AuditData
-from auditor.evidence.dossier import ATTESTATION_NEEDED, MOST_ROWS, render_dossier
+from auditor.evidence.dossier import ATTESTATION_NEEDED, MOST_ROWS
 from auditor.evidence.dossier_parts import NOT_MEASURED, impact_tables
 from auditor.finding.display import EARNED, RESERVED
 from auditor.finding.policy import Policy, load_policies, pack_names, parse_policy
@@ -28,6 +28,7 @@ from auditor.report.html import render_html
 from auditor.run.audit import run_audit
 from cli.main import app
 from probes.fairness.adverse_impact import AdverseImpact
+from tests.evidence.dossiers import render_dossier
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import refused_report, sample_report
 

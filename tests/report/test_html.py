@@ -14,7 +14,7 @@ from importlib.resources import files
 import pytest
 
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.record import text
+from auditor.record import of_finding, text
 from auditor.record.audit_report import AuditReport, Finding, Refusal
 from auditor.record.schema import schema_json, shipped_schema
 from auditor.report.html import render_html
@@ -385,7 +385,7 @@ def test_exact_counts_are_whole() -> None:
     report = report_of([intake()])
     finding = next(f for f in report.findings if f.metric == "n_parameters")
     assert isinstance(finding, Finding) and isinstance(finding.estimate, Exact)
-    assert text.value(finding) == "12,481"
+    assert of_finding.value(finding) == "12,481"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, Pillar, ProbeResult
 from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.catalogue import Catalogue
 from auditor.record.labels import Labels
 from auditor.record.text import visible
 from auditor.report.html import render_html, resource
@@ -213,9 +214,10 @@ def test_the_chief_picture_comes_before_the_tables_in_the_language_of_the_page()
     front, rest = front_and_rest(report)
     assert front[0][1].kind == "judged" and {f.kind for _, f in front} == {"judged", "rates", "confusion"}
     assert sorted(i for i, _ in [*front, *rest]) == list(range(1, len(report.figures) + 2))
-    # The same picture is in the page and in a file of its own, under other ids.
+    # The words on the picture are those of the page, "Ideal" and "Grenze" among them.
     for i, figure in front:
-        assert draw_svg(figure, dom_id=f"figure-{i}") in page
+        assert draw_svg(figure, dom_id=f"figure-{i}", words=Catalogue.of("de").section("drawn")) in page
+    assert ">Ideal</text>" in page and ">ideal</text>" not in page
 
 
 def test_nothing_judged_makes_no_picture_of_judgements() -> None:

@@ -18,7 +18,7 @@ from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Measurement, Outcome
 from auditor.model.audited_model import AuditedModel
 from auditor.record.audit_report import AuditReport, DataRecord, Finding
-from auditor.report.view import LIMITS
+from auditor.report.view import limits_of
 from auditor.run.audit import assemble, environment, model_record, run_audit
 from auditor.run.probe import looks_at_rows, not_designed_for
 from auditor.statistics.clusters import (
@@ -401,4 +401,4 @@ def test_ids_that_repeat_are_noted_until_they_are_the_cluster() -> None:
 
 
 def test_the_report_says_that_rows_are_taken_as_independent() -> None:
-    assert "rows that are independent, or whose clusters --cluster names" in " ".join(LIMITS)
+    assert "rows that are independent, or whose clusters --cluster names" in " ".join(limits_of())

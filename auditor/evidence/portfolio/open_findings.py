@@ -14,11 +14,12 @@ from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.portfolio.lines import OPEN, Audit
 from auditor.evidence.portfolio.models import Model
 from auditor.finding.measurement import Outcome
-from auditor.record import text
+from auditor.record import of_finding, text
 from auditor.record.acceptances import Acceptance, acceptances_of
 from auditor.record.asks import Key, key_of
 from auditor.record.audit_report import AuditReport, Finding, measurement_label
 from auditor.record.control_record import PolicyRecord
+from auditor.record.periods import known_day
 from auditor.record.severity import severity_of
 
 Severity = Literal["high", "medium", "low"]
@@ -93,10 +94,8 @@ class OpenFinding:
 
     def age(self, on: date) -> int | None:
         """Days since it was first seen; None where that is no day."""
-        try:
-            return max(0, (on - date.fromisoformat(self.since)).days)
-        except ValueError:
-            return None
+        day = known_day(self.since)
+        return None if day is None else max(0, (on - day).days)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +214,7 @@ def _in_words(finding: OpenFinding, said: Finding) -> OpenFinding:
         beyond=grave.by,
         share=grave.share,
         what=measurement_label(said) if said.metric else said.criterion.metric if said.criterion else said.probe,
-        value=text.value(said),
+        value=of_finding.value(said),
         interval=text.interval(said.interval),
         required=said.criterion.describe() if said.criterion else "",
         reason=text.shortened(said.reason, _LONGEST_REASON),
