@@ -15,7 +15,6 @@ from cli.guarded import RECORD, Reads, Writes
 
 if TYPE_CHECKING:
     from auditor.evidence.attestations import Attestations
-    from auditor.evidence.dossier import Dossier
     from auditor.finding.policy import Policy
 
 # The ending of each format's file.
@@ -58,7 +57,9 @@ def dossier(
     from auditor.evidence.tradeoff_given import tradeoff_beside
     from auditor.files import write_beside
     from auditor.outputs import claim
+    from auditor.report.document_files import drawn
     from auditor.report.view import document_id
+    from auditor.run import __version__
     from cli.history import report_of
 
     places = _places(out, format_)
@@ -74,22 +75,25 @@ def dossier(
     weighed = None if tradeoff is None else tradeoff_beside(tradeoff, report)
     href = _href(run, out, document_id(report))
     found = dossier_of(report, packs, day, report_href=href, attestations=given, tradeoff=weighed)
-    drawn = {place: _drawn(found, name) for name, place in places.items()}
+    made = {place: drawn(found, place.name) for place in places.values()}
     manifest = DossierManifest(
         record=document_id(report),
         packs={pack.name: pack.sha256 for pack in packs},
-        files={place.name: FileEntry.of(content) for place, content in drawn.items()},
+        files={place.name: FileEntry.of(content) for place, content in made.items()},
         attestations={} if given is None or attestations is None else {attestations.name: given.sha256},
         documents={} if given is None else {a.document: a.document_sha256 for a in given.entries if a.document},
         tradeoff=None if tradeoff is None else FileEntry.of(tradeoff.read_bytes()).sha256,
+        auditor=__version__,
+        as_of=day.isoformat(),
+        report_href=href,
     )
-    written = {**drawn, manifest_at: manifest.to_bytes()}
+    written = {**made, manifest_at: manifest.to_bytes()}
     if key is not None:
         written[signature_at] = signature_of(manifest_at.name, manifest, report, key)
     for place, content in written.items():
         write_beside(place, content)
     for place in written:
-        typer.echo(f"{'dossier ' if place in drawn else 'evidence'} {place}")
+        typer.echo(f"{'dossier ' if place in made else 'evidence'} {place}")
     typer.echo(f"open     {found.open} fields {ATTESTATION_NEEDED}, {found.not_measured} {NOT_MEASURED}")
     if given is not None:
         typer.echo(f"attested {found.attested} fields, {given.signed}")
@@ -111,20 +115,6 @@ def _places(out: Path, formats: str | None) -> Mapping[str, Path]:
     if len(places) == 1 and out.suffix.lower() not in FORMATS.values():
         return {name: out for name in places}
     return places
-
-
-def _drawn(found: Dossier, name: str) -> bytes:
-    if name == "pdf":
-        from auditor.report.document_pdf import render_document_pdf
-
-        return render_document_pdf(found.title, found.digest, found.created, found.version, found.blocks)
-    if name == "html":
-        from auditor.report.document_html import render_document_html
-
-        return render_document_html(found.title, found.digest, found.created, found.version, found.blocks).encode()
-    from auditor.report.document import to_markdown
-
-    return to_markdown(found.blocks).encode()
 
 
 def _attestations(path: Path | None, packs: Sequence[Policy], signed_with: str | None) -> Attestations | None:

@@ -165,7 +165,7 @@ def _verify(ledger: Ledger, head: str | None, keys: Sequence[Path]) -> int:
 
 def _wrong_with(entry: Entry, audits: Mapping[int, str], trusted: set[str], before: Mapping[int, Entry]) -> list[str]:
     """Why a decision does not count, in words; ``audits``: digests of the records ``before`` it."""
-    from auditor.evidence.acceptances import wrongly_covered
+    from auditor.evidence.acceptances import wrongly_about, wrongly_covered
     from auditor.evidence.history.signatures import signer
 
     decision = entry.decision()
@@ -173,6 +173,8 @@ def _wrong_with(entry: Entry, audits: Mapping[int, str], trusted: set[str], befo
     problems = [f"entry {entry.number}: {said}" for said in [wrongly_covered(decision, before)] if said]
     if audits.get(decision.audit) != decision.record_sha256:
         problems.append(f"entry {entry.number} is about an audit {decision.audit} that is not in this history")
+    elif about := wrongly_about(decision, before):
+        problems.append(f"entry {entry.number}: {about}")
     if trusted and mark not in trusted:
         whose = "is not signed" if mark is None else f"is signed with the key {mark[:16]}, which you do not trust"
         problems.append(f"entry {entry.number}, a decision of {decision.by!r}, {whose}")
@@ -294,6 +296,7 @@ def signoff(
     """Record who accepts, or does not, what an audit found; it shows in later reports and changes no outcome."""
     from auditor.evidence.history.deciding import step_named
     from auditor.evidence.history.entries import Decision
+    from auditor.evidence.history.identity import Identity
     from auditor.evidence.history.signatures import signed
     from auditor.evidence.signing import fingerprint, load_private_key
 
@@ -324,6 +327,7 @@ def signoff(
             record_sha256=about.record_sha256,
             model_path=about.record.model.path,
             model_sha256=about.record.model.sha256,
+            model_id=Identity.of(about.record).id,
             decision=chosen,
             by=by.strip()[:200],
             role=role.strip()[:200],

@@ -66,9 +66,12 @@ def verify(
     if db is not None:
         found = replace(found, checks=(*found.checks, *_by_history(found, db)))
     if dossier is not None:
-        from auditor.evidence.dossier_manifest import check_dossier
+        from auditor.evidence.dossier_again import check_text
+        from auditor.evidence.dossier_manifest import check_dossier, read_manifest, signer_of
 
-        found = replace(found, checks=(*found.checks, *check_dossier(dossier, found.report, trusted)))
+        said = read_manifest(dossier)
+        text = check_text(dossier.parent, said, found.report, signer_of(dossier))
+        found = replace(found, checks=(*found.checks, *check_dossier(dossier, found.report, trusted), text))
     if json_:
         typer.echo(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
     else:

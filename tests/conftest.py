@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,17 @@ def forked_measuring_process(request: pytest.FixtureRequest, monkeypatch: pytest
     """Every test's measuring processes are forked, but for those of tests marked ``real_child``."""
     if sys.platform == "linux" and request.node.get_closest_marker("real_child") is None:
         monkeypatch.setattr(measuring_process, "start_child", request.getfixturevalue("warm_children").start)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected stays to the end, a million objects: nobody looks whether it may go."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

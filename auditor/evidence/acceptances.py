@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 
 from auditor.errors import DataError
-from auditor.evidence.history.entries import Decision, Entry
+from auditor.evidence.history.entries import Decision, Entry, same_person
+from auditor.evidence.history.identity import record_in
 from auditor.evidence.history.ledger import broken_chain
 from auditor.evidence.history.signatures import signer
 from auditor.record.acceptances import Acceptance, acceptances_of
@@ -35,16 +36,38 @@ def decisions_of(entries: Sequence[Entry], own: Collection[int] | None = None, *
 def decision_records(
     by_number: Mapping[int, Entry], own: Collection[int] | None = None, *, today: date
 ) -> list[DecisionRecord]:
-    """The same from entries by number, whose chain was checked: of decisions, of what they cover and are about."""
+    """The same from entries by number, whose chain was checked: of decisions, of what they cover and are about.
+
+    Of an audit that is not among them nothing is checked: whoever leaves it out has checked it.
+    """
     found = []
     for entry in by_number.values():
         if entry.kind != "decision" or (own is not None and entry.number not in own):
             continue
         decision = entry.decision()
-        if wrong := wrongly_covered(decision, by_number):
+        signed_with = signer(decision)
+        if wrong := wrongly_about(decision, by_number) or wrongly_covered(decision, by_number):
             raise DataError(f"Entry {entry.number} of the history does not count: {wrong}.")
-        found.append(_record(entry, decision, by_number, today))
+        found.append(_record(entry, decision, signed_with, by_number, today))
     return found
+
+
+def wrongly_about(decision: Decision, entries: Mapping[int, Entry]) -> str:
+    """Why a decision is not about the audit that it names, in words; "" where it is, or where that is not there.
+
+    A chain can be made anew around another audit, and the signature under the decision would fit all the same.
+    """
+    there = entries.get(decision.audit)
+    if there is None:
+        return ""
+    if there.kind != "audit":
+        return f"it is about entry {decision.audit}, which is no audit"
+    record_sha256, now = record_in(there)
+    if record_sha256 != decision.record_sha256:
+        return f"it is about an audit {decision.audit} that is not in this history"
+    if (now.sha256, now.path) != (decision.model_sha256, decision.model_path) or decision.model_id not in ("", now.id):
+        return f"audit {decision.audit} is said to be of another model than the one that was decided on"
+    return ""
 
 
 def wrongly_covered(decision: Decision, entries: Mapping[int, Entry]) -> str:
@@ -58,6 +81,8 @@ def wrongly_covered(decision: Decision, entries: Mapping[int, Entry]) -> str:
             return f"it covers entry {covered.entry}, by which audit {decision.audit} was not {step}"
         if decision.decision == "accept" and _terms(before) != _terms(decision):
             return f"it accepts something else than entry {covered.entry}, which it covers"
+        if same_person(before.by, decision.by) or (before.key is not None and before.key == decision.key):
+            return f"whoever signed it signed entry {covered.entry} too, which is for somebody else"
     return ""
 
 
@@ -65,7 +90,9 @@ def _terms(decision: Decision) -> tuple[object, ...]:
     return decision.decided, decision.findings, decision.expires, decision.owner, decision.due
 
 
-def _record(entry: Entry, decision: Decision, entries: Mapping[int, Entry], today: date) -> DecisionRecord:
+def _record(
+    entry: Entry, decision: Decision, signed_with: str | None, entries: Mapping[int, Entry], today: date
+) -> DecisionRecord:
     return DecisionRecord(
         entry=entry.number,
         audit=decision.audit,
@@ -77,7 +104,7 @@ def _record(entry: Entry, decision: Decision, entries: Mapping[int, Entry], toda
         expires=None if decision.expires is None else decision.expires.isoformat(),
         expired=decision.expires is not None and decision.expires < today,
         findings=decision.findings,
-        signed_with=signer(decision),
+        signed_with=signed_with,
         decided=decision.decided or _as_a_whole(decision, entries),
         owner=decision.owner,
         due=None if decision.due is None else decision.due.isoformat(),
@@ -97,4 +124,6 @@ def _as_a_whole(decision: Decision, entries: Mapping[int, Entry]) -> tuple[Decid
 def decided_of(report: AuditReport, ids: Sequence[str]) -> tuple[DecidedFinding, ...]:
     """Findings of a report by their ids, without values."""
     named = set(ids)
-    return tuple(DecidedFinding(finding=f.id, asks=key_of(f)) for f in report.findings if f.id in named)
+    return tuple(
+        DecidedFinding(finding=f.id, asks=key_of(f), outcome=f.outcome) for f in report.findings if f.id in named
+    )

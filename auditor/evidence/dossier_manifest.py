@@ -5,9 +5,10 @@ It lies beside the dossier, signed or not, and ties it to the evidence bundle of
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, ValidationError
@@ -36,6 +37,8 @@ class DossierManifest(Closed):
 
     ``record``: SHA-256 of ``report.json``. ``packs``: SHA-256 of the text of each. ``attestations``: of the file of
     statements, by its name; ``documents``: of those that statements point to; ``tradeoff``: of the trade-off given.
+    ``auditor``: the version that made it, ``as_of`` the day it holds controls against, ``report_href`` where its links
+    lead: with these it can be made again.
     """
 
     format: str = DOSSIER_FORMAT
@@ -45,6 +48,9 @@ class DossierManifest(Closed):
     attestations: dict[Name, Digest] = Field(default_factory=dict)
     documents: dict[str, Digest] = Field(default_factory=dict)
     tradeoff: Digest | None = None
+    auditor: str = ""
+    as_of: str = ""
+    report_href: str | None = None
 
     def to_bytes(self) -> bytes:
         """As canonical JSON."""
@@ -84,12 +90,29 @@ def check_dossier(path: Path, report: AuditReport | None, trusted: Sequence[Ed25
         about = Check(name="dossier, record", state="wrong", detail="it was made from another record than the bundle's")
     else:
         about = Check(name="dossier, record", state="ok", detail="it was made from the bundle's record")
-    return [*files, about, *_attested(path.parent, manifest.attestations), _signature(path, manifest, report, trusted)]
+    given = [
+        *_attested(path.parent, manifest.attestations, "file of statements"),
+        *_attested(path.parent, manifest.documents, "document"),
+    ]
+    return [*files, about, *given, _signature(path, manifest, report, trusted)]
+
+
+def signer_of(path: Path) -> str | None:
+    """The fingerprint of the key that signed a manifest, trusted or not; None where none did."""
+    try:
+        return open_envelope(content_of(_signature_at(path)), ()).fingerprint
+    except (OSError, AuditorError):
+        return None
+
+
+def read_manifest(path: Path) -> DossierManifest:
+    """The manifest in a file. Raises UsageError where there is no such file, DataError where it is none."""
+    return _read(path)
 
 
 def _read(path: Path) -> DossierManifest:
     try:
-        content = _content(path)
+        content = content_of(path)
     except OSError as error:
         raise UsageError(
             f"The dossier's manifest {str(path)!r} cannot be read ({error.strerror}): name the *{MANIFEST_SUFFIX} that "
@@ -104,7 +127,10 @@ def _read(path: Path) -> DossierManifest:
     return found
 
 
-def _content(path: Path) -> bytes:
+def content_of(path: Path) -> bytes:
+    """The bytes of a file. Raises OSError where there is none; of a pipe nothing is waited for."""
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "it is no file")
     with path.open("rb") as file:
         return file.read(_MOST_BYTES)
 
@@ -112,7 +138,7 @@ def _content(path: Path) -> bytes:
 def _file(folder: Path, name: str, entry: FileEntry) -> Check:
     title = f"dossier, {name}"
     try:
-        same = FileEntry.of(_content(folder / name)) == entry
+        same = FileEntry.of(content_of(folder / name)) == entry
     except OSError:
         return Check(name=title, state="wrong", detail="it is not beside its manifest")
     if not same:
@@ -120,30 +146,35 @@ def _file(folder: Path, name: str, entry: FileEntry) -> Check:
     return Check(name=title, state="ok", detail="it is as it was written")
 
 
-def _attested(folder: Path, given: Mapping[str, str]) -> list[Check]:
+def _attested(folder: Path, given: Mapping[str, str], what: str) -> list[Check]:
     checks = []
     for name, digest in given.items():
         title = f"dossier, {name}"
         try:
-            same = hashlib.sha256(_content(folder / name)).hexdigest() == digest
+            if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "\0" in name:
+                raise FileNotFoundError
+            same = hashlib.sha256(content_of(folder / name)).hexdigest() == digest
         except OSError:
-            detail = f"the statements lie elsewhere; their SHA-256 is {digest}"
+            detail = f"the {what} lies elsewhere; its SHA-256 is {digest}"
             checks.append(Check(name=title, state="not checked", detail=detail))
             continue
         if same:
-            checks.append(Check(name=title, state="ok", detail="the statements are as they were"))
+            checks.append(Check(name=title, state="ok", detail=f"the {what} is as it was"))
         else:
-            checks.append(Check(name=title, state="wrong", detail="the statements were changed since"))
+            checks.append(Check(name=title, state="wrong", detail=f"the {what} was changed since"))
     return checks
+
+
+def _signature_at(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(MANIFEST_SUFFIX) + SIGNATURE_SUFFIX)
 
 
 def _signature(
     path: Path, manifest: DossierManifest, report: AuditReport | None, trusted: Sequence[Ed25519PublicKey]
 ) -> Check:
     name = "dossier, signature"
-    place = path.with_name(path.name.removesuffix(MANIFEST_SUFFIX) + SIGNATURE_SUFFIX)
     try:
-        content = _content(place)
+        content = content_of(_signature_at(path))
     except OSError:
         if trusted:
             return Check(name=name, state="wrong", detail="it is not signed, and a key was expected")

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -175,6 +175,7 @@ def load_policies(names: Sequence[str]) -> tuple[list[Policy], list[Criterion]]:
     """
     packs: list[Policy] = []
     criteria: list[Criterion] = []
+    shipped = pack_names()
     for name in dict.fromkeys(names):
         text, where = _text_of(name)
         if text is None:
@@ -183,9 +184,24 @@ def load_policies(names: Sequence[str]) -> tuple[list[Policy], list[Criterion]]:
         pack = parse_policy(text, where)
         if pack.name in {other.name for other in packs}:
             raise ConfigError(f"{where}: there are two packs of the name {pack.name!r}: give yours another name.")
+        if name not in shipped and _is_of_another(pack, shipped):
+            raise ConfigError(
+                f"{where}: its name {pack.name!r} is that of a pack of auditor's own, and its text is another: give it "
+                "another name, so that nobody takes one for the other."
+            )
+        # A day of slack, for days begin elsewhere earlier.
+        if name not in shipped and pack.checked_on > datetime.now(UTC).date() + timedelta(days=1):
+            raise ConfigError(f"{where}: checked_on is {pack.checked_on}: nobody has looked it up on a day to come.")
         packs.append(pack)
         criteria += pack.criteria
     return packs, criteria
+
+
+def _is_of_another(pack: Policy, shipped: Sequence[str]) -> bool:
+    """Whether a pack goes by the name of one that comes with the tool, and has another text."""
+    name = pack.name.strip().casefold()
+    text = _text_of(name)[0] if name in shipped else None
+    return text is not None and pack.sha256 != hashlib.sha256(text.encode()).hexdigest()
 
 
 def _criteria_of(name: str) -> list[Criterion]:

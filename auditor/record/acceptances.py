@@ -81,11 +81,17 @@ class Acceptance:
         if self.missing:
             return "unsigned"
         now = None if finding is None else finding.value
-        return "exceeds" if self.value is not None and now is not None and not self.item.covers(now) else "accepted"
+        if self.value is not None:
+            return "exceeds" if now is not None and not self.item.covers(now) else "accepted"
+        # Who accepted that nobody could tell has not accepted that it fails.
+        told = self.item.outcome not in (None, Outcome.FAIL)
+        return "exceeds" if told and finding is not None and finding.outcome is Outcome.FAIL else "accepted"
 
     def describe(self, finding: Finding | None) -> str:
         """What it comes to now, in a sentence; "worse than accepted" first, so that nobody overlooks it."""
         limit = f" {self.item.limit}" if self.item.limit else ""
+        if not limit and self.item.outcome is not None:
+            limit = f" while {self.item.outcome.value}"
         who = f"{called(self.asks)}: accepted{limit} by {self.by} until {self.until}"
         now = self._now(finding)
         match self.standing(finding):
@@ -189,9 +195,10 @@ def findings_by_key(report: AuditReport) -> dict[Key, Finding]:
 
 
 def told(report: AuditReport) -> Iterator[str]:
-    """What became of everything that was accepted by its value, in sentences, the worst first."""
+    """What became of everything that was accepted by its value, and of the rest what is worse, the worst first."""
     now = findings_by_key(report)
     order: tuple[Standing, ...] = ("exceeds", "expired", "unsigned", "accepted", "fixed")
-    own = [each for each in acceptances_of(report.decisions).values() if each.value is not None]
+    known = acceptances_of(report.decisions).values()
+    own = [e for e in known if e.value is not None or e.standing(now.get(e.asks)) == "exceeds"]
     for each in sorted(own, key=lambda each: order.index(each.standing(now.get(each.asks)))):
         yield each.describe(now.get(each.asks))

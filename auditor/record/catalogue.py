@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 ENGLISH = "en"
 SHIPPED = (ENGLISH, "de")
 _MOST, _LONGEST = 1_000, 160
+_OUTCOMES = tuple(
+    f"verdict.{name}" for name in ("pass", "fail", "inconclusive", "not_run", "not_applicable", "not_judged")
+)
+_Piece = tuple[str, str | None, str | None, str | None]
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+# These are letters' own in some scripts, and move nothing.
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 _MARKS = {
     "number.decimal": (".", ","),
     "number.thousands": (",", ".", "'", " ", "\N{NO-BREAK SPACE}", "\N{THIN SPACE}"),
@@ -41,7 +49,7 @@ class Catalogue:
     @classmethod
     def of(cls, language: str, own: Mapping[str, str] | None = None) -> Catalogue:
         """The catalogue of a record: one that is shipped, or the words that the record keeps of another."""
-        return cls(language, dict(own) if own else shipped(language) if language in SHIPPED else {})
+        return cls(language, _fitting(own) if own else shipped(language) if language in SHIPPED else {})
 
     def has(self, key: str) -> bool:
         """Whether there is such a phrase in any language."""
@@ -218,31 +226,69 @@ def words_of(language: str) -> dict[str, str]:
     for key, phrase in own.items():
         if key not in english:
             raise ConfigError(f"{language}: {key!r} is no phrase of a catalogue{did_you_mean(key, english) or '.'}")
-        # Another language may take more room than English, but not a page for a verdict.
-        longest = max(_LONGEST, 2 * len(english[key]))
-        if not isinstance(phrase, str) or len(phrase) > longest:
-            raise ConfigError(f"{language}: {key!r} must be words of at most {longest} characters.")
-        told, asked = _places(phrase, f"{language}: {key!r}"), _places(english[key], key)
-        if told - asked:
-            raise ConfigError(f"{language}: {key!r} has no place {{{min(told - asked)}}}.")
-        if asked - told:
-            raise ConfigError(f"{language}: {key!r} must keep its place {{{min(asked - told)}}}.")
-        if key.startswith("number."):
-            if phrase not in _MARKS[key]:
-                raise ConfigError(f"{language}: {key!r} must be one of {', '.join(map(repr, _MARKS[key]))}.")
-        elif not phrase.strip() or any(char.isdigit() for char in phrase):
-            raise ConfigError(f"{language}: {key!r} must be words, without a digit: numbers are the tool's.")
+        if why := _unfit(key, phrase):
+            raise ConfigError(f"{language}: {key!r} {why}")
+    if key := _taken_for_another(own):
+        raise ConfigError(f"{language}: {key!r} says {own[key]!r}, which is the word of another outcome.")
     return own
 
 
-def _places(phrase: str, where: str) -> set[str]:
+def _fitting(own: Mapping[str, str]) -> dict[str, str]:
+    """Of the words that a record keeps those that :func:`words_of` takes: whoever wrote it may have written others."""
+    kept = {key: phrase for key, phrase in own.items() if key in shipped(ENGLISH) and not _unfit(key, phrase)}
+    if kept.get("number.decimal", ".") == kept.get("number.thousands", ","):
+        kept = {key: phrase for key, phrase in kept.items() if not key.startswith("number.")}
+    while key := _taken_for_another(kept):
+        del kept[key]
+    return kept
+
+
+def _unfit(key: str, phrase: object) -> str:
+    """Why a phrase is none for its key, as the end of a sentence; "" where it is."""
+    # Another language may take more room than English, but not a page for a verdict.
+    longest = max(_LONGEST, 2 * len(shipped(ENGLISH)[key]))
+    if not isinstance(phrase, str) or len(phrase) > longest:
+        return f"must be words of at most {longest} characters."
+    if key.startswith("number."):
+        return "" if phrase in _MARKS[key] else f"must be one of {', '.join(map(repr, _MARKS[key]))}."
     try:
-        parsed = list(Formatter().parse(phrase))
+        parsed, english = list(Formatter().parse(phrase)), list(Formatter().parse(shipped(ENGLISH)[key]))
     except ValueError as error:
-        raise ConfigError(f"{where}: {error}: a brace that is no place is written twice.") from None
+        return f"is no phrase ({error}): a brace that is no place is written twice."
     if any(spec or conversion for _, _, spec, conversion in parsed):
-        raise ConfigError(f"{where}: a place is a name alone, such as {{value}}.")
-    return {name for _, name, _, _ in parsed if name is not None}
+        return "must have as a place a name alone, such as {value}."
+    told, asked = ({name for _, name, _, _ in each if name is not None} for each in (parsed, english))
+    if told - asked:
+        return f"has no place {{{min(told - asked)}}}."
+    if asked - told:
+        return f"must keep its place {{{min(asked - told)}}}."
+    if not phrase.strip() or any(char.isnumeric() for char in phrase):
+        return "must be words, without a digit: numbers are the tool's."
+    if any(unicodedata.category(char) in _UNSEEN and char not in _JOINERS for char in phrase):
+        return "holds a sign that cannot be seen, or that turns words and numbers around: leave it out."
+    if _touching(parsed) - _touching(english):
+        return "must have words, or a space, between its places: two numbers would read as one."
+    return ""
+
+
+def _touching(parsed: Sequence[_Piece]) -> set[tuple[str, str]]:
+    """Places with nothing between them."""
+    pairs = zip(parsed, parsed[1:], strict=False)
+    return {(one[1] or "", other[1] or "") for one, other in pairs if one[1] and other[1] and not other[0]}
+
+
+def _taken_for_another(own: Mapping[str, str]) -> str:
+    """The phrase by which an outcome is called as another is, here or in a language that is shipped; "" for none."""
+    known = [own, *(shipped(language) for language in SHIPPED)]
+    for key in _OUTCOMES:
+        others = {_read(words[other]) for words in known for other in _OUTCOMES if other != key and other in words}
+        if key in own and _read(own[key]) in others:
+            return key
+    return ""
+
+
+def _read(word: str) -> str:
+    return " ".join(word.casefold().split())
 
 
 def _flat(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -41,8 +41,11 @@ class PolicyRecord(Closed):
 
     @property
     def old(self) -> str:
-        """That it was looked up long before the day it is held against, in a sentence; "" where it was not."""
-        days = (date.fromisoformat(self.as_of) - date.fromisoformat(self.checked_on)).days
+        """That it was looked up long before the day it is held against, or on no day, in a sentence; "" if not."""
+        try:
+            days = (date.fromisoformat(self.as_of) - date.fromisoformat(self.checked_on)).days
+        except ValueError:
+            return f"The rule pack {self.name} is said to have been looked up on {self.checked_on}, which is no day."
         if days <= OLD_AFTER:
             return ""
         return (

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import model_validator
 
 from auditor.files import LEFT_OUT, UNSAID, Closed, Number
+from auditor.finding.measurement import Outcome
 from auditor.record.asks import Key, called
 
 Step = Literal["prepared", "reviewed", "approved"]
@@ -17,7 +20,7 @@ class DecidedFinding(Closed):
 
     ``finding``: its id in the audit that was decided on; ``asks``: what it asks. ``value``: the worst number that is
     accepted, None of a finding without one and of a rejection; ``low``, ``high``: the numbers that it covers, None for
-    no end.
+    no end. ``outcome``: what it came to then, None in records of before.
     """
 
     finding: str
@@ -25,6 +28,13 @@ class DecidedFinding(Closed):
     value: Annotated[Number, UNSAID] = None
     low: Annotated[Number, UNSAID] = None
     high: Annotated[Number, UNSAID] = None
+    outcome: Annotated[Outcome | None, UNSAID] = None
+
+    @model_validator(mode="after")
+    def _up_or_down_to_its_value(self) -> Self:
+        if self.value is not None and self.value not in (self.low, self.high):
+            raise ValueError("what is accepted ends at the value accepted")
+        return self
 
     def covers(self, now: float) -> bool:
         """Whether a number is no worse than what was accepted."""

@@ -95,3 +95,37 @@ def check_keys(
                 f"{section} has {key!r}, and column {column!r} has no value {value!r}"
                 f"{did_you_mean(value, sorted(seen)) or '.'} It has: {some}."
             )
+
+
+def check_words(
+    words: Mapping[str, str], columns: Collection[str], values: Mapping[str, Collection[str]], section: str = "[labels]"
+) -> None:
+    """Raises UsageError where a reader could take one column or value for another: by the other's word, or its own
+    name.
+
+    Arguments as :func:`check_keys`, which has found all keys to be there.
+    """
+    named = {key: word for key, word in words.items() if key in columns}
+    _check_apart({name: named.get(name, name) for name in columns}, named, "column", section)
+    for column, seen in values.items():
+        own = {value: words[f"{column}.{value}"] for value in seen if f"{column}.{value}" in words}
+        _check_apart({value: own.get(value, value) for value in seen}, own, f"value of {column!r}", section)
+
+
+def _check_apart(called: Mapping[str, str], labelled: Mapping[str, str], what: str, section: str) -> None:
+    """``called``: words by name, of those without a label the name itself; ``labelled``: those that have one."""
+    by_word: dict[str, str] = {}
+    for name, word in sorted(called.items()):
+        by_word.setdefault(_plain(word), name)
+    names = {_plain(name): name for name in called}
+    for name, word in sorted(labelled.items()):
+        other = next((n for n in (by_word[_plain(word)], names.get(_plain(word), name)) if n != name), None)
+        if other is not None:
+            raise UsageError(
+                f"{section} calls the {what} {name!r} {word!r}, and {other!r} is called or named so: readers would "
+                "take one for the other."
+            )
+
+
+def _plain(word: str) -> str:
+    return " ".join(word.casefold().split())

@@ -21,6 +21,10 @@ from auditor.record.inverted import INVERTS
 MOST_CONTROLS = 12
 _MOST_PARTS, _MOST_GROUPS, _MOST_NUMBERS = 3, 8, 4
 _LONGEST_STATISTIC = 300
+# Flags by which code runs that is not auditor's: who copies a command of somebody else's report is to know.
+RUNS_CODE = (
+    "--probe", "--architecture", "--predict", "--allow-code", "--trust-pickle", "--allow-unsandboxed",
+)  # fmt: skip
 # Of these the value says it all, or the reason.
 _WITHOUT = ("exact", "undefined")
 
@@ -47,7 +51,8 @@ class Trace:
     """What stands behind one finding; "" where there is nothing to say.
 
     ``place``: a JSON pointer into the record, which is ``report.json`` beside the report and ``record.json`` in the
-    evidence bundle. ``command``: what makes the numbers again. ``controls``: of rule packs, which the finding serves.
+    evidence bundle. ``command``: what makes the numbers again, or why there is none
+    ``to_copy``; ``caution``: that code would run by it. ``controls``: of rule packs, which the finding serves.
     """
 
     finding: str
@@ -65,6 +70,8 @@ class Trace:
     citation: str
     place: str
     command: str
+    to_copy: bool
+    caution: str
     controls: tuple[str, ...]
     say: Catalogue
 
@@ -86,7 +93,8 @@ class Trace:
             ("method", self.method, False),
             ("source", self.citation, False),
             ("place", self.place, True),
-            ("command", self.command, bool(self.command) and self.command != self.say.say("trace.no_command")),
+            ("command", self.command, self.to_copy),
+            ("caution", self.caution, False),
         )
         return tuple(
             Part(self.say.say(f"trace.{name}"), said, code, name in _RECORDED) for name, said, code in labelled if said
@@ -137,7 +145,10 @@ class _Of:
     def __init__(self, report: AuditReport, say: Catalogue | None = None) -> None:
         self.report = report
         self.say = say or (report.about or About()).catalogue
-        self.command = _reproduced_by(report.environment.command) or self.say.say("trace.no_command")
+        said = report.environment.command
+        self.made_again = _reproduced_by(said)
+        self.command = self.made_again or self.say.say("trace.foreign_command" if said else "trace.no_command")
+        self.caution = caution_of(self.made_again, self.say)
         self.plan = self._plan()
         self.controls: dict[str, dict[str, None]] = {}
         for control in report.controls:
@@ -171,6 +182,8 @@ class _Of:
             citation=(definition.citation if definition else "") or f.citation,
             place=f"report.json#/findings/{i}",
             command=self.command,
+            to_copy=bool(self.made_again),
+            caution=self.caution,
             controls=tuple(controls),
             say=say,
         )
@@ -199,20 +212,39 @@ def _built_in() -> Sequence[CriterionRecord]:
     return [criterion.record for criterion in load_criteria()]
 
 
+def to_copy(command: str | None) -> str:
+    """A record's command as a shell may be given it; "" where it is none of this toolkit.
+
+    Whoever wrote the record may have written another: of what is copied, no word is more to a shell than a word.
+    """
+    words = _words(command)
+    return shlex.join(words) if words[:1] == ["auditor"] else ""
+
+
+def caution_of(command: str, say: Catalogue) -> str:
+    """That code would run by a command that is to be copied, in words; "" where none would."""
+    given = {word.partition("=")[0] for word in _words(command)}
+    runs = [flag for flag in RUNS_CODE if flag in given]
+    return say.say("trace.runs_code", flags=", ".join(runs)) if runs else ""
+
+
+def _words(command: str | None) -> list[str]:
+    try:
+        return shlex.split(command or "")
+    except ValueError:
+        return []
+
+
 def _reproduced_by(command: str | None) -> str:
     """The command that makes a record's numbers again: of its evidence where the audit wrote some, else its own."""
-    if not command:
-        return ""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return command
+    copied = to_copy(command)
+    words = _words(copied)
     for i, word in enumerate(words):
         if word == "--bundle" and i + 1 < len(words):
             return shlex.join(["auditor", "reproduce", words[i + 1]])
         if word.startswith("--bundle="):
             return shlex.join(["auditor", "reproduce", word.removeprefix("--bundle=")])
-    return command
+    return copied
 
 
 def _interval(f: Finding, say: Catalogue) -> str:

@@ -14,6 +14,7 @@ from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
 from auditor.record.questions import Form, question_of
 from auditor.record.severity import Severity, severity_of
+from auditor.record.trace import caution_of, to_copy
 from auditor.report.first_page import headlines, in_its_words
 
 Status = Literal["open"] | Standing
@@ -78,6 +79,8 @@ def remediation_of(report: AuditReport, say: Catalogue | None = None) -> Remedia
     shown to leave their ideal, and for what somebody accepted by its value, met or measured now or not.
     """
     words = say or (report.about or About()).catalogue
+    retest = to_copy(report.environment.command)
+    caution = caution_of(retest, words)
     names = ("finding", "severity", "owner", "due", "status")
     first, second, third, fourth, fifth = (words.say(f"remedy.{name}") for name in names)
     return Remediation(
@@ -86,8 +89,8 @@ def remediation_of(report: AuditReport, say: Catalogue | None = None) -> Remedia
         heads=(first, second, third, fourth, fifth),
         lines=() if report.refusal is not None else tuple(_lines(report, words)),
         nothing=words.say("remedy.nothing" if report.refusal is None else "remedy.refused"),
-        retest_title=words.say("remedy.retest"),
-        retest=report.environment.command or "",
+        retest_title=words.say("remedy.retest") + f" ({caution})" * bool(caution),
+        retest=retest,
     )
 
 

@@ -45,7 +45,7 @@ from auditor.model.saving import save
 from auditor.record.about import check_reference
 from auditor.record.audit_report import DataRecord
 from auditor.record.columns import missing_in, sizes_in
-from auditor.record.labels import check_keys, spelled
+from auditor.record.labels import check_keys, check_words, spelled
 from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
@@ -276,6 +276,7 @@ def _check_labels(said: DataSpec, data: AuditData) -> None:
 def _check_columns(said: DataSpec, values: Mapping[str, Collection[str]]) -> None:
     columns = {*values, *([] if Path(said.path).is_dir() else open_table(said.path).columns)}
     check_keys(said.labels, columns, values)
+    check_words(said.labels, columns, values)
     check_keys(said.roles, columns, values, "[roles]")
 
 

@@ -191,7 +191,7 @@ def data_spec(
         cluster=options.cluster,
         weight=options.weight,
         copies_are_real=options.copies_are_real,
-        labels=() if labels is None else tuple(labels.words),
+        labels={} if labels is None else dict(labels.words),
         reference=stated_groups(about, options.sensitive),
         roles=() if roles is None else roles.keys,
     )

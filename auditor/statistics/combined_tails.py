@@ -109,7 +109,7 @@ def margins(
     least = at.statistic() + scipy.special.ndtri((1.0 - STRIPS) * level)
     coarse = at.coarse() > _COARSE
     if coarse.any():
-        least = np.where(coarse, at.corner() - corner_radii(level), least)
+        least[coarse] = at.corner()[coarse] - corner_radii(level[coarse])
     least = least.min(axis=1)
     if expected:
         return np.asarray(least, np.float64)

@@ -17,6 +17,7 @@ from auditor.evidence.acceptances import acceptances, decisions_of
 from auditor.evidence.history.entries import AuditEntry, Covered, Decision, Entry
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.history.signatures import signed
+from auditor.evidence.portfolio.lines import read_ledger
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
 from auditor.record.about import About, ModelIdentity
@@ -182,6 +183,21 @@ def test_the_shorter_acceptance_that_expired_does_not_hide_the_one_that_holds(re
     assert found.holds and found.value == 0.25
 
 
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_who_accepted_that_nobody_could_tell_has_not_accepted_that_it_fails(
+    report: AuditReport, db: str, one_by_one: bool
+) -> None:
+    untold = with_gap(report, 0.0, outcome=Outcome.INCONCLUSIVE)
+    gap = gap_of(untold)
+    bare = gap.model_copy(update={"value": None, "interval": None})
+    untold = untold.model_copy(update={"findings": tuple(bare if f is gap else f for f in untold.findings)})
+    recorded(untold, db)
+    accept(db, *([gap.id] if one_by_one else []))
+    assert said_of(untold, db) == []
+    (said,) = said_of(with_gap(report, 0.9), db)
+    assert said.startswith("Worse than accepted") and "accepted while INCONCLUSIVE, now 0.900" in said
+
+
 # ---- what may be accepted --------------------------------------------------------------------------------------------
 
 
@@ -320,6 +336,82 @@ def test_a_signature_covers_what_was_signed_before(report: AuditReport, tmp_path
     first = Entry.after(2, entries_of(db)[0].hash, prepared.created, "decision", own.model_dump_json())
     with pytest.raises(DataError, match="does not fit"):
         decisions_of([entries_of(db)[0], first], today=TODAY)
+
+
+def test_one_person_with_two_keys_or_one_key_with_two_names_is_no_second_signer(
+    report: AuditReport, tmp_path: Path, db: str
+) -> None:
+    pytest.importorskip("cryptography")
+    from auditor.evidence.signing import load_private_key, make_key
+
+    for name in ("ann", "bob"):
+        make_key(tmp_path / name)
+    recorded(with_gap(report, 0.22), db)
+    accept(db, f"{gap_of(report).id}=0.25", as_="prepared", sign=tmp_path / "ann")
+    # Names that read alike are one, whatever their bytes.
+    for alike in ("ANN", "A\u200bnn", " \uff21nn"):
+        with pytest.raises(UsageError, match="has prepared it"):
+            step(db, "reviewed", alike)
+    step(db, "reviewed", "Bob", sign=tmp_path / "bob")
+    second = entries_of(db)[2].decision()
+    for by, key in (("Ann", "bob"), ("Bob", "ann"), ("a nn".replace(" ", "\u2060"), "bob")):
+        # As nobody signs with the command, and somebody who holds the keys can.
+        made = signed(second.model_copy(update={"by": by}), load_private_key(tmp_path / key))
+        entry = Entry.after(3, entries_of(db)[1].hash, "2026-11-27T10:00:00", "decision", made.model_dump_json())
+        with pytest.raises(DataError, match="for somebody else"):
+            acceptances([*entries_of(db)[:2], entry], today=TODAY)
+
+
+def test_a_signed_acceptance_is_of_the_audit_and_the_model_that_it_was_signed_for(
+    report: AuditReport, tmp_path: Path, db: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cryptography")
+    from auditor.evidence.signing import make_key
+
+    make_key(tmp_path / "ann")
+    own = with_gap(report, 0.22).model_copy(update={"about": About(model=ModelIdentity(id="toy"))})
+    recorded(own, db)
+    accept(db, f"{gap_of(report).id}=0.25", sign=tmp_path / "ann")
+    audit, decision = entries_of(db)
+    assert acceptances([audit, decision], today=TODAY)
+    model = own.model.model_copy(update={"sha256": "b" * 64})
+    moved = {
+        "another model": (
+            own.model_copy(update={"about": About(model=ModelIdentity(id="credit"))}),
+            own.model_copy(update={"model": model}),
+        ),
+        "not in this history": (with_gap(own, 0.9),),
+    }
+    # The chain is whole, made anew around another audit, and the signature fits what it was put under.
+    for message, others in moved.items():
+        for other in others:
+            forged = AuditEntry.of(other)
+            if message == "another model":
+                forged = forged.model_copy(update={"record_sha256": audit.audit().record_sha256})
+            first = Entry.after(1, audit.previous, audit.created, "audit", forged.model_dump_json())
+            after = Entry.after(2, first.hash, decision.created, "decision", decision.payload)
+            with pytest.raises(DataError, match=message):
+                acceptances([first, after], today=TODAY)
+            connection = sqlite3.connect(db)
+            with connection:
+                for e in (first, after):
+                    connection.execute(
+                        "UPDATE auditor_entries SET payload = ?, previous = ?, hash = ? WHERE number = ?",
+                        (e.payload, e.previous, e.hash, e.number),
+                    )
+            connection.close()
+            assert history(db=db, verify=True) == 1
+            assert message in capsys.readouterr().out
+            ledger = Ledger(db)
+            assert read_ledger(ledger).decisions == ()
+            ledger.close()
+
+
+def test_an_acceptance_covers_no_more_than_the_value_that_it_says(report: AuditReport) -> None:
+    asks = key_of(gap_of(report))
+    for low, high in ((None, None), (0.0, 9.0), (None, 9.0), (0.2, None)):
+        with pytest.raises(ValueError, match="ends at the value accepted"):
+            DecidedFinding(finding="x", asks=asks, value=0.12, low=low, high=high)
 
 
 # ---- whose, and of before --------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import unicodedata
 from datetime import date, timedelta
@@ -272,6 +273,7 @@ def test_a_signed_dossier_is_verified_against_its_bundle(here: Path) -> None:
         "dossier, record": "ok",
         "dossier, said.toml": "ok",
         "dossier, signature": "ok",
+        "dossier, text": "ok",
     }
     assert _states()["dossier, signature"] == "not checked"
     assert _states("--key", "other.pub")["dossier, signature"] == "wrong"
@@ -318,6 +320,41 @@ def test_a_manifest_made_over_is_not_what_was_signed(here: Path) -> None:
     )
     states = _states("--key", "k.pub")
     assert states["dossier, dossier.md"] == "ok" and states["dossier, signature"] == "wrong"
+
+
+def test_who_holds_the_key_cannot_sign_a_dossier_that_says_more_than_its_record(here: Path) -> None:
+    from auditor.evidence.dossier_manifest import DossierManifest, signature_of
+    from auditor.evidence.manifest import FileEntry
+    from auditor.evidence.signing import load_private_key
+
+    assert run(*MAKE, "--sign", "k").exit_code == 0
+    assert _states("--key", "k.pub")["dossier, text"] == "ok"
+    more = Path("dossier.md").read_bytes() + b"\nAnd it complies with everything.\n"
+    manifest = DossierManifest.model_validate_json(Path("dossier.manifest.json").read_bytes())
+    forged = manifest.model_copy(update={"files": {"dossier.md": FileEntry.of(more)}})
+    report = AuditReport.from_json(Path("report.json").read_bytes())
+    Path("dossier.md").write_bytes(more)
+    Path("dossier.manifest.json").write_bytes(forged.to_bytes())
+    key = load_private_key(Path("k"))
+    Path("dossier.manifest.dsse.json").write_bytes(signature_of("dossier.manifest.json", forged, report, key))
+    states = _states("--key", "k.pub")
+    assert states["dossier, signature"] == "ok"
+    assert [name for name, state in states.items() if state == "wrong"] == ["dossier, text"]
+    # Without the pack that it was made of nobody can tell, which is no pass.
+    Path("house.toml").unlink()
+    assert _states("--key", "k.pub")["dossier, text"] == "not checked"
+
+
+def test_a_document_that_was_changed_is_found_and_a_pipe_is_waited_for_by_nobody(here: Path) -> None:
+    Path("minutes.txt").write_text("We met.\n")
+    Path("said.toml").write_text(SAID + 'document = "minutes.txt"\n')
+    assert run(*MAKE, "--sign", "k").exit_code == 0
+    assert _states("--key", "k.pub")["dossier, minutes.txt"] == "ok"
+    Path("minutes.txt").write_text("We agreed.\n")
+    assert _states("--key", "k.pub")["dossier, minutes.txt"] == "wrong"
+    Path("minutes.txt").unlink()
+    os.mkfifo("minutes.txt")
+    assert _states("--key", "k.pub")["dossier, minutes.txt"] == "not checked"
 
 
 def test_a_dossier_of_another_record_is_named(here: Path) -> None:

@@ -296,7 +296,8 @@ def test_a_decision_shows_in_later_reports_until_it_expires(tmp_path: Path, repo
     }
     ledger = Ledger(db)
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    ledger.append("decision", decision(expires=yesterday))
+    of = {"record_sha256": digest_of(report), "model_path": report.model.path, "model_sha256": report.model.sha256}
+    ledger.append("decision", decision(expires=yesterday, **of))
     ledger.close()
     assert decisions_on(report, db)[-1].expired
     assert decisions_on(report, db)[-1].describe().startswith("EXPIRED acceptance")

@@ -151,12 +151,16 @@ def slow_table(path: Path, on: date) -> set[tuple[str, ...]]:
             due = (day + timedelta(days=int(every[:-1]))).isoformat() if every else ""
             if said.get("next_due", "") > day.isoformat():
                 due = said["next_due"]
+        verdict = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE", 4: "REFUSED"}[last["record"]["exit_code"]]
+        left = {each["outcome"] for each in still_open.values()}
+        if verdict in ("PASS", "INCONCLUSIVE") and left:
+            verdict = "FAIL" if "FAIL" in left else "INCONCLUSIVE"
         table.add(
             (
                 "m.pt" if name.startswith("bytes ") else name,
                 said.get("tier", ""),
                 said.get("owner", ""),
-                {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE", 4: "REFUSED"}[last["record"]["exit_code"]],
+                verdict,
                 last["day"],
                 str(len(still_open)),
                 min((until[f] for f in still_open if f in until), default=""),
@@ -286,6 +290,21 @@ def test_a_finding_is_closed_by_a_pass_and_by_nothing_else(template: Template, t
     later = told(30, outcomes={GAP: "PASS", RATIO: "NOT_JUDGED", ODDS: "NOT_APPLICABLE"}, data="others.csv")
     path = write_audits(tmp_path / "h.db", template, [first, told(10, refused=True), later])
     assert open_of(path) == [(RATIO, "FAIL", 1, 1, False), (ODDS, "INCONCLUSIVE", 1, 1, False)]
+
+
+def test_a_later_audit_that_asks_less_makes_no_pass_of_what_failed(template: Template, tmp_path: Path) -> None:
+    narrow = Template.__new__(Template)
+    own = [f for f in template.entry["record"]["findings"] if f["id"] == LEAK]
+    narrow.entry, narrow.ids = {**template.entry, "record": {**template.entry["record"], "findings": own}}, [LEAK]
+    audits = [(template, told(0, outcomes={GAP: "FAIL"})), (narrow, told(9)), (template, told(0, "other"))]
+    path = write_ledger(tmp_path / "h.db", [("audit", t.day, kind.payload(t)) for kind, t in audits])
+    assert [name for name, *_ in open_of(path) if name == GAP] == [GAP]
+    assert run("site", "--db", path, "--out", tmp_path / "site", "--on", ON).exit_code == 0
+    pages = pages_of(tmp_path / "site")
+    (shown,) = [row for row in pages["index.html"].tables["models"][1:] if row[0] == "credit"]
+    assert shown[3] == "FAIL"
+    (page,) = [page for name, page in pages.items() if name.startswith("models/credit")]
+    assert "did not ask again" in " ".join(page.words) and "PASS on" not in " ".join(page.words)
 
 
 def test_what_failed_again_is_open_since_it_did(template: Template, tmp_path: Path) -> None:
@@ -497,6 +516,16 @@ def test_acceptances_of_open_findings_and_old_packs_are_due(template: Template, 
     code, found = due(mended, "--on", "2027-05-20")
     assert code == 1 and ("overdue", "pack", PACK["name"], pack_day) in found
     none_of(kind == "acceptance" for _, kind, _, _ in found)
+
+
+def test_a_day_to_come_puts_nothing_off(template: Template, tmp_path: Path) -> None:
+    later = PACK | {"checked_on": "2099-01-01"}
+    path = write_audits(tmp_path / "a.db", template, [told(0, model={"audit_every": "9y"}, policies=[later])])
+    code, found = due(path, "--on", "2026-11-27")
+    assert code == 3 and ("unknown", "pack", PACK["name"], None) in found
+    # Nor does an audit that is entered under a day that has not come.
+    path = write_audits(tmp_path / "b.db", template, [told(0, model={"audit_every": "30d"}), told(40_000)])
+    assert due(path, "--on", "2026-11-27", "--every", "30d") == (3, {("unknown", "audit", "credit", None)})
 
 
 def test_lengths_of_time() -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import date
 from fnmatch import fnmatchcase
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -561,6 +562,36 @@ def test_an_old_pack_says_so_on_every_page(days: int, old: bool, capsys: pytest.
     for page in (render_html(report), render_markdown(report), capsys.readouterr().out, pdf_text(render_pdf(report)),
                  render_dossier(report, [pack], day)):  # fmt: skip
         assert (said in " ".join(page.replace("\\", "").split())) == old
+
+
+def test_a_pack_that_nobody_can_have_looked_up_is_no_young_one(tmp_path: Path) -> None:
+    report = with_policies(EMPTY, [PACKS["gdpr"]], date(2026, 11, 27))
+    told = report.policies[0].model_copy(update={"checked_on": "soon"})
+    assert "looked up on soon, which is no day" in " ".join(
+        warnings_of(report.model_copy(update={"policies": (told,)}))
+    )
+    text = (files("auditor.finding") / "policies" / "gdpr.toml").read_text(encoding="utf-8")
+    own = re.sub("checked_on = [0-9-]+", "checked_on = 2999-01-01", text.replace('"gdpr"', '"mine"', 1), count=1)
+    (tmp_path / "mine.toml").write_text(own)
+    with pytest.raises(ConfigError, match="a day to come"):
+        load_policies([str(tmp_path / "mine.toml")])
+
+
+@pytest.mark.parametrize("name", ["gdpr", "GDPR "])
+def test_a_pack_of_ones_own_does_not_go_by_the_name_of_a_shipped_one(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    text = (files("auditor.finding") / "policies" / "gdpr.toml").read_text(encoding="utf-8")
+    head, mark, controls = text.partition("[[controls]]")
+    own = "".join(line for line in head.splitlines(keepends=True) if not line.startswith("name"))
+    path.write_text(f'name = "{name}" # mine\n{own}{mark}{controls}')
+    with pytest.raises(ConfigError, match="is that of a pack of auditor's own"):
+        load_policies([str(path)])
+    path.write_text(text)
+    (same,), _ = load_policies([str(path)])
+    assert same.sha256 == PACKS["gdpr"].sha256
+    (tmp_path / "gdpr.toml").write_text(own + mark + controls.replace("title =", "title  =", 1))
+    with pytest.raises(ConfigError, match="give it another name"):
+        load_policies([str(tmp_path / "gdpr.toml")])
 
 
 def test_version_and_digest_are_those_of_the_text_and_memory_decides_nothing() -> None:

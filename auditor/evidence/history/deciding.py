@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from auditor.errors import UsageError, did_you_mean
-from auditor.evidence.history.entries import Covered, Decision, Entry
+from auditor.evidence.history.entries import Covered, Decision, Entry, same_person
 from auditor.finding.measurement import Outcome
 from auditor.record.asks import key_of
 from auditor.record.audit_report import AuditReport, Finding
@@ -36,14 +36,16 @@ def _decided(report: AuditReport, text: str, *, accept: bool) -> DecidedFinding:
     if finding.value is None:
         if said is not None:
             raise UsageError(f"{finding.id!r} has no number: accept it without a value, --finding {finding.id!r}.")
-        return DecidedFinding(finding=finding.id, asks=key_of(finding))
+        return DecidedFinding(finding=finding.id, asks=key_of(finding), outcome=finding.outcome)
     if said is None:
         raise UsageError(
             f"Up to which value is {finding.id!r} accepted? It is {number(finding.value)} now: "
             f"--finding {finding.id}=VALUE."
         )
     low, high = _range(finding, said)
-    item = DecidedFinding(finding=finding.id, asks=key_of(finding), value=said, low=low, high=high)
+    item = DecidedFinding(
+        finding=finding.id, asks=key_of(finding), value=said, low=low, high=high, outcome=finding.outcome
+    )
     if not item.covers(finding.value):
         raise UsageError(
             f"{finding.id!r} is {number(finding.value)}, which an acceptance {item.limit} does not cover: accept what "
@@ -136,7 +138,7 @@ def signed_before(
             f"Audit {audit} cannot be {step} yet: it was not {missing[0]}. In their order: {', '.join(STEPS)}."
         )
     for _, decision in chain:
-        if decision.by.strip().casefold() == by.strip().casefold():
+        if same_person(decision.by, by):
             raise UsageError(f"{by.strip()} has {decision.step} it: it is for somebody else to say that it is {step}.")
         if key is not None and key == decision.key:
             raise UsageError(f"This is the key that it was {decision.step} with: another signs that it is {step}.")

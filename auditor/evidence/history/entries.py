@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from datetime import date
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -45,7 +46,8 @@ class Covered(Closed):
 class Decision(Closed):
     """Somebody accepts, or does not, what an audit found; it changes no outcome.
 
-    ``audit``: number of the entry it is about, ``record_sha256`` the digest of that record. ``expires``: the last day
+    ``audit``: number of the entry it is about, ``record_sha256`` the digest of that record, ``model_id`` what the model
+    was known by there, "" of decisions of before and of a model without an id. ``expires``: the last day
     on which an acceptance holds. ``key``, ``signature``: fingerprint and hex Ed25519 signature over the canonical JSON
     of all other fields, where it was signed. ``decided``: the findings one by one; ``owner`` and ``due``: who mends
     them, and until when. ``step``: of several signers in order, which this is; ``covers``: what was signed before,
@@ -56,6 +58,7 @@ class Decision(Closed):
     record_sha256: str
     model_path: str | None
     model_sha256: str | None
+    model_id: Annotated[str, LEFT_OUT] = ""
     decision: Literal["accept", "reject"]
     by: Annotated[str, Field(min_length=1, max_length=200)]
     role: Annotated[str, Field(min_length=1, max_length=200)]
@@ -86,6 +89,16 @@ class Decision(Closed):
     def signed_bytes(self) -> bytes:
         """What is signed."""
         return canonical(self.model_dump(mode="json", exclude={"key", "public_key", "signature"}))
+
+
+def same_person(one: str, other: str) -> bool:
+    """Whether two names read alike: case, width, spaces and what cannot be seen tell nobody from anybody."""
+    return _read(one) == _read(other)
+
+
+def _read(name: str) -> str:
+    seen = (char for char in unicodedata.normalize("NFKC", name) if unicodedata.category(char) not in ("Cc", "Cf"))
+    return " ".join("".join(seen).casefold().split())
 
 
 class Entry(Closed):

@@ -32,11 +32,17 @@ class Identity:
     @classmethod
     def in_entry(cls, entry: Entry) -> Identity:
         """That of the audit in an entry, of which nothing else is read. Raises DataError where it holds none."""
-        try:
-            said = _Entry.model_validate_json(entry.payload).record
-        except ValidationError:
-            raise DataError(f"Entry {entry.number} of the history cannot be read: it holds no audit.") from None
-        return cls(id=said.about.model.id if said.about else "", sha256=said.model.sha256, path=said.model.path)
+        return record_in(entry)[1]
+
+
+def record_in(entry: Entry) -> tuple[str, Identity]:
+    """The digest of the record of the audit in an entry, and its model. Raises DataError where it holds none."""
+    try:
+        found = _Entry.model_validate_json(entry.payload)
+    except ValidationError:
+        raise DataError(f"Entry {entry.number} of the history cannot be read: it holds no audit.") from None
+    about, model = found.record.about, found.record.model
+    return found.record_sha256, Identity(id=about.model.id if about else "", sha256=model.sha256, path=model.path)
 
 
 def of_model(others: Sequence[Identity], now: Identity) -> list[bool]:
@@ -86,3 +92,4 @@ class _Record(_Lean):
 
 class _Entry(_Lean):
     record: _Record
+    record_sha256: str = ""

@@ -49,7 +49,10 @@ def all_due(standings: Iterable[Standing], every: Period | None, on: date) -> li
         found.append(audit_due(standing.model, every, on))
         found += _acceptances(standing, on)
         for tally in standing.packs:
-            packs.setdefault((tally.pack.name, tally.pack.checked_on), []).append(standing.model.title)
+            checked, as_of = tally.pack.checked_on, tally.pack.as_of
+            # Days are ISO's, which sort as they follow.
+            checked += ", which had not come on the day of the audit" if checked > as_of else ""
+            packs.setdefault((tally.pack.name, checked), []).append(standing.model.title)
     found += [_pack(name, checked, titles, on) for (name, checked), titles in packs.items()]
     return sorted(found, key=lambda d: (STATES.index(d.state), d.by or date.max, d.kind, d.about, d.why))
 
@@ -68,6 +71,9 @@ def audit_due(model: Model, every: Period | None, on: date) -> Due:
         own = period_of(said.audit_every, "audit_every") if said.audit_every else every
     except UsageError as error:
         return Due(kind="audit", about=model.title, by=None, why=f"entry {last.number}: {error}".rstrip("."), on=on)
+    if day > on:
+        why = f"entry {last.number}: it is of {day}, which has not come on {on}"
+        return Due(kind="audit", about=model.title, by=None, why=why, on=on)
     if stated is not None and day < stated:
         why = f"stated in entry {last.number}, which audited it on {day}"
         return Due(kind="audit", about=model.title, by=stated, why=why, on=on)

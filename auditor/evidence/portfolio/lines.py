@@ -246,10 +246,10 @@ def read_ledger(ledger: Ledger) -> Read:
     """Reads all entries once and checks their chain, in memory that grows by about a kilobyte an audit."""
     reading = _Reading()
     problems = broken_chain(reading.passing(ledger.entries()))
-    known = {audit.number: audit.record_sha256 for audit in reading.audits}
+    known = {audit.number: audit for audit in reading.audits}
     kept = []
     for decided in reading.decisions:
-        if known.get(decided.decision.audit) == decided.decision.record_sha256:
+        if _is_about(decided.decision, known.get(decided.decision.audit)):
             kept.append(decided)
         else:
             problems.append(
@@ -262,6 +262,15 @@ def read_ledger(ledger: Ledger) -> Read:
         unread=_first_of(reading.unread),
         n_entries=reading.n,
         head=reading.head,
+    )
+
+
+def _is_about(decision: Decision, audit: Audit | None) -> bool:
+    """Whether an audit is the one that was decided on, and of the model that it was of then."""
+    return (
+        audit is not None
+        and (audit.record_sha256, audit.identity.sha256) == (decision.record_sha256, decision.model_sha256)
+        and decision.model_id in ("", audit.identity.id)
     )
 
 

@@ -77,7 +77,7 @@ class Model:
         """A file name that is this model's and no other's, whatever characters its id has."""
         plain = unicodedata.normalize("NFKD", self.title).encode("ascii", "ignore").decode().lower()
         readable = re.sub(r"[^a-z0-9]+", "-", plain)[:_LONGEST_SLUG].strip("-") or "model"
-        return f"{readable}-{hashlib.sha256('='.join(self.known_by).encode('utf-8', 'replace')).hexdigest()[:10]}"
+        return f"{readable}-{hashlib.sha256('='.join(self.known_by).encode('utf-8', 'replace')).hexdigest()[:20]}"
 
     def versions(self) -> list[Version]:
         """Its versions, the newest first."""

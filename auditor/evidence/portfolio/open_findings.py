@@ -117,6 +117,14 @@ class Standing:
     packs: tuple[PackTally, ...]
     problems: tuple[str, ...] = ()
 
+    @property
+    def verdict(self) -> str:
+        """What the last audit came to; no better than what is open, which it may not have asked again."""
+        last = self.model.verdict
+        if last not in ("PASS", "INCONCLUSIVE") or not self.open:
+            return last
+        return "FAIL" if any(finding.outcome is Outcome.FAIL for finding in self.open) else "INCONCLUSIVE"
+
 
 def open_findings(model: Model) -> list[OpenFinding]:
     """What is open of a model, gravest and oldest first, without what it says and what was decided about it.

@@ -42,6 +42,7 @@ _VERDICT_WORDS = {
     "INCONCLUSIVE": "Nothing failed, but something could not be said: this is not a pass.",
     "REFUSED": "The model or the data were refused: nothing was measured.",
 }
+_NOT_ASKED_AGAIN = "The last audit did not ask again what an earlier one had not passed: that is open still."
 # Where a page goes: its path in the site, and its bytes.
 Put = Callable[[str, bytes], None]
 
@@ -149,6 +150,7 @@ def write_site(ledger: Ledger, read: Read, asked: Asked, put: Put) -> Made:
     models = models_of(read)
     # All of them before the first page, for each page says on top what is wrong.
     standings = [standing(ledger, model, asked.on) for model in models]
+    standings.sort(key=lambda own: GRAVEST_FIRST.index(own.verdict))
     rows = [_row(own, asked) for own in standings]
     found = sorted((finding for own in standings for finding in own.open), key=lambda finding: finding.rank)
     problems = [*read.problems, *read.unread, *(problem for own in standings for problem in own.problems)]
@@ -190,8 +192,8 @@ def _row(own: Standing, asked: Asked) -> _Row:
         name=said.name if said.name != model.title else "",
         tier=said.tier,
         owner=said.owner,
-        verdict=model.verdict,
-        rank=GRAVEST_FIRST.index(model.verdict),
+        verdict=own.verdict,
+        rank=GRAVEST_FIRST.index(own.verdict),
         failed=model.newest.fail,
         spark=sparkline(model.audits),
         course=course(model.audits),
@@ -385,7 +387,7 @@ def _model(frame: _Frame, ledger: Ledger, own: Standing, row: _Row, asked: Asked
                 paging=paging,
                 on=frame.on,
                 known_by=_KNOWN_BY[model.known_by[0]],
-                verdict_words=_VERDICT_WORDS[model.verdict],
+                verdict_words=_VERDICT_WORDS[own.verdict] if own.verdict == model.verdict else _NOT_ASKED_AGAIN,
                 findings=own.open[:_MOST_LISTED],
                 n_findings=len(own.open),
                 versions=versions[:_MOST_LISTED],

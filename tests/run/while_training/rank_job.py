@@ -5,6 +5,7 @@ Reads a line of JSON a job, its folder, number of ranks and what goes wrong in i
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -161,6 +162,9 @@ def serve() -> None:
     # What an audit imports only when it needs it, which every rank would do by itself.
     for name in ("torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2"):
         importlib.import_module(name)
+    # What is shared is not copied because somebody looked whether it is needed.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         out, n, how = json.loads(line)
         ranks = [begin(Path(out), n, number, how) for number in range(n)]
