@@ -57,6 +57,7 @@ def dossier(
     from auditor.evidence.tradeoff_given import tradeoff_beside
     from auditor.files import write_beside
     from auditor.outputs import claim
+    from auditor.record.text import plural
     from auditor.report.document_files import drawn
     from auditor.report.view import document_id
     from auditor.run import __version__
@@ -94,9 +95,9 @@ def dossier(
         write_beside(place, content)
     for place in written:
         typer.echo(f"{'dossier ' if place in made else 'evidence'} {place}")
-    typer.echo(f"open     {found.open} fields {ATTESTATION_NEEDED}, {found.not_measured} {NOT_MEASURED}")
+    typer.echo(f"open     {plural(found.open, 'field')} {ATTESTATION_NEEDED}, {found.not_measured} {NOT_MEASURED}")
     if given is not None:
-        typer.echo(f"attested {found.attested} fields, {given.signed}")
+        typer.echo(f"attested {plural(found.attested, 'field')}, {given.signed}")
     typer.echo("This is a skeleton to fill in, not legal advice.")
 
 
@@ -139,12 +140,9 @@ def _packs(names: str) -> list[Policy]:
 
 
 def _day(text: str | None) -> date:
-    if text is None:
-        return datetime.now(UTC).date()
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"--as-of {text!r} is no date: write it like 2027-12-02.") from None
+    from auditor.record.periods import day_of
+
+    return datetime.now(UTC).date() if text is None else day_of(text, "--as-of")
 
 
 def _href(run: Path, out: Path, document: str) -> str | None:

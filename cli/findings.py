@@ -37,8 +37,8 @@ def findings(
     status: Annotated[str | None, typer.Option(help="Of one status alone, such as accepted.")] = None,
     older_than: Annotated[int | None, typer.Option(help="Days since it was first seen, more than.", min=0)] = None,
     on: On = None,
-    csv_: Annotated[bool, typer.Option("--csv", help="As CSV.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    csv_: Annotated[bool, typer.Option("--csv", help="As CSV on standard output, ids and all.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="As JSON on standard output, ids and all.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
     """List what an audit did not pass and no later audit of the same model passed.

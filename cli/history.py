@@ -402,12 +402,11 @@ def _chosen(text: str) -> Literal["accept", "reject"]:
 
 
 def _day(flag: str, text: str | None) -> date | None:
+    from auditor.record.periods import day_of
+
     if text is None:
         return None
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{flag} {text!r} is no date: write it like 2027-01-31.") from None
+    day = day_of(text, flag)
     if day < datetime.now(UTC).date():
         raise UsageError(f"{flag} {text} is past: it must be a day to come.")
     return day

@@ -122,7 +122,7 @@ def _age(fact: Mapping[str, Any]) -> str:
 
 
 def _show(pack: Policy, today: date, *, as_json: bool) -> None:
-    from auditor.record.text import visible
+    from auditor.record.text import plural, visible
 
     fact = _facts(pack, today)
     if as_json:
@@ -133,7 +133,7 @@ def _show(pack: Policy, today: date, *, as_json: bool) -> None:
     typer.echo(paragraph(visible(pack.source), 0))
     version = f"version {visible(pack.version)}, " if pack.version else ""
     mark = "sets a pass mark" if fact["sets_pass_mark"] else "sets no pass mark"
-    typer.echo(f"{version}SHA-256 {pack.sha256[:16]}, {mark}, {fact['controls']} controls")
+    typer.echo(f"{version}SHA-256 {pack.sha256[:16]}, {mark}, {plural(fact['controls'], 'control')}")
     typer.echo(f"looked up on {fact['checked_on']} ({_age(fact)}), {fact['certainty']}")
     for note in pack.notes:
         typer.echo(paragraph(f"- {visible(note)}", 2))
@@ -233,7 +233,7 @@ def _crosswalk(run: Path, today: date, *, as_json: bool) -> None:
         alike.setdefault((f.probe, f.metric or "", features, _served(each)), []).append(each)
     table = []
     for (probe, metric, features, served), found in alike.items():
-        outcomes = [each.finding.outcome.value.replace("_", " ") for each in found]
+        outcomes = [each.finding.outcome.words for each in found]
         tally = ", ".join(f"{outcomes.count(name)} {name}" for name in dict.fromkeys(outcomes))
         asked = visible(served) if served else "no pack asks for it"
         table.append([f"{visible(metric)} of {visible(probe)}", visible(features), tally, asked])

@@ -42,10 +42,10 @@ def site(
     read.
     """
     from auditor.evidence.portfolio.lines import read_ledger
-    from auditor.evidence.portfolio.publishing import check, published
     from auditor.evidence.portfolio.site import Asked, write_site
+    from auditor.evidence.portfolio.site_folder import check, replaced
     from auditor.record.periods import day_of, period_of
-    from auditor.record.text import visible
+    from auditor.record.text import plural, visible
 
     day = None if on is None else day_of(on, "--on")
     period = None if every is None else period_of(every, "--every")
@@ -58,29 +58,27 @@ def site(
         read = read_ledger(ledger)
         bundles = _bundles(read, db, out, verify=verify)
         asked = Asked(on=day or _newest_day(read), every=period, bundles=bundles, reports=reports)
-        with published(out, force=forced()) as folder:
+        with replaced(out, force=forced()) as folder:
             made = write_site(ledger, read, asked, folder.put)
     finally:
         ledger.close()
     for problem in made.problems:
         typer.echo(f"WRONG   {visible(problem)}")
     typer.echo(f"site    {out / 'index.html'}")
-    models, open_ = (
-        f"{n:,} {what}{'' if n == 1 else 's'}" for n, what in ((made.models, "model"), (made.open, "open finding"))
-    )
-    typer.echo(f"as of   {asked.on}: {models}, {open_}, {made.overdue:,} overdue")
+    counted = f"{plural(made.models, 'model')}, {plural(made.open, 'open finding')}, {made.overdue:,} overdue"
+    typer.echo(f"as of   {asked.on}: {counted}")
     if read.problems or any(bundle.wrong for bundle in bundles.values()):
         return 1
     return 3 if made.problems else 0
 
 
 def _newest_day(read: Read) -> date:
-    try:
-        return date.fromisoformat(read.last_day)
-    except ValueError:
-        if read.n_entries:
-            raise UsageError("The newest entry of this history has no date: say --on DAY.") from None
-        return date(1970, 1, 1)
+    from auditor.record.periods import known_day
+
+    day = known_day(read.last_day)
+    if day is None and read.n_entries:
+        raise UsageError("The newest entry of this history has no date: say --on DAY.")
+    return day or date(1970, 1, 1)
 
 
 def _refuse_ledger_in(out: Path, db: str | None) -> None:

@@ -20,7 +20,7 @@ def print_trace(report: AuditReport, name: str) -> None:
     from auditor.record.trace import finding_named, trace_of
 
     found = finding_named(report, name)
-    outcome = coloured(found.outcome.value.replace("_", " "), found.outcome.value)
+    outcome = coloured(found.outcome.words, found.outcome.value)
     typer.echo(paragraph(f"{outcome}  {visible(found.reason or found.detail)}".rstrip(), 0))
     for part in trace_of(report, found).parts:
         line = f"{part.label}: {visible(part.said)}"

@@ -17,7 +17,6 @@ from auditor.record import text
 from auditor.record.audit_report import AuditReport
 from auditor.report.html import content_policy, environment, resource
 from auditor.report.pictures import called_in, column, group
-from auditor.report.view import plural
 
 COMPARISON_VERSION = "1.1"
 MOST_DETAILS = 200
@@ -116,8 +115,8 @@ def promise(comparison: Comparison) -> str:
     return (
         f"{comparison.m} numbers are judged, each by an interval that holds with {text.confidence(level)}, and "
         f"{len(comparison.usefulness.rows)} of usefulness, which have a share of their own. The chance of any false "
-        f"'better' is at most {100 * comparison.error_rate:.3g}%, and so is that of any false 'worse', and that of any "
-        "false remark (Bonferroni)."
+        f"'better' is at most {100 * comparison.error_rate:.3g} %, and so is that of any false 'worse', and that of "
+        "any false remark (Bonferroni)."
     )
 
 
@@ -139,7 +138,7 @@ def headline(comparison: Comparison) -> str:
     ]
     # What is none is left out, but for the two that are asked for first.
     told = [part for i, (part, verdict) in enumerate(zip(parts, _COUNTED, strict=True)) if i < 2 or n[verdict]]
-    return f"Of {plural(len(comparison.all), 'judged number')}, {'; '.join(told)}."
+    return f"Of {text.plural(len(comparison.all), 'judged number')}, {'; '.join(told)}."
 
 
 def _are(n: int) -> str:

@@ -101,7 +101,7 @@ def promise(found: Tradeoff) -> str:
         f"{' and, where it is weighed, their intersection,' if len(found.present.features) > 1 else ''} for each of "
         f"{found.n_tried} models that these rows have graded, share one error rate: each interval of a change holds "
         f"with {text.confidence(1.0 - 2.0 * found.alpha)}, so that the chance of any false alternative among all of "
-        f"them is at most {100 * found.error_rate:.3g}% (Bonferroni), however the points are picked. Models tried "
+        f"them is at most {100 * found.error_rate:.3g} % (Bonferroni), however the points are picked. Models tried "
         "elsewhere on the same rows, and other measures they were weighed by, are not counted, and would have to be."
     )
 

@@ -13,6 +13,7 @@ from auditor.finding.figure import Figure, Series
 from auditor.record import text
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import ENGLISH, Catalogue
+from auditor.record.periods import moment_of
 from auditor.report.pictures import place_of
 
 MOST_DRAWN = 60
@@ -56,7 +57,7 @@ def lines_of(audits: Sequence[tuple[str, AuditReport]], metric: str) -> list[Lin
     known: set[str] = set()
     models = {model_called(audit) for _, audit in audits}
     for recorded, audit in audits:
-        when = _moment(audit.created) or _moment(recorded) or datetime.fromtimestamp(0, UTC)
+        when = moment_of(audit.created) or moment_of(recorded) or datetime.fromtimestamp(0, UTC)
         for finding in audit.findings:
             known.add(finding.metric or "")
             if finding.metric == metric and not finding.group:
@@ -95,7 +96,7 @@ def trend(audits: Sequence[tuple[str, AuditReport]], metric: str) -> Figure:
         id=f"trend/{metric}",
         probe="history",
         kind="trend",
-        title=f"{metric.replace('_', ' ')} over {n} {'audit' if n == 1 else 'audits'}",
+        title=f"{metric.replace('_', ' ')} over {text.plural(n, 'audit')}",
         series=tuple(_series(line) for line in lines[:MOST_DRAWN]),
         alt=f"{metric} from {first.date()} to {last.date()}, by the dates of {n} audits. {said}. {' '.join(caption)}",
         x_label="date of the audit",
@@ -114,12 +115,3 @@ def _series(line: Line) -> Series:
         low=tuple(low for low, _ in ends),
         high=tuple(high for _, high in ends),
     )
-
-
-def _moment(said: str) -> datetime | None:
-    """A moment with its zone, UTC where none is named; None for what is none."""
-    try:
-        when = datetime.fromisoformat(said)
-    except ValueError:
-        return None
-    return when if when.tzinfo else when.replace(tzinfo=UTC)

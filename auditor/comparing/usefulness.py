@@ -218,6 +218,6 @@ def _kept(worth: Row | None, margin: float, level: float) -> str:
     assert worth is not None and worth.interval is not None
     fell = "not to have fallen" if worth.interval[0] >= 0.0 else f"to have fallen by no more than {margin:g}"
     return (
-        f"{worth.metric} is shown {fell}: it changed by {signed(worth.difference)}, at least "
+        f"The {worth.metric} is shown {fell}: it changed by {signed(worth.difference)}, at least "
         f"{signed(worth.interval[0])}, with a chance of error of at most {100.0 * level:.3g} %."
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 
+from auditor.drawing.points import in_words
 from auditor.drawing.sheet import (
     AGAINST,
     FOOT,
@@ -164,7 +165,7 @@ def table(figure: Figure) -> Sheet:
     each = (WIDE - first) / max(1, len(names))
     places = [first + each * (i + 1) for i in range(len(names))]
     for name, better, x in zip(names, grades.better if grades else (), places, strict=True):
-        sheet.text(x, 8.0, fitting(name.replace("_", " "), each - 8.0, SMALL), align="right", colour=MUTED, size=SMALL)
+        sheet.text(x, 8.0, fitting(in_words(name), each - 8.0, SMALL), align="right", colour=MUTED, size=SMALL)
         words = "" if better == "neither" else f"{better} is better"
         sheet.text(x, 21.0, fitting(words, each - 8.0, 9.5), align="right", colour=MUTED, size=9.5)
     y = 32.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.drawing.points import Point, capital, gather, in_words, intervals_said, said_of
+from auditor.drawing.points import Point, capital, gather, in_words, intervals_said, said_of, series_of
 from auditor.finding.display import CELLS
 from auditor.finding.figure import Figure, Series
 from auditor.statistics.distances import CalibrationError
@@ -123,14 +123,8 @@ def rates_figure(
     left_out = max(len(panels[m]) - len(kept[m]) for m in panels)
     by = BETWEEN.join(features)
     series = tuple(
-        Series(
-            name=metric,
-            x=tuple(group_label(p.measurement.group) for p in points),
-            y=tuple(p.value for p in points),
-            low=tuple(p.low for p in points),
-            high=tuple(p.high for p in points),
-            criterion=lines[metric].at if metric in lines else None,
-            criterion_label=lines[metric].label if metric in lines else "",
+        series_of(metric, points, [group_label(p.measurement.group) for p in points]).model_copy(
+            update={"criterion": lines[metric].at, "criterion_label": lines[metric].label} if metric in lines else {}
         )
         for metric, points in kept.items()
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from auditor.drawing.plots import Key, Point, nan, plane, points_of
+from auditor.drawing.plots import Key, Spot, nan, plane, spots_of
 from auditor.drawing.sheet import (
     ALLOWED,
     BOUND,
@@ -63,7 +63,7 @@ class _Scale:
 
 def judged(figure: Figure) -> Sheet:
     """A line for each judged number under its outcome, on one axis: the ideal at 0, the bound at 1."""
-    panels = [(s.name, [(p, *_told(str(p.x))) for p in points_of(s)]) for s in figure.series]
+    panels = [(s.name, [(p, *_told(str(p.x))) for p in spots_of(s)]) for s in figure.series]
     points = [p for _, rows in panels for p, *_ in rows if p.y is not None]
     ends = [end for p in points for end in _ends(p)]
     scale = _Scale(max(min([0.0, *ends]), _NEAREST) - 0.06, min(max([2.0, *ends]), _FARTHEST) + 0.06)
@@ -101,7 +101,7 @@ def _told(name: str) -> tuple[str, str, bool]:
     return fitting(called, WIDTH - 12.0), fitting(words, WIDTH - 12.0, SMALL), apart
 
 
-def _ends(point: Point) -> tuple[float, float]:
+def _ends(point: Spot) -> tuple[float, float]:
     """The ends of an interval; one that is not known lies beyond the axis."""
     return (-math.inf if point.low is None else point.low, math.inf if point.high is None else point.high)
 
@@ -138,7 +138,7 @@ _GROUP = 54.0
 
 def confusion(figure: Figure) -> Sheet:
     """A bar for each group, of its rows by what they are and by what was decided."""
-    cells = [(s.name, points_of(s)) for s in figure.series]
+    cells = [(s.name, spots_of(s)) for s in figure.series]
     groups = [str(p.x) for p in cells[0][1]] if cells else []
     sheet = Sheet(44.0 + _GROUP * len(groups) + 4.0)
     for i, (name, _) in enumerate(cells):
@@ -177,7 +177,7 @@ def calibration(figure: Figure) -> Sheet:
     for i, series in enumerate(figure.series):
         # Groups of one bin lie about the same score: beside each other they can be read.
         aside = 0.008 * (i - (len(figure.series) - 1) / 2.0)
-        for point in points_of(series):
+        for point in spots_of(series):
             at = drawable(point.x) if isinstance(point.x, int | float) else None
             if at is None or point.y is None:
                 continue
@@ -195,7 +195,7 @@ _PANEL, _LEFT = 74.0, 40.0
 
 def scores(figure: Figure) -> Sheet:
     """The distribution of each group's scores, one below the other, on one scale."""
-    panels = [(s.name, [p for p in points_of(s) if isinstance(p.x, int | float)]) for s in figure.series]
+    panels = [(s.name, [p for p in spots_of(s) if isinstance(p.x, int | float)]) for s in figure.series]
     tallest = max([p.y or 0.0 for _, points in panels for p in points], default=0.0) or 1.0
     bottom = _PANEL * len(panels)
     sheet, width = Sheet(bottom + FOOT), WIDTH - _LEFT - 8.0
@@ -285,7 +285,7 @@ def _panel(
     axes.set_xlim(0.0, 1.0)
     axes.set_ylim(0.0, 1.0)
     for i, series in enumerate(lines):
-        points = [p for p in points_of(series) if isinstance(p.x, int | float)]
+        points = [p for p in spots_of(series) if isinstance(p.x, int | float)]
         if not points:
             continue
         x, colour = [float(p.x) for p in points], colours[i % len(colours)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
+from auditor.drawing.points import in_words
 from auditor.drawing.sheet import (
     BOUND,
     BROKEN,
@@ -40,7 +41,7 @@ FOREST = 400.0
 
 
 @dataclass(frozen=True)
-class Point:
+class Spot:
     """A place and what is known there."""
 
     x: str | float
@@ -49,13 +50,13 @@ class Point:
     high: float | None
 
 
-def points_of(series: Series) -> list[Point]:
+def spots_of(series: Series) -> list[Spot]:
     """The points of a series, with what of them can be drawn."""
 
     def at(values: Sequence[float | None], i: int) -> float | None:
         return drawable(values[i]) if i < len(values) else None
 
-    return [Point(x, at(series.y, i), at(series.low, i), at(series.high, i)) for i, x in enumerate(series.x)]
+    return [Spot(x, at(series.y, i), at(series.low, i), at(series.high, i)) for i, x in enumerate(series.x)]
 
 
 # ---- rates and bars: one row per name ------------------------------------------------------------------------------
@@ -146,7 +147,7 @@ def rates(figure: Figure) -> Sheet:
     few = len(places) == 1 and 0 < len(next(iter(places))) <= MOST_BESIDE
     if few and (len(figure.series) > 1 or any(text_width(visible(str(x))) > WIDEST - 14.0 for x in next(iter(places)))):
         return _dots(figure)
-    panels = [(s, points_of(s), _criterion_of(figure, s)) for s in figure.series]
+    panels = [(s, spots_of(s), _criterion_of(figure, s)) for s in figure.series]
     titled = len(panels) > 1
     heads = [HEAD if titled or criterion else 8.0 for _, _, criterion in panels]
     height = sum(heads) + ROW * sum(len(points) for _, points, _ in panels) + 4.0 + FOOT
@@ -172,13 +173,13 @@ def rates(figure: Figure) -> Sheet:
 
 def _dots(figure: Figure) -> Sheet:
     """A row for each rate with a mark for each group, which a legend names."""
-    lines = [(s, points_of(s), _criterion_of(figure, s)) for s in figure.series]
+    lines = [(s, spots_of(s), _criterion_of(figure, s)) for s in figure.series]
     groups = [str(x) for x in figure.series[0].x]
     legend = 17.0 * len(groups) + 6.0
     each = [_DOT_ROW * len(groups) + (22.0 if criterion else 9.0) for _, _, criterion in lines]
     values = [v for _, points, _ in lines for p in points for v in (p.y, p.low, p.high)]
     low, high = value_range([*values, *(c[0] for _, _, c in lines if c)])
-    names = [s.name.replace("_", " ") for s in figure.series]
+    names = [in_words(s.name) for s in figure.series]
     rows = _row_sheet(legend + sum(each) + 4.0 + FOOT, names, [], low, high, figure.y_label, top=legend)
     canvas, y = rows.sheet.canvas(), legend
     for g, group in enumerate(groups):
@@ -214,12 +215,12 @@ def _in_lines(name: str, width: float) -> list[str]:
     return [fitting(" ".join(part), width) for part in (words[:first], words[first:])]
 
 
-def _interval_row(rows: _Rows, point: Point, y: float, colour: str, marker: str) -> None:
+def _interval_row(rows: _Rows, point: Spot, y: float, colour: str, marker: str) -> None:
     rows.name(y, str(point.x), point.y)
     _interval(rows, point, y, colour, marker)
 
 
-def _interval(rows: _Rows, point: Point, y: float, colour: str, marker: str) -> None:
+def _interval(rows: _Rows, point: Spot, y: float, colour: str, marker: str) -> None:
     if point.y is None:
         return
     if point.low is not None and point.high is not None:
@@ -229,7 +230,7 @@ def _interval(rows: _Rows, point: Point, y: float, colour: str, marker: str) -> 
 
 def forest(figure: Figure) -> Sheet:
     """One row per headline, a panel per sensitive feature and requirement, one axis with the ideal value on it."""
-    panels = [(s, points_of(s), _criterion_of(figure, s)) for s in figure.series]
+    panels = [(s, spots_of(s), _criterion_of(figure, s)) for s in figure.series]
     height = sum(HEAD + ROW * len(points) for _, points, _ in panels) + 4.0 + FOOT
     ideal = 1.0 if figure.y_label == RATIO else 0.0
     values = [v for _, points, _ in panels for p in points for v in (p.y, p.low, p.high)]
@@ -254,7 +255,7 @@ def forest(figure: Figure) -> Sheet:
 
 def bars(figure: Figure) -> Sheet:
     """One bar per name."""
-    bars = [p for s in figure.series for p in points_of(s)]
+    bars = [p for s in figure.series for p in spots_of(s)]
     criterion = next((c for s in figure.series if (c := _criterion_of(figure, s))), None)
     head = HEAD if criterion else 8.0
     height = head + ROW * len(bars) + 4.0 + FOOT
@@ -361,9 +362,9 @@ def _decades(low: float, high: float) -> list[float]:
     return [10.0**k for k in range(first, last + 1) if (last - k) % every == 0]
 
 
-def _placed(series: Series, *, positive_x: bool, positive_y: bool) -> list[tuple[float, Point]]:
-    kept: list[tuple[float, Point]] = []
-    for point in points_of(series):
+def _placed(series: Series, *, positive_x: bool, positive_y: bool) -> list[tuple[float, Spot]]:
+    kept: list[tuple[float, Spot]] = []
+    for point in spots_of(series):
         x = drawable(point.x) if isinstance(point.x, (int, float)) else None
         if x is None or (positive_x and x <= 0.0) or (positive_y and (point.y is None or point.y <= 0.0)):
             continue

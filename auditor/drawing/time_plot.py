@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from auditor.drawing.plots import Key, criterion_line, nan, plane, points_of
+from auditor.drawing.plots import Key, criterion_line, nan, plane, spots_of
 from auditor.drawing.sheet import DASHES, MARKERS, MUTED, SERIES, Sheet, drawable, value_range
 from auditor.finding.display import MOST_NAMED
 from auditor.finding.figure import Figure, Series
+from auditor.record.periods import moment_of
 
 _MOST_TICKS, _DAY = 6, 86_400.0
 
@@ -50,13 +51,10 @@ def trend(figure: Figure) -> Sheet:
 def _moments(series: Series) -> list[tuple[float, float | None, float | None, float | None]]:
     """(seconds, value, low, high) of each point whose place is a moment."""
     kept = []
-    for point in points_of(series):
-        try:
-            when = datetime.fromisoformat(str(point.x))
-        except ValueError:
-            continue
-        seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-        kept.append((seconds, point.y, point.low, point.high))
+    for point in spots_of(series):
+        when = moment_of(str(point.x))
+        if when is not None:
+            kept.append((when.timestamp(), point.y, point.low, point.high))
     return kept
 
 

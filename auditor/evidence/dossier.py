@@ -15,6 +15,7 @@ from auditor.evidence.dossier_parts import NOT_MEASURED, PARTS, Place, fields
 from auditor.finding.display import EARNED, RESERVED
 from auditor.finding.measurement import Outcome
 from auditor.finding.policy import CERTAINTY, Control, EvidenceRule, Policy, RecordPart
+from auditor.record import text
 from auditor.record.audit_report import AuditReport
 from auditor.record.control_record import CellRecord
 from auditor.record.controls import Beside, fitting, with_policies
@@ -27,14 +28,12 @@ from auditor.report.document import (
     Paragraph,
     Span,
     Table,
-    Tone,
     code,
     own,
     paragraph,
     said,
     strong,
     titled,
-    to_markdown,
 )
 from auditor.report.shown_controls import ShownPolicy, policies_of
 from auditor.report.view import Row
@@ -95,20 +94,6 @@ def dossier_of(
     )
 
 
-def render_dossier(
-    report: AuditReport,
-    policies: Sequence[Policy],
-    as_of: date,
-    *,
-    report_href: str | None = None,
-    attestations: Attestations | None = None,
-    tradeoff: Beside | None = None,
-) -> str:
-    """:func:`dossier_of` as Markdown. Everything that came from a model, data, pack or statement is escaped."""
-    found = dossier_of(report, policies, as_of, report_href=report_href, attestations=attestations, tradeoff=tradeoff)
-    return to_markdown(found.blocks)
-
-
 def _lacks_a_measurement(block: Block) -> bool:
     return isinstance(block, Paragraph) and bool(block.line) and block.line[0] == strong(NOT_MEASURED, "not-run")
 
@@ -163,7 +148,7 @@ class _Writer:
         if given is None:
             return {}
         return {
-            "Attestations": f"{view.plural(len(given.entries), 'statement')}, {given.signed}",
+            "Attestations": f"{text.plural(len(given.entries), 'statement')}, {given.signed}",
             "Attestations (SHA-256)": given.sha256,
         }
 
@@ -280,8 +265,8 @@ class _Writer:
             return [paragraph(own(NOT_FOR_THIS_KIND, "not-applicable"), own(": "), *what, own(". "), said(cell.reason))]
         if cell.outcome is None:
             return [paragraph(own("Evidence, "), *what, own(": "), said(cell.said))]
-        came_out = (own(", "), strong(cell.outcome.value.replace("_", " "), tone_of(cell.outcome)))
-        ended = ", ".join(f"{n} {outcome.replace('_', ' ')}" for outcome, n in cell.outcomes.items())
+        came_out = (own(", "), strong(cell.outcome.words, cell.outcome.slug))
+        ended = ", ".join(f"{n} {Outcome(outcome).words}" for outcome, n in cell.outcomes.items())
         tally = own(f" ({ended})")
         found = [self.rows[f.id] for f in fitting(rule, self.report.findings, self.report.roles)]
         if tabulated:
@@ -304,7 +289,7 @@ class _Writer:
         reserved = row.finding.detail.startswith(f"{EARNED} {RESERVED}")
         why = row.finding.detail if reserved else "" if row.value else row.finding.reason
         interval = f"{row.interval} at {row.confidence}" if row.confidence else row.interval
-        outcome = own(row.outcome.value.replace("_", " "), tone_of(row.outcome))
+        outcome = own(row.outcome.words, row.outcome.slug)
         return (
             (what[0], *(piece for other in what[1:] for piece in (own(" "), other))) if what else (),
             (own(row.value),),
@@ -319,11 +304,6 @@ class _Writer:
         """The finding's number in the report, as a link to it where the report is there."""
         anchor = self.rows[finding].anchor
         return Span(anchor.replace("-", " "), "own", href=None if self.href is None else (self.href, anchor))
-
-
-def tone_of(outcome: Outcome) -> Tone:
-    """The colour of an outcome."""
-    return outcome.value.lower().replace("_", "-")  # type: ignore[return-value]
 
 
 def _dated(control: Control) -> str:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from auditor.finding.policy import RecordPart
 from auditor.record import text
+from auditor.record.about import About
 from auditor.record.acceptances import told as accepted_told
 from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.labels import Labels
 from auditor.report import view
 from auditor.report.document import Block, Bullets, Line, Span, Table, code, facts, own, paragraph, said, strong
 from auditor.statistics.rates import Proportion
@@ -197,14 +199,16 @@ def _impact(place: Place, method: str, selected: str, rate: str) -> list[Block]:
     if not tables:
         return [not_measured(f"no table of {rate}s", "--probes adverse_impact with --sensitive COLUMN")]
     blocks: list[Block] = []
+    called = (place.report.about or About()).called
     for table in tables:
+        features = [called.column(name) for name in table.features]
         heads = ["Number", selected, rate.capitalize(), "Impact ratio", "Interval", "Note", "Finding"]
         people = _NOT_KNOWN if table.unknown is None else text.count(table.unknown)
         blocks += [
-            paragraph(own("By "), said(" x ".join(table.features)), own(":")),
+            paragraph(own("By "), said(" x ".join(features)), own(":")),
             Table(
-                (*((said(name),) for name in table.features), *((own(head),) for head in heads)),
-                tuple(_category(category, place) for category in table.categories),
+                (*((said(name),) for name in features), *((own(head),) for head in heads)),
+                tuple(_category(category, table.features, place, called) for category in table.categories),
                 "l" * len(table.features) + "rrrrlll",
             ),
             paragraph(own(f"Category not known, and in no line above: {people}.")),
@@ -214,11 +218,11 @@ def _impact(place: Place, method: str, selected: str, rate: str) -> list[Block]:
     return blocks
 
 
-def _category(category: Category, place: Place) -> tuple[Line, ...]:
+def _category(category: Category, features: Sequence[str], place: Place, called: Labels) -> tuple[Line, ...]:
     ratio = category.ratio
     interval = "" if ratio is None else f"{text.interval(ratio.interval)} at {text.confidence(ratio.confidence)}"
     return (
-        *((said(name),) for name in category.names),
+        *((said(_labelled(*pair, called)),) for pair in zip(features, category.names, strict=True)),
         (own(text.count(category.n)),),
         (own(text.count(category.selected)),),
         (own(text.number(category.rate)),),
@@ -227,6 +231,12 @@ def _category(category: Category, place: Place) -> tuple[Line, ...]:
         (said(category.note),),
         (place.link(category.finding if ratio is None else ratio.id),),
     )
+
+
+def _labelled(feature: str, level: str, called: Labels) -> str:
+    """A category by its label, with the value that it stands for; without one the value alone."""
+    word = called.value(feature, level)
+    return level if word == level else f"{word} ({level})"
 
 
 @dataclass(frozen=True)

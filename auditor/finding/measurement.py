@@ -30,6 +30,16 @@ class Outcome(StrEnum):
     NOT_APPLICABLE = "NOT_APPLICABLE"
     NOT_JUDGED = "NOT_JUDGED"
 
+    @property
+    def words(self) -> str:
+        """As it is printed: ``NOT RUN``."""
+        return self.value.replace("_", " ")
+
+    @property
+    def slug(self) -> str:
+        """As templates, styles and scripts know it: ``not-run``."""
+        return self.value.lower().replace("_", "-")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:

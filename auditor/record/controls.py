@@ -11,6 +11,7 @@ from auditor.finding.policy import CERTAINTY, AttestationRule, Control, Evidence
 from auditor.finding.roles import CATEGORIES, Role, Roles
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.control_record import CellRecord, ControlRecord, PolicyRecord
+from auditor.record.periods import known_day
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,9 +145,8 @@ class _Held:
         return Beside(said=registration.describe())
 
     def _aged(self, days: int) -> Beside:
-        try:
-            made = date.fromisoformat(self.report.created[:10])
-        except ValueError:
+        made = known_day(self.report.created[:10])
+        if made is None:
             return Beside(reason=f"The record's own date, {self.report.created[:40]!r}, is none.")
         age = (self.as_of - made).days
         until = made + timedelta(days=days)

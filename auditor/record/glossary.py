@@ -47,10 +47,6 @@ class Definitions:
         """A word of the catalogue's section on traces."""
         return self.say.say(f"trace.{name}")
 
-    def lines(self) -> list[str]:
-        """The metrics and terms as plain text, a line each."""
-        return [*(self.said(metric) for metric in self.metrics), *(f"{t.name}: {t.meaning}" for t in self.terms)]
-
     def said(self, metric: Metric) -> str:
         """A metric in a line: formula, range, ideal, reading and source, or that it has no definition."""
         return visible(f"{metric.name} ({metric.probe}): {self.meaning(metric)}")

@@ -1,11 +1,11 @@
-"""How often something is to be done again, as text such as ``365d`` or ``6m``."""
+"""Times as text: how often something is to be done again, such as ``365d`` or ``6m``, days, and moments."""
 
 from __future__ import annotations
 
 import calendar
 import re
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from auditor.errors import UsageError
 
@@ -46,3 +46,20 @@ def day_of(text: str, what: str) -> date:
         return date.fromisoformat(text.strip())
     except ValueError:
         raise UsageError(f"{what} {text!r} is no date: write it like 2027-01-31.") from None
+
+
+def known_day(text: str) -> date | None:
+    """The day that a text is; None where it is none."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def moment_of(text: str) -> datetime | None:
+    """The moment that a text is, with its zone, UTC where none is named; None where it is none."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)

@@ -100,6 +100,12 @@ QUESTIONS: tuple[Question, ...] = (
 )
 
 
+def form_of(probe: str, metric: str | None) -> Form:
+    """How a number of a probe is read."""
+    question = question_of(probe, metric)
+    return question.form if question else "number"
+
+
 def question_of(probe: str, metric: str | None) -> Question | None:
     """The question that a number of a probe answers; its widest of a probe that gave none; None of a foreign probe."""
     if metric is not None:

@@ -64,6 +64,11 @@ def count(n: int | None) -> str:
     return UNDEFINED if n is None else f"{n:,}"
 
 
+def plural(n: int, one: str, many: str = "") -> str:
+    """``1 finding``, ``2 findings``."""
+    return f"{count(n)} {one if n == 1 else many or one + 's'}"
+
+
 def percent(share: Number) -> str:
     """A share in per cent, such as ``5 %``."""
     return UNDEFINED if share is None else f"{100 * share:.3g}\N{NO-BREAK SPACE}%"

@@ -25,6 +25,8 @@ _LONGEST_STATISTIC = 300
 RUNS_CODE = (
     "--probe", "--architecture", "--predict", "--allow-code", "--trust-pickle", "--allow-unsandboxed",
 )  # fmt: skip
+# Where paper may break a name; text that is copied off it has it in it.
+_BREAK = "\u200b"
 # Of these the value says it all, or the reason.
 _WITHOUT = ("exact", "undefined")
 
@@ -100,10 +102,6 @@ class Trace:
             Part(self.say.say(f"trace.{name}"), said, code, name in _RECORDED) for name, said, code in labelled if said
         )
 
-    def lines(self) -> list[str]:
-        """The same as plain text, a line each."""
-        return [f"{part.label}: {text.visible(part.said)}" for part in self.parts]
-
 
 def traces_of(report: AuditReport, say: Catalogue | None = None) -> list[Trace]:
     """The traces of all findings, in the order of the record; ``say``: its words, those of the record by default."""
@@ -118,17 +116,44 @@ def trace_of(report: AuditReport, finding: Finding) -> Trace:
 
 
 def finding_named(report: AuditReport, name: str) -> Finding:
-    """The finding of that id, or the only one whose id ends so. Raises UsageError where there is none, or several."""
-    exact = [f for f in report.findings if f.id == name]
-    ending = exact or [f for f in report.findings if f.id.endswith(f"/{name}")]
-    if len(ending) == 1:
-        return ending[0]
+    """The finding of that id, the only one whose id ends so, or the only one of that metric.
+
+    Raises UsageError where there is none, or several.
+    """
     ids = [f.id for f in report.findings]
+    name = off_paper(name, ids)
+    exact = [f for f in report.findings if f.id == name]
+    ending = exact or [f for f in report.findings if _ends(f.id, name)]
+    of_metric = [] if ending else [f for f in report.findings if f.metric == name]
+    if len(ending or of_metric) == 1:
+        return (ending or of_metric)[0]
+    if of_metric:
+        some = ", ".join(text.visible(f.id) for f in of_metric[:5])
+        raise UsageError(f"{len(of_metric)} findings are of the metric {name!r}: {some}. Give the whole id.")
     if ending:
         some = ", ".join(text.visible(f.id) for f in ending[:5])
         raise UsageError(f"{len(ending)} findings end in {name!r}: {some}. Give the whole id.")
     near = did_you_mean(name, ids) or "."
     raise UsageError(f"The report has no finding {name!r}{near} Its ids stand in the report, and in report.json.")
+
+
+def off_paper(name: str, ids: Sequence[str]) -> str:
+    """A name as an id has it, without what a page adds where its lines break (U+200B, white space)."""
+    if any(_ends(i, name) for i in ids):
+        return name
+    bare = _unbroken(name)
+    # The part of an id that the name is, with the white space that is the id's own.
+    ends = {"/".join(i.split("/")[at:]) for i in ids for at in range(i.count("/") + 1)} if bare != name else set()
+    found = [end for end in ends if _unbroken(end) == bare]
+    return found[0] if len(found) == 1 else name.replace(_BREAK, "")
+
+
+def _ends(finding: str, name: str) -> bool:
+    return finding == name or finding.endswith(f"/{name}")
+
+
+def _unbroken(name: str) -> str:
+    return "".join(name.replace(_BREAK, "").split())
 
 
 def short_name(report: AuditReport, finding: Finding) -> str:

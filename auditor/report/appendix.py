@@ -162,7 +162,7 @@ class _Keys:
     def of(self, f: Finding) -> str:
         """The keys of a finding."""
         named = [*f.sensitive, *f.group, *([str(f.at["feature"])] if "feature" in f.at else [])]
-        own = [_slug(f.outcome), f"p-{f.pillar}"]
+        own = [f.outcome.slug, f"p-{f.pillar}"]
         own += [self.features.setdefault(name, f"f{len(self.features)}") for name in named]
         own += [self.groups.setdefault(level, f"g{len(self.groups)}") for level in f.group.items()]
         return " ".join(own)
@@ -172,7 +172,7 @@ class _Keys:
         called = self.about.called
         outcomes, pillars = {r.outcome for r in rows}, {str(r.finding.pillar) for r in rows}
         by = (
-            ("outcome", [(_slug(o), o.value.replace("_", " ")) for o in ORDER if o in outcomes]),
+            ("outcome", [(o.slug, o.words) for o in ORDER if o in outcomes]),
             ("pillar", [(f"p-{name}", self.say.pillar(name).capitalize()) for name in PILLARS if name in pillars]),
             ("feature", [(key, called.column(name)) for name, key in self.features.items()]),
             ("group", [(key, called.group(c, v)) for (c, v), key in self.groups.items()]),
@@ -182,7 +182,3 @@ class _Keys:
             for name, choices in by
             if choices
         )
-
-
-def _slug(outcome: Outcome) -> str:
-    return outcome.value.lower().replace("_", "-")

@@ -16,9 +16,6 @@ from auditor.report.markdown import code_span, escaped
 LONGEST = 4_000
 LONGEST_NAME = 80
 _LONGEST_TITLE = 400
-Tone = Literal[
-    "", "pass", "fail", "inconclusive", "not-run", "not-applicable", "not-judged",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,12 +23,12 @@ class Span:
     """A piece of a line.
 
     ``kind``: "said" came from elsewhere, "own" are our words, "strong" are our words that stand out, "code" a name from
-    elsewhere. ``tone``: the outcome in whose colour it stands. ``href``: where it leads, a path with a fragment.
+    elsewhere. ``tone``: slug of the outcome in whose colour it stands. ``href``: where it leads, a path and a fragment.
     """
 
     text: str
     kind: Literal["said", "own", "strong", "code"] = "said"
-    tone: Tone = ""
+    tone: str = ""
     href: tuple[str, str] | None = None
     longest: int = LONGEST
 
@@ -88,12 +85,12 @@ def titled(text: str) -> Span:
     return Span(text, longest=_LONGEST_TITLE)
 
 
-def own(text: str, tone: Tone = "") -> Span:
+def own(text: str, tone: str = "") -> Span:
     """Our words."""
     return Span(text, "own", tone)
 
 
-def strong(text: str, tone: Tone = "") -> Span:
+def strong(text: str, tone: str = "") -> Span:
     """Our words, to stand out."""
     return Span(text, "strong", tone)
 

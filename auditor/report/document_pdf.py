@@ -10,7 +10,7 @@ from auditor.record import text
 from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.report.document import LONGEST_NAME, Block, Bullets, Heading, Line, Paragraph, Span, Table, own
 from auditor.report.html import moment
-from auditor.report.paper_words import worded
+from auditor.report.paper_words import narrow, worded
 from auditor.report.pdf import typeset
 
 _SHORT, _LONG = 14, 60
@@ -71,9 +71,10 @@ def _line(line: Line) -> list[dict[str, str]]:
 
 
 def _span(span: Span) -> dict[str, str]:
-    longest = LONGEST_NAME if span.kind == "code" else span.longest
+    is_name = span.kind == "code"
+    words = text.shortened(span.text, LONGEST_NAME if is_name else span.longest)
     return {
-        "text": worded(text.shortened(span.text, longest)),
+        "text": narrow(words) if is_name else worded(words),
         "kind": span.kind,
         "tone": span.tone,
     }

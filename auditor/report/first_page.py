@@ -15,7 +15,7 @@ from auditor.record import text
 from auditor.record.about import About
 from auditor.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
 from auditor.record.catalogue import Catalogue
-from auditor.record.questions import QUESTIONS, Form, Question, question_of
+from auditor.record.questions import QUESTIONS, Form, Question, form_of, question_of
 from auditor.report import view
 from auditor.report.axis import Axis, axis_of, excess, reach
 from auditor.report.whose_words import language_tag, own_words
@@ -262,7 +262,7 @@ class _Writer:
         return self.say.say("effect.unsettled", bound=bound, m=self.say.count(m))
 
     def _plainly(self, f: Finding) -> str:
-        form = _form(f)
+        form = form_of(f.probe, f.metric)
         said = self.say.say(
             "effect.other",
             question=self._question(f),
@@ -322,7 +322,9 @@ class _Writer:
         for f in told:
             asked.setdefault(self._question(f), []).append(f)
         ranked = sorted(asked.values(), key=lambda own: min(map(_rank, own)))
-        largest = {form: max((reach(f) for f in told if _form(f) == form), default=0.0) for form in _SHARES}
+        largest = {
+            form: max((reach(f) for f in told if form_of(f.probe, f.metric) == form), default=0.0) for form in _SHARES
+        }
         width = max(largest.values(), default=0.0)
         found = []
         for own in ranked:
@@ -333,7 +335,7 @@ class _Writer:
         return found
 
     def _line(self, f: Finding, question: str, width: float) -> Line:
-        form = _form(f)
+        form = form_of(f.probe, f.metric)
         return Line(
             question=question,
             about=self._about(f),
@@ -368,7 +370,7 @@ class _Writer:
         return any(m.method == f.method and m.standing == "reserved" for t in tables for m in t.methods)
 
     def _axis(self, f: Finding, width: float | None) -> Axis | None:
-        form, (low, high) = _form(f), f.interval or (None, None)
+        form, (low, high) = form_of(f.probe, f.metric), f.interval or (None, None)
         alt = self.say.say(
             "page.axis_alt",
             low=self.say.figure(low, form),
@@ -408,7 +410,7 @@ class _Writer:
         return [Told(self._told(f), self.anchors[id(f)]) for f in self._unbounded()]
 
     def _told(self, f: Finding) -> str:
-        question, form = question_of(f.probe, f.metric), _form(f)
+        question, form = question_of(f.probe, f.metric), form_of(f.probe, f.metric)
         return self.say.either(
             f"shown.{question.id if question else ''}",
             "shown.any",
@@ -499,7 +501,7 @@ class _Writer:
         return self.say.either(
             f"found.{question.id if question else ''}",
             "found.any",
-            value=self.say.value(f.value, _form(f)),
+            value=self.say.value(f.value, form_of(f.probe, f.metric)),
             metric="AUC" if f.metric == "roc_auc" else (f.metric or f.probe).replace("_", " "),
         )
 
@@ -511,7 +513,7 @@ class _Writer:
     def _bound(self, f: Finding) -> str:
         if f.criterion is None:
             return ""
-        form, bound = _form(f), f.criterion.bound
+        form, bound = form_of(f.probe, f.metric), f.criterion.bound
         if isinstance(bound, tuple | list):
             low, high = (self.say.value(x, form) for x in bound)
             return self.say.say("bound.within", low=low, high=high)
@@ -570,11 +572,6 @@ _RATES = {
 
 def _kept(followed: bool) -> str:
     return "registered" if followed else "deviates"
-
-
-def _form(f: Finding) -> Form:
-    question = question_of(f.probe, f.metric)
-    return question.form if question else "number"
 
 
 def _number(bound: object) -> Number:

@@ -172,10 +172,6 @@ def _prose(sentence: str) -> Markup:
     return out + escape(shown[last:])
 
 
-def _outcome_words(outcome: Outcome) -> str:
-    return outcome.value.replace("_", " ")
-
-
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.2f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
 
@@ -201,8 +197,7 @@ def environment() -> Environment:
         "number": text.number,
         "percent": text.percent,
         "zip": zip,
-        "words": _outcome_words,
-        "slug": lambda outcome: outcome.value.lower().replace("_", "-"),
         "megabytes": _megabytes,
     }
+    made.globals["plural"] = text.plural
     return made

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 from auditor.finding.measurement import Outcome
 from auditor.record import text
 from auditor.record.audit_report import AuditReport, ExitCode
+from auditor.record.periods import moment_of
 from auditor.report import view
 from auditor.report.view import Row
 
@@ -42,10 +43,7 @@ def render_junit(report: AuditReport) -> str:
 
 def _stamp(created: str) -> str:
     """The time as readers of JUnit XML take it: in UTC, without its zone."""
-    try:
-        moment = datetime.fromisoformat(created)
-    except ValueError:
-        moment = datetime.fromtimestamp(0, UTC)
+    moment = moment_of(created) or datetime.fromtimestamp(0, UTC)
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 

@@ -53,7 +53,7 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
         lines += [f"### {escaped(say.say('rest.deviations'))}", ""]
         lines += [*(f"- {escaped(deviation)}" for deviation in report.registration.deviations), ""]
     counts = view.counts_of(report, say)
-    lines += ["| " + " | ".join(c.outcome.value.replace("_", " ") for c in counts) + " |"]
+    lines += ["| " + " | ".join(c.outcome.words for c in counts) + " |"]
     lines += ["|" + " ---: |" * len(counts)]
     lines += ["| " + " | ".join(say.count(c.n) for c in counts) + " |", ""]
     elsewhere = view.for_other_kinds(report, say)
@@ -114,7 +114,7 @@ def _there_is(cell: ShownCell, say: Catalogue) -> str:
     own = cell.cell
     match own.kind:
         case "evidence":
-            came_out = "" if own.outcome is None else f"**{own.outcome.value.replace('_', ' ')}**, "
+            came_out = "" if own.outcome is None else f"**{own.outcome.words}**, "
             tally = f" ({cell.tally})" if cell.outcomes else ""
             more = f" {escaped(say.say('rest.more', n=cell.left_out))}" if cell.left_out else ""
             names = ["; ".join(_found(row) for row in cell.rows) + more] if cell.rows else []

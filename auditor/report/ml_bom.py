@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from auditor.errors import MissingExtraError
 from auditor.record import text
 from auditor.record.audit_report import AuditReport
+from auditor.record.periods import moment_of
 from auditor.report import view
 from auditor.report.model_card import TO_BE_STATED, measured_rows, model_name, risks, unsettled
 from auditor.report.view import Row
@@ -108,20 +109,12 @@ def _bill(report: AuditReport) -> str:
     )
     bom = Bom(
         components=[*sets, *libraries],
-        metadata=BomMetaData(component=model, timestamp=_moment(report.created)),
+        metadata=BomMetaData(component=model, timestamp=moment_of(report.created) or datetime.fromtimestamp(0, UTC)),
         serial_number=uuid.uuid5(_NAMESPACE, view.document_id(report)),
     )
     bom.metadata.tools.components.add(tool)
     bom.register_dependency(model, sets)
     return str(JsonV1Dot6(bom).output_as_string())
-
-
-def _moment(created: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(created)
-    except ValueError:
-        return datetime.fromtimestamp(0, UTC)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _card(report: AuditReport) -> dict[str, object]:

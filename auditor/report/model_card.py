@@ -142,7 +142,7 @@ def _table(rows: Sequence[Row], title: str) -> list[str]:
     for r in ranked[:_MOST_ROWS]:
         what = " ".join(code_span(part, cell=True) for part in (r.name, r.where) if part)
         interval = f"{r.interval} at {r.confidence}" if r.confidence else r.interval
-        outcome = r.outcome.value.replace("_", " ")
+        outcome = r.outcome.words
         lines.append(f"| {outcome} | {what} | {r.value} | {interval} | {r.must_be} | {escaped(r.finding.reason)} |")
     more = [f"and {len(rows) - _MOST_ROWS:,} more, in report.json.", ""] if len(rows) > _MOST_ROWS else []
     return [*lines, "", *more]
@@ -196,7 +196,7 @@ def _toolkit_data(report: AuditReport) -> list[dict[str, object]]:
         ("Training", data.train_path, data.train_sha256, data.n_train_rows),
     ):
         if path is not None or n is not None:
-            size = "" if n is None else f", {view.plural(n, 'row')}"
+            size = "" if n is None else f", {text.plural(n, 'row')}"
             entry: dict[str, object] = {
                 "name": text.visible(path or "in memory"),
                 "description": f"{what} data{size}, SHA-256 {digest or 'not known'}",
@@ -230,7 +230,7 @@ def unsettled(rows: Sequence[Row]) -> list[str]:
     """A sentence for each finding that could not be settled, run or applied."""
     open_ = (Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.NOT_APPLICABLE)
     return [
-        f"{r.outcome.value.replace('_', ' ')}: {f'{r.name} {r.where}'.strip()}. {r.finding.reason}".strip()
+        f"{r.outcome.words}: {f'{r.name} {r.where}'.strip()}. {r.finding.reason}".strip()
         for r in rows
         if r.outcome in open_ and not r.finding.other_kind
     ]

@@ -13,13 +13,12 @@ from auditor.record import rows_for_all, text
 from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.record.glossary import definitions_of, definitions_of_judged
-from auditor.record.questions import question_of
 from auditor.record.worth import worth_of
 from auditor.report import view
 from auditor.report.first_page import FirstPage
 from auditor.report.html import moment, title_of
 from auditor.report.paper_figures import figures_of
-from auditor.report.paper_words import narrow, slug, worded, words_of
+from auditor.report.paper_words import narrow, worded
 from auditor.report.pillars import pillars_of, sources_of
 from auditor.report.remediation import Remediation, remediation_of
 from auditor.report.scope import Scope, scope_of
@@ -62,7 +61,7 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         "words": {name: worded(say.say(f"paper.{name}")) for name in (*_HEADS, *_TITLES, *_MORE, *_LISTS, *_SIGNING)}
         | {name: worded(say.say(f"{section}.{name}")) for section, names in _OTHERS.items() for name in names},
         "counts": [
-            {"slug": slug(c.outcome), "name": words_of(c.outcome), "n": say.count(c.n), "meaning": worded(c.meaning)}
+            {"slug": c.outcome.slug, "name": c.outcome.words, "n": say.count(c.n), "meaning": worded(c.meaning)}
             for c in view.counts_of(report, say)
         ],
         "scope": _scope(scope_of(report, say)),
@@ -134,13 +133,13 @@ def _front(report: AuditReport, page: FirstPage) -> dict[str, object]:
         "document": worded(page.document),
         "title": worded(page.title),
         "subtitle": worded(" · ".join(page.subtitle)),
-        "slug": slug(page.outcome),
+        "slug": page.outcome.slug,
         "headline": worded(page.headline),
         "effect": worded(page.effect),
         "exit_code": worded(say.say("counted.exit", code=report.exit_code)),
         "worth": None
         if worth is None
-        else {"slug": slug(worth.outcome), "line": worded(worth.line), "skill": worded(worth.skill)},
+        else {"slug": worth.outcome.slug, "line": worded(worth.line), "skill": worded(worth.skill)},
         "refusal": None
         if report.refusal is None
         else {"code": worded(report.refusal.shown), "reason": worded(report.refusal.reason)},
@@ -151,7 +150,7 @@ def _front(report: AuditReport, page: FirstPage) -> dict[str, object]:
                 "about": worded(line.about),
                 "found": worded(line.found),
                 "interval": worded(line.interval),
-                "slug": slug(line.outcome),
+                "slug": line.outcome.slug,
                 "verdict": worded(line.verdict),
                 "small": worded(line.small),
                 "allowed": worded(line.allowed),
@@ -206,7 +205,7 @@ def _remedies(remediation: Remediation, say: Catalogue) -> dict[str, object]:
         "heads": [worded(head) for head in remediation.heads],
         "rows": [
             {
-                "slug": slug(line.outcome),
+                "slug": line.outcome.slug,
                 "question": worded(line.question),
                 "about": worded(line.about),
                 "found": worded(line.found + (f" ({line.interval})" if line.interval else "")),
@@ -334,9 +333,7 @@ def _left_out(say: Catalogue, rows: Sequence[Row]) -> str:
     """How many findings of which outcome stand only in the record."""
     if not rows:
         return ""
-    tally = ", ".join(
-        f"{say.count(n)} {words_of(o)}" for o in view.ORDER for n in [sum(r.outcome is o for r in rows)] if n
-    )
+    tally = ", ".join(f"{say.count(n)} {o.words}" for o in view.ORDER for n in [sum(r.outcome is o for r in rows)] if n)
     return worded(say.say("paper.only_in_record", tally=tally))
 
 
@@ -356,8 +353,8 @@ def _row(say: Catalogue, row: Row, notes: _Notes) -> dict[str, str]:
         "interval": " ".join(part for part in (row.interval, level) if part),
         "must_be": row.must_be,
         "n": row.n,
-        "outcome": words_of(row.outcome),
-        "slug": slug(row.outcome),
+        "outcome": row.outcome.words,
+        "slug": row.outcome.slug,
         "why": worded(text.shortened(" ".join(_ended(part) for part in why if part), _LONGEST_WHY)),
         "notes": ", ".join(notes.mark(words) for words in shared if words),
     }
@@ -371,10 +368,7 @@ def _asked(say: Catalogue, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Numbers by their question, in the order of the record."""
     asked: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda r: int(r.anchor.rpartition("-")[2])):
-        f = row.finding
-        question = question_of(f.probe, f.metric)
-        name = say.say(f"question.{question.id}") if question else f.probe.replace("_", " ")
-        asked.setdefault(name, []).append(row)
+        asked.setdefault(say.asked(row.finding.probe, row.finding.metric), []).append(row)
     return list(asked.items())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from auditor.finding.measurement import Outcome
 from auditor.record import text
 
 _LONGEST_RUN = 22
@@ -32,13 +31,3 @@ def narrow(words: str) -> str:
     """A name in narrow columns: it may break after every underscore."""
     said = worded(words)
     return re.sub(r"(?<=_)(?=[^_])", BREAK, said.replace(BREAK, "")) if len(words) < _LONGEST_RUN else said
-
-
-def slug(outcome: Outcome) -> str:
-    """An outcome as the template knows it."""
-    return outcome.value.lower().replace("_", "-")
-
-
-def words_of(outcome: Outcome) -> str:
-    """An outcome as it is printed."""
-    return outcome.value.replace("_", " ")

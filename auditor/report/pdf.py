@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import tempfile
 import unicodedata
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ from typing import Literal
 from auditor.errors import DataError, MissingExtraError, first_line
 from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import Catalogue
+from auditor.record.periods import moment_of
 from auditor.report.first_page import first_page
 from auditor.report.html import resource
 from auditor.report.paper import paper_of
@@ -84,11 +84,8 @@ def typeset(template: str, data: dict[str, object], folder: Path, created: str) 
 
 
 def _timestamp(created: str) -> int:
-    try:
-        when = datetime.fromisoformat(created)
-    except ValueError:
-        return 0
-    return max(0, int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()))
+    when = moment_of(created)
+    return 0 if when is None else max(0, int(when.timestamp()))
 
 
 # ---- fonts ---------------------------------------------------------------------------------------------------------

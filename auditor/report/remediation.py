@@ -12,7 +12,7 @@ from auditor.record.acceptances import Acceptance, Standing, acceptances_of, fin
 from auditor.record.asks import called, key_of
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
-from auditor.record.questions import Form, question_of
+from auditor.record.questions import Form, form_of
 from auditor.record.severity import Severity, severity_of
 from auditor.record.trace import caution_of, to_copy
 from auditor.report.first_page import headlines, in_its_words
@@ -112,7 +112,7 @@ def _lines(report: AuditReport, say: Catalogue) -> Iterator[Remedy]:
             id=f.id,
             anchor=line.anchor,
             outcome=f.outcome,
-            severity=_grave(severity_of(f), _form(f.probe, f.metric), say),
+            severity=_grave(severity_of(f), form_of(f.probe, f.metric), say),
             owner=acceptance.owner if acceptance else "",
             due=(acceptance.due or "") if acceptance else "",
             status=acceptance.standing(f) if acceptance else "open",
@@ -126,9 +126,8 @@ def _lines(report: AuditReport, say: Catalogue) -> Iterator[Remedy]:
 def _gone(acceptance: Acceptance, say: Catalogue) -> Remedy:
     """What somebody accepted and this audit did not measure, which is no news of it."""
     probe, _, metric, _ = acceptance.asks
-    question = question_of(probe, metric or None)
     return Remedy(
-        question=say.say(f"question.{question.id}") if question else probe.replace("_", " "),
+        question=say.asked(probe, metric or None),
         about=called(acceptance.asks),
         found="",
         interval="",
@@ -144,11 +143,6 @@ def _gone(acceptance: Acceptance, say: Catalogue) -> Remedy:
     )
 
 
-def _form(probe: str, metric: str | None) -> Form:
-    question = question_of(probe, metric)
-    return question.form if question else "number"
-
-
 def _grave(severity: Severity, form: Form, say: Catalogue) -> str:
     if severity.kind in ("not_run", "met"):
         return say.say(f"remedy.{severity.kind}")
@@ -161,7 +155,7 @@ def _grave(severity: Severity, form: Form, say: Catalogue) -> str:
 def _said(acceptance: Acceptance | None, finding: Finding | None, say: Catalogue) -> str:
     if acceptance is None:
         return say.say("remedy.status_open")
-    form = _form(acceptance.asks[0], acceptance.asks[2] or None)
+    form = form_of(acceptance.asks[0], acceptance.asks[2] or None)
     item = acceptance.item
     limit = say.say("remedy.no_value")
     if item.value is not None:

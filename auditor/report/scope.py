@@ -170,6 +170,9 @@ class _Writer:
     def _value(self, column: str | None, value: str) -> str:
         return text.shortened(self.about.called.value(column, value), _LONGEST_NAME)
 
+    def _column(self, name: str) -> str:
+        return text.shortened(self.about.called.column(name), _LONGEST_NAME)
+
     def _missing(self) -> Iterator[str]:
         """What rows lack, as far as it was counted."""
         data, say = self.report.data, self.say
@@ -181,16 +184,17 @@ class _Writer:
             yield say.say("scope.missing_labels", n=self._n(missing.labels), of=self._n(of))
         for feature, groups in (data.groups or {}).items():
             if groups.get(MISSING):
-                named = text.shortened(self.about.called.column(feature), _LONGEST_NAME)
+                named = self._column(feature)
                 yield say.say("scope.missing_group", n=self._n(groups[MISSING]), of=self._n(of), feature=named)
         if missing.n_features is None:
             yield say.say("scope.missing_uncounted")
             return
         holes = list(missing.features.items())
         for name, n in holes[:MOST_HOLES]:
-            named = text.shortened(self.about.called.column(name), _LONGEST_NAME)
             share = say.percent(n / of)
-            yield say.say("scope.missing_feature", feature=named, n=self._n(n), of=self._n(of), share=share)
+            yield say.say(
+                "scope.missing_feature", feature=self._column(name), n=self._n(n), of=self._n(of), share=share
+            )
         more = len(holes) - MOST_HOLES + missing.more
         if more > 0:
             yield say.say("scope.missing_others", n=self._n(more))
@@ -227,8 +231,7 @@ class _Writer:
                 lines = [self._alone(feature, group, n, sum(known.values())) for group, n in ranked]
             more = len(lines) - MOST_GROUPS
             said = self.say.say("scope.more_groups", n=self._n(more)) if more > 0 else ""
-            named = text.shortened(self.about.called.column(feature), _LONGEST_NAME)
-            yield Groups(named, tuple(self._gravest(lines)[:MOST_GROUPS]), said)
+            yield Groups(self._column(feature), tuple(self._gravest(lines)[:MOST_GROUPS]), said)
 
     @staticmethod
     def _gravest(lines: Sequence[GroupLine]) -> list[GroupLine]:

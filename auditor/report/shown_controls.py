@@ -9,7 +9,7 @@ from auditor.finding.measurement import Outcome
 from auditor.record import text
 from auditor.record.audit_report import AuditReport
 from auditor.record.control_record import CELL_KINDS, CellKind, CellRecord, ControlRecord, PolicyRecord
-from auditor.report.view import ORDER, Row, plural
+from auditor.report.view import ORDER, Row
 
 MOST_LINKS = 6
 _SLUGS: Mapping[CellKind, str] = {
@@ -34,7 +34,7 @@ class ShownCell:
     @property
     def tally(self) -> str:
         """How many of its findings ended how."""
-        return ", ".join(f"{text.count(n)} {outcome.value.replace('_', ' ')}" for outcome, n in self.outcomes)
+        return ", ".join(f"{text.count(n)} {outcome.words}" for outcome, n in self.outcomes)
 
     @property
     def text(self) -> str:
@@ -92,10 +92,10 @@ class ShownPolicy:
         """How many cells are what, how their evidence came out, and how many controls have none at all."""
         evidence = [cell for control in self.controls for cell in control.cells if cell.cell.kind == "evidence"]
         ended = [cell.cell.outcome for cell in evidence]
-        how = ", ".join(f"{ended.count(o)} {o.value.replace('_', ' ')}" for o in ORDER if o in ended)
+        how = ", ".join(f"{ended.count(o)} {o.words}" for o in ORDER if o in ended)
         parts = [f"{n} {kind}" + (f" ({how})" if kind == "evidence" and how else "") for kind, n in self.counts]
         without = sum(all(cell.cell.kind != "evidence" for cell in control.cells) for control in self.controls)
-        return f"{', '.join(parts)}. {without} of {plural(len(self.controls), 'control')} without any evidence."
+        return f"{', '.join(parts)}. {without} of {text.plural(len(self.controls), 'control')} without any evidence."
 
     @property
     def origin(self) -> str:
@@ -145,6 +145,6 @@ def _shown_cell(cell: CellRecord, by_id: Mapping[str, Row]) -> ShownCell:
     rows = sorted((by_id[name] for name in cell.findings if name in by_id), key=lambda row: ORDER.index(row.outcome))
     outcomes = tuple((o, cell.outcomes[o.value]) for o in ORDER if cell.outcomes.get(o.value))
     came_out = cell.outcome
-    slug = _SLUGS.get(cell.kind) or ("not-judged" if came_out is None else came_out.value.lower().replace("_", "-"))
-    state = cell.kind if came_out is None else f"{cell.kind}: {came_out.value.replace('_', ' ')}"
+    slug = _SLUGS.get(cell.kind) or ("not-judged" if came_out is None else came_out.slug)
+    state = cell.kind if came_out is None else f"{cell.kind}: {came_out.words}"
     return ShownCell(cell, state, slug, outcomes, tuple(rows[:MOST_LINKS]), max(0, len(rows) - MOST_LINKS))

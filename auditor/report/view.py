@@ -177,7 +177,7 @@ def for_other_kinds(report: AuditReport, say: Catalogue | None = None) -> str:
 
 def counts_in_words(report: AuditReport) -> str:
     """``3 PASS, 0 FAIL, ...``, and apart from them what is for other kinds of model."""
-    counted = [f"{text.count(c.n)} {c.outcome.value.replace('_', ' ')}" for c in counts_of(report)]
+    counted = [f"{text.count(c.n)} {c.outcome.words}" for c in counts_of(report)]
     return ", ".join([*counted, *filter(None, [for_other_kinds(report)])])
 
 
@@ -344,11 +344,6 @@ def _ends_of(swarm: Swarm, say: Catalogue) -> str:
         return ""
     high, low = (sum(v) / len(v) for v in (highest, lowest))
     return say.say("column.ends", high=say.spelled(text.signed(high)), low=say.spelled(text.signed(low)))
-
-
-def plural(n: int, one: str, many: str = "") -> str:
-    """``1 finding``, ``2 findings``."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def verdict_of(report: AuditReport, say: Catalogue | None = None) -> Verdict:

@@ -228,6 +228,15 @@ def test_what_cannot_be_accepted_is_refused_in_a_sentence(report: AuditReport, d
     assert [entry.kind for entry in entries_of(db)] == ["audit"]
 
 
+def test_an_id_with_the_breaks_of_paper_in_it_names_its_finding(
+    report: AuditReport, db: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded(with_gap(report, 0.22), db)
+    gap = gap_of(report).id
+    accept(db, gap.replace("_", "_\u200b").replace("/", "/\u200b") + "=0.3")
+    assert f"\n  {gap} up to 0.3\n" in capsys.readouterr().out
+
+
 def test_what_nobody_set_a_bound_for_is_accepted_from_its_ideal_on(report: AuditReport, db: str) -> None:
     made = with_gap(report, 0.22, outcome=Outcome.NOT_JUDGED, criterion=None, ideal=0.0)
     recorded(made, db)

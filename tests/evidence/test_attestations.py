@@ -18,14 +18,16 @@ from typer.testing import CliRunner, Result
 from auditor.errors import ConfigError
 from auditor.evidence.attestations import Attestations, read_attestations
 from auditor.evidence.bundle import write_bundle
-from auditor.evidence.dossier import dossier_of, render_dossier
+from auditor.evidence.dossier import dossier_of
 from auditor.evidence.signing import make_key
 from auditor.finding.policy import Policy, parse_policy
 from auditor.record.audit_report import AuditReport
 from auditor.record.controls import with_policies
+from auditor.report.document import Table, code, own
 from auditor.report.document_html import render_document_html
 from auditor.report.document_pdf import render_document_pdf
 from cli.main import app
+from tests.evidence.dossiers import render_dossier
 from tests.evidence.test_evidence import evidence
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import HOSTILE, sample_report
@@ -229,6 +231,21 @@ def test_hostile_text_stays_text_on_paper(tmp_path: Path) -> None:
     assert "ATTESTEDby" in plain and "\u202e" not in words
 
 
+def test_on_paper_a_metric_does_not_run_into_its_value() -> None:
+    pypdfium2 = pytest.importorskip("pypdfium2")
+    pytest.importorskip("typst")
+    name, value = "equal_opportunity_gap", "0.351"
+    heads = tuple((own(head),) for head in ("Measured", "Value", "Interval", "Must be", "Rows", "Outcome", "Finding"))
+    cells = ((code(name),), (own(value),), (own("0.311 to 0.379 " * 5),), (own("at least 0"),), (own("128"),))
+    row = (*cells, (own("earned its display with reservations, which are told at length here. " * 6),), (own("119"),))
+    made = render_document_pdf("T", "0" * 64, "2026-11-27T20:37:22+00:00", "0", [Table(heads, (row,), "lrllrll")])
+    page = pypdfium2.PdfDocument(made)[0].get_textpage()
+    letters = page.get_text_range()
+    first, at = letters.index(name[:4]), letters.index(value)
+    ends = [page.get_charbox(i)[2] for i in range(first, at) if letters[i].strip(" \r\n\u200b")]
+    assert len(ends) >= len(name) - 4 and max(ends) < page.get_charbox(at)[0]
+
+
 # ---- what lies beside it ---------------------------------------------------------------------------------------------
 
 
@@ -265,7 +282,7 @@ MAKE = ("dossier", "report.json", "--policy", "house.toml", "--attestations", "s
 
 def test_a_signed_dossier_is_verified_against_its_bundle(here: Path) -> None:
     done = run(*MAKE, "--sign", "k", "--format", "markdown,html")
-    assert done.exit_code == 0 and "attested 1 fields, signed with the key" in done.output
+    assert done.exit_code == 0 and "attested 1 field, signed with the key" in done.output
     assert "unsigned" not in Path("dossier.md").read_text()
     assert _states("--key", "k.pub") == {
         "dossier, dossier.html": "ok",
@@ -281,7 +298,7 @@ def test_a_signed_dossier_is_verified_against_its_bundle(here: Path) -> None:
 
 def test_an_unsigned_dossier_says_so_and_is_no_more_than_not_checked(here: Path) -> None:
     done = run(*MAKE)
-    assert done.exit_code == 0 and "attested 1 fields, unsigned" in done.output
+    assert done.exit_code == 0 and "attested 1 field, unsigned" in done.output
     assert _states()["dossier, signature"] == "not checked"
     assert _states("--key", "k.pub")["dossier, signature"] == "wrong"
 

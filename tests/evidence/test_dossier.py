@@ -14,12 +14,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from auditor.data.audit_data import AuditData
-from auditor.evidence.dossier import ATTESTATION_NEEDED, MOST_ROWS, render_dossier
+from auditor.evidence.dossier import ATTESTATION_NEEDED, MOST_ROWS
 from auditor.evidence.dossier_parts import NOT_MEASURED, impact_tables
 from auditor.finding.display import EARNED, RESERVED
 from auditor.finding.policy import Policy, load_policies, pack_names, parse_policy
 from auditor.model.audited_model import AuditedModel
 from auditor.record import text
+from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, RegistrationRecord
 from auditor.record.controls import with_policies
 from auditor.report import view
@@ -27,7 +28,8 @@ from auditor.report.html import render_html
 from auditor.run.audit import run_audit
 from cli.main import app
 from probes.fairness.adverse_impact import AdverseImpact
-from tests.quantifiers import all_of
+from tests.evidence.dossiers import render_dossier
+from tests.quantifiers import all_of, none_of
 from tests.report.samples import refused_report, sample_report
 
 DAY = date(2026, 11, 24)
@@ -217,6 +219,15 @@ def test_the_summary_prints_each_category_with_its_interval_and_no_verdict() -> 
     assert "PASS" not in own and "FAIL" not in own
     scores = section(dossier(report, "nyc-ll144"), "5-301(c)")
     assert f"**{NOT_MEASURED}**: no table of scoring rates" in scores
+
+
+def test_the_summary_calls_columns_and_groups_by_their_labels_and_keeps_what_they_stand_for() -> None:
+    words = {"sex": "gender", "sex.female": "women\u202e<b>|*x*"}
+    labelled = audited().model_copy(update={"about": About(labels=words)})
+    own = section(dossier(labelled, "nyc-ll144"), "5-301(b)")
+    assert "By gender:" in own and "By gender x race:" in own and "\n| gender | Number |" in own
+    assert "women" in own and "(female) | 41 |" in own and "\n| male | 50 |" in own
+    assert none_of(raw in own for raw in ("\u202e", "<b>", "<b>|", "*x*"))
 
 
 def test_one_feature_alone_is_no_intersection() -> None:

@@ -26,8 +26,9 @@ from auditor.evidence.portfolio import site as pages
 from auditor.evidence.portfolio.lines import Read, read_ledger
 from auditor.evidence.portfolio.models import Model, models_of
 from auditor.evidence.portfolio.open_findings import open_findings
-from auditor.evidence.portfolio.publishing import MARK, published
 from auditor.evidence.portfolio.requirements import changes_of
+from auditor.evidence.portfolio.site_folder import MARK, replaced
+from auditor.evidence.portfolio.sparkline import course, sparkline
 from auditor.record.about import About, about_of
 from auditor.record.labels import Labels
 from auditor.record.periods import Period, period_of
@@ -81,6 +82,17 @@ def read(path: Path) -> tuple[Ledger, Read, list[Model]]:
     ledger = Ledger(path, create=False)
     found = read_ledger(ledger)
     return ledger, found, models_of(found)
+
+
+def test_a_course_is_drawn_over_days_and_audits_of_one_day_are_only_told(template: Template, tmp_path: Path) -> None:
+    failed = {JUDGED[0]: "FAIL"}
+    for name, days, marks in (("one-day", (3, 3), 0), ("two-days", (3, 5), 2)):
+        path = tmp_path / f"{name}.db"
+        write_audits(path, template, [told(day, outcomes=failed) for day in days])
+        (model,) = read(path)[2]
+        drawn = sparkline(model.audits)
+        assert drawn.count('class="is-fail"') == marks and bool(drawn) == (marks > 0)
+        assert course(model.audits).startswith("1 failed on ") and course(model.audits).endswith(", 2 audits")
 
 
 # ---- recomputed slowly -----------------------------------------------------------------------------------------------
@@ -827,18 +839,18 @@ def test_a_site_that_was_not_finished_leaves_nothing_and_the_one_before_stays(pa
     out = tmp_path / "site"
     run("site", "--db", path, "--out", out)
     before = digests(tmp_path)
-    with pytest.raises(RuntimeError), published(out, force=False) as folder:
+    with pytest.raises(RuntimeError), replaced(out, force=False) as folder:
         folder.put("index.html", b"half")
         raise RuntimeError
     assert digests(tmp_path) == before and sorted(p.name for p in tmp_path.iterdir()) == ["h.db", "site"]
     # Somebody puts a file there while the pages are made.
-    with pytest.raises(UsageError, match="notes"), published(out, force=False) as folder:
+    with pytest.raises(UsageError, match="notes"), replaced(out, force=False) as folder:
         folder.put("index.html", b"whole")
         (out / "notes.txt").write_text("mine")
     assert (out / "notes.txt").read_text() == "mine" and (out / "due.html").is_file()
     (out / "page.html").mkdir()
     (out / "page.html" / "mine").write_text("mine")
-    with pytest.raises(UsageError, match="where a page of the site is to be"), published(out, force=True) as folder:
+    with pytest.raises(UsageError, match="where a page of the site is to be"), replaced(out, force=True) as folder:
         folder.put("page.html", b"page")
     assert (out / "page.html" / "mine").read_text() == "mine"
 

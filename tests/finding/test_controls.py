@@ -16,7 +16,6 @@ from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from auditor.errors import ConfigError, DataError, UsageError
-from auditor.evidence.dossier import render_dossier
 from auditor.evidence.tradeoff_given import tradeoff_beside
 from auditor.finding.measurement import Outcome
 from auditor.finding.policy import CERTAINTY, EvidenceRule, load_policies, pack_names, parse_policy
@@ -33,6 +32,7 @@ from auditor.report.view import rows_of, warnings_of
 from cli.output import print_report
 from probes import PROBES
 from probes.robustness.robustness import Robustness
+from tests.evidence.dossiers import render_dossier
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import report_of, sample_report
 

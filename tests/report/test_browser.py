@@ -541,3 +541,23 @@ def test_printing_unfolds_everything_and_numbers_the_pages(
     assert browser.run("window.during") == 0
     assert browser.run(folded) == before
     assert (tmp_path / "page.pdf").read_bytes().count(b"/Type /Page\n") >= 5
+
+
+def test_a_wide_table_of_methods_is_printed_whole_and_makes_nothing_smaller(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    # A browser shrinks all that it prints where one table is wider than the sheet: 180 mm of A4 at 96 dots an inch.
+    browser.open(pages["explained"], width=680)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    columns = browser.run(
+        "(() => { const table = document.querySelector('table.grades');"
+        " for (const row of table.rows) { const first = row.querySelector('.num');"
+        " first.innerHTML = row.parentElement.tagName === 'THEAD' ? 'parameter_<wbr>randomisation_<wbr>overlap'"
+        " : '−0.0173<span class=\"sub\">−0.0682 to 0.0343</span>';"
+        " for (const old of [...row.querySelectorAll('.num')].slice(1)) old.remove();"
+        " for (let i = 1; i < 8; i++) first.after(first.cloneNode(true)); }"
+        " return table.rows[0].cells.length; })()"
+    )
+    wide = browser.run("Math.ceil(document.querySelector('table.grades').getBoundingClientRect().right)")
+    browser.call("Emulation.setEmulatedMedia", media="")
+    assert columns == 11 and wide <= 680

@@ -33,6 +33,7 @@ from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion, RateTable
+from cli.traced import print_trace
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import fairness, refused_report, report_of, sample_report
 
@@ -217,6 +218,26 @@ def test_a_finding_is_found_by_its_id_or_what_it_ends_in(report: AuditReport) ->
         finding_named(report, "sex")
 
 
+def test_an_id_that_was_copied_off_paper_is_found_with_the_breaks_in_it(report: AuditReport) -> None:
+    on_paper = NAME.replace("_", "_\u200b").replace("/", "/\u200b")
+    assert on_paper != NAME and finding_named(report, on_paper).id == NAME
+    assert finding_named(report, "demographic_parity_\u200b\r\ndifference/\u200bsex").id == NAME
+    spaced = report.findings[0].model_copy(update={"id": "a/two words", "metric": None})
+    both = report.model_copy(update={"findings": [spaced]})
+    assert finding_named(both, "a/\u200btwo words").id == finding_named(both, "two words").id == "a/two words"
+    # Two ids that paper cannot tell apart are not guessed between.
+    twin = spaced.model_copy(update={"id": "a/twowords"})
+    with pytest.raises(UsageError, match="no finding 'a/two  words'"):
+        finding_named(report.model_copy(update={"findings": [spaced, twin]}), "a/\u200btwo  words")
+
+
+def test_a_metric_names_the_one_finding_that_is_of_it(report: AuditReport) -> None:
+    alone = report.model_copy(update={"findings": [f for f in report.findings if f.id == NAME]})
+    assert finding_named(alone, "demographic_parity_difference").id == NAME
+    with pytest.raises(UsageError, match=r"\d+ findings are of the metric 'selection_rate': .* Give the whole id\."):
+        finding_named(report, "selection_rate")
+
+
 # ---- on the page ---------------------------------------------------------------------------------------------------
 
 
@@ -310,7 +331,7 @@ def test_it_is_told_in_german(report: AuditReport) -> None:
     assert '<dt lang="de">Formel</dt>' in page and '<dt lang="de">Formula</dt>' not in page
 
 
-def test_hostile_words_of_a_probe_stay_words() -> None:
+def test_hostile_words_of_a_probe_stay_words(capsys: pytest.CaptureFixture[str]) -> None:
     bad = "<script>alert(1)</script> \u202e \x1b[31m *x* #y"
     hostile = Definition(
         probe="group_fairness", metric="*", formula=bad, range=bad, ideal=bad, reading=bad, citation=bad
@@ -318,8 +339,10 @@ def test_hostile_words_of_a_probe_stay_words() -> None:
     report = sample_report(hostile=True).model_copy(update={"definitions": (hostile,), "figures": ()})
     page = render_html(report)
     assert "<script>alert" not in page and "\u202e" not in page and "\x1b" not in page
-    lines = [line for trace in traces_of(report) for line in trace.lines()] + definitions_of(report).lines()
-    assert none_of(char in line for line in lines for char in "\u202e\x1b\n")
+    for finding in report.findings:
+        print_trace(report, finding.id)
+    told = capsys.readouterr().out
+    assert "\\u202e" in told and none_of(char in told for char in "\u202e\x1b")
 
 
 def test_a_record_of_before_there_were_definitions_is_read_and_says_what_it_lacks(report: AuditReport) -> None:

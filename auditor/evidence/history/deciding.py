@@ -12,6 +12,7 @@ from auditor.record.asks import key_of
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.decisions import STEPS, DecidedFinding, Step
 from auditor.record.text import number
+from auditor.record.trace import off_paper
 
 _ACCEPTABLE = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.NOT_JUDGED)
 
@@ -74,11 +75,12 @@ def _range(finding: Finding, value: float) -> tuple[float | None, float | None]:
 def _named(report: AuditReport, text: str) -> tuple[Finding, float | None]:
     """The finding that a text names, by its id or by its metric where that is of one alone, and the value after it."""
     known = {f.id: f for f in report.findings}
-    if text in known:
-        return known[text], None
+    whole = off_paper(text, list(known))
+    if whole in known:
+        return known[whole], None
     name, equals, last = text.rpartition("=")
     value = _float(last) if equals else None
-    name = name if value is not None else text
+    name = off_paper(name if value is not None else text, list(known))
     if name in known:
         return known[name], value
     own = [f for f in report.findings if f.metric == name and f.outcome in _ACCEPTABLE]
@@ -88,7 +90,7 @@ def _named(report: AuditReport, text: str) -> tuple[Finding, float | None]:
         some = ", ".join(f.id for f in own[:4])
         raise UsageError(f"--finding {name!r} is {len(own)} findings: name one by its id, such as {some}.")
     near = did_you_mean(name, [*known, *(f.metric or "" for f in report.findings)]) or "."
-    raise UsageError(f"That audit has no finding {name!r}{near} report.json and findings.csv list their ids.")
+    raise UsageError(f"That audit has no finding {name!r}{near} Its report and its report.json have their ids.")
 
 
 def _float(text: str) -> float | None:

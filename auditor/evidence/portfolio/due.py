@@ -11,10 +11,10 @@ from typing import Literal
 from auditor.errors import UsageError
 from auditor.evidence.portfolio.models import Model
 from auditor.evidence.portfolio.open_findings import Standing
+from auditor.record.control_record import OLD_AFTER
 from auditor.record.periods import Period, day_of, period_of
+from auditor.record.text import plural
 
-# A law that was last looked up so long ago may have changed.
-PACK_DAYS = 180
 Kind = Literal["audit", "acceptance", "remedy", "pack"]
 State = Literal["overdue", "unknown", "due"]
 STATES: tuple[State, ...] = ("overdue", "unknown", "due")
@@ -93,7 +93,7 @@ def _acceptances(standing: Standing, on: date) -> list[Due]:
         if finding.mend_by is not None:
             counted["remedy", finding.mend_by] += 1
     return [
-        Due(kind=kind, about=standing.model.title, by=day, why=f"of {n:,} open finding{'s' * (n > 1)}", on=on)
+        Due(kind=kind, about=standing.model.title, by=day, why=f"of {plural(n, 'open finding')}", on=on)
         for (kind, day), n in counted.items()
     ]
 
@@ -102,7 +102,7 @@ def _pack(name: str, checked: str, titles: list[str], on: date) -> Due:
     why = f"looked up on {checked}, in the last audit of {', '.join(titles[:3])}"
     why += f" and {len(titles) - 3:,} more" if len(titles) > 3 else ""
     try:
-        by = day_of(checked, "the day") + timedelta(days=PACK_DAYS)
+        by = day_of(checked, "the day") + timedelta(days=OLD_AFTER)
     except (UsageError, OverflowError):
         return Due(kind="pack", about=name, by=None, why=why, on=on)
     return Due(kind="pack", about=name, by=by, why=why, on=on)

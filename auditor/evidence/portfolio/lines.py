@@ -25,6 +25,7 @@ from auditor.record.audit_report import is_newer
 OPEN = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN)
 _LETTERS = {outcome.value: letter for letter, outcome in zip("PFIRAJ", Outcome, strict=True)}
 _OF_LETTER = {letter: Outcome(value) for value, letter in _LETTERS.items()}
+_VERDICTS = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE", 4: "REFUSED"}
 _MOST_PROBLEMS = 100
 
 
@@ -131,6 +132,11 @@ class Audit:
     def day(self) -> str:
         """The day on which it was entered."""
         return self.created[:10]
+
+    @property
+    def verdict(self) -> str:
+        """What its exit code says, in a word."""
+        return _VERDICTS.get(self.exit_code, "INCONCLUSIVE")
 
     def findings(self) -> Iterator[tuple[str, str, Outcome]]:
         """Each finding's id, probe and outcome; the probe is "" where there is a number."""

@@ -14,7 +14,6 @@ from auditor.evidence.history.identity import Identity, owners_of
 from auditor.evidence.portfolio.lines import Audit, Decided, Read
 from auditor.record.about import ModelIdentity
 
-VERDICTS = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE", 4: "REFUSED"}
 # What a reader is to see first.
 GRAVEST_FIRST = ("FAIL", "REFUSED", "INCONCLUSIVE", "PASS")
 _LONGEST_SLUG = 40
@@ -70,7 +69,7 @@ class Model:
     @property
     def verdict(self) -> str:
         """What the last audit came to."""
-        return VERDICTS.get(self.newest.exit_code, "INCONCLUSIVE")
+        return self.newest.verdict
 
     @cached_property
     def slug(self) -> str:

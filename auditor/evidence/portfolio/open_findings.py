@@ -19,6 +19,7 @@ from auditor.record.acceptances import Acceptance, acceptances_of
 from auditor.record.asks import Key, key_of
 from auditor.record.audit_report import AuditReport, Finding, measurement_label
 from auditor.record.control_record import PolicyRecord
+from auditor.record.periods import known_day
 from auditor.record.severity import severity_of
 
 Severity = Literal["high", "medium", "low"]
@@ -93,10 +94,8 @@ class OpenFinding:
 
     def age(self, on: date) -> int | None:
         """Days since it was first seen; None where that is no day."""
-        try:
-            return max(0, (on - date.fromisoformat(self.since)).days)
-        except ValueError:
-            return None
+        day = known_day(self.since)
+        return None if day is None else max(0, (on - day).days)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,15 +12,16 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.portfolio.due import PACK_DAYS, STATES, Due, all_due, audit_due
+from auditor.evidence.portfolio.due import STATES, Due, all_due, audit_due
 from auditor.evidence.portfolio.lines import Audit, Decided, Read
-from auditor.evidence.portfolio.models import GRAVEST_FIRST, VERDICTS, Model, models_of
+from auditor.evidence.portfolio.models import GRAVEST_FIRST, Model, models_of
 from auditor.evidence.portfolio.open_findings import SEVERITIES, OpenFinding, PackTally, Standing, standing
 from auditor.evidence.portfolio.paging import paged
 from auditor.evidence.portfolio.requirements import MOST_CHANGES, changes_of
 from auditor.evidence.portfolio.sparkline import change, course, sparkline
-from auditor.record.periods import Period
-from auditor.record.text import count, visible
+from auditor.record.control_record import OLD_AFTER
+from auditor.record.periods import Period, known_day
+from auditor.record.text import visible
 from auditor.report.html import content_policy, environment, render_html, resource
 from auditor.run import __version__
 
@@ -113,10 +114,6 @@ class _Frame:
     @property
     def chain_broken(self) -> bool:
         return bool(self.read.problems)
-
-    @staticmethod
-    def plural(n: int, one: str, many: str = "") -> str:
-        return f"{count(n)} {one if n == 1 else many or one + 's'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,8 +214,14 @@ def _page(frame: _Frame, template: str, *, here: str, root: str = "", **told: An
     return page.render(frame=frame, here=here, root=root, bundle=_bundle, **told).encode()
 
 
-def _values(rows: Sequence[Any], *names: str) -> dict[str, list[str]]:
-    return {name: sorted({str(getattr(row, name)) for row in rows}) for name in names}
+def _pages(
+    frame: _Frame, name: str, rows: Sequence[Any], size: int, chosen_by: Sequence[str] = (), **told: Any
+) -> Iterator[tuple[str, bytes]]:
+    """A list in its pages; ``chosen_by``: what of its rows a reader can filter by."""
+    for path, shown, paging in paged(name, rows, size):
+        values = {by: sorted({str(getattr(row, by)) for row in shown}) for by in chosen_by}
+        template, here = f"site_{name}.html.j2", f"{name}.html"
+        yield path, _page(frame, template, here=here, rows=shown, paging=paging, values=values, **told)
 
 
 def _index(
@@ -226,22 +229,17 @@ def _index(
 ) -> Iterator[tuple[str, bytes]]:
     verdicts = Counter(row.verdict for row in rows)
     states = Counter(each.state for each in due)
-    for path, shown, paging in paged("index", rows, MODELS_A_PAGE):
-        yield (
-            path,
-            _page(
-                frame,
-                "site_index.html.j2",
-                here="index.html",
-                rows=shown,
-                paging=paging,
-                values=_values(shown, "verdict", "tier", "owner"),
-                verdicts=[(word, verdicts[word]) for word in GRAVEST_FIRST],
-                n_open=len(found),
-                n_overdue=states["overdue"],
-                n_unknown=states["unknown"],
-            ),
-        )
+    return _pages(
+        frame,
+        "index",
+        rows,
+        MODELS_A_PAGE,
+        ("verdict", "tier", "owner"),
+        verdicts=[(word, verdicts[word]) for word in GRAVEST_FIRST],
+        n_open=len(found),
+        n_overdue=states["overdue"],
+        n_unknown=states["unknown"],
+    )
 
 
 def _findings(frame: _Frame, found: Sequence[OpenFinding]) -> Iterator[tuple[str, bytes]]:
@@ -251,23 +249,18 @@ def _findings(frame: _Frame, found: Sequence[OpenFinding]) -> Iterator[tuple[str
         (severity, [counted[severity, i] for i in range(len(labels))], sum(f.severity == severity for f in found))
         for severity in SEVERITIES
     ]
-    for path, shown, paging in paged("findings", found, FINDINGS_A_PAGE):
-        yield (
-            path,
-            _page(
-                frame,
-                "site_findings.html.j2",
-                here="findings.html",
-                rows=shown,
-                paging=paging,
-                values=_values(shown, "severity", "status", "owner"),
-                total=len(found),
-                ages=labels,
-                table=table,
-                severities=SEVERITIES,
-                on=frame.on,
-            ),
-        )
+    return _pages(
+        frame,
+        "findings",
+        found,
+        FINDINGS_A_PAGE,
+        ("severity", "status", "owner"),
+        total=len(found),
+        ages=labels,
+        table=table,
+        severities=SEVERITIES,
+        on=frame.on,
+    )
 
 
 def _age_band(age: int | None) -> int:
@@ -278,21 +271,16 @@ def _age_band(age: int | None) -> int:
 
 def _due(frame: _Frame, due: Sequence[Due]) -> Iterator[tuple[str, bytes]]:
     n_overdue = sum(each.state == "overdue" for each in due)
-    for path, shown, paging in paged("due", due, ENTRIES_A_PAGE):
-        yield (
-            path,
-            _page(
-                frame,
-                "site_due.html.j2",
-                here="due.html",
-                rows=shown,
-                paging=paging,
-                values=_values(shown, "state", "kind"),
-                states=STATES,
-                n_overdue=n_overdue,
-                pack_days=PACK_DAYS,
-            ),
-        )
+    return _pages(
+        frame,
+        "due",
+        due,
+        ENTRIES_A_PAGE,
+        ("state", "kind"),
+        states=STATES,
+        n_overdue=n_overdue,
+        pack_days=OLD_AFTER,
+    )
 
 
 def _packs(frame: _Frame, rows: Sequence[_Row]) -> Iterator[tuple[str, bytes]]:
@@ -303,29 +291,10 @@ def _packs(frame: _Frame, rows: Sequence[_Row]) -> Iterator[tuple[str, bytes]]:
     packs = []
     for name, tallies in sorted(by_name.items()):
         days = sorted({tally.pack.checked_on for tally in tallies})
-        old = any((frame.on - day).days > PACK_DAYS for day in map(_day, days) if day is not None)
+        old = any((frame.on - day).days > OLD_AFTER for day in map(known_day, days) if day is not None)
         title = tallies[0].pack.title
         packs.append({"name": name, "title": title, "days": days, "overdue": old, "models": len(tallies)})
-    for path, shown, paging in paged("packs", rows, MODELS_A_PAGE):
-        yield (
-            path,
-            _page(
-                frame,
-                "site_packs.html.j2",
-                here="packs.html",
-                rows=shown,
-                paging=paging,
-                packs=packs,
-                pack_days=PACK_DAYS,
-            ),
-        )
-
-
-def _day(text: str) -> date | None:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        return None
+    return _pages(frame, "packs", rows, MODELS_A_PAGE, packs=packs, pack_days=OLD_AFTER)
 
 
 def _evidence(frame: _Frame, models: Sequence[Model], asked: Asked) -> Iterator[tuple[str, bytes]]:
@@ -339,7 +308,7 @@ def _evidence(frame: _Frame, models: Sequence[Model], asked: Asked) -> Iterator[
         for number, model, audit in shown:
             own: dict[str, Any] = {"number": number, "model": model, "verdict": "", "said": "", "bundle": None}
             if audit is not None:
-                own |= {"day": audit.day, "kind": "audit", "verdict": _verdict(audit), "sha256": audit.record_sha256}
+                own |= {"day": audit.day, "kind": "audit", "verdict": audit.verdict, "sha256": audit.record_sha256}
                 own["bundle"] = asked.bundles.get(number)
             else:
                 decided = decisions[number]
@@ -392,7 +361,6 @@ def _model(frame: _Frame, ledger: Ledger, own: Standing, row: _Row, asked: Asked
                 n_findings=len(own.open),
                 versions=versions[:_MOST_LISTED],
                 n_versions=len(versions),
-                word_of=_verdict,
                 data_sets=[
                     {"path": each.path, "n_rows": each.n_rows, "n_looks": len(each.looks), "looks": looks}
                     for each in sets
@@ -427,10 +395,6 @@ def _decision(decided: Decided, on: date) -> dict[str, Any]:
         "signed": "not checked" if decided.signed is None else decided.signed[:16] or "not signed",
         "note": made.note,
     }
-
-
-def _verdict(audit: Audit) -> str:
-    return VERDICTS.get(audit.exit_code, "INCONCLUSIVE")
 
 
 def _bundle(bundle: Bundle, root: str) -> Markup:

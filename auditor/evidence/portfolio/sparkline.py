@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 
 from markupsafe import Markup
 
 from auditor.evidence.portfolio.lines import Audit
-from auditor.evidence.portfolio.models import VERDICTS
+from auditor.record.periods import known_day
 
 MOST_DRAWN = 60
 _MARGIN = 4.0
@@ -22,20 +21,25 @@ _SHAPES = {
 
 
 def sparkline(audits: Sequence[Audit], width: int = 116, height: int = 26) -> Markup:
-    """An SVG of how many findings failed in each of the last audits, at the day of each; the text says the same."""
+    """An SVG of how many findings failed in each of the last audits, at the day of each; the text says the same.
+
+    Empty where all of them are of one day: there is no course to draw.
+    """
     drawn = audits[-MOST_DRAWN:]
-    days = [_ordinal(audit) for audit in drawn]
+    days = [known_day(audit.day) for audit in drawn]
     known = [day for day in days if day is not None]
-    first, last = (min(known), max(known)) if known else (0, 0)
+    if len(set(known)) < 2:
+        return Markup("")
+    first, last = min(known), max(known)
     most = max(audit.fail for audit in drawn) or 1
     points = []
     for day, audit in zip(days, drawn, strict=True):
-        across = 1.0 if last == first else ((day or first) - first) / (last - first)
+        across = ((day or first) - first) / (last - first)
         points.append(
             (
                 _MARGIN + across * (width - 2 * _MARGIN),
                 height - _MARGIN - audit.fail / most * (height - 2 * _MARGIN),
-                VERDICTS.get(audit.exit_code, "INCONCLUSIVE"),
+                audit.verdict,
             )
         )
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
@@ -60,10 +64,3 @@ def change(audits: Sequence[Audit]) -> str:
     """Shorter still: how many failed at first and last."""
     first, last = audits[-MOST_DRAWN:][0], audits[-1]
     return f"{last.fail:,} failed" if first is last else f"{first.fail:,} → {last.fail:,} failed"
-
-
-def _ordinal(audit: Audit) -> int | None:
-    try:
-        return date.fromisoformat(audit.day).toordinal()
-    except ValueError:
-        return None

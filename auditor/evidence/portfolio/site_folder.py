@@ -20,7 +20,7 @@ _FORMAT = "auditor-site/1"
 _MAX_BYTES = 64 << 20
 
 
-class Folder:
+class SiteFolder:
     """Where pages are put until all of them are there."""
 
     def __init__(self, root: Path) -> None:
@@ -43,7 +43,7 @@ class Folder:
 
 
 @contextmanager
-def published(out: Path, *, force: bool) -> Iterator[Folder]:
+def replaced(out: Path, *, force: bool) -> Iterator[SiteFolder]:
     """A folder to put pages into, which is renamed to ``out`` at the end and thrown away where that is not reached.
 
     Raises UsageError, before anything is written and again before it is renamed, where ``out`` holds what is not an
@@ -59,7 +59,7 @@ def published(out: Path, *, force: bool) -> Iterator[Folder]:
         with _said(out):
             made = scratch / "site"
             made.mkdir()
-            folder = Folder(made)
+            folder = SiteFolder(made)
         yield folder
         with _said(out):
             folder.close()

@@ -1,0 +1,17 @@
+"""A dossier as tests read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from auditor.evidence.dossier import dossier_of
+from auditor.finding.policy import Policy
+from auditor.record.audit_report import AuditReport
+from auditor.report.document import to_markdown
+
+
+def render_dossier(report: AuditReport, policies: Sequence[Policy], as_of: date, **beside: Any) -> str:
+    """The dossier as Markdown."""
+    return to_markdown(dossier_of(report, policies, as_of, **beside).blocks)
