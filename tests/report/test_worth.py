@@ -86,5 +86,6 @@ def test_it_stands_first_in_every_rendering(capsys: pytest.CaptureFixture[str]) 
     for rendered in (page, text, shown):
         assert "would be right for" in rendered
     assert page.index("Performance.") < page.index('class="tally-bar"')
-    assert page.index('id="pillar-performance"') < page.index('id="pillar-fairness"')
+    assert page.index("Performance.") < page.index('id="scope"')
+    assert page.index('<option value="p-performance"') < page.index('<option value="p-fairness"')
     assert text.index("Performance.") < text.index("PASS |")
