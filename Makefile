@@ -38,8 +38,8 @@ demo: $(VENV)/.demo
 	$(BIN)/python demo/hmda.py
 	$(BIN)/auditor train demo/hmda.csv --target deny --positive no --seed 0 --out demo/model.pt \
 	  --train-out demo/train.csv --test-out demo/test.csv
-	@$(BIN)/auditor scan demo/model.pt --data demo/test.csv --train demo/train.csv --target deny --positive no \
-	  --sensitive afam --out demo/audit-report || case $$? in 1|3) ;; *) exit 1 ;; esac
+	@$(BIN)/auditor scan demo/model.pt --config demo/audit.toml --data demo/test.csv --train demo/train.csv \
+	  --target deny --positive no --sensitive afam --out demo/audit-report || case $$? in 1|3) ;; *) exit 1 ;; esac
 	@echo
 	@echo "Open demo/audit-report/report.html. Exit codes 1 and 3 of scan are answers, not accidents."
 

@@ -34,6 +34,7 @@ from cli.main import app
 from cli.options import configure
 from probes import PROBES
 from probes.robustness.robustness import Robustness
+from tests import ROOT
 from tests.quantifiers import all_of
 
 RUNNER = CliRunner()
@@ -465,6 +466,12 @@ def test_what_is_set_to_words_stays_as_it_is_typed() -> None:
     settings = ["a.b=x,y", "a.c=1,y", "a.d=TRUE", "a.e=1979-05-27,2", "a.f="]
     options = configure({"model": "m.pt", "data": "d.csv"}, None, settings).probe_options["a"]
     assert options == {"b": "x,y", "c": "1,y", "d": True, "e": "1979-05-27,2", "f": ""}
+
+
+def test_the_demos_configuration_says_whom_it_is_about() -> None:
+    configured = configure({"model": "m.pt", "data": "d.csv"}, str(ROOT / "demo" / "audit.toml"), [])
+    assert configured.about is not None and configured.about.model.id == "mortgage-denial"
+    assert {"afam", "afam.yes", "afam.no", "deny.no"} <= set(configured.labels.words)
 
 
 @pytest.mark.slow
