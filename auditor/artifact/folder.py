@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "Hugging Face folder"
-# What an adapter says of itself.
-ADAPTER = "adapter_config.json"
 _MAX_JSON_BYTES = 16 << 20
 
 
@@ -91,11 +89,6 @@ def _values_of(parsed: object, key: str) -> Iterator[object]:
             stack.extend(item.values())
         elif isinstance(item, list):
             stack.extend(item)
-
-
-def only_adapts(folder: Folder) -> bool:
-    """Whether it holds an adapter and no model of its own."""
-    return folder.has(ADAPTER) and not folder.has("config.json")
 
 
 def no_model(folder: Folder) -> str:

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from auditor.artifact.folder import ADAPTER, Folder, only_adapts
+from auditor.artifact.folder import Folder
 from auditor.artifact.source import printable
 from auditor.errors import DamagedError, ModelError, UnsafeModelError, UnsupportedError, UsageError
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
 
-_WEIGHTS = "adapter_model.safetensors"
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 # What an adapter's configuration may say; whatever else is set changes the arithmetic in a way that is not known here.
 _KNOWN = frozenset(
@@ -53,7 +53,8 @@ _KNOWN = frozenset(
 
 def is_adapter(path: str) -> bool:
     """Whether a folder holds an adapter and no model of its own."""
-    return only_adapts(Folder(path))
+    folder = Folder(path)
+    return folder.has(_CONFIG) and not folder.has("config.json")
 
 
 def adapted(path: str, spec: ModelSpec, base: AuditedModel) -> AuditedModel:
@@ -64,7 +65,7 @@ def adapted(path: str, spec: ModelSpec, base: AuditedModel) -> AuditedModel:
     another kind or another model, UnsafeModelError where it names code.
     """
     folder = Folder(path)
-    settings = folder.json(ADAPTER)
+    settings = folder.json(_CONFIG)
     _check(settings, folder)
     if not folder.has(_WEIGHTS):
         raise ModelError(
@@ -97,7 +98,7 @@ def base_spec(path: str, spec: ModelSpec) -> ModelSpec:
     """The flags of the base model. Raises UsageError where none is named, or it is an adapter itself."""
     folder = Folder(path)
     if spec.base is None:
-        named = folder.json(ADAPTER).get("base_model_name_or_path")
+        named = folder.json(_CONFIG).get("base_model_name_or_path")
         of = f" of {printable(named, 80)!r}" if isinstance(named, str) and named else ""
         raise UsageError(
             f"{folder.name!r} is an adapter{of} without its model: name the model's folder with --base FOLDER."
@@ -112,7 +113,7 @@ def _check(settings: Mapping[str, Any], folder: Folder) -> None:
     library = mapping.get("parent_library", "") if isinstance(mapping, dict) else mapping
     if mapping is not None and not str(library).startswith("transformers.models."):
         raise UnsafeModelError(
-            f"{ADAPTER!r} in {folder.name!r} names code to import ({printable(library, 80)}); code that comes with a "
+            f"{_CONFIG!r} in {folder.name!r} names code to import ({printable(library, 80)}); code that comes with a "
             "model is never run. Audit it with --predict package.module:function."
         )
     merge = "merge it yourself with model.merge_and_unload(), save that and name its folder"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from auditor.artifact.folder import Folder, only_adapts
+from auditor.artifact.folder import Folder
 from auditor.artifact.folder import opened as opened_folder
 from auditor.artifact.pickles import describe_calls, read_pickle
 from auditor.artifact.source import read_source
@@ -64,7 +64,8 @@ def look(spec: ModelSpec) -> Opened | None:
     if spec.predict is not None or spec.path is None:
         return None
     if Path(spec.path).is_dir():
-        if not only_adapts(Folder(spec.path)):
+        # Adapters and post-processed models have none.
+        if Folder(spec.path).has("config.json"):
             opened_folder(spec.path)
         return None
     opened = open_file(read_source(spec.path))

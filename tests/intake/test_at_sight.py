@@ -29,6 +29,7 @@ from auditor.errors import REASONS, AuditorError, ModelError
 from auditor.intake import pickled_parts, pickled_types
 from auditor.intake.formats import load_model
 from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
+from auditor.model.postprocessed_folder import RULES_FILE
 from auditor.run.protocol import HEADER
 from auditor.sandbox.at_sight import look, surely_foreign
 from cli.main import app
@@ -120,12 +121,10 @@ def test_what_a_header_of_gguf_may_claim_is_not_refused_at_sight(tmp_path: Path)
         ('{"model_type": "bert", "auto_map": {"AutoModel": "own.Net"}}', "AUD-LOAD-CODE"),
         ("[1]", "AUD-LOAD-DAMAGED"),
         ("{", "AUD-LOAD-DAMAGED"),
-        (None, "AUD-LOAD-INCOMPLETE"),
     ],
 )
-def test_a_folder_is_refused_by_its_settings_alone(config: str | None, code: str, tmp_path: Path) -> None:
-    if config is not None:
-        (tmp_path / "config.json").write_text(config)
+def test_a_folder_is_refused_by_its_settings_alone(config: str, code: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(config)
     said = []
     for refuse in (look, load_model):
         with pytest.raises(ModelError) as caught:
@@ -134,8 +133,9 @@ def test_a_folder_is_refused_by_its_settings_alone(config: str | None, code: str
     assert said[0] == said[1] and said[0][1] == code
 
 
-def test_the_folder_of_an_adapter_is_not_refused_at_sight(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}")
+@pytest.mark.parametrize("holds", ["adapter_config.json", RULES_FILE, "note.txt"])
+def test_a_folder_without_settings_is_left_to_its_loader(holds: str, tmp_path: Path) -> None:
+    (tmp_path / holds).write_text("{}")
     assert look(ModelSpec(path=str(tmp_path))) is None
 
 
