@@ -83,8 +83,18 @@ def _rates(points: Sequence[Point], features: tuple[str, ...], own: Sequence[Poi
     n_groups = min(max(len(by_metric[m]) for m in together), MOST_GROUPS)
     ranked = sorted(together, key=lambda m: m not in lines)[: max(1, MOST_ROWS // n_groups)]
     kept = [m for m in together if m in ranked]
-    left_out = [m for m in by_metric if m not in kept]
-    return [rates_figure(id_, probe, features, {m: by_metric[m] for m in kept}, lines, left_out)]
+    # What a probe has no rates beside has a picture of its own: of a regression it is what the groups are compared by.
+    of_rates = {p.finding.probe for m in together for p in by_metric[m]}
+    alone = [m for m, ps in by_metric.items() if ps[0].finding.probe not in of_rates and _is_fairness(ps)]
+    left_out = [m for m in by_metric if m not in (*kept, *alone)]
+    return [
+        rates_figure(id_, probe, features, {m: by_metric[m] for m in kept}, lines, left_out),
+        *(rates_figure(f"{id_}/{m}", _chief(by_metric[m]), features, {m: by_metric[m]}, lines, ()) for m in alone),
+    ]
+
+
+def _is_fairness(points: Sequence[Point]) -> bool:
+    return points[0].finding.pillar == "fairness"
 
 
 def _by_metric(own: Sequence[Point]) -> dict[str, list[Point]]:

@@ -332,7 +332,7 @@ def test_a_folder_without_its_tokenizer_or_with_another_kind_of_model(folder: Pa
 
 
 def test_gguf_without_its_packages_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(64))
+    (tmp_path / "model.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(64))
     monkeypatch.setattr(language_models.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'responsible-auditor\[gguf\]'"):
         load_gguf(read_source(tmp_path / "model.gguf"), ModelSpec())
@@ -341,7 +341,7 @@ def test_gguf_without_its_packages_names_the_extra(tmp_path: Path, monkeypatch: 
 def test_a_damaged_gguf_file_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("gguf", reason="the extra gguf is not installed")
     pytest.importorskip("accelerate", reason="the extra gguf is not installed")
-    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(64))
+    (tmp_path / "model.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(64))
     with pytest.raises(ModelError, match="cannot be read as a GGUF file"):
         load_gguf(read_source(tmp_path / "model.gguf"), ModelSpec())
 
