@@ -106,7 +106,7 @@ def test_a_password_in_the_command_is_not_written_down() -> None:
     from auditor.record.passwords import without_passwords
 
     said = "auditor scan m.pt --db postgresql+psycopg://bob:S3CRET@host/x --data a@b:c"
-    assert without_passwords(said) == said.replace("S3CRET", "***")
+    assert without_passwords(said) == said.replace("bob:S3CRET@", "")
 
 
 def test_a_bundle_that_contradicts_itself_is_not_run_again(tmp_path: Path) -> None:
