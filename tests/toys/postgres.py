@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,4 +47,5 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"postgresql+psycopg://auditor@/postgres?host={folder}"
     finally:
         # By its number: a folder of an earlier run may be gone before the server is.
-        os.kill(server, signal.SIGQUIT)
+        with suppress(ProcessLookupError):
+            os.kill(server, signal.SIGQUIT)
