@@ -81,7 +81,10 @@ def write_beside(path: str | Path, content: bytes) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """The file's name is as safe as its bytes only when its folder is."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # one may write there and not look: the file is there, and when its name is safe is the system's affair
     try:
         os.fsync(handle)
     except OSError as error:

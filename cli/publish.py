@@ -7,11 +7,15 @@ from pathlib import Path
 
 import typer
 
+from auditor.errors import MissingExtraError
 from auditor.evidence.publishing import parsed, publish, published
 from auditor.record.audit_report import AuditReport
+from auditor.record.text import visible
 from auditor.report.view import document_id
 from cli.gate import consistent
-from cli.rendering import FILE_NAMES
+from cli.rendering import FILE_NAMES, render
+
+RECORD = FILE_NAMES["json"]
 
 
 def check_places(places: Sequence[str]) -> None:
@@ -20,19 +24,41 @@ def check_places(places: Sequence[str]) -> None:
         parsed(where)
 
 
-def publish_report(report: AuditReport, folder: Path, places: Sequence[str]) -> list[str]:
-    """Publishes the record and the renderings that lie in a folder; says where."""
+def publish_report(report: AuditReport, files: Sequence[Path], places: Sequence[str]) -> list[str]:
+    """Publishes the record with what was written of it; says where."""
     if not places:
         return []
-    # The record first: what there is beside it is drawn from it.
-    files = tuple(folder / name for name in FILE_NAMES.values() if (folder / name).is_file())
-    audit = published(report, document_id(report), files)
+    audit = published(report, document_id(report), tuple(files))
     return [publish(audit, where) for where in places]
+
+
+def _drawn_from(report: AuditReport, folder: Path) -> tuple[list[Path], list[Path]]:
+    """The renderings in a folder that are this record's, and those that are not: of another audit, or edited since."""
+    own: list[Path] = []
+    others: list[Path] = []
+    for kind, name in FILE_NAMES.items():
+        path = folder / name
+        if kind == "json" or not path.is_file():
+            continue
+        try:
+            same = path.read_bytes() == render(report, kind)
+        except MissingExtraError:
+            same = False
+        (own if same else others).append(path)
+    return own, others
 
 
 def publish_recorded(run: Path, places: Sequence[str]) -> None:
     """Publishes what an audit has written."""
     check_places(places)
-    folder = run if run.is_dir() else run.parent
-    for where in publish_report(consistent(run), folder, places):
+    folder, record = (run, run / RECORD) if run.is_dir() else (run.parent, run)
+    report = consistent(run)
+    own, others = _drawn_from(report, folder)
+    for path in others:
+        typer.echo(
+            f"auditor: {visible(str(path))!r} is left out: it is not what this record renders as here, since it is "
+            "another audit's, signed, in another language, or was edited.",
+            err=True,
+        )
+    for where in publish_report(report, [record, *own], places):
         typer.echo(f"published {where}")

@@ -99,13 +99,15 @@ def scan(
     with alone_in(out):
         written = write_report(report, out, list(dict.fromkeys(["json", *formats])))
         drop_stale(out, written)
+    # Not the evidence beside it, which may hold rows.
+    rendered = tuple(written)
     unwritten: AuditorError | None = None
     if options.bundle is not None:
         try:
             written.append(write_evidence(at_level(configured, campaign), job, measured, report, log))
         except AuditorError as error:
             unwritten = error
-    places, unpublished = _published(report, out, publish)
+    places, unpublished = _published(report, rendered, publish)
     _print(report, written, entry, places, as_json=as_json, quiet=quiet)
     # The verdict is printed and the report kept; what could not be written beside them decides the exit code.
     for failure in (unwritten, ledger_error, unpublished):
@@ -114,10 +116,12 @@ def scan(
     return report.exit_code
 
 
-def _published(report: AuditReport, out: Path, places: Sequence[str]) -> tuple[list[str], AuditorError | None]:
+def _published(
+    report: AuditReport, rendered: Sequence[str], places: Sequence[str]
+) -> tuple[list[str], AuditorError | None]:
     """Where it was published, and why not everywhere: the audit is done and written, whatever became of that."""
     try:
-        return publish_report(report, out, places), None
+        return publish_report(report, [Path(path) for path in rendered], places), None
     except AuditorError as error:
         return [], error
 

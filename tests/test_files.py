@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from auditor.data.benchmarks.bold import read_bold
 from auditor.data.benchmarks.stereoset import read_stereoset
 from auditor.data.lexicons import read as read_lexicon
 from auditor.errors import AuditorError, ConfigError, DataError, UsageError
-from auditor.files import why_unreadable
+from auditor.files import why_unreadable, write_beside
 from cli.flags import parse_json_flag
 from mitigations.training.preference_pairs import read_pairs
 from probes.attribution.token_prompts import read_prompts
@@ -60,3 +61,18 @@ def test_the_place_of_a_mistake_is_named() -> None:
     with pytest.raises(tomllib.TOMLDecodeError) as toml:
         tomllib.loads("a = ")
     assert "line 1" in why_unreadable(toml.value) or "end of document" in why_unreadable(toml.value)
+
+
+def test_a_folder_that_may_be_written_to_and_not_looked_at_takes_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.open
+
+    def blind(path: str | Path, flags: int, *more: int) -> int:
+        if flags & os.O_DIRECTORY:
+            raise PermissionError(13, "Permission denied")
+        return whole(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", blind)
+    write_beside(tmp_path / "a", b"1")
+    assert (tmp_path / "a").read_bytes() == b"1"

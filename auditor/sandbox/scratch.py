@@ -25,7 +25,9 @@ def scratch_folder() -> Iterator[str]:
     folder = made.with_name(_USED + made.name.removeprefix(_NEW))
     lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Where nothing can be locked nothing is swept either.
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
         made.rename(folder)
         yield str(folder)
     finally:

@@ -538,3 +538,15 @@ def test_roles_are_in_the_record_the_bundle_and_the_plan(here: Path) -> None:
     assert "WRONG" not in verified and "The record's registration are as" in verified
     (here / "roles.toml").write_text((here / "roles.toml").read_text().replace('sex = "sex"\n', 'age = "sex"\n'))
     assert "[roles] of audit.toml" in run(*asked, "--force").output
+
+
+def test_a_scan_publishes_its_renderings_and_not_its_evidence(here: Path) -> None:
+    result = run(
+        "scan", "model.pt", "--probes", "performance", "--bundle", "audit-report/e.zip", "--publish", "dir:all"
+    )
+    assert result.exit_code == 3, result.output
+    (folder,) = [path for path in (here / "all").iterdir() if path.is_dir()]
+    assert f"published {Path('all') / folder.name}" in result.output
+    kept = {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+    assert kept == {name: (here / "audit-report" / name).read_bytes() for name in ("report.html", "report.json")}
+    assert (here / "audit-report" / "e.zip").exists()

@@ -83,6 +83,15 @@ def test_what_somebody_else_has_put_there_stays(written: Path, tmp_path: Path) -
     assert result.exit_code == 2 and theirs.read_text() == "mine"
 
 
+def test_a_rendering_of_another_audit_is_left_out_aloud(written: Path, tmp_path: Path) -> None:
+    page = written / "report.html"
+    page.write_text(page.read_text().replace("FAIL", "PASS"))
+    result = run("publish", written, "--to", f"dir:{tmp_path / 'all'}")
+    assert result.exit_code == 0 and "report.html' is left out" in " ".join(result.output.split())
+    (folder,) = [path for path in (tmp_path / "all").iterdir() if path.is_dir()]
+    assert {path.name for path in folder.iterdir() if path.name.startswith("report")} == {"report.json", "report.md"}
+
+
 @pytest.mark.parametrize(
     ("where", "says"),
     [

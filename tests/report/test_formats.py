@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import io
 import json
 import math
@@ -32,6 +34,7 @@ from auditor.report.csv_table import COLUMNS, render_csv
 from auditor.report.junit import render_junit
 from auditor.report.model_card import TO_BE_STATED, measured_rows, render_model_card, render_toolkit_json
 from auditor.report.sarif import render_sarif
+from auditor.sandbox.scratch import scratch_folder
 from auditor.statistics.rates import Proportion
 from cli.rendering import FILE_NAMES, known_formats, read_report, render
 from cli.written import alone_in, write_report
@@ -486,6 +489,19 @@ def test_two_audits_that_end_at_once_publish_one_after_the_other(tmp_path: Path)
         assert not second.wait(0.3)
     assert second.wait(10)
     other.join()
+
+
+def test_a_folder_that_knows_no_locks_is_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    with alone_in(tmp_path / "out"):
+        written = write_report(sample_report(), tmp_path / "out", ["csv"])
+    assert [Path(path).read_bytes() for path in written] == [render(sample_report(), "csv")]
+    with scratch_folder() as folder:
+        assert Path(folder).is_dir()
+    assert not Path(folder).exists()
 
 
 def test_where_no_folder_can_be_the_record_is_kept_as_ever(tmp_path: Path) -> None:
