@@ -229,7 +229,9 @@ KERNEL = {
     "a new file system": "call(NR['fsopen'], b'tmpfs', 0)\nfired()",
     "a copy of the tree": "call(NR['open_tree'], -100, b'/', 1)\nfired()",
     "another root": "os.chroot('/')\nfired()",
-    "a world of its own": "call(NR['unshare'], 0x10000000)\nfired()",
+    # A process of several threads is given no users of its own: then a host name of its own.
+    "a world of its own": "try:\n    call(NR['unshare'], 0x10000000)\nexcept OSError:\n"
+    "    call(NR['unshare'], 0x04000000)\nfired()",
     "mounts of its own": "call(NR['unshare'], 0x00020000)\nfired()",
     "the parent's world": "call(NR['setns'], os.open(f'/proc/{T[\"parent\"]}/ns/uts', os.O_RDONLY), 0)\nfired()",
     "a key": "call(NR['add_key'], b'user', T['mark'].encode(), b'x', ctypes.c_long(1), -2)\nfired()",
