@@ -198,6 +198,7 @@ def environment() -> Environment:
         "bounds": text.grade_interval,
         "count": text.count,
         "interval": text.interval,
+        "moment": moment,
         "number": text.number,
         "percent": text.percent,
         "zip": zip,
