@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.errors import ConfigError
+from auditor.evidence.registration import deviations
 from auditor.evidence.signing import make_key
 from auditor.finding.criterion import load_criteria
 from auditor.record.audit_report import AuditReport
@@ -23,6 +24,7 @@ from auditor.run.options import Configured, Flag, ScanOptions, flags
 from cli.found import ASKED_OF_PROBES, GIVEN_TO_PROBES, READ_BY_PROBES
 from cli.main import app
 from cli.options import configure
+from cli.register import plan_of
 from probes import PROBES
 from tests.quantifiers import all_of
 
@@ -325,3 +327,45 @@ def test_only_what_decides_is_named(folder: Path) -> None:
     Path("audit.toml").unlink()
     pack, profile = configure({"policy": "gdpr"}, None, []).obeyed
     assert (pack.role, pack.origin, profile.role) == ("rule pack", "shipped", "criteria")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("explain", "model.pt", "--row", "1"),
+        ("mitigate", "group-thresholds", "model.pt", "--out", "fair.pt"),
+        ("tradeoff", "group-thresholds", "model.pt", "--sweep", "alpha=0,1", "--out", "sweep"),
+    ],
+)
+def test_every_command_that_reads_it_refuses_the_same(folder: Path, command: tuple[str, ...]) -> None:
+    Path("audit.toml").write_text(CRITERION)
+    before = state(folder)
+    result = CliRunner().invoke(app, [*command, "--data", "data.csv"])
+    assert result.exit_code == 2 and "only found here" in result.output and "[[criteria]]" in result.output
+    assert state(folder) == before
+
+
+def test_a_registration_names_the_files_that_its_plan_is_of_and_another_rule_pack_deviates(folder: Path) -> None:
+    pack = (
+        'title = "t"\nsource = "s"\nchecked_on = 2026-11-24\ncertainty = "text"\n'
+        'controls = [{ id = "1", title = "c", attestation = [{ what = "w", role = "r" }] }]\n'
+    )
+    Path("pack.toml").write_text(pack)
+    Path("audit.toml").write_text('[audit]\ndata = "data.csv"\ntarget = "y"\npolicy = "pack.toml"\n')
+    result = CliRunner().invoke(app, ["register", "audit.toml"])
+    assert result.exit_code == 0, result.output
+    then = plan_of(configure({}, "audit.toml", []))
+    digests = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in ("audit.toml", "pack.toml")}
+    assert [(f.role, f.name) for f in then.configuration] == [
+        ("configuration", "audit.toml"), ("rule pack", "pack.toml"), ("criteria", "auditor-default-3"),
+    ]  # fmt: skip
+    assert {f.name: f.sha256 for f in then.configuration} | digests == {f.name: f.sha256 for f in then.configuration}
+    assert all_of(f"{digest}  {name}" in result.output for name, digest in digests.items())
+    # Other words for the same plan are no deviation.
+    Path("audit.toml").write_text("# checked\n" + Path("audit.toml").read_text())
+    assert deviations(then, plan_of(configure({}, "audit.toml", []))) == []
+    Path("pack.toml").write_text(pack.replace('"w"', '"less"'))
+    (said,) = deviations(then, plan_of(configure({}, "audit.toml", [])))
+    assert said.startswith(f"The rule pack pack.toml: {digests['pack.toml'][:16]} registered, ")
+    (said,) = deviations(then, plan_of(configure({"policy": "auditor-default-3"}, "audit.toml", [])))
+    assert said.endswith("registered, nothing in this run.")
