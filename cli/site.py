@@ -112,7 +112,7 @@ def _bundles(read: Read, db: str | None, out: Path, *, verify: bool) -> dict[int
 def _checked(path: str, there: Path, record_sha256: str, out: Path) -> Bundle:
     from auditor.evidence.history.entries import digest_of
     from auditor.evidence.portfolio.site import Bundle
-    from auditor.evidence.verify import verify_bundle
+    from auditor.verifying.bundle import verify_bundle
     from cli.verify import stored_probe
 
     reads(there)

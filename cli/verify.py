@@ -14,8 +14,8 @@ from cli.guarded import Writes
 from cli.output import coloured, paragraph
 
 if TYPE_CHECKING:
-    from auditor.evidence.verify import Check, Verified
     from auditor.run.probe import Probe
+    from auditor.verifying.checks import Check, Verified
 
 # Their numbers follow from a model's answers, its decisions and the groups: nothing else is asked of the model.
 FROM_ANSWERS = ("group_fairness", "adverse_impact", "score_fairness", "regression_fairness")
@@ -59,15 +59,16 @@ def verify(
     is no bundle.
     """
     from auditor.evidence.signing import load_public_key
-    from auditor.evidence.verify import verify_bundle
+    from auditor.verifying.bundle import verify_bundle
 
     trusted = [load_public_key(path) for path in key or ()]
     found = verify_bundle(bundle, stored_probe, trusted=trusted)
     if db is not None:
         found = replace(found, checks=(*found.checks, *_by_history(found, db)))
     if dossier is not None:
-        from auditor.evidence.dossier_again import check_text
-        from auditor.evidence.dossier_manifest import check_dossier, read_manifest, signer_of
+        from auditor.evidence.dossier_manifest import read_manifest, signer_of
+        from auditor.verifying.dossier import check_dossier
+        from auditor.verifying.dossier_text import check_text
 
         said = read_manifest(dossier)
         text = check_text(dossier.parent, said, found.report, signer_of(dossier))
@@ -112,7 +113,7 @@ def _as_json(found: Verified) -> dict[str, object]:
 def _by_history(found: Verified, db: str) -> list[Check]:
     """What a history says of the bundle's record: that it holds it, and that its looks are counted right."""
     from auditor.evidence.history.looks import wrong_in_history
-    from auditor.evidence.verify import Check
+    from auditor.verifying.checks import Check
     from cli.history import open_ledger
 
     if found.report is None:
@@ -130,8 +131,8 @@ def _by_history(found: Verified, db: str) -> list[Check]:
 
 
 def _print_verified(path: Path, found: Verified, *, looks_checked: bool) -> None:
-    from auditor.evidence.verify import RULE_PACK
     from auditor.record.text import count, visible
+    from auditor.verifying.told import RULE_PACK
 
     typer.echo(f"bundle  {visible(str(path))}")
     report = found.report

@@ -17,9 +17,9 @@ from typer.testing import CliRunner, Result
 from auditor.errors import DataError, UsageError
 from auditor.evidence.bundle import write_bundle
 from auditor.evidence.manifest import ASKED, Asked, canonical
-from auditor.evidence.verify import verify_bundle
 from auditor.finding.definition import Definition
 from auditor.run.options import Configured, ScanOptions
+from auditor.verifying.bundle import verify_bundle
 from cli.evidence import check_flags, request_of
 from cli.main import app
 from cli.options import configure

@@ -29,6 +29,7 @@ WINGS = (
     "training",
     "run",
     "evidence",
+    "verifying",
 )
 # What every wing stands on, from the ground up, and the two ways in, which nothing may import.
 GROUND = ("errors", "outputs", "files", "rows", "randomness")

@@ -19,7 +19,6 @@ import pytest
 from auditor.data.audit_data import AuditData
 from auditor.data.counts import GroupCounts
 from auditor.errors import DataError, UsageError
-from auditor.evidence import verify
 from auditor.evidence.archive import pack, unpack
 from auditor.evidence.bundle import Evidence, write_bundle
 from auditor.evidence.log import ChainedLog, broken_links
@@ -37,7 +36,6 @@ from auditor.evidence.manifest import (
     code_digests,
 )
 from auditor.evidence.signing import load_private_key, load_public_key, make_key, open_envelope
-from auditor.evidence.verify import Verified, _Remade, difference, verify_bundle
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import ProbeResult
@@ -48,6 +46,11 @@ from auditor.record.controls import with_policies
 from auditor.run.answers import counts_of, head_of, joined, parts_of, read_rows
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
 from auditor.statistics.rates import Proportion
+from auditor.verifying import parts
+from auditor.verifying.bundle import verify_bundle
+from auditor.verifying.checks import Verified
+from auditor.verifying.counted import Remade
+from auditor.verifying.difference import difference
 from cli.verify import stored_probe
 from probes import PROBES
 from probes.fairness.group_fairness import GroupFairness
@@ -186,7 +189,7 @@ def test_every_flipped_byte_is_found_and_named(tmp_path: Path, monkeypatch: pyte
     """
     write_bundle(tmp_path / "whole.zip", evidence(n=60, names=("adverse_impact",)))
     here = code_digests()
-    monkeypatch.setattr(verify, "code_digests", lambda: here)
+    monkeypatch.setattr(parts, "code_digests", lambda: here)
     data = (tmp_path / "whole.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "whole.zip") as archive:
         infos = archive.infolist()
@@ -698,7 +701,7 @@ def test_evidence_of_before_there_was_a_rule_for_small_groups_verifies() -> None
     said = ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=then)
 
     def wrong(result: ProbeResult, *, other_code: bool, **options: float) -> list[str]:
-        remade = _Remade(lambda name, given: GroupFairness(**given), other_code)
+        remade = Remade(lambda name, given: GroupFairness(**given), other_code)
         found, whence, differing = remade.measured(result, options, None, counts)
         assert found is not None and whence == "tables"
         return differing

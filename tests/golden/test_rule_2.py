@@ -18,9 +18,9 @@ from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, Manifest, in_order
 from auditor.evidence.registration import read_registration
 from auditor.evidence.signing import load_public_key
-from auditor.evidence.verify import verify_bundle
 from auditor.finding.measurement import Outcome
 from auditor.record.audit_report import AuditReport
+from auditor.verifying.bundle import verify_bundle
 from cli.main import app
 from cli.verify import stored_probe
 

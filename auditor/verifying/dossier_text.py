@@ -11,11 +11,11 @@ from auditor.errors import AuditorError, MissingExtraError
 from auditor.evidence.attestations import Attestations, read_attestations
 from auditor.evidence.dossier import dossier_of
 from auditor.evidence.dossier_manifest import DossierManifest, content_of
-from auditor.evidence.verify import Check
 from auditor.finding.policy import Policy, load_policies, pack_names
 from auditor.record.audit_report import AuditReport
 from auditor.report.document_files import drawn
 from auditor.run import __version__
+from auditor.verifying.checks import Check
 
 NAME = "dossier, text"
 _MOST_FILES = 200

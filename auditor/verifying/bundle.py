@@ -1,0 +1,64 @@
+"""Checks an evidence bundle without the model: container, digests, chain, signature, and every number anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auditor.errors import DataError
+from auditor.evidence.archive import read_archive, unpack
+from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, ROWS, Manifest
+from auditor.record.audit_report import AuditReport
+from auditor.verifying.checks import Check, Verified
+from auditor.verifying.counted import Remade, Remake, counted
+from auditor.verifying.judged import judged
+from auditor.verifying.parts import OTHER_CODE, code, container, digests, log_chain, read_part, signature
+from auditor.verifying.told import told
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+
+_MOST_BYTES = 32 << 20
+
+
+def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519PublicKey] = ()) -> Verified:
+    """Every check that the bundle allows.
+
+    ``make_probe``: a probe by name and options, where its numbers follow from answers, decisions and groups alone;
+    None for all others. ``trusted``: keys of whom the reader expects the signature. Raises UsageError where there is
+    no file, DataError where it is no bundle at all; everything else is a check that came out wrong.
+    """
+    data = read_archive(path)
+    entries = unpack(data, path.name)
+    for name, content in entries.items():
+        if name != ROWS and len(content) > _MOST_BYTES:
+            raise DataError(f"{path.name!r}: the part {name[:60]!r} is larger than any audit makes it.")
+    if MANIFEST not in entries:
+        raise DataError(f"{path.name!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")
+    checks = [container(data, entries)]
+    try:
+        manifest = Manifest.read(entries[MANIFEST])
+    except DataError as error:
+        return Verified(checks=(*checks, Check(name="manifest", state="wrong", detail=str(error))), report=None)
+    checks += digests(entries, manifest)
+    whose = code(entries)
+    checks += [log_chain(entries, manifest), whose]
+    report, said = read_part(RECORD, entries, lambda content: AuditReport.model_validate_json(content))
+    asked, more = read_part(RESULTS, entries, lambda content: ASKED.validate_json(content))
+    checks += said + more
+    checks.append(signature(entries, manifest, report, trusted))
+    if report is None or asked is None:
+        return Verified(checks=tuple(checks), report=report)
+    other_code = whose.detail.startswith(OTHER_CODE)
+    try:
+        checks += judged(report, asked, other_code=other_code)
+        checks += told(entries, report, asked)
+        remake = Remade(make_probe, other_code)
+        found, from_rows, from_tables = counted(entries, manifest, asked, report, remake)
+    except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
+        # Whatever no audit writes: numbers beyond all bounds, places that are not there.
+        detail = f"its numbers cannot be recomputed: {type(error).__name__}"
+        return Verified(checks=(*checks, Check(name="numbers", state="wrong", detail=detail)), report=report)
+    return Verified(checks=(*checks, *found), report=report, from_rows=from_rows, from_tables=from_tables)
