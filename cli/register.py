@@ -56,7 +56,8 @@ def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: boo
     from auditor.record.text import visible
 
     plan = made.plan
-    typer.echo(f"registered  {visible(str(out))}, {made.registered}{visible(f' by {made.by}' if made.by else '')}")
+    left = f"; LEAVES OPEN {'; '.join(open_)}" if open_ else ""
+    typer.echo(f"registered  {visible(str(out))}, {made.registered}{visible(f' by {made.by}' if made.by else '')}{left}")
     typer.echo(
         f"plan        {len(plan.probes)} probes, {len(plan.criteria)} criteria, error rate {plan.error_rate:g} "
         f"({plan.multiplicity}), seed {plan.seed}"
@@ -64,8 +65,6 @@ def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: boo
     for name, digest in plan.files.items():
         if digest is not None:
             typer.echo(f"{name:<12}{digest}")
-    for line in open_:
-        typer.echo(f"open        {line}")
     typer.echo(f"sha256      {made.digest}")
     if not signed:
         typer.echo(paragraph("It is not signed: note this digest elsewhere, or sign with --sign KEY.", 0))

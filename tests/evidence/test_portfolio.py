@@ -496,6 +496,18 @@ def test_an_audit_is_due_by_what_the_model_says_else_by_what_is_asked(template: 
     assert (code, found) == (0, {("due", "audit", "credit", "2026-03-21")})
 
 
+def test_what_a_record_says_puts_nothing_off_that_a_person_asks_for(template: Template, tmp_path: Path) -> None:
+    asked = ("--on", "2026-01-01", "--every", "30d")
+    for k, model in enumerate(({"audit_every": "99y"}, {"next_due": "2999-12-31"})):
+        late = write_audits(tmp_path / f"{k}.db", template, [told(0, model=model)])
+        assert due(late, *asked) == (1, {("overdue", "audit", "credit", "2025-02-14")})
+        assert "which puts it off to" in run("due", "--db", late, *asked).output
+        # Nobody asked for more: what the record says is all that is known.
+        assert due(late, "--on", "2026-01-01")[0] == 0
+    soon = write_audits(tmp_path / "s.db", template, [told(0, model={"next_due": "2025-02-01"})])
+    assert due(soon, *asked) == (1, {("overdue", "audit", "credit", "2025-02-01")})
+
+
 def test_a_refused_audit_is_none_and_nothing_known_is_not_nothing_due(template: Template, tmp_path: Path) -> None:
     refused = write_audits(tmp_path / "a.db", template, [told(0, refused=True, model={"audit_every": "1y"})])
     assert due(refused, "--on", "2025-02-01") == (3, {("unknown", "audit", "credit", None)})
