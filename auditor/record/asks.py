@@ -13,21 +13,8 @@ Key = tuple[str, str | None, str, tuple[tuple[str, str | float], ...]]
 # The features whose groups are compared stand under a name that a column may have too, and so do the coordinates of
 # what is measured by group: a group's column of such a name is spelled so that nobody takes it for one of them.
 _BY = "by"
-COORDINATES = frozenset(  # fmt: skip
-    {
-        "average",
-        "category",
-        "class",
-        "decision",
-        "generator",
-        "rate",
-        "slice",
-        "strata",
-        "threshold",
-        "thresholds",
-        "to",
-        "unseen",
-    }
+COORDINATES = frozenset(
+    "average category class decision generator rate slice strata threshold thresholds to unseen".split()
 )
 
 
