@@ -17,9 +17,9 @@ pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import DataError, UsageError
+from auditor.evidence.history.checking import wrong_in_history
 from auditor.evidence.history.entries import GENESIS, AuditEntry, Entry
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.history.checking import wrong_in_history
 from auditor.evidence.history.looks import Asked, Known, looks_of, miscounted, next_look
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, CriterionRecord, Direction

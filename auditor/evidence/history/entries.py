@@ -149,7 +149,7 @@ class Entry(Closed):
         """The audit that it holds. Raises DataError where it holds none, one of a newer schema, or another than the one
         whose digest it names."""
         found = _parsed(_AUDIT, self, "audit")
-        if found.whole and found.record_sha256 != digest_of(found.record):
+        if is_another_record(self.payload):
             raise DataError(another_record(self.number))
         return found
 
@@ -187,9 +187,16 @@ def another_record(number: int) -> str:
 
 
 def is_another_record(payload: str) -> bool:
-    """The same of a payload that is read as JSON and no further. Raises ValueError where it is none."""
-    said = json.loads(payload)
-    return bool(said.get("whole")) and said["record_sha256"] != _sha256(said["record"])
+    """Whether the whole record of an audit's payload is another than the one whose digest it names.
+
+    It is read as JSON and no further, whatever later versions would add to it.
+    """
+    try:
+        said = json.loads(payload)
+        return bool(said.get("whole")) and said["record_sha256"] != _sha256(said["record"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        # No audit at all, as whoever reads it says.
+        return False
 
 
 def _sha256(value: object) -> str:

@@ -51,8 +51,8 @@ def _cautions(entry: Entry, plan: RegistrationRecord, looks: list[tuple[int, int
         n, failed = len(looks), sum(code == 1 for _, code in looks)
         at = entries_named([number for number, _ in looks], _MOST_NAMED)
         yield (
-            f"It was entered at entry {entry.number}, AFTER {n:,} {'audit' if n == 1 else 'audits'} of these rows ({at}; "
-            f"{failed:,} FAIL): whoever made it may have seen their results."
+            f"It was entered at entry {entry.number}, AFTER {n:,} {'audit' if n == 1 else 'audits'} of these rows "
+            f"({at}; {failed:,} FAIL): whoever made it may have seen their results."
         )
     try:
         late = datetime.fromisoformat(entry.created) - datetime.fromisoformat(plan.registered) > _AT_ONCE
