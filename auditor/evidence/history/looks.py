@@ -187,22 +187,25 @@ def _not_shown(
     known: Known, questions: Sequence[_Question], report: AuditReport, before: int, most: int | None
 ) -> Iterator[str]:
     """Requirements that say they were set before audits of these rows, and stand in none of the first of them."""
-    looks = sorted(look for question in questions if question.same_rows for look in question.audits)
-    if not looks:
+    own = [question for question in questions if question.same_rows]
+    if not own:
         return
-    planned = _planned_before(known, report, min(looks[0].number, before))
-    late: dict[tuple[int | None, int], list[str]] = {}
+    began = min(question.audits[0].number for question in own)
+    planned = _planned_before(known, report, min(began, before))
+    late: dict[int | None, tuple[list[int], list[str]]] = {}
     for subject, _, criterion in changed_criteria((), report.criteria):
         if criterion is None or _bare(criterion) in planned:
             continue
-        having = [q.audits[0].number for q in questions if q.same_rows and _has(q.record, criterion)]
+        having = [question.audits[0].number for question in own if _has(question.record, criterion)]
         first = min(having, default=None)
-        without = [look for look in looks if first is None or look.number < first]
+        if first == began:
+            continue
+        without = sorted(e for question in own for e in question.audits if first is None or e.number < first)
         if without and criterion.set_at[:10] <= without[-1].created[:10]:
             words = f"{subject} ({criterion.describe()}, set at {criterion.set_at})"
-            late.setdefault((first, len(without)), []).append(words)
-    for (first, n), named in late.items():
-        at = entries_named([look.number for look in looks[:n]], most)
+            late.setdefault(first, ([e.number for e in without], []))[1].append(words)
+    for first, (numbers, named) in late.items():
+        n, at = len(numbers), entries_named(numbers, most)
         since = "now" if first is None else f"at entry {first}"
         yield (
             f"Nothing in this history shows that this was set before these rows were looked at: "
