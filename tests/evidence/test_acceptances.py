@@ -141,7 +141,7 @@ def test_what_exceeds_its_acceptance_is_said_in_every_format_and_no_exit_code_be
         terminal = capsys.readouterr().out
         for said in (terminal, render_html(shown), render_markdown(shown).replace("\\", "")):
             assert all_of(word in said for word in words)
-            assert ("exceeds" in said) is (now > 0.25)
+            assert (": exceeds)" in said) is (now > 0.25)
         assert "exit 1: at least one finding FAILed" in terminal
         # Accepted or not, it is a FAIL: nobody signs a measurement away.
         assert shown.verdict() == found.verdict() == ExitCode.FAILED
