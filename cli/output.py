@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
@@ -233,17 +234,20 @@ def _print_not_applicable(findings: Sequence[Finding], called: Labels) -> None:
     """Probes that lack the same thing share a line."""
     from auditor.record.text import visible
 
-    lacking: dict[str, list[str]] = {}
+    lacking: dict[str, dict[str, list[Finding]]] = {}
     for finding in findings:
         # A number that does not apply is not all that its probe measures.
-        number = "" if finding.metric is None else f"{_named(finding, called)}  "
-        lacking.setdefault(finding.reason, []).append(
-            visible(f"{number}({finding.probe})") if number else finding.probe
-        )
-    for reason, probes in lacking.items():
-        # Several methods lack the same of the same number.
-        listed = ", ".join(dict.fromkeys(probes))
-        typer.echo(f"{coloured(f'{findings[0].outcome.value:<14}', findings[0].outcome.value)} {listed}")
+        what = finding.probe if finding.metric is None else f"{_named(finding, called)}  ({finding.probe}"
+        lacking.setdefault(finding.reason, {}).setdefault(what, []).append(finding)
+    listed = Counter(what for whats in lacking.values() for what in whats)
+    for reason, whats in lacking.items():
+        said = []
+        for what, own in whats.items():
+            # Several methods lack the same of the same number, and are named where others lack something else of it.
+            methods = [f.method for f in own if f.method] if listed[what] > 1 else []
+            said.append(", ".join([what, *dict.fromkeys(methods)]) + (")" if own[0].metric is not None else ""))
+        label = coloured(f"{findings[0].outcome.value:<14}", findings[0].outcome.value)
+        typer.echo(f"{label} {visible(', '.join(said))}")
         typer.echo(paragraph(visible(reason), 15))
 
 
