@@ -274,10 +274,19 @@ class AreaDifference(Estimate):
         return self.first - max(self.second, self.floor)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        parts, difference = (self.positives, self.negatives), self.first - self.second
-        low = difference - _reach(parts, 1.0 + difference, -1, alpha)
-        high = difference + _reach(parts, 1.0 - difference, 1, alpha)
-        return max(min(low, self.value), -1.0), min(max(high, self.value), 1.0)
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        """The lower bound alone."""
+        difference = self.first - self.second
+        low = difference - _reach((self.positives, self.negatives), 1.0 + difference, -1, alpha)
+        return max(min(low, self.value), -1.0)
+
+    def upper(self, alpha: float) -> float:
+        """The upper bound alone."""
+        difference = self.first - self.second
+        high = difference + _reach((self.positives, self.negatives), 1.0 - difference, 1, alpha)
+        return min(max(high, self.value), 1.0)
 
     def standard_error_at(self, ideal: float) -> float:
         return math.hypot(
@@ -350,10 +359,12 @@ class LowestArea(_OfAreas):
     def value(self) -> float:
         return min(part.value for part in self.parts) if self._whole else math.nan
 
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        known = [part for part in self.parts if not isinstance(part, Undefined)]
-        low = min((part.bounds(alpha)[0] for part in known), default=0.0) if self._whole else 0.0
-        return low, min((part.bounds(alpha / len(self.parts))[1] for part in known), default=1.0)
+    def many_bounds(self, alphas: FloatArray) -> FloatArray:
+        levels = np.concatenate([alphas, alphas / len(self.parts)])
+        known = [part.many_bounds(levels) for part in self.parts if not isinstance(part, Undefined)]
+        found = np.asarray(known, np.float64).reshape(len(known), 2, alphas.size, 2)
+        low = found[:, 0, :, 0].min(axis=0) if self._whole else np.zeros(alphas.size)
+        return np.stack([low, found[:, 1, :, 1].min(axis=0, initial=1.0)], axis=1)
 
 
 class LargestDrop(_OfAreas):
@@ -372,8 +383,16 @@ class LargestDrop(_OfAreas):
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         known = [part for part in self.parts if not isinstance(part, Undefined)]
-        high = max((part.bounds(alpha)[1] for part in known), default=1.0) if self._whole else 1.0
-        return max((part.bounds(alpha / len(self.parts))[0] for part in known), default=-1.0), high
+        high = max((_upper(part, alpha) for part in known), default=1.0) if self._whole else 1.0
+        return max((_lower(part, alpha / len(self.parts)) for part in known), default=-1.0), high
+
+
+def _lower(part: AreaUnderCurve | AreaDifference, alpha: float) -> float:
+    return part.lower(alpha) if isinstance(part, AreaDifference) else part.bounds(alpha)[0]
+
+
+def _upper(part: AreaUnderCurve | AreaDifference, alpha: float) -> float:
+    return part.upper(alpha) if isinstance(part, AreaDifference) else part.bounds(alpha)[1]
 
 
 class ExcessShare(Estimate):

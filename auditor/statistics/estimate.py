@@ -58,8 +58,12 @@ class Estimate(BaseModel):
         raise NotImplementedError
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        """Lower and upper one-sided bound, each missed with probability at most ``alpha``."""
-        raise NotImplementedError
+        """Lower and upper one-sided bound, each missed with probability at most ``alpha``.
+
+        A kind defines these or :meth:`many_bounds`, where all levels at once take no longer than one.
+        """
+        low, high = self.many_bounds(np.asarray([alpha]))[0]
+        return float(low), float(high)
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         """(n, 2) bounds at every level of ``alphas``, (n,)."""
