@@ -129,6 +129,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     confined = report.environment.sandbox
     if confined is not None and not confined.on:
         typer.echo(paragraph("sandbox " + visible(confined.describe()), 0))
+    _print_obeyed(report)
     if report.registration is not None:
         said = visible(report.registration.describe())
         typer.echo(paragraph("plan    " + (said if report.registration.followed else coloured(said, "FAIL")), 0))
@@ -183,6 +184,16 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         what = "but requirements that could hardly be missed" if padded else "of the model itself"
         words = f"nothing {what} was judged: this is not a pass"
     typer.echo(f"exit {report.exit_code}: {words}{allowed}")
+
+
+def _print_obeyed(report: AuditReport) -> None:
+    """The files that decided the audit, but for what comes with the tool."""
+    from auditor.record.catalogue import ENGLISH, Catalogue
+    from auditor.record.text import visible
+
+    for file in report.obeyed:
+        if file.origin != "shipped":
+            typer.echo(paragraph("config  " + visible(file.told_whole(Catalogue.of(ENGLISH))), 0))
 
 
 def _named(finding: Finding, called: Labels) -> str:

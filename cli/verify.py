@@ -112,7 +112,7 @@ def _as_json(found: Verified) -> dict[str, object]:
 
 def _by_history(found: Verified, db: str) -> list[Check]:
     """What a history says of the bundle's record: that it holds it, and that its looks are counted right."""
-    from auditor.evidence.history.looks import wrong_in_history
+    from auditor.evidence.history.checking import wrong_in_history
     from auditor.verifying.checks import Check
     from cli.history import open_ledger
 
