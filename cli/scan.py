@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from auditor.errors import AuditorError
-from auditor.evidence.registration import with_what_became
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
 from auditor.run.options import Configured
@@ -154,6 +153,8 @@ def _followed(report: AuditReport, registered: RegistrationRecord | None, planne
     """The report with what became of the registration that the run was to follow."""
     if registered is None:
         return report
+    from auditor.evidence.registration import with_what_became
+
     became = with_what_became(registered, report.findings, refused=report.refusal is not None, planned=planned)
     return report.model_copy(update={"registration": became})
 
