@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import PurePath
 from typing import Annotated
 
@@ -28,7 +29,7 @@ _PART = re.compile(rf"registration\.json|decisions/[0-9]{{1,3}}\.json|packs/{_NA
 class EnclosedFile(Closed):
     """A file that the audit obeyed: where it lies in the bundle, or None where its content is left out, and why.
 
-    ``path``: as it was named, or the name of what comes with the tool.
+    ``path``: as it was named, or the name of what comes with the tool. ``keys``: what of the audit it decides.
     """
 
     path: Annotated[str, Field(max_length=4_096)]
@@ -37,12 +38,14 @@ class EnclosedFile(Closed):
     sha256: Digest
     part: str | None = None
     left_out: str = ""
+    keys: tuple[str, ...] = ()
 
 
 class Understood(Closed):
     """The request as it was understood: when the run began, the words of the command, the plan in force, and the files
     that decided it.
 
+    ``as_of``: the day on which rule packs were to be held to be in force, None for that of the audit.
     ``plan``: of probes, settings, criteria and error rates; its ``files`` and ``code`` only where a run under a
     registration was held against them.
     """
@@ -50,6 +53,7 @@ class Understood(Closed):
     began: Annotated[str, Field(max_length=64)]
     command: tuple[str, ...] = ()
     plan: Plan
+    as_of: date | None = None
     files: Annotated[tuple[EnclosedFile, ...], Field(max_length=MOST_FILES)] = ()
 
 
@@ -60,6 +64,7 @@ class Enclosed:
 
     began: str
     plan: Plan
+    as_of: date | None = None
     command: Sequence[str] = ()
     registration: bytes | None = None
     decisions: Sequence[Entry] = ()
@@ -83,7 +88,9 @@ class Enclosed:
 
     def understood(self) -> Understood:
         """What the request says beside flags and options."""
-        return Understood(began=self.began, command=tuple(self.command), plan=self.plan, files=self.files())
+        return Understood(
+            began=self.began, command=tuple(self.command), plan=self.plan, as_of=self.as_of, files=self.files()
+        )
 
 
 def _said_of(i: int, file: ObeyedFile) -> EnclosedFile:
@@ -97,6 +104,7 @@ def _said_of(i: int, file: ObeyedFile) -> EnclosedFile:
         sha256=file.sha256,
         part=None if secret else f"{folder}/{i}-{name}",
         left_out="it names a password or an address with a user" if secret else "",
+        keys=file.keys,
     )
 
 

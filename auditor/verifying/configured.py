@@ -11,7 +11,7 @@ from typing import Any
 from auditor.errors import AuditorError
 from auditor.evidence.manifest import REQUEST, Asked
 from auditor.evidence.registration import ROLES, Plan
-from auditor.finding.criterion import Criterion, criteria_in, load_criteria, parse_budgets, parse_criterion
+from auditor.finding.criterion import Criterion, criteria_in, parse_budgets, parse_criterion
 from auditor.finding.obeyed import ObeyedFile, shipped
 from auditor.finding.policy import parse_policy
 from auditor.finding.roles import roles_of
@@ -23,7 +23,7 @@ from auditor.verifying.checks import Check, Unproven
 from auditor.verifying.difference import difference
 from auditor.verifying.went_by import WentBy
 
-NAME, CRITERIA = "configuration", "criteria as required"
+NAME = "configuration"
 # Of the plan's settings, what the record says of the data in the same words.
 _SAID_OF_DATA = ("target", "positive", "cluster", "weight")
 
@@ -97,6 +97,16 @@ def _plan(report: AuditReport, asked: Asked, plan: Plan) -> Iterator[str]:
         pairs.append(
             ("--sensitive", settings.get("sensitive") or list(report.data.sensitive), list(report.data.sensitive))
         )
+    # The digest of a folder is another one, made of its files.
+    pairs += [
+        (f"SHA-256 of the {name}", plan.files[name], digest)
+        for name, path, digest in (
+            ("model", report.model.path, report.model.sha256),
+            ("data", report.data.path, report.data.sha256),
+            ("train", report.data.train_path, report.data.train_sha256),
+        )
+        if digest is not None and plan.files.get(name) is not None and Path(path or "").suffix
+    ]
     for name, in_plan, said in pairs:
         if where := difference(said, in_plan, name):
             yield f"by the plan in force: {where}"
@@ -143,30 +153,22 @@ def _shipped(by: WentBy) -> Iterator[str]:
 
 
 def _criteria(criteria: Sequence[Criterion], by: WentBy) -> Iterator[str]:
-    """Criteria that none of the files come to."""
-    said = [c.model_dump(mode="json") for c in criteria]
-    possible = [[c.model_dump(mode="json") for c in each] for each in _possible(by)]
-    if said in possible:
-        return
-    nearest = min(possible, key=lambda each: sum(c not in each for c in said) + sum(c not in said for c in each))
-    other = next((i for i, c in enumerate(said) if c not in nearest), None)
-    if other is None:
-        yield f"the files set {len(nearest)} criteria, and {len(said)} were applied"
-    else:
-        own = criteria[other]
-        yield f"the criterion {own.metric} {own.describe()} of {own.set_by} is set by none of the files that decided"
+    """Where other criteria were applied than the files come to."""
+    made = [criterion.model_dump(mode="json") for criterion in _required(by)]
+    said = [criterion.model_dump(mode="json") for criterion in criteria]
+    for own, each in zip(criteria, said, strict=True):
+        if each not in made:
+            yield f"the criterion {own.metric} {own.describe()} of {own.set_by} is in none of the files that decided"
+            return
+    if said != made:
+        yield f"the files come to {len(made)} criteria, and {len(said)} were applied, or in another order"
 
 
-def _possible(by: WentBy) -> list[list[Criterion]]:
-    """The criteria that flags and files can have come to: those of --policy, those of a configuration, or both."""
-    required: list[Criterion] = []
+def _required(by: WentBy) -> list[Criterion]:
+    found = [c for file in by.of_role("configuration") if "criteria" in file.keys for c in _own_criteria(file)]
     for file in by.of_role("criteria", "rule pack"):
-        if file.role == "criteria":
-            required += criteria_in(file)
-        else:
-            required += parse_policy(file.text, _called(file)).criteria
-    own = [c for file in by.of_role("configuration") for c in _own_criteria(file)]
-    return [each for each in (required, own, [*own, *required]) if each] or [load_criteria()]
+        found += criteria_in(file) if file.role == "criteria" else parse_policy(file.text, called(file)).criteria
+    return found
 
 
 def _own_criteria(file: ObeyedFile) -> list[Criterion]:
@@ -181,7 +183,8 @@ def _own_criteria(file: ObeyedFile) -> list[Criterion]:
     ]
 
 
-def _called(file: ObeyedFile) -> str:
+def called(file: ObeyedFile) -> str:
+    """The name by which a rule pack's file is read."""
     return f"{file.path}.toml" if file.origin == "shipped" else Path(file.path).name
 
 

@@ -110,7 +110,7 @@ def _files(
         elif content is None:
             checks.append(_wrong(each.part, f"is not in the bundle, and the request names it as a {each.role}"))
         else:
-            file = ObeyedFile(each.path, each.role, each.origin, content)
+            file = ObeyedFile(each.path, each.role, each.origin, content, each.keys)
             if file.sha256 != each.sha256:
                 checks.append(_wrong(each.part, "is not the file that the request names: its digest differs"))
             obeyed.append(file)
