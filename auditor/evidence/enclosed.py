@@ -22,7 +22,7 @@ REGISTRATION = "registration.json"
 DECISIONS, PACKS, CONFIGURATION = "decisions", "packs", "configuration"
 # Decisions on one model over its life are fewer; of more, the latest are enclosed.
 MOST_DECISIONS, MOST_FILES = 500, 200
-_NAME = r"[0-9]{1,3}-[A-Za-z0-9._-]{1,80}"
+_NAME = r"[0-9]{1,3}-[A-Za-z0-9_-]{1,80}\.toml"
 _PART = re.compile(rf"registration\.json|decisions/[0-9]{{1,3}}\.json|packs/{_NAME}|configuration/{_NAME}")
 
 
@@ -96,13 +96,13 @@ class Enclosed:
 def _said_of(i: int, file: ObeyedFile) -> EnclosedFile:
     secret = _holds_a_secret(file.content)
     folder = PACKS if file.role == "rule pack" else CONFIGURATION
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", PurePath(file.path).name).strip("-.")[-80:] or "file"
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", PurePath(file.path).name.removesuffix(".toml")).strip("-")[-80:] or "file"
     return EnclosedFile(
         path=file.path,
         role=file.role,
         origin=file.origin,
         sha256=file.sha256,
-        part=None if secret else f"{folder}/{i}-{name}",
+        part=None if secret else f"{folder}/{i}-{name}.toml",
         left_out="it names a password or an address with a user" if secret else "",
         keys=file.keys,
     )

@@ -74,7 +74,7 @@ def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519Pu
         detail = f"its numbers cannot be recomputed: {type(error).__name__}"
         return Verified(checks=(*checks, Check(name="numbers", state="wrong", detail=detail)), report=report)
     checks += found
-    open_ += [*left_open(checks), *_uncounted(report, from_rows | from_tables), *stated(report)]
+    open_ += [*left_open(checks), *_uncounted(report, from_rows | from_tables), *stated(report, checks)]
     return Verified(
         checks=tuple(checks),
         report=report,

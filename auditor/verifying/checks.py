@@ -61,6 +61,11 @@ class Verified:
         more = tuple(checks)
         return replace(self, checks=(*self.checks, *more), unproven=(*self.unproven, *left_open(more)))
 
+    def settled(self, needs: Needs) -> Verified:
+        """With nothing left open that this was to prove."""
+        left = tuple(each for each in self.unproven if each.needs != needs)
+        return replace(self, there=self.there | {needs}, unproven=left)
+
     @property
     def wrong(self) -> bool:
         """Whether anything did not agree."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from auditor.record.audit_report import AuditReport
-from auditor.verifying.checks import Needs, Unproven
+from auditor.verifying.checks import Check, Needs, Unproven
+from auditor.verifying.told import SIZES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +58,10 @@ FIELDS: Mapping[str, Proof] = {
     "data.weight": Proof(by="request.json"),
     "data.design_effect": Proof(why=_ROWS, needs="rows"),
     "data.effective_n": Proof(why=_ROWS, needs="rows"),
-    "data.copies": Proof(why=_ROWS, needs="rows"),
+    "data.copies": Proof(by="files", why=_ROWS, needs="numbers"),
     "data.groups_sha256": Proof(why=_FILE),
-    "data.groups": Proof(why="the sizes of groups are not counted anew", needs="rows"),
-    "data.missing": Proof(why=_ROWS, needs="rows"),
+    "data.groups": Proof(by=SIZES, why="no table of groups counts them", needs="numbers"),
+    "data.missing": Proof(why=_ROWS, needs="numbers"),
     "environment.python": Proof(why=_MACHINE),
     "environment.platform": Proof(why=_MACHINE),
     "environment.packages": Proof(why=_MACHINE),
@@ -106,13 +107,14 @@ def proof_of(path: str) -> Proof | None:
     return next((FIELDS[p] for i in range(len(parts), 0, -1) if (p := ".".join([*parts[:i], "*"])) in FIELDS), None)
 
 
-def stated(report: AuditReport) -> list[Unproven]:
-    """What a record says and no check reaches, of fields that say something."""
+def stated(report: AuditReport, checks: Collection[Check]) -> list[Unproven]:
+    """What a record says and none of these checks reaches, of fields that say something."""
+    fine = {check.name for check in checks if check.state == "ok"}
     said = report.model_dump(mode="json")
     found = [
         Unproven(where=f"record.json: {path}", why=proof.why, needs=proof.needs)
         for path, proof in FIELDS.items()
-        if proof.why and _says(said, path.removesuffix(".*").split("."))
+        if proof.why and not (proof.needs and proof.by in fine) and _says(said, path.removesuffix(".*").split("."))
     ]
     return [*found, *_PARTS]
 

@@ -15,6 +15,7 @@ from auditor.evidence.manifest import LOG, REQUEST, TABLES, Asked
 from auditor.evidence.registration import ROLES
 from auditor.finding.policy import Policy, load_policies, pack_names, parse_policy
 from auditor.record.audit_report import FILES, AuditReport
+from auditor.record.columns import sizes_in
 from auditor.record.controls import with_policies
 from auditor.run import __version__
 from auditor.run.answers import read_head
@@ -24,6 +25,8 @@ from auditor.verifying.configured import called
 from auditor.verifying.difference import difference
 from auditor.verifying.went_by import WentBy
 
+# What the check of the groups' sizes is called.
+SIZES = "group sizes"
 # What a check of a rule pack is called, before the pack's own name.
 RULE_PACK = "rule pack "
 
@@ -55,12 +58,17 @@ def told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked, by: We
         detail = "it does not ask for what the record says of the rows (--cluster, --weight)"
         checks.append(Check(name=REQUEST, state="wrong", detail=detail))
     try:
-        head, _ = read_head(entries.get(TABLES, b""))
+        head, counts = read_head(entries.get(TABLES, b""))
+        sizes = None if counts is None else sizes_in(counts.counts())
     except DataError:
-        head = None  # said where the tables are read
+        head, sizes = None, None  # said where the tables are read
     if head is not None and report.data.n_rows != head.n:
         detail = f"the record speaks of {report.data.n_rows} rows, the stored answers of {head.n}"
         checks.append(Check(name="rows", state="wrong", detail=detail))
+    if sizes is not None and report.data.groups is not None:
+        where = difference(report.data.groups, sizes, "groups")
+        detail = where or "as many rows are in each group as the tables count"
+        checks.append(Check(name=SIZES, state="wrong" if where else "ok", detail=detail))
     outcomes = {f.id: f.outcome.value for f in report.findings}
     checks += [Check(name="looks", state="wrong", detail=detail) for detail in misspent(report)]
     checks += _roles_as_asked(entries.get(REQUEST, b"{}"), report) + _packs(report, by)
