@@ -11,9 +11,10 @@ from auditor.evidence.archive import read_archive, unpack
 from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, ROWS, Manifest
 from auditor.record.audit_report import AuditReport
 from auditor.verifying.checks import Check, Verified
-from auditor.verifying.counted import Remade, Remake, counted
+from auditor.verifying.counted import counted
 from auditor.verifying.judged import judged
 from auditor.verifying.parts import OTHER_CODE, code, container, digests, log_chain, read_part, signature
+from auditor.verifying.remeasured import Remade, Remake
 from auditor.verifying.told import told
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ _MOST_BYTES = 32 << 20
 def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519PublicKey] = ()) -> Verified:
     """Every check that the bundle allows.
 
-    ``make_probe``: a probe by name and options, where its numbers follow from answers, decisions and groups alone;
-    None for all others. ``trusted``: keys of whom the reader expects the signature. Raises UsageError where there is
+    ``make_probe``: the probes there are, and those whose numbers follow from answers, decisions and groups alone.
+    ``trusted``: keys of whom the reader expects the signature. Raises UsageError where there is
     no file, DataError where it is no bundle at all; everything else is a check that came out wrong.
     """
     data = read_archive(path)
@@ -56,9 +57,15 @@ def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519Pu
         checks += judged(report, asked, other_code=other_code)
         checks += told(entries, report, asked)
         remake = Remade(make_probe, other_code)
-        found, from_rows, from_tables = counted(entries, manifest, asked, report, remake)
+        found = counted(entries, manifest, asked, report, remake)
     except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
         # Whatever no audit writes: numbers beyond all bounds, places that are not there.
         detail = f"its numbers cannot be recomputed: {type(error).__name__}"
         return Verified(checks=(*checks, Check(name="numbers", state="wrong", detail=detail)), report=report)
-    return Verified(checks=(*checks, *found), report=report, from_rows=from_rows, from_tables=from_tables)
+    return Verified(
+        checks=(*checks, *found.checks),
+        report=report,
+        from_rows=found.from_rows,
+        from_tables=found.from_tables,
+        unproven=found.unproven,
+    )
