@@ -15,9 +15,19 @@ from cli.output import coloured, paragraph
 if TYPE_CHECKING:
     from auditor.run.probe import Probe
     from auditor.verifying.checks import Needs, Unproven, Verified
+    from auditor.verifying.remeasured import OfDecisions
 
 # Their numbers follow from a model's answers, its decisions and the groups: nothing else is asked of the model.
-FROM_ANSWERS = ("group_fairness", "adverse_impact", "score_fairness", "regression_fairness")
+FROM_ANSWERS = ("performance", "group_fairness", "adverse_impact", "score_fairness", "regression_fairness")
+# What of them follows from decisions and groups alone, so that a table of groups comes to it.
+_FROM_DECISIONS = {
+    "performance": (
+        "accuracy", "base_rate", "accuracy_over_base_rate", "balanced_accuracy", "adjusted_balanced_accuracy",
+    ),
+    "adverse_impact": ("selection_rate",),
+}  # fmt: skip
+# Which groups they are of is for the scores to say.
+_OF_SCORES = {"adverse_impact": ("standardized_mean_difference",)}
 _STATES = {"ok": "PASS", "wrong": "FAIL", "not checked": "INCONCLUSIVE"}
 # Of what is not proven, as much as a terminal shows; --json has all.
 _MOST_PLACES, _MOST_REASONS = 6, 12
@@ -89,15 +99,33 @@ def verify(
     return code
 
 
-def stored_probe(name: str, options: Mapping[str, Any]) -> Probe | None:
-    """A probe whose numbers follow from stored answers, with the options it had; None for all others.
+class _Stored:
+    """The probes there are; those of which a bundle holds all that they measure are made anew."""
 
-    Raises ConfigError for options that are none.
-    """
-    from auditor.run.probe import make_probe
-    from probes import PROBES
+    def __call__(self, name: str, options: Mapping[str, Any]) -> Probe | None:
+        """A probe whose numbers follow from stored answers, with the options it had; None for all others.
 
-    return make_probe(PROBES[name], dict(options)) if name in FROM_ANSWERS else None
+        Raises ConfigError for options that are none.
+        """
+        from auditor.run.probe import make_probe
+        from probes import PROBES
+
+        return make_probe(PROBES[name], dict(options)) if name in FROM_ANSWERS else None
+
+    def of_decisions(self, name: str) -> OfDecisions:
+        """What of such a probe follows from decisions and groups, whatever the scores."""
+        from auditor.verifying.remeasured import OfDecisions
+
+        return OfDecisions(_FROM_DECISIONS.get(name, ()), _OF_SCORES.get(name, ()))
+
+    def kinds(self) -> Mapping[str, type[Probe]]:
+        """All probes by name."""
+        from probes import PROBES
+
+        return PROBES
+
+
+stored_probe = _Stored()
 
 
 def _in_words(found: Verified, required: Sequence[Needs], code: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +13,14 @@ from auditor.evidence.signing import fingerprint
 from auditor.record.audit_report import AuditReport
 from auditor.verifying.checks import Check, Needs, Unproven, Verified, left_open
 from auditor.verifying.configured import configured
-from auditor.verifying.counted import Remade, Remake, counted
+from auditor.verifying.counted import counted
 from auditor.verifying.dates import in_order
 from auditor.verifying.decided import decided
 from auditor.verifying.fields import stated
 from auditor.verifying.judged import judged
 from auditor.verifying.parts import OTHER_CODE, code, container, digests, log_chain, read_part, signature, spelled
 from auditor.verifying.registered import registered
+from auditor.verifying.remeasured import Remade, Remake
 from auditor.verifying.told import RULE_PACK, told, unread
 from auditor.verifying.went_by import WentBy, went_by
 
@@ -34,8 +34,8 @@ _MOST_BYTES = 32 << 20
 def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519PublicKey] = ()) -> Verified:
     """Every check that the bundle allows.
 
-    ``make_probe``: a probe by name and options, where its numbers follow from answers, decisions and groups alone;
-    None for all others. ``trusted``: keys of whom the reader expects the signature. Raises UsageError where there is
+    ``make_probe``: the probes there are, and those whose numbers follow from answers, decisions and groups alone.
+    ``trusted``: keys of whom the reader expects the signature. Raises UsageError where there is
     no file, DataError where it is no bundle at all; everything else is a check that came out wrong.
     """
     data = read_archive(path)
@@ -68,23 +68,23 @@ def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519Pu
         about, open_ = _remade(entries, report, asked, by, frozenset(map(fingerprint, trusted)))
         checks += about
         remake = Remade(make_probe, other_code)
-        found, from_rows, from_tables = counted(entries, manifest, asked, report, remake)
+        found = counted(entries, manifest, asked, report, remake)
     except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
         # Whatever no audit writes: numbers beyond all bounds, places that are not there.
         detail = f"its numbers cannot be recomputed: {type(error).__name__}"
         return Verified(checks=(*checks, Check(name="numbers", state="wrong", detail=detail)), report=report)
-    checks += found
+    checks += found.checks
     open_ += [
         *left_open(checks),
-        *_uncounted(report, from_rows | from_tables),
+        *found.unproven,
         *unread(report),
         *stated(report, checks),
     ]
     return Verified(
         checks=tuple(checks),
         report=report,
-        from_rows=from_rows,
-        from_tables=from_tables,
+        from_rows=found.from_rows,
+        from_tables=found.from_tables,
         there=_there(checks, report, by),
         unproven=tuple(dict.fromkeys(open_)),
     )
@@ -105,20 +105,6 @@ def _remade(
         checks += made[0]
         open_ += made[1]
     return checks, open_
-
-
-def _uncounted(report: AuditReport, counted_anew: frozenset[str]) -> list[Unproven]:
-    """Probes of whose numbers the bundle holds no more than the statistics."""
-    probes = Counter(f.probe for f in report.findings if f.value is not None and f.id not in counted_anew)
-    return [
-        Unproven(
-            where=f"results.json: {probe}",
-            why=f"{n:,} {'number rests' if n == 1 else 'numbers rest'} on statistics that nothing in the bundle "
-            "recounts: auditor reproduce asks the model",
-            needs="numbers",
-        )
-        for probe, n in probes.items()
-    ]
 
 
 def _there(checks: Sequence[Check], report: AuditReport, by: WentBy) -> frozenset[Needs]:

@@ -150,7 +150,7 @@ def whole(folder: Path) -> Whole:
     registration = Registration(registered="2026-01-31T09:00:00+00:00", by="Ann", tool=__version__, plan=plan)
     opened = registration_in(registration.to_file(load_private_key(folder / "registrar.key")), "registration.json")
     began = datetime.now(UTC)
-    made = evidence(n=60, names=("group_fairness", "adverse_impact"))
+    made = evidence(n=60, names=("performance", "group_fairness", "adverse_impact"))
     family = Family(error_rate=plan.error_rate, multiplicity=plan.multiplicity)
     report = assemble(
         made.results,
