@@ -155,7 +155,7 @@ def _as_json(found: Verified, required: Sequence[Needs], code: int) -> dict[str,
 
 def _by_history(found: Verified, db: str) -> Verified:
     """With what a history says of the bundle's record: that it holds it, and that its looks are counted right."""
-    from auditor.evidence.history.looks import wrong_in_history
+    from auditor.evidence.history.checking import wrong_in_history
     from auditor.verifying.checks import Check
     from cli.history import open_ledger
 
