@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from auditor.record.audit_report import AuditReport
     from auditor.record.decisions import DecisionRecord, Step
 
-_ENVIRONMENT = "AUDITOR_DB"
+DB_VARIABLE = "AUDITOR_DB"
 _REFERENCE = re.compile(r"history:(\d+)")
 
 Db = Annotated[
@@ -38,7 +38,7 @@ def place_of(db: str | None) -> str:
     """Where the history lies: the flag, else the environment, else the default file."""
     from auditor.evidence.history.ledger import DEFAULT
 
-    return db or os.environ.get(_ENVIRONMENT) or DEFAULT
+    return db or os.environ.get(DB_VARIABLE) or DEFAULT
 
 
 def open_ledger(db: str | None, *, create: bool = False) -> Ledger:

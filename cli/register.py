@@ -94,6 +94,8 @@ def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: boo
     for name, digest in plan.files.items():
         if digest is not None:
             typer.echo(f"{name:<12}{digest}")
+    for file in plan.configuration:
+        typer.echo(f"{'obeyed':<12}{file.sha256}  {visible(file.name)} ({file.role})")
     typer.echo(f"sha256      {made.digest}")
     if entered is not None:
         typer.echo(visible(f"history     {entered}"))
@@ -104,7 +106,7 @@ def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: boo
 def plan_of(configured: Configured, *, hashed: bool = True) -> Plan:
     """The plan that flags and audit.toml come to; ``hashed``: with digests of the files that are there."""
     from auditor.evidence.manifest import code_of
-    from auditor.evidence.registration import Plan, PlannedProbe, digest_of
+    from auditor.evidence.registration import Plan, PlannedFile, PlannedProbe, digest_of
     from auditor.run.options import flags
     from auditor.run.scan import probe_specs
     from probes import PROBES
@@ -128,6 +130,9 @@ def plan_of(configured: Configured, *, hashed: bool = True) -> Plan:
         error_rate=options.error_rate,
         multiplicity=options.multiplicity,
         seed=options.seed,
+        configuration=tuple(
+            PlannedFile(role=file.role, name=Path(file.path).name, sha256=file.sha256) for file in configured.obeyed
+        ),
     )
 
 

@@ -87,6 +87,7 @@ FIELDS: Mapping[str, Proof] = {
     ),
     "training.*": Proof(why="what was seen while the model learned is not counted anew", needs="numbers"),
     "about.*": Proof(by="configuration", why="names, purposes and descriptions are the signer's word"),
+    "configuration.*": Proof(by="configuration", why="who named a file, and where it lay, is the signer's word"),
     "roles.*": Proof(by="configuration", why="what a column holds is the signer's word"),
     "definitions": Proof(by="numbers"),
     "duration_s": Proof(by="dates", why="how long it took is the signer's word"),
