@@ -30,7 +30,7 @@ _FROM_DECISIONS = {
 _OF_SCORES = {"adverse_impact": ("standardized_mean_difference",)}
 _STATES = {"ok": "PASS", "wrong": "FAIL", "not checked": "INCONCLUSIVE"}
 # Of what is not proven, as much as a terminal shows; --json has all.
-_MOST_PLACES, _MOST_REASONS = 6, 16
+_MOST_PLACES, _MOST_REASONS = 5, 16
 _WORDS = {"ok": "ok", "wrong": "WRONG", "not checked": "NOT CHECKED"}
 
 
@@ -223,8 +223,19 @@ def _print_unproven(title: str, unproven: Sequence[Unproven]) -> None:
         typer.echo()
         typer.echo(f"{title}{'' if needs is None else f' ({needs})'}")
         for why, places in list(reasons.items())[:_MOST_REASONS]:
-            shown = ", ".join(map(visible, places[:_MOST_PLACES]))
-            more = f" and {len(places) - _MOST_PLACES:,} more" if len(places) > _MOST_PLACES else ""
-            typer.echo(paragraph(f"{shown}{more}: {visible(why)}", 2))
+            typer.echo(paragraph(f"{visible(_places(places))}: {visible(why)}", 2))
         if len(reasons) > _MOST_REASONS:
             typer.echo(f"  and {len(reasons) - _MOST_REASONS:,} more reasons; --json names all.")
+
+
+def _places(places: Sequence[str]) -> str:
+    """Places by the part that they are in, of each as many as can be read."""
+    parts: dict[str, list[str]] = {}
+    for place in places:
+        part, mark, field = place.partition(": ")
+        parts.setdefault(part, []).extend([field] if mark else [])
+    said = []
+    for part, fields in parts.items():
+        more = f" and {len(fields) - _MOST_PLACES:,} more" if len(fields) > _MOST_PLACES else ""
+        said.append(f"{part} {', '.join(fields[:_MOST_PLACES])}{more}".rstrip())
+    return "; ".join(said)
