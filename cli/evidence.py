@@ -142,6 +142,15 @@ def request_of(configured: Configured) -> dict[str, object]:
     said, unasked, known = configured.options.said(), ScanOptions().said(), flags()
     from auditor.evidence.registration import ROLES
 
-    options = {name: said[name] for name in known if said[name] != unasked[name] and not known[name].of_one_run}
+    options = {
+        name: _of_nobody(said[name]) for name in known if said[name] != unasked[name] and not known[name].of_one_run
+    }
     asked: dict[str, object] = {"options": options, "probe_options": configured.probe_options}
     return asked if configured.roles is None else {**asked, ROLES: configured.roles.model_dump(mode="json")}
+
+
+def _of_nobody(value: object) -> object:
+    """An address without its user and password, which no bundle publishes."""
+    from auditor.record.passwords import arguments_without_passwords
+
+    return arguments_without_passwords([value])[0] if isinstance(value, str) and "://" in value else value
