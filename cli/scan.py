@@ -15,6 +15,7 @@ import typer
 
 from auditor.errors import AuditorError
 from auditor.evidence.registration import with_what_became
+from auditor.evidence.timestamp import NoTimestampError
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
 from auditor.run.options import Configured
@@ -105,6 +106,9 @@ def scan(
     if options.bundle is not None:
         try:
             written.append(write_evidence(at_level(configured, campaign), job, measured, report, log))
+        except NoTimestampError as error:
+            written.append(options.bundle)
+            unwritten = NoTimestampError(f"{error} The bundle is written without: its dates are the signer's word.")
         except AuditorError as error:
             unwritten = error
     places, unpublished = _published(report, rendered, publish)

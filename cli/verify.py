@@ -44,6 +44,10 @@ def verify(
     allow_unsigned: Annotated[
         bool, typer.Option("--allow-unsigned", help="Exit 0 where only the signer is not known.")
     ] = False,
+    tsa_root: Annotated[
+        list[Path] | None, typer.Option(help="Root certificate (PEM) of a time-stamping authority that you trust.")
+    ] = None,
+    tsa_policy: Annotated[str | None, typer.Option(help="Policy (OID) that its timestamp must be under.")] = None,
     db: Annotated[
         str | None, typer.Option(help="The history it was entered into: check what the record says of its looks.")
     ] = None,
@@ -59,10 +63,13 @@ def verify(
     is no bundle.
     """
     from auditor.evidence.signing import load_public_key
+    from auditor.evidence.timestamp import authorities_of
     from auditor.verifying.bundle import verify_bundle
 
     trusted = [load_public_key(path) for path in key or ()]
-    found = verify_bundle(bundle, stored_probe, trusted=trusted)
+    found = verify_bundle(
+        bundle, stored_probe, trusted=trusted, authorities=authorities_of(tsa_root or (), tsa_policy)
+    )
     if db is not None:
         found = replace(found, checks=(*found.checks, *_by_history(found, db)))
     if dossier is not None:

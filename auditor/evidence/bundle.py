@@ -19,6 +19,7 @@ from auditor.evidence.manifest import (
     ROWS,
     SIGNATURE,
     TABLES,
+    TIMESTAMP,
     Asked,
     FileEntry,
     Manifest,
@@ -27,6 +28,7 @@ from auditor.evidence.manifest import (
     in_order,
 )
 from auditor.evidence.signing import sign, statement
+from auditor.evidence.timestamp import covered, timestamp_of
 from auditor.files import write_beside
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
@@ -59,9 +61,17 @@ class Evidence:
 
 
 def write_bundle(
-    path: str | Path, evidence: Evidence, *, key: Ed25519PrivateKey | None = None, redact: bool = False
+    path: str | Path,
+    evidence: Evidence,
+    *,
+    key: Ed25519PrivateKey | None = None,
+    redact: bool = False,
+    timestamp: str | None = None,
 ) -> Manifest:
     """Writes the bundle whole or not at all; with a ``key`` it is signed.
+
+    ``timestamp``: the URL of an authority that says when it was there. It is asked once the bundle is written, and where
+    it does not answer, NoTimestampError is raised and the bundle stays without.
 
     ``redact`` leaves the rows out and keeps their digest: what is said of them cannot be recomputed, and a holder of
     the rows can still prove that they are the ones. Returns the manifest.
@@ -74,6 +84,9 @@ def write_bundle(
     if key is not None:
         entries[SIGNATURE] = sign(statement_of(manifest, evidence.report), key)
     write_beside(path, pack(entries))
+    if timestamp is not None:
+        entries[TIMESTAMP] = timestamp_of(covered(entries), timestamp)
+        write_beside(path, pack(entries))
     return manifest
 
 

@@ -330,6 +330,9 @@ class ScanOptions:
     sign: Annotated[
         str | None, Flag(help="Sign the evidence with this private key.", is_path=True, of_one_run=True)
     ] = None
+    timestamp: Annotated[
+        str | None, Flag(help="Ask this time-stamping authority (RFC 3161) when the evidence was there.", of_one_run=True)
+    ] = None
     include_rows: Annotated[
         bool, Flag(help="Put every row's groups into the evidence.", typed=bool, of_one_run=True)
     ] = False

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from auditor.errors import DataError
 from auditor.evidence.archive import read_archive, unpack
 from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, ROWS, Manifest
+from auditor.evidence.timestamp import Authorities
 from auditor.record.audit_report import AuditReport
 from auditor.verifying.checks import Check, Verified
 from auditor.verifying.counted import Remade, Remake, counted
 from auditor.verifying.judged import judged
 from auditor.verifying.parts import OTHER_CODE, code, container, digests, log_chain, read_part, signature
+from auditor.verifying.stamped import stamped
 from auditor.verifying.told import told
 
 if TYPE_CHECKING:
@@ -23,11 +25,18 @@ if TYPE_CHECKING:
 _MOST_BYTES = 32 << 20
 
 
-def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519PublicKey] = ()) -> Verified:
+def verify_bundle(
+    path: Path,
+    make_probe: Remake,
+    *,
+    trusted: Sequence[Ed25519PublicKey] = (),
+    authorities: Authorities | None = None,
+) -> Verified:
     """Every check that the bundle allows.
 
     ``make_probe``: a probe by name and options, where its numbers follow from answers, decisions and groups alone;
-    None for all others. ``trusted``: keys of whom the reader expects the signature. Raises UsageError where there is
+    None for all others. ``trusted``: keys of whom the reader expects the signature. ``authorities``: whose clocks the
+    reader trusts, and expects a timestamp of. Raises UsageError where there is
     no file, DataError where it is no bundle at all; everything else is a check that came out wrong.
     """
     data = read_archive(path)
@@ -49,6 +58,8 @@ def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519Pu
     asked, more = read_part(RESULTS, entries, lambda content: ASKED.validate_json(content))
     checks += said + more
     checks.append(signature(entries, manifest, report, trusted))
+    when = stamped(entries, report, authorities)
+    checks += when.checks
     if report is None or asked is None:
         return Verified(checks=tuple(checks), report=report)
     other_code = whose.detail.startswith(OTHER_CODE)
@@ -61,4 +72,11 @@ def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519Pu
         # Whatever no audit writes: numbers beyond all bounds, places that are not there.
         detail = f"its numbers cannot be recomputed: {type(error).__name__}"
         return Verified(checks=(*checks, Check(name="numbers", state="wrong", detail=detail)), report=report)
-    return Verified(checks=(*checks, *found), report=report, from_rows=from_rows, from_tables=from_tables)
+    return Verified(
+        checks=(*checks, *found),
+        report=report,
+        from_rows=from_rows,
+        from_tables=from_tables,
+        there=frozenset(["timestamp"]) if when.proven else frozenset(),
+        unproven=when.unproven,
+    )

@@ -21,6 +21,7 @@ from auditor.evidence.manifest import (
     RESULTS,
     SIGNATURE,
     TABLES,
+    TIMESTAMP,
     Manifest,
     code_digests,
 )
@@ -55,7 +56,7 @@ def digests(entries: Mapping[str, bytes], manifest: Manifest) -> list[Check]:
             checks.append(Check(name=name, state="wrong", detail="is not what it was: its digest differs"))
         else:
             checks.append(Check(name=name, state="ok", detail=f"digest {entry.sha256[:16]}..."))
-    known = {*manifest.files, MANIFEST, SIGNATURE}
+    known = {*manifest.files, MANIFEST, SIGNATURE, TIMESTAMP}
     checks += [
         Check(name=name[:200], state="wrong", detail="is in the bundle, and the manifest does not name it")
         for name in entries
