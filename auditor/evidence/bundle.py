@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auditor.evidence.archive import pack
+from auditor.evidence.container import write_container
 from auditor.evidence.log import ChainedLog
 from auditor.evidence.manifest import (
     ASKED,
@@ -17,17 +17,14 @@ from auditor.evidence.manifest import (
     REQUEST,
     RESULTS,
     ROWS,
-    SIGNATURE,
     TABLES,
     Asked,
     FileEntry,
     Manifest,
-    build_manifest,
     canonical,
     in_order,
 )
-from auditor.evidence.signing import sign, statement
-from auditor.files import write_beside
+from auditor.evidence.signing import statement
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Outcome, ProbeResult
@@ -66,15 +63,14 @@ def write_bundle(
     ``redact`` leaves the rows out and keeps their digest: what is said of them cannot be recomputed, and a holder of
     the rows can still prove that they are the ones. Returns the manifest.
     """
-    parts = _parts(evidence)
-    manifest = build_manifest(parts, evidence.log)
-    entries = {**parts, MANIFEST: manifest.to_bytes()}
-    if redact:
-        entries.pop(ROWS, None)
-    if key is not None:
-        entries[SIGNATURE] = sign(statement_of(manifest, evidence.report), key)
-    write_beside(path, pack(entries))
-    return manifest
+    return write_container(
+        path,
+        _parts(evidence),
+        evidence.log,
+        lambda manifest: statement_of(manifest, evidence.report),
+        key=key,
+        left_out=(ROWS,) if redact else (),
+    )
 
 
 def _parts(evidence: Evidence) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from auditor.errors import DataError
 from auditor.evidence.archive import read_archive, unpack
+from auditor.evidence.bundle import statement_of
 from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, ROWS, Manifest
 from auditor.record.audit_report import AuditReport
 from auditor.verifying.checks import Check, Verified
@@ -48,7 +49,7 @@ def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519Pu
     report, said = read_part(RECORD, entries, lambda content: AuditReport.model_validate_json(content))
     asked, more = read_part(RESULTS, entries, lambda content: ASKED.validate_json(content))
     checks += said + more
-    checks.append(signature(entries, manifest, report, trusted))
+    checks.append(signature(entries, None if report is None else statement_of(manifest, report), trusted))
     if report is None or asked is None:
         return Verified(checks=tuple(checks), report=report)
     other_code = whose.detail.startswith(OTHER_CODE)
