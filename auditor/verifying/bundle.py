@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from auditor.errors import DataError
 from auditor.evidence.archive import read_archive, unpack
+from auditor.evidence.bundle import statement_of
 from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, ROWS, Manifest
 from auditor.evidence.timestamp import Authorities
 from auditor.record.audit_report import AuditReport
@@ -57,7 +58,7 @@ def verify_bundle(
     report, said = read_part(RECORD, entries, lambda content: AuditReport.model_validate_json(content))
     asked, more = read_part(RESULTS, entries, lambda content: ASKED.validate_json(content))
     checks += said + more
-    checks.append(signature(entries, manifest, report, trusted))
+    checks.append(signature(entries, None if report is None else statement_of(manifest, report), trusted))
     when = stamped(entries, report, authorities)
     checks += when.checks
     if report is None or asked is None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from auditor.errors import AuditorError, DataError
 from auditor.evidence.archive import differing_part
-from auditor.evidence.bundle import statement_of
 from auditor.evidence.log import broken_links, events
 from auditor.evidence.manifest import (
     LOG,
@@ -26,13 +25,12 @@ from auditor.evidence.manifest import (
     code_digests,
 )
 from auditor.evidence.signing import open_envelope
-from auditor.record.audit_report import AuditReport
 from auditor.verifying.checks import Check
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-_PARTS = (RECORD, RESULTS, REQUEST, TABLES, LOG, MANIFEST)
+AUDIT_PARTS = (RECORD, RESULTS, REQUEST, TABLES, LOG, MANIFEST)
 # How the check of the code begins where another version measured.
 OTHER_CODE = "measured by other code"
 
@@ -44,7 +42,8 @@ def container(data: bytes, entries: Mapping[str, bytes]) -> Check:
     return Check(name="container", state="ok", detail="every byte of the archive follows from its contents")
 
 
-def digests(entries: Mapping[str, bytes], manifest: Manifest) -> list[Check]:
+def digests(entries: Mapping[str, bytes], manifest: Manifest, parts: Collection[str] = AUDIT_PARTS) -> list[Check]:
+    """``parts``: those that a bundle of its kind has."""
     checks = []
     for name, entry in manifest.files.items():
         content = entries.get(name)
@@ -64,7 +63,7 @@ def digests(entries: Mapping[str, bytes], manifest: Manifest) -> list[Check]:
     ]
     checks += [
         Check(name=name, state="wrong", detail="is not named by the manifest")
-        for name in _PARTS
+        for name in parts
         if name != MANIFEST and name not in manifest.files
     ]
     return checks
@@ -108,9 +107,8 @@ def read_part(name: str, entries: Mapping[str, bytes], parse: Callable[[bytes], 
         return None, [Check(name=name, state="wrong", detail=f"cannot be read: {str(error)[:200]}")]
 
 
-def signature(
-    entries: Mapping[str, bytes], manifest: Manifest, report: AuditReport | None, trusted: Sequence[Ed25519PublicKey]
-) -> Check:
+def signature(entries: Mapping[str, bytes], said: bytes | None, trusted: Sequence[Ed25519PublicKey]) -> Check:
+    """``said``: the statement that is to have been signed; None where the record cannot be read."""
     content = entries.get(SIGNATURE)
     if content is None:
         if trusted:
@@ -120,7 +118,7 @@ def signature(
         signed = open_envelope(content, trusted)
     except AuditorError as error:
         return Check(name="signature", state="wrong", detail=str(error))
-    if report is None or signed.statement != statement_of(manifest, report):
+    if said is None or signed.statement != said:
         return Check(name="signature", state="wrong", detail="what was signed is not this bundle")
     whose = f"key {signed.fingerprint[:16]}..."
     if not signed.trusted:
