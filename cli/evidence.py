@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 def check_flags(options: ScanOptions) -> None:
     """Raises UsageError, before any work, where a flag of the bundle has no bundle, or the key cannot sign."""
-    given = {"--sign": options.sign, "--timestamp": options.timestamp, "--include-rows": options.include_rows, "--redact": options.redact}
+    given = {
+        "--sign": options.sign,
+        "--timestamp": options.timestamp,
+        "--include-rows": options.include_rows,
+        "--redact": options.redact,
+    }
     for flag, value in given.items():
         if value and options.bundle is None:
             raise UsageError(f"{flag} says something about the evidence bundle: add --bundle FILE.")
@@ -56,7 +61,7 @@ def start_log(job: Job) -> ChainedLog:
 
 
 def write_evidence(configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog) -> str:
-    """Writes the bundle of a scan; returns its path. Raises NoTimestampError where it is written without the one asked for."""
+    """Writes the bundle of a scan; returns its path. NoTimestampError where it is written without the one asked for."""
     from auditor.evidence.bundle import write_bundle
     from auditor.evidence.signing import load_private_key
 

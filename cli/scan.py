@@ -31,8 +31,11 @@ from cli.written import alone_in, claim_report, command_line, drop_stale, write_
 from probes import PROBES
 
 if TYPE_CHECKING:
+    from auditor.evidence.log import ChainedLog
+    from auditor.intake.specs import Job
     from auditor.record.audit_report import AuditReport, RegistrationRecord
     from auditor.record.looks import CampaignRecord
+    from auditor.run.heard import Measured
 
 
 def scan(
@@ -104,13 +107,8 @@ def scan(
     rendered = tuple(written)
     unwritten: AuditorError | None = None
     if options.bundle is not None:
-        try:
-            written.append(write_evidence(at_level(configured, campaign), job, measured, report, log))
-        except NoTimestampError as error:
-            written.append(options.bundle)
-            unwritten = NoTimestampError(f"{error} The bundle is written without: its dates are the signer's word.")
-        except AuditorError as error:
-            unwritten = error
+        bundles, unwritten = _bundled(at_level(configured, campaign), job, measured, report, log)
+        written += bundles
     places, unpublished = _published(report, rendered, publish)
     _print(report, written, entry, places, as_json=as_json, quiet=quiet)
     # The verdict is printed and the report kept; what could not be written beside them decides the exit code.
@@ -118,6 +116,19 @@ def scan(
         if failure is not None:
             raise failure
     return report.exit_code
+
+
+def _bundled(
+    configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog
+) -> tuple[list[str], AuditorError | None]:
+    """Where the evidence lies, and what it lacks: the audit is done and written, whatever became of that."""
+    try:
+        return [write_evidence(configured, job, measured, report, log)], None
+    except NoTimestampError as error:
+        without = NoTimestampError(f"{error} The bundle is written without one: its dates are the signer's word.")
+        return [str(configured.options.bundle)], without
+    except AuditorError as error:
+        return [], error
 
 
 def _published(

@@ -165,7 +165,7 @@ def authorities_of(paths: Sequence[Path], policy: str | None = None) -> Authorit
         return Authorities(tuple(roots), None if policy is None else x509.ObjectIdentifier(policy))
     except ValueError:
         raise UsageError(
-            f"--tsa-policy {policy!r} is no object identifier: write it like 1.3.6.1.4.1.4146.2.2."
+            f"--tsa-policy {policy!r} is no object identifier: write it like 1.2.3.4.1."
         ) from None
 
 
@@ -186,7 +186,7 @@ def _signer(response: Any) -> str:
     for content in response.signed_data.certificates:
         certificate = x509.load_der_x509_certificate(content)
         if (certificate.issuer, certificate.serial_number) == (info.issuer, info.serial_number):
-            return certificate.subject.rfc4514_string()
+            return str(certificate.subject.rfc4514_string())
     return f"number {info.serial_number} of {info.issuer.rfc4514_string()}"
 
 
