@@ -54,6 +54,10 @@ def verify(
     dossier: Annotated[
         Path | None, typer.Option(help="The manifest of a dossier: check that it is whole, and of this record.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="A rendering, such as report.pdf: check that it is of this record.")
+    ] = None,
+    lang: Annotated[str | None, typer.Option(help="Words of --report, where its own: a catalogue FILE.toml.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
@@ -67,9 +71,7 @@ def verify(
     from auditor.verifying.bundle import verify_bundle
 
     trusted = [load_public_key(path) for path in key or ()]
-    found = verify_bundle(
-        bundle, stored_probe, trusted=trusted, authorities=authorities_of(tsa_root or (), tsa_policy)
-    )
+    found = verify_bundle(bundle, stored_probe, trusted=trusted, authorities=authorities_of(tsa_root or (), tsa_policy))
     if db is not None:
         found = replace(found, checks=(*found.checks, *_by_history(found, db)))
     if dossier is not None:
@@ -80,6 +82,8 @@ def verify(
         said = read_manifest(dossier)
         text = check_text(dossier.parent, said, found.report, signer_of(dossier))
         found = replace(found, checks=(*found.checks, *check_dossier(dossier, found.report, trusted), text))
+    if report is not None:
+        found = _with_rendering(found, report, lang)
     if json_:
         typer.echo(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
     else:
@@ -107,6 +111,22 @@ def stored_probe(name: str, options: Mapping[str, Any]) -> Probe | None:
     from probes import PROBES
 
     return make_probe(PROBES[name], dict(options)) if name in FROM_ANSWERS else None
+
+
+def _with_rendering(found: Verified, path: Path, lang: str | None) -> Verified:
+    """What was found, and whether a rendering is of the bundle's record."""
+    from auditor.verifying.parts import OWN_CODE
+    from auditor.verifying.rendering import tied
+    from cli.rendering import TOLD, catalogue_of, render
+
+    same_code = any(check.name == "code" and check.detail.startswith(OWN_CODE) for check in found.checks)
+    what = tied(path, found.report, render, say=catalogue_of(lang, TOLD), same_code=same_code)
+    return replace(
+        found,
+        checks=(*found.checks, what.check),
+        there=found.there | ({"report"} if what.proven else set()),
+        unproven=(*found.unproven, *what.unproven),
+    )
 
 
 def _as_json(found: Verified) -> dict[str, object]:

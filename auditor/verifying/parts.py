@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 AUDIT_PARTS = (RECORD, RESULTS, REQUEST, TABLES, LOG, MANIFEST)
 # How the check of the code begins where another version measured.
 OTHER_CODE = "measured by other code"
+OWN_CODE = "measured by the very code that is installed here"
 
 
 def container(data: bytes, entries: Mapping[str, bytes]) -> Check:
@@ -84,11 +85,7 @@ def code(entries: Mapping[str, bytes]) -> Check:
     if own is None:
         return Check(name="code", state="not checked", detail="the log does not say which code measured")
     here = code_digests()["responsible-auditor"]
-    detail = (
-        "measured by the very code that is installed here"
-        if own == here
-        else f"{OTHER_CODE} ({own[:16]}...) than is installed here ({here[:16]}...)"
-    )
+    detail = OWN_CODE if own == here else f"{OTHER_CODE} ({own[:16]}...) than is installed here ({here[:16]}...)"
     users = [f"{name} ({digest[:16]})" for name, digest in digests.items()]
     return Check(name="code", state="ok", detail=f"{detail}; and by {', '.join(users)}" if users else detail)
 
