@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -21,16 +21,17 @@ from auditor.run.isolate import last_lines
 from auditor.run.options import Configured
 from auditor.run.scan import held_to, job_of, record_of, rows_at_hand, scan_job, workloads
 from auditor.sandbox.measuring_process import MeasuringProcess
-from cli.evidence import check_flags, start_log, write_evidence
+from cli.evidence import check_flags, enclosed_of, start_log, write_evidence
 from cli.looks import at_level, check_history, entered, next_of_campaign
 from cli.output import print_report, stages
 from cli.publish import check_places, publish_report
-from cli.register import followed, opened
+from cli.register import followed, opened, plan_of
 from cli.rendering import known_formats, make_page_ready
 from cli.written import alone_in, claim_report, command_line, drop_stale, write_report
 from probes import PROBES
 
 if TYPE_CHECKING:
+    from auditor.evidence.enclosed import Enclosed
     from auditor.evidence.log import ChainedLog
     from auditor.intake.specs import Job
     from auditor.record.audit_report import AuditReport, RegistrationRecord
@@ -63,7 +64,8 @@ def scan(
     registration = opened(options.registration)
     with rows_at_hand(configured) as (asked, told):
         job = job_of(asked, PROBES)
-        registered = followed(registration, configured, began)
+        plan = plan_of(configured, hashed=registration is not None)
+        registered = followed(registration, configured, began, plan)
         log = start_log(job)
         waits = workloads(job, PROBES)
         make_page_ready(formats)
@@ -107,7 +109,14 @@ def scan(
     rendered = tuple(written)
     unwritten: AuditorError | None = None
     if options.bundle is not None:
-        bundles, unwritten = _bundled(at_level(configured, campaign), job, measured, report, log)
+        bundles, unwritten = _bundled(
+            at_level(configured, campaign),
+            job,
+            measured,
+            report,
+            log,
+            lambda: enclosed_of(configured, report, plan, began, registration),
+        )
         written += bundles
     places, unpublished = _published(report, rendered, publish)
     _print(report, written, entry, places, as_json=as_json, quiet=quiet)
@@ -119,11 +128,16 @@ def scan(
 
 
 def _bundled(
-    configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog
+    configured: Configured,
+    job: Job,
+    measured: Measured,
+    report: AuditReport,
+    log: ChainedLog,
+    enclosed: Callable[[], Enclosed],
 ) -> tuple[list[str], AuditorError | None]:
     """Where the evidence lies, and what it lacks: the audit is done and written, whatever became of that."""
     try:
-        return [write_evidence(configured, job, measured, report, log)], None
+        return [write_evidence(configured, job, measured, report, log, enclosed())], None
     except NoTimestampError as error:
         without = NoTimestampError(f"{error} The bundle is written without one: its dates are the signer's word.")
         return [str(configured.options.bundle)], without

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from os.path import commonprefix
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import SHIPPED, Catalogue
 from auditor.record.text import visible
 from auditor.report import view
-from auditor.verifying.checks import Check, Unproven
+from auditor.verifying.checks import Check
 
 NAME = "report"
 _MOST_BYTES = 256 << 20
@@ -40,18 +39,9 @@ _TOLD = ("html", "markdown", "pdf")
 _NOT_BY_RECORD_ALONE = ("pdf", "ml-bom")
 
 
-@dataclass(frozen=True)
-class Tied:
-    """What became of a rendering: its check, whether it is proven to be of the record, and what else is unproven."""
-
-    check: Check
-    proven: bool = False
-    unproven: tuple[Unproven, ...] = ()
-
-
 def tied(
     path: Path, report: AuditReport | None, draw: Draw, *, say: Catalogue | None = None, same_code: bool = False
-) -> Tied:
+) -> Check:
     """Whether a rendering is of this record, and is byte for byte what is drawn of it.
 
     ``say``: the words that it was told in, where those are neither the record's own nor shipped. ``same_code``: the
@@ -63,8 +53,7 @@ def tied(
     name = next(name for start, name in _BEGINNINGS if re.match(start, content))
     drawn, lacking = _drawn(report, name, draw, say, content)
     if content in drawn:
-        check = Check(name=NAME, state="ok", detail="drawn anew from the bundle's record it is the same, byte for byte")
-        return Tied(check, proven=True)
+        return Check(name=NAME, state="ok", detail="drawn anew from the bundle's record it is the same, byte for byte")
     id_ = view.document_id(report)
     if name == "json" and _is_record(content):
         return _wrong(f"it is the record {hashlib.sha256(content).hexdigest()}, and the bundle's is {id_}")
@@ -124,10 +113,9 @@ def _place(said: bytes, drawn: Sequence[bytes]) -> str:
     return f"from line {said[:same].count(10) + 1:,} on"
 
 
-def _wrong(detail: str) -> Tied:
-    return Tied(Check(name=NAME, state="wrong", detail=detail))
+def _wrong(detail: str) -> Check:
+    return Check(name=NAME, state="wrong", detail=detail)
 
 
-def _open(detail: str) -> Tied:
-    check = Check(name=NAME, state="not checked", detail=detail)
-    return Tied(check, unproven=(Unproven(where="the report", why=detail, needs="report"),))
+def _open(detail: str) -> Check:
+    return Check(name=NAME, state="not checked", detail=detail)

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from auditor.errors import DataError, MissingExtraError
 from auditor.evidence.log import events
 from auditor.evidence.manifest import LOG, TIMESTAMP
-from auditor.evidence.timestamp import Authorities, Token, covered, holds, is_of, read_token
+from auditor.evidence.timestamp import Authorities, covered, holds, is_of, read_token
 from auditor.record.audit_report import AuditReport
 from auditor.record.text import visible
-from auditor.verifying.checks import Check, Unproven
+from auditor.verifying.checks import Check, Unproven, Verified
 
 NAME = "timestamp"
 # What the clocks of an auditor and of an authority may differ by.
 LEEWAY = timedelta(minutes=5)
-_DATES = "record.json: created"
+# How long after an audit its bundle may be stamped and its date be proven by that.
+PROMPT = timedelta(hours=1)
+_CREATED = "record.json: created"
 
 
 @dataclass(frozen=True)
 class Stamped:
-    """What a bundle's timestamp comes to: its checks, whether it proves its time, and what is unproven without."""
+    """What a bundle's timestamp comes to: its check, None where there is none, and the time that it proves, if any."""
 
-    checks: tuple[Check, ...] = ()
-    proven: bool = False
-    unproven: tuple[Unproven, ...] = ()
+    check: Check | None = None
+    at: datetime | None = None
 
 
 def stamped(entries: Mapping[str, bytes], report: AuditReport | None, authorities: Authorities | None) -> Stamped:
@@ -36,9 +37,7 @@ def stamped(entries: Mapping[str, bytes], report: AuditReport | None, authoritie
     """
     content = entries.get(TIMESTAMP)
     if content is None:
-        if authorities is not None:
-            return _wrong("it has no timestamp, and one was expected")
-        return Stamped(unproven=(Unproven(where=_DATES, why="without a timestamp, dates are the signer's word"),))
+        return Stamped() if authorities is None else _wrong("it has no timestamp, and one was expected")
     try:
         token = read_token(content)
     except DataError as error:
@@ -52,15 +51,28 @@ def stamped(entries: Mapping[str, bytes], report: AuditReport | None, authoritie
         return _open(f"{said}: whether that is one to trust, only --tsa-root FILE can tell")
     if why := holds(token, covered(entries), authorities):
         return _wrong(f"it does not hold: {why}")
-    return _held_to(token, _dates(entries, report))
-
-
-def _held_to(token: Token, dates: Mapping[str, datetime]) -> Stamped:
-    late = [f"{what} is of {_time(at)}" for what, at in dates.items() if at > token.at + LEEWAY]
+    late = [f"{what} is of {_time(at)}" for what, at in _dates(entries, report).items() if at > token.at + LEEWAY]
     if late:
         return _wrong(f"{late[0]}, more than {LEEWAY.seconds // 60} minutes after {_time(token.at)}, when it was there")
     detail = f"it was there at {_time(token.at)}, by the clock of {visible(token.by)[:120]} (policy {token.policy})"
-    return Stamped(checks=(Check(name=NAME, state="ok", detail=detail),), proven=True)
+    return Stamped(Check(name=NAME, state="ok", detail=detail), token.at)
+
+
+def dated(found: Verified, at: datetime) -> Verified:
+    """What is proven of a bundle's dates where it was there at a time: that of its record, to within ``PROMPT``.
+
+    Whoever asks an authority much later may have dated the record back by as much. That other things were done when
+    they are said to have been done, no timestamp of the bundle can tell.
+    """
+    created = None if found.report is None else _read(found.report.created)
+    if created is None or at - created > PROMPT:
+        why = f"the bundle is only known to have been there at {_time(at)}: before, its dates are the signer's word"
+        return replace(found, unproven=(*found.unproven, Unproven(where=_CREATED, why=why, needs="timestamp")))
+    others = [each for each in found.unproven if each.needs == "timestamp" and each.where != _CREATED]
+    why = "it is the signer's word: the timestamp tells by when the bundle was there, and no more"
+    stated = tuple(Unproven(where=each.where, why=why) for each in others)
+    settled = found.settled("timestamp")
+    return replace(settled, unproven=(*settled.unproven, *stated))
 
 
 def _dates(entries: Mapping[str, bytes], report: AuditReport | None) -> dict[str, datetime]:
@@ -83,11 +95,8 @@ def _time(at: datetime) -> str:
 
 
 def _wrong(detail: str) -> Stamped:
-    return Stamped(checks=(Check(name=NAME, state="wrong", detail=detail),))
+    return Stamped(Check(name=NAME, state="wrong", detail=detail))
 
 
 def _open(detail: str) -> Stamped:
-    return Stamped(
-        checks=(Check(name=NAME, state="not checked", detail=detail),),
-        unproven=(Unproven(where=_DATES, why=detail, needs="timestamp"),),
-    )
+    return Stamped(Check(name=NAME, state="not checked", detail=detail))
