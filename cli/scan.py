@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -15,6 +15,7 @@ import typer
 
 from auditor.errors import AuditorError
 from auditor.evidence.registration import with_what_became
+from auditor.evidence.timestamp import NoTimestampError
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
 from auditor.run.options import Configured
@@ -30,8 +31,12 @@ from cli.written import alone_in, claim_report, command_line, drop_stale, write_
 from probes import PROBES
 
 if TYPE_CHECKING:
+    from auditor.evidence.enclosed import Enclosed
+    from auditor.evidence.log import ChainedLog
+    from auditor.intake.specs import Job
     from auditor.record.audit_report import AuditReport, RegistrationRecord
     from auditor.record.looks import CampaignRecord
+    from auditor.run.heard import Measured
 
 
 def scan(
@@ -104,11 +109,15 @@ def scan(
     rendered = tuple(written)
     unwritten: AuditorError | None = None
     if options.bundle is not None:
-        try:
-            enclosed = enclosed_of(configured, report, plan, began, registration)
-            written.append(write_evidence(at_level(configured, campaign), job, measured, report, log, enclosed))
-        except AuditorError as error:
-            unwritten = error
+        bundles, unwritten = _bundled(
+            at_level(configured, campaign),
+            job,
+            measured,
+            report,
+            log,
+            lambda: enclosed_of(configured, report, plan, began, registration),
+        )
+        written += bundles
     places, unpublished = _published(report, rendered, publish)
     _print(report, written, entry, places, as_json=as_json, quiet=quiet)
     # The verdict is printed and the report kept; what could not be written beside them decides the exit code.
@@ -116,6 +125,24 @@ def scan(
         if failure is not None:
             raise failure
     return report.exit_code
+
+
+def _bundled(
+    configured: Configured,
+    job: Job,
+    measured: Measured,
+    report: AuditReport,
+    log: ChainedLog,
+    enclosed: Callable[[], Enclosed],
+) -> tuple[list[str], AuditorError | None]:
+    """Where the evidence lies, and what it lacks: the audit is done and written, whatever became of that."""
+    try:
+        return [write_evidence(configured, job, measured, report, log, enclosed())], None
+    except NoTimestampError as error:
+        without = NoTimestampError(f"{error} The bundle is written without one: its dates are the signer's word.")
+        return [str(configured.options.bundle)], without
+    except AuditorError as error:
+        return [], error
 
 
 def _published(

@@ -55,12 +55,20 @@ def verify(
     allow_unsigned: Annotated[
         bool, typer.Option("--allow-unsigned", help="Exit 0 where only the signer is not known.")
     ] = False,
+    tsa_root: Annotated[
+        list[Path] | None, typer.Option(help="Root certificate (PEM) of a time-stamping authority that you trust.")
+    ] = None,
+    tsa_policy: Annotated[str | None, typer.Option(help="Policy (OID) that its timestamp must be under.")] = None,
     db: Annotated[
         str | None, typer.Option(help="The history it was entered into: check what the record says of its looks.")
     ] = None,
     dossier: Annotated[
         Path | None, typer.Option(help="The manifest of a dossier: check that it is whole, and of this record.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="A rendering, such as report.pdf: check that it is of this record.")
+    ] = None,
+    lang: Annotated[str | None, typer.Option(help="Words of --report, where its own: a catalogue FILE.toml.")] = None,
     require: Annotated[
         str | None,
         typer.Option(help="What must be there and proven, and no more: rows,registration,timestamp,signature, ..."),
@@ -74,12 +82,13 @@ def verify(
     and something is not proven, which is named; 4 it is no bundle.
     """
     from auditor.evidence.signing import load_public_key
+    from auditor.evidence.timestamp import authorities_of
     from auditor.verifying.bundle import verify_bundle
     from auditor.verifying.checks import required_of
 
     required = required_of(require)
     trusted = [load_public_key(path) for path in key or ()]
-    found = verify_bundle(bundle, stored_probe, trusted=trusted)
+    found = verify_bundle(bundle, stored_probe, trusted=trusted, authorities=authorities_of(tsa_root or (), tsa_policy))
     if db is not None:
         found = _by_history(found, db)
     if dossier is not None:
@@ -90,6 +99,8 @@ def verify(
         said = read_manifest(dossier)
         text = check_text(dossier.parent, said, found.report, signer_of(dossier))
         found = found.and_checked([*check_dossier(dossier, found.report, trusted), text])
+    if report is not None:
+        found = _with_rendering(found, report, lang)
     code = found.exit_code(required, allow_unsigned=allow_unsigned)
     if json_:
         typer.echo(json.dumps(_as_json(found, required, code), indent=2, ensure_ascii=False))
@@ -126,6 +137,18 @@ class _Stored:
 
 
 stored_probe = _Stored()
+
+
+def _with_rendering(found: Verified, path: Path, lang: str | None) -> Verified:
+    """What was found, and whether a rendering is of the bundle's record."""
+    from auditor.verifying.parts import OWN_CODE
+    from auditor.verifying.rendering import tied
+    from cli.rendering import TOLD, catalogue_of, render
+
+    same_code = any(check.name == "code" and check.detail.startswith(OWN_CODE) for check in found.checks)
+    check = tied(path, found.report, render, say=catalogue_of(lang, TOLD), same_code=same_code)
+    found = found.and_checked([check])
+    return found.settled("report") if check.state == "ok" else found
 
 
 def _in_words(found: Verified, required: Sequence[Needs], code: int) -> str:
