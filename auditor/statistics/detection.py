@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -340,11 +341,15 @@ class LowestArea(_OfAreas):
 
     Lower end the smallest of the lower ends, each at alpha: the part that truly is the smallest is among them. Upper
     end the smallest of the upper ends, each at alpha over the number of parts. An undefined part makes the value NaN.
+
+    ``uncompared``: areas besides the parts of which nothing is known. The value is then that of the parts alone, which
+    the smallest of all is at most, so the upper bound holds; the lower one is 0.
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     kind: Literal["lowest_area"] = "lowest_area"
+    uncompared: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
 
     @property
     def value(self) -> float:
@@ -352,8 +357,13 @@ class LowestArea(_OfAreas):
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         known = [part for part in self.parts if not isinstance(part, Undefined)]
-        low = min((part.bounds(alpha)[0] for part in known), default=0.0) if self._whole else 0.0
+        whole = self._whole and not self.uncompared
+        low = min((part.bounds(alpha)[0] for part in known), default=0.0) if whole else 0.0
         return low, min((part.bounds(alpha / len(self.parts))[1] for part in known), default=1.0)
+
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """As that of every estimate; NaN where more of these rows would tell nothing of the areas left out."""
+        return math.nan if self.uncompared else super().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
 class LargestDrop(_OfAreas):
