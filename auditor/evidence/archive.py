@@ -10,7 +10,8 @@ from pathlib import Path
 from auditor.errors import DataError, UsageError
 
 MAX_BYTES = 2 << 30
-MAX_ENTRIES = 64
+# Some parts of an audit, and every decision and file that it went by.
+MAX_ENTRIES = 1_000
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 

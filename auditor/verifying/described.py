@@ -9,7 +9,6 @@ import numpy as np
 from auditor.data.counts import GroupCounts
 from auditor.data.groups_digest import GroupsDigest
 from auditor.record.audit_report import AuditReport
-from auditor.record.columns import sizes_in
 from auditor.run.answers import Answers, AnswersHead
 from auditor.verifying.checks import Check
 from auditor.verifying.difference import difference
@@ -26,8 +25,6 @@ def described(
         said |= {"sensitive": data.sensitive, "positive": data.positive, "classes": report.model.classes}
         positive = None if table.positive is None else table.classes[table.positive]
         found |= {"sensitive": table.features, "positive": positive, "classes": table.classes}
-        if data.groups is not None:
-            said["groups"], found["groups"] = data.groups, sizes_in(table)
         if data.missing is not None and data.missing.labels is not None:
             said["missing.labels"], found["missing.labels"] = data.missing.labels, int(table.table[:, -1].sum())
     if head is not None and head.kind == "classifier":
