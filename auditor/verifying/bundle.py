@@ -21,7 +21,7 @@ from auditor.verifying.judged import judged
 from auditor.verifying.parts import OTHER_CODE, code, container, digests, log_chain, read_part, signature, spelled
 from auditor.verifying.registered import registered
 from auditor.verifying.remeasured import Remade, Remake
-from auditor.verifying.told import RULE_PACK, told
+from auditor.verifying.told import RULE_PACK, told, unread
 from auditor.verifying.went_by import WentBy, went_by
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519Pu
         detail = f"its numbers cannot be recomputed: {type(error).__name__}"
         return Verified(checks=(*checks, Check(name="numbers", state="wrong", detail=detail)), report=report)
     checks += found.checks
-    open_ += [*left_open(checks), *found.unproven, *stated(report, checks)]
+    open_ += [*left_open(checks), *found.unproven, *unread(report), *stated(report, checks)]
     return Verified(
         checks=tuple(checks),
         report=report,

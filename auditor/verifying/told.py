@@ -20,7 +20,7 @@ from auditor.record.controls import with_policies
 from auditor.run import __version__
 from auditor.run.answers import read_head
 from auditor.run.audit import files_result
-from auditor.verifying.checks import Check, State
+from auditor.verifying.checks import Check, State, Unproven
 from auditor.verifying.configured import called
 from auditor.verifying.difference import difference
 from auditor.verifying.went_by import WentBy
@@ -104,9 +104,8 @@ def _files(report: AuditReport, asked: Asked) -> list[Check]:
     """Whether what is said of files that could not be read, and of copies, is what the answers say."""
     said = [result for result in asked.results if result.probe == FILES]
     where = difference([r.not_run for r in said], [r.not_run for r in files_result(report.data)])
-    if not where and any(
-        r.copies is not None and r.copies.copies and r.copies != report.data.copies for r in asked.results
-    ):
+    told = [result.copies for result in asked.results if result.copies is not None and result.copies.copies]
+    if not where and any(copies != report.data.copies for copies in told):
         where = "the copies among the rows are others"
     return [Check(name=FILES, state="wrong", detail=where)] if where and report.refusal is None else []
 
@@ -124,7 +123,6 @@ def _packs(report: AuditReport, by: WentBy) -> list[Check]:
     for policy in report.policies:
         name = f"{RULE_PACK}{policy.name}"
         if not policy.sha256:
-            checks.append(Check(name=name, state="not checked", detail="the record does not say which text it had"))
             continue
         shipped, _ = load_policies([policy.name]) if policy.name in pack_names() else ([], [])
         own = enclosed.get(policy.sha256) or next((p for p in shipped if p.sha256 == policy.sha256), None)
@@ -148,6 +146,19 @@ def _packs(report: AuditReport, by: WentBy) -> list[Check]:
         detail = f"{of_no_pack[0].id} is of a rule pack that the record does not name"
         checks.append(Check(name="controls", state="wrong", detail=detail))
     return checks
+
+
+def unread(report: AuditReport) -> list[Unproven]:
+    """Rule packs of records of before, which do not say which text they had."""
+    return [
+        Unproven(
+            where=f"record.json: controls of {policy.name}.*",
+            why="the record does not say which text it had",
+            needs="packs",
+        )
+        for policy in report.policies
+        if not policy.sha256
+    ]
 
 
 def _enclosed(by: WentBy) -> list[Policy]:
