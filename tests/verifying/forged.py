@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from auditor.data.audit_data import AuditData
 from auditor.evidence.bundle import Evidence, write_bundle
@@ -32,6 +35,8 @@ from probes import PROBES
 # Of answers, of decisions alone, and of features, of which a bundle holds none.
 NAMES = ("performance", "group_fairness", "adverse_impact", "score_fairness", "out_of_distribution")
 N = 120
+# Of whoever audits, and bends.
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,27 +75,36 @@ def audited(*, include_rows: bool, names: Sequence[str] = NAMES) -> Evidence:
         X, np.where(y == 1, "yes", "no"), classes=["no", "yes"], positive="yes", sensitive_features={"g": group}
     )
     model = AuditedModel.from_callable(lambda X: X["score"].to_numpy(float), classes=["no", "yes"], features=list(X))
-    results = [ask(PROBES[name](), model, data, generator_for(0, name)) for name in names]
+    return left_behind(model, data, names, include_rows=include_rows)
+
+
+def left_behind(
+    model: AuditedModel,
+    data: AuditData,
+    names: Sequence[str],
+    *,
+    include_rows: bool,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Evidence:
+    """Everything that an audit leaves behind."""
+    results = [ask(PROBES[n](**(options or {}).get(n, {})), model, data, generator_for(0, n)) for n in names]
     head = head_of(model, data, include_rows=include_rows)
-    assert head is not None
     counts = counts_of(model, data)
-    criteria, family = load_criteria(), Family()
-    report = assemble(
-        results,
-        criteria,
-        model=model_record(model),
-        data=data_record(data),
-        environment=environment(device="cpu", seed=0),
-        family=family,
-    )
     return Evidence(
-        report=report,
+        report=assemble(
+            results,
+            load_criteria(),
+            model=model_record(model),
+            data=data_record(data),
+            environment=environment(device="cpu", seed=0),
+            family=Family(),
+        ),
         results=results,
-        criteria=criteria,
-        family=family,
-        request={"options": {"probes": list(names)}, "probe_options": {}},
+        criteria=load_criteria(),
+        family=Family(),
+        request={"options": {"probes": list(names)}, "probe_options": options or {}},
         log=ChainedLog(),
-        answers=joined(head, list(parts_of(model, data, head)), counts),
+        answers=None if head is None else joined(head, list(parts_of(model, data, head)), counts),
         counts=counts,
         code=code_digests(),
     )
@@ -105,7 +119,7 @@ def bent(made: Evidence, results: Sequence[ProbeResult]) -> Evidence:
         data=made.report.data,
         environment=made.report.environment,
         family=made.family,
-    ).model_copy(update={"created": made.report.created})
+    )
     return replace(made, results=list(results), report=report)
 
 
@@ -118,16 +132,21 @@ def with_probe(
 
 
 def checked(made: Evidence, path: Path, *, redact: bool = False) -> Verified:
-    """What verification says of it, with a log of its own and digests that fit."""
+    """What verification says of it, with a log of its own, digests that fit, and the signature that is expected."""
     log = ChainedLog()
     log.add("started", command=["scan"])
-    write_bundle(path, replace(made, log=log), redact=redact)
-    return verify_bundle(path, stored_probe)
+    report = made.report.model_copy(update={"created": datetime.now(UTC).isoformat(timespec="seconds")})
+    write_bundle(path, replace(made, log=log, report=report), key=KEY, redact=redact)
+    return verify_bundle(path, stored_probe, trusted=[KEY.public_key()])
 
 
 def wrong(found: Verified) -> dict[str, str]:
     """What does not agree, by the name of the check."""
-    return {check.name: check.detail for check in found.checks if check.state == "wrong"}
+    said: dict[str, list[str]] = {}
+    for check in found.checks:
+        if check.state == "wrong":
+            said.setdefault(check.name, []).append(check.detail)
+    return {name: "; ".join(details) for name, details in said.items()}
 
 
 def is_unproven(found: Verified, place: str) -> bool:
