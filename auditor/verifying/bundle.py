@@ -74,7 +74,12 @@ def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519Pu
         detail = f"its numbers cannot be recomputed: {type(error).__name__}"
         return Verified(checks=(*checks, Check(name="numbers", state="wrong", detail=detail)), report=report)
     checks += found.checks
-    open_ += [*left_open(checks), *found.unproven, *unread(report), *stated(report, checks)]
+    open_ += [
+        *left_open(checks),
+        *found.unproven,
+        *unread(report),
+        *stated(report, checks),
+    ]
     return Verified(
         checks=tuple(checks),
         report=report,

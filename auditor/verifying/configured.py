@@ -201,7 +201,7 @@ def _said(report: AuditReport, by: WentBy) -> Iterator[str]:
     for name, made in (("about", about), ("roles", roles)):
         said = getattr(report, name)
         pair = [None if each is None else each.model_dump(mode="json") for each in (said, made)]
-        if different := difference(*pair, name):
+        if different := difference(pair[0], pair[1], name):
             yield f"by the configuration: {different}"
 
 

@@ -31,7 +31,8 @@ def in_order(
         detail = "the run, its log, its record and all that was set or decided before can have come in this order"
         checks.append(Check(name=NAME, state="ok", detail=detail))
     why = "dates are the signer's word where no timestamp tells them"
-    places = ("record.json: created", "record.json: criteria.set_at", "log.jsonl: at", "request.json: understood.began")
+    places = ["record.json: created", "record.json: criteria.set_at", "log.jsonl: at"]
+    places += [] if by.understood is None else ["request.json: understood.began"]
     return checks, [Unproven(where=place, why=why, needs="timestamp") for place in places]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from auditor.record.audit_report import AuditReport
 from auditor.verifying.checks import Check, Needs, Unproven
-from auditor.verifying.told import SIZES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,8 @@ FIELDS: Mapping[str, Proof] = {
     "data.effective_n": Proof(why=_ROWS, needs="rows"),
     "data.copies.*": Proof(by="files", why=_ROWS, needs="numbers"),
     "data.groups_sha256": Proof(why=_FILE),
-    "data.groups": Proof(by=SIZES, why="no table of groups counts them", needs="numbers"),
+    "data.groups": Proof(by="group table", why="no table of groups counts them", needs="numbers"),
+    "data.missing.labels": Proof(by="group table", why=_ROWS, needs="numbers"),
     "data.missing.*": Proof(why=_ROWS, needs="numbers"),
     "environment.python": Proof(why=_MACHINE),
     "environment.platform": Proof(why=_MACHINE),

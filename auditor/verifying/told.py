@@ -15,7 +15,6 @@ from auditor.evidence.manifest import LOG, REQUEST, TABLES, Asked
 from auditor.evidence.registration import ROLES
 from auditor.finding.policy import Policy, load_policies, pack_names, parse_policy
 from auditor.record.audit_report import FILES, AuditReport
-from auditor.record.columns import sizes_in
 from auditor.record.controls import with_policies
 from auditor.run import __version__
 from auditor.run.answers import read_head
@@ -25,8 +24,6 @@ from auditor.verifying.configured import called
 from auditor.verifying.difference import difference
 from auditor.verifying.went_by import WentBy
 
-# What the check of the groups' sizes is called.
-SIZES = "group sizes"
 # What a check of a rule pack is called, before the pack's own name.
 RULE_PACK = "rule pack "
 
@@ -58,17 +55,12 @@ def told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked, by: We
         detail = "it does not ask for what the record says of the rows (--cluster, --weight)"
         checks.append(Check(name=REQUEST, state="wrong", detail=detail))
     try:
-        head, counts = read_head(entries.get(TABLES, b""))
-        sizes = None if counts is None else sizes_in(counts.counts())
+        head, _ = read_head(entries.get(TABLES, b""))
     except DataError:
-        head, sizes = None, None  # said where the tables are read
+        head = None  # said where the tables are read
     if head is not None and report.data.n_rows != head.n:
         detail = f"the record speaks of {report.data.n_rows} rows, the stored answers of {head.n}"
         checks.append(Check(name="rows", state="wrong", detail=detail))
-    if sizes is not None and report.data.groups is not None:
-        where = difference(report.data.groups, sizes, "groups")
-        detail = where or "as many rows are in each group as the tables count"
-        checks.append(Check(name=SIZES, state="wrong" if where else "ok", detail=detail))
     outcomes = {f.id: f.outcome.value for f in report.findings}
     checks += [Check(name="looks", state="wrong", detail=detail) for detail in misspent(report)]
     checks += _roles_as_asked(entries.get(REQUEST, b"{}"), report) + _packs(report, by)
@@ -101,12 +93,9 @@ def _begun(entries: Mapping[str, bytes], report: AuditReport) -> list[Check]:
 
 
 def _files(report: AuditReport, asked: Asked) -> list[Check]:
-    """Whether what is said of files that could not be read, and of copies, is what the answers say."""
+    """Whether what is said of files that could not be read is what the answers say."""
     said = [result for result in asked.results if result.probe == FILES]
     where = difference([r.not_run for r in said], [r.not_run for r in files_result(report.data)])
-    told = [result.copies for result in asked.results if result.copies is not None and result.copies.copies]
-    if not where and any(copies != report.data.copies for copies in told):
-        where = "the copies among the rows are others"
     return [Check(name=FILES, state="wrong", detail=where)] if where and report.refusal is None else []
 
 

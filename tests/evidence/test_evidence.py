@@ -661,7 +661,7 @@ def test_verification_imports_no_torch(bundle: Path) -> None:
 
     code = (
         "import sys; from pathlib import Path; from cli.verify import verify; "
-        f"code = verify(Path({str(bundle)!r}), allow_unsigned=True); sys.exit(10 * ('torch' in sys.modules) + code)"
+        f"code = verify(Path({str(bundle)!r}), require='rows'); sys.exit(10 * ('torch' in sys.modules) + code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

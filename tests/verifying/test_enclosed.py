@@ -126,7 +126,7 @@ FORGED: list[tuple[Callable[[Record], None], str]] = [
     (before_its_registration, "dates"),
     (in_another_name, "configuration"),
     (another_role, "configuration"),
-    (other_groups, "group sizes"),
+    (other_groups, "data"),
 ]
 
 
