@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.errors import AuditorError, DataError
-from auditor.evidence.manifest import REQUEST, RESULTS, ROWS, TABLES, Asked, Manifest
+from auditor.evidence.manifest import LOG, REQUEST, RESULTS, ROWS, TABLES, Asked, Manifest
 from auditor.finding.measurement import ProbeResult
 from auditor.record.audit_report import FILES, INTAKE, AuditReport
 from auditor.run.answers import Answers, AnswersHead, CountsRecord, read_head, read_rows
@@ -19,6 +19,7 @@ from auditor.verifying.checks import Check, State, Unproven
 from auditor.verifying.described import described
 from auditor.verifying.remeasured import Again, Kept, Remade
 from auditor.verifying.shared import contradictions, facts_of
+from auditor.verifying.written import as_given, as_written
 
 if TYPE_CHECKING:
     from auditor.data.counts import GroupCounts
@@ -52,6 +53,11 @@ def counted(
     checks, unproven = complete(request, asked.results, report, kinds, other_code=remade.other_code)
     if not remade.other_code:
         checks += as_declared(asked.results, report, kinds)
+        checks += as_written(entries, asked, head, counts, answers)
+        checks += as_given(request, report)
+    else:
+        why = "other code measured: what it says beside its numbers, and how it spells them, is not held to it"
+        unproven.append(Unproven(where=f"{LOG}: digests", why=why, needs="numbers"))
     checks += described(report, head, table, answers)
     if len({result.probe for result in asked.results}) < len(asked.results):
         checks.append(Check(name=RESULTS, state="wrong", detail="it holds the answer of one probe twice"))
