@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 On = Annotated[str | None, typer.Option(help="Day that ages and days due are of, such as 2027-01-31.")]
 Every = Annotated[
-    str | None, typer.Option(help="How often a model is audited that does not say so itself: 365d, 26w, 6m or 1y.")
+    str | None,
+    typer.Option(help="How often a model is audited at least, whatever it says itself: 365d, 26w, 6m or 1y."),
 ]
 
 
@@ -126,4 +127,4 @@ def _checked(path: str, there: Path, record_sha256: str, out: Path) -> Bundle:
         wrong = "its record is not the one of this entry"
     if wrong:
         return Bundle(path=path, state="wrong", href=href, wrong=wrong)
-    return Bundle(path=path, state="agrees, in part" if verified.incomplete else "agrees", href=href)
+    return Bundle(path=path, state="agrees, in part" if verified.exit_code() else "agrees", href=href)

@@ -30,7 +30,7 @@ _FROM_DECISIONS = {
 _OF_SCORES = {"adverse_impact": ("standardized_mean_difference",)}
 _STATES = {"ok": "PASS", "wrong": "FAIL", "not checked": "INCONCLUSIVE"}
 # Of what is not proven, as much as a terminal shows; --json has all.
-_MOST_PLACES, _MOST_REASONS = 6, 12
+_MOST_PLACES, _MOST_REASONS = 6, 16
 _WORDS = {"ok": "ok", "wrong": "WRONG", "not checked": "NOT CHECKED"}
 
 
@@ -155,7 +155,7 @@ def _as_json(found: Verified, required: Sequence[Needs], code: int) -> dict[str,
 
 def _by_history(found: Verified, db: str) -> Verified:
     """With what a history says of the bundle's record: that it holds it, and that its looks are counted right."""
-    from auditor.evidence.history.looks import wrong_in_history
+    from auditor.evidence.history.checking import wrong_in_history
     from auditor.verifying.checks import Check
     from cli.history import open_ledger
 
@@ -163,9 +163,16 @@ def _by_history(found: Verified, db: str) -> Verified:
         return found
     ledger = open_ledger(db)
     try:
-        wrong = wrong_in_history(list(ledger.entries()), found.report)
+        entries = list(ledger.entries())
     finally:
         ledger.close()
+    wrong = wrong_in_history(entries, found.report)
+    known = {(e.number, e.created, e.decision().by) for e in entries if e.kind == "decision"} if not wrong else set()
+    wrong = wrong or [
+        f"entry {said.entry} of this history is not the decision that the record names"
+        for said in found.report.decisions
+        if (said.entry, said.created, said.by) not in known
+    ]
     if wrong:
         return found.and_checked(Check(name="looks", state="wrong", detail=detail) for detail in wrong)
     if found.report.looks is None:

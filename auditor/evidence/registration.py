@@ -21,9 +21,10 @@ from auditor.errors import ConfigError, DataError, UsageError
 from auditor.evidence.criteria_changes import changed_criteria
 from auditor.evidence.manifest import Digest, canonical
 from auditor.evidence.signing import open_envelope, sign, statement
-from auditor.files import UNREADABLE, Closed, why_unreadable
+from auditor.files import LEFT_OUT, UNREADABLE, Closed, why_unreadable
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
+from auditor.finding.obeyed import FileRole
 from auditor.record.audit_report import Finding, RegistrationRecord
 from auditor.statistics.families import Multiplicity
 
@@ -46,11 +47,20 @@ class PlannedProbe(Closed):
     options: dict[str, JsonValue]
 
 
+class PlannedFile(Closed):
+    """A file that the plan was made of: its name without its folder, and the SHA-256 of the bytes that were read."""
+
+    role: FileRole
+    name: str
+    sha256: Digest
+
+
 class Plan(Closed):
     """All that decides what a scan measures and how it judges.
 
     ``settings``: the command line's options by name. ``files``: hex SHA-256 of ``model``, ``data`` and other inputs;
     None for one that is named and was not there. ``code``: of the user's own modules that measure or predict.
+    ``configuration``: the files that said all this; another of the same content is no deviation, another rule pack is.
     """
 
     probes: dict[str, PlannedProbe]
@@ -61,6 +71,7 @@ class Plan(Closed):
     error_rate: float
     multiplicity: Multiplicity
     seed: int
+    configuration: Annotated[tuple[PlannedFile, ...], LEFT_OUT] = ()
 
 
 class Registration(Closed):
@@ -228,10 +239,21 @@ def deviations(registered: Plan, run: Plan) -> list[str]:
     for key in dict.fromkeys((*registered.settings, *run.settings)):
         what = "[roles] of audit.toml" if key == ROLES else f"--{key.replace('_', '-')}"
         found += _other(what, registered.settings.get(key), run.settings.get(key))
-    found += _criteria(registered.criteria, run.criteria)
+    found += _criteria(registered.criteria, run.criteria) + _packs(registered.configuration, run.configuration)
     found += _other("The error rate", registered.error_rate, run.error_rate)
     found += _other("The allowance for multiplicity", registered.multiplicity, run.multiplicity)
     return found + _other("The seed", registered.seed, run.seed)
+
+
+def _packs(registered: Sequence[PlannedFile], run: Sequence[PlannedFile]) -> list[str]:
+    """Rule packs that were registered and are not those of the run; one more says nothing of what was planned."""
+    now = {file.name: file.sha256 for file in run if file.role == "rule pack"}
+    return [
+        found
+        for file in registered
+        if file.role == "rule pack"
+        for found in _other(f"The rule pack {file.name}", file.sha256[:16], now.get(file.name, "")[:16] or None)
+    ]
 
 
 def _probes(names: Sequence[str], what: str) -> list[str]:

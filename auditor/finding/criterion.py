@@ -25,6 +25,13 @@ MOST_RATE, LEAST_RATE = 0.1, 1e-4
 _BUDGET = r"[\w .-]{0,60}"
 
 
+def required_range(direction: Direction, bound: float | tuple[float, float]) -> tuple[float, float]:
+    """The values that meet a requirement: from, to."""
+    if isinstance(bound, tuple):
+        return bound
+    return (-math.inf, bound) if direction == "at_most" else (bound, math.inf)
+
+
 class CriterionRecord(Closed):
     """A requirement: a number, a source, and who set it when.
 
@@ -53,9 +60,7 @@ class CriterionRecord(Closed):
     @property
     def required(self) -> tuple[float, float]:
         """The values that meet it: from, to."""
-        if isinstance(self.bound, tuple):
-            return self.bound
-        return (-math.inf, self.bound) if self.direction == "at_most" else (self.bound, math.inf)
+        return required_range(self.direction, self.bound)
 
     @property
     def place(self) -> str:

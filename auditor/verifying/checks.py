@@ -72,11 +72,6 @@ class Verified:
         return any(check.state == "wrong" for check in self.checks)
 
     @property
-    def incomplete(self) -> bool:
-        """Whether something was not checked."""
-        return any(check.state == "not checked" for check in self.checks)
-
-    @property
     def open(self) -> tuple[Unproven, ...]:
         """What the record rests on and nothing proves: all that is unproven but plain statements."""
         return tuple(each for each in self.unproven if each.needs is not None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from auditor.errors import AuditorError
+from auditor.evidence.enclosed import Understood
 from auditor.evidence.manifest import REQUEST, Asked
 from auditor.evidence.registration import ROLES, Plan
 from auditor.finding.criterion import Criterion, criteria_in, parse_budgets, parse_criterion
@@ -18,6 +19,7 @@ from auditor.finding.roles import roles_of
 from auditor.record.about import about_of
 from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import ENGLISH
+from auditor.record.configuration import ConfigurationFile
 from auditor.record.labels import Labels
 from auditor.verifying.checks import Check, Unproven
 from auditor.verifying.difference import difference
@@ -42,7 +44,12 @@ def configured(
             ),
             *_words(report, "no configuration is enclosed"),
         ]
-    wrong = [*_plan(report, asked, by.understood.plan), *_request(entries, report, by), *_shipped(by)]
+    wrong = [
+        *_plan(report, asked, by.understood.plan),
+        *_named(report, by.understood),
+        *_request(entries, report, by),
+        *_shipped(by),
+    ]
     checks = [Check(name=REQUEST, state="wrong", detail=detail) for detail in wrong[:20]]
     open_ = [
         Unproven(
@@ -112,6 +119,23 @@ def _plan(report: AuditReport, asked: Asked, plan: Plan) -> Iterator[str]:
             yield f"by the plan in force: {where}"
 
 
+def _named(report: AuditReport, understood: Understood) -> Iterator[str]:
+    """Where the record or the plan names other files than the request that was understood."""
+    files = understood.files
+    said = [] if report.configuration is None else [f.model_dump(mode="json") for f in report.configuration.files]
+    found = [
+        ConfigurationFile(path=f.path, role=f.role, origin=f.origin, sha256=f.sha256, keys=f.keys).model_dump(
+            mode="json"
+        )
+        for f in files
+    ]
+    if where := difference(said, found, "configuration"):
+        yield f"by the files that decided: {where}"
+    planned = [[f.role, f.name, f.sha256] for f in understood.plan.configuration]
+    if where := difference(planned, [[f.role, Path(f.path).name, f.sha256] for f in files], "the plan's configuration"):
+        yield f"by the files that decided: {where}"
+
+
 def _request(entries: Mapping[str, bytes], report: AuditReport, by: WentBy) -> Iterator[str]:
     """Where the request as given is not the one that was understood, or its command another than the record's."""
     if by.understood is None:
@@ -125,7 +149,8 @@ def _request(entries: Mapping[str, bytes], report: AuditReport, by: WentBy) -> I
     plan = by.understood.plan
     unsaid = {"error_rate": 0.05, "multiplicity": "holm", "seed": 0}
     understood: dict[str, object] = {
-        "error_rate": plan.error_rate, "multiplicity": plan.multiplicity, "seed": plan.seed, **plan.settings
+        # Of a campaign the level of this look, which is asked for when it is run again.
+        "error_rate": report.family.error_rate, "multiplicity": plan.multiplicity, "seed": plan.seed, **plan.settings
     }  # fmt: skip
     for name, given in options.items():
         if name in understood and (where := difference(given, understood[name], name)):

@@ -48,7 +48,9 @@ def _again(report: AuditReport, said: RegistrationRecord, by: WentBy) -> Registr
         tool=str(report.tool.get("version")),
     )
     planned = list(by.understood.plan.probes)
-    return with_what_became(record, report.findings, refused=report.refusal is not None, planned=planned)
+    record = with_what_became(record, report.findings, refused=report.refusal is not None, planned=planned)
+    # Where the history holds it is for the history to say.
+    return record.model_copy(update={"entered": said.entered, "cautions": said.cautions})
 
 
 def _apart_from_the_plan(said: RegistrationRecord, by: WentBy) -> list[Check]:
@@ -73,6 +75,13 @@ def _open(said: RegistrationRecord, plan: Plan, trusted: Collection[str]) -> lis
             "by nobody" if said.signed_with is None else f"with the key {said.signed_with[:16]}, which you did not name"
         )
         found.append(Unproven(where=f"{_WHERE}.by", why=f"it is signed {whose}", needs="registration"))
+    if said.entered is not None or said.cautions:
+        found += [
+            Unproven(
+                where=f"{_WHERE}.{name}", why="where it was entered is for the history to say: --db", needs="history"
+            )
+            for name in ("entered.*", "cautions")
+        ]
     loose = [name for name, digest in plan.files.items() if digest is None]
     if loose:
         why = f"of {', '.join(loose)} no digest was held against the registered one"

@@ -110,6 +110,10 @@ def another_role(record: Record) -> None:
     record["roles"]["columns"] = {"race_ethnicity": "g"}
 
 
+def found_and_not_given(record: Record) -> None:
+    record["configuration"]["files"][0]["origin"] = "found"
+
+
 def other_groups(record: Record) -> None:
     record["data"]["groups"]["g"]["a"] += 10
 
@@ -126,6 +130,7 @@ FORGED: list[tuple[Callable[[Record], None], str]] = [
     (before_its_registration, "dates"),
     (in_another_name, "configuration"),
     (another_role, "configuration"),
+    (found_and_not_given, REQUEST),
     (other_groups, "data"),
 ]
 

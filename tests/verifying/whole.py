@@ -24,6 +24,7 @@ from auditor.evidence.signing import load_private_key, load_public_key, make_key
 from auditor.finding.budgets import Family
 from auditor.record.asks import key_of
 from auditor.record.audit_report import AuditReport
+from auditor.record.configuration import recorded
 from auditor.record.controls import with_policies
 from auditor.record.decisions import DecidedFinding
 from auditor.run import __version__
@@ -162,7 +163,9 @@ def whole(folder: Path, names: Sequence[str] = ("group_fairness", "adverse_impac
         data=made.report.data.model_copy(update={"target": "y"}),
         environment=made.report.environment,
         family=family,
-    ).model_copy(update={"about": configured.about, "roles": configured.roles})
+    ).model_copy(
+        update={"about": configured.about, "roles": configured.roles, "configuration": recorded(configured.obeyed)}
+    )
     held = held_against(opened, plan, path="registration.json", started=began, tool=__version__)
     report = with_policies(report.model_copy(update={"registration": held}), configured.policies, began.date())
     entry = _decision(report, folder)
