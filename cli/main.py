@@ -186,7 +186,7 @@ def mitigations(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] 
 
 @command("report")
 def report(
-    run: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds one."), Reads(within=RECORD)],
+    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
     format_: Annotated[str, typer.Option("--format", help=f"Formats to write: {FORMATS}.")] = "html",
     out: Annotated[
         Path | None, typer.Option(help="Folder to write into; the report's own by default."), Writes(itself=True)
@@ -233,7 +233,7 @@ def report(
 
 @command("publish")
 def publish_(
-    run: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds one."), Reads(within=RECORD)],
+    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
     to: Annotated[
         list[str],
         typer.Option(help="Where: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY; again for more."),
@@ -249,7 +249,9 @@ def publish_(
 @command("compare")
 def compare(
     before: Annotated[
-        Path, typer.Argument(help="The earlier report.json, its folder, or history:NUMBER."), Reads(within=RECORD)
+        Path,
+        typer.Argument(help="The earlier report.json, its folder, audit.zip or history:NUMBER."),
+        Reads(within=RECORD),
     ],
     after: Annotated[
         Path, typer.Argument(help="The later one, best made with --reference the earlier model."), Reads(within=RECORD)
@@ -275,7 +277,7 @@ def compare(
 
 @command("gate")
 def gate(
-    reports: Annotated[list[Path], typer.Argument(help="A report.json, or the folder that holds it; or several.")],
+    reports: Annotated[list[Path], typer.Argument(help="A report.json, its folder, or an audit.zip; or several.")],
     allow_inconclusive: Annotated[bool, typer.Option(help="Exit 0, not 3, where the data could not tell.")] = False,
     debug: Debug = False,
 ) -> int:

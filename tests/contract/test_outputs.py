@@ -44,7 +44,7 @@ READ = {
     "reproduce": {"bundle"},
     "signoff": {"sign"},
     "train": {"schema"},
-    "verify": {"bundle", "dossier", "key"},
+    "verify": {"bundle", "dossier", "key", "report", "tsa_root"},
 }
 ROWS = ("--train", "d.csv", "--data", "t.csv", "--target", "y", "--positive", "1", "--sensitive", "group")
 
