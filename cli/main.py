@@ -15,6 +15,7 @@ from auditor.errors import AuditorError
 from auditor.run import __version__
 from auditor.run.options import FORMATS, flags
 from cli.copied_examples import examples
+from cli.derived import BundleTo, SignWith, sealed
 from cli.detect import detect
 from cli.detect_train import detect_train
 from cli.dossier import dossier
@@ -249,6 +250,8 @@ def compare(
     error_rate: Annotated[float, typer.Option(help="Chance of any false 'better', and of any false 'worse'.")] = 0.05,
     margin: Margin = 0.02,
     db: Db = None,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     debug: Debug = False,
 ) -> int:
     """Put two recorded audits side by side: what became better, what worse, and whether the model is useful.
@@ -259,7 +262,8 @@ def compare(
     """
     from cli.comparing import compare_reports
 
-    return compare_reports(before, after, out, error_rate=error_rate, margin=margin, db=db)
+    evidence = sealed(bundle, sign)
+    return compare_reports(before, after, out, error_rate=error_rate, margin=margin, db=db, evidence=evidence)
 
 
 @command("gate")
@@ -310,6 +314,8 @@ def mitigate(
     ] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the mitigation.")] = 3600.0,
     margin: Margin = 0.02,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -330,6 +336,7 @@ def mitigate(
         checkpoint=checkpoint,
         max_seconds=max_seconds,
         margin=margin,
+        evidence=sealed(bundle, sign),
         quiet=quiet,
     )
 
@@ -413,6 +420,8 @@ def tradeoff(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for making each model.")] = 3600.0,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -433,6 +442,7 @@ def tradeoff(
         parse_settings(with_ or []),
         Asked.of(metric, disparity, tolerance),
         max_seconds=max_seconds,
+        evidence=sealed(bundle, sign),
         quiet=quiet,
     )
 

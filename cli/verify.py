@@ -39,7 +39,7 @@ def keygen(
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="An evidence bundle: audit.zip.")],
+    bundle: Annotated[Path, typer.Argument(help="An evidence bundle, such as audit.zip.")],
     key: Annotated[list[Path] | None, typer.Option(help="Public key of whom you trust; repeat for more.")] = None,
     allow_unsigned: Annotated[
         bool, typer.Option("--allow-unsigned", help="Exit 0 where only the signer is not known.")
@@ -59,10 +59,10 @@ def verify(
     is no bundle.
     """
     from auditor.evidence.signing import load_public_key
-    from auditor.verifying.bundle import verify_bundle
+    from auditor.verifying.kinds import verify_evidence
 
     trusted = [load_public_key(path) for path in key or ()]
-    found = verify_bundle(bundle, stored_probe, trusted=trusted)
+    found = verify_evidence(bundle, stored_probe, trusted=trusted)
     if db is not None:
         found = replace(found, checks=(*found.checks, *_by_history(found, db)))
     if dossier is not None:

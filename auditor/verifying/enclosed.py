@@ -1,0 +1,55 @@
+"""The audits that a record rests on, each checked as an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from auditor.errors import DataError
+from auditor.evidence.derived import ALONE, WHOLE
+from auditor.record.audit_report import AuditReport
+from auditor.verifying.bundle import verify_bytes
+from auditor.verifying.checks import Check, Unproven
+from auditor.verifying.counted import Remake
+from auditor.verifying.derived import within
+from auditor.verifying.parts import read_part
+
+
+class Audits:
+    """The audits of a bundle, read one after the other: what was found of them, and which parts they are."""
+
+    def __init__(self, entries: Mapping[str, bytes], make_probe: Remake) -> None:
+        self.entries = entries
+        self.make_probe = make_probe
+        self.used: set[str] = set()
+        self.checks: list[Check] = []
+        self.unproven: list[Unproven] = []
+
+    def read(self, name: str) -> AuditReport:
+        """The record of one. Raises DataError where it is not there, or is none."""
+        if name + WHOLE in self.entries:
+            return self._whole(name + WHOLE)
+        if name + ALONE not in self.entries:
+            raise DataError(f"the audit {name!r} is not in it")
+        return self._alone(name + ALONE)
+
+    def _whole(self, part: str) -> AuditReport:
+        self.used.add(part)
+        verified = verify_bytes(self.entries[part], part, self.make_probe)
+        checks, unproven = within(part, verified)
+        self.checks += checks
+        self.unproven += unproven
+        if verified.report is None:
+            raise DataError(f"the record of {part!r} cannot be read")
+        return verified.report
+
+    def _alone(self, part: str) -> AuditReport:
+        self.used.add(part)
+        report: AuditReport | None
+        report, said = read_part(part, self.entries, lambda content: AuditReport.model_validate_json(content))
+        self.checks += said
+        if report is None:
+            raise DataError(f"the record in {part!r} cannot be read")
+        why = "the record alone is enclosed: no audit of it can be verified without its bundle"
+        self.checks.append(Check(name=part, state="not checked", detail=why))
+        self.unproven.append(Unproven(where=f"{part}: *", why=why, needs="numbers"))
+        return report

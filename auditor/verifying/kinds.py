@@ -1,0 +1,47 @@
+"""Checks evidence of any kind by what its manifest says it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auditor.errors import DataError
+from auditor.evidence.archive import read_archive, unpack
+from auditor.evidence.manifest import MANIFEST, Kind, Manifest
+from auditor.verifying.bundle import verify_bundle
+from auditor.verifying.checks import Verified
+from auditor.verifying.compared import comparison_again, mitigation_again
+from auditor.verifying.counted import Remake
+from auditor.verifying.derived import Again, Said, verify_derived
+from auditor.verifying.enclosed import Audits
+from auditor.verifying.weighed import tradeoff_again
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+# Out of audits.
+_OF_AUDITS: Mapping[Kind, Callable[[Said, Audits], Again]] = {
+    "comparison": comparison_again,
+    "mitigation": mitigation_again,
+    "tradeoff": tradeoff_again,
+}
+
+
+def kind_of(data: bytes, name: str) -> Kind:
+    """What a bundle is the evidence of; what has no manifest that can be read is looked at as an audit's."""
+    try:
+        return Manifest.read(unpack(data, name)[MANIFEST]).kind
+    except (DataError, KeyError):
+        return "audit"
+
+
+def verify_evidence(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519PublicKey] = ()) -> Verified:
+    """Every check that a bundle of whatever kind allows; parameters and errors as of :func:`verify_bundle`."""
+    data = read_archive(path)
+    kind = kind_of(data, path.name)
+    if kind not in _OF_AUDITS:
+        return verify_bundle(path, make_probe, trusted=trusted)
+    entries = unpack(data, path.name)
+    audits = Audits(entries, make_probe)
+    return verify_derived(data, entries, lambda said: _OF_AUDITS[kind](said, audits), trusted=trusted)
