@@ -39,7 +39,8 @@ class Audits:
         self.checks += checks
         self.unproven += unproven
         if verified.report is None:
-            raise DataError(f"the record of {part!r} cannot be read")
+            why = next((f"{c.name}: {c.detail}" for c in verified.checks if c.state == "wrong"), "it has no record")
+            raise DataError(f"{part}, {why}")
         return verified.report
 
     def _alone(self, part: str) -> AuditReport:
