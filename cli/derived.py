@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.errors import UsageError
-from auditor.files import check_writable
 from cli.guarded import Writes
 
 if TYPE_CHECKING:
@@ -33,16 +33,17 @@ class Sealed:
     bundle: Path
     key: Ed25519PrivateKey | None
 
-    def write(self, made: Derived) -> None:
-        """Writes the bundle, and says where."""
+    def write(self, made: Derived, own_code: Sequence[str] = ()) -> None:
+        """Writes the bundle; ``own_code``: what of the user's own ran, as ``package.module:name``."""
         from auditor.evidence.derived import write_derived
 
-        write_derived(self.bundle, made, key=self.key)
+        write_derived(self.bundle, replace(made, code=tuple(own_code)), key=self.key)
 
 
 def sealed(bundle: Path | None, sign: Path | None) -> Sealed | None:
     """What the two flags ask for. Raises UsageError, before any work, where it cannot be done."""
     from auditor.evidence.derived import key_to_sign
+    from auditor.files import check_writable
 
     key = key_to_sign(sign, bundle)
     if bundle is None:

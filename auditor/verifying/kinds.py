@@ -14,6 +14,7 @@ from auditor.verifying.checks import Verified
 from auditor.verifying.compared import comparison_again, mitigation_again
 from auditor.verifying.counted import Remake
 from auditor.verifying.derived import Again, Said, verify_derived
+from auditor.verifying.dp_audited import dp_audit_again
 from auditor.verifying.enclosed import Audits
 from auditor.verifying.weighed import tradeoff_again
 
@@ -25,6 +26,10 @@ _OF_AUDITS: Mapping[Kind, Callable[[Said, Audits], Again]] = {
     "comparison": comparison_again,
     "mitigation": mitigation_again,
     "tradeoff": tradeoff_again,
+}
+# Out of numbers.
+_OF_NUMBERS: Mapping[Kind, Callable[[Said], Again]] = {
+    "dp_audit": dp_audit_again,
 }
 
 
@@ -40,8 +45,12 @@ def verify_evidence(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519
     """Every check that a bundle of whatever kind allows; parameters and errors as of :func:`verify_bundle`."""
     data = read_archive(path)
     kind = kind_of(data, path.name)
-    if kind not in _OF_AUDITS:
+    if kind == "audit":
         return verify_bundle(path, make_probe, trusted=trusted)
     entries = unpack(data, path.name)
+    if kind in _OF_NUMBERS:
+        return verify_derived(data, entries, _OF_NUMBERS[kind], trusted=trusted)
+    if kind not in _OF_AUDITS:
+        raise DataError(f"{path.name!r} is the evidence of a {kind}, which this version cannot check.")
     audits = Audits(entries, make_probe)
     return verify_derived(data, entries, lambda said: _OF_AUDITS[kind](said, audits), trusted=trusted)
