@@ -20,7 +20,7 @@ from auditor.comparing.comparison import (
 from auditor.comparing.side_by_side import Row
 from auditor.evidence.archive import is_bundle
 from auditor.evidence.compared import comparison_evidence
-from auditor.evidence.derived import Enclosed
+from auditor.evidence.derived import EnclosedAudit
 from auditor.files import write_beside
 from auditor.outputs import claim
 from auditor.record import text
@@ -58,9 +58,9 @@ def compare_reports(
     return comparison.exit_code
 
 
-def _enclosed(path: Path, report: AuditReport) -> Enclosed:
+def _enclosed(path: Path, report: AuditReport) -> EnclosedAudit:
     """The audit as it was given: with its evidence, where that is what was named."""
-    return Enclosed(report=report, bundle=path.read_bytes() if is_bundle(path) else None)
+    return EnclosedAudit(report=report, bundle=path.read_bytes() if is_bundle(path) else None)
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,10 @@ from auditor.run.options import ScanOptions, flags
 
 if TYPE_CHECKING:
     from auditor.evidence.bundle import Evidence
+    from auditor.evidence.enclosed import Enclosed
+    from auditor.evidence.history.entries import Entry
     from auditor.evidence.log import ChainedLog
+    from auditor.evidence.registration import Opened, Plan
     from auditor.intake.specs import Job
     from auditor.record.audit_report import AuditReport
     from auditor.run.heard import Measured
@@ -43,15 +47,51 @@ def check_flags(options: ScanOptions) -> None:
 def start_log(job: Job) -> ChainedLog:
     """The log of a scan that begins."""
     from auditor.evidence.log import ChainedLog
-    from auditor.record.passwords import without_passwords
+    from auditor.record.passwords import arguments_without_passwords
 
     log = ChainedLog()
-    command = [without_passwords(word) for word in sys.argv[1:]]
+    command = arguments_without_passwords(sys.argv[1:])
     log.add("started", tool=f"responsible-auditor {__version__}", command=command, seed=job.seed)
     return log
 
 
-def write_evidence(configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog) -> str:
+def enclosed_of(
+    configured: Configured, report: AuditReport, plan: Plan, began: datetime, opened: Opened | None
+) -> Enclosed:
+    """What the audit went by, for its bundle: the plan in force, registration, decisions, and the files that decided.
+
+    ``began``: an aware time, before which the registration had to be made.
+    """
+    from auditor.evidence.enclosed import Enclosed
+    from auditor.record.passwords import arguments_without_passwords
+
+    return Enclosed(
+        began=began.isoformat(),
+        plan=plan,
+        as_of=configured.options.as_of,
+        command=arguments_without_passwords(sys.argv[1:]),
+        registration=None if opened is None else opened.content,
+        decisions=_decided(report, configured.options.db),
+        obeyed=configured.obeyed,
+    )
+
+
+def _decided(report: AuditReport, db: str | None) -> list[Entry]:
+    """The entries of the history that the record's decisions are, and those that they cover."""
+    from cli.history import open_ledger
+
+    if not report.decisions:
+        return []
+    ledger = open_ledger(db)
+    try:
+        return [ledger.entry(decision.entry) for decision in report.decisions]
+    finally:
+        ledger.close()
+
+
+def write_evidence(
+    configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog, enclosed: Enclosed
+) -> str:
     """Writes the bundle of a scan; returns its path."""
     from auditor.evidence.bundle import write_bundle
     from auditor.evidence.signing import load_private_key
@@ -60,11 +100,15 @@ def write_evidence(configured: Configured, job: Job, measured: Measured, report:
     if options.bundle is None:
         raise UsageError("Name the bundle with --bundle FILE.")
     key = None if options.sign is None else load_private_key(Path(options.sign))
-    write_bundle(options.bundle, _evidence(configured, job, measured, report, log), key=key, redact=options.redact)
+    write_bundle(
+        options.bundle, _evidence(configured, job, measured, report, log, enclosed), key=key, redact=options.redact
+    )
     return options.bundle
 
 
-def _evidence(configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog) -> Evidence:
+def _evidence(
+    configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog, enclosed: Enclosed
+) -> Evidence:
     from auditor.evidence.bundle import Evidence
     from auditor.evidence.manifest import code_digests
     from auditor.finding.budgets import Family
@@ -89,6 +133,7 @@ def _evidence(configured: Configured, job: Job, measured: Measured, report: Audi
         answers=answers,
         counts=measured.counts,
         code=code_digests(own, None if job.model.code_folder is None else Path(job.model.code_folder)),
+        enclosed=enclosed,
     )
 
 

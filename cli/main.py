@@ -123,11 +123,16 @@ def scan(
     given: dict[str, object],
     model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
-    config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
+    ] = None,
     publish: Annotated[
         list[str] | None,
         typer.Option(help="Then publish it: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY."),
     ] = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print the settings in force and where each came from; run nothing.")
+    ] = False,
     debug: Debug = False,
 ) -> int:
     """Audit a model: measure, judge, write a report.
@@ -135,6 +140,16 @@ def scan(
     Exit codes: 0 everything judged passed, 1 something FAILed, 2 wrong usage, 3 nothing failed but something could not
     be said, 4 the model or the data were refused.
     """
+    typed = given.pop("architecture_args")
+    arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
+    given |= {"model": model, "architecture_args": arguments}
+    if show_config:
+        from cli.options import configure
+        from cli.show_config import show_config as show
+
+        show(configure(given, config, set_ or []), given, set_ or [])
+        return 0
+
     from auditor.sandbox.measuring_process import measuring_process
 
     # Before all else that is imported here: it imports meanwhile.
@@ -142,9 +157,7 @@ def scan(
         from cli.options import configure
         from cli.scan import scan as run_scan
 
-        typed = given.pop("architecture_args")
-        arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
-        configured = configure(given | {"model": model, "architecture_args": arguments}, config, set_ or [])
+        configured = configure(given, config, set_ or [])
         options = configured.options
         return run_scan(
             configured,
@@ -305,7 +318,9 @@ def mitigate(
     ],
     with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
-    config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
+    ] = None,
     report: Annotated[
         str, typer.Option(help="Folder for the comparison and the two audits."), Writes(itself=True)
     ] = "audit-report",
@@ -370,7 +385,9 @@ def explain(
     out: Annotated[
         Path | None, typer.Option(help="Folder for explanation.html and .json."), Writes(itself=True)
     ] = None,
-    config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -418,7 +435,9 @@ def tradeoff(
     disparity: Annotated[str, typer.Option(help="The gap to close.")] = "demographic_parity_difference",
     tolerance: Annotated[float, typer.Option(help="How much lower the metric may be: 0.01 is one point.")] = 0.01,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
-    config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
+    ] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for making each model.")] = 3600.0,
     bundle: BundleTo = None,
     sign: SignWith = None,

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from auditor.comparing.side_by_side import CHANGE
 from auditor.comparing.usefulness import PERFORMANCE
 from auditor.errors import UsageError
 from auditor.evidence.compared import AFTER, BEFORE, mitigation_evidence
-from auditor.evidence.derived import Enclosed
+from auditor.evidence.derived import EnclosedAudit
 from auditor.intake.specs import Job, Limits, MitigationSpec
 from auditor.outputs import claim, place_file
 from auditor.record.audit_report import AuditReport
@@ -29,9 +30,10 @@ from auditor.run.plugins import mitigation_class
 from auditor.run.scan import job_of, scan_job
 from cli.comparing import claim_comparison, print_comparison, write_comparison
 from cli.derived import Sealed, with_bundle
-from cli.evidence import start_log, write_evidence
+from cli.evidence import enclosed_of, start_log, write_evidence
 from cli.one_process import refuse_a_job
 from cli.output import stages
+from cli.register import plan_of
 from cli.written import claim_report, command_line, write_report
 from mitigations import MITIGATIONS
 from probes import PROBES
@@ -114,7 +116,7 @@ def run_mitigation(
     )
     written = write_comparison(comparison, folder)
     if evidence is not None:
-        was, became = enclosed(before, folder / BEFORE), enclosed(after, folder / AFTER)
+        was, became = with_evidence(before, folder / BEFORE), with_evidence(after, folder / AFTER)
         evidence.write(mitigation_evidence(comparison, was, became, kind.name, settings))
         written.append(str(evidence.bundle))
     if not quiet:
@@ -210,7 +212,7 @@ def _of(configured: Configured, model: Path, **more: Any) -> tuple[Configured, J
 
 def audit_model(configured: Configured, job: Job, folder: Path, *, quiet: bool) -> AuditReport:
     """The audit of a job, written into a folder; with its evidence, where a bundle is asked for."""
-    started = time.perf_counter()
+    began, started = datetime.now(UTC), time.perf_counter()
     log = start_log(job)
     with stages(not quiet) as shown:
         shown.total = len(job.probes) + 2
@@ -218,13 +220,15 @@ def audit_model(configured: Configured, job: Job, folder: Path, *, quiet: bool) 
     folder.mkdir(parents=True, exist_ok=True)
     write_report(scanned.report, folder, ["json", "html"])
     if configured.options.bundle is not None:
-        write_evidence(with_bundle(configured, folder / BUNDLE), job, scanned.measured, scanned.report, log)
+        enclosed = enclosed_of(configured, scanned.report, plan_of(configured, hashed=False), began, None)
+        own = with_bundle(configured, folder / BUNDLE)
+        write_evidence(own, job, scanned.measured, scanned.report, log, enclosed)
     return scanned.report
 
 
-def enclosed(report: AuditReport, folder: Path) -> Enclosed:
+def with_evidence(report: AuditReport, folder: Path) -> EnclosedAudit:
     """An audit that :func:`audit_model` wrote there, with its evidence."""
-    return Enclosed(report=report, bundle=(folder / BUNDLE).read_bytes())
+    return EnclosedAudit(report=report, bundle=(folder / BUNDLE).read_bytes())
 
 
 def parse_settings(texts: list[str]) -> dict[str, JsonValue]:

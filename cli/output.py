@@ -110,6 +110,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     from auditor.record import rows_for_all
     from auditor.record.about import About
     from auditor.record.acceptances import told as accepted_told
+    from auditor.record.catalogue import ENGLISH, Catalogue
     from auditor.record.left_out import groups_left_out, hidden_gradients
     from auditor.record.text import count, visible
     from auditor.record.worth import worth_of
@@ -128,6 +129,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     confined = report.environment.sandbox
     if confined is not None and not confined.on:
         typer.echo(paragraph("sandbox " + visible(confined.describe()), 0))
+    for file in (each for each in report.obeyed if each.origin != "shipped"):
+        typer.echo(paragraph("config  " + visible(file.told_whole(Catalogue.of(ENGLISH))), 0))
     if report.registration is not None:
         said = visible(report.registration.describe())
         typer.echo(paragraph("plan    " + (said if report.registration.followed else coloured(said, "FAIL")), 0))

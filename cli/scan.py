@@ -20,11 +20,11 @@ from auditor.run.isolate import last_lines
 from auditor.run.options import Configured
 from auditor.run.scan import held_to, job_of, record_of, rows_at_hand, scan_job, workloads
 from auditor.sandbox.measuring_process import MeasuringProcess
-from cli.evidence import check_flags, start_log, write_evidence
+from cli.evidence import check_flags, enclosed_of, start_log, write_evidence
 from cli.looks import at_level, check_history, entered, next_of_campaign
 from cli.output import print_report, stages
 from cli.publish import check_places, publish_report
-from cli.register import followed, opened
+from cli.register import followed, opened, plan_of
 from cli.rendering import known_formats, make_page_ready
 from cli.written import alone_in, claim_report, command_line, drop_stale, write_report
 from probes import PROBES
@@ -59,7 +59,8 @@ def scan(
     registration = opened(options.registration)
     with rows_at_hand(configured) as (asked, told):
         job = job_of(asked, PROBES)
-        registered = followed(registration, configured, began)
+        plan = plan_of(configured, hashed=registration is not None)
+        registered = followed(registration, configured, began, plan)
         log = start_log(job)
         waits = workloads(job, PROBES)
         make_page_ready(formats)
@@ -104,7 +105,8 @@ def scan(
     unwritten: AuditorError | None = None
     if options.bundle is not None:
         try:
-            written.append(write_evidence(at_level(configured, campaign), job, measured, report, log))
+            enclosed = enclosed_of(configured, report, plan, began, registration)
+            written.append(write_evidence(at_level(configured, campaign), job, measured, report, log, enclosed))
         except AuditorError as error:
             unwritten = error
     places, unpublished = _published(report, rendered, publish)

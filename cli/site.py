@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 On = Annotated[str | None, typer.Option(help="Day that ages and days due are of, such as 2027-01-31.")]
 Every = Annotated[
-    str | None, typer.Option(help="How often a model is audited that does not say so itself: 365d, 26w, 6m or 1y.")
+    str | None,
+    typer.Option(help="How often a model is audited at least, whatever it says itself: 365d, 26w, 6m or 1y."),
 ]
 
 

@@ -43,7 +43,7 @@ from auditor.run.plugins import mitigation_class
 from auditor.statistics.estimate import Undefined
 from cli.comparing import write_comparison
 from cli.derived import Sealed, with_bundle
-from cli.mitigate import BUNDLE, enclosed, parse_settings, with_reference
+from cli.mitigate import BUNDLE, parse_settings, with_evidence, with_reference
 from cli.one_process import refuse_a_job
 from cli.output import paragraph, print_table
 from cli.sweep_folder import PointFolder, Settings, Tried, audit_prints, digest, made_prints
@@ -131,8 +131,8 @@ def _evidence(
     """What the sweep's folder holds of the points, for the bundle."""
     return SweepEvidence(
         tradeoff=found,
-        present=enclosed(present, sweep.folder / PRESENT),
-        points={p.name: enclosed(p.report, sweep.folder / p.name) for p in made if p.report is not None},
+        present=with_evidence(present, sweep.folder / PRESENT),
+        points={p.name: with_evidence(p.report, sweep.folder / p.name) for p in made if p.report is not None},
         sweep=swept,
         fixed=fixed,
         tried=sweep.tried.here,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auditor.evidence.container import write_container
+from auditor.evidence.enclosed import Enclosed
 from auditor.evidence.log import ChainedLog
 from auditor.evidence.manifest import (
     ASKED,
@@ -18,6 +19,7 @@ from auditor.evidence.manifest import (
     RESULTS,
     ROWS,
     TABLES,
+    UNDERSTOOD,
     Asked,
     FileEntry,
     Manifest,
@@ -41,7 +43,8 @@ _RESULT = {ExitCode.PASSED: "PASSED", ExitCode.INCONCLUSIVE: "WARNED"}
 class Evidence:
     """What an audit leaves behind: its record, what was asked and answered, and its log.
 
-    ``request``: the flags and options as they were given, so that it can be run again.
+    ``request``: the flags and options as they were given, so that it can be run again. ``enclosed``: how they were
+    understood, and the files that the audit went by; None where it had none.
     """
 
     report: AuditReport
@@ -53,6 +56,7 @@ class Evidence:
     answers: Answers | None = None
     counts: CountsRecord | None = None
     code: Mapping[str, str] = field(default_factory=dict)
+    enclosed: Enclosed | None = None
 
 
 def write_bundle(
@@ -87,16 +91,18 @@ def _parts(evidence: Evidence) -> dict[str, bytes]:
         answers={result.probe: len(result.measurements) for result in evidence.results},
     )
     head = None if evidence.answers is None else evidence.answers.head
+    enclosed = evidence.enclosed
+    understood = {} if enclosed is None else {UNDERSTOOD: enclosed.understood().model_dump(mode="json")}
     parts = {
         RECORD: in_order(evidence.report.model_dump(mode="json")),
         RESULTS: in_order(ASKED.dump_python(asked, mode="json")),
-        REQUEST: canonical(dict(evidence.request)),
+        REQUEST: canonical({**evidence.request, **understood}),
         TABLES: canonical(tables_json(head, evidence.counts)),
         LOG: evidence.log.to_bytes(),
     }
     if evidence.answers is not None:
         parts[ROWS] = evidence.answers.rows_to_csv()
-    return parts
+    return parts if enclosed is None else parts | enclosed.parts()
 
 
 def statement_of(manifest: Manifest, report: AuditReport) -> bytes:

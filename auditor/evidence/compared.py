@@ -9,18 +9,18 @@ from pydantic import JsonValue
 
 from auditor.comparing.compare import Comparison
 from auditor.comparing.comparison import comparison_content
-from auditor.evidence.derived import Derived, Enclosed
+from auditor.evidence.derived import Derived, EnclosedAudit
 
 BEFORE, AFTER = "before", "after"
 
 
-def comparison_evidence(comparison: Comparison, before: Enclosed, after: Enclosed) -> Derived:
+def comparison_evidence(comparison: Comparison, before: EnclosedAudit, after: EnclosedAudit) -> Derived:
     """The comparison, what it was asked with, and both audits."""
     return _of("comparison", comparison, before, after, {})
 
 
 def mitigation_evidence(
-    comparison: Comparison, before: Enclosed, after: Enclosed, name: str, settings: Mapping[str, JsonValue]
+    comparison: Comparison, before: EnclosedAudit, after: EnclosedAudit, name: str, settings: Mapping[str, JsonValue]
 ) -> Derived:
     """The comparison of a model with the one that a mitigation made of it, with the mitigation's options."""
     return _of("mitigation", comparison, before, after, {"mitigation": name, "settings": dict(settings)})
@@ -29,8 +29,8 @@ def mitigation_evidence(
 def _of(
     kind: Literal["comparison", "mitigation"],
     comparison: Comparison,
-    before: Enclosed,
-    after: Enclosed,
+    before: EnclosedAudit,
+    after: EnclosedAudit,
     more: Mapping[str, object],
 ) -> Derived:
     return Derived(

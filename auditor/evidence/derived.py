@@ -27,7 +27,7 @@ _RESULT = {0: "PASSED", 3: "WARNED"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Enclosed:
+class EnclosedAudit:
     """An audit that a record rests on; ``bundle``: its evidence, where it is there."""
 
     report: AuditReport

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from auditor.comparing.drawn_tradeoff import tradeoff_content
 from auditor.comparing.tradeoff import Tradeoff
-from auditor.evidence.derived import Derived, Enclosed
+from auditor.evidence.derived import Derived, EnclosedAudit
 from auditor.evidence.manifest import canonical
 
 PRESENT_AUDIT, TRIED = "present", "tried.json"
@@ -27,8 +27,8 @@ class SweepEvidence:
     """
 
     tradeoff: Tradeoff
-    present: Enclosed
-    points: Mapping[str, Enclosed]
+    present: EnclosedAudit
+    points: Mapping[str, EnclosedAudit]
     sweep: Mapping[str, Sequence[JsonValue]]
     fixed: Mapping[str, JsonValue]
     tried: Sequence[str] = ()

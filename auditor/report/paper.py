@@ -526,6 +526,7 @@ def _provenance(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:
             "title": worded(word["environment"]),
             "rows": _pairs(
                 (word["command"], e.command or ""),
+                *((say.say("obeyed.title"), file.told_whole(say)) for file in report.obeyed),
                 (word["platform"], ran_on),
                 (word["limits_set"], ", ".join(f"{k} {v}" for k, v in e.limits.items()) or word["none"]),
                 (word["sandbox"], "" if e.sandbox is None else e.sandbox.describe()),

@@ -22,6 +22,7 @@ from auditor.intake.rows.sql import fetch, is_database, shown
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
 from auditor.record.about import About, stated_groups
 from auditor.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
+from auditor.record.configuration import recorded
 from auditor.record.controls import with_policies
 from auditor.record.labels import Labels
 from auditor.run.audit import assemble, environment
@@ -357,7 +358,9 @@ def record_of(configured: Configured, job: Job, measured: Measured, command: str
         refusal=measured.refusal,
         allow_inconclusive=options.allow_inconclusive,
         duration_s=seconds,
-    ).model_copy(update={"about": configured.about, "roles": configured.roles})
+    ).model_copy(
+        update={"about": configured.about, "roles": configured.roles, "configuration": recorded(configured.obeyed)}
+    )
     return held_to(configured, report)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from auditor.errors import UsageError, did_you_mean
@@ -56,6 +56,16 @@ class Verified:
     there: frozenset[Needs] = frozenset()
     unproven: tuple[Unproven, ...] = ()
 
+    def and_checked(self, checks: Iterable[Check]) -> Verified:
+        """With more checks, and what they leave open."""
+        more = tuple(checks)
+        return replace(self, checks=(*self.checks, *more), unproven=(*self.unproven, *left_open(more)))
+
+    def settled(self, needs: Needs) -> Verified:
+        """With nothing left open that this was to prove."""
+        left = tuple(each for each in self.unproven if each.needs != needs)
+        return replace(self, there=self.there | {needs}, unproven=left)
+
     @property
     def wrong(self) -> bool:
         """Whether anything did not agree."""
@@ -96,6 +106,27 @@ class Verified:
         if required:
             return 3 if self.lacks(required) else 0
         return 3 if any(not (allow_unsigned and each.needs == "signature") for each in self.open) else 0
+
+
+# What would settle a check that could not be made, by how its name begins; any other wants the numbers.
+_SETTLED_BY: tuple[tuple[str, Needs | None], ...] = (
+    ("signature", "signature"), ("dossier, signature", "signature"), ("dossier", "report"), ("rows", "rows"),
+    ("group table", "rows"), ("rule pack", "packs"), ("looks", "history"), ("log", "request"), ("code", None),
+    ("figures", None),
+)  # fmt: skip
+
+
+def left_open(checks: Iterable[Check]) -> list[Unproven]:
+    """What is unproven of checks that could not be made."""
+    return [
+        Unproven(
+            where=check.name,
+            why=check.detail,
+            needs=next((needs for start, needs in _SETTLED_BY if check.name.startswith(start)), "numbers"),
+        )
+        for check in checks
+        if check.state == "not checked"
+    ]
 
 
 def required_of(text: str | None) -> tuple[Needs, ...]:

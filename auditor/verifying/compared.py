@@ -9,10 +9,10 @@ from typing import Any
 from auditor.comparing.compare import compare
 from auditor.errors import DataError
 from auditor.evidence.compared import AFTER, BEFORE, comparison_evidence, mitigation_evidence
-from auditor.evidence.derived import Enclosed
+from auditor.evidence.derived import EnclosedAudit
+from auditor.verifying.audits import Audits
 from auditor.verifying.checks import Check, Unproven
 from auditor.verifying.derived import Again, Said
-from auditor.verifying.enclosed import Audits
 
 
 def comparison_again(said: Said, audits: Audits) -> Again:
@@ -36,12 +36,13 @@ def _again(said: Said, audits: Audits, made_by: tuple[str, ...]) -> Again:
         before, after, error_rate=_number(said.request, "error_rate"), margin=_number(said.request, "margin")
     )
     found = replace(found, made_by=made_by)
+    was, became = EnclosedAudit(report=before), EnclosedAudit(report=after)
     checks, unproven = list(audits.checks), list(audits.unproven)
     if made_by:
         settings = said.request.get("settings")
         if not isinstance(settings, dict):
             raise DataError("the request does not say with which options the mitigation ran")
-        made = mitigation_evidence(found, Enclosed(report=before), Enclosed(report=after), made_by[0], settings)
+        made = mitigation_evidence(found, was, became, made_by[0], settings)
         if before.model.sha256 is not None and before.model.sha256 == after.model.sha256:
             checks.append(Check(name=AFTER, state="wrong", detail="it is an audit of the very model that was before"))
         why = "how the new model was made is the signer's word: auditor mitigate makes it again"
@@ -50,7 +51,7 @@ def _again(said: Said, audits: Audits, made_by: tuple[str, ...]) -> Again:
             Unproven(where="record.json: made_by", why=why),
         ]
     else:
-        made = comparison_evidence(found, Enclosed(report=before), Enclosed(report=after))
+        made = comparison_evidence(found, was, became)
     judged = len(found.all)
     return Again(
         record={**made.record, "exit_code": made.exit_code},

@@ -38,7 +38,6 @@ def dp_audit_again(said: Said) -> Again:
                 where=f"{CANARIES}: *",
                 why="that the training gave these scores, and that the coins were fair, is the signer's word: auditor "
                 "dp-audit trains again",
-                needs="numbers",
             ),
             Unproven(where="request.json: accounting, asked.*", why="what the training is, and what it counts"),
         ),

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from auditor.errors import DataError
 from auditor.evidence.archive import read_archive, unpack
 from auditor.evidence.manifest import MANIFEST, Kind, Manifest
+from auditor.verifying.audits import Audits
 from auditor.verifying.bundle import verify_bundle
 from auditor.verifying.checks import Verified
 from auditor.verifying.compared import comparison_again, mitigation_again
-from auditor.verifying.counted import Remake
 from auditor.verifying.derived import Again, Said, verify_derived
 from auditor.verifying.dp_audited import dp_audit_again
-from auditor.verifying.enclosed import Audits
+from auditor.verifying.remeasured import Remake
 from auditor.verifying.weighed import tradeoff_again
 
 if TYPE_CHECKING:

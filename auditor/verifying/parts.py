@@ -22,8 +22,11 @@ from auditor.evidence.manifest import (
     TABLES,
     Manifest,
     code_digests,
+    in_order,
 )
 from auditor.evidence.signing import open_envelope
+from auditor.record.audit_report import AuditReport
+from auditor.report.view import document_id
 from auditor.verifying.checks import Check
 
 if TYPE_CHECKING:
@@ -104,6 +107,13 @@ def read_part(name: str, entries: Mapping[str, bytes], parse: Callable[[bytes], 
         return None, [Check(name=name, state="wrong", detail=f"cannot be read: {where}: {first['msg']}")]
     except (DataError, ValueError, RecursionError) as error:
         return None, [Check(name=name, state="wrong", detail=f"cannot be read: {str(error)[:200]}")]
+
+
+def spelled(entries: Mapping[str, bytes], report: AuditReport) -> Check:
+    """Whether the record is spelled as it would be written, so that one document id is that of one record."""
+    if in_order(report.model_dump(mode="json")) != entries.get(RECORD):
+        return Check(name="document id", state="wrong", detail=f"{RECORD} is not written as that record would be")
+    return Check(name="document id", state="ok", detail=document_id(report))
 
 
 def signature(entries: Mapping[str, bytes], said: bytes | None, trusted: Sequence[Ed25519PublicKey]) -> Check:

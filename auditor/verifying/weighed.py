@@ -13,12 +13,12 @@ from pydantic import TypeAdapter, ValidationError
 from auditor.comparing.tradeoff_evidence import DISPARITIES
 from auditor.comparing.weighing import AuditedPoint, weigh_audits
 from auditor.errors import DataError
-from auditor.evidence.derived import ALONE, WHOLE, Enclosed
+from auditor.evidence.derived import ALONE, WHOLE, EnclosedAudit
 from auditor.evidence.weighed import TRIED, SweepEvidence, inputs_digest, part_of, tradeoff_evidence
 from auditor.record.audit_report import AuditReport
+from auditor.verifying.audits import Audits
 from auditor.verifying.checks import Check, Unproven
 from auditor.verifying.derived import Again, Said
-from auditor.verifying.enclosed import Audits
 
 _TRIED: TypeAdapter[tuple[list[str], dict[str, dict[str, str]]]] = TypeAdapter(
     tuple[list[str], dict[str, dict[str, str]]]
@@ -49,8 +49,8 @@ def tradeoff_again(said: Said, audits: Audits) -> Again:
     derived = tradeoff_evidence(
         SweepEvidence(
             tradeoff=found,
-            present=Enclosed(report=present),
-            points={name: Enclosed(report=report) for name, report in reports.items()},
+            present=EnclosedAudit(report=present),
+            points={name: EnclosedAudit(report=report) for name, report in reports.items()},
             sweep=sweep,
             fixed=fixed,
         )

@@ -83,9 +83,18 @@ def test_verify_says_what_it_found_and_exits_by_it(tmp_path: Path, capsys: pytes
     assert verify(tmp_path / "a.zip") == 3
     printed = capsys.readouterr().out
     assert "NOT CHECKED  signature: it is not signed" in printed
-    assert "exit 3: nothing disagrees, but not everything could be checked" in printed
-    assert verify(tmp_path / "a.zip", allow_unsigned=True) == 0
-    capsys.readouterr()
+    assert "exit 3: nothing disagrees, and what is named NOT PROVEN is not" in printed
+    assert "NOT PROVEN (timestamp)" in printed and "ON THE SIGNER'S WORD" in printed
+    # Nobody's clock vouches for its dates, whoever signed it.
+    assert verify(tmp_path / "a.zip", allow_unsigned=True) == 3
+    assert verify(tmp_path / "a.zip", require="rows") == 0
+    assert "exit 0: proven as required: rows" in capsys.readouterr().out
+    assert verify(tmp_path / "a.zip", require="rows,timestamp", json_=True) == 3
+    said = json.loads(capsys.readouterr().out)
+    assert said["lacking"] == ["timestamp"] and said["exit_code"] == 3 and "rows" in said["proven"]
+    assert {"where", "why", "needs"} == set(said["unproven"][0])
+    with pytest.raises(UsageError, match="--require 'row' is nothing that a bundle can prove"):
+        verify(tmp_path / "a.zip", require="row")
     data = bytearray((tmp_path / "a.zip").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "b.zip").write_bytes(bytes(data))

@@ -14,7 +14,7 @@ from auditor.data.audit_data import AuditData
 from auditor.evidence.archive import unpack
 from auditor.evidence.bundle import Evidence, write_bundle
 from auditor.evidence.container import write_container
-from auditor.evidence.derived import Enclosed, statement_of_derived
+from auditor.evidence.derived import EnclosedAudit, statement_of_derived
 from auditor.evidence.log import ChainedLog, events
 from auditor.evidence.manifest import LOG, MANIFEST, RECORD, REQUEST, SIGNATURE, FileEntry, Manifest, code_digests
 from auditor.evidence.signing import load_private_key
@@ -78,11 +78,11 @@ def audit(audited: AuditedModel, data: AuditData, path: str, reference: AuditedM
     )
 
 
-def enclosed(made: Evidence, folder: Path) -> Enclosed:
+def enclosed(made: Evidence, folder: Path) -> EnclosedAudit:
     """The audit with its bundle."""
     path = folder / f"{FileEntry.of(str(made.report.model.path).encode()).sha256[:8]}.zip"
     write_bundle(path, made)
-    return Enclosed(report=made.report, bundle=path.read_bytes())
+    return EnclosedAudit(report=made.report, bundle=path.read_bytes())
 
 
 Change_ = Callable[[Any], Any]

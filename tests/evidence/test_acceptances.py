@@ -325,7 +325,8 @@ def test_a_signature_covers_what_was_signed_before(report: AuditReport, tmp_path
         with pytest.raises(DataError, match=message):
             decisions_of(there, today=TODAY)
         connection = sqlite3.connect(db)
-        connection.execute("DELETE FROM auditor_entries WHERE number = ?", (entry.number,))
+        for table in ("entries", "index"):
+            connection.execute(f"DELETE FROM auditor_{table} WHERE number = ?", (entry.number,))
         connection.commit()
         connection.close()
 

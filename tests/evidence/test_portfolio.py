@@ -304,6 +304,57 @@ def test_a_finding_is_closed_by_a_pass_and_by_nothing_else(template: Template, t
     assert open_of(path) == [(RATIO, "FAIL", 1, 1, False), (ODDS, "INCONCLUSIVE", 1, 1, False)]
 
 
+def held_to(template: Template, name: str, **changes: Any) -> Template:
+    """The template with some of what is in one finding and its criterion otherwise."""
+    made = Template.__new__(Template)
+    record = dict(template.entry["record"])
+    criterion = {k: v for k, v in changes.items() if k in ("bound", "direction")}
+    rest = {k: v for k, v in changes.items() if k not in criterion}
+    record["findings"] = [
+        {**f, **rest, "criterion": {**f["criterion"], **criterion}} if f["id"] == name else f
+        for f in record["findings"]
+    ]
+    made.entry, made.ids = {**template.entry, "record": record}, template.ids
+    return made
+
+
+def test_a_pass_on_a_looser_bound_or_fewer_other_rows_closes_nothing(template: Template, tmp_path: Path) -> None:
+    n, bound = next(
+        (f["n_samples"], f["criterion"]["bound"]) for f in template.entry["record"]["findings"] if f["id"] == GAP
+    )
+    count = iter(range(99))
+
+    def left(*audits: tuple[Template, Told]) -> tuple[list[str], str, list[dict[str, Any]]]:
+        path = tmp_path / f"{next(count)}.db"
+        write_ledger(path, [("audit", t.day, kind.payload(t)) for kind, t in audits])
+        open_ = json.loads(run("findings", "--db", path, "--json").stdout)
+        closed = json.loads(run("findings", "--db", path, "--json", "--closed").stdout)
+        return [f["id"] for f in open_], run("findings", "--db", path).output, closed
+
+    failed, passed = (template, told(0, outcomes={GAP: "FAIL"})), told(9, outcomes={GAP: "PASS"})
+    others = told(9, outcomes={GAP: "PASS"}, data="others.csv")
+    looser = held_to(template, GAP, bound=bound + 0.3)
+    for later in (passed, others):
+        names, said, closed = left(failed, (looser, later))
+        assert names == [GAP] and closed == []
+        assert f"Not retested on the same bound: entry 2 passed at most {bound + 0.3:g}" in said
+    assert left(failed, (held_to(template, GAP, direction="at_least"), passed))[0] == [GAP]
+    # A bound that was loosened while it was open is no bound to be closed by.
+    still = (looser, told(5, outcomes={GAP: "INCONCLUSIVE"}))
+    assert left(failed, still, (looser, passed))[0] == [GAP]
+    names, said, closed = left(failed, (held_to(template, GAP, n_samples=n // 2 - 1), others))
+    assert names == [GAP] and f"passed on {n // 2 - 1:,} of others.csv" in said and f"found on {n:,}" in said
+    # Fewer rows in between make no fewer enough.
+    few = held_to(template, GAP, n_samples=4)
+    assert left(failed, (few, told(5, outcomes={GAP: "INCONCLUSIVE"}, data="few.csv")), (few, others))[0] == [GAP]
+    for later, rows in ((passed, "the same rows: rows.csv"), (others, "other rows: others.csv")):
+        for kind in (template, held_to(template, GAP, bound=bound / 2)):
+            names, said, closed = left(failed, (kind, later))
+            assert names == [] and said == "No finding is open.\n"
+            assert [(c["id"], c["closed_by_entry"], c["n"], c["found_on"]) for c in closed] == [(GAP, 2, n, n)]
+            assert closed[0]["rows"].startswith(rows)
+
+
 def test_a_later_audit_that_asks_less_makes_no_pass_of_what_failed(template: Template, tmp_path: Path) -> None:
     narrow = Template.__new__(Template)
     own = [f for f in template.entry["record"]["findings"] if f["id"] == LEAK]
@@ -494,6 +545,18 @@ def test_an_audit_is_due_by_what_the_model_says_else_by_what_is_asked(template: 
     met = told(400, model={"audit_every": "30d", "next_due": "2025-12-31"})
     code, found = due(write_audits(tmp_path / "d.db", template, [stated, met]), "--on", "2026-03-01")
     assert (code, found) == (0, {("due", "audit", "credit", "2026-03-21")})
+
+
+def test_what_a_record_says_puts_nothing_off_that_a_person_asks_for(template: Template, tmp_path: Path) -> None:
+    asked = ("--on", "2026-01-01", "--every", "30d")
+    for k, model in enumerate(({"audit_every": "99y"}, {"next_due": "2999-12-31"})):
+        late = write_audits(tmp_path / f"{k}.db", template, [told(0, model=model)])
+        assert due(late, *asked) == (1, {("overdue", "audit", "credit", "2025-02-14")})
+        assert "which puts it off to" in run("due", "--db", late, *asked).output
+        # Nobody asked for more: what the record says is all that is known.
+        assert due(late, "--on", "2026-01-01")[0] == 0
+    soon = write_audits(tmp_path / "s.db", template, [told(0, model={"next_due": "2025-02-01"})])
+    assert due(soon, *asked) == (1, {("overdue", "audit", "credit", "2025-02-01")})
 
 
 def test_a_refused_audit_is_none_and_nothing_known_is_not_nothing_due(template: Template, tmp_path: Path) -> None:

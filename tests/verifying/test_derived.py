@@ -16,15 +16,14 @@ from auditor.comparing.compare import compare
 from auditor.comparing.weighing import AuditedPoint, weigh_audits
 from auditor.evidence.archive import unpack
 from auditor.evidence.compared import comparison_evidence, mitigation_evidence
-from auditor.evidence.derived import Derived, Enclosed, write_derived
+from auditor.evidence.derived import Derived, EnclosedAudit, write_derived
 from auditor.evidence.manifest import MANIFEST, RECORD, Manifest, code_digests
 from auditor.evidence.signing import load_private_key, load_public_key, make_key
 from auditor.evidence.weighed import TRIED, SweepEvidence, inputs_digest, tradeoff_evidence
-from auditor.verifying import enclosed as enclosed_audits
-from auditor.verifying import parts
+from auditor.verifying import audits, parts
 from auditor.verifying.checks import Verified
-from auditor.verifying.counted import Remake
 from auditor.verifying.kinds import verify_evidence
+from auditor.verifying.remeasured import Remake
 from cli.verify import stored_probe
 from tests.evidence.derived import audit, enclosed, forged, model, rows
 
@@ -32,13 +31,13 @@ from tests.evidence.derived import audit, enclosed, forged, model, rows
 @pytest.fixture(scope="module", autouse=True)
 def _each_audit_once() -> Iterator[None]:
     """An enclosed audit is verified once for all tests: its bytes say all that there is to say of it."""
-    real, known = enclosed_audits.verify_bytes, dict[bytes, Verified]()
+    real, known = audits.verify_bytes, dict[bytes, Verified]()
 
     def once(data: bytes, called: str, make_probe: Remake) -> Verified:
         return known.setdefault(data, known.get(data) or real(data, called, make_probe))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(enclosed_audits, "verify_bytes", once)
+        patch.setattr(audits, "verify_bytes", once)
         patch.setattr(parts, "code_digests", cache(code_digests))
         yield
 
@@ -97,7 +96,7 @@ def _made(folder: Path) -> dict[str, Derived]:
         "comparison": comparison_evidence(comparison, audits[0], audits[2]),
         "mitigation": mitigation_evidence(mitigated, audits[0], audits[2], "reweighing", {"n": 1}),
         "tradeoff": tradeoff_evidence(sweep),
-        "records": comparison_evidence(comparison, Enclosed(report=before), Enclosed(report=after)),
+        "records": comparison_evidence(comparison, EnclosedAudit(report=before), EnclosedAudit(report=after)),
     }
 
 

@@ -85,8 +85,8 @@ def wrong(found: Verified) -> dict[str, str]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_audit_is_made_anew_and_its_scores_stay_the_signers_word(folder: Path, kind: str) -> None:
     found = checked(folder / f"{kind}.zip", folder)
-    assert wrong(found) == {} and found.exit_code() == 3
-    assert [each.where for each in found.open] == [f"{CANARIES}: *"]
+    assert wrong(found) == {} and found.exit_code() == 0
+    assert f"{CANARIES}: *" in [each.where for each in found.stated]
     record = json.loads(unpack((folder / f"{kind}.zip").read_bytes(), kind)["record.json"])
     verdicts = {"seen": "not_supported", "one_each": "contradicted", "undefined": "cannot_tell"}
     assert record["verdict"] == verdicts.get(kind, record["verdict"])

@@ -41,7 +41,7 @@ class Due:
 def all_due(standings: Iterable[Standing], every: Period | None, on: date) -> list[Due]:
     """Everything that is due of some models, what is overdue first, then by day.
 
-    ``every``: how often a model is audited that does not say so itself.
+    ``every``: how often a model is audited at least; one that says so itself is audited more often, never less.
     """
     found: list[Due] = []
     packs: dict[tuple[str, str], list[str]] = {}
@@ -60,7 +60,8 @@ def all_due(standings: Iterable[Standing], every: Period | None, on: date) -> li
 def audit_due(model: Model, every: Period | None, on: date) -> Due:
     """When a model is to be audited again: on the day that it states, else so long after the last audit as it states.
 
-    A stated day that the last audit came after is spent. A refused audit measured nothing, and is none.
+    What a record states puts nothing off beyond ``every``, which a person asks for. A stated day that the last audit
+    came after is spent. A refused audit measured nothing, and is none.
     """
     last = model.measured
     if last is None:
@@ -68,20 +69,22 @@ def audit_due(model: Model, every: Period | None, on: date) -> Due:
     try:
         day, said = day_of(last.day, "the day"), model.said
         stated = day_of(said.next_due, "next_due") if said.next_due else None
-        own = period_of(said.audit_every, "audit_every") if said.audit_every else every
+        own = period_of(said.audit_every, "audit_every").after(day) if said.audit_every else None
+        asked = None if every is None else every.after(day)
     except UsageError as error:
         return Due(kind="audit", about=model.title, by=None, why=f"entry {last.number}: {error}".rstrip("."), on=on)
     if day > on:
         why = f"entry {last.number}: it is of {day}, which has not come on {on}"
         return Due(kind="audit", about=model.title, by=None, why=why, on=on)
+    by, why = own, f"last audited on {day}, entry {last.number}"
     if stated is not None and day < stated:
-        why = f"stated in entry {last.number}, which audited it on {day}"
-        return Due(kind="audit", about=model.title, by=stated, why=why, on=on)
-    why = f"last audited on {day}, entry {last.number}"
-    if own is None:
+        by, why = stated, f"stated in entry {last.number}, which audited it on {day}"
+    if asked is not None and (by is None or asked < by):
+        why = f"last audited on {day}, entry {last.number}" + ("" if by is None else f", which puts it off to {by}")
+        by = asked
+    if by is None:
         why += "; nobody said how often: [model] audit_every, or --every"
-        return Due(kind="audit", about=model.title, by=None, why=why, on=on)
-    return Due(kind="audit", about=model.title, by=own.after(day), why=why, on=on)
+    return Due(kind="audit", about=model.title, by=by, why=why, on=on)
 
 
 def _acceptances(standing: Standing, on: date) -> list[Due]:

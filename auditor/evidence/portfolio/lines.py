@@ -7,19 +7,20 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from sys import intern
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from auditor.errors import DataError, MissingExtraError
-from auditor.evidence.history.entries import Decision, Entry
+from auditor.evidence.history.entries import Decision, Entry, another_record, is_another_record
 from auditor.evidence.history.identity import Identity
 from auditor.evidence.history.ledger import Ledger, broken_chain
 from auditor.evidence.history.signatures import signer
-from auditor.finding.criterion import CriterionRecord
+from auditor.finding.criterion import CriterionRecord, Direction, required_range
 from auditor.finding.measurement import Outcome
 from auditor.record.about import ModelIdentity
 from auditor.record.audit_report import is_newer
+from auditor.record.text import plural
 
 # Of these a finding is open; a PASS alone closes it.
 OPEN = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN)
@@ -27,6 +28,9 @@ _LETTERS = {outcome.value: letter for letter, outcome in zip("PFIRAJ", Outcome, 
 _OF_LETTER = {letter: Outcome(value) for value, letter in _LETTERS.items()}
 _VERDICTS = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE", 4: "REFUSED"}
 _MOST_PROBLEMS = 100
+_T = TypeVar("_T")
+# The values that meet a requirement: from, to.
+Range = tuple[float, float]
 
 
 class _Lean(BaseModel):
@@ -35,11 +39,22 @@ class _Lean(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
+class _CriterionSaid(_Lean):
+    direction: Direction
+    bound: float | tuple[float, float]
+
+    @property
+    def required(self) -> Range:
+        return required_range(self.direction, self.bound)
+
+
 class _FindingSaid(_Lean):
     id: str
     probe: str
     metric: str | None
     outcome: Outcome
+    criterion: _CriterionSaid | None = None
+    n_samples: int | None = None
 
 
 class _ModelSaid(_Lean):
@@ -102,7 +117,9 @@ class _EntrySaid(_Lean):
 class Audit:
     """One audit of the ledger; its findings are two letters' worth each, and the rest is read again where it is shown.
 
-    ``outcomes``: of each finding of ``ids`` one letter. ``criteria``: digest of what was required.
+    ``outcomes``: of each finding of ``ids`` one letter. ``required``, ``samples``: the values that meet what each is
+    held to, from and to, and the rows that it is about; None where there is neither. ``criteria``: digest of what was
+    required.
     """
 
     number: int
@@ -127,6 +144,8 @@ class Audit:
     ids: tuple[str, ...]
     probes: tuple[str, ...]
     outcomes: str
+    required: tuple[Range | None, ...]
+    samples: tuple[int | None, ...]
 
     @property
     def day(self) -> str:
@@ -142,6 +161,17 @@ class Audit:
         """Each finding's id, probe and outcome; the probe is "" where there is a number."""
         for name, probe, letter in zip(self.ids, self.probes, self.outcomes, strict=True):
             yield name, probe, _OF_LETTER[letter]
+
+    def judged(self) -> Iterator[tuple[str, Outcome, Range | None, int | None]]:
+        """Each finding's id and outcome, what it was held to, and of how many rows it is."""
+        for name, letter, required, n in zip(self.ids, self.outcomes, self.required, self.samples, strict=True):
+            yield name, _OF_LETTER[letter], required, n
+
+    @property
+    def rows(self) -> str:
+        """Which rows it was of, in words."""
+        named = self.data_path or ("rows in memory" if self.n_rows is not None else "no rows")
+        return named if self.n_rows is None else f"{named} ({plural(self.n_rows, 'row')})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +209,7 @@ class Read:
 class _Reading:
     """Texts that many audits share are kept once."""
 
-    shared: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
+    shared: dict[tuple[Any, ...], tuple[Any, ...]] = field(default_factory=dict)
     audits: list[Audit] = field(default_factory=list)
     decisions: list[Decided] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -195,8 +225,13 @@ class _Reading:
             yield entry
 
     def _take_in(self, entry: Entry) -> None:
+        if entry.kind == "registration":
+            return
         try:
             if entry.kind == "audit":
+                if is_another_record(entry.payload):
+                    self.problems.append(f"entry {entry.number}: {another_record(entry.number)}".rstrip("."))
+                    return
                 self.audits.append(self._audit(entry))
                 return
             decision = entry.decision()
@@ -212,8 +247,8 @@ class _Reading:
             return
         self.decisions.append(Decided(number=entry.number, created=entry.created, decision=decision, signed=signed))
 
-    def _once(self, texts: tuple[str, ...]) -> tuple[str, ...]:
-        return self.shared.setdefault(texts, texts)
+    def _once(self, values: tuple[_T, ...]) -> tuple[_T, ...]:
+        return self.shared.setdefault(values, values)
 
     def _audit(self, entry: Entry) -> Audit:
         said = _said(entry)
@@ -245,6 +280,8 @@ class _Reading:
             ids=self._once(tuple(intern(f.id) for f in record.findings)),
             probes=self._once(tuple("" if f.metric else intern(f.probe) for f in record.findings)),
             outcomes=intern("".join(_LETTERS[f.outcome] for f in record.findings)),
+            required=self._once(tuple(f.criterion.required if f.criterion else None for f in record.findings)),
+            samples=self._once(tuple(f.n_samples for f in record.findings)),
         )
 
 

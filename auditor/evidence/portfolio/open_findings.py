@@ -1,17 +1,18 @@
-"""What is open: everything that an audit did not pass and no later audit of the same model passed."""
+"""What is open: everything that an audit did not pass and no later audit of the same model passed by as much."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Literal, get_args
 
 from auditor.errors import AuditorError
 from auditor.evidence.acceptances import decision_records
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.portfolio.lines import OPEN, Audit
+from auditor.evidence.portfolio.lines import OPEN, Audit, Range
 from auditor.evidence.portfolio.models import Model
 from auditor.finding.measurement import Outcome
 from auditor.record import of_finding, text
@@ -39,6 +40,8 @@ _SEVERITY: Mapping[Outcome, Severity] = {
     Outcome.INCONCLUSIVE: "low",
 }
 _LONGEST_REASON = 300
+# Of rows that are others: a PASS on less than this of the rows on which it was found shows less than was found.
+_COMPARABLE = 0.5
 # What a criterion is recorded under that names none.
 _ANY_PROBE = "criteria"
 
@@ -50,8 +53,8 @@ class OpenFinding:
     ``since``, ``first``: day and entry of the audit from which on no audit passed it. ``last``: the last entry that
     found it so; ``asked``: whether that is the model's newest audit, for one that was not asked again is not closed by
     that. ``status``: what was decided about it, ``by`` whom, as it stands on the day that was asked for;
-    ``accepted_up_to``: how far it is accepted, ``mend_by``: the day until which it is to be mended. ``beyond``,
-    ``share``: as of :class:`auditor.record.severity.Severity`.
+    ``accepted_up_to``: how far it is accepted, ``mend_by``: the day until which it is to be mended. ``retested``: why a
+    later PASS does not close it. ``beyond``, ``share``: as of :class:`auditor.record.severity.Severity`.
     """
 
     model: Model
@@ -67,6 +70,7 @@ class OpenFinding:
     mend_by: date | None = None
     by: str = ""
     owner: str = ""
+    retested: str = ""
     what: str = ""
     value: str = ""
     interval: str = ""
@@ -125,56 +129,161 @@ class Standing:
         return "FAIL" if any(finding.outcome is Outcome.FAIL for finding in self.open) else "INCONCLUSIVE"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClosedFinding:
+    """A finding that was open and is closed: since which audit it was open, and which audit closed it on which rows.
+
+    ``n``: of how many rows the number is that passed, ``found_on`` of how many at most it was before.
+    """
+
+    model: Model
+    id: str
+    outcome: Outcome
+    since: str
+    first: int
+    closed: str
+    by_entry: int
+    rows: str
+    n: int | None
+    found_on: int | None
+
+
+@dataclass
+class _Course:
+    """A finding while it is open: the strictest that it was held to, and the rows on which it was found."""
+
+    found: OpenFinding
+    required: Range | None
+    n: int | None
+    digests: set[str] = field(default_factory=set)
+
+    def again(self, found: OpenFinding, required: Range | None, n: int | None, audit: Audit) -> None:
+        """Takes in that a later audit did not pass it either: nothing that is asked of a PASS becomes less by that."""
+        self.found = found
+        if required is not None:
+            self.required = required if self.required is None else _both(self.required, required)
+        self.n = n if self.n is None else max(self.n, n or 0)
+        self.digests |= set(audit.data_digests)
+
+    def left_open(self, required: Range | None, n: int | None, audit: Audit) -> str:
+        """Why a PASS does not close it, in words; "" where it does."""
+        if self.required is not None and (required is None or not _within(required, self.required)):
+            return (
+                f"Not retested on the same bound: entry {audit.number} passed {_range(required)}, and it was found "
+                f"where {_range(self.required)} was required."
+            )
+        if self.digests & set(audit.data_digests) or self.n is None or (n or 0) >= _COMPARABLE * self.n:
+            return ""
+        return (
+            f"Not retested on as many rows: entry {audit.number} passed on {n or 0:,} of {audit.rows}, and it was "
+            f"found on {self.n:,}."
+        )
+
+
 def open_findings(model: Model) -> list[OpenFinding]:
     """What is open of a model, gravest and oldest first, without what it says and what was decided about it.
 
-    A PASS in a later audit closes a finding, on whichever rows; that it is not asked, not judged or not applicable any
-    more does not. What did not run is settled once it has run, for it is judged under a name of its own then.
+    A PASS in a later audit closes a finding where it was held to the same bound or a stricter one, on the same rows or
+    on others that are at least half as many; that it is not asked, not judged or not applicable any more does not.
+    What did not run is settled once it has run, for it is judged under a name of its own then.
     """
-    seen: dict[str, OpenFinding] = {}
+    return sorted((course.found for course in _walked(model)[0].values()), key=lambda finding: finding.rank)
+
+
+def closed_findings(model: Model) -> list[ClosedFinding]:
+    """What was open of a model and is closed, in the order in which it was closed."""
+    return _walked(model)[1]
+
+
+def _walked(model: Model) -> tuple[dict[str, _Course], list[ClosedFinding]]:
+    seen: dict[str, _Course] = {}
+    closed: list[ClosedFinding] = []
     for audit in model.audits:
         if not audit.refused:
-            _take_in(seen, audit, model)
-    return sorted(seen.values(), key=lambda finding: finding.rank)
+            _take_in(seen, closed, audit, model)
+    return seen, closed
 
 
-def _take_in(seen: dict[str, OpenFinding], audit: Audit, model: Model) -> None:
-    waiting = {name for name, finding in seen.items() if finding.outcome is Outcome.NOT_RUN}
+def _take_in(seen: dict[str, _Course], closed: list[ClosedFinding], audit: Audit, model: Model) -> None:
+    waiting = {name: course for name, course in seen.items() if course.found.outcome is Outcome.NOT_RUN}
     for name in _run_meanwhile(waiting, audit) if waiting else ():
-        del seen[name]
-    for name, _, outcome in audit.findings():
-        if outcome is Outcome.PASS:
-            seen.pop(name, None)
+        closed.append(_closed(seen.pop(name), audit, None))
+    for name, outcome, required, n in audit.judged():
+        before = seen.get(name)
+        if outcome is Outcome.PASS and before is not None:
+            why = before.left_open(required, n, audit)
+            if why:
+                before.found = replace(before.found, retested=why)
+            else:
+                closed.append(_closed(seen.pop(name), audit, n))
         elif outcome in OPEN:
-            before = seen.get(name)
-            seen[name] = OpenFinding(
+            found = OpenFinding(
                 model=model,
                 id=name,
                 outcome=outcome,
-                since=before.since if before else audit.day,
-                first=before.first if before else audit.number,
+                since=before.found.since if before else audit.day,
+                first=before.found.first if before else audit.number,
                 last=audit.number,
                 asked=audit is model.measured,
                 owner=model.said.owner,
             )
+            seen.setdefault(name, _Course(found, None, None)).again(found, required, n, audit)
 
 
-def _run_meanwhile(waiting: set[str], audit: Audit) -> set[str]:
+def _closed(course: _Course, audit: Audit, n: int | None) -> ClosedFinding:
+    found, same = course.found, course.digests & set(audit.data_digests)
+    return ClosedFinding(
+        model=found.model,
+        id=found.id,
+        outcome=found.outcome,
+        since=found.since,
+        first=found.first,
+        closed=audit.day,
+        by_entry=audit.number,
+        rows=f"{'the same rows' if same else 'other rows'}: {audit.rows}",
+        n=n,
+        found_on=course.n,
+    )
+
+
+def _both(one: Range, other: Range) -> Range:
+    return max(one[0], other[0]), min(one[1], other[1])
+
+
+def _within(inner: Range, outer: Range) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
+def _range(required: Range | None) -> str:
+    if required is None:
+        return "without any bound"
+    low, high = required
+    if math.isinf(low):
+        return f"at most {high:g}"
+    return f"at least {low:g}" if math.isinf(high) else f"within [{low:g}, {high:g}]"
+
+
+def _run_meanwhile(waiting: Mapping[str, _Course], audit: Audit) -> Collection[str]:
     """Of what did not run before, what an audit measured: a probe, or the metric that a criterion is about."""
-    probes, judged = set[str](), set[tuple[str, str]]()
-    for name, without_number, outcome in audit.findings():
-        if without_number:
-            waiting = waiting - {name} if outcome is Outcome.NOT_RUN else waiting
+    probes, judged = set[str](), dict[tuple[str, str], list[Range | None]]()
+    without_number = {name: probe for name, probe, _ in audit.findings() if probe}
+    lost = set[str]()
+    for name, outcome, required, _ in audit.judged():
+        if name in without_number:
+            lost |= {name} if outcome is Outcome.NOT_RUN else set()
             continue
         probe, *parts = name.split("/")
         probes.add(probe)
         if outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
-            judged.update((of, part) for part in parts for of in (probe, _ANY_PROBE))
+            for key in ((of, part) for part in parts for of in (probe, _ANY_PROBE)):
+                judged.setdefault(key, []).append(required)
     found = set()
-    for name in waiting:
-        probe, _, required = name.partition("/criterion/")
+    for name, course in waiting.items():
+        probe, _, required_of = name.partition("/criterion/")
         # Of two criteria on one metric the second has a number behind it.
-        if (probe, required.partition("#")[0]) in judged if required else probe in probes:
+        held_to = judged.get((probe, required_of.partition("#")[0]), [])
+        met = course.required is None or any(r is not None and _within(r, course.required) for r in held_to)
+        if name not in lost and (bool(held_to) and met if required_of else probe in probes):
             found.add(name)
     return found
 
@@ -217,7 +326,7 @@ def _in_words(finding: OpenFinding, said: Finding) -> OpenFinding:
         value=of_finding.value(said),
         interval=text.interval(said.interval),
         required=said.criterion.describe() if said.criterion else "",
-        reason=text.shortened(said.reason, _LONGEST_REASON),
+        reason=text.shortened(" ".join(part for part in (finding.retested, said.reason) if part), _LONGEST_REASON),
     )
 
 

@@ -9,9 +9,9 @@ from auditor.evidence.derived import ALONE, WHOLE
 from auditor.record.audit_report import AuditReport
 from auditor.verifying.bundle import verify_bytes
 from auditor.verifying.checks import Check, Unproven
-from auditor.verifying.counted import Remake
 from auditor.verifying.derived import within
 from auditor.verifying.parts import read_part
+from auditor.verifying.remeasured import Remake
 
 
 class Audits:
