@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from auditor.comparing.side_by_side import CHANGE
 from auditor.errors import DataError
+from auditor.evidence.archive import unpack
 from auditor.evidence.derived import ALONE, WHOLE
 from auditor.record.audit_report import AuditReport
 from auditor.verifying.bundle import verify_bytes
 from auditor.verifying.checks import Check, Unproven
 from auditor.verifying.derived import within
+from auditor.verifying.paired import paired
 from auditor.verifying.parts import read_part
 from auditor.verifying.remeasured import Remake
 
@@ -31,6 +34,20 @@ class Audits:
         if name + ALONE not in self.entries:
             raise DataError(f"the audit {name!r} is not in it")
         return self._alone(name + ALONE)
+
+    def paired(self, before: str, after: str, reports: tuple[AuditReport, AuditReport]) -> None:
+        """Holds what has changed between two audits against the answers of both, where their bundles are there."""
+        parts = [before + WHOLE, after + WHOLE]
+        if not all(part in self.entries for part in parts):
+            return
+        was, now = (unpack(self.entries[part], part) for part in parts)
+        checks, unproven = paired(parts[1], was, now, reports)
+        self.checks += checks
+        changed = f"{parts[1]}: results.json: results[{CHANGE}]"
+        if any(check.state == "ok" for check in checks):
+            # What the audit alone could not prove of them both do.
+            self.unproven = [each for each in self.unproven if not each.where.startswith(changed)]
+        self.unproven += unproven
 
     def _whole(self, part: str) -> AuditReport:
         self.used.add(part)

@@ -32,6 +32,7 @@ def mitigation_again(said: Said, audits: Audits) -> Again:
 
 def _again(said: Said, audits: Audits, made_by: tuple[str, ...]) -> Again:
     before, after = audits.read(BEFORE), audits.read(AFTER)
+    audits.paired(BEFORE, AFTER, (before, after))
     found = compare(
         before, after, error_rate=_number(said.request, "error_rate"), margin=_number(said.request, "margin")
     )

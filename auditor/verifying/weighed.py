@@ -31,6 +31,9 @@ def tradeoff_again(said: Said, audits: Audits) -> Again:
     tried, made = _tried(said)
     present = audits.read(part_of(0))
     again = [_point(said, audits, place, point) for place, point in enumerate(points[1:], 1)]
+    for place, point in enumerate(again, 1):
+        if point.report is not None:
+            audits.paired(part_of(0), part_of(place), (present, point.report))
     n_tried = max(len(tried), len(again))
     if asked.get("disparity") not in DISPARITIES:
         raise DataError("the request names no disparity that there is")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from auditor.evidence.manifest import LOG, MANIFEST, RECORD, REQUEST, SIGNATURE,
 from auditor.evidence.signing import load_private_key
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import load_criteria
+from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.run.answers import counts_of, head_of, joined, parts_of
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
@@ -46,12 +48,19 @@ def model(handicap: float) -> AuditedModel:
     )
 
 
-def audit(audited: AuditedModel, data: AuditData, path: str, reference: AuditedModel | None = None) -> Evidence:
-    """An audit with everything that it leaves behind; the model is said to lie at ``path``."""
+def audit(
+    audited: AuditedModel,
+    data: AuditData,
+    path: str,
+    reference: AuditedModel | None = None,
+    bent: Callable[[Measurement], Measurement] = lambda measurement: measurement,
+) -> Evidence:
+    """An audit with everything that it leaves behind; the model is said to lie at ``path``, numbers to be ``bent``."""
     probes: dict[str, Probe] = {name: PROBES[name]() for name in ("group_fairness", "adverse_impact")}
     if reference is not None:
         probes["change"] = Change(reference=reference)
     results = [ask(probe, audited, data, generator_for(0, name)) for name, probe in probes.items()]
+    results = [replace(r, measurements=tuple(map(bent, r.measurements))) for r in results]
     head = head_of(audited, data, include_rows=False)
     assert head is not None
     counts, criteria, log = counts_of(audited, data), load_criteria(), ChainedLog()

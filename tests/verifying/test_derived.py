@@ -20,6 +20,8 @@ from auditor.evidence.derived import Derived, EnclosedAudit, write_derived
 from auditor.evidence.manifest import MANIFEST, RECORD, Manifest, code_digests
 from auditor.evidence.signing import load_private_key, load_public_key, make_key
 from auditor.evidence.weighed import TRIED, SweepEvidence, inputs_digest, tradeoff_evidence
+from auditor.finding.measurement import Measurement
+from auditor.statistics.changes import GapChange, RateChange
 from auditor.verifying import audits, parts
 from auditor.verifying.checks import Verified
 from auditor.verifying.kinds import verify_evidence
@@ -281,3 +283,48 @@ def test_what_no_command_writes_is_wrong_and_no_crash(folder: Path, tmp_path: Pa
     entries[MANIFEST] = old.model_copy(update={"files": files}).to_bytes()
     (tmp_path / "f.zip").write_bytes(pack(entries))
     assert checked(tmp_path / "f.zip", folder).wrong
+
+
+def _fewer(measurement: Measurement) -> Measurement:
+    """As large a change, by fewer rows that went either way: a narrower interval."""
+    estimate = measurement.estimate
+    if isinstance(estimate, RateChange) and measurement.metric == "accuracy_change" and not measurement.group:
+        k = min(estimate.gained, estimate.lost)
+        assert k
+        fewer = estimate.model_copy(update={"gained": estimate.gained - k, "lost": estimate.lost - k})
+        return replace(measurement, estimate=fewer)
+    return measurement
+
+
+def _fewer_by_group(measurement: Measurement) -> Measurement:
+    estimate = measurement.estimate
+    if not isinstance(estimate, GapChange):
+        return measurement
+    rates = []
+    for rate in estimate.rates:
+        k = [min(gained, lost) for gained, lost in zip(rate.gained, rate.lost, strict=True)]
+        gained, lost = ([n - less for n, less in zip(own, k, strict=True)] for own in (rate.gained, rate.lost))
+        rates.append(rate.model_copy(update={"gained": tuple(gained), "lost": tuple(lost)}))
+    return replace(measurement, estimate=estimate.model_copy(update={"rates": tuple(rates)}))
+
+
+def _better(measurement: Measurement) -> Measurement:
+    estimate = measurement.estimate
+    if isinstance(estimate, RateChange) and measurement.metric == "accuracy_change" and not measurement.group:
+        return replace(measurement, estimate=estimate.model_copy(update={"gained": estimate.gained + 3}))
+    return measurement
+
+
+@pytest.mark.parametrize("bent", [_fewer, _fewer_by_group, _better])
+def test_a_change_that_an_audit_invents_is_counted_over_the_rows_of_both(
+    tmp_path: Path, bent: Callable[[Measurement], Measurement]
+) -> None:
+    """The later audit agrees with itself, and with the comparison that is drawn from it."""
+    data, old, new = rows(), model(0.5), model(0.1)
+    before = enclosed(audit(old, data, "out/unmitigated/model.pt", old), tmp_path)
+    for bend, said in ((None, set()), (bent, {"after.zip: change"})):
+        more = {} if bend is None else {"bent": bend}
+        after = enclosed(audit(new, data, "out/new/model.pt", old, **more), tmp_path)
+        write_derived(tmp_path / "c.zip", comparison_evidence(compare(before.report, after.report), before, after))
+        found = verify_evidence(tmp_path / "c.zip", stored_probe)
+        assert set(wrong(found)) == said
