@@ -17,6 +17,7 @@ from auditor.verifying.derived import Again, Said, verify_derived
 from auditor.verifying.detected import detection_again
 from auditor.verifying.dp_audited import dp_audit_again
 from auditor.verifying.remeasured import Remake
+from auditor.verifying.trained import training_again
 from auditor.verifying.weighed import tradeoff_again
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _OF_AUDITS: Mapping[Kind, Callable[[Said, Audits], Again]] = {
 _OF_NUMBERS: Mapping[Kind, Callable[[Said], Again]] = {
     "detection": detection_again,
     "dp_audit": dp_audit_again,
+    "training": training_again,
 }
 
 
