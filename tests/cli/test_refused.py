@@ -42,7 +42,7 @@ RENDERERS = (
     "titles", "view", "whose_words",
 )  # fmt: skip
 # Every scan keeps a log of its stages, and may publish what it found.
-EVIDENCE = ("log", "publishing")
+EVIDENCE = ("archive", "log", "publishing")
 OUR_OWN = {"auditor", "cli", "probes"}
 OTHERS = {
     "annotated_doc", "annotated_types", "jinja2", "markupsafe", "numpy", "pydantic", "pydantic_core", "scipy",
