@@ -135,10 +135,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(paragraph("plan    " + (said if report.registration.followed else coloured(said, "FAIL")), 0))
         for deviation in report.registration.deviations:
             typer.echo(paragraph("- " + visible(deviation), 8))
-    if report.looks is not None:
-        typer.echo(paragraph("looks   " + visible(report.looks.describe()), 0))
-    if report.training is not None:
-        typer.echo(paragraph("looks   " + visible(report.training.describe()), 0))
+    for looks in (each for each in (report.looks, report.training) if each is not None):
+        typer.echo(paragraph("looks   " + visible(looks.describe()), 0))
     for said in (*(d.describe() for d in report.decisions if not d.one_by_one), *accepted_told(report)):
         typer.echo(paragraph("history " + visible(said), 0))
     typer.echo()

@@ -127,4 +127,4 @@ def _checked(path: str, there: Path, record_sha256: str, out: Path) -> Bundle:
         wrong = "its record is not the one of this entry"
     if wrong:
         return Bundle(path=path, state="wrong", href=href, wrong=wrong)
-    return Bundle(path=path, state="agrees, in part" if verified.incomplete else "agrees", href=href)
+    return Bundle(path=path, state="agrees, in part" if verified.exit_code() else "agrees", href=href)

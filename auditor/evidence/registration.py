@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -101,11 +101,12 @@ class Registration(Closed):
 @dataclass(frozen=True)
 class Opened:
     """A registration as it was read: ``problems`` says what was changed in it, ``signed_with`` is the key's fingerprint
-    where a signature fits."""
+    where a signature fits, ``content`` the bytes of its file."""
 
     registration: Registration
     problems: tuple[str, ...]
     signed_with: str | None
+    content: bytes = field(default=b"", repr=False, compare=False)
 
 
 def read_registration(path: Path) -> Opened:
@@ -117,17 +118,22 @@ def read_registration(path: Path) -> Opened:
         raise UsageError(f"There is no registration at {str(path)!r}: auditor register audit.toml makes one.") from None
     except OSError as error:
         raise UsageError(f"The registration {str(path)!r} cannot be read: {error.strerror}.") from None
+    return registration_in(content, str(path))
+
+
+def registration_in(content: bytes, called: str) -> Opened:
+    """The registration in the bytes of a file that errors name so. Raises ConfigError where it is none."""
     if len(content) > _MOST_BYTES:
-        raise ConfigError(f"{str(path)!r} is too large to be a registration.")
+        raise ConfigError(f"{called!r} is too large to be a registration.")
     try:
         parsed = json.loads(content, parse_constant=_no_number)
     except UNREADABLE as error:
-        raise ConfigError(f"{str(path)!r} is no registration: {why_unreadable(error)}.") from None
+        raise ConfigError(f"{called!r} is no registration: {why_unreadable(error)}.") from None
     if not isinstance(parsed, dict) or not str(parsed.get("format", "")).startswith("auditor-registration/"):
-        raise ConfigError(f"{str(path)!r} is no registration: auditor register audit.toml makes one.")
+        raise ConfigError(f"{called!r} is no registration: auditor register audit.toml makes one.")
     if parsed["format"] != REGISTRATION_FORMAT:
         raise ConfigError(
-            f"{str(path)!r} is of the format {str(parsed['format'])[:40]!r}, and this version reads "
+            f"{called!r} is of the format {str(parsed['format'])[:40]!r}, and this version reads "
             f"{REGISTRATION_FORMAT!r}: upgrade responsible-auditor."
         )
     said, signature = parsed.pop("sha256", None), parsed.pop("signature", None)
@@ -137,9 +143,9 @@ def read_registration(path: Path) -> Opened:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{str(path)!r} is no registration: {where}: {first['msg']}.") from None
+        raise ConfigError(f"{called!r} is no registration: {where}: {first['msg']}.") from None
     except (ValueError, RecursionError):
-        raise ConfigError(f"{str(path)!r} is no registration: it holds text that is none.") from None
+        raise ConfigError(f"{called!r} is no registration: it holds text that is none.") from None
     problems = []
     if said != found.digest:
         problems.append(
@@ -152,7 +158,7 @@ def read_registration(path: Path) -> Opened:
             signed_with = _signer(signature, found)
         except DataError as error:
             problems.append(f"The registration's signature is wrong: {error}")
-    return Opened(found, tuple(problems), signed_with)
+    return Opened(found, tuple(problems), signed_with, content)
 
 
 def _no_number(name: str) -> float:

@@ -274,7 +274,7 @@ def _lowest(
         n_samples=sum(n),
         ideal=1.0,
         sensitive=names,
-        detail=_extremes(of, titles, n, areas),
+        detail=_extremes(of, " x ".join(names), titles, n, areas),
     )
 
 

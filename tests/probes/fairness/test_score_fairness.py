@@ -87,7 +87,7 @@ def test_a_group_that_scores_too_high_keeps_its_own_curve_and_loses_its_place_am
             assert pick(found, metric, target=level).estimate.value == pytest.approx(expected, abs=1e-12)
     worst = pick(found, "lowest_bpsn_auc", ("target",))
     assert worst.estimate.value == pick(found, "bpsn_auc", target="gay").estimate.value < 0.3
-    assert worst.estimate.bounds(0.05)[1] < 0.4 and "bpsn_auc: lowest gay" in worst.detail
+    assert worst.estimate.bounds(0.05)[1] < 0.4 and "bpsn_auc by target: lowest gay" in worst.detail
     assert pick(found, "lowest_bnsp_auc", ("target",)).estimate.bounds(0.05)[0] > 0.3
 
 
