@@ -214,7 +214,8 @@ class LargestGap(Estimate):
         return corner_radius(alpha)
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
-        return np.max([gap.bounds_at(alphas / len(self.gaps), alphas) for gap in self.gaps], axis=0, initial=0.0)
+        found = [gap.bounds_at(alphas / len(self.gaps), alphas) for gap in self.gaps]
+        return np.asarray(np.max(found, axis=0, initial=0.0), np.float64)
 
     def standard_error_at(self, ideal: float) -> float:
         return max(gap.standard_error_at(ideal) for gap in self.gaps)
