@@ -18,13 +18,14 @@ from cli.site import On
 from cli.standings import standings
 
 if TYPE_CHECKING:
-    from auditor.evidence.portfolio.open_findings import OpenFinding
+    from auditor.portfolio.open_findings import ClosedFinding, OpenFinding
 
 _COLUMNS = (
     "severity", "outcome", "age_days", "since", "status", "accepted_until", "accepted_up_to", "mend_by", "owner",
     "model", "version", "finding", "value", "interval", "required", "beyond", "first_entry", "last_entry",
-    "asked_again", "id",
+    "asked_again", "id", "retested",
 )  # fmt: skip
+_CLOSED = ("outcome", "since", "closed", "model", "id", "first_entry", "closed_by_entry", "rows", "n", "found_on")
 # On a terminal; what else there is stands in the other forms.
 _PRINTED = 15
 
@@ -37,43 +38,58 @@ def findings(
     status: Annotated[str | None, typer.Option(help="Of one status alone, such as accepted.")] = None,
     older_than: Annotated[int | None, typer.Option(help="Days since it was first seen, more than.", min=0)] = None,
     on: On = None,
+    closed: Annotated[
+        bool, typer.Option("--closed", help="Those that a later audit closed instead, and on which rows it passed.")
+    ] = False,
     csv_: Annotated[bool, typer.Option("--csv", help="As CSV on standard output, ids and all.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON on standard output, ids and all.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """List what an audit did not pass and no later audit of the same model passed.
+    """List what an audit did not pass and no later audit of the same model passed on the same bound and as many rows.
 
     Exit codes: 0; 1 where the history was changed; 3 where it holds no audit, or one that cannot be read.
     """
-    from auditor.evidence.portfolio.open_findings import SEVERITIES, STATUSES
-    from auditor.record.text import visible
+    from auditor.portfolio.open_findings import SEVERITIES, STATUSES, closed_findings
 
     if csv_ and json_:
         raise UsageError("--csv and --json are two ways to print it: choose one.")
+    if closed and (severity or owner or status or older_than is not None):
+        raise UsageError("--closed lists all that is closed, of one --model or of all: leave the other filters out.")
     _known("--severity", severity, SEVERITIES)
     _known("--status", status, STATUSES)
     with standings(db, on) as told:
-        found, titles, unread = [], [], list[str]()
+        found, gone, titles, unread = [], [], [], list[str]()
         for standing in told.all:
             titles.append(standing.model.title)
             unread += standing.problems
+            gone += closed_findings(standing.model) if closed and model in (None, standing.model.title) else []
             found += [f for f in standing.open if _asked_for(f, model, severity, owner, status, older_than, told.on)]
     if model is not None and model not in titles:
         raise UsageError(f"This history has no model {model!r}{did_you_mean(model, titles) or '.'}")
     found.sort(key=lambda finding: finding.rank)
-    rows = [_row(each, told.on) for each in found]
+    columns = _CLOSED if closed else _COLUMNS
+    rows = [_closed_row(each) for each in gone] if closed else [_row(each, told.on) for each in found]
     if json_:
-        typer.echo(json.dumps([dict(zip(_COLUMNS, row, strict=True)) for row in rows], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2, ensure_ascii=False))
     elif csv_:
-        typer.echo(_csv(rows), nl=False)
+        typer.echo(_csv(columns, rows), nl=False)
     elif rows:
-        cells = [["" if cell is None else visible(str(cell)) for cell in row[:_PRINTED]] for row in rows]
-        print_table([name.replace("_", " ") for name in _COLUMNS[:_PRINTED]], cells)
+        _print(columns, rows, [] if closed else [f.retested for f in found])
     else:
-        typer.echo("No finding is open." if titles else "This history holds no audit: nothing is known of any model.")
+        none = "No finding is closed." if closed else "No finding is open."
+        typer.echo(none if titles else "This history holds no audit: nothing is known of any model.")
     if told.changed:
         return 1
     return 3 if told.unread or unread or not titles else 0
+
+
+def _print(columns: Sequence[str], rows: Sequence[Sequence[object]], retested: Sequence[str]) -> None:
+    from auditor.record.text import visible
+
+    cells = [["" if cell is None else visible(str(cell)) for cell in row[:_PRINTED]] for row in rows]
+    for row, why in zip(cells, retested, strict=False):
+        row[4] += f". {visible(why)}" if why else ""
+    print_table([name.replace("_", " ") for name in columns[:_PRINTED]], cells)
 
 
 def _known(flag: str, given: str | None, known: Sequence[str]) -> None:
@@ -123,15 +139,31 @@ def _row(finding: OpenFinding, on: date) -> tuple[object, ...]:
         finding.last,
         finding.asked,
         finding.id,
+        finding.retested,
     )
 
 
-def _csv(rows: Sequence[Sequence[object]]) -> str:
+def _closed_row(finding: ClosedFinding) -> tuple[object, ...]:
+    return (
+        finding.outcome.value,
+        finding.since,
+        finding.closed,
+        finding.model.title,
+        finding.id,
+        finding.first,
+        finding.by_entry,
+        finding.rows,
+        finding.n,
+        finding.found_on,
+    )
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     from auditor.report.csv_table import cell
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    writer.writerow(columns)
     for row in rows:
         writer.writerow([cell(each) for each in row])
     return text.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from auditor.record.audit_report import AuditReport
     from auditor.record.decisions import DecisionRecord, Step
 
-_ENVIRONMENT = "AUDITOR_DB"
+DB_VARIABLE = "AUDITOR_DB"
 _REFERENCE = re.compile(r"history:(\d+)")
 
 Db = Annotated[
@@ -38,7 +38,7 @@ def place_of(db: str | None) -> str:
     """Where the history lies: the flag, else the environment, else the default file."""
     from auditor.evidence.history.ledger import DEFAULT
 
-    return db or os.environ.get(_ENVIRONMENT) or DEFAULT
+    return db or os.environ.get(DB_VARIABLE) or DEFAULT
 
 
 def open_ledger(db: str | None, *, create: bool = False) -> Ledger:
@@ -61,22 +61,29 @@ def entry_line(entry: Entry, db: str | None) -> str:
 
 def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, ...]:
     """What was decided about earlier audits of the same model."""
-    from auditor.evidence.acceptances import decisions_of
-    from auditor.evidence.history.identity import Identity
-    from auditor.evidence.history.ledger import decisions_about
-
-    now = Identity.of(report)
     ledger = open_ledger(db, create=True)
     try:
-        found = decisions_about(ledger, sha256=now.sha256, path=now.path, model_id=now.id)
-        own = {entry.number for entry, _ in found}
-        return tuple(decisions_of(list(ledger.entries()), own, today=datetime.now(UTC).date())) if own else ()
+        return decisions_in(ledger, report)
     finally:
         ledger.close()
 
 
+def decisions_in(ledger: Ledger, report: AuditReport) -> tuple[DecisionRecord, ...]:
+    """The same of a ledger that is open; nothing of it is read but these decisions and what they are about."""
+    from auditor.evidence.acceptances import decision_records
+    from auditor.evidence.history.identity import Identity
+    from auditor.evidence.history.ledger import decisions_about
+
+    now = Identity.of(report)
+    found = decisions_about(ledger, sha256=now.sha256, path=now.path, model_id=now.id)
+    own = {entry.number: entry for entry, _ in found}
+    also = {decision.audit for _, decision in found} | {c.entry for _, decision in found for c in decision.covers}
+    there = {number: entry for number in also - set(own) if (entry := ledger.find(number)) is not None}
+    return tuple(decision_records(dict(sorted((own | there).items())), own, today=datetime.now(UTC).date()))
+
+
 def report_of(path: Path, db: str | None = None) -> AuditReport:
-    """A recorded audit: a report.json, its folder, or ``history:N`` of the history at ``db``."""
+    """A recorded audit: a report.json, its folder, an audit.zip, or ``history:N`` of the history at ``db``."""
     from cli.gate import consistent
 
     reference = _REFERENCE.fullmatch(str(path))
@@ -132,59 +139,27 @@ def history(
 
 
 def _verify(ledger: Ledger, head: str | None, keys: Sequence[Path]) -> int:
-    from auditor.evidence.history.ledger import broken_chain
-    from auditor.evidence.history.looks import Audited, head_of, measured, miscounted
+    from auditor.evidence.history.checking import check_history
     from auditor.evidence.signing import fingerprint, load_public_key
     from auditor.record.text import visible
 
-    trusted = {fingerprint(load_public_key(path)) for path in keys}
-    entries = list(ledger.entries())
-    problems = broken_chain(iter(entries), head)
-    audits: dict[int, str] = {}
-    before: list[Audited] = []
-    for i, entry in enumerate(entries):
-        try:
-            if entry.kind == "audit":
-                audit = entry.audit()
-                audits[entry.number] = audit.record_sha256
-                wrong = miscounted(before, head_of(entries[:i]), audit.record)
-                problems += [f"entry {entry.number}: {said}" for said in wrong]
-                before += measured(entry)
-            else:
-                problems += _wrong_with(entry, audits, trusted, {e.number: e for e in entries[:i]})
-        except DataError as error:
-            problems.append(f"entry {entry.number}: {error}")
+    found = check_history(ledger, head, {fingerprint(load_public_key(path)) for path in keys})
+    problems = found.problems
     for problem in problems:
         typer.echo(f"WRONG  {visible(problem)}")
-    last = entries[-1].hash if entries else "none"
-    typer.echo(f"{len(entries):,} entries, head {last}")
+    typer.echo(f"{found.n_entries:,} entries, head {found.head or 'none'}")
+    for note in found.notes:
+        typer.echo(note)
     if head is None and not problems:
         typer.echo("Note the head elsewhere: entries taken away at the end are found only with --head.")
     return 1 if problems else 0
-
-
-def _wrong_with(entry: Entry, audits: Mapping[int, str], trusted: set[str], before: Mapping[int, Entry]) -> list[str]:
-    """Why a decision does not count, in words; ``audits``: digests of the records ``before`` it."""
-    from auditor.evidence.acceptances import wrongly_about, wrongly_covered
-    from auditor.evidence.history.signatures import signer
-
-    decision = entry.decision()
-    mark = signer(decision)
-    problems = [f"entry {entry.number}: {said}" for said in [wrongly_covered(decision, before)] if said]
-    if audits.get(decision.audit) != decision.record_sha256:
-        problems.append(f"entry {entry.number} is about an audit {decision.audit} that is not in this history")
-    elif about := wrongly_about(decision, before):
-        problems.append(f"entry {entry.number}: {about}")
-    if trusted and mark not in trusted:
-        whose = "is not signed" if mark is None else f"is signed with the key {mark[:16]}, which you do not trust"
-        problems.append(f"entry {entry.number}, a decision of {decision.by!r}, {whose}")
-    return problems
 
 
 def _print(entries: list[Entry]) -> int:
     """Lists the entries; 1 where the chain is broken, which no reader of the list should overlook."""
     from auditor.comparing.trend import model_called
     from auditor.evidence.history.ledger import broken_chain
+    from auditor.evidence.registration import left_open
     from auditor.record.text import visible
 
     rows = []
@@ -204,6 +179,13 @@ def _print(entries: list[Entry]) -> int:
             version = f" {report.about.model.version}".rstrip() if report.about and report.about.model.id else ""
             what = f"{model_called(report)}{version} on {report.data.path or 'no data'}"
             rows.append((number, when, "audit", what, f"exit {report.exit_code}: {counts}", audit.bundle or ""))
+        elif entry.kind == "registration":
+            made = entry.registration()
+            plan = made.registration.plan
+            by = f" by {made.registration.by}" if made.registration.by else ""
+            fixed = f"{len(plan.probes)} probes, {len(plan.criteria)} criteria, error rate {plan.error_rate:g}"
+            about = f"plan {made.sha256[:16]} of {made.registration.registered}{by}"
+            rows.append((number, when, "registration", about, fixed, "; ".join(left_open(plan))))
         else:
             d = entry.decision()
             said = f"{d.step or d.decision} by {d.by} ({d.role})" + (f" until {d.expires}" if d.expires else "")
@@ -228,6 +210,8 @@ def _as_json(entry: Entry) -> dict[str, object]:
             "record_sha256": audit.record_sha256,
             "bundle": audit.bundle,
         }
+    if entry.kind == "registration":
+        return own | entry.registration().model_dump(mode="json")
     return own | entry.decision().model_dump(mode="json")
 
 
@@ -274,7 +258,7 @@ def _audits(entries: list[Entry]) -> list[tuple[str, AuditReport]]:
 
 
 def signoff(
-    audit: Annotated[str, typer.Argument(help="Number of a recorded audit, or its report.json or folder.")],
+    audit: Annotated[str, typer.Argument(help="Number of a recorded audit, or its report.json, folder or audit.zip.")],
     by: Annotated[str, typer.Option(help="Who decides.")],
     role: Annotated[str, typer.Option(help="In which role.")],
     decision: Annotated[str, typer.Option(help="accept or reject.")],
@@ -414,14 +398,16 @@ def _day(flag: str, text: str | None) -> date | None:
 
 def _audit_entry(ledger: Ledger, text: str) -> Entry:
     from auditor.evidence.history.entries import digest_of
+    from auditor.evidence.history.identity import record_in
     from cli.rendering import read_report
 
     if text.isdecimal():
         entry = ledger.entry(int(text))
         entry.audit()
         return entry
-    digest = digest_of(read_report(Path(text)))
+    report = read_report(Path(text))
+    digest = digest_of(report)
     for entry in ledger.entries():
-        if entry.kind == "audit" and entry.audit().record_sha256 == digest:
+        if entry.kind == "audit" and record_in(entry)[0] == digest and entry.audit().holds(report):
             return entry
     raise UsageError(f"The audit in {text!r} is not in the history: scan with --history records it.")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from auditor.errors import UsageError
 from auditor.run.options import ScanOptions, flags
-from cli.history import decisions_on, entry_line, open_ledger
+from cli.history import decisions_in, entry_line, open_ledger
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from auditor.evidence.history.looks import Audited
+    from auditor.evidence.history.looks import Known
     from auditor.intake.specs import Job
     from auditor.record.audit_report import AuditReport
     from auditor.record.looks import CampaignRecord
@@ -42,23 +42,23 @@ def check_history(options: ScanOptions) -> None:
 
 def next_of_campaign(options: ScanOptions) -> CampaignRecord | None:
     """The look that the campaign has now. Raises UsageError, before any work, where it has none left."""
-    from auditor.evidence.history.looks import audits_of
+    from auditor.evidence.history.looks import Known
 
     if options.campaign is None:
         return None
     ledger = open_ledger(options.db, create=True)
     try:
-        return _next_of_campaign(options, audits_of(list(ledger.entries())))
+        return _next_of_campaign(options, Known.to(ledger))
     finally:
         ledger.close()
 
 
-def _next_of_campaign(options: ScanOptions, audits: Sequence[Audited]) -> CampaignRecord | None:
+def _next_of_campaign(options: ScanOptions, known: Known) -> CampaignRecord | None:
     from auditor.evidence.history.looks import next_look
 
     if options.campaign is None:
         return None
-    return next_look(audits, options.campaign, options.campaign_looks, options.error_rate)
+    return next_look(known, options.campaign, options.campaign_looks, options.error_rate)
 
 
 def at_level(configured: Configured, campaign: CampaignRecord | None) -> Configured:
@@ -82,27 +82,38 @@ def entered(
     the history cannot be written or counted.
     """
     from auditor.evidence.history.entries import AuditEntry
-    from auditor.evidence.history.looks import Asked, audits_of, head_of, looks_of
+    from auditor.evidence.history.looks import Asked, Known, looks_of
 
     options = configured.options
     asked = Asked(probes=tuple(spec.name for spec in job.probes), options=asked_of(configured))
     ledger = open_ledger(options.db, create=True)
     try:
         for _ in range(_ATTEMPTS):
-            entries = list(ledger.entries())
-            audits, head = audits_of(entries), head_of(entries)
-            now = _next_of_campaign(options, audits)
+            # Before what is asked of the ledger: whoever enters something meanwhile moves it, and nothing is taken.
+            head, known = ledger.head(), Known.to(ledger)
+            now = _next_of_campaign(options, known)
             if now != campaign:
                 campaign, report = now, judged_again(now)
-            found = report.model_copy(update={"decisions": decisions_on(report, options.db)})
+            found = _with_plan(configured, known, report)
+            found = found.model_copy(update={"decisions": decisions_in(ledger, report)})
             if report.refusal is None:
-                found = found.model_copy(update={"looks": looks_of(audits, head, report, asked, campaign)})
+                found = found.model_copy(update={"looks": looks_of(known, head, found, asked, campaign)})
             entry = ledger.append_after(head, "audit", AuditEntry.of(found, options.bundle))
             if entry is not None:
                 return found, campaign, entry_line(entry, options.db)
     finally:
         ledger.close()
     raise UsageError("The history is written to all the time by others, and the looks could not be counted: try again.")
+
+
+def _with_plan(configured: Configured, known: Known, report: AuditReport) -> AuditReport:
+    """The report with where the history holds the registration that the run was to follow."""
+    from auditor.evidence.history.plans import placed
+    from auditor.run.scan import held_to
+
+    plan = placed(known, report)
+    # What was registered answers controls too.
+    return report if plan is None else held_to(configured, report.model_copy(update={"registration": plan}))
 
 
 def asked_of(configured: Configured) -> dict[str, JsonValue]:

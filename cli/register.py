@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from auditor.errors import UsageError
 from auditor.run import __version__
 from cli.guarded import Writes
+from cli.history import Db, entry_line, open_ledger
 from cli.output import paragraph
 
 if TYPE_CHECKING:
@@ -29,11 +33,16 @@ def register(
     ),
     sign: Annotated[Path | None, typer.Option(help="Sign it with this private key.")] = None,
     by: Annotated[str, typer.Option(help="Who registers.")] = "",
+    history: Annotated[
+        bool, typer.Option("--history", help="Enter it in the history, which shows that it came before its audits.")
+    ] = False,
+    db: Db = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Fix probes, options, groups, criteria and files of an audit before its results are seen.
 
-    auditor scan --registration FILE then says whether the run followed, and lists every deviation.
+    auditor scan --registration FILE then says whether the run followed, and lists every deviation. With --history
+    the plan is entered where the audits are, and a scan with --history says which of them came before it.
     """
     from auditor.evidence.registration import Registration, left_open
     from auditor.evidence.signing import load_private_key
@@ -42,21 +51,42 @@ def register(
 
     key = None if sign is None else load_private_key(sign)
     configured = configure({}, str(config), [])
+    # Scans of this configuration look for their plan where it says.
+    asked, where = history or configured.options.history, db or configured.options.db
+    if db is not None and not asked:
+        raise UsageError("--db says where the history lies: add --history to enter the plan there.")
     made = Registration(
         registered=datetime.now(UTC).isoformat(timespec="seconds"),
         by=by.strip()[:200],
         tool=__version__,
         plan=plan_of(configured),
     )
-    write_beside(out, made.to_file(key))
-    _print(made, out, left_open(made.plan), signed=key is not None)
+    content = made.to_file(key)
+    # Entered first: a plan that is nowhere written fixes nothing, and one that is written and not entered looks late.
+    entered = _entered(made, content, where) if asked else None
+    write_beside(out, content)
+    _print(made, out, left_open(made.plan), signed=key is not None, entered=entered)
 
 
-def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: bool) -> None:
+def _entered(made: Registration, content: bytes, db: str | None) -> str:
+    """A line on where the plan was entered."""
+    from auditor.evidence.history.entries import RegistrationEntry
+
+    entry = RegistrationEntry(registration=made, sha256=made.digest, signature=json.loads(content)["signature"])
+    ledger = open_ledger(db, create=True)
+    try:
+        return entry_line(ledger.append("registration", entry), db)
+    finally:
+        ledger.close()
+
+
+def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: bool, entered: str | None) -> None:
     from auditor.record.text import visible
 
     plan = made.plan
-    typer.echo(f"registered  {visible(str(out))}, {made.registered}{visible(f' by {made.by}' if made.by else '')}")
+    by = f" by {made.by}" if made.by else ""
+    left = f"; LEAVES OPEN {'; '.join(open_)}" if open_ else ""
+    typer.echo(visible(f"registered  {out}, {made.registered}{by}{left}"))
     typer.echo(
         f"plan        {len(plan.probes)} probes, {len(plan.criteria)} criteria, error rate {plan.error_rate:g} "
         f"({plan.multiplicity}), seed {plan.seed}"
@@ -64,17 +94,19 @@ def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: boo
     for name, digest in plan.files.items():
         if digest is not None:
             typer.echo(f"{name:<12}{digest}")
-    for line in open_:
-        typer.echo(f"open        {line}")
+    for file in plan.configuration:
+        typer.echo(f"{'obeyed':<12}{file.sha256}  {visible(file.name)} ({file.role})")
     typer.echo(f"sha256      {made.digest}")
+    if entered is not None:
+        typer.echo(visible(f"history     {entered}"))
     if not signed:
         typer.echo(paragraph("It is not signed: note this digest elsewhere, or sign with --sign KEY.", 0))
 
 
-def plan_of(configured: Configured) -> Plan:
-    """The plan that flags and audit.toml come to; hashes the files that are there."""
+def plan_of(configured: Configured, *, hashed: bool = True) -> Plan:
+    """The plan that flags and audit.toml come to; ``hashed``: with digests of the files that are there."""
     from auditor.evidence.manifest import code_of
-    from auditor.evidence.registration import Plan, PlannedProbe, digest_of
+    from auditor.evidence.registration import Plan, PlannedFile, PlannedProbe, digest_of
     from auditor.run.options import flags
     from auditor.run.scan import probe_specs
     from probes import PROBES
@@ -85,17 +117,22 @@ def plan_of(configured: Configured) -> Plan:
     named = {name: said[name] for name in FILES if said[name] is not None}
     return Plan(
         probes={
-            spec.name: PlannedProbe(target=spec.target, options={k: _fixed(k, v) for k, v in spec.options.items()})
+            spec.name: PlannedProbe(
+                target=spec.target, options=_fixed_options(spec.options) if hashed else dict(spec.options)
+            )
             for spec in probe_specs(configured, PROBES)
         },
         # What was registered before there were roles, or without them, stays as it is.
         settings={name: said[name] for name, flag in flags().items() if flag.decides} | _roles(configured),
-        files={name: digest_of(Path(path)) for name, path in named.items()},
-        code=code_of([name for name in modules if name and ":" in name]),
+        files={name: digest_of(Path(path)) for name, path in named.items()} if hashed else {},
+        code=code_of([name for name in modules if name and ":" in name]) if hashed else {},
         criteria=tuple(criterion.record for criterion in configured.criteria),
         error_rate=options.error_rate,
         multiplicity=options.multiplicity,
         seed=options.seed,
+        configuration=tuple(
+            PlannedFile(role=file.role, name=Path(file.path).name, sha256=file.sha256) for file in configured.obeyed
+        ),
     )
 
 
@@ -104,6 +141,10 @@ def _roles(configured: Configured) -> dict[str, JsonValue]:
 
     roles = configured.roles
     return {} if roles is None else {ROLES: roles.model_dump(mode="json")}
+
+
+def _fixed_options(options: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {name: _fixed(name, value) for name, value in options.items()}
 
 
 def _fixed(name: str, value: JsonValue) -> JsonValue:
@@ -132,11 +173,11 @@ def opened(path: str | None) -> Opened | None:
     return read_registration(Path(path))
 
 
-def followed(opened: Opened | None, configured: Configured, started: datetime) -> RegistrationRecord | None:
-    """What the record says of a run that began then."""
+def followed(opened: Opened | None, configured: Configured, started: datetime, plan: Plan) -> RegistrationRecord | None:
+    """What the record says of a run of this plan that began then."""
     if opened is None:
         return None
     from auditor.evidence.registration import held_against
 
     path = str(configured.options.registration)
-    return held_against(opened, plan_of(configured), path=path, started=started, tool=__version__)
+    return held_against(opened, plan, path=path, started=started, tool=__version__)

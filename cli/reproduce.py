@@ -63,7 +63,7 @@ def reproduce(
 
 def _check_whole(bundle: Path) -> None:
     """What does not agree with itself is not worth running again. Raises DataError."""
-    from auditor.evidence.verify import verify_bundle
+    from auditor.verifying.bundle import verify_bundle
 
     wrong = [check for check in verify_bundle(bundle, stored_probe).checks if check.state == "wrong"]
     if wrong:

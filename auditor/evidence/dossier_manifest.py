@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, ValidationError
@@ -16,13 +15,11 @@ from pydantic import Field, ValidationError
 from auditor.errors import AuditorError, DataError, UsageError
 from auditor.evidence.manifest import Digest, FileEntry, canonical
 from auditor.evidence.signing import open_envelope, sign, statement
-from auditor.evidence.verify import Check
 from auditor.files import Closed
 from auditor.record.audit_report import AuditReport, ExitCode
-from auditor.report import view
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 DOSSIER_FORMAT = "auditor-dossier/1"
 MANIFEST_SUFFIX, SIGNATURE_SUFFIX = ".manifest.json", ".manifest.dsse.json"
@@ -64,10 +61,11 @@ def places_beside(out: Path) -> tuple[Path, Path]:
 
 def signature_of(name: str, manifest: DossierManifest, report: AuditReport, key: Ed25519PrivateKey) -> bytes:
     """The manifest's signature; ``name``: of its file."""
-    return sign(_statement(name, manifest, report), key)
+    return sign(statement_of_dossier(name, manifest, report), key)
 
 
-def _statement(name: str, manifest: DossierManifest, report: AuditReport) -> bytes:
+def statement_of_dossier(name: str, manifest: DossierManifest, report: AuditReport) -> bytes:
+    """What is signed of a dossier; ``name``: of its manifest's file."""
     return statement(
         {name: hashlib.sha256(manifest.to_bytes()).hexdigest()},
         {
@@ -77,40 +75,16 @@ def _statement(name: str, manifest: DossierManifest, report: AuditReport) -> byt
     )
 
 
-def check_dossier(path: Path, report: AuditReport | None, trusted: Sequence[Ed25519PublicKey]) -> list[Check]:
-    """Whether a dossier is as it was written, is of this record, and who vouches for it.
-
-    ``path``: its manifest. Raises UsageError where there is no such file, DataError where it is none.
-    """
-    manifest = _read(path)
-    files = [_file(path.parent, name, entry) for name, entry in sorted(manifest.files.items())]
-    if report is None:
-        about = Check(name="dossier, record", state="not checked", detail="the bundle's record could not be read")
-    elif view.document_id(report) != manifest.record:
-        about = Check(name="dossier, record", state="wrong", detail="it was made from another record than the bundle's")
-    else:
-        about = Check(name="dossier, record", state="ok", detail="it was made from the bundle's record")
-    given = [
-        *_attested(path.parent, manifest.attestations, "file of statements"),
-        *_attested(path.parent, manifest.documents, "document"),
-    ]
-    return [*files, about, *given, _signature(path, manifest, report, trusted)]
-
-
 def signer_of(path: Path) -> str | None:
     """The fingerprint of the key that signed a manifest, trusted or not; None where none did."""
     try:
-        return open_envelope(content_of(_signature_at(path)), ()).fingerprint
+        return open_envelope(content_of(signature_at(path)), ()).fingerprint
     except (OSError, AuditorError):
         return None
 
 
 def read_manifest(path: Path) -> DossierManifest:
     """The manifest in a file. Raises UsageError where there is no such file, DataError where it is none."""
-    return _read(path)
-
-
-def _read(path: Path) -> DossierManifest:
     try:
         content = content_of(path)
     except OSError as error:
@@ -135,58 +109,6 @@ def content_of(path: Path) -> bytes:
         return file.read(_MOST_BYTES)
 
 
-def _file(folder: Path, name: str, entry: FileEntry) -> Check:
-    title = f"dossier, {name}"
-    try:
-        same = FileEntry.of(content_of(folder / name)) == entry
-    except OSError:
-        return Check(name=title, state="wrong", detail="it is not beside its manifest")
-    if not same:
-        return Check(name=title, state="wrong", detail="it was changed since it was written")
-    return Check(name=title, state="ok", detail="it is as it was written")
-
-
-def _attested(folder: Path, given: Mapping[str, str], what: str) -> list[Check]:
-    checks = []
-    for name, digest in given.items():
-        title = f"dossier, {name}"
-        try:
-            if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "\0" in name:
-                raise FileNotFoundError
-            same = hashlib.sha256(content_of(folder / name)).hexdigest() == digest
-        except OSError:
-            detail = f"the {what} lies elsewhere; its SHA-256 is {digest}"
-            checks.append(Check(name=title, state="not checked", detail=detail))
-            continue
-        if same:
-            checks.append(Check(name=title, state="ok", detail=f"the {what} is as it was"))
-        else:
-            checks.append(Check(name=title, state="wrong", detail=f"the {what} was changed since"))
-    return checks
-
-
-def _signature_at(path: Path) -> Path:
+def signature_at(path: Path) -> Path:
+    """Where the signature of this manifest lies."""
     return path.with_name(path.name.removesuffix(MANIFEST_SUFFIX) + SIGNATURE_SUFFIX)
-
-
-def _signature(
-    path: Path, manifest: DossierManifest, report: AuditReport | None, trusted: Sequence[Ed25519PublicKey]
-) -> Check:
-    name = "dossier, signature"
-    try:
-        content = content_of(_signature_at(path))
-    except OSError:
-        if trusted:
-            return Check(name=name, state="wrong", detail="it is not signed, and a key was expected")
-        return Check(name=name, state="not checked", detail="it is not signed: who vouches for it is not known")
-    try:
-        signed = open_envelope(content, trusted)
-    except AuditorError as error:
-        return Check(name=name, state="wrong", detail=str(error))
-    if report is None or signed.statement != _statement(path.name, manifest, report):
-        return Check(name=name, state="wrong", detail="what was signed is not this dossier")
-    whose = f"key {signed.fingerprint[:16]}..."
-    if not signed.trusted:
-        detail = f"it fits the {whose} that it encloses itself; whose that is, only --key FILE can tell"
-        return Check(name=name, state="not checked", detail=detail)
-    return Check(name=name, state="ok", detail=f"signed with the {whose} that you trust")

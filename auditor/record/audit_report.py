@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -37,6 +37,7 @@ from auditor.finding.roles import Roles
 from auditor.finding.training_looks import TrainingRecord
 from auditor.record.about import About
 from auditor.record.columns import Missing
+from auditor.record.configuration import ConfigurationFile, ConfigurationRecord
 from auditor.record.control_record import ControlRecord, PolicyRecord
 from auditor.record.decisions import DecisionRecord
 from auditor.record.looks import LooksRecord
@@ -284,12 +285,36 @@ class Summary(Closed):
         return int(getattr(self, "passed" if outcome is Outcome.PASS else outcome.value.lower()))
 
 
+class PlanEntered(Closed):
+    """Where the history holds a registration: its entry, that entry's hash and time, and what was audited before it.
+
+    ``rows``, ``model``: audits of the same rows and of the same model before it; None where those are not known.
+    """
+
+    entry: Annotated[int, Field(ge=1)]
+    hash: str
+    created: str
+    rows: int | None
+    model: int | None
+
+    def describe(self) -> str:
+        """``Entered in the history at entry 3 on DAY``, and after how many audits."""
+        after = [
+            f"{n:,} {'audit' if n == 1 else 'audits'} of {what}"
+            for n, what in ((self.rows, "these rows"), (self.model, "this model"))
+            if n is not None
+        ]
+        told = f", after {' and '.join(after)}" if after else ""
+        return f"Entered in the history at entry {self.entry} on {self.created[:19]}Z, hash {self.hash[:16]}{told}."
+
+
 class RegistrationRecord(Closed):
     """What was fixed before results were seen, and whether the run kept to it; it changes no outcome.
 
     ``sha256``: of what was registered, which whoever noted it then can compare. ``registered``: when. ``signed_with``:
     fingerprint of the key whose signature was checked, None where none fits. ``deviations``: every way in which the run
-    did otherwise. ``not_fixed``: what the registration left open.
+    did otherwise. ``not_fixed``: what the registration left open. ``entered``: where the history holds it;
+    ``cautions``: why the history does not show that it came before the results.
     """
 
     path: str
@@ -299,25 +324,38 @@ class RegistrationRecord(Closed):
     signed_with: str | None = None
     deviations: tuple[str, ...] = ()
     not_fixed: tuple[str, ...] = ()
+    entered: Annotated[PlanEntered | None, UNSAID] = None
+    cautions: Annotated[tuple[str, ...], LEFT_OUT] = ()
+
+    @property
+    def kept(self) -> Literal["followed", "deviates", "unproven"]:
+        """Whether the run did what was registered, and whether nothing speaks against its having come first."""
+        if self.deviations:
+            return "deviates"
+        return "unproven" if self.cautions else "followed"
 
     @property
     def followed(self) -> bool:
-        """Whether the run did what was registered."""
-        return not self.deviations
+        """Whether the run did what was registered before."""
+        return self.kept == "followed"
 
     def describe(self) -> str:
         """Who registered when, and whether the run followed; the deviations themselves are a list of their own."""
         by = f" by {self.by}" if self.by else ""
         signed = f"signed with the key {self.signed_with[:16]}" if self.signed_with else "not signed"
         said = f"Registered on {self.registered}{by}, {signed}, SHA-256 {self.sha256[:16]}."
-        open_ = f" Left open: {'; '.join(self.not_fixed)}." if self.not_fixed else ""
+        said += f" Left open: {'; '.join(self.not_fixed)}." if self.not_fixed else ""
+        said += f" {self.entered.describe()}" if self.entered is not None else ""
         if self.followed:
-            return f"The run followed its registration. {said}{open_}"
+            return f"The run followed its registration. {said}"
+        cautions = f" {' '.join(self.cautions)}" if self.cautions else ""
         n = len(self.deviations)
-        return (
-            f"The run DEVIATES from its registration in {n} {'point' if n == 1 else 'points'}. {said}{open_} "
-            "No outcome and no exit code is changed by it."
+        how = (
+            f"The run DEVIATES from its registration in {n} {'point' if n == 1 else 'points'}.{cautions}"
+            if n
+            else f"NOT SHOWN that the registration came before the results, though the run kept to it.{cautions}"
         )
+        return f"{how} {said} No outcome and no exit code is changed by it."
 
 
 class Refusal(Closed):
@@ -367,9 +405,15 @@ class AuditReport(Closed):
     training: Annotated[TrainingRecord | None, UNSAID] = None
     about: Annotated[About | None, UNSAID] = None
     roles: Annotated[Roles | None, UNSAID] = None
+    configuration: Annotated[ConfigurationRecord | None, UNSAID] = None
     definitions: Annotated[tuple[Definition, ...], LEFT_OUT] = ()
     duration_s: float
     exit_code: int
+
+    @property
+    def obeyed(self) -> tuple[ConfigurationFile, ...]:
+        """The files that decided the audit; none are known of records of before they were named."""
+        return () if self.configuration is None else self.configuration.files
 
     def to_json(self) -> str:
         """The record as indented JSON."""

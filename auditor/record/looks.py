@@ -13,6 +13,8 @@ from auditor.statistics.looks import look_share
 _WORDS = ("", "First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth")
 _OUTCOMES = {0: "PASS", 1: "FAIL", 3: "not settled"}
 _MOST_EARLIER = 6
+# So many of each kind are kept in a record, the newest; the history has all of them.
+MOST_KEPT = 50
 _MOST_CHANGES = 8
 _OWN_RATE = (
     "Each look has an error rate of its own, and whoever picks among them has none that is stated here: --campaign "
@@ -20,10 +22,12 @@ _OWN_RATE = (
 )
 
 
-def entries_named(numbers: Sequence[int]) -> str:
-    """``entry 2``, or ``entries 1, 2 and 5``."""
+def entries_named(numbers: Sequence[int], most: int | None = None) -> str:
+    """``entry 2``, or ``entries 1, 2 and 5``; of more than ``most`` how many, the first and the last."""
     if len(numbers) == 1:
         return f"entry {numbers[0]}"
+    if most is not None and len(numbers) > most:
+        return f"{len(numbers):,} entries from {numbers[0]} to {numbers[-1]}"
     return f"entries {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
@@ -72,9 +76,12 @@ class LooksRecord(Closed):
     """How often these rows and this model were audited before, by the history that this audit was entered into.
 
     ``rows``: 1 for the first audit of these rows, None without rows; ``model`` likewise, None where its file is not
-    known. ``earlier``: those audits, the first first. ``changed``: what was asked or required otherwise then, in
-    sentences. ``probes``, ``asked``: which probes, and every option that decides and is not its default, for the looks
-    to come. ``head``: hash of the history's last entry when they were counted; this audit is the entry after it.
+    known. ``earlier``: those audits, the first first, and of many the newest of the same rows and the newest of others.
+    ``changed``: what was asked or required otherwise then, in sentences. ``not_shown``: requirements that say they were
+    set before audits of these rows, and that the history first knows after them, in sentences; None in records of
+    before that was looked for. ``probes``, ``asked``: which probes, and every option that decides and is not its
+    default, for the looks to come. ``head``: hash of the history's last entry when they were counted; this audit is the
+    entry after it.
     """
 
     rows: Annotated[int | None, Field(ge=1)]
@@ -84,12 +91,13 @@ class LooksRecord(Closed):
     probes: tuple[str, ...] = ()
     asked: dict[str, JsonValue] = Field(default_factory=dict)
     head: str
+    not_shown: Annotated[tuple[str, ...] | None, UNSAID] = None
     campaign: Annotated[CampaignRecord | None, UNSAID] = None
 
     @property
     def repeated(self) -> bool:
         """Whether these rows were looked at before, so that this report's error rate is not all there is to know."""
-        return any(look.same_rows for look in self.earlier)
+        return (self.rows or 1) > 1
 
     def describe(self) -> str:
         """Which look this is, what came of the earlier ones, what changed, and what the campaign has spent."""
@@ -97,7 +105,9 @@ class LooksRecord(Closed):
         elsewhere = [look for look in self.earlier if not look.same_rows]
         if elsewhere:
             n, entries = len(elsewhere), ", ".join(look.describe() for look in elsewhere[-_MOST_EARLIER:])
-            said.append(f"{n} earlier {'audit' if n == 1 else 'audits'} of this model on other rows: {entries}.")
+            more = " or more" if n == MOST_KEPT else ""
+            said.append(f"{n}{more} earlier {'audit' if n == 1 else 'audits'} of this model on other rows: {entries}.")
+        said += self.not_shown or ()
         said += self.changed[:_MOST_CHANGES]
         if len(self.changed) > _MOST_CHANGES:
             said.append(f"{len(self.changed) - _MOST_CHANGES} more changes stand in report.json.")
@@ -115,5 +125,6 @@ class LooksRecord(Closed):
         which = _WORDS[self.rows] if self.rows < len(_WORDS) else f"{self.rows}."
         at = [look for look in self.earlier if look.same_rows]
         shown = ", ".join(look.describe() for look in at[-_MOST_EARLIER:])
-        more = f"{len(at) - _MOST_EARLIER} before them, " if len(at) > _MOST_EARLIER else ""
+        unnamed = self.rows - 1 - len(at[-_MOST_EARLIER:])
+        more = f"{unnamed:,} before them, " if unnamed > 0 else ""
         return f"{which} look at these rows; earlier: {more}{shown}."

@@ -229,7 +229,7 @@ class _Of:
         plan = self.report.registration
         if plan is None:
             return self.say.say("trace.unregistered")
-        return self.say.say("trace.followed" if plan.followed else "trace.deviates", when=plan.registered)
+        return self.say.say(f"trace.{plan.kept}", when=plan.registered)
 
 
 @cache

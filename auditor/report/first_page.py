@@ -25,6 +25,7 @@ _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
 MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED = 9, 3, 3, 3, 5
 _LONGEST_REASON = 90
 _LONGEST_NAME = 60
+_KEPT = {"followed": "registered", "deviates": "deviates", "unproven": "unproven"}
 # Checks of a file or of an explanation's own arithmetic say nothing of what a model does to anybody.
 _OWN_ARITHMETIC = "none"
 
@@ -187,7 +188,7 @@ class _Writer:
             named = ", ".join(self._column(name) for name in report.data.sensitive)
             parts.append(say.say("page.groups", features=named))
         plan = report.registration
-        parts.append(say.say("page.unregistered" if plan is None else f"page.{_kept(plan.followed)}"))
+        parts.append(say.say("page.unregistered" if plan is None else f"page.{_KEPT[plan.kept]}"))
         # Who set a bound is anybody's word; that it is the tool's own is known of those that it ships.
         own = [c.record for c in load_criteria()]
         others = [c for c in report.criteria if c not in own]
@@ -568,10 +569,6 @@ _RATES = {
     "equal_opportunity_difference": ("true_positive_rate",),
     "equalized_odds_difference": ("true_positive_rate", "false_positive_rate"),
 }
-
-
-def _kept(followed: bool) -> str:
-    return "registered" if followed else "deviates"
 
 
 def _number(bound: object) -> Number:

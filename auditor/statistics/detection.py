@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -359,11 +360,15 @@ class LowestArea(_OfAreas):
 
     Lower end the smallest of the lower ends, each at alpha: the part that truly is the smallest is among them. Upper
     end the smallest of the upper ends, each at alpha over the number of parts. An undefined part makes the value NaN.
+
+    ``uncompared``: areas besides the parts of which nothing is known. The value is then that of the parts alone, which
+    the smallest of all is at most, so the upper bound holds; the lower one is 0.
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     kind: Literal["lowest_area"] = "lowest_area"
+    uncompared: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
 
     @property
     def value(self) -> float:
@@ -372,9 +377,14 @@ class LowestArea(_OfAreas):
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         levels = np.concatenate([alphas, alphas / len(self.parts)])
         known = [part.many_bounds(levels) for part in self.parts if not isinstance(part, Undefined)]
+        whole = self._whole and not self.uncompared
         found = np.asarray(known, np.float64).reshape(len(known), 2, alphas.size, 2)
-        low = found[:, 0, :, 0].min(axis=0) if self._whole else np.zeros(alphas.size)
+        low = found[:, 0, :, 0].min(axis=0) if whole else np.zeros(alphas.size)
         return np.stack([low, found[:, 1, :, 1].min(axis=0, initial=1.0)], axis=1)
+
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """As that of every estimate; NaN where more of these rows would tell nothing of the areas left out."""
+        return math.nan if self.uncompared else super().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
 class LargestDrop(_OfAreas):

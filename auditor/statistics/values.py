@@ -214,8 +214,9 @@ class LargestGap(Estimate):
         return corner_radius(alpha)
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
-        found = [gap.bounds_at(alphas / len(self.gaps), alphas) for gap in self.gaps]
-        return np.asarray(np.max(found, axis=0, initial=0.0), np.float64)
+        each = np.asarray([gap.bounds_at(alphas / len(self.gaps), alphas) for gap in self.gaps], np.float64)
+        largest: FloatArray = each.max(axis=0, initial=0.0)
+        return largest
 
     def standard_error_at(self, ideal: float) -> float:
         return max(gap.standard_error_at(ideal) for gap in self.gaps)

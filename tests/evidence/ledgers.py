@@ -13,6 +13,7 @@ from typing import Any
 
 from auditor.evidence.history.entries import GENESIS, AuditEntry, Decision, Entry, Kind
 from auditor.evidence.history.ledger import Ledger
+from auditor.evidence.manifest import canonical
 from auditor.record.audit_report import AuditReport
 
 _COLUMNS = ("number", "created", "kind", "payload", "previous", "hash")
@@ -45,7 +46,7 @@ class Template:
     """A record that audits are made from, as JSON."""
 
     def __init__(self, report: AuditReport, keep: Iterable[str] | None = None) -> None:
-        self.entry = AuditEntry.of(report).model_dump(mode="json")
+        self.entry = AuditEntry.of(report.model_copy(update={"figures": ()})).model_dump(mode="json")
         record = self.entry["record"]
         if keep is not None:
             named = set(keep)
@@ -76,8 +77,8 @@ class Template:
         if told.criteria is not None:
             record["criteria"] = list(told.criteria)
         record |= told.changes
-        text = json.dumps(record, separators=(",", ":"))
-        said = {**self.entry, "record": record, "record_sha256": sha(text), "bundle": told.bundle}
+        digest = sha(canonical(record).decode())
+        said = {**self.entry, "record": record, "record_sha256": digest, "bundle": told.bundle}
         return json.dumps(said, separators=(",", ":"))
 
 

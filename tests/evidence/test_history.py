@@ -75,7 +75,7 @@ def test_entries_come_back_in_order_each_following_on_the_one_before(ledger: Led
     assert [e.previous for e in entries[1:]] == [e.hash for e in entries[:-1]]
     assert broken_chain(iter(entries)) == []
     audit = entries[0].audit()
-    assert audit.record.findings == report.findings and audit.record.figures == ()
+    assert audit.record == report and audit.whole
     assert audit.record_sha256 == digest_of(report) and audit.bundle == "a.zip"
     with pytest.raises(DataError, match="no decision, but a audit|is no decision"):
         entries[0].decision()
@@ -102,7 +102,7 @@ def test_whatever_is_done_to_the_table_by_hand_is_named(tmp_path: Path, report: 
         connection.execute(statement)
         connection.commit()
         connection.close()
-        changed = Ledger(path)
+        changed = Ledger(path, create=False)
         found = broken_chain(changed.entries(), at_head)
         changed.close()
         return found
@@ -114,6 +114,10 @@ def test_whatever_is_done_to_the_table_by_hand_is_named(tmp_path: Path, report: 
     assert problems("DELETE FROM auditor_entries WHERE number IN (2, 3)") == ["entries 2 to 3 are missing"]
     assert problems("DELETE FROM auditor_entries WHERE number = 5") == []
     assert "taken away" in problems("DELETE FROM auditor_entries WHERE number = 5", head)[0]
+    # Whoever takes the end away and forgets the index is found without a head that was noted elsewhere.
+    with pytest.raises(DataError, match="ends with entry 4, and held entry 5 before"):
+        Ledger(path)
+    assert history(str(path), verify=True) == 1
     renumbered = "UPDATE auditor_entries SET number = CASE number WHEN 4 THEN 40 ELSE number END"
     assert problems(renumbered)
 

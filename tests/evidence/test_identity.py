@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
 from auditor.evidence.history.entries import AuditEntry, Decision
-from auditor.evidence.history.identity import Identity, of_model, owners_of
+from auditor.evidence.history.identity import Identity, owners_of
+from auditor.evidence.history.index import Index
 from auditor.evidence.history.ledger import Ledger, broken_chain, decisions_about
-from auditor.evidence.history.looks import Asked, audits_of, head_of, looks_of, miscounted
+from auditor.evidence.history.looks import Asked, Known, looks_of, miscounted
 from auditor.record.about import About, ModelIdentity
-from auditor.record.audit_report import AuditReport
+from auditor.record.audit_report import AuditReport, DataRecord
 from cli.history import decisions_on, trend
 from tests.evidence.test_evidence import evidence
 
@@ -60,11 +62,19 @@ def who(ledger: Ledger, report: AuditReport) -> list[str]:
 
 
 def counted(ledger: Ledger, report: AuditReport) -> int | None:
-    entries = list(ledger.entries())
-    asked = Asked(probes=(), options={})
-    found = looks_of(audits_of(entries), head_of(entries), report, asked, None)
-    assert miscounted(audits_of(entries), head_of(entries), report.model_copy(update={"looks": found})) == []
+    asked, head = Asked(probes=(), options={}), ledger.head()
+    found = looks_of(Known.to(ledger), head, report, asked, None)
+    again = Known.of(list(ledger.entries()))
+    assert miscounted(again, None, head, report.model_copy(update={"looks": found})) == []
     return found.model
+
+
+def of_model(others: Sequence[Identity], now: Identity) -> list[bool]:
+    """The slow way: which of these, in the order in which they were audited, are the model ``now``."""
+    if now.id:
+        owners = owners_of([*others, now])
+        return [now.id == (other.id or owners.get(other.sha256 or "")) for other in others]
+    return [now.sha256 is not None and other.sha256 == now.sha256 for other in others]
 
 
 def test_a_decision_follows_the_id_to_new_bytes_and_not_to_another_id_on_the_same_bytes(
@@ -141,3 +151,26 @@ def test_bytes_without_an_id_belong_to_the_first_that_was_given_to_them(ledger: 
     ledger.append("audit", AuditEntry.of(audited(report, OLD, "credit", "1")))
     assert who(ledger, audited(report, OLD, "marketing")) == []
     assert who(ledger, audited(report, NEW, "credit", "2")) == ["Ann"]
+
+
+def test_the_index_finds_the_models_that_a_walk_through_all_audits_finds(report: AuditReport, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names, bytes_ = ["", "", "credit", "loans"], [None, OLD, NEW, "c" * 64]
+    ledger = Ledger(tmp_path / "h.db")
+    seen: list[Identity] = []
+    for _ in range(40):
+        made = audited(report, bytes_[rng.integers(4)], names[rng.integers(4)])
+        ledger.append("audit", AuditEntry.of(made))
+        seen.append(Identity.of(made))
+    entries = list(ledger.entries())
+    compared = 0
+    for index in (ledger.index, Index.of(entries)):
+        for given in ("", "credit", "loans", "new"):
+            for sha256 in (*bytes_, "d" * 64):
+                now = Identity(given, sha256)
+                for before in (1, 14, 41):
+                    slow = [k for k, same in enumerate(of_model(seen[: before - 1], now), 1) if same]
+                    assert [look.number for look in index.looks(DataRecord(), now, before)] == slow
+                    compared += len(slow)
+    ledger.close()
+    assert compared > 300

@@ -17,9 +17,10 @@ pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import DataError, UsageError
+from auditor.evidence.history.checking import wrong_in_history
 from auditor.evidence.history.entries import GENESIS, AuditEntry, Entry
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.history.looks import Asked, audits_of, head_of, looks_of, miscounted, next_look, wrong_in_history
+from auditor.evidence.history.looks import Asked, Known, looks_of, miscounted, next_look
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, CriterionRecord, Direction
 from auditor.finding.judging import judge
@@ -83,12 +84,20 @@ class History:
         self, report: AuditReport, asked: Asked = ASKED, campaign: CampaignRecord | None = None, *, counts: bool = True
     ) -> AuditReport:
         if counts:
-            looks = looks_of(audits_of(self.entries), head_of(self.entries), report, asked, campaign)
+            looks = looks_of(self.known, self.head, report, asked, campaign)
             report = report.model_copy(update={"looks": looks})
         number = len(self.entries) + 1
         payload = AuditEntry.of(report).model_dump_json()
-        self.entries.append(Entry.after(number, head_of(self.entries), f"2027-01-{number:02d}", "audit", payload))
+        self.entries.append(Entry.after(number, self.head, f"2027-01-{number:02d}", "audit", payload))
         return report
+
+    @property
+    def known(self) -> Known:
+        return Known.of(self.entries)
+
+    @property
+    def head(self) -> str:
+        return self.entries[-1].hash if self.entries else GENESIS
 
 
 def said(report: AuditReport) -> str:
@@ -228,13 +237,12 @@ def test_a_claim_that_the_history_does_not_bear_out_is_found(report: AuditReport
     history.audit(report)
     second = history.audit(changed(report, exit_code=1))
     assert second.looks is not None
-    before = history.entries[:1]
-    audits, head = audits_of(before), head_of(before)
-    assert miscounted(audits, head, second) == [] and wrong_in_history(history.entries, second) == []
+    known, head = Known.of(history.entries[:1]), history.entries[0].hash
+    assert miscounted(known, None, head, second) == [] and wrong_in_history(history.entries, second) == []
 
     def wrong(**looks: Any) -> str:
         claim = second.model_copy(update={"looks": second.looks.model_copy(update=looks)})  # type: ignore[union-attr]
-        return "; ".join(miscounted(audits, head, claim))
+        return "; ".join(miscounted(known, None, head, claim))
 
     assert "it says look 1 at its rows and 2 at its model, and this is look 2 and 2" in wrong(rows=1)
     assert "other earlier looks" in wrong(earlier=(second.looks.earlier[0].model_copy(update={"exit_code": 0}),))
@@ -245,7 +253,7 @@ def test_a_claim_that_the_history_does_not_bear_out_is_found(report: AuditReport
     assert wrong_in_history(history.entries, changed(second, exit_code=0)) == ["no entry of this history is this audit"]
     assert "missing" in wrong_in_history(history.entries[1:], second)[0]
     with pytest.raises(DataError, match="cannot be counted: entry 1 is missing"):
-        audits_of(history.entries[1:])
+        Known.of(history.entries[1:])
 
 
 def test_the_ledger_takes_no_look_that_was_counted_before_another_came(tmp_path: Path, report: AuditReport) -> None:
@@ -275,20 +283,20 @@ def test_the_looks_of_a_campaign_are_counted_by_its_name(report: AuditReport) ->
     history = History()
     history.audit(report)
     for k in (1, 2):
-        campaign = next_look(audits_of(history.entries), "q3", 3, 0.05)
+        campaign = next_look(history.known, "q3", 3, 0.05)
         assert (campaign.look, campaign.level) == (k, pytest.approx(0.05 / 3))
         # On other rows: a row left out begins no campaign anew.
         history.audit(changed(report, data={"sha256": str(k) * 64, "rows_sha256": None}), campaign=campaign)
-    audits = audits_of(history.entries)
-    assert next_look(audits, "q4", None, 0.1).look == 1
+    known = history.known
+    assert next_look(known, "q4", None, 0.1).look == 1
     with pytest.raises(UsageError, match="spends an error rate of 0.05 since entry 2: say --error-rate 0.05"):
-        next_look(audits, "q3", 3, 0.1)
+        next_look(known, "q3", 3, 0.1)
     with pytest.raises(UsageError, match="was begun --campaign-looks 3 at entry 2: go on with that"):
-        next_look(audits, "q3", None, 0.05)
-    last = history.audit(report, campaign=next_look(audits, "q3", 3, 0.05))
+        next_look(known, "q3", None, 0.05)
+    last = history.audit(report, campaign=next_look(known, "q3", 3, 0.05))
     assert "Look 3 of 3 planned of campaign q3: level 0.0167 of 0.05." in said(last)
     with pytest.raises(UsageError, match=r"has spent its 3 looks \(entries 2, 3 and 4\): begin another"):
-        next_look(audits_of(history.entries), "q3", 3, 0.05)
+        next_look(history.known, "q3", 3, 0.05)
 
 
 def best_of(looks: int, shares: Sequence[float], *, truth: float, outcome: Outcome, seed: int) -> int:
@@ -442,8 +450,9 @@ def test_no_verdict_of_a_campaign_is_written_where_its_look_was_not(
 
     configured = configure({"model": "m.pt", "history": True, "campaign": "c", "db": str(tmp_path / "h.db")}, None, [])
     ledger = Ledger(tmp_path / "h.db")
-    mine = next_look([], "c", None, 0.05)
-    looks = looks_of([], GENESIS, report, ASKED, mine)
+    nothing = Known.of([])
+    mine = next_look(nothing, "c", None, 0.05)
+    looks = looks_of(nothing, GENESIS, report, ASKED, mine)
     ledger.append("audit", AuditEntry.of(report.model_copy(update={"looks": looks})))
     again: list[CampaignRecord | None] = []
 

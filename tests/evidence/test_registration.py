@@ -451,7 +451,8 @@ def scanned(*arguments: object) -> AuditReport:
 def test_register_then_scan_then_deviate(here: Path) -> None:
     (here / "audit.toml").write_text(CONFIG.replace("probes =", 'features = ["a"]\nprobes ='))
     made = run("register", "audit.toml", "--by", "Ann")
-    assert made.exit_code == 0 and "open        model: not named" in made.output
+    first = made.output.splitlines()[0]
+    assert made.exit_code == 0 and first.endswith(" by Ann; LEAVES OPEN model: not named when it was registered")
     digest = json.loads((here / "registration.json").read_text())["sha256"]
     assert digest in made.output and "note this digest elsewhere" in made.output
     again = run("register", "audit.toml")
@@ -471,6 +472,19 @@ def test_register_then_scan_then_deviate(here: Path) -> None:
         "The seed",
     ]
     assert other.exit_code == plain.exit_code
+
+
+def test_the_first_line_says_what_a_registration_leaves_open(here: Path) -> None:
+    (here / "data.csv").unlink()
+    first = run("register", "audit.toml").output.splitlines()[0]
+    assert first.startswith("registered  registration.json, ")
+    assert first.endswith(
+        "; LEAVES OPEN model: not named when it was registered; data: not there when it was registered"
+    )
+    (here / "m.pt").write_bytes(b"weights")
+    (here / "data.csv").write_text("a\n")
+    (here / "audit.toml").write_text(CONFIG.replace("[audit]\n", '[audit]\nmodel = "m.pt"\n'))
+    assert "OPEN" not in run("register", "audit.toml", "--out", "b.json").output
 
 
 def test_scan_refuses_before_any_work_what_is_no_registration(here: Path) -> None:

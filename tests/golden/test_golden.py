@@ -44,13 +44,14 @@ from auditor.evidence.signing import (
     pre_authentication_encoding,
     statement,
 )
-from auditor.evidence.verify import Verified, verify_bundle
 from auditor.finding.measurement import Outcome
 from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
 from auditor.record.audit_report import AuditReport
 from auditor.record.schema import shipped_schema
 from auditor.report.view import document_id
+from auditor.verifying.bundle import verify_bundle
+from auditor.verifying.checks import Verified
 from cli.main import app
 from cli.rendering import FILE_NAMES
 from cli.verify import stored_probe

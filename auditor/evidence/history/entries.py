@@ -1,39 +1,61 @@
-"""What stands in the ledger: audits, and decisions about them."""
+"""What stands in the ledger: audits, decisions about them, and plans of audits to come."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import unicodedata
 from datetime import date
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
 from auditor.errors import DataError
 from auditor.evidence.manifest import canonical
+from auditor.evidence.registration import Registration
 from auditor.files import LEFT_OUT, UNSAID, Closed
 from auditor.record.audit_report import AuditReport
 from auditor.record.decisions import STEPS, DecidedFinding, Step
 
 GENESIS = "0" * 64
-Kind = Literal["audit", "decision"]
+Kind = Literal["audit", "decision", "registration"]
 
 
 class AuditEntry(Closed):
-    """One audit: its record without its drawings, the digest of the whole record, and where its evidence lies."""
+    """One audit: its record, the digest of that, and where its evidence lies.
+
+    ``whole``: whether the record is all of what the digest is of. Entries of before left its drawings out, so that
+    nothing in the ledger could say whether the rest was as the digest has it.
+    """
 
     record: AuditReport
     record_sha256: str
     bundle: str | None = None
+    whole: Annotated[bool, LEFT_OUT] = False
 
     @classmethod
     def of(cls, report: AuditReport, bundle: str | None = None) -> AuditEntry:
         """The entry of a record."""
-        return cls(
-            record=report.model_copy(update={"figures": ()}),
-            record_sha256=digest_of(report),
-            bundle=bundle,
-        )
+        return cls(record=report, record_sha256=digest_of(report), bundle=bundle, whole=True)
+
+    def holds(self, report: AuditReport) -> bool:
+        """Whether this is a report, all of it that an entry keeps, and not one that names its digest alone."""
+        kept = report if self.whole else report.model_copy(update={"figures": ()})
+        return self.record_sha256 == digest_of(report) and digest_of(self.record) == digest_of(kept)
+
+
+class RegistrationEntry(Closed):
+    """A plan before its results: the registration, its digest, and the signature that its file has, if any."""
+
+    registration: Registration
+    sha256: str
+    signature: JsonValue = None
+
+    @model_validator(mode="after")
+    def _is_what_it_says(self) -> Self:
+        if self.sha256 != self.registration.digest:
+            raise ValueError("the registration has another digest")
+        return self
 
 
 class Covered(Closed):
@@ -124,8 +146,16 @@ class Entry(Closed):
         )
 
     def audit(self) -> AuditEntry:
-        """The audit that it holds. Raises DataError where it holds none, or one of a newer schema."""
-        return _parsed(_AUDIT, self, "audit")
+        """The audit that it holds. Raises DataError where it holds none, one of a newer schema, or another than the one
+        whose digest it names."""
+        found = _parsed(_AUDIT, self, "audit")
+        if is_another_record(self.payload):
+            raise DataError(another_record(self.number))
+        return found
+
+    def registration(self) -> RegistrationEntry:
+        """The registration that it holds. Raises DataError where it holds none."""
+        return _parsed(_REGISTRATION, self, "registration")
 
     def decision(self) -> Decision:
         """The decision that it holds. Raises DataError where it holds none."""
@@ -135,6 +165,7 @@ class Entry(Closed):
 _T = TypeVar("_T")
 _AUDIT: TypeAdapter[AuditEntry] = TypeAdapter(AuditEntry)
 _DECISION: TypeAdapter[Decision] = TypeAdapter(Decision)
+_REGISTRATION: TypeAdapter[RegistrationEntry] = TypeAdapter(RegistrationEntry)
 
 
 def _parsed(adapter: TypeAdapter[_T], entry: Entry, kind: Kind) -> _T:
@@ -150,11 +181,33 @@ def _parsed(adapter: TypeAdapter[_T], entry: Entry, kind: Kind) -> _T:
         ) from None
 
 
+def another_record(number: int) -> str:
+    """That the record in an entry is not the one whose digest stands beside it."""
+    return f"Entry {number} of the history holds another record than the one whose digest it names: one was changed."
+
+
+def is_another_record(payload: str) -> bool:
+    """Whether the whole record of an audit's payload is another than the one whose digest it names.
+
+    It is read as JSON and no further, whatever later versions would add to it.
+    """
+    try:
+        said = json.loads(payload)
+        return bool(said.get("whole")) and said["record_sha256"] != _sha256(said["record"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        # No audit at all, as whoever reads it says.
+        return False
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
 def chained(number: int, previous: str, created: str, kind: str, payload: str) -> str:
     """Hex hash of an entry."""
-    return hashlib.sha256(canonical([number, previous, created, kind, payload])).hexdigest()
+    return _sha256([number, previous, created, kind, payload])
 
 
 def digest_of(report: AuditReport) -> str:
     """Hex SHA-256 of a record as canonical JSON, drawings included."""
-    return hashlib.sha256(canonical(report.model_dump(mode="json"))).hexdigest()
+    return _sha256(report.model_dump(mode="json"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,20 +43,6 @@ def record_in(entry: Entry) -> tuple[str, Identity]:
         raise DataError(f"Entry {entry.number} of the history cannot be read: it holds no audit.") from None
     about, model = found.record.about, found.record.model
     return found.record_sha256, Identity(id=about.model.id if about else "", sha256=model.sha256, path=model.path)
-
-
-def of_model(others: Sequence[Identity], now: Identity) -> list[bool]:
-    """Which of these, in the order in which they were audited, are the model ``now``.
-
-    Where it has an id that is what it is known by, whatever its bytes, and what was audited without any id is the same
-    model where it was the first to give an id to those bytes: nobody loses a history by giving the model a name.
-    Without an id the bytes decide, under whichever ids they were audited. What is known by neither is no other audit's
-    model.
-    """
-    if now.id:
-        owners = owners_of([*others, now])
-        return [now.id == (other.id or owners.get(other.sha256 or "")) for other in others]
-    return [now.sha256 is not None and other.sha256 == now.sha256 for other in others]
 
 
 def owners_of(identities: Iterable[Identity]) -> dict[str, str]:

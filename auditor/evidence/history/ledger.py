@@ -10,8 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auditor.errors import DataError, MissingExtraError, UsageError, first_line
-from auditor.evidence.history.entries import GENESIS, AuditEntry, Decision, Entry, Kind, chained
-from auditor.evidence.history.identity import Identity, of_model
+from auditor.evidence.history.entries import (
+    GENESIS,
+    AuditEntry,
+    Decision,
+    Entry,
+    Kind,
+    RegistrationEntry,
+    chained,
+)
+from auditor.evidence.history.identity import Identity
+from auditor.evidence.history.index import Index, Indexed, indexed, indexed_in, table_of, values_of
 from auditor.files import shown
 from auditor.record.passwords import without_passwords
 
@@ -19,7 +28,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Table
 
 DEFAULT = "audit-history.db"
-SCHEMA = 1
+# Since 2 there are registrations, whole records, and an index; a ledger of before is read as it is, and becomes one of
+# today when something is entered into it. Then an auditor of before refuses it, who would leave the index behind.
+SCHEMA = 2
+_READ = (1, 2)
 # Writers wait for one another; longer than this is a lock that somebody forgot.
 _WAIT_SECONDS = 30
 _POSTGRES_LOCK = 0x6175_6469_746F_7231
@@ -29,7 +41,7 @@ _HEAD = re.compile(r"[0-9a-fA-F]{16,64}")
 
 
 # What acts where entries are written, by the kind of database.
-_TABLES = "('auditor_entries'::regclass, 'auditor_history'::regclass)"
+_TABLES = "(to_regclass('auditor_entries'), to_regclass('auditor_history'), to_regclass('auditor_index'))"
 _TRIGGERS = {
     "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name LIKE 'auditor_%'",
     "postgresql": f"SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgrelid IN {_TABLES} "
@@ -62,7 +74,7 @@ class Ledger:
         except Exception as error:  # a URL that is none, or a driver that is not installed
             raise UsageError(f"{without_passwords(self.where)!r} is no database: {first_line(error)}.") from None
         self._writer = self._engine.execution_options(writer=True)
-        self._entries, self._about = _tables(sql)
+        self._entries, self._about, self._index = _tables(sql)
         try:
             with self._transaction(writing=create) as connection:
                 self._open(connection, create)
@@ -73,7 +85,10 @@ class Ledger:
     def _check_schema(self, connection: Connection) -> None:
         """Raises DataError where the tables are others than those that were made, or something acts upon them."""
         inspector = _sqlalchemy().inspect(connection)
-        for table in (self._entries, self._about):
+        tables = [self._entries, self._about]
+        if inspector.has_table(self._index.name):
+            tables.append(self._index)
+        for table in tables:
             found = [column["name"] for column in inspector.get_columns(table.name)]
             if found != [column.name for column in table.columns]:
                 raise DataError(
@@ -98,12 +113,56 @@ class Ledger:
             if connection.execute(sql.select(self._about.c.schema)).scalar() is None:
                 connection.execute(sql.insert(self._about).values(schema=SCHEMA))
         found = connection.execute(sql.select(self._about.c.schema)).scalar()
-        if found != SCHEMA:
+        if found not in _READ:
             raise DataError(
                 f"{without_passwords(self.where)!r} is a history of version {found}, and this auditor reads {SCHEMA}: "
                 "upgrade responsible-auditor."
             )
         self._check_schema(connection)
+        if create:
+            self._make_ready(connection)
+
+    def _make_ready(self, connection: Connection) -> None:
+        """Takes into the index what is not in it yet: everything, the first time that a ledger of before is written."""
+        sql = _sqlalchemy()
+        is_of_before = connection.execute(sql.select(self._about.c.schema)).scalar() != SCHEMA
+        if is_of_before or not sql.inspect(connection).has_table(self._index.name):
+            self._lock(connection)
+            self._index.create(connection, checkfirst=True)
+            connection.execute(sql.update(self._about).values(schema=SCHEMA))
+        known, last = (self._last(connection, table) for table in (self._index, self._entries))
+        if known > last:
+            raise DataError(
+                f"The history {without_passwords(self.where)!r} ends with entry {last}, and held entry {known} before: "
+                "entries at its end were taken away."
+            )
+        if known == last:
+            return
+        self._lock(connection)
+        after = self._last(connection, self._index)
+        while rows := self._after(connection, after):
+            for row in rows:
+                self._put(connection, _entry(row._mapping))
+            after = int(rows[-1]._mapping["number"])
+
+    def _last(self, connection: Connection, table: Table) -> int:
+        sql = _sqlalchemy()
+        return int(connection.execute(sql.select(sql.func.max(table.c.number))).scalar() or 0)
+
+    def _after(self, connection: Connection, number: int) -> Sequence[Any]:
+        sql, column = _sqlalchemy(), self._entries.c
+        query = sql.select(self._entries).where(column.number > number).order_by(column.number).limit(_AT_ONCE)
+        return list(connection.execute(query).all())
+
+    def _put(self, connection: Connection, entry: Entry) -> None:
+        """The entry into the index."""
+        sql = _sqlalchemy()
+
+        def about(number: int) -> Indexed | None:
+            row = connection.execute(sql.select(self._index).where(self._index.c.number == number)).first()
+            return None if row is None else indexed_in(row)
+
+        connection.execute(sql.insert(self._index).values(**values_of(indexed(entry, about))))
 
     @contextmanager
     def _transaction(self, *, writing: bool = False) -> Iterator[Connection]:
@@ -121,32 +180,80 @@ class Ledger:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_POSTGRES_LOCK})")
 
-    def append(self, kind: Kind, payload: AuditEntry | Decision) -> Entry:
+    def append(self, kind: Kind, payload: AuditEntry | Decision | RegistrationEntry) -> Entry:
         """Writes an entry at the end and returns it, once it is on the disk."""
         entry = self._append(kind, payload, None)
         assert entry is not None
         return entry
 
-    def append_after(self, head: str, kind: Kind, payload: AuditEntry | Decision) -> Entry | None:
+    def append_after(self, head: str, kind: Kind, payload: AuditEntry | Decision | RegistrationEntry) -> Entry | None:
         """Writes an entry at the end if that is still the entry with the hash ``head``; None where it is another."""
         return self._append(kind, payload, head)
 
-    def _append(self, kind: Kind, payload: AuditEntry | Decision, head: str | None) -> Entry | None:
+    def _append(self, kind: Kind, payload: AuditEntry | Decision | RegistrationEntry, head: str | None) -> Entry | None:
         sql = _sqlalchemy()
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
-        columns = self._entries.c
         with self._transaction(writing=True) as connection:
             self._lock(connection)
-            last = connection.execute(
-                sql.select(columns.number, columns.hash).order_by(columns.number.desc()).limit(1)
-            ).first()
-            number, previous = (1, GENESIS) if last is None else (int(last[0]) + 1, str(last[1]))
+            last = self._head(connection)
+            number, previous = (1, GENESIS) if last is None else (last.number + 1, last.hash)
             if head not in (None, previous):
                 return None
+            self._make_ready(connection)
             entry = Entry.after(number, previous, created, kind, payload.model_dump_json())
             connection.execute(sql.insert(self._entries).values(**entry.model_dump()))
+            self._put(connection, entry)
         self._read_back(entry)
         return entry
+
+    def _head(self, connection: Connection) -> Entry | None:
+        """The last entry, which the next follows on. Raises DataError where it was changed, or follows on no other."""
+        sql = _sqlalchemy()
+        query = sql.select(self._entries).order_by(self._entries.c.number.desc()).limit(1)
+        row = connection.execute(query).first()
+        if row is None:
+            return None
+        found = _entry(row._mapping)
+        before = connection.execute(
+            sql.select(self._entries.c.hash).where(self._entries.c.number == found.number - 1)
+        ).scalar()
+        if problems := wrong_with(found, before if found.number > 1 else GENESIS):
+            raise DataError(
+                f"Nothing can be entered into the history {without_passwords(self.where)!r}: {problems[0]}. auditor "
+                "history --verify says what else was."
+            )
+        return found
+
+    def head(self) -> str:
+        """The hash that the next entry follows on, computed anew. Raises DataError as an append does."""
+        with self._transaction() as connection:
+            found = self._head(connection)
+        return GENESIS if found is None else found.hash
+
+    @property
+    def index(self) -> Index:
+        """By what entries are found; of a ledger that was opened to be written to."""
+        return Index(_sqlalchemy(), self._index, self.rows)
+
+    @property
+    def has_index(self) -> bool:
+        """Whether there is one; a ledger of before has none until something is entered into it."""
+        with self._transaction() as connection:
+            return bool(_sqlalchemy().inspect(connection).has_table(self._index.name))
+
+    def rows(self, query: Any) -> Sequence[Any]:
+        """The rows that a query finds."""
+        with self._transaction() as connection:
+            return list(connection.execute(query).all())
+
+    def linked(self, number: int) -> Entry:
+        """An entry that is as it was when the next one followed on it. Raises DataError where it is not."""
+        sql = _sqlalchemy()
+        found = self.entry(number)
+        after = self.rows(sql.select(self._entries.c.previous).where(self._entries.c.number == number + 1))
+        if after and after[0][0] != found.hash:
+            raise DataError(_changed(number))
+        return found
 
     def _read_back(self, entry: Entry) -> None:
         """Nothing is acknowledged but what lies there: a database may do more, or other, than it is told."""
@@ -161,34 +268,32 @@ class Ledger:
 
     def entries(self) -> Iterator[Entry]:
         """All entries, in order."""
-        sql = _sqlalchemy()
         after = 0
         while True:
             with self._transaction() as connection:
-                rows = connection.execute(
-                    sql.select(self._entries)
-                    .where(self._entries.c.number > after)
-                    .order_by(self._entries.c.number)
-                    .limit(_AT_ONCE)
-                ).all()
+                rows = self._after(connection, after)
             for row in rows:
                 yield _entry(row._mapping)
             if len(rows) < _AT_ONCE:
                 return
             after = int(rows[-1][0])
 
+    def find(self, number: int) -> Entry | None:
+        """An entry as :meth:`linked` gives it; None where there is none of that number."""
+        rows = self.rows(_sqlalchemy().select(self._entries.c.number).where(self._entries.c.number == number))
+        return self.linked(number) if rows else None
+
     def entry(self, number: int) -> Entry:
         """One entry. Raises UsageError where there is none of that number."""
         sql = _sqlalchemy()
         if not 1 <= number < 1 << 31:
             raise UsageError(f"{number} is the number of no entry.")
-        with self._transaction() as connection:
-            row = connection.execute(sql.select(self._entries).where(self._entries.c.number == number)).first()
-        if row is None:
+        rows = self.rows(sql.select(self._entries).where(self._entries.c.number == number))
+        if not rows:
             raise UsageError(f"The history {without_passwords(self.where)!r} has no entry {number}.")
-        found = _entry(row._mapping)
-        if found.hash != chained(found.number, found.previous, found.created, found.kind, found.payload):
-            raise DataError(f"Entry {number} of the history was changed: auditor history --verify says what else was.")
+        found = _entry(rows[0]._mapping)
+        if _hash_of(found) != found.hash:
+            raise DataError(_changed(number))
         return found
 
     def close(self) -> None:
@@ -211,10 +316,8 @@ def broken_chain(entries: Sequence[Entry] | Iterator[Entry], head: str | None = 
         if entry.number != expected:
             gone = f"entry {expected}" if entry.number == expected + 1 else f"entries {expected} to {entry.number - 1}"
             problems.append(f"{gone} {'is' if entry.number == expected + 1 else 'are'} missing")
-        elif entry.previous != previous:
-            problems.append(f"entry {entry.number} does not follow on the entry before it")
-        if entry.hash != chained(entry.number, entry.previous, entry.created, entry.kind, entry.payload):
-            problems.append(f"entry {entry.number} was changed")
+            previous = entry.previous
+        problems += wrong_with(entry, previous)
         seen = seen or (head is not None and entry.hash.startswith(head))
         previous, expected = entry.hash, entry.number + 1
     if not seen:
@@ -222,31 +325,43 @@ def broken_chain(entries: Sequence[Entry] | Iterator[Entry], head: str | None = 
     return problems
 
 
+def wrong_with(entry: Entry, previous: str | None) -> list[str]:
+    """What is wrong with an entry that is to follow on one with the hash ``previous``, in words; None is none there."""
+    found = []
+    if previous is None:
+        found.append(f"entry {entry.number - 1} is missing")
+    elif entry.previous != previous:
+        found.append(f"entry {entry.number} does not follow on the entry before it")
+    if _hash_of(entry) != entry.hash:
+        found.append(f"entry {entry.number} was changed")
+    return found
+
+
 def decisions_about(
     ledger: Ledger, *, sha256: str | None, path: str | None, model_id: str = ""
 ) -> list[tuple[Entry, Decision]]:
     """Decisions about audits of a model, by its id or its digest, or by its path where it has neither; the latest last.
 
-    Raises DataError where the ledger's chain is broken: nobody's decision can be told from it then.
+    Raises DataError where one of them was changed: nobody's decision can be told from it then.
     """
-    entries = list(ledger.entries())
-    problems = broken_chain(entries)
-    if problems:
-        raise DataError(f"No decision of the history {without_passwords(ledger.where)!r} counts: {problems[0]}.")
-    decided = [(entry, entry.decision()) for entry in entries if entry.kind == "decision"]
-    if not decided:
-        return []
-    # An id stands in the audit that was decided on; all audits say which bytes were that id's.
-    audits = {entry.number: Identity.in_entry(entry) for entry in entries if entry.kind == "audit"}
-    about = [
-        audits.get(decision.audit) or Identity(sha256=decision.model_sha256, path=decision.model_path)
-        for _, decision in decided
-    ]
-    if not model_id and sha256 is None:
-        own = [each.path == path is not None for each in about]
-    else:
-        own = of_model([*audits.values(), *about], Identity(id=model_id, sha256=sha256, path=path))[len(audits) :]
-    return [each for each, same in zip(decided, own, strict=True) if same]
+    found = ledger.index.decisions_on(Identity(id=model_id, sha256=sha256, path=path))
+    decisions = []
+    for number in found:
+        try:
+            entry = ledger.linked(number)
+        except DataError:
+            where = without_passwords(ledger.where)
+            raise DataError(f"No decision of the history {where!r} counts: entry {number} was changed.") from None
+        decisions.append((entry, entry.decision()))
+    return decisions
+
+
+def _hash_of(entry: Entry) -> str:
+    return chained(entry.number, entry.previous, entry.created, entry.kind, entry.payload)
+
+
+def _changed(number: int) -> str:
+    return f"Entry {number} of the history was changed: auditor history --verify says what else was."
 
 
 def _entry(row: Any) -> Entry:
@@ -289,7 +404,7 @@ def _engine(sql: Any, url: str) -> Engine:
     return engine
 
 
-def _tables(sql: Any) -> tuple[Table, Table]:
+def _tables(sql: Any) -> tuple[Table, Table, Table]:
     metadata = sql.MetaData()
     entries = sql.Table(
         "auditor_entries",
@@ -302,4 +417,4 @@ def _tables(sql: Any) -> tuple[Table, Table]:
         sql.Column("hash", sql.String(64), nullable=False, unique=True),
     )
     about = sql.Table("auditor_history", metadata, sql.Column("schema", sql.Integer, primary_key=True))
-    return entries, about
+    return entries, about, table_of(sql, metadata)

@@ -2,32 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from auditor.errors import DataError, UsageError
 from auditor.evidence.criteria_changes import changed_criteria
-from auditor.evidence.history.entries import GENESIS, Entry, digest_of
-from auditor.evidence.history.identity import Identity, of_model
+from auditor.evidence.history.entries import Entry
+from auditor.evidence.history.identity import Identity
+from auditor.evidence.history.index import Index, Look
 from auditor.evidence.history.ledger import broken_chain
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
 from auditor.record.audit_report import FILES, INTAKE, AuditReport
-from auditor.record.looks import CampaignRecord, EarlierLook, LooksRecord, entries_named
+from auditor.record.looks import MOST_KEPT, CampaignRecord, EarlierLook, LooksRecord, entries_named
+
+if TYPE_CHECKING:
+    from auditor.evidence.history.ledger import Ledger
 
 _MOST_NAMED = 5
 _GRAVEST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.PASS)
+# Beyond any entry: of all that there are.
+ALL = 1 << 31
 
 
 @dataclass(frozen=True, kw_only=True)
-class Audited:
-    """An audit of the history that measured something."""
+class Known:
+    """What a history knows: ``index`` finds entries, ``entry`` reads one and checks it."""
 
-    number: int
-    created: str
-    record: AuditReport
+    index: Index
+    entry: Callable[[int], Entry]
+
+    @classmethod
+    def to(cls, ledger: Ledger) -> Known:
+        """What a ledger knows; no more of it is read than is asked for."""
+        return cls(index=ledger.index, entry=ledger.linked)
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> Known:
+        """What these entries come to, whatever index lies beside them.
+
+        Raises DataError where the chain is broken, for nothing can be counted then.
+        """
+        problems = broken_chain(iter(entries))
+        if problems:
+            raise DataError(f"The looks of this history cannot be counted: {problems[0]}.")
+        return cls.by_number(entries, Index.of(entries))
+
+    @classmethod
+    def by_number(cls, entries: Sequence[Entry], index: Index) -> Known:
+        """The same with an index that is made, of a history whose chain is another's concern."""
+        there = {entry.number: entry for entry in entries}
+
+        def entry(number: int) -> Entry:
+            if number not in there:
+                raise DataError(f"Entry {number} of the history is missing.")
+            return there[number]
+
+        return cls(index=index, entry=entry)
+
+    def audit(self, number: int) -> AuditReport:
+        """The record of an audit. Raises DataError where it cannot be read."""
+        return self.entry(number).audit().record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,70 +76,66 @@ class Asked:
     options: Mapping[str, JsonValue]
 
 
-def audits_of(entries: Sequence[Entry]) -> list[Audited]:
-    """The audits of a history that measured something; one that was refused has seen no rows.
-
-    Raises DataError where the chain is broken, for nothing can be counted then, or an entry cannot be read.
-    """
-    problems = broken_chain(iter(entries))
-    if problems:
-        raise DataError(f"The looks of this history cannot be counted: {problems[0]}.")
-    return [audit for entry in entries if entry.kind == "audit" for audit in measured(entry)]
-
-
-def measured(entry: Entry) -> list[Audited]:
-    """The audit that an entry holds; none where it was refused. Raises DataError where it cannot be read."""
-    record = entry.audit().record
-    return [] if record.refusal is not None else [Audited(number=entry.number, created=entry.created, record=record)]
-
-
-def next_look(audits: Sequence[Audited], name: str, planned: int | None, error_rate: float) -> CampaignRecord:
+def next_look(known: Known, name: str, planned: int | None, error_rate: float, *, before: int = ALL) -> CampaignRecord:
     """The look that a campaign has now.
 
     A campaign is known by its name, whichever rows and models its looks are at: a row left out does not begin another.
     Raises UsageError where it began with another error rate or another number of looks, and where it has none left.
     """
-    own = [(a.number, a.record.looks.campaign) for a in audits if a.record.looks and a.record.looks.campaign]
-    spent = [(number, campaign) for number, campaign in own if campaign.name == name]
-    for number, campaign in spent[:1]:
-        if campaign.error_rate != error_rate:
+    spent = known.index.of_campaign(name, before)
+    for number in spent[:1]:
+        looks = known.audit(number).looks
+        campaign = None if looks is None else looks.campaign
+        if campaign is not None and campaign.error_rate != error_rate:
             raise UsageError(
                 f"Campaign {name!r} spends an error rate of {campaign.error_rate:g} since entry {number}: say "
                 f"--error-rate {campaign.error_rate:g}."
             )
-        if campaign.planned != planned:
+        if campaign is not None and campaign.planned != planned:
             then = "without --campaign-looks" if campaign.planned is None else f"--campaign-looks {campaign.planned}"
             raise UsageError(f"Campaign {name!r} was begun {then} at entry {number}: go on with that.")
     if planned is not None and len(spent) >= planned:
         raise UsageError(
             f"Campaign {name!r} has spent its {planned} {'look' if planned == 1 else 'looks'} "
-            f"({entries_named([number for number, _ in spent])}): begin another on rows that it has not seen."
+            f"({entries_named(spent, MOST_KEPT)}): begin another on rows that it has not seen."
         )
     return CampaignRecord(name=name, look=len(spent) + 1, planned=planned, error_rate=error_rate)
 
 
-def head_of(entries: Sequence[Entry]) -> str:
-    """The hash that the next entry follows on."""
-    return entries[-1].hash if entries else GENESIS
-
-
 def looks_of(
-    audits: Sequence[Audited], head: str, report: AuditReport, asked: Asked, campaign: CampaignRecord | None
+    known: Known,
+    head: str,
+    report: AuditReport,
+    asked: Asked,
+    campaign: CampaignRecord | None,
+    *,
+    before: int = ALL,
+    most: int | None = MOST_KEPT,
 ) -> LooksRecord:
-    """Which look the audit of a report is, after these audits of a history that ends with ``head``."""
-    now = Identity.of(report)
-    own_model = of_model([Identity.of(a.record) for a in audits], now)
-    known = [(a, _same_rows(a.record, report), own) for a, own in zip(audits, own_model, strict=True)]
-    earlier = [each for each in known if each[1] or each[2]]
-    data = report.data
+    """Which look the audit of a report is, after the entries ``before`` one of a history that ends with ``head``.
+
+    Of what is known by many entries at most ``most`` are named, None for all.
+    """
+    now, data = Identity.of(report), report.data
+    earlier = known.index.looks(data, now, before)
+    rows, others = [e for e in earlier if e.rows], [e for e in earlier if not e.rows]
+    kept = sorted([*rows[-(most or ALL) :], *others[-(most or ALL) :]])
+    questions = _questions_of(known, earlier)
     return LooksRecord(
-        rows=None if data.sha256 is None and data.rows_sha256 is None else 1 + sum(rows for _, rows, _ in earlier),
-        model=None if now.sha256 is None and not now.id else 1 + sum(own for _, _, own in earlier),
+        rows=None if data.sha256 is None and data.rows_sha256 is None else 1 + len(rows),
+        model=None if now.sha256 is None and not now.id else 1 + sum(e.model for e in earlier),
         earlier=tuple(
-            EarlierLook(entry=a.number, created=a.created, exit_code=a.record.exit_code, same_rows=rows, same_model=own)
-            for a, rows, own in earlier
+            EarlierLook(
+                entry=e.number,
+                created=e.created,
+                exit_code=e.exit_code,
+                same_rows=bool(e.rows),
+                same_model=bool(e.model),
+            )
+            for e in kept
         ),
-        changed=tuple(_changes([(a, rows) for a, rows, _ in earlier], report, asked, campaign)),
+        changed=tuple(_changes(questions, report, asked, campaign, most)),
+        not_shown=tuple(_not_shown(known, questions, report, before, most)),
         probes=asked.probes,
         asked=dict(asked.options),
         head=head,
@@ -109,27 +143,93 @@ def looks_of(
     )
 
 
-def _same_rows(then: AuditReport, now: AuditReport) -> bool:
-    return (then.data.sha256 is not None and then.data.sha256 == now.data.sha256) or (
-        then.data.rows_sha256 is not None and then.data.rows_sha256 == now.data.rows_sha256
-    )
-
-
 # ---- what was asked otherwise ----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    """Earlier audits that asked the same; ``record``: that of the first, as which all of them are compared."""
+
+    record: AuditReport
+    same_rows: bool
+    audits: tuple[Look, ...]
+
+
+def _questions_of(known: Known, earlier: Sequence[Look]) -> list[_Question]:
+    groups: dict[tuple[str, int], list[Look]] = {}
+    for each in earlier:
+        groups.setdefault((each.question, each.rows), []).append(each)
+    return [
+        _Question(record=known.audit(own[0].number), same_rows=bool(rows), audits=tuple(own))
+        for (_, rows), own in groups.items()
+    ]
+
+
 def _changes(
-    earlier: Sequence[tuple[Audited, bool]], report: AuditReport, asked: Asked, campaign: CampaignRecord | None
+    questions: Sequence[_Question],
+    report: AuditReport,
+    asked: Asked,
+    campaign: CampaignRecord | None,
+    most: int | None,
 ) -> list[str]:
     """Sentences on what was otherwise in earlier looks: one for each change, with all entries that it is about."""
     found: dict[tuple[str, str], list[int]] = {}
-    for audit, same_rows in earlier:
-        changes = list(_requirements(audit.record, report, campaign))
-        if same_rows:
-            changes += _questions(audit.record, report, asked)
+    for question in questions:
+        changes = list(_requirements(question.record, report, campaign))
+        if question.same_rows:
+            changes += _questions(question.record, report, asked)
         for change in dict.fromkeys(changes):
-            found.setdefault(change, []).append(audit.number)
-    return [f"{was} at {entries_named(numbers)}{now}" for (was, now), numbers in found.items()]
+            found.setdefault(change, []).extend(each.number for each in question.audits)
+    return [f"{was} at {entries_named(sorted(numbers), most)}{now}" for (was, now), numbers in found.items()]
+
+
+def _not_shown(
+    known: Known, questions: Sequence[_Question], report: AuditReport, before: int, most: int | None
+) -> Iterator[str]:
+    """Requirements that say they were set before audits of these rows, and stand in none of the first of them."""
+    own = [question for question in questions if question.same_rows]
+    if not own:
+        return
+    began = min(question.audits[0].number for question in own)
+    planned = _planned_before(known, report, min(began, before))
+    late: dict[int | None, tuple[list[int], list[str]]] = {}
+    for subject, _, criterion in changed_criteria((), report.criteria):
+        if criterion is None or _bare(criterion) in planned:
+            continue
+        having = [question.audits[0].number for question in own if _has(question.record, criterion)]
+        first = min(having, default=None)
+        if first == began:
+            continue
+        without = sorted(e for question in own for e in question.audits if first is None or e.number < first)
+        if without and criterion.set_at[:10] <= without[-1].created[:10]:
+            words = f"{subject} ({criterion.describe()}, set at {criterion.set_at})"
+            late.setdefault(first, ([e.number for e in without], []))[1].append(words)
+    for first, (numbers, named) in late.items():
+        n, at = len(numbers), entries_named(numbers, most)
+        since = "now" if first is None else f"at entry {first}"
+        yield (
+            f"Nothing in this history shows that this was set before these rows were looked at: "
+            f"{_first_of(named)}; first known {since}, after {n:,} {'audit' if n == 1 else 'audits'} of them ({at})."
+        )
+
+
+def _planned_before(known: Known, report: AuditReport, number: int) -> list[CriterionRecord]:
+    """What a plan fixed that was entered before an entry, and that the run kept to."""
+    plan = report.registration
+    there = None if plan is None or plan.deviations else known.index.plan(plan.sha256, number)
+    if there is None:
+        return []
+    return [_bare(c) for c in known.entry(there.number).registration().registration.plan.criteria]
+
+
+def _bare(criterion: CriterionRecord) -> CriterionRecord:
+    """What is required of what, whoever says it and whatever its share of the error rate."""
+    plain = {"source": "", "set_by": "", "set_at": "", "budget": "", "rate": None, "weight": 1.0, "primary": False}
+    return criterion.model_copy(update=plain)
+
+
+def _has(record: AuditReport, criterion: CriterionRecord) -> bool:
+    return any(_bare(each) == _bare(criterion) for each in record.criteria)
 
 
 def _requirements(then: AuditReport, now: AuditReport, campaign: CampaignRecord | None) -> Iterator[tuple[str, str]]:
@@ -210,23 +310,30 @@ def _shown(value: JsonValue) -> str:
 # ---- checked ---------------------------------------------------------------------------------------------------------
 
 
-def miscounted(before: Sequence[Audited], head: str, report: AuditReport) -> list[str]:
-    """What a report says wrongly of its looks, by the audits before its own and the entry before it, in words."""
+def miscounted(known: Known, entry: Entry | None, head: str, report: AuditReport, *, whole: bool = True) -> list[str]:
+    """What a report says wrongly of its looks, by the entries before its own, in words.
+
+    ``head``: the hash of the last of those. ``entry``: its own, None where it is yet to be entered. ``whole``: as of
+    :class:`~auditor.evidence.history.entries.AuditEntry`; records of before named all earlier looks, and did not look
+    for requirements that were set later than they say.
+    """
     said = report.looks
     if said is None:
         return []
     if said.head != head:
         return ["its looks were counted in another history, or before another entry"]
     problems = []
+    before = ALL if entry is None else entry.number
     campaign = said.campaign
     try:
         if campaign is not None:
-            now = next_look(before, campaign.name, campaign.planned, campaign.error_rate)
+            now = next_look(known, campaign.name, campaign.planned, campaign.error_rate, before=before)
             if now.look != campaign.look:
                 problems.append(f"it says look {campaign.look} of campaign {campaign.name}, and is look {now.look}")
     except UsageError as error:
         problems.append(str(error).rstrip("."))
-    found = looks_of(before, head, report, Asked(probes=said.probes, options=said.asked), campaign)
+    asked, most = Asked(probes=said.probes, options=said.asked), MOST_KEPT if whole else None
+    found = looks_of(known, head, report, asked, campaign, before=before, most=most)
     if (found.rows, found.model) != (said.rows, said.model):
         problems.append(
             f"it says look {said.rows or 0} at its rows and {said.model or 0} at its model, and this is look "
@@ -236,19 +343,9 @@ def miscounted(before: Sequence[Audited], head: str, report: AuditReport) -> lis
         problems.append("it names other earlier looks than there are")
     if found.changed != said.changed:
         problems.append("it names other changes since earlier looks than there are")
+    if found.not_shown != said.not_shown and (whole or said.not_shown is not None):
+        problems.append("it names other requirements that were set later than they say")
     return problems
-
-
-def wrong_in_history(entries: Sequence[Entry], report: AuditReport) -> list[str]:
-    """What is wrong with a report's looks by a whole history: its entry is found by the record's digest."""
-    problems = broken_chain(iter(entries))
-    if problems:
-        return problems[:3]
-    digest = digest_of(report)
-    for i, entry in enumerate(entries):
-        if entry.kind == "audit" and entry.audit().record_sha256 == digest:
-            return miscounted(audits_of(entries[:i]), head_of(entries[:i]), report)
-    return ["no entry of this history is this audit"]
 
 
 def misspent(report: AuditReport) -> list[str]:

@@ -1,0 +1,72 @@
+"""Plans in the ledger: at which entry a registration was entered, and which audits of the same rows came before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from auditor.errors import DataError
+from auditor.evidence.history.entries import Entry
+from auditor.evidence.history.identity import Identity
+from auditor.evidence.history.index import Look
+from auditor.evidence.history.looks import ALL, Known
+from auditor.record.audit_report import AuditReport, PlanEntered, RegistrationRecord
+from auditor.record.looks import entries_named
+
+_MOST_NAMED = 6
+# Of clocks that differ, or a ledger that had to be waited for.
+_AT_ONCE = timedelta(hours=1)
+
+
+def placed(known: Known, report: AuditReport, *, before: int = ALL) -> RegistrationRecord | None:
+    """What a report says of its registration, with where a history holds it among the entries ``before`` one.
+
+    None where it followed none. Raises DataError where the entry was changed.
+    """
+    plan = report.registration
+    if plan is None:
+        return None
+    line = known.index.plan(plan.sha256, before)
+    if line is None:
+        why = "It was not entered in this history, which does not show that it was made before the results were seen."
+        return plan.model_copy(update={"entered": None, "cautions": (why,)})
+    entry = known.entry(line.number)
+    if entry.registration().sha256 != plan.sha256:
+        raise DataError(f"Entry {line.number} of the history holds another registration than its index says.")
+    data, model = report.data, Identity.of(report)
+    looks = known.index.looks(data, model, line.number)
+    rows = [look for look in looks if look.rows]
+    entered = PlanEntered(
+        entry=entry.number,
+        hash=entry.hash,
+        created=entry.created,
+        rows=None if data.sha256 is None and data.rows_sha256 is None else len(rows),
+        model=None if model.sha256 is None and not model.id else sum(look.model for look in looks),
+    )
+    cautions = tuple(_cautions(entry, plan, rows))
+    return plan.model_copy(update={"entered": entered, "cautions": cautions})
+
+
+def _cautions(entry: Entry, plan: RegistrationRecord, looks: list[Look]) -> Iterator[str]:
+    if looks:
+        n, failed = len(looks), sum(look.exit_code == 1 for look in looks)
+        at = entries_named([look.number for look in looks], _MOST_NAMED)
+        yield (
+            f"It was entered at entry {entry.number}, AFTER {n:,} {'audit' if n == 1 else 'audits'} of these rows "
+            f"({at}; {failed:,} FAIL): whoever made it may have seen their results."
+        )
+    try:
+        late = datetime.fromisoformat(entry.created) - datetime.fromisoformat(plan.registered) > _AT_ONCE
+    except (ValueError, TypeError):
+        late = True
+    if late:
+        yield f"It says that it was registered on {plan.registered}, and was entered on {entry.created[:19]}Z."
+
+
+def misplaced(known: Known, report: AuditReport, *, before: int) -> list[str]:
+    """What a report says wrongly of where a history holds its registration, in words."""
+    found = placed(known, report, before=before)
+    said = report.registration
+    if found is None or said is None or (found.entered, found.cautions) == (said.entered, said.cautions):
+        return []
+    return ["it says otherwise where its registration was entered, or what was audited before that"]

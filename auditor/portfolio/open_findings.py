@@ -1,0 +1,388 @@
+"""What is open: everything that an audit did not pass and no later audit of the same model passed by as much."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Literal, get_args
+
+from auditor.errors import AuditorError
+from auditor.evidence.acceptances import decision_records
+from auditor.evidence.history.ledger import Ledger
+from auditor.finding.measurement import Outcome
+from auditor.portfolio.lines import OPEN, Audit, Range
+from auditor.portfolio.models import Model
+from auditor.record import of_finding, text
+from auditor.record.acceptances import Acceptance, acceptances_of
+from auditor.record.asks import Key, key_of
+from auditor.record.audit_report import AuditReport, Finding, measurement_label
+from auditor.record.control_record import PolicyRecord
+from auditor.record.periods import known_day
+from auditor.record.severity import severity_of
+
+Severity = Literal["high", "medium", "low"]
+SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
+Status = Literal["open", "worse than accepted", "acceptance expired", "not yet signed", "rejected", "accepted"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+_STATUS: Mapping[str, Status] = {
+    "accepted": "accepted",
+    "exceeds": "worse than accepted",
+    "expired": "acceptance expired",
+    "unsigned": "not yet signed",
+}
+# As the remediation table of a report ranks them.
+_SEVERITY: Mapping[Outcome, Severity] = {
+    Outcome.FAIL: "high",
+    Outcome.NOT_RUN: "medium",
+    Outcome.INCONCLUSIVE: "low",
+}
+_LONGEST_REASON = 300
+# Of rows that are others: a PASS on less than this of the rows on which it was found shows less than was found.
+_COMPARABLE = 0.5
+# What a criterion is recorded under that names none.
+_ANY_PROBE = "criteria"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenFinding:
+    """A finding that is open.
+
+    ``since``, ``first``: day and entry of the audit from which on no audit passed it. ``last``: the last entry that
+    found it so; ``asked``: whether that is the model's newest audit, for one that was not asked again is not closed by
+    that. ``status``: what was decided about it, ``by`` whom, as it stands on the day that was asked for;
+    ``accepted_up_to``: how far it is accepted, ``mend_by``: the day until which it is to be mended. ``retested``: why a
+    later PASS does not close it. ``beyond``, ``share``: as of :class:`auditor.record.severity.Severity`.
+    """
+
+    model: Model
+    id: str
+    outcome: Outcome
+    since: str
+    first: int
+    last: int
+    asked: bool
+    status: Status = "open"
+    accepted_until: date | None = None
+    accepted_up_to: str = ""
+    mend_by: date | None = None
+    by: str = ""
+    owner: str = ""
+    retested: str = ""
+    what: str = ""
+    value: str = ""
+    interval: str = ""
+    required: str = ""
+    reason: str = ""
+    beyond: float | None = None
+    share: float = 0.0
+
+    @property
+    def severity(self) -> Severity:
+        """High where it failed, medium where it did not run, low where the data could not tell."""
+        return _SEVERITY[self.outcome]
+
+    @property
+    def rank(self) -> tuple[int, float, str, str, str]:
+        """The gravest first, and of equal ones the oldest."""
+        return SEVERITIES.index(self.severity), -self.share, self.since, self.model.title.casefold(), self.id
+
+    @property
+    def beyond_words(self) -> str:
+        """How far beyond what is required it lies, at least where it failed, and at most where that is open."""
+        if self.beyond is None:
+            return ""
+        return f"{'at least' if self.outcome is Outcome.FAIL else 'up to'} {text.number(self.beyond)} beyond"
+
+    def age(self, on: date) -> int | None:
+        """Days since it was first seen; None where that is no day."""
+        day = known_day(self.since)
+        return None if day is None else max(0, (on - day).days)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackTally:
+    """A rule pack in a model's newest audit: how many cells are what, and how many rest on something that FAILed."""
+
+    pack: PolicyRecord
+    cells: Mapping[str, int]
+    failed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How a model stands: what is open, gravest and oldest first, and the rule packs of its newest audit."""
+
+    model: Model
+    open: tuple[OpenFinding, ...]
+    packs: tuple[PackTally, ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """What the last audit came to; no better than what is open, which it may not have asked again."""
+        last = self.model.verdict
+        if last not in ("PASS", "INCONCLUSIVE") or not self.open:
+            return last
+        return "FAIL" if any(finding.outcome is Outcome.FAIL for finding in self.open) else "INCONCLUSIVE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedFinding:
+    """A finding that was open and is closed: since which audit it was open, and which audit closed it on which rows.
+
+    ``n``: of how many rows the number is that passed, ``found_on`` of how many at most it was before.
+    """
+
+    model: Model
+    id: str
+    outcome: Outcome
+    since: str
+    first: int
+    closed: str
+    by_entry: int
+    rows: str
+    n: int | None
+    found_on: int | None
+
+
+@dataclass
+class _Course:
+    """A finding while it is open: the strictest that it was held to, and the rows on which it was found."""
+
+    found: OpenFinding
+    required: Range | None
+    n: int | None
+    digests: set[str] = field(default_factory=set)
+
+    def again(self, found: OpenFinding, required: Range | None, n: int | None, audit: Audit) -> None:
+        """Takes in that a later audit did not pass it either: nothing that is asked of a PASS becomes less by that."""
+        self.found = found
+        if required is not None:
+            self.required = required if self.required is None else _both(self.required, required)
+        self.n = n if self.n is None else max(self.n, n or 0)
+        self.digests |= set(audit.data_digests)
+
+    def left_open(self, required: Range | None, n: int | None, audit: Audit) -> str:
+        """Why a PASS does not close it, in words; "" where it does."""
+        if self.required is not None and (required is None or not _within(required, self.required)):
+            return (
+                f"Not retested on the same bound: entry {audit.number} passed {_range(required)}, and it was found "
+                f"where {_range(self.required)} was required."
+            )
+        if self.digests & set(audit.data_digests) or self.n is None or (n or 0) >= _COMPARABLE * self.n:
+            return ""
+        return (
+            f"Not retested on as many rows: entry {audit.number} passed on {n or 0:,} of {audit.rows}, and it was "
+            f"found on {self.n:,}."
+        )
+
+
+def open_findings(model: Model) -> list[OpenFinding]:
+    """What is open of a model, gravest and oldest first, without what it says and what was decided about it.
+
+    A PASS in a later audit closes a finding where it was held to the same bound or a stricter one, on the same rows or
+    on others that are at least half as many; that it is not asked, not judged or not applicable any more does not.
+    What did not run is settled once it has run, for it is judged under a name of its own then.
+    """
+    return sorted((course.found for course in _walked(model)[0].values()), key=lambda finding: finding.rank)
+
+
+def closed_findings(model: Model) -> list[ClosedFinding]:
+    """What was open of a model and is closed, in the order in which it was closed."""
+    return _walked(model)[1]
+
+
+def _walked(model: Model) -> tuple[dict[str, _Course], list[ClosedFinding]]:
+    seen: dict[str, _Course] = {}
+    closed: list[ClosedFinding] = []
+    for audit in model.audits:
+        if not audit.refused:
+            _take_in(seen, closed, audit, model)
+    return seen, closed
+
+
+def _take_in(seen: dict[str, _Course], closed: list[ClosedFinding], audit: Audit, model: Model) -> None:
+    waiting = {name: course for name, course in seen.items() if course.found.outcome is Outcome.NOT_RUN}
+    for name in _run_meanwhile(waiting, audit) if waiting else ():
+        closed.append(_closed(seen.pop(name), audit, None))
+    for name, outcome, required, n in audit.judged():
+        before = seen.get(name)
+        if outcome is Outcome.PASS and before is not None:
+            why = before.left_open(required, n, audit)
+            if why:
+                before.found = replace(before.found, retested=why)
+            else:
+                closed.append(_closed(seen.pop(name), audit, n))
+        elif outcome in OPEN:
+            found = OpenFinding(
+                model=model,
+                id=name,
+                outcome=outcome,
+                since=before.found.since if before else audit.day,
+                first=before.found.first if before else audit.number,
+                last=audit.number,
+                asked=audit is model.measured,
+                owner=model.said.owner,
+            )
+            seen.setdefault(name, _Course(found, None, None)).again(found, required, n, audit)
+
+
+def _closed(course: _Course, audit: Audit, n: int | None) -> ClosedFinding:
+    found, same = course.found, course.digests & set(audit.data_digests)
+    return ClosedFinding(
+        model=found.model,
+        id=found.id,
+        outcome=found.outcome,
+        since=found.since,
+        first=found.first,
+        closed=audit.day,
+        by_entry=audit.number,
+        rows=f"{'the same rows' if same else 'other rows'}: {audit.rows}",
+        n=n,
+        found_on=course.n,
+    )
+
+
+def _both(one: Range, other: Range) -> Range:
+    return max(one[0], other[0]), min(one[1], other[1])
+
+
+def _within(inner: Range, outer: Range) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
+def _range(required: Range | None) -> str:
+    if required is None:
+        return "without any bound"
+    low, high = required
+    if math.isinf(low):
+        return f"at most {high:g}"
+    return f"at least {low:g}" if math.isinf(high) else f"within [{low:g}, {high:g}]"
+
+
+def _run_meanwhile(waiting: Mapping[str, _Course], audit: Audit) -> Collection[str]:
+    """Of what did not run before, what an audit measured: a probe, or the metric that a criterion is about."""
+    probes, judged = set[str](), dict[tuple[str, str], list[Range | None]]()
+    without_number = {name: probe for name, probe, _ in audit.findings() if probe}
+    lost = set[str]()
+    for name, outcome, required, _ in audit.judged():
+        if name in without_number:
+            lost |= {name} if outcome is Outcome.NOT_RUN else set()
+            continue
+        probe, *parts = name.split("/")
+        probes.add(probe)
+        if outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
+            for key in ((of, part) for part in parts for of in (probe, _ANY_PROBE)):
+                judged.setdefault(key, []).append(required)
+    found = set()
+    for name, course in waiting.items():
+        probe, _, required_of = name.partition("/criterion/")
+        # Of two criteria on one metric the second has a number behind it.
+        held_to = judged.get((probe, required_of.partition("#")[0]), [])
+        met = course.required is None or any(r is not None and _within(r, course.required) for r in held_to)
+        if name not in lost and (bool(held_to) and met if required_of else probe in probes):
+            found.add(name)
+    return found
+
+
+def standing(ledger: Ledger, model: Model, on: date) -> Standing:
+    """How a model stands on a day, in words: the records that are shown are read again, one after the other."""
+    found = open_findings(model)
+    wanted = {finding.last for finding in found} | ({model.measured.number} if model.measured else set())
+    said: dict[tuple[int, str], OpenFinding] = {}
+    packs: tuple[PackTally, ...] = ()
+    problems: list[str] = []
+    decided = _decided(ledger, model, on, problems) if found else _Decided({}, {})
+    for number in sorted(wanted):
+        try:
+            record = ledger.entry(number).audit().record
+        except AuditorError as error:
+            problems.append(f"entry {number}: {error}")
+            continue
+        own = {finding.id: finding for finding in record.findings}
+        for finding in found:
+            if finding.last == number and finding.id in own:
+                said[number, finding.id] = decided.on(_in_words(finding, own[finding.id]), own[finding.id])
+        if model.measured is not None and number == model.measured.number:
+            packs = _tallies(record)
+    return Standing(
+        model=model,
+        open=tuple(sorted((said.get((f.last, f.id), f) for f in found), key=lambda finding: finding.rank)),
+        packs=packs,
+        problems=tuple(problems),
+    )
+
+
+def _in_words(finding: OpenFinding, said: Finding) -> OpenFinding:
+    grave = severity_of(said)
+    return replace(
+        finding,
+        beyond=grave.by,
+        share=grave.share,
+        what=measurement_label(said) if said.metric else said.criterion.metric if said.criterion else said.probe,
+        value=of_finding.value(said),
+        interval=text.interval(said.interval),
+        required=said.criterion.describe() if said.criterion else "",
+        reason=text.shortened(" ".join(part for part in (finding.retested, said.reason) if part), _LONGEST_REASON),
+    )
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What is accepted of each finding by what it asks, and who rejected what."""
+
+    accepted: Mapping[Key, Acceptance]
+    rejected: Mapping[Key, str]
+
+    def on(self, finding: OpenFinding, said: Finding) -> OpenFinding:
+        """The finding with what was decided about it."""
+        asks = key_of(said)
+        acceptance = self.accepted.get(asks)
+        if acceptance is None:
+            by = self.rejected.get(asks)
+            return finding if by is None else replace(finding, status="rejected", by=by)
+        return replace(
+            finding,
+            status=_STATUS.get(acceptance.standing(said), "open"),
+            accepted_until=_day(acceptance.until),
+            accepted_up_to=acceptance.item.limit,
+            mend_by=_day(acceptance.due),
+            by=acceptance.by,
+            owner=acceptance.owner or finding.owner,
+        )
+
+
+def _decided(ledger: Ledger, model: Model, on: date, problems: list[str]) -> _Decided:
+    """The decisions on a model as they stand on a day; none, and a problem, where one does not count."""
+    numbers = {decided.number for decided in model.decisions}
+    also = {decided.decision.audit for decided in model.decisions if not decided.decision.decided}
+    also |= {covered.entry for decided in model.decisions for covered in decided.decision.covers}
+    try:
+        entries = {number: ledger.entry(number) for number in sorted(numbers | also)}
+        records = decision_records(entries, numbers, today=on)
+    except AuditorError as error:
+        problems.append(f"no decision on {model.title} counts: {error}")
+        return _Decided({}, {})
+    rejected = {item.asks: d.by for d in records if d.decision == "reject" for item in d.decided}
+    return _Decided(acceptances_of(records), rejected)
+
+
+def _day(said: str | None) -> date | None:
+    return date.fromisoformat(said) if said else None
+
+
+def _tallies(record: AuditReport) -> tuple[PackTally, ...]:
+    found = []
+    for pack in record.policies:
+        cells = [cell for control in record.controls if control.policy == pack.name for cell in control.cells]
+        found.append(
+            PackTally(
+                pack=pack,
+                cells=dict(sorted(Counter(cell.kind for cell in cells).items())),
+                failed=sum(bool(cell.outcomes.get(Outcome.FAIL.value)) for cell in cells),
+            )
+        )
+    return tuple(found)

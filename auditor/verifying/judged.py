@@ -1,0 +1,73 @@
+"""All answers of a bundle judged anew, held against its record."""
+
+from __future__ import annotations
+
+from auditor.drawing.earlier_figures import figures_as_before
+from auditor.evidence.manifest import Asked
+from auditor.finding.judging import judge
+from auditor.record.audit_report import AuditReport
+from auditor.run.audit import assemble
+from auditor.verifying.checks import Check, State
+from auditor.verifying.difference import difference
+
+# What a finding says whatever the rules by which outcomes follow from what was measured.
+_OF_NO_RULE = {
+    "id", "probe", "method", "pillar", "metric", "group", "sensitive", "at", "value", "n_samples", "estimate",
+}  # fmt: skip
+
+
+def judged(report: AuditReport, asked: Asked, *, other_code: bool) -> list[Check]:
+    """Judges all answers anew and compares every number and outcome with the record's.
+
+    ``other_code``: another version of the toolkit measured, which may have drawn other figures.
+    """
+    judgements, family = judge(asked.results, asked.criteria, asked.family)
+    again = assemble(
+        asked.results,
+        asked.criteria,
+        judged=(judgements, family),
+        model=report.model,
+        data=report.data,
+        environment=report.environment,
+        refusal=report.refusal,
+        allow_inconclusive=report.allow_inconclusive,
+        duration_s=report.duration_s,
+    )
+    checks = []
+    # What an earlier rule made of the numbers only an earlier auditor can tell; the numbers themselves are checked.
+    # The code that is installed here follows no other.
+    same_rule = report.family.rule == again.family.rule or not other_code
+    fields = None if same_rule else _OF_NO_RULE
+    mine = {f.id: f.model_dump(mode="json", include=fields) for f in again.findings}
+    theirs = {f.id: f.model_dump(mode="json", include=fields) for f in report.findings}
+    ids = [f.id for f in report.findings]
+    twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
+    checks += [Check(name=name, state="wrong", detail="is in the record more than once") for name in twice]
+    for name in [*theirs, *(n for n in mine if n not in theirs)]:
+        if name not in mine or name not in theirs:
+            detail = "is not among what was measured" if name not in mine else "was measured, and is not in the record"
+            checks.append(Check(name=name, state="wrong", detail=detail))
+        elif where := difference(theirs[name], mine[name]):
+            checks.append(Check(name=name, state="wrong", detail=where))
+    parts = ("family", "summary", "exit_code") if same_rule else ()
+    parts = ("criteria", *parts, "figures", "definitions", *(() if other_code else ("schema_version", "tool")))
+    if other_code and report.figures != again.figures:
+        again = again.model_copy(update={"figures": tuple(figures_as_before(judgements, asked.results))})
+    said, found = (r.model_dump(mode="json", include=set(parts)) for r in (report, again))
+    for part in parts:
+        # Definitions are left out of a record that has none.
+        if where := difference(said.get(part, []), found.get(part, [])):
+            drawn_otherwise = part == "figures" and other_code
+            state: State = "not checked" if drawn_otherwise else "wrong"
+            checks.append(Check(name=part, state=state, detail=where))
+    if not same_rule:
+        detail = (
+            f"outcomes and intervals follow rule {report.family.rule} of an earlier auditor, this one judges by rule "
+            f"{again.family.rule}: verify them with the auditor that made them (version {report.tool.get('version')})"
+        )
+        checks.append(Check(name="numbers", state="not checked", detail=detail))
+    elif not any(check.state == "wrong" for check in checks):
+        n = sum(f.value is not None for f in report.findings)
+        detail = f"{n:,} numbers, their intervals, p-values and outcomes recomputed from their statistics"
+        checks.append(Check(name="numbers", state="ok", detail=detail))
+    return checks

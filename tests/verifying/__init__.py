@@ -1,0 +1,1 @@
+"""Tests of auditor/verifying: what a stranger finds of a bundle that was bent."""
