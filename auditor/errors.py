@@ -223,6 +223,10 @@ class NotApplicableError(AuditorError):
     """A probe lacks an input; raised inside a probe, it becomes a NOT_APPLICABLE finding with this message."""
 
 
+# Of a model of which its decisions are all that is known.
+NO_SCORES = "Needs the model's scores, and only its decisions are here: add --score COLUMN."
+
+
 class OtherKindError(NotApplicableError):
     """A probe asks about another kind of model or rows: no input would make it apply, and nobody is to blame."""
 

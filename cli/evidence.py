@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,10 @@ from auditor.run.options import ScanOptions, flags
 
 if TYPE_CHECKING:
     from auditor.evidence.bundle import Evidence
+    from auditor.evidence.enclosed import Enclosed
+    from auditor.evidence.history.entries import Entry
     from auditor.evidence.log import ChainedLog
+    from auditor.evidence.registration import Opened, Plan
     from auditor.intake.specs import Job
     from auditor.record.audit_report import AuditReport
     from auditor.run.heard import Measured
@@ -23,7 +27,12 @@ if TYPE_CHECKING:
 
 def check_flags(options: ScanOptions) -> None:
     """Raises UsageError, before any work, where a flag of the bundle has no bundle, or the key cannot sign."""
-    given = {"--sign": options.sign, "--include-rows": options.include_rows, "--redact": options.redact}
+    given = {
+        "--sign": options.sign,
+        "--timestamp": options.timestamp,
+        "--include-rows": options.include_rows,
+        "--redact": options.redact,
+    }
     for flag, value in given.items():
         if value and options.bundle is None:
             raise UsageError(f"{flag} says something about the evidence bundle: add --bundle FILE.")
@@ -38,21 +47,61 @@ def check_flags(options: ScanOptions) -> None:
         from auditor.evidence.signing import load_private_key
 
         load_private_key(Path(options.sign))
+    if options.timestamp is not None:
+        from auditor.evidence.timestamp import check_authority
+
+        check_authority(options.timestamp)
 
 
 def start_log(job: Job) -> ChainedLog:
     """The log of a scan that begins."""
     from auditor.evidence.log import ChainedLog
-    from auditor.record.passwords import without_passwords
+    from auditor.record.passwords import arguments_without_passwords
 
     log = ChainedLog()
-    command = [without_passwords(word) for word in sys.argv[1:]]
+    command = arguments_without_passwords(sys.argv[1:])
     log.add("started", tool=f"responsible-auditor {__version__}", command=command, seed=job.seed)
     return log
 
 
-def write_evidence(configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog) -> str:
-    """Writes the bundle of a scan; returns its path."""
+def enclosed_of(
+    configured: Configured, report: AuditReport, plan: Plan, began: datetime, opened: Opened | None
+) -> Enclosed:
+    """What the audit went by, for its bundle: the plan in force, registration, decisions, and the files that decided.
+
+    ``began``: an aware time, before which the registration had to be made.
+    """
+    from auditor.evidence.enclosed import Enclosed
+    from auditor.record.passwords import arguments_without_passwords
+
+    return Enclosed(
+        began=began.isoformat(),
+        plan=plan,
+        as_of=configured.options.as_of,
+        command=arguments_without_passwords(sys.argv[1:]),
+        registration=None if opened is None else opened.content,
+        decisions=_decided(report, configured.options.db),
+        obeyed=configured.obeyed,
+    )
+
+
+def _decided(report: AuditReport, db: str | None) -> list[Entry]:
+    """The entries of the history that the record's decisions are, and those that they cover."""
+    from cli.history import open_ledger
+
+    if not report.decisions:
+        return []
+    ledger = open_ledger(db)
+    try:
+        return [ledger.entry(decision.entry) for decision in report.decisions]
+    finally:
+        ledger.close()
+
+
+def write_evidence(
+    configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog, enclosed: Enclosed
+) -> str:
+    """Writes the bundle of a scan; returns its path. NoTimestampError where it is written without the one asked for."""
     from auditor.evidence.bundle import write_bundle
     from auditor.evidence.signing import load_private_key
 
@@ -60,11 +109,14 @@ def write_evidence(configured: Configured, job: Job, measured: Measured, report:
     if options.bundle is None:
         raise UsageError("Name the bundle with --bundle FILE.")
     key = None if options.sign is None else load_private_key(Path(options.sign))
-    write_bundle(options.bundle, _evidence(configured, job, measured, report, log), key=key, redact=options.redact)
+    made = _evidence(configured, job, measured, report, log, enclosed)
+    write_bundle(options.bundle, made, key=key, redact=options.redact, timestamp=options.timestamp)
     return options.bundle
 
 
-def _evidence(configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog) -> Evidence:
+def _evidence(
+    configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog, enclosed: Enclosed
+) -> Evidence:
     from auditor.evidence.bundle import Evidence
     from auditor.evidence.manifest import code_digests
     from auditor.finding.budgets import Family
@@ -89,6 +141,7 @@ def _evidence(configured: Configured, job: Job, measured: Measured, report: Audi
         answers=answers,
         counts=measured.counts,
         code=code_digests(own, None if job.model.code_folder is None else Path(job.model.code_folder)),
+        enclosed=enclosed,
     )
 
 
@@ -97,6 +150,15 @@ def request_of(configured: Configured) -> dict[str, object]:
     said, unasked, known = configured.options.said(), ScanOptions().said(), flags()
     from auditor.evidence.registration import ROLES
 
-    options = {name: said[name] for name in known if said[name] != unasked[name] and not known[name].of_one_run}
+    options = {
+        name: _of_nobody(said[name]) for name in known if said[name] != unasked[name] and not known[name].of_one_run
+    }
     asked: dict[str, object] = {"options": options, "probe_options": configured.probe_options}
     return asked if configured.roles is None else {**asked, ROLES: configured.roles.model_dump(mode="json")}
+
+
+def _of_nobody(value: object) -> object:
+    """An address without its user and password, which no bundle publishes."""
+    from auditor.record.passwords import arguments_without_passwords
+
+    return arguments_without_passwords([value])[0] if isinstance(value, str) and "://" in value else value

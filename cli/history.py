@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from auditor.record.audit_report import AuditReport
     from auditor.record.decisions import DecisionRecord, Step
 
-_ENVIRONMENT = "AUDITOR_DB"
+DB_VARIABLE = "AUDITOR_DB"
 _REFERENCE = re.compile(r"history:(\d+)")
 
 Db = Annotated[
@@ -38,7 +38,7 @@ def place_of(db: str | None) -> str:
     """Where the history lies: the flag, else the environment, else the default file."""
     from auditor.evidence.history.ledger import DEFAULT
 
-    return db or os.environ.get(_ENVIRONMENT) or DEFAULT
+    return db or os.environ.get(DB_VARIABLE) or DEFAULT
 
 
 def open_ledger(db: str | None, *, create: bool = False) -> Ledger:
@@ -83,7 +83,7 @@ def decisions_in(ledger: Ledger, report: AuditReport) -> tuple[DecisionRecord, .
 
 
 def report_of(path: Path, db: str | None = None) -> AuditReport:
-    """A recorded audit: a report.json, its folder, or ``history:N`` of the history at ``db``."""
+    """A recorded audit: a report.json, its folder, an audit.zip, or ``history:N`` of the history at ``db``."""
     from cli.gate import consistent
 
     reference = _REFERENCE.fullmatch(str(path))
@@ -258,7 +258,7 @@ def _audits(entries: list[Entry]) -> list[tuple[str, AuditReport]]:
 
 
 def signoff(
-    audit: Annotated[str, typer.Argument(help="Number of a recorded audit, or its report.json or folder.")],
+    audit: Annotated[str, typer.Argument(help="Number of a recorded audit, or its report.json, folder or audit.zip.")],
     by: Annotated[str, typer.Option(help="Who decides.")],
     role: Annotated[str, typer.Option(help="In which role.")],
     decision: Annotated[str, typer.Option(help="accept or reject.")],

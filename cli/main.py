@@ -15,6 +15,7 @@ from auditor.errors import AuditorError
 from auditor.run import __version__
 from auditor.run.options import FORMATS, flags
 from cli.copied_examples import examples
+from cli.derived import BundleTo, SignWith, sealed
 from cli.detect import detect
 from cli.detect_train import detect_train
 from cli.dossier import dossier
@@ -122,11 +123,16 @@ def scan(
     given: dict[str, object],
     model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
-    config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
+    ] = None,
     publish: Annotated[
         list[str] | None,
         typer.Option(help="Then publish it: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY."),
     ] = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print the settings in force and where each came from; run nothing.")
+    ] = False,
     debug: Debug = False,
 ) -> int:
     """Audit a model: measure, judge, write a report.
@@ -134,6 +140,16 @@ def scan(
     Exit codes: 0 everything judged passed, 1 something FAILed, 2 wrong usage, 3 nothing failed but something could not
     be said, 4 the model or the data were refused.
     """
+    typed = given.pop("architecture_args")
+    arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
+    given |= {"model": model, "architecture_args": arguments}
+    if show_config:
+        from cli.options import configure
+        from cli.show_config import show_config as show
+
+        show(configure(given, config, set_ or []), given, set_ or [])
+        return 0
+
     from auditor.sandbox.measuring_process import measuring_process
 
     # Before all else that is imported here: it imports meanwhile.
@@ -141,9 +157,7 @@ def scan(
         from cli.options import configure
         from cli.scan import scan as run_scan
 
-        typed = given.pop("architecture_args")
-        arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
-        configured = configure(given | {"model": model, "architecture_args": arguments}, config, set_ or [])
+        configured = configure(given, config, set_ or [])
         options = configured.options
         return run_scan(
             configured,
@@ -173,7 +187,7 @@ def mitigations(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] 
 
 @command("report")
 def report(
-    run: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds one."), Reads(within=RECORD)],
+    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
     format_: Annotated[str, typer.Option("--format", help=f"Formats to write: {FORMATS}.")] = "html",
     out: Annotated[
         Path | None, typer.Option(help="Folder to write into; the report's own by default."), Writes(itself=True)
@@ -220,7 +234,7 @@ def report(
 
 @command("publish")
 def publish_(
-    run: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds one."), Reads(within=RECORD)],
+    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
     to: Annotated[
         list[str],
         typer.Option(help="Where: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY; again for more."),
@@ -236,7 +250,9 @@ def publish_(
 @command("compare")
 def compare(
     before: Annotated[
-        Path, typer.Argument(help="The earlier report.json, its folder, or history:NUMBER."), Reads(within=RECORD)
+        Path,
+        typer.Argument(help="The earlier report.json, its folder, audit.zip or history:NUMBER."),
+        Reads(within=RECORD),
     ],
     after: Annotated[
         Path, typer.Argument(help="The later one, best made with --reference the earlier model."), Reads(within=RECORD)
@@ -247,6 +263,8 @@ def compare(
     error_rate: Annotated[float, typer.Option(help="Chance of any false 'better', and of any false 'worse'.")] = 0.05,
     margin: Margin = 0.02,
     db: Db = None,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     debug: Debug = False,
 ) -> int:
     """Put two recorded audits side by side: what became better, what worse, and whether the model is useful.
@@ -257,12 +275,13 @@ def compare(
     """
     from cli.comparing import compare_reports
 
-    return compare_reports(before, after, out, error_rate=error_rate, margin=margin, db=db)
+    evidence = sealed(bundle, sign)
+    return compare_reports(before, after, out, error_rate=error_rate, margin=margin, db=db, evidence=evidence)
 
 
 @command("gate")
 def gate(
-    reports: Annotated[list[Path], typer.Argument(help="A report.json, or the folder that holds it; or several.")],
+    reports: Annotated[list[Path], typer.Argument(help="A report.json, its folder, or an audit.zip; or several.")],
     allow_inconclusive: Annotated[bool, typer.Option(help="Exit 0, not 3, where the data could not tell.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -299,7 +318,9 @@ def mitigate(
     ],
     with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
-    config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
+    ] = None,
     report: Annotated[
         str, typer.Option(help="Folder for the comparison and the two audits."), Writes(itself=True)
     ] = "audit-report",
@@ -308,6 +329,8 @@ def mitigate(
     ] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the mitigation.")] = 3600.0,
     margin: Margin = 0.02,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -328,6 +351,7 @@ def mitigate(
         checkpoint=checkpoint,
         max_seconds=max_seconds,
         margin=margin,
+        evidence=sealed(bundle, sign),
         quiet=quiet,
     )
 
@@ -361,7 +385,9 @@ def explain(
     out: Annotated[
         Path | None, typer.Option(help="Folder for explanation.html and .json."), Writes(itself=True)
     ] = None,
-    config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -409,8 +435,12 @@ def tradeoff(
     disparity: Annotated[str, typer.Option(help="The gap to close.")] = "demographic_parity_difference",
     tolerance: Annotated[float, typer.Option(help="How much lower the metric may be: 0.01 is one point.")] = 0.01,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
-    config: Annotated[str | None, typer.Option(help="Configuration file; ./audit.toml where there is one.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
+    ] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for making each model.")] = 3600.0,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -431,6 +461,7 @@ def tradeoff(
         parse_settings(with_ or []),
         Asked.of(metric, disparity, tolerance),
         max_seconds=max_seconds,
+        evidence=sealed(bundle, sign),
         quiet=quiet,
     )
 
@@ -447,7 +478,7 @@ def init(
     from cli.init import write_config
 
     write_config(data, out)
-    typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan MODEL")
+    typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan MODEL --config {out}")
 
 
 @command("version")

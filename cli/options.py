@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
 from auditor.errors import ConfigError, UsageError, did_you_mean
-from auditor.finding.criterion import Criterion, load_criteria, parse_budgets, parse_criterion
-from auditor.finding.policy import load_policies
+from auditor.finding.criterion import Criterion, parse_budgets, parse_criterion
+from auditor.finding.obeyed import ObeyedFile, read_obeyed
+from auditor.finding.policy import Required, required_by
 from auditor.finding.profiles import DEFAULT_PROFILE
 from auditor.finding.roles import roles_of
 from auditor.intake.rows.sql import is_database
 from auditor.outputs import reads
 from auditor.record.about import SECTIONS, about_of
+from auditor.record.catalogue import catalogue_file
 from auditor.record.labels import Labels
 from auditor.run.options import Configured, ScanOptions, flags
+from cli.found import READ_BY_PROBES, refuse_more
 from cli.guarded import files_named
+from probes import PROBES
 
 CONFIG_NAME = "audit.toml"
-PATH_OPTIONS = (
-    "lexicon", "scorer", "reference", "vectors", "checkpoint", "texts", "canaries", "prompts", "ood", "patch",
-)  # fmt: skip
+# Options of probes that name files or folders, relative to the configuration that names them.
+PATH_OPTIONS = READ_BY_PROBES - {"benchmarks"} | {"checkpoint"}
 
 
 def _as_list(value: object) -> list[str]:
@@ -43,26 +47,74 @@ def _snake(key: str) -> str:
     return key.replace("-", "_")
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """An audit.toml as it stands. Raises ConfigError with the line where it is no TOML."""
+def _configuration(config: str | None) -> ObeyedFile | None:
+    """The file that ``--config`` names, else ./audit.toml where there is one. Raises UsageError, ConfigError."""
+    if config is None and not Path(CONFIG_NAME).is_file():
+        return None
+    path = CONFIG_NAME if config is None else config
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_obeyed(Path(path), "configuration", "found" if config is None else "given")
     except FileNotFoundError:
-        raise UsageError(f"There is no configuration file at {str(path)!r}.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML: {error}.") from None
+        raise UsageError(f"There is no configuration file at {path!r}.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def configure(given: Mapping[str, object], config: str | None, settings: list[str]) -> Configured:
-    """Flags over ``--config`` (or ./audit.toml, where there is one) over the defaults. Raises ConfigError."""
-    from auditor.run.scan import check_policies
-    from probes import PROBES
+    """Flags over ``--config`` (or ./audit.toml, where there is one) over the defaults.
 
-    path = Path(config) if config is not None else Path(CONFIG_NAME)
-    content = read_config(path) if config is not None or path.is_file() else {}
+    Raises ConfigError, also where ./audit.toml says more than :mod:`cli.found` lets it.
+    """
+    from auditor.run.scan import check_policies
+
+    file = _configuration(config)
+    path = Path(CONFIG_NAME if file is None else file.path)
+    content = {} if file is None else file.toml(str(path))
     for key in content:
         if key not in (known := ("audit", "probes", "criteria", "budgets", "labels", "roles", *SECTIONS)):
             raise ConfigError(f"{path}: unknown section [{key}]{did_you_mean(key, known)}. Known: {', '.join(known)}.")
+    said = {k: v for k, v in given.items() if v is not None and v is not False and v != []}
+    merged = _audit(content, path)
+    if file is not None and file.origin == "found":
+        own = [str(target).partition(":")[2] for target in _as_list(said.get("probe", []))]
+        refuse_more(file, merged, content, own)
+    decided = [name for name in merged if name not in said]
+    merged |= said
+    for key in merged:
+        if key not in flags():
+            near = did_you_mean(key, flags())
+            raise ConfigError(f"{path}: [audit] has no key {key!r}{near or '.'}")
+    try:
+        options = ScanOptions.of(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise UsageError(f"--{name} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}.") from None
+    probe_options = _probe_options(content, path, settings)
+    _note_inputs(options, probe_options, None if file is None else path)
+    required = required_by(options.policy)
+    check_policies(required.packs, options, PROBES)
+    criteria, held_to = _criteria(content, path, options, said, required)
+    labels = Labels.of(_table(content, "labels", path), f"{path}: [labels]")
+    catalogue = catalogue_file(options.lang)
+    about = about_of(content, labels, options.lang, str(path), catalogue)
+    roles = roles_of(_table(content, "roles", path), f"{path}: [roles]")
+    keys = _keys(content, decided, settings, own_criteria=held_to.own)
+    obeyed = (None if file is None else file.deciding(*keys), *held_to.files, catalogue)
+    return Configured(
+        options,
+        probe_options,
+        criteria,
+        required.packs,
+        labels,
+        about,
+        roles,
+        tuple(o for o in obeyed if o is not None),
+    )
+
+
+def _audit(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Its table ``[audit]``, with paths from the folder in which the command was started."""
     table = _table(content, "audit", path)
     merged = {_snake(k): v for k, v in table.items()}
     if len(merged) < len(table):
@@ -76,28 +128,22 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
     for name in ("policy", "benchmark"):
         if name in merged:
             merged[name] = [_beside(path, item) for item in _as_list(merged[name])]
-    if config is None:
-        _only_asked_for(merged, path)
-    merged |= {k: v for k, v in given.items() if v is not None and v is not False and v != []}
-    for key in merged:
-        if key not in flags():
-            near = did_you_mean(key, flags())
-            raise ConfigError(f"{path}: [audit] has no key {key!r}{near or '.'}")
-    try:
-        options = ScanOptions.of(merged)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]).replace("_", "-")
-        raise UsageError(f"--{name} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}.") from None
-    probe_options = _probe_options(content, path, settings)
-    _note_inputs(options, probe_options, path if content else None)
-    policies, required = load_policies(options.policy)
-    check_policies(policies, options, PROBES)
-    criteria = _criteria(content, path, options, given, required)
-    labels = Labels.of(_table(content, "labels", path), f"{path}: [labels]")
-    about = about_of(content, labels, options.lang, str(path))
-    roles = roles_of(_table(content, "roles", path), f"{path}: [roles]")
-    return Configured(options, probe_options, criteria, tuple(policies), labels, about, roles)
+    return merged
+
+
+def _keys(
+    content: Mapping[str, Any], options: Sequence[str], settings: Sequence[str], *, own_criteria: bool
+) -> list[str]:
+    """What a configuration decides where flags do not: ``options``, ``probes.NAME.option``, ``section.key``."""
+    said = {_snake(setting.partition("=")[0]) for setting in settings}
+    own = [f"{_snake(probe)}.{_snake(o)}" for probe, table in content.get("probes", {}).items() for o in table]
+    tables = ("labels", "roles", *(("criteria", "budgets") if own_criteria else ()))
+    return sorted({
+        *(flags()[name].key(name) for name in options),
+        *(f"probes.{option}" for option in own if option not in said),
+        *(f"{section}.{key}" for section in SECTIONS for key in content.get(section, {})),
+        *(name for name in tables if name in content),
+    })  # fmt: skip
 
 
 def _note_inputs(options: ScanOptions, probe_options: Mapping[str, object], config: Path | None) -> None:
@@ -105,16 +151,6 @@ def _note_inputs(options: ScanOptions, probe_options: Mapping[str, object], conf
     named = [getattr(options, name) for name, flag in flags().items() if not flag.writes]
     named += [value for own in probe_options.values() if isinstance(own, dict) for value in own.values()]
     reads(*files_named([*named, config]))
-
-
-def _only_asked_for(found: Mapping[str, object], path: Path) -> None:
-    """A folder may come with somebody else's audit.toml: code runs only where the user named the flag or the file."""
-    code = [key for key, flag in flags().items() if flag.runs_code and found.get(key)]
-    if code:
-        raise ConfigError(
-            f"./{path} sets {code[0]!r}, which runs code: give that flag yourself, or say --config {path} to trust the "
-            "file."
-        )
 
 
 def _table(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
@@ -159,22 +195,27 @@ def _numbers(text: str) -> list[JsonValue] | None:
     return values if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values) else None
 
 
+@dataclass(frozen=True)
+class _HeldTo:
+    """Where the requirements come from: files of ``--policy`` or of the tool, and whether the configuration's own."""
+
+    files: tuple[ObeyedFile, ...]
+    own: bool = False
+
+
 def _criteria(
-    content: Mapping[str, Any],
-    path: Path,
-    options: ScanOptions,
-    given: Mapping[str, object],
-    required: list[Criterion],
-) -> tuple[Criterion, ...]:
+    content: Mapping[str, Any], path: Path, options: ScanOptions, said: Mapping[str, object], required: Required
+) -> tuple[tuple[Criterion, ...], _HeldTo]:
     """What --policy requires wins over ``[[criteria]]``, which replaces the built-in profile.
 
     Rule packs that set no bound leave criteria to whoever else sets them.
     """
     entries = content.get("criteria")
-    if required and (entries is None or given.get("policy")):
-        return tuple(required)
+    if required.criteria and (entries is None or "policy" in said):
+        return required.criteria, _HeldTo(required.files)
     if entries is None:
-        return tuple(load_criteria())
+        default = required_by((DEFAULT_PROFILE,))
+        return default.criteria, _HeldTo((*required.files, *default.files))
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"{path}: criteria must be [[criteria]] tables.")
     budgets = parse_budgets(content.get("budgets", {}), path.name)
@@ -182,6 +223,6 @@ def _criteria(
         parse_criterion(entry, f"{path.name}, criterion {i}", {"source": path.name}, budgets=budgets)
         for i, entry in enumerate(entries, 1)
     ]
-    if options.policy != (DEFAULT_PROFILE,):
-        own += required
-    return tuple(own)
+    if options.policy == (DEFAULT_PROFILE,):
+        return tuple(own), _HeldTo((), own=True)
+    return (*own, *required.criteria), _HeldTo(required.files, own=True)

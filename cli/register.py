@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,6 +94,8 @@ def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: boo
     for name, digest in plan.files.items():
         if digest is not None:
             typer.echo(f"{name:<12}{digest}")
+    for file in plan.configuration:
+        typer.echo(f"{'obeyed':<12}{file.sha256}  {visible(file.name)} ({file.role})")
     typer.echo(f"sha256      {made.digest}")
     if entered is not None:
         typer.echo(visible(f"history     {entered}"))
@@ -100,10 +103,10 @@ def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: boo
         typer.echo(paragraph("It is not signed: note this digest elsewhere, or sign with --sign KEY.", 0))
 
 
-def plan_of(configured: Configured) -> Plan:
-    """The plan that flags and audit.toml come to; hashes the files that are there."""
+def plan_of(configured: Configured, *, hashed: bool = True) -> Plan:
+    """The plan that flags and audit.toml come to; ``hashed``: with digests of the files that are there."""
     from auditor.evidence.manifest import code_of
-    from auditor.evidence.registration import Plan, PlannedProbe, digest_of
+    from auditor.evidence.registration import Plan, PlannedFile, PlannedProbe, digest_of
     from auditor.run.options import flags
     from auditor.run.scan import probe_specs
     from probes import PROBES
@@ -114,17 +117,22 @@ def plan_of(configured: Configured) -> Plan:
     named = {name: said[name] for name in FILES if said[name] is not None}
     return Plan(
         probes={
-            spec.name: PlannedProbe(target=spec.target, options={k: _fixed(k, v) for k, v in spec.options.items()})
+            spec.name: PlannedProbe(
+                target=spec.target, options=_fixed_options(spec.options) if hashed else dict(spec.options)
+            )
             for spec in probe_specs(configured, PROBES)
         },
         # What was registered before there were roles, or without them, stays as it is.
         settings={name: said[name] for name, flag in flags().items() if flag.decides} | _roles(configured),
-        files={name: digest_of(Path(path)) for name, path in named.items()},
-        code=code_of([name for name in modules if name and ":" in name]),
+        files={name: digest_of(Path(path)) for name, path in named.items()} if hashed else {},
+        code=code_of([name for name in modules if name and ":" in name]) if hashed else {},
         criteria=tuple(criterion.record for criterion in configured.criteria),
         error_rate=options.error_rate,
         multiplicity=options.multiplicity,
         seed=options.seed,
+        configuration=tuple(
+            PlannedFile(role=file.role, name=Path(file.path).name, sha256=file.sha256) for file in configured.obeyed
+        ),
     )
 
 
@@ -133,6 +141,10 @@ def _roles(configured: Configured) -> dict[str, JsonValue]:
 
     roles = configured.roles
     return {} if roles is None else {ROLES: roles.model_dump(mode="json")}
+
+
+def _fixed_options(options: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {name: _fixed(name, value) for name, value in options.items()}
 
 
 def _fixed(name: str, value: JsonValue) -> JsonValue:
@@ -161,11 +173,11 @@ def opened(path: str | None) -> Opened | None:
     return read_registration(Path(path))
 
 
-def followed(opened: Opened | None, configured: Configured, started: datetime) -> RegistrationRecord | None:
-    """What the record says of a run that began then."""
+def followed(opened: Opened | None, configured: Configured, started: datetime, plan: Plan) -> RegistrationRecord | None:
+    """What the record says of a run of this plan that began then."""
     if opened is None:
         return None
     from auditor.evidence.registration import held_against
 
     path = str(configured.options.registration)
-    return held_against(opened, plan_of(configured), path=path, started=started, tool=__version__)
+    return held_against(opened, plan, path=path, started=started, tool=__version__)

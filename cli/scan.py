@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -15,16 +15,17 @@ import typer
 
 from auditor.errors import AuditorError
 from auditor.evidence.registration import with_what_became
+from auditor.evidence.timestamp import NoTimestampError
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
 from auditor.run.options import Configured
 from auditor.run.scan import held_to, job_of, record_of, rows_at_hand, scan_job, workloads
 from auditor.sandbox.measuring_process import MeasuringProcess
-from cli.evidence import check_flags, start_log, write_evidence
+from cli.evidence import check_flags, enclosed_of, start_log, write_evidence
 from cli.looks import at_level, check_history, entered, next_of_campaign
 from cli.output import print_report, stages
 from cli.publish import check_places, publish_report
-from cli.register import followed, opened
+from cli.register import followed, opened, plan_of
 from cli.rendering import known_formats, make_page_ready
 from cli.written import alone_in, claim_report, command_line, drop_stale, write_report
 from probes import PROBES
@@ -59,7 +60,8 @@ def scan(
     registration = opened(options.registration)
     with rows_at_hand(configured) as (asked, told):
         job = job_of(asked, PROBES)
-        registered = followed(registration, configured, began)
+        plan = plan_of(configured, hashed=registration is not None)
+        registered = followed(registration, configured, began, plan)
         log = start_log(job)
         waits = workloads(job, PROBES)
         make_page_ready(formats)
@@ -100,20 +102,31 @@ def scan(
         written = write_report(report, out, list(dict.fromkeys(["json", *formats])))
         drop_stale(out, written)
     # Not the evidence beside it, which may hold rows.
-    rendered = tuple(written)
-    unwritten: AuditorError | None = None
-    if options.bundle is not None:
-        try:
-            written.append(write_evidence(at_level(configured, campaign), job, measured, report, log))
-        except AuditorError as error:
-            unwritten = error
-    places, unpublished = _published(report, rendered, publish)
-    _print(report, written, entry, places, as_json=as_json, quiet=quiet)
+    places, unpublished = _published(report, written, publish)
+
+    def evidence() -> str:
+        enclosed = enclosed_of(configured, report, plan, began, registration)
+        return write_evidence(at_level(configured, campaign), job, measured, report, log, enclosed)
+
+    bundles, unwritten = _bundled(options.bundle, evidence)
+    _print(report, [*written, *bundles], entry, places, as_json=as_json, quiet=quiet)
     # The verdict is printed and the report kept; what could not be written beside them decides the exit code.
-    for failure in (unwritten, ledger_error, unpublished):
-        if failure is not None:
-            raise failure
+    if failure := unwritten or ledger_error or unpublished:
+        raise failure
     return report.exit_code
+
+
+def _bundled(path: str | None, write: Callable[[], str]) -> tuple[list[str], AuditorError | None]:
+    """Where the evidence lies, and what it lacks: the audit is done and written, whatever became of that."""
+    if path is None:
+        return [], None
+    try:
+        return [write()], None
+    except NoTimestampError as error:
+        without = NoTimestampError(f"{error} The bundle is written without one: its dates are the signer's word.")
+        return [path], without
+    except AuditorError as error:
+        return [], error
 
 
 def _published(

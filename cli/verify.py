@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,11 +14,23 @@ from cli.output import coloured, paragraph
 
 if TYPE_CHECKING:
     from auditor.run.probe import Probe
-    from auditor.verifying.checks import Check, Verified
+    from auditor.verifying.checks import Needs, Unproven, Verified
+    from auditor.verifying.remeasured import OfDecisions
 
 # Their numbers follow from a model's answers, its decisions and the groups: nothing else is asked of the model.
-FROM_ANSWERS = ("group_fairness", "adverse_impact", "score_fairness", "regression_fairness")
+FROM_ANSWERS = ("performance", "group_fairness", "adverse_impact", "score_fairness", "regression_fairness")
+# What of them follows from decisions and groups alone, so that a table of groups comes to it.
+_FROM_DECISIONS = {
+    "performance": (
+        "accuracy", "base_rate", "accuracy_over_base_rate", "balanced_accuracy", "adjusted_balanced_accuracy",
+    ),
+    "adverse_impact": ("selection_rate",),
+}  # fmt: skip
+# Which groups they are of is for the scores to say.
+_OF_SCORES = {"adverse_impact": ("standardized_mean_difference",)}
 _STATES = {"ok": "PASS", "wrong": "FAIL", "not checked": "INCONCLUSIVE"}
+# Of what is not proven, as much as a terminal shows; --json has all.
+_MOST_PLACES, _MOST_REASONS = 5, 16
 _WORDS = {"ok": "ok", "wrong": "WRONG", "not checked": "NOT CHECKED"}
 
 
@@ -39,32 +50,48 @@ def keygen(
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="An evidence bundle: audit.zip.")],
+    bundle: Annotated[Path, typer.Argument(help="An evidence bundle, such as audit.zip.")],
     key: Annotated[list[Path] | None, typer.Option(help="Public key of whom you trust; repeat for more.")] = None,
     allow_unsigned: Annotated[
         bool, typer.Option("--allow-unsigned", help="Exit 0 where only the signer is not known.")
     ] = False,
+    tsa_root: Annotated[
+        list[Path] | None, typer.Option(help="Root certificate (PEM) of a time-stamping authority that you trust.")
+    ] = None,
+    tsa_policy: Annotated[str | None, typer.Option(help="Policy (OID) that its timestamp must be under.")] = None,
     db: Annotated[
         str | None, typer.Option(help="The history it was entered into: check what the record says of its looks.")
     ] = None,
     dossier: Annotated[
         Path | None, typer.Option(help="The manifest of a dossier: check that it is whole, and of this record.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="A rendering, such as report.pdf: check that it is of this record.")
+    ] = None,
+    lang: Annotated[str | None, typer.Option(help="Words of --report, where its own: a catalogue FILE.toml.")] = None,
+    require: Annotated[
+        str | None,
+        typer.Option(help="What must be there and proven, and no more: rows,registration,timestamp,signature, ..."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Check an evidence bundle without model, data or torch, and recompute every number in it.
+    """Check an evidence bundle without model, data or torch, and recompute all that its record says.
 
-    Exit codes: 0 everything agrees, 1 something does not, 3 something could not be checked, such as who signed it; 4 it
-    is no bundle.
+    Exit codes: 0 everything agrees and is proven, or what --require names; 1 something disagrees; 3 nothing disagrees,
+    and something is not proven, which is named; 4 it is no bundle.
     """
     from auditor.evidence.signing import load_public_key
-    from auditor.verifying.bundle import verify_bundle
+    from auditor.evidence.timestamp import authorities_of
+    from auditor.verifying.checks import required_of
+    from auditor.verifying.kinds import verify_evidence
 
+    required = required_of(require)
     trusted = [load_public_key(path) for path in key or ()]
-    found = verify_bundle(bundle, stored_probe, trusted=trusted)
+    authorities = authorities_of(tsa_root or (), tsa_policy)
+    found = verify_evidence(bundle, stored_probe, trusted=trusted, authorities=authorities)
     if db is not None:
-        found = replace(found, checks=(*found.checks, *_by_history(found, db)))
+        found = _by_history(found, db)
     if dossier is not None:
         from auditor.evidence.dossier_manifest import read_manifest, signer_of
         from auditor.verifying.dossier import check_dossier
@@ -72,67 +99,115 @@ def verify(
 
         said = read_manifest(dossier)
         text = check_text(dossier.parent, said, found.report, signer_of(dossier))
-        found = replace(found, checks=(*found.checks, *check_dossier(dossier, found.report, trusted), text))
+        found = found.and_checked([*check_dossier(dossier, found.report, trusted), text])
+    if report is not None:
+        found = _with_rendering(found, report, lang)
+    code = found.exit_code(required, allow_unsigned=allow_unsigned)
     if json_:
-        typer.echo(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(_as_json(found, required, code), indent=2, ensure_ascii=False))
     else:
-        _print_verified(bundle, found, looks_checked=db is not None)
-    unsettled = [c for c in found.checks if c.state == "not checked"]
-    if allow_unsigned:
-        unsettled = [c for c in unsettled if c.name not in ("signature", "dossier, signature")]
-    code = 1 if found.wrong else 3 if unsettled else 0
-    if not json_:
-        words = {
-            0: "everything in the bundle agrees",
-            1: "the bundle does not agree with itself: do not rely on it",
-            3: "nothing disagrees, but not everything could be checked",
-        }
-        typer.echo(f"exit {code}: {words[code]}")
+        _print_verified(bundle, found)
+        typer.echo(paragraph(f"exit {code}: {_in_words(found, required, code)}", 0))
     return code
 
 
-def stored_probe(name: str, options: Mapping[str, Any]) -> Probe | None:
-    """A probe whose numbers follow from stored answers, with the options it had; None for all others.
+class _Stored:
+    """The probes there are; those of which a bundle holds all that they measure are made anew."""
 
-    Raises ConfigError for options that are none.
-    """
-    from auditor.run.probe import make_probe
-    from probes import PROBES
+    def __call__(self, name: str, options: Mapping[str, Any]) -> Probe | None:
+        """A probe whose numbers follow from stored answers, with the options it had; None for all others.
 
-    return make_probe(PROBES[name], dict(options)) if name in FROM_ANSWERS else None
+        Raises ConfigError for options that are none.
+        """
+        from auditor.run.probe import make_probe
+        from probes import PROBES
+
+        return make_probe(PROBES[name], dict(options)) if name in FROM_ANSWERS else None
+
+    def of_decisions(self, name: str) -> OfDecisions:
+        """What of such a probe follows from decisions and groups, whatever the scores."""
+        from auditor.verifying.remeasured import OfDecisions
+
+        return OfDecisions(_FROM_DECISIONS.get(name, ()), _OF_SCORES.get(name, ()))
+
+    def kinds(self) -> Mapping[str, type[Probe]]:
+        """All probes by name."""
+        from probes import PROBES
+
+        return PROBES
 
 
-def _as_json(found: Verified) -> dict[str, object]:
+stored_probe = _Stored()
+
+
+def _with_rendering(found: Verified, path: Path, lang: str | None) -> Verified:
+    """What was found, and whether a rendering is of the bundle's record."""
+    from auditor.verifying.parts import OWN_CODE
+    from auditor.verifying.rendering import tied
+    from cli.rendering import TOLD, catalogue_of, render
+
+    same_code = any(check.name == "code" and check.detail.startswith(OWN_CODE) for check in found.checks)
+    check = tied(path, found.report, render, say=catalogue_of(lang, TOLD), same_code=same_code)
+    found = found.and_checked([check])
+    return found.settled("report") if check.state == "ok" else found
+
+
+def _in_words(found: Verified, required: Sequence[Needs], code: int) -> str:
+    if code == 1:
+        return "the bundle does not agree with itself: do not rely on it"
+    if not required:
+        return {
+            0: "everything in the bundle agrees, and what it rests on is proven",
+            3: "nothing disagrees, and what is named NOT PROVEN is not: --require says what must be",
+        }[code]
+    lacks = found.lacks(required)
+    return f"not proven, and required: {', '.join(lacks)}" if lacks else f"proven as required: {', '.join(required)}"
+
+
+def _as_json(found: Verified, required: Sequence[Needs], code: int) -> dict[str, object]:
     return {
+        "exit_code": code,
+        "proven": list(found.proven),
+        "required": list(required),
+        "lacking": list(found.lacks(required)),
+        "unproven": [{"where": each.where, "why": each.why, "needs": each.needs} for each in found.unproven],
         "checks": [{"name": c.name, "state": c.state, "detail": c.detail} for c in found.checks],
         "from_rows": sorted(found.from_rows),
         "from_tables": sorted(found.from_tables),
     }
 
 
-def _by_history(found: Verified, db: str) -> list[Check]:
-    """What a history says of the bundle's record: that it holds it, and that its looks are counted right."""
+def _by_history(found: Verified, db: str) -> Verified:
+    """With what a history says of the bundle's record: that it holds it, and that its looks are counted right."""
     from auditor.evidence.history.checking import wrong_in_history
     from auditor.verifying.checks import Check
     from cli.history import open_ledger
 
     if found.report is None:
-        return []
+        return found
     ledger = open_ledger(db)
     try:
-        wrong = wrong_in_history(list(ledger.entries()), found.report)
+        entries = list(ledger.entries())
     finally:
         ledger.close()
+    wrong = wrong_in_history(entries, found.report)
+    known = {(e.number, e.created, e.decision().by) for e in entries if e.kind == "decision"} if not wrong else set()
+    wrong = wrong or [
+        f"entry {said.entry} of this history is not the decision that the record names"
+        for said in found.report.decisions
+        if (said.entry, said.created, said.by) not in known
+    ]
     if wrong:
-        return [Check(name="looks", state="wrong", detail=detail) for detail in wrong]
+        return found.and_checked(Check(name="looks", state="wrong", detail=detail) for detail in wrong)
     if found.report.looks is None:
-        return [Check(name="looks", state="not checked", detail="it is entered there, and says nothing of its looks")]
-    return [Check(name="looks", state="ok", detail="it is entered there, and its looks are what was entered before it")]
+        detail = "it is entered there, and says nothing of its looks"
+        return found.and_checked([Check(name="looks", state="not checked", detail=detail)])
+    detail = "it is entered there, and its looks are what was entered before it"
+    return found.and_checked([Check(name="looks", state="ok", detail=detail)]).settled("history")
 
 
-def _print_verified(path: Path, found: Verified, *, looks_checked: bool) -> None:
+def _print_verified(path: Path, found: Verified) -> None:
     from auditor.record.text import count, visible
-    from auditor.verifying.told import RULE_PACK
 
     typer.echo(f"bundle  {visible(str(path))}")
     report = found.report
@@ -157,12 +232,34 @@ def _print_verified(path: Path, found: Verified, *, looks_checked: bool) -> None
                 0,
             )
         )
-        packs = {check.name for check in found.checks if check.name.startswith(RULE_PACK) and check.state == "ok"}
-        own = {f"{RULE_PACK}{policy.name}" for policy in report.policies} - packs
-        told = [name for name in ("decisions", "registration") if getattr(report, name, None)] + ["controls"] * bool(
-            own
-        )
-        if told:
-            typer.echo(paragraph(f"The record's {', '.join(told)} are as it states them; nothing recomputes them.", 0))
-        if report.looks is not None and not looks_checked:
-            typer.echo(paragraph("What it says of its looks is for the history to say: --db WHERE checks it.", 0))
+    _print_unproven("NOT PROVEN", found.open)
+    _print_unproven("ON THE SIGNER'S WORD", found.stated)
+
+
+def _print_unproven(title: str, unproven: Sequence[Unproven]) -> None:
+    """What is not proven, what would prove the same in one group, and the same reason in one line."""
+    from auditor.record.text import visible
+
+    grouped: dict[Needs | None, dict[str, list[str]]] = {}
+    for each in unproven:
+        grouped.setdefault(each.needs, {}).setdefault(each.why, []).append(each.where)
+    for needs, reasons in grouped.items():
+        typer.echo()
+        typer.echo(f"{title}{'' if needs is None else f' ({needs})'}")
+        for why, places in list(reasons.items())[:_MOST_REASONS]:
+            typer.echo(paragraph(f"{visible(_places(places))}: {visible(why)}", 2))
+        if len(reasons) > _MOST_REASONS:
+            typer.echo(f"  and {len(reasons) - _MOST_REASONS:,} more reasons; --json names all.")
+
+
+def _places(places: Sequence[str]) -> str:
+    """Places by the part that they are in, of each as many as can be read."""
+    parts: dict[str, list[str]] = {}
+    for place in places:
+        part, mark, field = place.partition(": ")
+        parts.setdefault(part, []).extend([field] if mark else [])
+    said = []
+    for part, fields in parts.items():
+        more = f" and {len(fields) - _MOST_PLACES:,} more" if len(fields) > _MOST_PLACES else ""
+        said.append(f"{part} {', '.join(fields[:_MOST_PLACES])}{more}".rstrip())
+    return "; ".join(said)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auditor.evidence.archive import pack
+from auditor.evidence.container import write_container
+from auditor.evidence.enclosed import Enclosed
 from auditor.evidence.log import ChainedLog
 from auditor.evidence.manifest import (
     ASKED,
@@ -17,17 +18,15 @@ from auditor.evidence.manifest import (
     REQUEST,
     RESULTS,
     ROWS,
-    SIGNATURE,
     TABLES,
+    UNDERSTOOD,
     Asked,
     FileEntry,
     Manifest,
-    build_manifest,
     canonical,
     in_order,
 )
-from auditor.evidence.signing import sign, statement
-from auditor.files import write_beside
+from auditor.evidence.signing import statement
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Outcome, ProbeResult
@@ -37,14 +36,15 @@ from auditor.run.answers import Answers, CountsRecord, tables_json
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-_RESULT = {ExitCode.PASSED: "PASSED", ExitCode.INCONCLUSIVE: "WARNED"}
+_RESULT: Mapping[int, str] = {ExitCode.PASSED: "PASSED", ExitCode.INCONCLUSIVE: "WARNED"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What an audit leaves behind: its record, what was asked and answered, and its log.
 
-    ``request``: the flags and options as they were given, so that it can be run again.
+    ``request``: the flags and options as they were given, so that it can be run again. ``enclosed``: how they were
+    understood, and the files that the audit went by; None where it had none.
     """
 
     report: AuditReport
@@ -56,25 +56,34 @@ class Evidence:
     answers: Answers | None = None
     counts: CountsRecord | None = None
     code: Mapping[str, str] = field(default_factory=dict)
+    enclosed: Enclosed | None = None
 
 
 def write_bundle(
-    path: str | Path, evidence: Evidence, *, key: Ed25519PrivateKey | None = None, redact: bool = False
+    path: str | Path,
+    evidence: Evidence,
+    *,
+    key: Ed25519PrivateKey | None = None,
+    redact: bool = False,
+    timestamp: str | None = None,
 ) -> Manifest:
     """Writes the bundle whole or not at all; with a ``key`` it is signed.
+
+    ``timestamp``: the URL of an authority that says when it was there; NoTimestampError where it does not, and the
+    bundle is written without.
 
     ``redact`` leaves the rows out and keeps their digest: what is said of them cannot be recomputed, and a holder of
     the rows can still prove that they are the ones. Returns the manifest.
     """
-    parts = _parts(evidence)
-    manifest = build_manifest(parts, evidence.log)
-    entries = {**parts, MANIFEST: manifest.to_bytes()}
-    if redact:
-        entries.pop(ROWS, None)
-    if key is not None:
-        entries[SIGNATURE] = sign(statement_of(manifest, evidence.report), key)
-    write_beside(path, pack(entries))
-    return manifest
+    return write_container(
+        path,
+        _parts(evidence),
+        evidence.log,
+        lambda manifest: statement_of(manifest, evidence.report),
+        key=key,
+        left_out=(ROWS,) if redact else (),
+        timestamp=timestamp,
+    )
 
 
 def _parts(evidence: Evidence) -> dict[str, bytes]:
@@ -91,16 +100,18 @@ def _parts(evidence: Evidence) -> dict[str, bytes]:
         answers={result.probe: len(result.measurements) for result in evidence.results},
     )
     head = None if evidence.answers is None else evidence.answers.head
+    enclosed = evidence.enclosed
+    understood = {} if enclosed is None else {UNDERSTOOD: enclosed.understood().model_dump(mode="json")}
     parts = {
         RECORD: in_order(evidence.report.model_dump(mode="json")),
         RESULTS: in_order(ASKED.dump_python(asked, mode="json")),
-        REQUEST: canonical(dict(evidence.request)),
+        REQUEST: canonical({**evidence.request, **understood}),
         TABLES: canonical(tables_json(head, evidence.counts)),
         LOG: evidence.log.to_bytes(),
     }
     if evidence.answers is not None:
         parts[ROWS] = evidence.answers.rows_to_csv()
-    return parts
+    return parts if enclosed is None else parts | enclosed.parts()
 
 
 def statement_of(manifest: Manifest, report: AuditReport) -> bytes:
@@ -117,7 +128,7 @@ def statement_of(manifest: Manifest, report: AuditReport) -> bytes:
     return statement(
         {MANIFEST: FileEntry.of(manifest.to_bytes()).sha256},
         {
-            "result": _RESULT.get(ExitCode(report.exit_code), "FAILED"),
+            "result": _RESULT.get(report.exit_code, "FAILED"),
             "configuration": [{"name": name, "digest": {"sha256": d}} for name, d in about if d is not None],
             **by_outcome,
         },

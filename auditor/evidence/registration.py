@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,9 +21,10 @@ from auditor.errors import ConfigError, DataError, UsageError
 from auditor.evidence.criteria_changes import changed_criteria
 from auditor.evidence.manifest import Digest, canonical
 from auditor.evidence.signing import open_envelope, sign, statement
-from auditor.files import UNREADABLE, Closed, why_unreadable
+from auditor.files import LEFT_OUT, UNREADABLE, Closed, why_unreadable
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
+from auditor.finding.obeyed import FileRole
 from auditor.record.audit_report import Finding, RegistrationRecord
 from auditor.statistics.families import Multiplicity
 
@@ -46,11 +47,20 @@ class PlannedProbe(Closed):
     options: dict[str, JsonValue]
 
 
+class PlannedFile(Closed):
+    """A file that the plan was made of: its name without its folder, and the SHA-256 of the bytes that were read."""
+
+    role: FileRole
+    name: str
+    sha256: Digest
+
+
 class Plan(Closed):
     """All that decides what a scan measures and how it judges.
 
     ``settings``: the command line's options by name. ``files``: hex SHA-256 of ``model``, ``data`` and other inputs;
     None for one that is named and was not there. ``code``: of the user's own modules that measure or predict.
+    ``configuration``: the files that said all this; another of the same content is no deviation, another rule pack is.
     """
 
     probes: dict[str, PlannedProbe]
@@ -61,6 +71,7 @@ class Plan(Closed):
     error_rate: float
     multiplicity: Multiplicity
     seed: int
+    configuration: Annotated[tuple[PlannedFile, ...], LEFT_OUT] = ()
 
 
 class Registration(Closed):
@@ -90,11 +101,12 @@ class Registration(Closed):
 @dataclass(frozen=True)
 class Opened:
     """A registration as it was read: ``problems`` says what was changed in it, ``signed_with`` is the key's fingerprint
-    where a signature fits."""
+    where a signature fits, ``content`` the bytes of its file."""
 
     registration: Registration
     problems: tuple[str, ...]
     signed_with: str | None
+    content: bytes = field(default=b"", repr=False, compare=False)
 
 
 def read_registration(path: Path) -> Opened:
@@ -106,17 +118,22 @@ def read_registration(path: Path) -> Opened:
         raise UsageError(f"There is no registration at {str(path)!r}: auditor register audit.toml makes one.") from None
     except OSError as error:
         raise UsageError(f"The registration {str(path)!r} cannot be read: {error.strerror}.") from None
+    return registration_in(content, str(path))
+
+
+def registration_in(content: bytes, called: str) -> Opened:
+    """The registration in the bytes of a file that errors name so. Raises ConfigError where it is none."""
     if len(content) > _MOST_BYTES:
-        raise ConfigError(f"{str(path)!r} is too large to be a registration.")
+        raise ConfigError(f"{called!r} is too large to be a registration.")
     try:
         parsed = json.loads(content, parse_constant=_no_number)
     except UNREADABLE as error:
-        raise ConfigError(f"{str(path)!r} is no registration: {why_unreadable(error)}.") from None
+        raise ConfigError(f"{called!r} is no registration: {why_unreadable(error)}.") from None
     if not isinstance(parsed, dict) or not str(parsed.get("format", "")).startswith("auditor-registration/"):
-        raise ConfigError(f"{str(path)!r} is no registration: auditor register audit.toml makes one.")
+        raise ConfigError(f"{called!r} is no registration: auditor register audit.toml makes one.")
     if parsed["format"] != REGISTRATION_FORMAT:
         raise ConfigError(
-            f"{str(path)!r} is of the format {str(parsed['format'])[:40]!r}, and this version reads "
+            f"{called!r} is of the format {str(parsed['format'])[:40]!r}, and this version reads "
             f"{REGISTRATION_FORMAT!r}: upgrade responsible-auditor."
         )
     said, signature = parsed.pop("sha256", None), parsed.pop("signature", None)
@@ -126,9 +143,9 @@ def read_registration(path: Path) -> Opened:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{str(path)!r} is no registration: {where}: {first['msg']}.") from None
+        raise ConfigError(f"{called!r} is no registration: {where}: {first['msg']}.") from None
     except (ValueError, RecursionError):
-        raise ConfigError(f"{str(path)!r} is no registration: it holds text that is none.") from None
+        raise ConfigError(f"{called!r} is no registration: it holds text that is none.") from None
     problems = []
     if said != found.digest:
         problems.append(
@@ -141,7 +158,7 @@ def read_registration(path: Path) -> Opened:
             signed_with = _signer(signature, found)
         except DataError as error:
             problems.append(f"The registration's signature is wrong: {error}")
-    return Opened(found, tuple(problems), signed_with)
+    return Opened(found, tuple(problems), signed_with, content)
 
 
 def _no_number(name: str) -> float:
@@ -222,10 +239,21 @@ def deviations(registered: Plan, run: Plan) -> list[str]:
     for key in dict.fromkeys((*registered.settings, *run.settings)):
         what = "[roles] of audit.toml" if key == ROLES else f"--{key.replace('_', '-')}"
         found += _other(what, registered.settings.get(key), run.settings.get(key))
-    found += _criteria(registered.criteria, run.criteria)
+    found += _criteria(registered.criteria, run.criteria) + _packs(registered.configuration, run.configuration)
     found += _other("The error rate", registered.error_rate, run.error_rate)
     found += _other("The allowance for multiplicity", registered.multiplicity, run.multiplicity)
     return found + _other("The seed", registered.seed, run.seed)
+
+
+def _packs(registered: Sequence[PlannedFile], run: Sequence[PlannedFile]) -> list[str]:
+    """Rule packs that were registered and are not those of the run; one more says nothing of what was planned."""
+    now = {file.name: file.sha256 for file in run if file.role == "rule pack"}
+    return [
+        found
+        for file in registered
+        if file.role == "rule pack"
+        for found in _other(f"The rule pack {file.name}", file.sha256[:16], now.get(file.name, "")[:16] or None)
+    ]
 
 
 def _probes(names: Sequence[str], what: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from auditor.errors import ConfigError, did_you_mean
-from auditor.files import LEFT_OUT, UNREADABLE, UNSAID, Closed, why_unreadable
+from auditor.files import LEFT_OUT, UNSAID, Closed
 from auditor.finding.measurement import Measurement
+from auditor.finding.obeyed import ObeyedFile, read_obeyed, shipped
 from auditor.finding.profiles import DEFAULT_PROFILE
 
 Direction = Literal["at_most", "at_least", "within"]
@@ -234,26 +234,31 @@ def parse_budgets(table: object, where: str) -> dict[str, float]:
 
 def load_criteria(policy: str | Path = DEFAULT_PROFILE) -> list[Criterion]:
     """Criteria of a built-in profile by name, or of a TOML file with ``[[criteria]]`` tables. Raises ConfigError."""
-    built_in = files("auditor.finding") / "profiles" / f"{policy}.toml"
+    return criteria_in(shipped("profiles", str(policy), "criteria") or read_policy(policy))
+
+
+def read_policy(policy: str | Path) -> ObeyedFile:
+    """The file of criteria or of a rule pack. Raises ConfigError."""
     try:
-        if built_in.is_file():
-            text, name = built_in.read_text(encoding="utf-8"), str(policy)
-        else:
-            text, name = Path(policy).read_text(encoding="utf-8"), Path(policy).name
-        content = tomllib.loads(text)
+        return read_obeyed(policy, "criteria")
     except FileNotFoundError:
         raise ConfigError(
             f"There is no policy {str(policy)!r}: neither a file nor a built-in profile ({', '.join(profile_names())})."
         ) from None
     except OSError as error:
         raise ConfigError(f"Policy {str(policy)!r} cannot be read: {error.strerror}.") from None
-    except UNREADABLE as error:
-        raise ConfigError(f"Policy {str(policy)!r} cannot be read as TOML: {why_unreadable(error)}.") from None
+
+
+def criteria_in(file: ObeyedFile) -> list[Criterion]:
+    """The criteria that a file's ``[[criteria]]`` tables state. Raises ConfigError."""
+    own = file.origin == "shipped"
+    name = file.path if own else Path(file.path).name
+    content = file.toml(f"Policy {file.path!r}")
     entries = content.pop("criteria", None)
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"Policy {name!r} has no [[criteria]] table.")
     defaults = {k: str(v) for k, v in content.items() if k in ("set_by", "set_at")} | {"source": name}
-    own, budgets = built_in.is_file(), parse_budgets(content.get("budgets", {}), name)
+    budgets = parse_budgets(content.get("budgets", {}), name)
     return [
         parse_criterion(e, f"{name}, criterion {i}", defaults, built_in=own, budgets=budgets)
         for i, e in enumerate(entries, 1)

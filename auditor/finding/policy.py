@@ -9,9 +9,8 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,12 +18,14 @@ from auditor.errors import ConfigError, did_you_mean
 from auditor.files import UNREADABLE, why_unreadable
 from auditor.finding.criterion import (
     Criterion,
-    load_criteria,
+    criteria_in,
     parse_budgets,
     parse_criterion,
     profile_names,
+    read_policy,
     toml_names,
 )
+from auditor.finding.obeyed import ObeyedFile, shipped
 from auditor.finding.roles import CATEGORIES, ROLES, Role
 
 Certainty = Literal["text", "page", "code", "memory"]
@@ -167,75 +168,82 @@ def pack_names() -> list[str]:
     return toml_names("policies")
 
 
+@dataclass(frozen=True)
+class Required:
+    """What ``--policy`` comes to: rule packs, the criteria of all that it names together, and the files they are in."""
+
+    packs: tuple[Policy, ...]
+    criteria: tuple[Criterion, ...]
+    files: tuple[ObeyedFile, ...]
+
+
 def load_policies(names: Sequence[str]) -> tuple[list[Policy], list[Criterion]]:
-    """The packs among ``--policy``'s names and files, and the criteria that all of them together come to.
+    """The packs and the criteria of :func:`required_by`, which says what it raises."""
+    found = required_by(names)
+    return list(found.packs), list(found.criteria)
+
+
+def required_by(names: Sequence[str]) -> Required:
+    """What ``--policy``'s names and files require.
 
     A name is a built-in pack, a built-in profile or a TOML file; a file with ``[[controls]]`` is a pack. Raises
     ConfigError naming file and line.
     """
     packs: list[Policy] = []
     criteria: list[Criterion] = []
-    shipped = pack_names()
+    read: list[ObeyedFile] = []
     for name in dict.fromkeys(names):
-        text, where = _text_of(name)
-        if text is None:
-            criteria += _criteria_of(name)
+        file = _file_of(name)
+        read.append(file)
+        if file.role == "criteria":
+            criteria += criteria_in(file)
             continue
-        pack = parse_policy(text, where)
+        where = f"{name}.toml" if file.origin == "shipped" else Path(name).name
+        pack = parse_policy(file.text, where)
         if pack.name in {other.name for other in packs}:
             raise ConfigError(f"{where}: there are two packs of the name {pack.name!r}: give yours another name.")
-        if name not in shipped and _is_of_another(pack, shipped):
+        if file.origin != "shipped" and _is_of_another(pack):
             raise ConfigError(
                 f"{where}: its name {pack.name!r} is that of a pack of auditor's own, and its text is another: give it "
                 "another name, so that nobody takes one for the other."
             )
         # A day of slack, for days begin elsewhere earlier.
-        if name not in shipped and pack.checked_on > datetime.now(UTC).date() + timedelta(days=1):
+        if file.origin != "shipped" and pack.checked_on > datetime.now(UTC).date() + timedelta(days=1):
             raise ConfigError(f"{where}: checked_on is {pack.checked_on}: nobody has looked it up on a day to come.")
         packs.append(pack)
         criteria += pack.criteria
-    return packs, criteria
+    return Required(tuple(packs), tuple(criteria), tuple(read))
 
 
-def _is_of_another(pack: Policy, shipped: Sequence[str]) -> bool:
+def _is_of_another(pack: Policy) -> bool:
     """Whether a pack goes by the name of one that comes with the tool, and has another text."""
-    name = pack.name.strip().casefold()
-    text = _text_of(name)[0] if name in shipped else None
-    return text is not None and pack.sha256 != hashlib.sha256(text.encode()).hexdigest()
+    own = shipped("policies", pack.name.strip().casefold(), "rule pack")
+    return own is not None and pack.sha256 != hashlib.sha256(own.text.encode()).hexdigest()
 
 
-def _criteria_of(name: str) -> list[Criterion]:
+def _file_of(name: str) -> ObeyedFile:
+    """The file of a pack or of criteria, which is one or the other by what it holds."""
+    found = shipped("policies", name, "rule pack") or shipped("profiles", name, "criteria")
+    if found is not None:
+        return found
     try:
-        return load_criteria(name)
+        file = read_policy(name)
     except ConfigError as error:
         if "There is no policy" not in str(error):
             raise
         known = pack_names()
         near = did_you_mean(name, [*known, *profile_names()])
         raise ConfigError(f"{error} Rule packs: {', '.join(known)}{near or '.'}") from None
-
-
-def _text_of(name: str) -> tuple[str | None, str]:
-    """The text of a pack and its name for errors; None for what holds no controls."""
-    built_in = files("auditor.finding") / "policies" / f"{name}.toml"
-    if re.fullmatch(r"[\w-]+", name) and built_in.is_file():
-        return built_in.read_text(encoding="utf-8"), f"{name}.toml"
-    path = Path(name)
-    if not path.is_file():
-        return None, name
+    where = Path(name).name
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Policy {name!r} cannot be read: {error}.") from None
-    try:
-        keys = tomllib.loads(text).keys()
+        keys = tomllib.loads(file.text).keys()
     except UNREADABLE as error:
-        raise ConfigError(f"{path.name}: {why_unreadable(error)}.") from None
+        raise ConfigError(f"{where}: {why_unreadable(error)}.") from None
     for key in keys - {"controls", *_PROFILE}:
         near = did_you_mean(key, (*_PACK, *_PROFILE)) if "controls" not in keys else ""
         if near:
-            raise ConfigError(f"{path.name}: unknown key {key!r}{near}")
-    return (text, path.name) if "controls" in keys else (None, name)
+            raise ConfigError(f"{where}: unknown key {key!r}{near}")
+    return replace(file, role="rule pack") if "controls" in keys else file
 
 
 def parse_policy(text: str, where: str) -> Policy:

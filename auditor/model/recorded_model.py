@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from auditor.data.audit_data import AuditData
 from auditor.data.recorded import Recorded
-from auditor.errors import NotApplicableError
+from auditor.errors import NO_SCORES, NotApplicableError
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.regression import AuditedRegressor
 from auditor.rows import FloatArray, IntArray, Rows
@@ -67,7 +67,7 @@ class RecordedClassifier(AuditedModel):
         """(n, n_classes) recorded scores; NotApplicableError where there are none."""
         scores = _recorded(data).scores
         if scores is None:
-            raise NotApplicableError("Needs the model's scores, and only its decisions are here: add --score COLUMN.")
+            raise NotApplicableError(NO_SCORES)
         return scores
 
     def decisions(self, data: AuditData) -> IntArray:

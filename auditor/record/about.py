@@ -11,7 +11,8 @@ from pydantic import Field
 
 from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.files import LEFT_OUT, Closed
-from auditor.record.catalogue import ENGLISH, Catalogue, words_of
+from auditor.finding.obeyed import ObeyedFile
+from auditor.record.catalogue import ENGLISH, Catalogue, words_in, words_of
 from auditor.record.labels import Labels
 from auditor.record.periods import day_of, period_of
 
@@ -139,14 +140,17 @@ SECTIONS = tuple(_SECTIONS)
 _TIMES: Mapping[str, Callable[[str, str], object]] = {"audit_every": period_of, "next_due": day_of}
 
 
-def about_of(content: Mapping[str, Any], labels: Labels, language: str, where: str) -> About | None:
+def about_of(
+    content: Mapping[str, Any], labels: Labels, language: str, where: str, catalogue: ObeyedFile | None = None
+) -> About | None:
     """What a configuration says of identity and words; None where it says nothing.
 
+    ``catalogue``: the file that ``language`` names, where it was read already.
     Raises ConfigError for an unknown key or a value that is no text, UsageError for an unknown language or what is no
     day or length of time.
     """
     said: dict[str, dict[str, Any]] = {name: _section(content.get(name, {}), name, where) for name in SECTIONS}
-    words = words_of(language)
+    words = words_of(language) if catalogue is None else words_in(catalogue)
     for key, read in _TIMES.items():
         if said["model"].get(key):
             read(said["model"][key], f"{where}: [model] {key}")

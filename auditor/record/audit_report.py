@@ -37,6 +37,7 @@ from auditor.finding.roles import Roles
 from auditor.finding.training_looks import TrainingRecord
 from auditor.record.about import About
 from auditor.record.columns import Missing
+from auditor.record.configuration import ConfigurationFile, ConfigurationRecord
 from auditor.record.control_record import ControlRecord, PolicyRecord
 from auditor.record.decisions import DecisionRecord
 from auditor.record.looks import LooksRecord
@@ -404,9 +405,15 @@ class AuditReport(Closed):
     training: Annotated[TrainingRecord | None, UNSAID] = None
     about: Annotated[About | None, UNSAID] = None
     roles: Annotated[Roles | None, UNSAID] = None
+    configuration: Annotated[ConfigurationRecord | None, UNSAID] = None
     definitions: Annotated[tuple[Definition, ...], LEFT_OUT] = ()
     duration_s: float
     exit_code: int
+
+    @property
+    def obeyed(self) -> tuple[ConfigurationFile, ...]:
+        """The files that decided the audit; none are known of records of before they were named."""
+        return () if self.configuration is None else self.configuration.files
 
     def to_json(self) -> str:
         """The record as indented JSON."""

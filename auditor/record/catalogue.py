@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.files import Number
+from auditor.finding.obeyed import ObeyedFile, read_obeyed
 from auditor.record import text
 from auditor.record.questions import Form, question_of
 
@@ -205,19 +206,31 @@ def words_of(language: str) -> dict[str, str]:
     Raises UsageError for a language that is not known, ConfigError for a file that is no catalogue: its keys and the
     places of its phrases are those of the English one.
     """
+    file = catalogue_file(language)
+    return {} if file is None else words_in(file)
+
+
+def catalogue_file(language: str) -> ObeyedFile | None:
+    """The file of a language's phrases, None for one that is shipped. Raises as :func:`words_of`."""
     if language in SHIPPED:
-        return {}
+        return None
     path = Path(language)
     if path.suffix != ".toml":
         near = did_you_mean(language, SHIPPED) or "."
         known = ", ".join(SHIPPED)
         raise UsageError(f"--lang {language!r} is not known{near} Known: {known}, or a catalogue FILE.toml.")
     try:
-        own = dict(_flat(tomllib.loads(path.read_text(encoding="utf-8"))))
+        return read_obeyed(path, "catalogue")
     except FileNotFoundError:
         raise UsageError(f"--lang {language!r}: there is no such file.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"--lang {language!r} cannot be read as TOML: {error}.") from None
+    except OSError as error:
+        raise ConfigError(f"--lang {language!r} cannot be read: {error.strerror}.") from None
+
+
+def words_in(file: ObeyedFile) -> dict[str, str]:
+    """All phrases of a catalogue's file. Raises ConfigError, as :func:`words_of` does."""
+    language = file.path
+    own = dict(_flat(file.toml(f"--lang {language!r}")))
     english = shipped(ENGLISH)
     if own.get("number.decimal", ".") == own.get("number.thousands", ","):
         raise ConfigError(f"{language}: the decimal mark and that of thousands must differ.")

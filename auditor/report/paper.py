@@ -234,6 +234,7 @@ def _control(report: AuditReport, say: Catalogue) -> list[tuple[str, str]]:
             file="report.json",
             schema=report.schema_version,
         ),
+        "dates": say.say("rest.dates"),
         "groups": ", ".join(report.data.sensitive) or say.say("rest.no_groups"),
         "plan": say.say("rest.plan_none") if plan is None else plan.describe(),
         "review": " ",
@@ -526,6 +527,7 @@ def _provenance(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:
             "title": worded(word["environment"]),
             "rows": _pairs(
                 (word["command"], e.command or ""),
+                *((say.say("obeyed.title"), file.told_whole(say)) for file in report.obeyed),
                 (word["platform"], ran_on),
                 (word["limits_set"], ", ".join(f"{k} {v}" for k, v in e.limits.items()) or word["none"]),
                 (word["sandbox"], "" if e.sandbox is None else e.sandbox.describe()),

@@ -127,6 +127,9 @@ class _Writer:
                 "made", report.created[:16].replace("T", " "), tool, f"{self.say.spelled(f'{report.duration_s:.1f}')} s"
             )
         ]
+        others = [file.told(self.say, _OF_DIGEST) for file in report.obeyed if file.origin != "shipped"]
+        if others:
+            lines.append(Line(self.say.say("obeyed.title"), text.shortened("; ".join(others), 2 * _LONGEST)))
         if self.about.labels:
             words = (f"{key} “{word}”" for key, word in self.about.labels.items())
             lines.append(self._line("called", text.shortened("; ".join(words), 2 * _LONGEST)))

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from auditor.data.counts import GroupCounts, count_groups
-from auditor.errors import DataError
+from auditor.errors import NO_SCORES, DataError, NotApplicableError
 from auditor.files import Closed
 from auditor.rows import FloatArray, IntArray
 
@@ -220,7 +220,12 @@ class StoredModel:
         return True
 
     def outputs(self, data: AuditData) -> FloatArray:
-        """(n, n_classes) stored probabilities. Raises DataError where they were not kept."""
+        """(n, n_classes) stored probabilities.
+
+        Raises NotApplicableError where the model gave none, DataError where they were not kept.
+        """
+        if not self._answers.head.scores and self.n_outputs <= MOST_CLASSES and self._answers.head.blurred == 1:
+            raise NotApplicableError(NO_SCORES)
         if self._answers.head.scores < self.n_outputs:
             raise DataError("The bundle keeps no probabilities of so many classes.")
         return self._answers.scores
@@ -254,10 +259,18 @@ def head_of(model: AuditedModel, data: AuditData, *, include_rows: bool) -> Answ
         classes=model.classes if model.kind == "classifier" else (),
         positive=rows.positive,
         blurred=BLURRED_OVER if blur else 1,
-        scores=k if model.kind == "classifier" and k <= most else 0,
+        scores=k if model.kind == "classifier" and k <= most and _gives_scores(model, rows) else 0,
         features=tuple(map(str, kept)),
         levels=() if groups is None else tuple(tuple(_levels(groups[name])) for name in kept),
     )
+
+
+def _gives_scores(model: AuditedModel, rows: AuditData) -> bool:
+    try:
+        model.outputs(rows)
+    except NotApplicableError:  # its decisions are all that is known of it
+        return False
+    return True
 
 
 def _levels(values: Any) -> list[str]:
@@ -274,7 +287,7 @@ def parts_of(model: AuditedModel, data: AuditData, head: AnswersHead) -> Iterabl
     else:
         predicted = model.decisions(rows)
         truth = None if rows.y_true is None else np.where(rows.y_true < 0, np.nan, rows.y_true.astype(np.float64))
-        scores = model.outputs(rows)[:, : head.scores]
+        scores = model.outputs(rows)[:, : head.scores] if head.scores else np.empty((head.n, 0))
         if head.blurred > 1 and head.scores:
             scores = blurred(scores, predicted, head.blurred)
     groups = rows.sensitive_features

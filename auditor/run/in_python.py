@@ -12,10 +12,12 @@ from pydantic import ValidationError
 
 from auditor.errors import DataError, UsageError, did_you_mean, first_line
 from auditor.finding.budgets import Family
-from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.policy import load_policies
+from auditor.finding.criterion import Criterion
+from auditor.finding.policy import Required, required_by
+from auditor.finding.profiles import DEFAULT_PROFILE
 from auditor.intake.specs import DataSpec, ModelSpec, ProbeSpec
 from auditor.record.audit_report import AuditReport
+from auditor.record.configuration import recorded
 from auditor.run.options import Configured, ScanOptions, flags
 from auditor.run.plugins import load_probe_class
 from auditor.run.probe import Probe, make_probe
@@ -67,10 +69,13 @@ def scan(
         )
     train, predictions = said.pop("train", None), said.pop("predictions", None)
     asked = _options({"model": _path(model), **said})
-    policies, required = load_policies(asked.policy)
-    check_policies(policies, asked, catalogue)
-    held_to = tuple(criteria if criteria is not None else required or load_criteria())
-    configured = Configured(asked, own, held_to, tuple(policies))
+    required = required_by(asked.policy)
+    check_policies(required.packs, asked, catalogue)
+    default = required_by((DEFAULT_PROFILE,)) if criteria is None and not required.criteria else Required((), (), ())
+    held = tuple(criteria) if criteria is not None else required.criteria or default.criteria
+    # Criteria of the caller's own take the place of those of a profile, and of no pack's controls.
+    obeyed = [file for file in (*required.files, *default.files) if criteria is None or file.role != "criteria"]
+    configured = Configured(asked, own, held, required.packs, obeyed=tuple(obeyed))
     if asked.model is not None or (model is None and (asked.predict is not None or predictions is not None)):
         with scratch_folder() as scratch:
             if _is_audit_data(data):
@@ -174,7 +179,7 @@ def _in_memory(
         allow_inconclusive=options.allow_inconclusive,
         beside=(intake_result(model),),
     )
-    return held_to(configured, report)
+    return held_to(configured, report.model_copy(update={"configuration": recorded(configured.obeyed)}))
 
 
 def _kind(spec: ProbeSpec, catalogue: Catalogue) -> type[Probe]:

@@ -29,10 +29,16 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
     from auditor.finding.criterion import Criterion
+    from auditor.finding.obeyed import ObeyedFile
     from auditor.finding.policy import Policy
 
 FORMATS = "html,json,markdown,pdf,sarif,junit,csv,model-card,model-card-json,ml-bom"
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+# What an audit.toml that lies where a command is started, and that nobody named, may say of an option. asks: anything,
+# since it says what is measured; reads: a file inside its own folder; lowers: a limit below the default; given:
+# nothing, since that writes, connects, signs, loosens, runs code or says what others see, and wants a flag or --config.
+Found = Literal["asks", "reads", "lowers", "given"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +50,11 @@ class Flag:
     to the audit.toml that names it. ``decides``: which numbers there are and how they are judged depends on it, so that
     a registration fixes it. ``of_one_run``: says where this run's answers go, and nothing of what is asked.
     ``runs_code``: code of the user's own runs by it. ``writes``: what is written there; what it names is else read.
+    ``found``: what of it an audit.toml may say that was only found.
     """
 
     help: str
+    found: Found
     typed: Any = str
     read: Callable[[object], object] | None = None
     spelled: str = ""
@@ -55,6 +63,10 @@ class Flag:
     of_one_run: bool = False
     runs_code: bool = False
     writes: Literal["", "file", "folder"] = ""
+
+    def key(self, name: str) -> str:
+        """Its key under ``[audit]``, of the option of this name."""
+        return self.spelled.removeprefix("--") or name
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
@@ -167,143 +179,207 @@ class ScanOptions:
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
-    model: Annotated[str | None, Flag(help="A model file or Hugging Face folder.", is_path=True)] = None
+    model: Annotated[str | None, Flag(help="A model file or Hugging Face folder.", found="reads", is_path=True)] = None
     data: Annotated[
         str | None,
         Flag(
             help="Evaluation rows: CSV, TSV, Parquet, JSON Lines, lines of text, or a database's URL with --query.",
+            found="reads",
             is_path=True,
         ),
     ] = None
     query: Annotated[
-        str | None, Flag(help="File with the SELECT whose rows are read from the database.", is_path=True)
+        str | None,
+        Flag(help="File with the SELECT whose rows are read from the database.", found="given", is_path=True),
     ] = None
     predictions: Annotated[
         str | None,
-        Flag(help="Rows that hold a model's own answers, for want of it: see --score, --predicted.", is_path=True),
+        Flag(
+            help="Rows that hold a model's own answers, for want of it: see --score, --predicted.",
+            found="reads",
+            is_path=True,
+        ),
     ] = None
     score: Annotated[
         tuple[str, ...],
         Flag(
             help="Its column of the favourable label's probability; or class=column, repeated for every class.",
+            found="asks",
             typed=list[str],
             read=_unrepeated,
             decides=True,
         ),
     ] = ()
     predicted: Annotated[
-        str | None, Flag(help="Its column of the model's decisions, or of predicted numbers.", decides=True)
+        str | None,
+        Flag(help="Its column of the model's decisions, or of predicted numbers.", found="asks", decides=True),
     ] = None
-    loss: Annotated[str | None, Flag(help="Its column of the model's loss on each row.", decides=True)] = None
-    generated: Annotated[str | None, Flag(help="Its column of texts that the model wrote.", decides=True)] = None
-    train: Annotated[str | None, Flag(help="The rows the model was trained on.", is_path=True)] = None
-    target: Annotated[str | None, Flag(help="Column of true labels, or true numbers.", decides=True)] = None
-    positive: Annotated[str | None, Flag(help="The favourable label.", read=_text, decides=True)] = None
+    loss: Annotated[
+        str | None, Flag(help="Its column of the model's loss on each row.", found="asks", decides=True)
+    ] = None
+    generated: Annotated[
+        str | None, Flag(help="Its column of texts that the model wrote.", found="asks", decides=True)
+    ] = None
+    train: Annotated[str | None, Flag(help="The rows the model was trained on.", found="reads", is_path=True)] = None
+    target: Annotated[str | None, Flag(help="Column of true labels, or true numbers.", found="asks", decides=True)] = (
+        None
+    )
+    positive: Annotated[str | None, Flag(help="The favourable label.", found="asks", read=_text, decides=True)] = None
     sensitive: Annotated[
         tuple[str, ...],
-        Flag(help="Column of a sensitive feature; repeat for more.", typed=list[str], read=_unrepeated, decides=True),
+        Flag(
+            help="Column of a sensitive feature; repeat for more.",
+            found="asks",
+            typed=list[str],
+            read=_unrepeated,
+            decides=True,
+        ),
     ] = ()
     bins: Annotated[
         tuple[str, ...],
         Flag(
             help="Bins of a continuous sensitive feature: age=18,30,45 or age=quantiles:4.",
+            found="asks",
             typed=list[str],
             decides=True,
         ),
     ] = ()
     cluster: Annotated[
         str | None,
-        Flag(help="Column that says which rows are not independent: a person, site or document.", decides=True),
+        Flag(
+            help="Column that says which rows are not independent: a person, site or document.",
+            found="asks",
+            decides=True,
+        ),
     ] = None
-    weight: Annotated[str | None, Flag(help="Column of the rows' weights in every rate.", decides=True)] = None
+    weight: Annotated[
+        str | None, Flag(help="Column of the rows' weights in every rate.", found="asks", decides=True)
+    ] = None
     copies_are_real: Annotated[
-        bool, Flag(help="Rows that are exact copies are of different people.", typed=bool, decides=True)
+        bool, Flag(help="Rows that are exact copies are of different people.", found="given", typed=bool, decides=True)
     ] = False
-    sensitive_file: Annotated[str | None, Flag(help="Table that holds the sensitive features.", is_path=True)] = None
-    join_on: Annotated[str | None, Flag(help="Column that --data and --sensitive-file share.", decides=True)] = None
-    features: Annotated[
-        tuple[str, ...] | None, Flag(help="Columns the model takes, in order: a,b,c.", read=_names, decides=True)
+    sensitive_file: Annotated[
+        str | None, Flag(help="Table that holds the sensitive features.", found="reads", is_path=True)
     ] = None
-    text: Annotated[str | None, Flag(help="Column of texts, for a text model.", decides=True)] = None
-    image: Annotated[str | None, Flag(help="Column of image paths, relative to the table.", decides=True)] = None
+    join_on: Annotated[
+        str | None, Flag(help="Column that --data and --sensitive-file share.", found="asks", decides=True)
+    ] = None
+    features: Annotated[
+        tuple[str, ...] | None,
+        Flag(help="Columns the model takes, in order: a,b,c.", found="asks", read=_names, decides=True),
+    ] = None
+    text: Annotated[str | None, Flag(help="Column of texts, for a text model.", found="asks", decides=True)] = None
+    image: Annotated[
+        str | None, Flag(help="Column of image paths, relative to the table.", found="asks", decides=True)
+    ] = None
     task: Annotated[
         Literal["classification", "regression"] | None,
-        Flag(help="classification or regression, where the model's file does not say.", decides=True),
+        Flag(help="classification or regression, where the model's file does not say.", found="asks", decides=True),
     ] = None
     classes: Annotated[
         tuple[str, ...] | None,
-        Flag(help="Class names in the order of the outputs: a,b.", read=_names, decides=True),
+        Flag(help="Class names in the order of the outputs: a,b.", found="asks", read=_names, decides=True),
     ] = None
     outputs: Annotated[
         Literal["logits", "probabilities"] | None,
-        Flag(help="What the model returns: logits or probabilities, where nothing says it.", decides=True),
+        Flag(
+            help="What the model returns: logits or probabilities, where nothing says it.", found="asks", decides=True
+        ),
     ] = None
     threshold: Annotated[
         Annotated[float, Ge(0.0), Le(1.0)] | None,
-        Flag(help="Probability from which a decision is favourable.", typed=float, decides=True),
+        Flag(help="Probability from which a decision is favourable.", found="asks", typed=float, decides=True),
     ] = None
     probes: Annotated[
-        tuple[str, ...] | None, Flag(help="Probes to run: a,b. All that apply by default.", read=_probe_names)
+        tuple[str, ...] | None,
+        Flag(help="Probes to run: a,b. All that apply by default.", found="asks", read=_probe_names),
     ] = None
     probe: Annotated[
         tuple[str, ...],
-        Flag(help="Your own probe: package.module:Class.", typed=list[str], runs_code=True),
+        Flag(help="Your own probe: package.module:Class.", found="given", typed=list[str], runs_code=True),
     ] = ()
     benchmark: Annotated[
         tuple[str, ...],
-        Flag(help="A published benchmark's file: crows_pairs=PATH; repeat for more.", typed=list[str]),
+        Flag(help="A published benchmark's file: crows_pairs=PATH; repeat for more.", found="reads", typed=list[str]),
     ] = ()
     scorer: Annotated[
         str | None,
-        Flag(help="A text classifier that scores generated text; VADER's sentiment by default.", is_path=True),
+        Flag(
+            help="A text classifier that scores generated text; VADER's sentiment by default.",
+            found="reads",
+            is_path=True,
+        ),
     ] = None
     reference: Annotated[
         str | None,
-        Flag(help="An earlier model: what changed since, row by row on the same data.", is_path=True),
+        Flag(help="An earlier model: what changed since, row by row on the same data.", found="reads", is_path=True),
     ] = None
     ood: Annotated[
         str | None,
-        Flag(help="Inputs unlike those it is made for: a table, or a folder of media.", is_path=True),
+        Flag(help="Inputs unlike those it is made for: a table, or a folder of media.", found="reads", is_path=True),
     ] = None
     policy: Annotated[
         tuple[str, ...],
-        Flag(help="What results are held to: profiles, rule packs or TOML files: a,b.", read=_names),
+        Flag(help="What results are held to: profiles, rule packs or TOML files: a,b.", found="given", read=_names),
     ] = (DEFAULT_PROFILE,)
     registration: Annotated[
         str | None,
         Flag(
             help="What auditor register wrote: the report says whether this run followed it.",
+            found="given",
             is_path=True,
             of_one_run=True,
         ),
     ] = None
     as_of: Annotated[
         date | None,
-        Flag(help="Day on which rule packs are held to be in force: 2027-12-02; today by default.", read=_day),
+        Flag(
+            help="Day on which rule packs are held to be in force: 2027-12-02; today by default.",
+            found="given",
+            read=_day,
+        ),
     ] = None
     out: Annotated[
         str,
-        Flag(help="Folder for the reports; ./audit-report by default.", is_path=True, of_one_run=True, writes="folder"),
+        Flag(
+            help="Folder for the reports; ./audit-report by default.",
+            found="given",
+            is_path=True,
+            of_one_run=True,
+            writes="folder",
+        ),
     ] = "audit-report"
-    format: Annotated[tuple[str, ...], Flag(help=f"Formats to write: {FORMATS}.", read=_names, of_one_run=True)] = (
+    format: Annotated[
+        tuple[str, ...], Flag(help=f"Formats to write: {FORMATS}.", found="given", read=_names, of_one_run=True)
+    ] = (
         "html",
         "json",
     )
-    lang: Annotated[str, Flag(help="Language of the first page: en, de or a catalogue FILE.toml.", of_one_run=True)] = (
-        "en"
-    )
+    lang: Annotated[
+        str, Flag(help="Language of the first page: en, de or a catalogue FILE.toml.", found="given", of_one_run=True)
+    ] = "en"
     history: Annotated[
         bool,
-        Flag(help="Append the audit to the history, and show decisions on this model.", typed=bool, of_one_run=True),
+        Flag(
+            help="Append the audit to the history, and show decisions on this model.",
+            found="given",
+            typed=bool,
+            of_one_run=True,
+        ),
     ] = False
     db: Annotated[
         str | None,
-        Flag(help="The history: a file or an SQLAlchemy URL; ./audit-history.db by default.", of_one_run=True),
+        Flag(
+            help="The history: a file or an SQLAlchemy URL; ./audit-history.db by default.",
+            found="given",
+            of_one_run=True,
+        ),
     ] = None
     campaign: Annotated[
         str | None,
         Flag(
             help="Spend one --error-rate over all looks of this name in the history.",
+            found="given",
             read=_campaign,
             decides=True,
             of_one_run=True,
@@ -313,6 +389,7 @@ class ScanOptions:
         Annotated[int, Ge(1), Le(10_000)] | None,
         Flag(
             help="How many looks there are to be, with equal shares; else the k-th has 1 / (k (k + 1)).",
+            found="given",
             typed=int,
             decides=True,
             of_one_run=True,
@@ -322,78 +399,98 @@ class ScanOptions:
         str | None,
         Flag(
             help="Write the evidence, which auditor verify checks, to this file.",
+            found="given",
             is_path=True,
             of_one_run=True,
             writes="file",
         ),
     ] = None
     sign: Annotated[
-        str | None, Flag(help="Sign the evidence with this private key.", is_path=True, of_one_run=True)
+        str | None, Flag(help="Sign the evidence with this private key.", found="given", is_path=True, of_one_run=True)
+    ] = None
+    timestamp: Annotated[
+        str | None,
+        Flag(help="URL of an authority (RFC 3161) to timestamp the evidence.", found="given", of_one_run=True),
     ] = None
     include_rows: Annotated[
-        bool, Flag(help="Put every row's groups into the evidence.", typed=bool, of_one_run=True)
+        bool, Flag(help="Put every row's groups into the evidence.", found="given", typed=bool, of_one_run=True)
     ] = False
     redact: Annotated[
-        bool, Flag(help="Leave rows out of the evidence, not their digest.", typed=bool, of_one_run=True)
+        bool, Flag(help="Leave rows out of the evidence, not their digest.", found="given", typed=bool, of_one_run=True)
     ] = False
     json_: Annotated[
         bool,
-        Flag(help="Print the report as JSON, and nothing else.", typed=bool, spelled="--json", of_one_run=True),
+        Flag(
+            help="Print the report as JSON, and nothing else.",
+            found="given",
+            typed=bool,
+            spelled="--json",
+            of_one_run=True,
+        ),
     ] = False
-    quiet: Annotated[bool, Flag(help="Print nothing but errors.", typed=bool, of_one_run=True)] = False
-    seed: Annotated[int, Ge(0), Flag(help="Seed; the same seed gives the same report.", typed=int)] = 0
-    device: Annotated[str, Flag(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
+    quiet: Annotated[bool, Flag(help="Print nothing but errors.", found="given", typed=bool, of_one_run=True)] = False
+    seed: Annotated[int, Ge(0), Flag(help="Seed; the same seed gives the same report.", found="asks", typed=int)] = 0
+    device: Annotated[str, Flag(help="auto, cpu, cuda, cuda:1, ...", found="asks")] = "auto"
     error_rate: Annotated[
         float,
         Gt(0.0),
         Lt(0.5),
-        Flag(help="Chance of any false FAIL in an error budget, and of any false PASS.", typed=float),
+        Flag(help="Chance of any false FAIL in an error budget, and of any false PASS.", found="given", typed=float),
     ] = 0.05
     multiplicity: Annotated[
-        Literal["bonferroni", "holm", "by", "none"], Flag(help="bonferroni, holm, by or none.", read=_dependent)
+        Literal["bonferroni", "holm", "by", "none"],
+        Flag(help="bonferroni, holm, by or none.", found="given", read=_dependent),
     ] = "holm"
     max_memory: Annotated[
         int,
         Gt(0),
         Le(1 << 60),
-        Flag(help="Memory for the measuring process, such as 8GiB.", read=_bytes, of_one_run=True),
+        Flag(help="Memory for the measuring process, such as 8GiB.", found="lowers", read=_bytes, of_one_run=True),
     ] = field(default_factory=_most_of_memory)
     max_seconds: Annotated[
         float,
         Gt(0.0),
-        Flag(help="Seconds for loading, and for each probe.", typed=float, read=_finite, decides=True),
+        Flag(help="Seconds for loading, and for each probe.", found="lowers", typed=float, read=_finite, decides=True),
     ] = 600.0
     base: Annotated[
-        str | None, Flag(help="The folder of the model that a LoRA adapter changes.", is_path=True, decides=True)
+        str | None,
+        Flag(help="The folder of the model that a LoRA adapter changes.", found="reads", is_path=True, decides=True),
     ] = None
     architecture: Annotated[
-        str | None, Flag(help="Network of a bare state_dict: package.module:Class.", decides=True, runs_code=True)
+        str | None,
+        Flag(help="Network of a bare state_dict: package.module:Class.", found="given", decides=True, runs_code=True),
     ] = None
     architecture_args: Annotated[
-        dict[str, Any], Flag(help="Its arguments, as a JSON object.", read=_json_object, decides=True)
+        dict[str, Any], Flag(help="Its arguments, as a JSON object.", found="given", read=_json_object, decides=True)
     ] = field(default_factory=dict)
     predict: Annotated[
         str | None,
-        Flag(help="Audit a function instead: package.module:function.", decides=True, runs_code=True),
+        Flag(help="Audit a function instead: package.module:function.", found="given", decides=True, runs_code=True),
     ] = None
     allow_code: Annotated[
-        bool, Flag(help="Load formats that run code: TorchScript, .pt2.", typed=bool, runs_code=True)
+        bool, Flag(help="Load formats that run code: TorchScript, .pt2.", found="given", typed=bool, runs_code=True)
     ] = False
-    trust_pickle: Annotated[bool, Flag(help="Unpickle the model: runs what is in it.", typed=bool, runs_code=True)] = (
-        False
-    )
+    trust_pickle: Annotated[
+        bool, Flag(help="Unpickle the model: runs what is in it.", found="given", typed=bool, runs_code=True)
+    ] = False
     allow_unsandboxed: Annotated[
         bool,
         Flag(
             help="Measure outside of the kernel's sandbox, where there is none or code of yours needs more.",
+            found="given",
             typed=bool,
             of_one_run=True,
             runs_code=True,
         ),
     ] = False
-    allow_inconclusive: Annotated[bool, Flag(help="Exit 0 on INCONCLUSIVE.", typed=bool, decides=True)] = False
+    allow_inconclusive: Annotated[
+        bool, Flag(help="Exit 0 on INCONCLUSIVE.", found="given", typed=bool, decides=True)
+    ] = False
     debug: Annotated[
-        bool, Flag(help="Show tracebacks and the measuring process's own output.", typed=bool, of_one_run=True)
+        bool,
+        Flag(
+            help="Show tracebacks and the measuring process's own output.", found="given", typed=bool, of_one_run=True
+        ),
     ] = False
 
     @classmethod
@@ -410,7 +507,8 @@ class ScanOptions:
 @dataclass(frozen=True)
 class Configured:
     """A scan as asked for: its options, the options of single probes, what the results are held to, what columns and
-    values are called, what is said of whom and what it is about, and which columns hold sex, race and the like."""
+    values are called, what is said of whom and what it is about, which columns hold sex, race and the like, and the
+    files that decided all that."""
 
     options: ScanOptions
     probe_options: dict[str, dict[str, Any]]
@@ -419,6 +517,7 @@ class Configured:
     labels: Labels = field(default_factory=Labels)
     about: About | None = None
     roles: Roles | None = None
+    obeyed: tuple[ObeyedFile, ...] = ()
 
 
 @cache

@@ -22,6 +22,7 @@ from auditor.intake.rows.sql import fetch, is_database, shown
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
 from auditor.record.about import About, stated_groups
 from auditor.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
+from auditor.record.configuration import recorded
 from auditor.record.controls import with_policies
 from auditor.record.labels import Labels
 from auditor.run.audit import assemble, environment
@@ -326,8 +327,10 @@ def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:
     """What a progress line says of probes that take long, by name."""
     found = {}
     for spec in job.probes:
-        if spec.name in catalogue:
-            workload = getattr(make_probe(catalogue[spec.name], spec.options), "workload", "")
+        kind = catalogue.get(spec.name)
+        # Some read lexicons when they are made: only those are that have something to say.
+        if kind is not None and hasattr(kind, "workload"):
+            workload = getattr(make_probe(kind, spec.options), "workload", "")
             if workload:
                 found[spec.name] = f"{spec.name}: {workload}"
     return found
@@ -357,7 +360,9 @@ def record_of(configured: Configured, job: Job, measured: Measured, command: str
         refusal=measured.refusal,
         allow_inconclusive=options.allow_inconclusive,
         duration_s=seconds,
-    ).model_copy(update={"about": configured.about, "roles": configured.roles})
+    ).model_copy(
+        update={"about": configured.about, "roles": configured.roles, "configuration": recorded(configured.obeyed)}
+    )
     return held_to(configured, report)
 
 

@@ -209,7 +209,13 @@ class WorstDifference(_PlannedOnTests):
         return max(float(r.max() - r.min()) for r in rates)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        return min(self._beyond(alpha), 1.0), min(-self._within(alpha), 1.0) if self.complete else 1.0
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        return min(self._beyond(alpha), 1.0)
+
+    def upper(self, alpha: float) -> float:
+        return min(-self._within(alpha), 1.0) if self.complete else 1.0
 
     def p_value(self, bound: float, side: Side) -> float:
         """As that of every estimate, asked of the tests themselves."""
@@ -382,8 +388,8 @@ class LargestDisparity(Estimate):
         parts = self._defined()
         if not parts:
             return 0.0, 1.0
-        low = max(part.bounds(alpha / len(parts))[0] for part in parts)
-        high = max(part.bounds(alpha)[1] for part in parts) if len(parts) == len(self.parts) else 1.0
+        low = max(part.lower(alpha / len(parts)) for part in parts)
+        high = max(part.upper(alpha) for part in parts) if len(parts) == len(self.parts) else 1.0
         return max(low, 0.0), min(max(high, 0.0), 1.0)
 
     def p_value(self, bound: float, side: Side) -> float:
@@ -572,46 +578,3 @@ def _odds_ratio_upper(successes: IntArray, n: IntArray, alpha: float) -> FloatAr
     above, below = odds_of(upper)[:, :, None], odds_of(lower)[::-1][:, None, :]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(below > 0, above / below, np.inf).max(axis=0), np.float64)
-
-
-class DifferentialFairness(WorstOfPairs):
-    """``epsilon = max over outcomes y and groups i, j of |ln P(y | i) / P(y | j)|``, in [0, inf), ideal 0.
-
-    One table per outcome. The value is the smoothed empirical one, ``(N_yg + s) / (N_g + s |Y|)`` for each probability;
-    the bounds are of the unsmoothed epsilon of the population, from exact tests of every ratio, as in
-    :class:`WorstOfPairs`; infinite where an outcome was never seen in a group.
-    Source: Foulds, Islam, Keya and Pan, ICDE 2020.
-    """
-
-    unbounded: ClassVar[bool] = True
-    contrast: ClassVar[Contrast] = "ratio"
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
-
-    kind: Literal["differential_fairness"] = "differential_fairness"
-    smoothing: Annotated[float, Field(gt=0.0)] = 1.0
-
-    @property
-    def value(self) -> float:
-        if not self.complete:
-            return math.nan
-        parts = []
-        for table in self.tables:
-            k, n = table.arrays()
-            p = np.log((k + self.smoothing) / (n + self.smoothing * len(self.tables)))
-            parts.append(float(p.max() - p.min()))
-        return max(parts)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        within = self._within(alpha) if self.complete else 0.0
-        return math.log(self._beyond(alpha)), -math.log(within) if within > 0.0 else math.inf
-
-    def p_value(self, bound: float, side: Side) -> float:
-        """As that of every estimate, asked of the tests themselves."""
-        if side in ("greater", "at_least"):
-            always = bound < 0.0 or (bound == 0.0 and side == "at_least")
-            return smallest_p(0.0 if always else self._p_beyond(math.exp(bound)))
-        return 1.0 if bound <= 0.0 else self._p_within(math.exp(-bound))
-
-    def standard_error_at(self, ideal: float) -> float:
-        parts = [math.sqrt((1.0 - t.pooled()) / t.pooled()) * t.hardest_pair() for t in self.tables]
-        return max(parts) if self.comparisons else math.nan

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auditor.errors import DataError
 from auditor.evidence.archive import read_archive, unpack
-from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, ROWS, Manifest
+from auditor.evidence.bundle import statement_of
+from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, ROWS, Asked, Manifest
+from auditor.evidence.signing import fingerprint
+from auditor.evidence.timestamp import Authorities
 from auditor.record.audit_report import AuditReport
-from auditor.verifying.checks import Check, Verified
-from auditor.verifying.counted import Remade, Remake, counted
+from auditor.verifying.checks import Check, Needs, Unproven, Verified, left_open
+from auditor.verifying.configured import configured
+from auditor.verifying.counted import counted
+from auditor.verifying.dates import in_order
+from auditor.verifying.decided import decided
+from auditor.verifying.fields import stated
 from auditor.verifying.judged import judged
-from auditor.verifying.parts import OTHER_CODE, code, container, digests, log_chain, read_part, signature
-from auditor.verifying.told import told
+from auditor.verifying.parts import OTHER_CODE, code, container, digests, log_chain, read_part, signature, spelled
+from auditor.verifying.registered import registered
+from auditor.verifying.remeasured import Remade, Remake
+from auditor.verifying.stamped import dated, stamped
+from auditor.verifying.told import RULE_PACK, told, unread
+from auditor.verifying.went_by import WentBy, went_by
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -23,42 +34,118 @@ if TYPE_CHECKING:
 _MOST_BYTES = 32 << 20
 
 
-def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519PublicKey] = ()) -> Verified:
+def verify_bundle(
+    path: Path,
+    make_probe: Remake,
+    *,
+    trusted: Sequence[Ed25519PublicKey] = (),
+    authorities: Authorities | None = None,
+) -> Verified:
     """Every check that the bundle allows.
 
-    ``make_probe``: a probe by name and options, where its numbers follow from answers, decisions and groups alone;
-    None for all others. ``trusted``: keys of whom the reader expects the signature. Raises UsageError where there is
+    ``make_probe``: the probes there are, and those whose numbers follow from answers, decisions and groups alone.
+    ``trusted``: keys of whom the reader expects the signature. ``authorities``: whose clocks the reader trusts, and
+    expects a timestamp of. Raises UsageError where there is
     no file, DataError where it is no bundle at all; everything else is a check that came out wrong.
     """
-    data = read_archive(path)
-    entries = unpack(data, path.name)
+    return verify_bytes(read_archive(path), path.name, make_probe, trusted=trusted, authorities=authorities)
+
+
+def verify_bytes(
+    data: bytes,
+    called: str,
+    make_probe: Remake,
+    *,
+    trusted: Sequence[Ed25519PublicKey] = (),
+    authorities: Authorities | None = None,
+) -> Verified:
+    """The same of a bundle's bytes; ``called``: in messages."""
+    entries = unpack(data, called)
     for name, content in entries.items():
         if name != ROWS and len(content) > _MOST_BYTES:
-            raise DataError(f"{path.name!r}: the part {name[:60]!r} is larger than any audit makes it.")
+            raise DataError(f"{called!r}: the part {name[:60]!r} is larger than any audit makes it.")
     if MANIFEST not in entries:
-        raise DataError(f"{path.name!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")
+        raise DataError(f"{called!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")
     checks = [container(data, entries)]
     try:
         manifest = Manifest.read(entries[MANIFEST])
     except DataError as error:
         return Verified(checks=(*checks, Check(name="manifest", state="wrong", detail=str(error))), report=None)
+    if manifest.kind != "audit":
+        checks.append(
+            Check(name="manifest", state="wrong", detail=f"it says {manifest.kind}, and an audit was expected")
+        )
     checks += digests(entries, manifest)
     whose = code(entries)
     checks += [log_chain(entries, manifest), whose]
     report, said = read_part(RECORD, entries, lambda content: AuditReport.model_validate_json(content))
     asked, more = read_part(RESULTS, entries, lambda content: ASKED.validate_json(content))
     checks += said + more
-    checks.append(signature(entries, manifest, report, trusted))
+    checks.append(signature(entries, None if report is None else statement_of(manifest, report), trusted))
+    when = stamped(entries, report, authorities)
+    checks += [] if when.check is None else [when.check]
     if report is None or asked is None:
         return Verified(checks=tuple(checks), report=report)
     other_code = whose.detail.startswith(OTHER_CODE)
+    by, more = went_by(entries)
+    checks += more
     try:
         checks += judged(report, asked, other_code=other_code)
-        checks += told(entries, report, asked)
+        checks += [spelled(entries, report), *told(entries, report, asked, by)]
+        about, open_ = _remade(entries, report, asked, by, frozenset(map(fingerprint, trusted)))
+        checks += about
         remake = Remade(make_probe, other_code)
-        found, from_rows, from_tables = counted(entries, manifest, asked, report, remake)
+        found = counted(entries, manifest, asked, report, remake)
     except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
         # Whatever no audit writes: numbers beyond all bounds, places that are not there.
         detail = f"its numbers cannot be recomputed: {type(error).__name__}"
         return Verified(checks=(*checks, Check(name="numbers", state="wrong", detail=detail)), report=report)
-    return Verified(checks=(*checks, *found), report=report, from_rows=from_rows, from_tables=from_tables)
+    checks += found.checks
+    open_ += [
+        *left_open(checks),
+        *found.unproven,
+        *unread(report),
+        *stated(report, checks),
+    ]
+    verified = Verified(
+        checks=tuple(checks),
+        report=report,
+        from_rows=found.from_rows,
+        from_tables=found.from_tables,
+        there=_there(checks, report, by),
+        unproven=tuple(dict.fromkeys(open_)),
+    )
+    return verified if when.at is None else dated(verified, when.at, entries)
+
+
+def _remade(
+    entries: Mapping[str, bytes], report: AuditReport, asked: Asked, by: WentBy, trusted: frozenset[str]
+) -> tuple[list[Check], list[Unproven]]:
+    """What is made again of what the audit went by."""
+    checks: list[Check] = []
+    open_: list[Unproven] = []
+    for made in (
+        configured(entries, report, asked, by),
+        registered(report, by, trusted),
+        decided(report, by, trusted),
+        in_order(entries, report, by),
+    ):
+        checks += made[0]
+        open_ += made[1]
+    return checks, open_
+
+
+def _there(checks: Sequence[Check], report: AuditReport, by: WentBy) -> frozenset[Needs]:
+    """What the bundle holds of what proves."""
+    fine = {check.name for check in checks if check.state == "ok"}
+    held: dict[Needs, bool] = {
+        "signature": "signature" in fine,
+        "rows": "group table" in fine,
+        "numbers": any(finding.value is not None for finding in report.findings),
+        "registration": report.registration is not None and by.registration is not None,
+        "decisions": bool(report.decisions) and bool(by.decisions),
+        "packs": bool(report.policies) and any(name.startswith(RULE_PACK) for name in fine),
+        "configuration": by.understood is not None,
+        "request": by.understood is not None,
+    }
+    return frozenset(name for name, there in held.items() if there)

@@ -1,13 +1,21 @@
-"""What was checked of a piece of evidence, and what came of it."""
+"""What was checked of a piece of evidence, what came of it, and what nothing in it proves."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
+from auditor.errors import UsageError, did_you_mean
 from auditor.record.audit_report import AuditReport
 
 State = Literal["ok", "wrong", "not checked"]
+# What can prove a thing that a bundle says, and what a reader can require of one.
+Needs = Literal[
+    "signature", "rows", "numbers", "registration", "decisions", "packs", "configuration", "request", "timestamp",
+    "history", "report",
+]  # fmt: skip
+NEEDS: tuple[Needs, ...] = get_args(Needs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,17 +28,43 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unproven:
+    """Something that a bundle says and that nothing in it proves.
+
+    ``where``: a place, such as ``record.json: created``, or a pattern of them, such as ``record.json: about.*``.
+    ``needs``: what would prove it; None for a plain statement, which no computation settles, such as a name.
+    """
+
+    where: str
+    why: str
+    needs: Needs | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verified:
     """What became of a bundle: its checks in order, and the record where it could be read.
 
     ``from_rows``, ``from_tables``: ids of findings whose statistics were counted anew from stored rows or tables; all
-    others were recomputed from the statistics that the bundle holds of them.
+    others were recomputed from the statistics that the bundle holds of them. ``there``: what the bundle holds of what
+    proves; ``unproven``: what nothing in it proves.
     """
 
     checks: tuple[Check, ...]
     report: AuditReport | None
     from_rows: frozenset[str] = frozenset()
     from_tables: frozenset[str] = frozenset()
+    there: frozenset[Needs] = frozenset()
+    unproven: tuple[Unproven, ...] = ()
+
+    def and_checked(self, checks: Iterable[Check]) -> Verified:
+        """With more checks, and what they leave open."""
+        more = tuple(checks)
+        return replace(self, checks=(*self.checks, *more), unproven=(*self.unproven, *left_open(more)))
+
+    def settled(self, needs: Needs) -> Verified:
+        """With nothing left open that this was to prove."""
+        left = tuple(each for each in self.unproven if each.needs != needs)
+        return replace(self, there=self.there | {needs}, unproven=left)
 
     @property
     def wrong(self) -> bool:
@@ -38,6 +72,66 @@ class Verified:
         return any(check.state == "wrong" for check in self.checks)
 
     @property
-    def incomplete(self) -> bool:
-        """Whether something was not checked."""
-        return any(check.state == "not checked" for check in self.checks)
+    def open(self) -> tuple[Unproven, ...]:
+        """What the record rests on and nothing proves: all that is unproven but plain statements."""
+        return tuple(each for each in self.unproven if each.needs is not None)
+
+    @property
+    def stated(self) -> tuple[Unproven, ...]:
+        """Plain statements, for which there is the signer's word alone."""
+        return tuple(each for each in self.unproven if each.needs is None)
+
+    @property
+    def proven(self) -> tuple[Needs, ...]:
+        """What is there and leaves nothing open that it should prove."""
+        lacking = {each.needs for each in self.open}
+        return tuple(each for each in NEEDS if each in self.there and each not in lacking)
+
+    def lacks(self, required: Sequence[Needs]) -> tuple[Needs, ...]:
+        """Those of what is required that are not there, or do not prove all that they should."""
+        return tuple(each for each in required if each not in self.proven)
+
+    def exit_code(self, required: Sequence[Needs] = (), *, allow_unsigned: bool = False) -> int:
+        """1 where anything disagrees; else 3 where something is open, or what is ``required`` is lacking; else 0.
+
+        Without ``required`` all must be proven but plain statements. ``allow_unsigned``: who signed may be unknown.
+        """
+        if self.wrong:
+            return 1
+        if required:
+            return 3 if self.lacks(required) else 0
+        return 3 if any(not (allow_unsigned and each.needs == "signature") for each in self.open) else 0
+
+
+# What would settle a check that could not be made, by how its name begins; any other wants the numbers.
+_SETTLED_BY: tuple[tuple[str, Needs | None], ...] = (
+    ("signature", "signature"), ("dossier, signature", "signature"), ("dossier", "report"), ("report", "report"),
+    ("timestamp", "timestamp"), ("rows", "rows"),
+    ("group table", "rows"), ("rule pack", "packs"), ("looks", "history"), ("log", "request"), ("code", None),
+    ("figures", None),
+)  # fmt: skip
+
+
+def left_open(checks: Iterable[Check]) -> list[Unproven]:
+    """What is unproven of checks that could not be made."""
+    return [
+        Unproven(
+            where=check.name,
+            why=check.detail,
+            needs=next((needs for start, needs in _SETTLED_BY if check.name.startswith(start)), "numbers"),
+        )
+        for check in checks
+        if check.state == "not checked"
+    ]
+
+
+def required_of(text: str | None) -> tuple[Needs, ...]:
+    """What ``--require`` names, as in ``rows,signature``. Raises UsageError for what there is none of."""
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise UsageError(f"--require names nothing: write one or more of {', '.join(NEEDS)}.")
+    for name in names:
+        if name not in NEEDS:
+            near = did_you_mean(name, NEEDS) or "."
+            raise UsageError(f"--require {name!r} is nothing that a bundle can prove{near} Known: {', '.join(NEEDS)}.")
+    return tuple(each for each in NEEDS if each in names)

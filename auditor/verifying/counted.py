@@ -1,84 +1,179 @@
-"""The statistics of a bundle counted anew from its rows and tables."""
+"""The statistics of a bundle counted anew from its rows and tables, and held against each other."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from auditor.errors import AuditorError, DataError
-from auditor.evidence.manifest import REQUEST, RESULTS, ROWS, TABLES, Asked, Manifest, canonical
-from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.record.audit_report import AuditReport
-from auditor.run.answers import Answers, StoredModel, read_head, read_rows
-from auditor.run.audit import ask, generator_for
-from auditor.verifying.checks import Check, State
-from auditor.verifying.difference import difference
+from auditor.evidence.manifest import LOG, REQUEST, RESULTS, ROWS, TABLES, Asked, Manifest
+from auditor.finding.measurement import ProbeResult
+from auditor.record.audit_report import FILES, INTAKE, AuditReport
+from auditor.run.answers import Answers, AnswersHead, CountsRecord, read_head, read_rows
+from auditor.verifying.asked import as_declared, complete, why_inapplicable
+from auditor.verifying.checks import Check, State, Unproven
+from auditor.verifying.described import described
+from auditor.verifying.remeasured import Again, Kept, Remade
+from auditor.verifying.shared import contradictions, facts_of
+from auditor.verifying.written import as_given, as_written
 
 if TYPE_CHECKING:
     from auditor.data.counts import GroupCounts
-    from auditor.run.probe import Probe
-
 
 # A table of so many classes has more cells than a bundle should make anybody fill.
 _MOST_CLASSES = 1_000
-Remake = Callable[[str, Mapping[str, Any]], "Probe | None"]
+_MOST_TOLD = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """What was counted anew: ids of findings ``from_rows`` and ``from_tables``, and what is left ``unproven``."""
+
+    checks: tuple[Check, ...]
+    from_rows: frozenset[str] = frozenset()
+    from_tables: frozenset[str] = frozenset()
+    unproven: tuple[Unproven, ...] = ()
 
 
 def counted(
     entries: Mapping[str, bytes], manifest: Manifest, asked: Asked, report: AuditReport, remade: Remade
-) -> tuple[list[Check], frozenset[str], frozenset[str]]:
-    """Counts the tables anew from the rows, and the statistics of probes that need no more than both."""
+) -> Counted:
+    """Counts the tables anew from the rows and the numbers of probes from both, and holds all others to each other."""
     try:
         head, counts = read_head(entries.get(TABLES, b""))
         table = None if counts is None else counts.counts()
         answers = None if head is None or ROWS not in entries else read_rows(entries[ROWS], head, counts)
     except DataError as error:
-        return [Check(name=TABLES, state="wrong", detail=str(error))], frozenset(), frozenset()
-    checks = []
-    if column := report.data.cluster or report.data.weight:
-        detail = f"the bundle does not hold the column {column!r}, which the numbers rest on"
-        return [Check(name="rows", state="not checked", detail=detail)], frozenset(), frozenset()
-    if head is None and report.refusal is None and report.data.n_rows:
-        checks.append(Check(name="rows", state="not checked", detail="the bundle holds no answers of the model by row"))
-    elif ROWS in manifest.files and answers is None and head is not None:
-        checks.append(
-            Check(name="rows", state="not checked", detail="left out: what follows from them cannot be recomputed")
-        )
-    if answers is not None and table is not None and counts is not None:
-        checks.append(_recounted(answers, table))
-    said = {result.probe: result for result in asked.results}
-    if len(said) < len(asked.results):
+        return Counted(checks=(Check(name=TABLES, state="wrong", detail=str(error)),))
+    kinds, request = remade.make.kinds(), entries.get(REQUEST, b"{}")
+    checks, unproven = complete(request, asked.results, report, kinds, other_code=remade.other_code)
+    if not remade.other_code:
+        checks += as_declared(asked.results, report, kinds)
+        checks += as_written(entries, asked, head, counts, answers)
+        checks += as_given(request, report)
+    else:
+        why = "other code measured: what it says beside its numbers, and how it spells them, is not held to it"
+        unproven.append(Unproven(where=f"{LOG}: digests", why=why, needs="numbers"))
+    checks += described(report, head, table, answers)
+    if len({result.probe for result in asked.results}) < len(asked.results):
         checks.append(Check(name=RESULTS, state="wrong", detail="it holds the answer of one probe twice"))
-    options = _options(entries.get(REQUEST, b"{}"))
-    from_rows: set[str] = set()
-    from_tables: set[str] = set()
-    for name, result in said.items():
+    options = _options(request)
+    if column := report.data.cluster or report.data.weight:
+        why = f"the bundle does not hold the column {column!r}, which the numbers rest on"
+        checks.append(Check(name="rows", state="not checked", detail=why))
+        unproven += [each for result in asked.results for each in unproven_of(result, None, report, remade, why)]
+        return Counted(checks=tuple(checks), unproven=tuple(unproven))
+    checks += _kept(manifest, report, head, counts, answers, table)
+    checks += _agreeing(asked, report, table, options)
+    kept = Kept.of(head, answers, table, grouped=bool(report.data.sensitive) or table is not None)
+    found = _anew(asked, options, kept, report, remade)
+    return Counted(
+        checks=(*checks, *found.checks),
+        from_rows=found.from_rows,
+        from_tables=found.from_tables,
+        unproven=(*unproven, *found.unproven),
+    )
+
+
+def _kept(
+    manifest: Manifest,
+    report: AuditReport,
+    head: AnswersHead | None,
+    counts: CountsRecord | None,
+    answers: Answers | None,
+    table: GroupCounts | None,
+) -> Iterator[Check]:
+    if head is None and report.refusal is None and report.data.n_rows:
+        yield Check(name="rows", state="not checked", detail="the bundle holds no answers of the model by row")
+    elif ROWS in manifest.files and answers is None and head is not None:
+        yield Check(name="rows", state="not checked", detail="left out: what follows from them cannot be recomputed")
+    if answers is not None and table is not None and counts is not None:
+        yield _recounted(answers, table)
+
+
+def _agreeing(
+    asked: Asked, report: AuditReport, table: GroupCounts | None, options: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Check]:
+    facts = facts_of(asked.results, report.data, table, options)
+    wrong = contradictions(facts)
+    yield from (Check(name="shared numbers", state="wrong", detail=detail) for detail in wrong[:_MOST_TOLD])
+    told_twice = len(facts) - len({(fact.group, fact.what) for fact in facts})
+    if told_twice and not wrong:
+        detail = f"{told_twice:,} counts that several numbers state agree"
+        yield Check(name="shared numbers", state="ok", detail=detail)
+
+
+def _anew(
+    asked: Asked,
+    options: Mapping[str, Mapping[str, Any]],
+    kept: Kept,
+    report: AuditReport,
+    remade: Remade,
+) -> Counted:
+    checks: list[Check] = []
+    unproven: list[Unproven] = []
+    ids: dict[str, set[str]] = {"rows": set(), "tables": set()}
+    for name, result in {result.probe: result for result in asked.results}.items():
         try:
-            found, whence, wrong = remade.measured(result, options.get(name, {}), answers, table)
+            again = remade.measured(result, options.get(name, {}), kept)
         except AuditorError as error:
             checks.append(Check(name=name, state="wrong", detail=f"its options in {REQUEST} are none: {error}"))
             continue
-        if found is None:
+        why = "nothing in the bundle recounts these statistics: auditor reproduce asks the model"
+        unproven += unproven_of(result, again, report, remade, why)
+        if again is None:
             continue
+        found = again.found
         if not result.measurements and found.measurements:
             # An audit may have run out of its limits; nobody's answers make a question inapplicable.
             state: State = "not checked" if result.not_run else "wrong"
-            detail = f"the record has no number of it, and the {whence} give {len(found.measurements)}"
+            detail = f"the record has no number of it, and the {again.whence} give {len(found.measurements)}"
             checks.append(Check(name=name, state=state, detail=detail))
         if not result.measurements:
             continue
-        checks += [Check(name=f"{name} from {whence}", state="wrong", detail=detail) for detail in wrong[:20]]
-        if not wrong:
-            detail = f"{len(found.measurements):,} statistics counted anew from the {whence}"
+        checks += [
+            Check(name=f"{name} from {again.whence}", state="wrong", detail=detail)
+            for detail in again.wrong[:_MOST_TOLD]
+        ]
+        if not again.wrong and found.measurements:
+            detail = f"{len(found.measurements):,} statistics counted anew from the {again.whence}"
             checks.append(Check(name=name, state="ok", detail=detail))
-        ids = {f.id for f in report.findings if f.probe == name}
-        (from_rows if whence == "rows" else from_tables).update(ids)
-    return checks, frozenset(from_rows), frozenset(from_tables)
+        ids[again.whence] |= {f.id for f in report.findings if f.probe == name and again.covers(f.metric, f.method)}
+    return Counted(
+        checks=tuple(checks),
+        from_rows=frozenset(ids["rows"]),
+        from_tables=frozenset(ids["tables"]),
+        unproven=tuple(unproven),
+    )
+
+
+def unproven_of(
+    result: ProbeResult, again: Again | None, report: AuditReport, remade: Remade, why: str
+) -> Iterator[Unproven]:
+    """What is not proven of a probe's answer: all of it, or numbers by method and metric."""
+    where = f"{RESULTS}: {result.probe}"
+    yield Unproven(where=f"{where}.duration_s", why="how long a probe took is the signer's word")
+    if result.probe in (INTAKE, FILES):
+        yield Unproven(where=where, why="what the files were is the signer's word")
+    elif not result.measurements:
+        if not why_inapplicable(result, report, remade.make.kinds()):
+            # What a model or its files lack is not in a bundle.
+            yield Unproven(where=where, why="why there is no number is as it is stated")
+    elif again is None:
+        kept = remade.make(result.probe, {}) is not None
+        yield Unproven(where=where, why=why, needs="rows" if kept else "numbers")
+    else:
+        methods: dict[str, list[str]] = {}
+        for m in result.measurements:
+            methods.setdefault(m.method, []).append(m.metric)
+        for method, metrics in methods.items():
+            left = [metric for metric in dict.fromkeys(metrics) if not again.covers(metric, method)]
+            left = ["*"] if len(left) == len({*metrics}) else left
+            yield from (Unproven(where=f"{where}[{method} {metric}]", why=why, needs="rows") for metric in left)
 
 
 def _options(content: bytes) -> Mapping[str, Mapping[str, Any]]:
@@ -110,89 +205,3 @@ def _recounted(answers: Answers, table: GroupCounts) -> Check:
         state="ok",
         detail=f"its sums over {len(table.groups)} groups are those of the rows, which do not say their group",
     )
-
-
-@dataclass(frozen=True)
-class Remade:
-    """Probes made anew, ``make``; ``other_code``: those that measured are of another version of the toolkit."""
-
-    make: Remake
-    other_code: bool
-
-    def measured(
-        self, said: ProbeResult, options: Mapping[str, Any], answers: Answers | None, table: GroupCounts | None
-    ) -> tuple[ProbeResult | None, str, list[str]]:
-        """What a probe measures anew, of what, and where that differs from what is said; None where it cannot.
-
-        Where another version measured, the probe may do as its earlier versions did. Raises AuditorError for options
-        that are none.
-        """
-        probe = self.make(said.probe, options)
-        if probe is None:
-            return None, "", []
-        found, whence = _measure_again(probe, answers, table)
-        wrong = [] if found is None else _other_statistics(said, found, other_code=self.other_code)
-        earlier: Mapping[str, Any] = getattr(probe, "earlier", {})
-        if not (wrong and earlier and self.other_code):
-            return found, whence, wrong
-        as_it_was = self.make(said.probe, {**earlier, **options})
-        then = None if as_it_was is None else _measure_again(as_it_was, answers, table)[0]
-        if then is not None and not _other_statistics(said, then, other_code=True):
-            return then, whence, []
-        return found, whence, wrong
-
-
-def _measure_again(probe: Probe, answers: Answers | None, table: GroupCounts | None) -> tuple[ProbeResult | None, str]:
-    from auditor.run.audit import attempt
-    from auditor.run.probe import counts_suffice
-
-    if counts_suffice(probe) and table is not None:
-        measure = probe.measure_counts
-        return attempt(probe, lambda: measure(table)), "tables"
-    if answers is not None and answers.groups:
-        stand_in: Any = StoredModel(answers)
-        return ask(probe, stand_in, answers.data(), generator_for(0, probe.name)), "rows"
-    return None, ""
-
-
-def _other_statistics(said: ProbeResult, found: ProbeResult, *, other_code: bool) -> list[str]:
-    if found.not_run or found.not_applicable:
-        return [found.not_run or found.not_applicable]
-    if len({_key(m) for m in said.measurements}) < len(said.measurements):
-        return ["one of its numbers is there twice"]
-    mine, theirs = ({_key(m): m for m in result.measurements} for result in (found, said))
-    wrong = [f"{_label(m)} is not what these data come to" for key, m in theirs.items() if key not in mine]
-    if not other_code:  # a later version may measure more
-        wrong += [f"{_label(m)} is missing" for key, m in mine.items() if key not in theirs]
-    for key in mine.keys() & theirs.keys():
-        a, b = (
-            _MEASUREMENT.dump_python(replace(m, figure=None), mode="json")
-            for m in (theirs[key], _as_told(theirs[key], mine[key], other_code=other_code))
-        )
-        if where := difference(a, b):
-            wrong.append(f"{_label(theirs[key])}: {where}")
-    return sorted(wrong)
-
-
-_MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
-
-
-def _as_told(said: Measurement, found: Measurement, *, other_code: bool) -> Measurement:
-    """Evidence from before numbers said what they rest on does not say it, and need not.
-
-    What another version says beside the number, in words and of how many rows, it may say otherwise.
-    """
-    if other_code:
-        found = replace(found, n_samples=said.n_samples, detail=said.detail, smallest=said.smallest)
-    if said.ideal_when_same is None and said.chance is None:
-        return replace(found, ideal_when_same=None, chance=None, skill_of=None)
-    return found
-
-
-def _key(m: Measurement) -> bytes:
-    return canonical([m.metric, m.method, list(m.sensitive), dict(m.group), dict(m.at)])
-
-
-def _label(m: Measurement) -> str:
-    where = [*(f"{k} = {v}" for k, v in m.group.items()), *(f"{k} = {v}" for k, v in m.at.items())]
-    return ", ".join([m.metric, *(["by " + " x ".join(m.sensitive)] if m.sensitive else []), *where])

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import date
+from contextlib import suppress
+from datetime import date, timedelta
 from typing import Any
 
-from auditor.errors import DataError
+from auditor.errors import AuditorError, DataError
 from auditor.evidence.history.looks import misspent
 from auditor.evidence.log import events
 from auditor.evidence.manifest import LOG, REQUEST, TABLES, Asked
 from auditor.evidence.registration import ROLES
-from auditor.finding.policy import load_policies, pack_names
-from auditor.record.audit_report import AuditReport
+from auditor.finding.policy import Policy, load_policies, pack_names, parse_policy
+from auditor.record.audit_report import FILES, AuditReport
 from auditor.record.controls import with_policies
 from auditor.run import __version__
 from auditor.run.answers import read_head
-from auditor.verifying.checks import Check, State
+from auditor.run.audit import files_result
+from auditor.verifying.checks import Check, State, Unproven
+from auditor.verifying.configured import called
 from auditor.verifying.difference import difference
+from auditor.verifying.went_by import WentBy
 
 # What a check of a rule pack is called, before the pack's own name.
 RULE_PACK = "rule pack "
 
 
-def told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked) -> list[Check]:
-    """What the log and the request say of the audit, held against its record."""
-    checks = []
+def told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked, by: WentBy) -> list[Check]:
+    """What the log, the request and the rule packs say of the audit, held against its record."""
+    checks = [*_begun(entries, report), *_files(report, asked)]
     said = next((e for e in reversed(events(entries.get(LOG, b""))) if e.get("event") == "recorded"), None)
     if said is None:
         checks.append(Check(name="log", state="not checked", detail="it does not say what was recorded"))
@@ -59,7 +63,7 @@ def told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked) -> lis
         checks.append(Check(name="rows", state="wrong", detail=detail))
     outcomes = {f.id: f.outcome.value for f in report.findings}
     checks += [Check(name="looks", state="wrong", detail=detail) for detail in misspent(report)]
-    checks += _roles_as_asked(entries.get(REQUEST, b"{}"), report) + _packs(report)
+    checks += _roles_as_asked(entries.get(REQUEST, b"{}"), report) + _packs(report, by)
     wrong = [c.id for c in report.controls for cell in c.cells if any(f not in outcomes for f in cell.findings)]
     if wrong:
         checks.append(Check(name="controls", state="wrong", detail=f"{wrong[0]} rests on a finding that is not there"))
@@ -79,19 +83,43 @@ def _roles_as_asked(request: bytes, report: AuditReport) -> list[Check]:
     ]
 
 
-def _packs(report: AuditReport) -> list[Check]:
-    """Of each rule pack whose text is at hand, its digest and its cells anew; of an earlier record, nothing."""
-    checks = []
+def _begun(entries: Mapping[str, bytes], report: AuditReport) -> list[Check]:
+    """Whether the log begins with what the record says began."""
+    first = next(iter(events(entries.get(LOG, b""))), {})
+    found: dict[str, object] = {"seed": report.environment.seed}
+    found["tool"] = f"{report.tool.get('name')} {report.tool.get('version')}"
+    where = difference({k: first[k] for k in found if k in first}, {k: found[k] for k in found if k in first})
+    return [Check(name="log", state="wrong", detail=f"another audit than the record's began: {where}")] if where else []
+
+
+def _files(report: AuditReport, asked: Asked) -> list[Check]:
+    """Whether what is said of files that could not be read is what the answers say."""
+    said = [result for result in asked.results if result.probe == FILES]
+    where = difference([r.not_run for r in said], [r.not_run for r in files_result(report.data)])
+    return [Check(name=FILES, state="wrong", detail=where)] if where and report.refusal is None else []
+
+
+def _packs(report: AuditReport, by: WentBy) -> list[Check]:
+    """Of each rule pack its text, digest, day and cells anew; of a record of before there were digests, nothing."""
+    enclosed = {pack.sha256: pack for pack in _enclosed(by)}
+    named = {policy.sha256 for policy in report.policies}
+    checks = [
+        Check(name=f"{RULE_PACK}{pack.name}", state="wrong", detail="it is enclosed, and the record does not name it")
+        for digest, pack in enclosed.items()
+        if digest not in named
+    ]
+    days = _days(report, by)
     for policy in report.policies:
+        name = f"{RULE_PACK}{policy.name}"
         if not policy.sha256:
             continue
-        name = f"{RULE_PACK}{policy.name}"
-        own, _ = load_policies([policy.name]) if policy.name in pack_names() else ([], [])
-        if not own or own[0].sha256 != policy.sha256:
-            detail = "its text is not among the packs of this auditor: SHA-256 " + policy.sha256[:16]
+        shipped, _ = load_policies([policy.name]) if policy.name in pack_names() else ([], [])
+        own = enclosed.get(policy.sha256) or next((p for p in shipped if p.sha256 == policy.sha256), None)
+        if own is None:
+            detail = "its text is neither enclosed nor of this auditor: SHA-256 " + policy.sha256[:16]
             checks.append(Check(name=name, state="not checked", detail=detail))
             continue
-        again = with_policies(report, own, date.fromisoformat(policy.as_of))
+        again = with_policies(report, [own], date.fromisoformat(policy.as_of))
         mine = [c.model_dump(mode="json") for c in again.controls]
         said = [c.model_dump(mode="json") for c in report.controls if c.policy == policy.name]
         where = difference([policy.model_dump(mode="json"), said], [again.policies[0].model_dump(mode="json"), mine])
@@ -99,7 +127,50 @@ def _packs(report: AuditReport) -> list[Check]:
         # How cells follow from findings is of the code that drew them.
         state: State = "ok" if not where else "wrong" if report.tool.get("version") == __version__ else "not checked"
         checks.append(Check(name=name, state=state, detail=detail))
+        if days and policy.as_of not in days:
+            detail = f"it is held to be in force on {policy.as_of}, which was not asked for"
+            checks.append(Check(name=name, state="wrong", detail=detail))
+    of_no_pack = [c for c in report.controls if c.policy not in {policy.name for policy in report.policies}]
+    if of_no_pack:
+        detail = f"{of_no_pack[0].id} is of a rule pack that the record does not name"
+        checks.append(Check(name="controls", state="wrong", detail=detail))
     return checks
+
+
+def unread(report: AuditReport) -> list[Unproven]:
+    """Rule packs of records of before, which do not say which text they had."""
+    return [
+        Unproven(
+            where=f"record.json: controls of {policy.name}.*",
+            why="the record does not say which text it had",
+            needs="packs",
+        )
+        for policy in report.policies
+        if not policy.sha256
+    ]
+
+
+def _enclosed(by: WentBy) -> list[Policy]:
+    """The rule packs that are enclosed; one that cannot be read is named by the check of the configuration."""
+    found = []
+    for file in by.of_role("rule pack"):
+        with suppress(AuditorError, ValueError):
+            found.append(parse_policy(file.text, called(file)))
+    return found
+
+
+def _days(report: AuditReport, by: WentBy) -> set[str]:
+    """The days on which packs may be held to be in force: the one asked for, else that of the audit."""
+    if by.understood is None:
+        return set()
+    asked = by.understood.as_of
+    if asked is not None:
+        return {asked.isoformat()}
+    try:
+        made = date.fromisoformat(report.created[:10])
+    except ValueError:
+        return set()
+    return {made.isoformat(), (made + timedelta(days=1)).isoformat()}
 
 
 def _request(content: bytes) -> Mapping[str, Any]:

@@ -279,7 +279,7 @@ bound = 0.2
 set_by = "the committee"
 set_at = "2026-01-31"
 """)
-    assert run("scan", "--seed", "5").exit_code == 0
+    assert run("scan", "--config", "audit.toml", "--seed", "5").exit_code == 0
     report = AuditReport.from_json((here / "audit-report/report.json").read_bytes())
     assert report.environment.seed == 5 and report.family.error_rate == 0.10
     assert [(c.metric, c.bound, c.set_by) for c in report.criteria] == [
@@ -304,7 +304,7 @@ set_at = "2026-01-31"
 )
 def test_a_wrong_configuration_names_the_key(here: Path, text: str, says: str) -> None:
     (here / "audit.toml").write_text(text)
-    result = run("scan", "model.pt")
+    result = run("scan", "model.pt", "--config", "audit.toml")
     assert result.exit_code == 2
     assert says in result.output
 

@@ -18,6 +18,7 @@ from auditor.errors import DataError, UsageError
 from auditor.evidence.bundle import write_bundle
 from auditor.evidence.manifest import ASKED, Asked, canonical
 from auditor.finding.definition import Definition
+from auditor.model.saving import save
 from auditor.run.options import Configured, ScanOptions
 from auditor.verifying.bundle import verify_bundle
 from cli.evidence import check_flags, request_of
@@ -25,13 +26,17 @@ from cli.main import app
 from cli.options import configure
 from cli.reproduce import configured_again, reproduce
 from cli.verify import stored_probe, verify
+from tests.evidence.authority import authority, serving
 from tests.evidence.test_evidence import evidence
+from tests.mitigations.planted_rows import biased_rows, trained
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"sign": "k"}, "--sign says something about the evidence bundle: add --bundle"),
+        ({"timestamp": "http://a"}, "--timestamp says something about the evidence bundle"),
+        ({"bundle": "a.zip", "timestamp": "file:///a"}, "no http or https URL"),
         ({"redact": True}, "--redact says something about the evidence bundle"),
         ({"bundle": "a.zip", "include_rows": True, "redact": True}, "give one"),
         ({"bundle": "."}, "is a folder: name a file"),
@@ -83,9 +88,18 @@ def test_verify_says_what_it_found_and_exits_by_it(tmp_path: Path, capsys: pytes
     assert verify(tmp_path / "a.zip") == 3
     printed = capsys.readouterr().out
     assert "NOT CHECKED  signature: it is not signed" in printed
-    assert "exit 3: nothing disagrees, but not everything could be checked" in printed
-    assert verify(tmp_path / "a.zip", allow_unsigned=True) == 0
-    capsys.readouterr()
+    assert "exit 3: nothing disagrees, and what is named NOT PROVEN is not" in printed
+    assert "NOT PROVEN (timestamp)" in printed and "ON THE SIGNER'S WORD" in printed
+    # Nobody's clock vouches for its dates, whoever signed it.
+    assert verify(tmp_path / "a.zip", allow_unsigned=True) == 3
+    assert verify(tmp_path / "a.zip", require="rows") == 0
+    assert "exit 0: proven as required: rows" in capsys.readouterr().out
+    assert verify(tmp_path / "a.zip", require="rows,timestamp", json_=True) == 3
+    said = json.loads(capsys.readouterr().out)
+    assert said["lacking"] == ["timestamp"] and said["exit_code"] == 3 and "rows" in said["proven"]
+    assert {"where", "why", "needs"} == set(said["unproven"][0])
+    with pytest.raises(UsageError, match="--require 'row' is nothing that a bundle can prove"):
+        verify(tmp_path / "a.zip", require="row")
     data = bytearray((tmp_path / "a.zip").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "b.zip").write_bytes(bytes(data))
@@ -166,3 +180,29 @@ def test_definitions_that_were_changed_afterwards_are_noticed(tmp_path: Path) ->
     write_bundle(tmp_path / "a.zip", forged)
     checks = verify_bundle(tmp_path / "a.zip", stored_probe).checks
     assert [check.name for check in checks if check.state == "wrong"] == ["definitions"]
+
+
+def test_a_scan_asks_an_authority_and_loses_nothing_where_it_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = biased_rows(80, 0)
+    assert rows.y_true is not None
+    rows.X.assign(y=rows.y_true).to_csv(tmp_path / "d.csv", index=False)
+    save(trained(rows, epochs=1), tmp_path / "model.pt")
+    monkeypatch.chdir(tmp_path)
+    words = ["scan", "model.pt", "--data", "d.csv", "--target", "y", "--positive", "1", "--sensitive", "group"]
+    words += ["--probes", "group_fairness", "--bundle", "audit.zip", "--timestamp"]
+    clock = authority(tmp_path / "tsa")
+    for answer, word in ((clock.answer, "ok"), (lambda request: request, "")):
+        with serving(answer) as url:
+            result = CliRunner().invoke(app, [*words, url])
+        required = ["--require", "timestamp", "--tsa-root", str(clock.root)]
+        verified = CliRunner().invoke(app, ["verify", "audit.zip", *required])
+        assert ("outcomes" in result.output or "PASS" in result.output) and (tmp_path / "audit-report").is_dir()
+        if word:
+            assert result.exit_code in (0, 1, 3) and verified.exit_code == 0, result.output + verified.output
+            assert "timestamp: it was there at" in " ".join(verified.output.split())
+        else:
+            said = " ".join(result.output.split())
+            assert result.exit_code == 2 and "its dates are the signer's word" in said and "audit.zip" in said
+            assert verified.exit_code == 1 and "it has no timestamp, and one was expected" in verified.output

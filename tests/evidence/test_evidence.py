@@ -49,8 +49,8 @@ from auditor.statistics.rates import Proportion
 from auditor.verifying import parts
 from auditor.verifying.bundle import verify_bundle
 from auditor.verifying.checks import Verified
-from auditor.verifying.counted import Remade
 from auditor.verifying.difference import difference
+from auditor.verifying.remeasured import Kept, Remade
 from cli.verify import stored_probe
 from probes import PROBES
 from probes.fairness.group_fairness import GroupFairness
@@ -97,7 +97,7 @@ def evidence(
         results=results,
         criteria=criteria,
         family=family,
-        request={"options": {"cluster": "person"} if clusters else {}, "probe_options": {}},
+        request={"options": {"probes": list(names)} | ({"cluster": "person"} if clusters else {}), "probe_options": {}},
         log=log,
         answers=joined(head, list(parts_of(model, data, head)), counts),
         counts=counts,
@@ -113,7 +113,7 @@ def test_numbers_over_clusters_are_recomputed_and_not_counted_anew(tmp_path: Pat
     (rows,) = [check for check in found.checks if check.name == "rows"]
     assert rows.state == "not checked" and "'person'" in rows.detail
     assert not found.from_rows and not found.from_tables
-    unasked = replace(made, request={"options": {}, "probe_options": {}})
+    unasked = replace(made, request={"options": {"probes": list(NAMES)}, "probe_options": {}})
     write_bundle(tmp_path / "other.zip", unasked)
     assert "--cluster" in wrong(checked(tmp_path / "other.zip"))[REQUEST]
 
@@ -151,9 +151,12 @@ def test_a_whole_bundle_agrees_and_its_numbers_are_counted_anew(bundle: Path) ->
 def test_without_the_rows_groups_the_table_is_held_to_its_sums(tmp_path: Path) -> None:
     write_bundle(tmp_path / "a.zip", evidence(include_rows=False))
     found = checked(tmp_path / "a.zip")
-    assert not wrong(found)
+    assert not wrong(found) and found.report is not None
     assert b"group:" not in unpack((tmp_path / "a.zip").read_bytes(), "a.zip")[ROWS]
-    assert {name.split("/")[0] for name in found.from_tables} == {"group_fairness"}
+    assert {name.split("/")[0] for name in found.from_tables} == {"group_fairness", "adverse_impact"}
+    assert {f.method for f in found.report.findings if f.probe == "adverse_impact" and f.id in found.from_tables} == {
+        "selection_rate"
+    }
     assert not found.from_rows
 
 
@@ -623,7 +626,8 @@ def test_a_regression_with_its_groups_by_row_agrees(tmp_path: Path) -> None:
     head = head_of(model, data, include_rows=True)
     assert head is not None
     answers = joined(head, list(parts_of(model, data, head)), None)
-    whole = replace(made, report=report, results=results, answers=answers, counts=None)
+    asked = {"options": {"probes": ["regression_fairness", "adverse_impact"]}, "probe_options": {}}
+    whole = replace(made, report=report, results=results, answers=answers, counts=None, request=asked)
     write_bundle(tmp_path / "a.zip", whole)
     found = checked(tmp_path / "a.zip")
     assert not wrong(found)
@@ -657,7 +661,7 @@ def test_verification_imports_no_torch(bundle: Path) -> None:
 
     code = (
         "import sys; from pathlib import Path; from cli.verify import verify; "
-        f"code = verify(Path({str(bundle)!r}), allow_unsigned=True); sys.exit(10 * ('torch' in sys.modules) + code)"
+        f"code = verify(Path({str(bundle)!r}), require='rows'); sys.exit(10 * ('torch' in sys.modules) + code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -673,7 +677,7 @@ def test_a_hundred_thousand_rows_are_verified_in_seconds_and_a_gigabyte(tmp_path
     write_bundle(tmp_path / "a.zip", evidence(n=100_000))
     code = (
         "import time; from pathlib import Path; from cli.verify import verify; "
-        f"code = verify(Path({str(tmp_path / 'a.zip')!r}), allow_unsigned=True); "
+        f"code = verify(Path({str(tmp_path / 'a.zip')!r}), require='rows,numbers'); "
         # Not ru_maxrss, which a process has from the one that started it.
         "lines = Path('/proc/self/status').read_text().splitlines(); "
         "peak = next(line.split()[1] for line in lines if line.startswith('VmHWM')); "
@@ -701,10 +705,9 @@ def test_evidence_of_before_there_was_a_rule_for_small_groups_verifies() -> None
     said = ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=then)
 
     def wrong(result: ProbeResult, *, other_code: bool, **options: float) -> list[str]:
-        remade = Remade(lambda name, given: GroupFairness(**given), other_code)
-        found, whence, differing = remade.measured(result, options, None, counts)
-        assert found is not None and whence == "tables"
-        return differing
+        again = Remade(stored_probe, other_code).measured(result, options, Kept(None, counts))
+        assert again is not None and again.whence == "tables"
+        return list(again.wrong)
 
     assert wrong(said, other_code=True) == []
     assert wrong(said, other_code=False), "this version compares no group of eight rows"

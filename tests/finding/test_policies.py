@@ -330,7 +330,7 @@ def test_a_pack_with_criteria_replaces_the_profile_and_one_without_leaves_it(tmp
 def test_a_pack_without_bounds_leaves_those_of_the_configuration(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     Path("audit.toml").write_text(_OWN)
-    assert [c.bound for c in configure({"policy": "eu-ai-act"}, None, []).criteria] == [0.2]
+    assert [c.bound for c in configure({"policy": "eu-ai-act"}, "audit.toml", []).criteria] == [0.2]
 
 
 def _said(report: AuditReport, capsys: pytest.CaptureFixture[str]) -> Sequence[str]:

@@ -70,9 +70,14 @@ def test_every_number_interval_and_outcome_is_recomputed_as_it_was() -> None:
     assert report().family.rule == 2 and report().family.budgets
 
 
-def test_the_command_says_that_everything_agrees() -> None:
+def test_the_command_says_that_nothing_disagrees_and_what_it_lacks() -> None:
+    """What later bundles enclose is not in it, so that what would prove more is named."""
     result = CliRunner().invoke(app, ["verify", str(BUNDLE), "--key", str(KEY)])
-    assert result.exit_code == 0 and "everything in the bundle agrees" in result.output
+    assert result.exit_code == 3 and "exit 3: nothing disagrees" in result.output
+    assert "NOT PROVEN (registration)" in result.output and "the registration is not enclosed" in result.output
+    assert "NOT PROVEN (configuration)" in result.output and "NOT PROVEN (timestamp)" in result.output
+    result = CliRunner().invoke(app, ["verify", str(BUNDLE), "--key", str(KEY), "--require", "signature,rows"])
+    assert result.exit_code == 0 and "exit 0: proven as required: signature, rows" in result.output
 
 
 def test_record_manifest_and_results_are_read_and_spelled_as_they_were() -> None:

@@ -27,6 +27,7 @@ from auditor.record.audit_report import (
     exit_code,
     family_record,
 )
+from auditor.record.configuration import ConfigurationFile, ConfigurationRecord
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.groups import WorstDifference, WorstRatio
@@ -355,6 +356,19 @@ def all_results(hostile: bool = False) -> list[ProbeResult]:
     ]
 
 
+def obeyed(nasty: str = "") -> ConfigurationRecord:
+    """A configuration that was only found, and the built-in profile."""
+    keys = ("model.name", f"probes.robustness.noise{nasty}", "target")
+    return ConfigurationRecord(
+        files=(
+            ConfigurationFile(
+                path="audit.toml" + nasty, role="configuration", origin="found", sha256="5f" * 32, keys=keys
+            ),
+            ConfigurationFile(path="auditor-default-3", role="criteria", origin="shipped", sha256="6e" * 32),
+        )
+    )
+
+
 def report_of(
     results: Sequence[ProbeResult],
     *,
@@ -393,6 +407,7 @@ def report_of(
             n_train_rows=8540,
             notes=("Column 'application_id' looks like an identifier and was left out.", "3 rows are in both files."),
         ),
+        configuration=obeyed(nasty) if hostile else None,
         environment=Environment(
             python="3.11.7",
             platform="Linux-6.1-x86_64",

@@ -16,7 +16,7 @@ from auditor.record.catalogue import ENGLISH, Catalogue, shipped, words_of
 from auditor.report import html
 from auditor.report.html import render_html
 from auditor.report.titles import titled
-from tests.report.samples import refused_report, sample_report
+from tests.report.samples import obeyed, refused_report, sample_report
 
 _VOID = {"meta", "input", "br", "wbr", "link", "img", "use", "path"}
 _UNREAD = {"code", "style", "script", "svg", "bdi", "cite"}
@@ -104,9 +104,10 @@ EXCEPTIONS = {
 
 
 def _sample() -> AuditReport:
-    """The sample with a figure of each kind."""
+    """The sample with a figure of each kind, and with the files that decided it."""
     report = sample_report()
-    return report.model_copy(update={"figures": tuple({f.kind: f for f in report.figures}.values())})
+    figures = tuple({f.kind: f for f in report.figures}.values())
+    return report.model_copy(update={"figures": figures, "configuration": obeyed()})
 
 
 @pytest.mark.parametrize("made", [_sample, refused_report])

@@ -20,9 +20,10 @@ from auditor.data.counts import GroupCounts, count_groups
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
+from auditor.statistics.differential_fairness import DifferentialFairness
 from auditor.statistics.distances import BenefitInequality
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.groups import DifferentialFairness, LargestDisparity, SmallestRate, WorstOddsRatio, WorstRatio
+from auditor.statistics.groups import LargestDisparity, SmallestRate, WorstOddsRatio, WorstRatio
 from auditor.statistics.intervals import clopper_pearson, corner_radius, difference_bounds, orthant_radius, sum_bounds
 from auditor.statistics.means import WorstMeanDifference
 from auditor.statistics.rates import Difference, Odds, RateTable, WeightedSum
@@ -233,7 +234,7 @@ def test_metrics_by_hand() -> None:
     assert group_of(found, "treatment_equality", g="a").estimate == Odds(successes=20, failures=10)
     assert group_of(found, "precision", g="b").estimate.value == 15 / 35
     assert (
-        "precision: lowest b 0.429 (n = 35), highest a 0.800 (n = 50)"
+        "precision by g: lowest b 0.429 (n = 35), highest a 0.800 (n = 50)"
         in headline(found, "predictive_parity_difference").detail
     )
 

@@ -435,7 +435,7 @@ def test_by_the_command_with_a_requirement(tmp_path: Path, monkeypatch: pytest.M
         'direction = "at_most"\nbound = 0.5\n[probes.out_of_distribution]\ncases = ["given"]\n'
     )
     line = "scan model.pt --data data.csv --target label --positive yes --probes out-of-distribution"
-    result = CliRunner().invoke(app, line.split())
+    result = CliRunner().invoke(app, [*line.split(), "--config", "audit.toml"])
     report = AuditReport.from_json(Path("audit-report/report.json").read_bytes())
     (finding,) = [f for f in report.findings if f.metric == "confident_ood_rate" and f.criterion is not None]
     assert result.exit_code == 1, result.output

@@ -271,7 +271,7 @@ def test_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     rows = data(500)
     pd.DataFrame(rows.X).assign(label=[CLASSES[i] for i in rows.y_true]).to_csv("data.csv", index=False)
     Path("audit.toml").write_text('[[criteria]]\nmetric = "trigger_success_rate"\ndirection = "at_most"\nbound = 0.2\n')
-    line = "scan model.pt --data data.csv --target label --positive good --probes poisoning"
+    line = "scan model.pt --data data.csv --target label --positive good --probes poisoning --config audit.toml"
     bare = CliRunner().invoke(app, line.split())
     assert bare.exit_code == 3 and "add --set poisoning.trigger=COLUMN=VALUE" in " ".join(bare.output.split())
     named = ["--set", "poisoning.trigger=branch=c,debt=2.5", "--set", "poisoning.target=good"]

@@ -168,7 +168,7 @@ def test_by_the_command_without_any_rows(tmp_path: Path, monkeypatch: pytest.Mon
     save(network(), "before.pt")
     save(network(1), "now.pt")
     Path("audit.toml").write_text('[[criteria]]\nmetric = "digest_changed"\ndirection = "at_most"\nbound = 0.5\n')
-    line = "scan now.pt --reference before.pt --probes weight-changes"
+    line = "scan now.pt --reference before.pt --probes weight-changes --config audit.toml"
     result = CliRunner().invoke(app, line.split())
     report = AuditReport.from_json(Path("audit-report/report.json").read_bytes())
     assert {f.metric: f.outcome for f in report.findings}["digest_changed"] is Outcome.FAIL

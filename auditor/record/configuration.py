@@ -1,0 +1,63 @@
+"""Which files decided an audit: an audit.toml that was found or given, criteria, rule packs, words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from auditor.files import LEFT_OUT, Closed
+from auditor.finding.obeyed import FileRole, ObeyedFile, Origin
+from auditor.record import text
+from auditor.record.catalogue import Catalogue
+
+_LONGEST = 480
+
+
+class ConfigurationFile(Closed):
+    """A file that decided something of an audit.
+
+    ``path``: as it was named; the name of what comes with the tool. ``origin``: ``found`` where the audit was started
+    and named by nobody, ``given`` by whoever started it, or ``shipped`` with the tool. ``sha256``: hex, of the bytes
+    that were obeyed. ``keys``: what a configuration decided, such as ``target`` or ``probes.robustness.noise``.
+    """
+
+    path: str
+    role: FileRole
+    origin: Origin
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    keys: Annotated[tuple[str, ...], LEFT_OUT] = ()
+
+    def told(self, say: Catalogue, digits: int = 64) -> str:
+        """What it is, whoever named it, and ``digits`` of its digest, in words."""
+        return say.say(
+            "obeyed.line",
+            path=self.path,
+            role=say.say(f"obeyed.{self.role.replace(' ', '_')}"),
+            origin=say.say(f"obeyed.{self.origin}"),
+            digest=f"SHA-256 {self.sha256[:digits]}",
+        )
+
+    def told_whole(self, say: Catalogue) -> str:
+        """The same, with what it decided."""
+        said = self.told(say)
+        keys = text.shortened(", ".join(self.keys), _LONGEST)
+        return say.say("obeyed.decided", file=said, keys=keys) if keys else said
+
+
+class ConfigurationRecord(Closed):
+    """All files that decided an audit, and nothing of what they say."""
+
+    files: tuple[ConfigurationFile, ...]
+
+
+def recorded(files: Sequence[ObeyedFile]) -> ConfigurationRecord | None:
+    """What a record says of them; None where nothing was obeyed."""
+    if not files:
+        return None
+    return ConfigurationRecord(
+        files=tuple(
+            ConfigurationFile(path=f.path, role=f.role, origin=f.origin, sha256=f.sha256, keys=f.keys) for f in files
+        )
+    )

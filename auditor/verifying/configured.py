@@ -1,0 +1,235 @@
+"""What was asked and required, made again: from the plan in force, and from the files that decided it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from auditor.errors import AuditorError
+from auditor.evidence.enclosed import Understood
+from auditor.evidence.manifest import REQUEST, Asked
+from auditor.evidence.registration import ROLES, Plan
+from auditor.finding.criterion import Criterion, criteria_in, parse_budgets, parse_criterion
+from auditor.finding.obeyed import ObeyedFile, shipped
+from auditor.finding.policy import parse_policy
+from auditor.finding.roles import roles_of
+from auditor.record.about import about_of
+from auditor.record.audit_report import AuditReport
+from auditor.record.catalogue import ENGLISH
+from auditor.record.configuration import ConfigurationFile
+from auditor.record.labels import Labels
+from auditor.verifying.checks import Check, Unproven
+from auditor.verifying.difference import difference
+from auditor.verifying.went_by import WentBy
+
+NAME = "configuration"
+# Of the plan's settings, what the record says of the data in the same words.
+_SAID_OF_DATA = ("target", "positive", "cluster", "weight")
+
+
+def configured(
+    entries: Mapping[str, bytes], report: AuditReport, asked: Asked, by: WentBy
+) -> tuple[list[Check], list[Unproven]]:
+    """Whether record and answers are of what was asked: settings, criteria, words and roles."""
+    if by.understood is None:
+        return [], [
+            Unproven(
+                where="request.json: options.*", why="the settings in force are not in the request", needs="request"
+            ),
+            Unproven(
+                where="record.json: criteria.*", why="the files that set them are not enclosed", needs="configuration"
+            ),
+            *_words(report, "no configuration is enclosed"),
+        ]
+    wrong = [
+        *_plan(report, asked, by.understood.plan),
+        *_named(report, by.understood),
+        *_request(entries, report, by),
+        *_shipped(by),
+    ]
+    checks = [Check(name=REQUEST, state="wrong", detail=detail) for detail in wrong[:20]]
+    open_ = [
+        Unproven(
+            where=f"request.json: understood.files.{file.path}",
+            why=file.left_out or "it is not enclosed",
+            needs="configuration",
+        )  # fmt: skip
+        for file in by.left_out
+    ]
+    if by.left_out:
+        return checks, [*open_, *_words(report, "a file that decided it is left out"),
+                        Unproven(where="record.json: criteria.*", why="a file that decided it is left out",
+                                 needs="configuration")]  # fmt: skip
+    try:
+        more = [*_criteria(asked.criteria, by), *_said(report, by)]
+    except (AuditorError, ValueError, RecursionError) as error:
+        more = [f"a file that decided the audit cannot be read: {str(error)[:200]}".rstrip(".")]
+    checks += [Check(name=NAME, state="wrong", detail=detail) for detail in more]
+    if not checks:
+        n = len(by.obeyed)
+        detail = f"settings, criteria, words and roles made again from {n} {'file' if n == 1 else 'files'} and the plan"
+        checks = [Check(name=NAME, state="ok", detail=detail)]
+    return checks, open_
+
+
+def _words(report: AuditReport, why: str) -> list[Unproven]:
+    said = [name for name in ("about", "roles") if getattr(report, name) is not None]
+    return [Unproven(where=f"record.json: {name}.*", why=why, needs="configuration") for name in said]
+
+
+def _plan(report: AuditReport, asked: Asked, plan: Plan) -> Iterator[str]:
+    """Where the plan in force is not that of the record."""
+    campaign = report.looks.campaign if report.looks is not None else None
+    rate = campaign.error_rate if campaign is not None else report.family.error_rate
+    settings = plan.settings
+    pairs: list[tuple[str, object, object]] = [
+        ("criteria", [c.model_dump(mode="json") for c in plan.criteria],
+         [c.model_dump(mode="json") for c in report.criteria]),
+        ("error rate", plan.error_rate, rate),
+        ("error rate of the answers", report.family.error_rate, asked.family.error_rate),
+        ("multiplicity", plan.multiplicity, report.family.multiplicity),
+        ("multiplicity of the answers", plan.multiplicity, asked.family.multiplicity),
+        ("seed", plan.seed, report.environment.seed),
+        ("--allow-inconclusive", settings.get("allow_inconclusive", False), report.allow_inconclusive),
+        ("[roles]", settings.get(ROLES), None if report.roles is None else report.roles.model_dump(mode="json")),
+        ("--campaign", settings.get("campaign"), None if campaign is None else campaign.name),
+        ("--campaign-looks", settings.get("campaign_looks"), None if campaign is None else campaign.planned),
+    ]  # fmt: skip
+    if report.refusal is None and report.data.n_rows is not None:
+        pairs += [(f"--{name}", settings.get(name), getattr(report.data, name)) for name in _SAID_OF_DATA
+                  if settings.get(name) is not None or name in ("cluster", "weight")]  # fmt: skip
+        pairs.append(
+            ("--sensitive", settings.get("sensitive") or list(report.data.sensitive), list(report.data.sensitive))
+        )
+    # The digest of a folder is another one, made of its files.
+    pairs += [
+        (f"SHA-256 of the {name}", plan.files[name], digest)
+        for name, path, digest in (
+            ("model", report.model.path, report.model.sha256),
+            ("data", report.data.path, report.data.sha256),
+            ("train", report.data.train_path, report.data.train_sha256),
+        )
+        if digest is not None and plan.files.get(name) is not None and Path(path or "").suffix
+    ]
+    for name, in_plan, said in pairs:
+        if where := difference(said, in_plan, name):
+            yield f"by the plan in force: {where}"
+
+
+def _named(report: AuditReport, understood: Understood) -> Iterator[str]:
+    """Where the record or the plan names other files than the request that was understood."""
+    files = understood.files
+    said = [] if report.configuration is None else [f.model_dump(mode="json") for f in report.configuration.files]
+    found = [
+        ConfigurationFile(path=f.path, role=f.role, origin=f.origin, sha256=f.sha256, keys=f.keys).model_dump(
+            mode="json"
+        )
+        for f in files
+    ]
+    if where := difference(said, found, "configuration"):
+        yield f"by the files that decided: {where}"
+    planned = [[f.role, f.name, f.sha256] for f in understood.plan.configuration]
+    if where := difference(planned, [[f.role, Path(f.path).name, f.sha256] for f in files], "the plan's configuration"):
+        yield f"by the files that decided: {where}"
+
+
+def _request(entries: Mapping[str, bytes], report: AuditReport, by: WentBy) -> Iterator[str]:
+    """Where the request as given is not the one that was understood, or its command another than the record's."""
+    if by.understood is None:
+        return
+    try:
+        request = json.loads(entries.get(REQUEST, b"{}"))
+        options, probe_options = dict(request["options"]), dict(request["probe_options"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        yield "it does not hold the options as they were given"
+        return
+    plan = by.understood.plan
+    unsaid = {"error_rate": 0.05, "multiplicity": "holm", "seed": 0}
+    understood: dict[str, object] = {
+        # Of a campaign the level of this look, which is asked for when it is run again.
+        "error_rate": report.family.error_rate, "multiplicity": plan.multiplicity, "seed": plan.seed, **plan.settings
+    }  # fmt: skip
+    for name, given in options.items():
+        if name in understood and (where := difference(given, understood[name], name)):
+            yield f"as given and as understood differ: {where}"
+    for name, default in unsaid.items():
+        if name not in options and understood[name] != default:
+            yield f"{name} is {understood[name]}, and was not asked for"
+    for probe, own in probe_options.items():
+        said = plan.probes.get(probe)
+        if said is not None and isinstance(own, dict) and not own.keys() <= said.options.keys():
+            yield f"options of {probe} were given, and are not in the plan"
+    if by.understood.command and report.environment.command is not None:
+        if shlex.join(["auditor", *by.understood.command]) != report.environment.command:
+            yield "its command is another than the record's"
+
+
+def _shipped(by: WentBy) -> Iterator[str]:
+    """What is said to come with the tool, and has another text there."""
+    for file in by.obeyed:
+        if file.origin == "shipped" and file.role in ("criteria", "rule pack"):
+            folder = "profiles" if file.role == "criteria" else "policies"
+            own = shipped(folder, file.path, file.role)
+            if own is None or own.sha256 != file.sha256:
+                yield f"{file.path} is said to come with the tool, and is not the one that comes with this version"
+
+
+def _criteria(criteria: Sequence[Criterion], by: WentBy) -> Iterator[str]:
+    """Where other criteria were applied than the files come to."""
+    made = [criterion.model_dump(mode="json") for criterion in _required(by)]
+    said = [criterion.model_dump(mode="json") for criterion in criteria]
+    for own, each in zip(criteria, said, strict=True):
+        if each not in made:
+            yield f"the criterion {own.metric} {own.describe()} of {own.set_by} is in none of the files that decided"
+            return
+    if said != made:
+        yield f"the files come to {len(made)} criteria, and {len(said)} were applied, or in another order"
+
+
+def _required(by: WentBy) -> list[Criterion]:
+    found = [c for file in by.of_role("configuration") if "criteria" in file.keys for c in _own_criteria(file)]
+    for file in by.of_role("criteria", "rule pack"):
+        found += criteria_in(file) if file.role == "criteria" else parse_policy(file.text, called(file)).criteria
+    return found
+
+
+def _own_criteria(file: ObeyedFile) -> list[Criterion]:
+    content, name = file.toml(file.path), Path(file.path).name
+    entries = content.get("criteria", [])
+    if not isinstance(entries, list):
+        return []
+    budgets = parse_budgets(content.get("budgets", {}), name)
+    return [
+        parse_criterion(entry, f"{name}, criterion {i}", {"source": name}, budgets=budgets)
+        for i, entry in enumerate(entries, 1)
+    ]
+
+
+def called(file: ObeyedFile) -> str:
+    """The name by which a rule pack's file is read."""
+    return f"{file.path}.toml" if file.origin == "shipped" else Path(file.path).name
+
+
+def _said(report: AuditReport, by: WentBy) -> Iterator[str]:
+    """Where the record says another identity, other words or other roles than the configuration."""
+    content: dict[str, Any] = {}
+    where = "the configuration"
+    for file in by.of_role("configuration"):
+        content, where = file.toml(file.path), file.path
+    language = ENGLISH if report.about is None else report.about.language
+    catalogue = next(iter(by.of_role("catalogue")), None)
+    about = about_of(content, Labels.of(_table(content, "labels"), where), language, where, catalogue)
+    roles = roles_of(_table(content, "roles"), where)
+    for name, made in (("about", about), ("roles", roles)):
+        said = getattr(report, name)
+        pair = [None if each is None else each.model_dump(mode="json") for each in (said, made)]
+        if different := difference(pair[0], pair[1], name):
+            yield f"by the configuration: {different}"
+
+
+def _table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = content.get(name, {})
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,66 @@
+"""What a record says of its rows and of its model's classes, held against what the bundle keeps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from auditor.data.counts import GroupCounts
+from auditor.data.groups_digest import GroupsDigest
+from auditor.record.audit_report import AuditReport
+from auditor.run.answers import BLURRED_OVER, Answers, AnswersHead
+from auditor.verifying.checks import Check
+from auditor.verifying.difference import difference
+
+
+def described(
+    report: AuditReport, head: AnswersHead | None, table: GroupCounts | None, answers: Answers | None
+) -> Iterator[Check]:
+    """Where the record's model and data are not those of the stored head, table of groups and rows."""
+    data = report.data
+    said: dict[str, object] = {}
+    found: dict[str, object] = {}
+    if table is not None:
+        said |= {"sensitive": data.sensitive, "positive": data.positive, "classes": report.model.classes}
+        positive = None if table.positive is None else table.classes[table.positive]
+        found |= {"sensitive": table.features, "positive": positive, "classes": table.classes}
+    if head is not None and head.kind == "classifier":
+        positive = None if head.positive is None else head.classes[head.positive]
+        said |= {"rows' classes": report.model.classes, "rows' positive": data.positive}
+        found |= {"rows' classes": head.classes, "rows' positive": positive}
+    if head is not None:
+        # Scores of rows that do not say their group are blurred, and no others.
+        said["blurred"], found["blurred"] = head.blurred, BLURRED_OVER if table and not head.features else 1
+    if head is not None and table is not None:
+        said["rows of the table"], found["rows of the table"] = head.n, table.n
+    if answers is not None and answers.groups and data.groups_sha256 is not None:
+        said["groups_sha256"], found["groups_sha256"] = data.groups_sha256, _digests(answers)
+    if data.missing is not None:
+        unlabelled = _unlabelled(table, answers)
+        # Where no row has a label, whether there was a column of them is for the record to say.
+        if unlabelled is not None and (data.missing.labels is not None or unlabelled < (data.n_rows or 0)):
+            said["rows without label"], found["rows without label"] = data.missing.labels, unlabelled
+    for name, value in said.items():
+        if where := difference(_plain(value), _plain(found[name]), name):
+            yield Check(name="data", state="wrong", detail=f"the record's {where}")
+
+
+def _unlabelled(table: GroupCounts | None, answers: Answers | None) -> int | None:
+    if answers is not None:
+        return int(np.isnan(answers.truth).sum())
+    return None if table is None else int(table.table[:, -1].sum())
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _digests(answers: Answers) -> Mapping[str, str]:
+    found = {}
+    for name, levels in zip(answers.head.features, answers.head.levels, strict=True):
+        place = {level: i for i, level in enumerate(levels)}
+        digest = GroupsDigest()
+        digest.add(np.asarray([place[level] for level in answers.groups[name]], np.int64), levels)
+        found[name] = digest.hexdigest()
+    return found

@@ -1,0 +1,283 @@
+"""What a probe measures anew of what a bundle keeps, and where that is not what is said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from auditor.data.counts import GroupCounts
+from auditor.evidence.manifest import canonical
+from auditor.finding.figure import Figure
+from auditor.finding.measurement import Alike, Measurement, ProbeResult
+from auditor.run.answers import MOST_CLASSES, Answers, AnswersHead, StoredModel
+from auditor.run.audit import ask, attempt, generator_for
+from auditor.run.probe import counts_suffice
+from auditor.verifying.difference import difference
+
+if TYPE_CHECKING:
+    from auditor.run.probe import Probe
+
+# Rows are made of a table of so many at most: each takes memory, and a table of a few lines can claim any number.
+_MOST_MADE = 1_000_000
+_MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
+_FIGURE: TypeAdapter[Figure | None] = TypeAdapter(Figure | None)
+_ALIKE: TypeAdapter[tuple[Alike, ...]] = TypeAdapter(tuple[Alike, ...])
+Whence = Literal["rows", "tables"]
+# What a model gives beside its decisions: probabilities, or labels in their place, or nothing.
+Scores = Literal["graded", "labels", "none"]
+
+
+@dataclass(frozen=True)
+class OfDecisions:
+    """Of a probe, the ``metrics`` or methods that follow from decisions and groups without scores.
+
+    ``loose``: the metrics of which even the groups that they are given for rest on scores.
+    """
+
+    metrics: tuple[str, ...] = ()
+    loose: tuple[str, ...] = ()
+
+
+class Remake(Protocol):
+    """The probes there are, handed down, since this floor knows of none."""
+
+    def __call__(self, name: str, options: Mapping[str, Any]) -> Probe | None:
+        """A probe whose numbers follow from answers, decisions and groups alone; None for all others.
+
+        Raises ConfigError for options that are none.
+        """
+        ...
+
+    def of_decisions(self, name: str) -> OfDecisions:
+        """What of such a probe follows from decisions and groups, whatever the scores."""
+        ...
+
+    def kinds(self) -> Mapping[str, type[Probe]]:
+        """All probes by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a bundle keeps: ``answers`` by row, the ``table`` of groups, and whether rows say all: ``whole``.
+
+    ``kinds``: what the model may have given beside its decisions.
+    """
+
+    answers: Answers | None
+    table: GroupCounts | None
+    whole: bool = False
+    kinds: tuple[Scores, ...] = ("graded", "labels", "none")
+
+    @classmethod
+    def of(cls, head: AnswersHead | None, answers: Answers | None, table: GroupCounts | None, *, grouped: bool) -> Kept:
+        """``grouped``: whether the audit had groups, which rows say only where they were asked to."""
+        if head is None:
+            return cls(answers, table)
+        # Of very many classes no scores are kept, and blurred ones are not those that were measured.
+        scored = head.kind == "regressor" or (head.blurred == 1 and len(head.classes) <= MOST_CLASSES)
+        return cls(answers, table, scored and (bool(head.features) or not grouped), _kinds(head, answers))
+
+
+def _kinds(head: AnswersHead, answers: Answers | None) -> tuple[Scores, ...]:
+    if not head.scores:
+        unkept = len(head.classes) > (2 if head.blurred > 1 else MOST_CLASSES)
+        return ("graded", "labels", "none") if unkept else ("none",)
+    if answers is None:
+        return ("graded", "labels")
+    return ("graded",) if ((answers.scores > 0.0) & (answers.scores < 1.0)).any() else ("labels",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """A probe measured anew: what was ``found``, from ``whence``, and what is ``wrong`` in words.
+
+    ``only``: the metrics or methods that were, None where all were.
+    """
+
+    found: ProbeResult
+    whence: Whence
+    wrong: tuple[str, ...]
+    only: tuple[str, ...] | None = None
+
+    def covers(self, metric: str | None, method: str | None) -> bool:
+        """Whether a number of the probe is among what was measured anew."""
+        return self.only is None or metric in self.only or method in self.only
+
+
+@dataclass(frozen=True)
+class Remade:
+    """Probes made anew, ``make``; ``other_code``: those that measured are of another version of the toolkit."""
+
+    make: Remake
+    other_code: bool
+
+    def measured(self, said: ProbeResult, options: Mapping[str, Any], kept: Kept) -> Again | None:
+        """What a probe measures anew, of what, and where that differs from what is said; None where it cannot.
+
+        Where another version measured, the probe may do as its earlier versions did. Raises AuditorError for options
+        that are none.
+        """
+        again = self._again(said, options, kept)
+        if again is None:
+            return None
+        earlier: Mapping[str, Any] = getattr(self.make(said.probe, options), "earlier", {})
+        if again.wrong and earlier and self.other_code:
+            then = self._again(said, {**earlier, **options}, kept)
+            if then is not None and not then.wrong:
+                return then
+        return again
+
+    def _again(self, said: ProbeResult, options: Mapping[str, Any], kept: Kept) -> Again | None:
+        probe = self.make(said.probe, options)
+        if probe is None:
+            return None
+        if counts_suffice(probe) and kept.table is not None:
+            measure, table = probe.measure_counts, kept.table
+            found = attempt(probe, lambda: measure(table), alike=lambda them: alike_in(table, them))
+            return Again(found=found, whence="tables", wrong=self._wrong(said, found))
+        if kept.answers is not None and kept.whole:
+            found = _asked(probe, kept.answers)
+            return Again(found=found, whence="rows", wrong=self._wrong(said, found, drawn=True))
+        if kept.table is None or kept.table.n > _MOST_MADE:
+            return None
+        return min((self._narrowed(probe, said, kept, kind) for kind in kept.kinds), key=lambda each: len(each.wrong))
+
+    def _narrowed(self, probe: Probe, said: ProbeResult, kept: Kept, kind: Scores) -> Again:
+        """What follows of decisions, and of all others that they are there, with scores that somebody made up."""
+        assert kept.table is not None
+        of = self.make.of_decisions(said.probe)
+        found = _asked(probe, rows_of(kept.table, kind))
+        told, anew = (
+            replace(result, measurements=tuple(m for m in result.measurements if {m.metric, m.method} & {*of.metrics}))
+            for result in (said, found)
+        )
+        wrong = self._wrong(told, anew, whole=False)
+        if not self.other_code:
+            wrong += tuple(_other_structure(said, found, of.loose))
+        return Again(found=anew, whence="tables", wrong=wrong, only=of.metrics)
+
+    def _wrong(
+        self, said: ProbeResult, found: ProbeResult, *, drawn: bool = False, whole: bool = True
+    ) -> tuple[str, ...]:
+        wrong = _other_statistics(said, found, other_code=self.other_code, drawn=drawn)
+        if whole and not wrong and not self.other_code and _alike(said) != _alike(found):
+            wrong = ["which rows are answered alike is not what these data come to"]
+        return tuple(wrong)
+
+
+def alike_in(table: GroupCounts, measurements: Any) -> tuple[Alike, ...]:
+    """What is answered alike in a table, as the rows themselves say it."""
+    from auditor.run.alike import alike_in_counts
+
+    return alike_in_counts(table, measurements)
+
+
+def rows_of(table: GroupCounts, kind: Scores) -> Answers:
+    """Rows, in no order of theirs, that come to a table: decisions, true classes and groups; any scores are made up."""
+    k = len(table.classes)
+    cells = np.argwhere(table.table > 0)
+    times = table.table[tuple(cells.T)]
+    group, truth, decided = (np.repeat(column, times) for column in cells.T)
+    groups = {
+        name: np.asarray([levels[i] for levels in table.groups], object)[group].tolist()
+        for i, name in enumerate(table.features)
+    }
+    scores = np.empty((len(group), 0))
+    if kind != "none":
+        scores = np.eye(k)[decided]
+    if kind == "graded":
+        scores = generator_for(0, "made up").dirichlet(np.ones(k), len(group))
+    head = AnswersHead(
+        kind="classifier",
+        n=len(group),
+        classes=table.classes,
+        positive=table.positive,
+        scores=scores.shape[1],
+        features=table.features,
+        levels=tuple(tuple(sorted({levels[i] for levels in table.groups})) for i in range(len(table.features))),
+    )
+    known = np.where(truth == k, np.nan, truth.astype(np.float64))
+    return Answers(head, known, decided.astype(np.float64), scores, groups)
+
+
+def label(m: Measurement) -> str:
+    """A measurement in words: its metric and its place."""
+    where = [*(f"{k} = {v}" for k, v in m.group.items()), *(f"{k} = {v}" for k, v in m.at.items())]
+    return ", ".join([m.metric, *(["by " + " x ".join(m.sensitive)] if m.sensitive else []), *where])
+
+
+def _asked(probe: Probe, answers: Answers) -> ProbeResult:
+    stand_in: Any = StoredModel(answers)
+    return ask(probe, stand_in, answers.data(), generator_for(0, probe.name))
+
+
+def _other_structure(said: ProbeResult, found: ProbeResult, loose: Sequence[str]) -> list[str]:
+    """Which numbers a probe must give of these groups, whatever they are, and does not; and which it cannot."""
+    if not said.measurements:
+        return []  # said by whoever counts those
+    mine, theirs = ({_key(m): m for m in r.measurements if m.metric not in loose} for r in (found, said))
+    wrong = _twice(said.measurements)
+    wrong += [f"{label(m)} is missing" for key, m in mine.items() if key not in theirs]
+    wrong += [f"{label(m)} is no number of these groups" for key, m in theirs.items() if key not in mine]
+    for key in mine.keys() & theirs.keys():
+        a, b = (
+            [m.n_samples, m.ideal, m.ideal_when_same, m.chance, m.skill_of, m.smallest, m.part]
+            for m in (theirs[key], mine[key])
+        )
+        if a != b:
+            wrong.append(f"{label(theirs[key])}: what it is about is not what these groups come to")
+    return wrong
+
+
+def _alike(result: ProbeResult) -> list[bytes]:
+    return sorted(map(canonical, _ALIKE.dump_python(result.alike, mode="json")))
+
+
+def _other_statistics(said: ProbeResult, found: ProbeResult, *, other_code: bool, drawn: bool) -> list[str]:
+    if found.not_run or found.not_applicable:
+        return [found.not_run or found.not_applicable] if said.measurements else []
+    mine, theirs = ({_key(m): m for m in result.measurements} for result in (found, said))
+    wrong = _twice(said.measurements)
+    wrong += [f"{label(m)} is not what these data come to" for key, m in theirs.items() if key not in mine]
+    if not other_code:  # a later version may measure more
+        wrong += [f"{label(m)} is missing" for key, m in mine.items() if key not in theirs]
+    for key in mine.keys() & theirs.keys():
+        a, b = (
+            _MEASUREMENT.dump_python(replace(m, figure=None), mode="json")
+            for m in (theirs[key], _as_told(theirs[key], mine[key], other_code=other_code))
+        )
+        where = difference(a, b)
+        if drawn and not where and not other_code:
+            figures = [_FIGURE.dump_python(m.figure, mode="json") for m in (theirs[key], mine[key])]
+            where = difference(figures[0], figures[1], "figure")
+        if where:
+            wrong.append(f"{label(theirs[key])}: {where}")
+    return sorted(wrong)
+
+
+def _twice(measurements: Sequence[Measurement]) -> list[str]:
+    times = Counter(map(_key, measurements))
+    return [f"{label(m)} is there twice" for m in {_key(m): m for m in measurements}.values() if times[_key(m)] > 1]
+
+
+def _as_told(said: Measurement, found: Measurement, *, other_code: bool) -> Measurement:
+    """Evidence from before numbers said what they rest on does not say it, and need not.
+
+    What another version says beside the number, in words and of how many rows, it may say otherwise.
+    """
+    if not other_code:
+        return found
+    found = replace(found, n_samples=said.n_samples, detail=said.detail, smallest=said.smallest)
+    if said.ideal_when_same is None and said.chance is None:
+        return replace(found, ideal_when_same=None, chance=None, skill_of=None)
+    return found
+
+
+def _key(m: Measurement) -> bytes:
+    return canonical([m.metric, m.method, list(m.sensitive), dict(m.group), dict(m.at)])

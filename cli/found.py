@@ -1,0 +1,160 @@
+"""What an audit.toml may say that was only found: which of its keys only a flag or ``--config`` may say.
+
+A folder that comes from somebody else may come with an audit.toml. Whoever starts an audit there asked for a
+measurement, and for nothing to be written, signed, connected to, run, read elsewhere or held to weaker requirements.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from auditor.errors import ConfigError
+from auditor.files import shown
+from auditor.finding.obeyed import ObeyedFile
+from auditor.intake.rows.sql import is_database
+from auditor.run.options import ScanOptions, flags
+from auditor.run.plugins import known_probes
+from probes import PROBES
+
+# Options of probes that name files or folders to read.
+READ_BY_PROBES = frozenset({
+    "lexicon", "scorer", "reference", "vectors", "encoder", "lists", "texts", "canaries", "prompts", "ood", "patch",
+    "benchmarks",
+})  # fmt: skip
+# They say what is measured, and how hard it is tried.
+ASKED_OF_PROBES = frozenset({
+    "attribute", "baseline", "batch_rows", "bins", "branches", "cases", "categories", "column", "depth", "epsilon",
+    "false_positive_rate", "features", "form", "format", "generator", "identity", "immutable", "infill",
+    "intersections", "k", "label_randomisation", "max_examples", "max_new_tokens", "max_partitions", "max_steps",
+    "max_tokens", "method", "methods", "missing", "n", "n_background", "n_bins", "n_candidates", "n_copies", "n_draws",
+    "n_folds", "n_permutations", "n_prompts", "n_queries", "n_references", "n_samples", "n_shadows", "n_shards",
+    "n_steps", "n_strange", "n_templates", "n_texts", "near", "noise", "p", "prefix_token", "prefix_tokens",
+    "prefix_words", "proxies", "quality", "scorer_class", "separator", "shadow_seconds", "shard_examples", "sigma",
+    "single_features", "smoothness", "strata", "suffix_tokens", "target", "temperature", "tests", "thresholds", "top",
+    "top_k", "top_p", "trigger", "typos", "unit", "until", "within_word", "words",
+})  # fmt: skip
+# They write, take more memory, print what single rows hold, say what is too little to be looked at, or state a fact
+# that intervals rest on.
+GIVEN_TO_PROBES = frozenset({
+    "checkpoint", "max_memory", "show_samples", "show_texts", "min_share", "min_rows", "min_hits", "min_words", "small",
+    "exclude_small", "margin", "proxy_strength", "value_range",
+})  # fmt: skip
+# Of [model]: by which an audit is known in a history, and by which it is due again. All else there is words.
+_OF_A_HISTORY = ("id", "audit_every", "next_due")
+_MOST_NAMED = 12
+
+
+def refuse_more(file: ObeyedFile, audit: Mapping[str, object], content: Mapping[str, Any], own: Sequence[str]) -> None:
+    """Raises ConfigError where a file that was only found says more than what is measured inside its own folder.
+
+    ``audit``: its table ``[audit]``, with paths from the folder in which the command was started. ``own``: probes of
+    the user's own.
+    """
+    if not _inside(file.path):
+        raise ConfigError(
+            f"./{file.path} was only found here and is a link to a file elsewhere: read it, and then --config "
+            f"{file.path} obeys it."
+        )
+    more = [*_options(audit), *_probes(content.get("probes"), own), *_sections(content)]
+    if more:
+        left = len(more) - _MOST_NAMED
+        listed = ", ".join([*map(shown, more[:_MOST_NAMED]), *([f"{left} more"] if left > 0 else [])])
+        raise ConfigError(
+            f"./{file.path} was only found here and says more than what is measured in its own folder ({listed}): "
+            f"read it, and then --config {file.path} obeys it."
+        )
+
+
+def _options(audit: Mapping[str, object]) -> Iterator[str]:
+    unasked = ScanOptions()
+    for name, value in audit.items():
+        flag = flags().get(name)
+        if flag is None:
+            continue  # said of every file
+        key = flag.key(name)
+        try:
+            said = getattr(ScanOptions.of({name: value}), name)
+        except ValidationError:
+            if flag.found == "given":
+                yield key
+            continue
+        if said == getattr(unasked, name):
+            continue
+        if flag.found == "given" or (flag.found == "lowers" and said > getattr(unasked, name)):
+            yield key
+        elif flag.found == "reads":
+            paths = [said] if isinstance(said, str) else [item.partition("=")[2] for item in said]
+            if any(is_database(path) for path in paths):
+                yield f"{key}, which is a database"
+            elif not all(_inside(path) for path in paths):
+                yield f"{key}, which lies outside of it"
+        elif name == "probes":
+            yield from (f"probes, {each!r} of another package" for each in said if _not_shipped(each))
+
+
+def _probes(tables: object, own: Sequence[str]) -> Iterator[str]:
+    for probe, table in tables.items() if isinstance(tables, dict) else ():
+        if probe in own or _not_shipped(probe):
+            yield f"[probes.{probe}], of another package"
+            continue
+        for option, value in table.items() if isinstance(table, dict) else ():
+            name = option.replace("-", "_")
+            if name in READ_BY_PROBES:
+                if not all(_inside(text) for text in _texts(value)):
+                    yield f"[probes.{probe}] {option}, which lies outside of it"
+            elif name not in ASKED_OF_PROBES and _takes(probe, name):
+                yield f"[probes.{probe}] {option}"
+
+
+def _not_shipped(probe: str) -> bool:
+    """Whether it is installed, and not ours; what does not exist is said of every file."""
+    name = probe.replace("-", "_")
+    return name not in PROBES and name in known_probes(PROBES)
+
+
+def _takes(probe: str, option: str) -> bool:
+    """Whether there is such an option; what there is not is said of every file."""
+    kind = PROBES.get(probe.replace("-", "_"))
+    return kind is not None and option in inspect.signature(kind).parameters
+
+
+def _sections(content: Mapping[str, Any]) -> Iterator[str]:
+    # Which column holds sex is what controls of rule packs rest on, and no word of a stranger's.
+    shown_as = {"criteria": "[[criteria]]", "budgets": "[budgets]", "roles": "[roles]"}
+    yield from (words for name, words in shown_as.items() if name in content)
+    model = content.get("model")
+    yield from (f"[model] {key}" for key in _OF_A_HISTORY if isinstance(model, dict) and key in model)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All text in a value, which any of may be a path."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+
+
+def _inside(path: str) -> bool:
+    """Whether it and all that it holds lie in the folder in which the command was started, wherever links lead."""
+    folder = Path(os.path.realpath(os.curdir))
+    try:
+        where = os.path.realpath(path)
+    except ValueError:
+        return False  # a NUL in it
+    if not Path(where).is_relative_to(folder):
+        return False
+    return not any(
+        os.path.islink(each) and not Path(os.path.realpath(each)).is_relative_to(folder)
+        for top, folders, names in os.walk(where)
+        for each in (os.path.join(top, name) for name in (*folders, *names))
+    )

@@ -1,0 +1,103 @@
+"""``auditor scan --show-config``: the settings in force, each with where it came from; nothing is run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import typer
+from pydantic import JsonValue
+
+from auditor.finding.obeyed import ObeyedFile
+from auditor.record.about import SECTIONS, About
+from auditor.record.passwords import arguments_without_passwords
+from auditor.record.text import visible
+from auditor.run.options import Configured, flags
+from cli.history import DB_VARIABLE, place_of
+from cli.output import print_table
+
+_TYPED, _DEFAULT = "command line", "default"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting, its value, and where it came from: ``command line``, a file, ``$VARIABLE`` or ``default``."""
+
+    key: str
+    value: JsonValue
+    source: str
+
+
+def show_config(configured: Configured, given: Mapping[str, object], typed: Sequence[str]) -> None:
+    """Prints them as a table, or as JSON with ``--json``; ``typed``: what ``--set`` said."""
+    settings = list(settings_in_force(configured, given, typed))
+    files = [
+        {"path": f.path, "role": f.role, "origin": f.origin, "sha256": f.sha256, "keys": list(f.keys)}
+        for f in configured.obeyed
+    ]
+    if configured.options.json_:
+        shown = {"files": files, "settings": [asdict(setting) for setting in settings]}
+        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        return
+    cells = [(s.key, s.value if isinstance(s.value, str) else json.dumps(s.value), s.source) for s in settings]
+    print_table(("setting", "value", "from"), [tuple(visible(cell) for cell in row) for row in cells])
+
+
+def settings_in_force(configured: Configured, given: Mapping[str, object], typed: Sequence[str]) -> Iterator[Setting]:
+    """Options, options of probes, what is required, and what is said of model and data."""
+    by_key = {key: _named(file) for file in configured.obeyed for key in file.keys}
+    said = configured.options.said()
+    for name, flag in flags().items():
+        key = flag.key(name)
+        typed_here = given.get(name) not in (None, False, [])
+        source = _TYPED if typed_here else by_key.get(key, _DEFAULT)
+        value = said[name]
+        if name == "db" and value is None:
+            value = place_of(None)
+            source = f"${DB_VARIABLE}" if os.environ.get(DB_VARIABLE) else source
+        yield Setting(key, _without_passwords(value), source)
+    own = {text.partition("=")[0].replace("-", "_") for text in typed}
+    for probe, options in configured.probe_options.items():
+        for option, value in options.items():
+            key = f"{probe}.{option}"
+            source = _TYPED if key in own else by_key.get(f"probes.{key}", _DEFAULT)
+            yield Setting(f"probes.{key}", _without_passwords(value), source)
+    yield from _required(configured)
+    yield from _about(configured, by_key)
+
+
+def _required(configured: Configured) -> Iterator[Setting]:
+    """Each requirement, and the files that all of them together come from."""
+    files = [f for f in configured.obeyed if f.role in ("criteria", "rule pack") or "criteria" in f.keys]
+    source = ", ".join(_named(file) for file in files) or _DEFAULT
+    for criterion in configured.criteria:
+        record = criterion.record
+        yield Setting(f"criteria.{record.metric}", f"{record.describe()} ({record.source})", source)
+
+
+def _about(configured: Configured, by_key: Mapping[str, str]) -> Iterator[Setting]:
+    about = configured.about or About()
+    said = about.model_dump(mode="json")
+    for section in SECTIONS:
+        for key, value in said.get(section, {}).items():
+            yield Setting(f"{section}.{key}", value, by_key.get(f"{section}.{key}", _DEFAULT))
+    if configured.labels.words:
+        yield Setting("labels", dict(configured.labels.words), by_key.get("labels", _DEFAULT))
+    if configured.roles is not None:
+        yield Setting("roles", configured.roles.model_dump(mode="json"), by_key.get("roles", _DEFAULT))
+
+
+def _named(file: ObeyedFile) -> str:
+    return f"{file.path} ({file.origin}, SHA-256 {file.sha256})"
+
+
+def _without_passwords(value: JsonValue) -> JsonValue:
+    if isinstance(value, str):
+        return arguments_without_passwords([value])[0]
+    if isinstance(value, list):
+        return [_without_passwords(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _without_passwords(each) for key, each in value.items()}
+    return value
