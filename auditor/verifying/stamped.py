@@ -59,7 +59,7 @@ def stamped(entries: Mapping[str, bytes], report: AuditReport | None, authoritie
 
 
 def dated(found: Verified, at: datetime, entries: Mapping[str, bytes]) -> Verified:
-    """What is proven of dates where a bundle was there ``at`` a time: the record's, or else its log's last, to ``PROMPT``.
+    """What is proven of dates where a bundle was there ``at`` a time: the record's, or its log's last, to ``PROMPT``.
 
     Whoever asks an authority much later may have dated the record back by as much. That other things were done when
     they are said to have been done, no timestamp of the bundle can tell.
