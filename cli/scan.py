@@ -31,12 +31,8 @@ from cli.written import alone_in, claim_report, command_line, drop_stale, write_
 from probes import PROBES
 
 if TYPE_CHECKING:
-    from auditor.evidence.enclosed import Enclosed
-    from auditor.evidence.log import ChainedLog
-    from auditor.intake.specs import Job
     from auditor.record.audit_report import AuditReport, RegistrationRecord
     from auditor.record.looks import CampaignRecord
-    from auditor.run.heard import Measured
 
 
 def scan(
@@ -106,41 +102,29 @@ def scan(
         written = write_report(report, out, list(dict.fromkeys(["json", *formats])))
         drop_stale(out, written)
     # Not the evidence beside it, which may hold rows.
-    rendered = tuple(written)
-    unwritten: AuditorError | None = None
-    if options.bundle is not None:
-        bundles, unwritten = _bundled(
-            at_level(configured, campaign),
-            job,
-            measured,
-            report,
-            log,
-            lambda: enclosed_of(configured, report, plan, began, registration),
-        )
-        written += bundles
-    places, unpublished = _published(report, rendered, publish)
-    _print(report, written, entry, places, as_json=as_json, quiet=quiet)
+    places, unpublished = _published(report, written, publish)
+
+    def evidence() -> str:
+        enclosed = enclosed_of(configured, report, plan, began, registration)
+        return write_evidence(at_level(configured, campaign), job, measured, report, log, enclosed)
+
+    bundles, unwritten = _bundled(options.bundle, evidence)
+    _print(report, [*written, *bundles], entry, places, as_json=as_json, quiet=quiet)
     # The verdict is printed and the report kept; what could not be written beside them decides the exit code.
-    for failure in (unwritten, ledger_error, unpublished):
-        if failure is not None:
-            raise failure
+    if failure := unwritten or ledger_error or unpublished:
+        raise failure
     return report.exit_code
 
 
-def _bundled(
-    configured: Configured,
-    job: Job,
-    measured: Measured,
-    report: AuditReport,
-    log: ChainedLog,
-    enclosed: Callable[[], Enclosed],
-) -> tuple[list[str], AuditorError | None]:
+def _bundled(path: str | None, write: Callable[[], str]) -> tuple[list[str], AuditorError | None]:
     """Where the evidence lies, and what it lacks: the audit is done and written, whatever became of that."""
+    if path is None:
+        return [], None
     try:
-        return [write_evidence(configured, job, measured, report, log, enclosed())], None
+        return [write()], None
     except NoTimestampError as error:
         without = NoTimestampError(f"{error} The bundle is written without one: its dates are the signer's word.")
-        return [str(configured.options.bundle)], without
+        return [path], without
     except AuditorError as error:
         return [], error
 

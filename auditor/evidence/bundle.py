@@ -36,7 +36,7 @@ from auditor.run.answers import Answers, CountsRecord, tables_json
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-_RESULT = {ExitCode.PASSED: "PASSED", ExitCode.INCONCLUSIVE: "WARNED"}
+_RESULT: Mapping[int, str] = {ExitCode.PASSED: "PASSED", ExitCode.INCONCLUSIVE: "WARNED"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ def statement_of(manifest: Manifest, report: AuditReport) -> bytes:
     return statement(
         {MANIFEST: FileEntry.of(manifest.to_bytes()).sha256},
         {
-            "result": _RESULT.get(ExitCode(report.exit_code), "FAILED"),
+            "result": _RESULT.get(report.exit_code, "FAILED"),
             "configuration": [{"name": name, "digest": {"sha256": d}} for name, d in about if d is not None],
             **by_outcome,
         },

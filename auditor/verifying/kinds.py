@@ -15,9 +15,11 @@ from auditor.verifying.bundle import verify_bundle
 from auditor.verifying.checks import Verified
 from auditor.verifying.compared import comparison_again, mitigation_again
 from auditor.verifying.derived import Again, Said, verify_derived
+from auditor.verifying.detected import detection_again
 from auditor.verifying.dp_audited import dp_audit_again
 from auditor.verifying.remeasured import Remake
 from auditor.verifying.stamped import dated, stamped
+from auditor.verifying.trained import training_again
 from auditor.verifying.weighed import tradeoff_again
 
 if TYPE_CHECKING:
@@ -31,7 +33,9 @@ _OF_AUDITS: Mapping[Kind, Callable[[Said, Audits], Again]] = {
 }
 # Out of numbers.
 _OF_NUMBERS: Mapping[Kind, Callable[[Said], Again]] = {
+    "detection": detection_again,
     "dp_audit": dp_audit_again,
+    "training": training_again,
 }
 
 

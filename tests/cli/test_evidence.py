@@ -196,9 +196,8 @@ def test_a_scan_asks_an_authority_and_loses_nothing_where_it_does_not_answer(
     for answer, word in ((clock.answer, "ok"), (lambda request: request, "")):
         with serving(answer) as url:
             result = CliRunner().invoke(app, [*words, url])
-        verified = CliRunner().invoke(
-            app, ["verify", "audit.zip", "--require", "timestamp", "--tsa-root", str(clock.root)]
-        )
+        required = ["--require", "timestamp", "--tsa-root", str(clock.root)]
+        verified = CliRunner().invoke(app, ["verify", "audit.zip", *required])
         assert ("outcomes" in result.output or "PASS" in result.output) and (tmp_path / "audit-report").is_dir()
         if word:
             assert result.exit_code in (0, 1, 3) and verified.exit_code == 0, result.output + verified.output

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import auditor
 from auditor.errors import ConfigError
 from auditor.evidence.registration import deviations
 from auditor.evidence.signing import make_key
@@ -107,6 +108,7 @@ TRAPS = {
     "an empty name": ('[audit]\npredict = "evil:f"\nclasses = ["0", "1"]\n', "predict"),
     "criteria": (CRITERION, "[[criteria]]"),
     "budgets": ("[budgets]\nfairness = 0.1\n", "[budgets]"),
+    "roles": ('[roles]\nsex = "x"\n', "[roles]"),
     "more seconds": ("[audit]\nmax_seconds = 1e6\n", "max_seconds"),
     "more memory": ('[audit]\nmax_memory = "900TiB"\n', "max_memory"),
     "a database": ('[audit]\ndata = "postgresql://127.0.0.1:1/x"\n', "data, which is a database"),
@@ -369,3 +371,16 @@ def test_a_registration_names_the_files_that_its_plan_is_of_and_another_rule_pac
     assert said.startswith(f"The rule pack pack.toml: {digests['pack.toml'][:16]} registered, ")
     (said,) = deviations(then, plan_of(configure({"policy": "auditor-default-3"}, "audit.toml", [])))
     assert said.endswith("registered, nothing in this run.")
+
+
+def test_from_python_the_files_of_policy_are_named_and_no_audit_toml_is_read(folder: Path) -> None:
+    Path("audit.toml").write_text(CRITERION)
+    rows = pd.DataFrame({"sex": ["f", "m"] * 20, "p": ["yes", "no"] * 20, "y": ["yes", "no"] * 20})
+    said = {"target": "y", "positive": "yes", "sensitive": ["sex"], "probes": ["group_fairness"], "predicted": "p"}
+    asked = auditor.scan(None, predictions=rows, policy=["gdpr"], **said)
+    assert [(f.path, f.role, f.origin) for f in asked.obeyed] == [
+        ("gdpr", "rule pack", "shipped"),
+        ("auditor-default-3", "criteria", "shipped"),
+    ]
+    own = [c for c in load_criteria() if c.metric == "accuracy"] or load_criteria()[:1]
+    assert auditor.scan(None, predictions=rows, criteria=own, **said).obeyed == ()

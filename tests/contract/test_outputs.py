@@ -31,7 +31,7 @@ WRITTEN_TO = {(name, mark) for name, function in COMMANDS.items() for mark in wr
 READ = {
     "compare": {"before", "after", "sign"},
     "publish": {"run"},
-    "detect": {"files", "trust_anchors"},
+    "detect": {"files", "sign", "trust_anchors"},
     "detect-train": {"folder"},
     "dossier": {"attestations", "run", "sign", "tradeoff"},
     "dp-audit": {"sign"},
@@ -95,6 +95,7 @@ CASES = [
     Case("bundle", (*SWEEP, "--bundle", "t.zip"), "t.zip"),
     Case("out", (*SWEEP, "--bundle", "t.zip"), "sweep/alpha=1/audit.zip"),
     Case("bundle", ("compare", "run", "run", "--bundle", "c.zip"), "c.zip"),
+    Case("bundle", ("detect", "d.csv", "--bundle", "d.zip"), "d.zip"),
     Case("bundle", (*DP_AUDIT, "--bundle", "d.zip", "--sign", "d.csv"), "d.zip"),
     Case("out", (*EXPLAIN, "--out", "o"), "o/explanation.html"),
     Case("out", (*EXPLAIN, "--out", "o"), "o/explanation.json"),
