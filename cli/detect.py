@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.errors import UsageError
-from cli.derived import BundleTo, SignWith, sealed
+from cli.derived import BundleTo, SignWith, TimestampBy, sealed
 from cli.flags import AllowUnsandboxed
 from cli.guarded import Writes
 
@@ -51,6 +51,7 @@ def detect(
     ] = None,
     bundle: BundleTo = None,
     sign: SignWith = None,
+    timestamp: TimestampBy = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     seed: Annotated[int, typer.Option(help="Of the random parts that the evidence is compared with.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
@@ -78,7 +79,7 @@ def detect(
     from auditor.run.options import memory_limit
     from cli.output import paragraph, stages
 
-    kept = sealed(bundle, sign)
+    kept = sealed(bundle, sign, timestamp)
     anchors = None if trust_anchors is None else _pem(trust_anchors)
     out = None if evidence is None else _folder(evidence)
     job = Job(
@@ -121,6 +122,8 @@ def detect(
         for line in _explained(detector, found.detector, with_evidence=bool(pictures)):
             typer.echo(paragraph(visible(line), 0), err=not looked_at)
         typer.echo(_ending(results, detector, code), err=not looked_at)
+    if kept is not None:
+        kept.told()
     return code
 
 
