@@ -164,9 +164,7 @@ def authorities_of(paths: Sequence[Path], policy: str | None = None) -> Authorit
     try:
         return Authorities(tuple(roots), None if policy is None else x509.ObjectIdentifier(policy))
     except ValueError:
-        raise UsageError(
-            f"--tsa-policy {policy!r} is no object identifier: write it like 1.2.3.4.1."
-        ) from None
+        raise UsageError(f"--tsa-policy {policy!r} is no object identifier: write it like 1.2.3.4.1.") from None
 
 
 def _in_words(error: str) -> str:
