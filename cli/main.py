@@ -15,6 +15,7 @@ from auditor.errors import AuditorError
 from auditor.run import __version__
 from auditor.run.options import FORMATS, flags
 from cli.copied_examples import examples
+from cli.derived import BundleTo, SignWith, sealed
 from cli.detect import detect
 from cli.detect_train import detect_train
 from cli.dossier import dossier
@@ -262,6 +263,8 @@ def compare(
     error_rate: Annotated[float, typer.Option(help="Chance of any false 'better', and of any false 'worse'.")] = 0.05,
     margin: Margin = 0.02,
     db: Db = None,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     debug: Debug = False,
 ) -> int:
     """Put two recorded audits side by side: what became better, what worse, and whether the model is useful.
@@ -272,7 +275,8 @@ def compare(
     """
     from cli.comparing import compare_reports
 
-    return compare_reports(before, after, out, error_rate=error_rate, margin=margin, db=db)
+    evidence = sealed(bundle, sign)
+    return compare_reports(before, after, out, error_rate=error_rate, margin=margin, db=db, evidence=evidence)
 
 
 @command("gate")
@@ -325,6 +329,8 @@ def mitigate(
     ] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the mitigation.")] = 3600.0,
     margin: Margin = 0.02,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -345,6 +351,7 @@ def mitigate(
         checkpoint=checkpoint,
         max_seconds=max_seconds,
         margin=margin,
+        evidence=sealed(bundle, sign),
         quiet=quiet,
     )
 
@@ -432,6 +439,8 @@ def tradeoff(
         str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
     ] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for making each model.")] = 3600.0,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -452,6 +461,7 @@ def tradeoff(
         parse_settings(with_ or []),
         Asked.of(metric, disparity, tolerance),
         max_seconds=max_seconds,
+        evidence=sealed(bundle, sign),
         quiet=quiet,
     )
 
@@ -468,7 +478,7 @@ def init(
     from cli.init import write_config
 
     write_config(data, out)
-    typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan MODEL")
+    typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan MODEL --config {out}")
 
 
 @command("version")

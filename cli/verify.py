@@ -50,7 +50,7 @@ def keygen(
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="An evidence bundle: audit.zip.")],
+    bundle: Annotated[Path, typer.Argument(help="An evidence bundle, such as audit.zip.")],
     key: Annotated[list[Path] | None, typer.Option(help="Public key of whom you trust; repeat for more.")] = None,
     allow_unsigned: Annotated[
         bool, typer.Option("--allow-unsigned", help="Exit 0 where only the signer is not known.")
@@ -83,12 +83,13 @@ def verify(
     """
     from auditor.evidence.signing import load_public_key
     from auditor.evidence.timestamp import authorities_of
-    from auditor.verifying.bundle import verify_bundle
     from auditor.verifying.checks import required_of
+    from auditor.verifying.kinds import verify_evidence
 
     required = required_of(require)
     trusted = [load_public_key(path) for path in key or ()]
-    found = verify_bundle(bundle, stored_probe, trusted=trusted, authorities=authorities_of(tsa_root or (), tsa_policy))
+    authorities = authorities_of(tsa_root or (), tsa_policy)
+    found = verify_evidence(bundle, stored_probe, trusted=trusted, authorities=authorities)
     if db is not None:
         found = _by_history(found, db)
     if dossier is not None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from auditor.errors import DataError, UsageError
 
 MAX_BYTES = 2 << 30
-_ZIP = b"PK\x03\x04"
-# Some parts of an audit, and every decision and file that it went by.
+# Some parts of an audit, and every decision and file that it went by; of a sweep of 200 points 201 audits.
 MAX_ENTRIES = 1_000
+_ZIP = b"PK\x03\x04"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 

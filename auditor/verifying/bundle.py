@@ -48,18 +48,33 @@ def verify_bundle(
     expects a timestamp of. Raises UsageError where there is
     no file, DataError where it is no bundle at all; everything else is a check that came out wrong.
     """
-    data = read_archive(path)
-    entries = unpack(data, path.name)
+    return verify_bytes(read_archive(path), path.name, make_probe, trusted=trusted, authorities=authorities)
+
+
+def verify_bytes(
+    data: bytes,
+    called: str,
+    make_probe: Remake,
+    *,
+    trusted: Sequence[Ed25519PublicKey] = (),
+    authorities: Authorities | None = None,
+) -> Verified:
+    """The same of a bundle's bytes; ``called``: in messages."""
+    entries = unpack(data, called)
     for name, content in entries.items():
         if name != ROWS and len(content) > _MOST_BYTES:
-            raise DataError(f"{path.name!r}: the part {name[:60]!r} is larger than any audit makes it.")
+            raise DataError(f"{called!r}: the part {name[:60]!r} is larger than any audit makes it.")
     if MANIFEST not in entries:
-        raise DataError(f"{path.name!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")
+        raise DataError(f"{called!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")
     checks = [container(data, entries)]
     try:
         manifest = Manifest.read(entries[MANIFEST])
     except DataError as error:
         return Verified(checks=(*checks, Check(name="manifest", state="wrong", detail=str(error))), report=None)
+    if manifest.kind != "audit":
+        checks.append(
+            Check(name="manifest", state="wrong", detail=f"it says {manifest.kind}, and an audit was expected")
+        )
     checks += digests(entries, manifest)
     whose = code(entries)
     checks += [log_chain(entries, manifest), whose]
@@ -100,7 +115,7 @@ def verify_bundle(
         there=_there(checks, report, by),
         unproven=tuple(dict.fromkeys(open_)),
     )
-    return verified if when.at is None else dated(verified, when.at)
+    return verified if when.at is None else dated(verified, when.at, entries)
 
 
 def _remade(

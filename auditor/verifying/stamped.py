@@ -58,13 +58,14 @@ def stamped(entries: Mapping[str, bytes], report: AuditReport | None, authoritie
     return Stamped(Check(name=NAME, state="ok", detail=detail), token.at)
 
 
-def dated(found: Verified, at: datetime) -> Verified:
-    """What is proven of a bundle's dates where it was there at a time: that of its record, to within ``PROMPT``.
+def dated(found: Verified, at: datetime, entries: Mapping[str, bytes]) -> Verified:
+    """What is proven of dates where a bundle was there ``at`` a time: the record's, or its log's last, to ``PROMPT``.
 
     Whoever asks an authority much later may have dated the record back by as much. That other things were done when
     they are said to have been done, no timestamp of the bundle can tell.
     """
-    created = None if found.report is None else _read(found.report.created)
+    dates = _dates(entries, found.report)
+    created = next(iter(dates.values() if found.report is not None else reversed(dates.values())), None)
     if created is None or at - created > PROMPT:
         why = f"the bundle is only known to have been there at {_time(at)}: before, its dates are the signer's word"
         return replace(found, unproven=(*found.unproven, Unproven(where=_CREATED, why=why, needs="timestamp")))

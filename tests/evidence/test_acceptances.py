@@ -17,9 +17,9 @@ from auditor.evidence.acceptances import acceptances, decisions_of
 from auditor.evidence.history.entries import AuditEntry, Covered, Decision, Entry
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.history.signatures import signed
-from auditor.evidence.portfolio.lines import read_ledger
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
+from auditor.portfolio.lines import read_ledger
 from auditor.record.about import About, ModelIdentity
 from auditor.record.acceptances import acceptances_of, findings_by_key, told
 from auditor.record.asks import key_of

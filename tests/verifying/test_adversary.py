@@ -219,9 +219,7 @@ def test_whatever_is_changed_in_a_bundle_is_found_or_lies_under_what_is_not_prov
     honest = bundle.verified(own=True)
     assert not honest.wrong
     rng = np.random.default_rng(20261127)
-    seen = [
-        looked_at(bundle, made, honest, tmp_path / "a.zip") for made in mutations(bundle.entries, rng, MUTATIONS)
-    ]
+    seen = [looked_at(bundle, made, honest, tmp_path / "a.zip") for made in mutations(bundle.entries, rng, MUTATIONS)]
     told = Counter((each.mutation.part.partition("/")[0], each.found) for each in seen)
     found = sum(each.found for each in seen)
     with capsys.disabled():

@@ -64,7 +64,7 @@ def test_each_group_agrees_with_scikit_learn_and_scipy() -> None:
         assert pick(found, "roc_auc", sex=level).estimate.value == pytest.approx(auc[level], abs=1e-12)
     gap = pick(found, "auc_difference", ("sex",))
     assert gap.estimate.value == pytest.approx(abs(auc["f"] - auc["m"]), abs=1e-12)
-    assert isinstance(gap.estimate, WorstGap) and "roc_auc: lowest" in gap.detail
+    assert isinstance(gap.estimate, WorstGap) and "roc_auc by sex: lowest" in gap.detail
     f, m = (scores[(groups["sex"] == level).to_numpy()] for level in "fm")
     expected = ks_2samp(f, m).statistic, wasserstein_distance(f, m)
     assert pick(found, "score_kolmogorov_smirnov", ("sex",)).estimate.value == pytest.approx(expected[0], abs=1e-12)
@@ -87,7 +87,7 @@ def test_a_group_that_scores_too_high_keeps_its_own_curve_and_loses_its_place_am
             assert pick(found, metric, target=level).estimate.value == pytest.approx(expected, abs=1e-12)
     worst = pick(found, "lowest_bpsn_auc", ("target",))
     assert worst.estimate.value == pick(found, "bpsn_auc", target="gay").estimate.value < 0.3
-    assert worst.estimate.bounds(0.05)[1] < 0.4 and "bpsn_auc: lowest gay" in worst.detail
+    assert worst.estimate.bounds(0.05)[1] < 0.4 and "bpsn_auc by target: lowest gay" in worst.detail
     assert pick(found, "lowest_bnsp_auc", ("target",)).estimate.bounds(0.05)[0] > 0.3
 
 
