@@ -478,7 +478,7 @@ def init(
     from cli.init import write_config
 
     write_config(data, out)
-    typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan MODEL")
+    typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan MODEL --config {out}")
 
 
 @command("version")

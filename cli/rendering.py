@@ -96,14 +96,15 @@ def catalogue_of(language: str | None, formats: Sequence[str]) -> Catalogue | No
 
 
 def make_page_ready(formats: Sequence[str]) -> None:
-    """Reads and compiles the page's templates in a thread, while nothing is to be done but wait for the measuring."""
+    """Compiles the templates of every page in a thread, while nothing is to be done but wait for the measuring."""
     if "html" not in formats:
         return
 
     def read() -> None:
-        from auditor.report.html import environment
+        from auditor.report.html import OF_EVERY_PAGE, environment
 
-        environment().get_template("report.html.j2")
+        for name in OF_EVERY_PAGE:
+            environment().get_template(name)
 
     threading.Thread(target=read, daemon=True).start()
 

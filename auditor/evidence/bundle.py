@@ -36,7 +36,7 @@ from auditor.run.answers import Answers, CountsRecord, tables_json
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-_RESULT = {ExitCode.PASSED: "PASSED", ExitCode.INCONCLUSIVE: "WARNED"}
+_RESULT: Mapping[int, str] = {ExitCode.PASSED: "PASSED", ExitCode.INCONCLUSIVE: "WARNED"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,17 @@ class Evidence:
 
 
 def write_bundle(
-    path: str | Path, evidence: Evidence, *, key: Ed25519PrivateKey | None = None, redact: bool = False
+    path: str | Path,
+    evidence: Evidence,
+    *,
+    key: Ed25519PrivateKey | None = None,
+    redact: bool = False,
+    timestamp: str | None = None,
 ) -> Manifest:
     """Writes the bundle whole or not at all; with a ``key`` it is signed.
+
+    ``timestamp``: the URL of an authority that says when it was there; NoTimestampError where it does not, and the
+    bundle is written without.
 
     ``redact`` leaves the rows out and keeps their digest: what is said of them cannot be recomputed, and a holder of
     the rows can still prove that they are the ones. Returns the manifest.
@@ -74,6 +82,7 @@ def write_bundle(
         lambda manifest: statement_of(manifest, evidence.report),
         key=key,
         left_out=(ROWS,) if redact else (),
+        timestamp=timestamp,
     )
 
 
@@ -119,7 +128,7 @@ def statement_of(manifest: Manifest, report: AuditReport) -> bytes:
     return statement(
         {MANIFEST: FileEntry.of(manifest.to_bytes()).sha256},
         {
-            "result": _RESULT.get(ExitCode(report.exit_code), "FAILED"),
+            "result": _RESULT.get(report.exit_code, "FAILED"),
             "configuration": [{"name": name, "digest": {"sha256": d}} for name, d in about if d is not None],
             **by_outcome,
         },

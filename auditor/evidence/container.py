@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from auditor.evidence.archive import pack
 from auditor.evidence.log import ChainedLog
-from auditor.evidence.manifest import MANIFEST, SIGNATURE, Kind, Manifest, build_manifest
+from auditor.evidence.manifest import MANIFEST, SIGNATURE, TIMESTAMP, Kind, Manifest, build_manifest
 from auditor.evidence.signing import sign
+from auditor.evidence.timestamp import covered, timestamp_of
 from auditor.files import write_beside
 
 if TYPE_CHECKING:
@@ -25,11 +26,13 @@ def write_container(
     kind: Kind = "audit",
     key: Ed25519PrivateKey | None = None,
     left_out: Collection[str] = (),
+    timestamp: str | None = None,
 ) -> Manifest:
     """Writes the file whole or not at all, and with a ``key`` signs it; returns its manifest.
 
     ``parts``: of which the log is one. ``said``: the statement that is signed. ``left_out``: parts that only the
-    manifest names.
+    manifest names. ``timestamp``: the URL of an authority that says when the file was there. It is asked once the file
+    is written, and where it does not answer, NoTimestampError is raised and the file stays without.
     """
     manifest = build_manifest(parts, log, kind)
     entries = {name: content for name, content in parts.items() if name not in left_out}
@@ -37,4 +40,7 @@ def write_container(
     if key is not None:
         entries[SIGNATURE] = sign(said(manifest), key)
     write_beside(path, pack(entries))
+    if timestamp is not None:
+        entries[TIMESTAMP] = timestamp_of(covered(entries), timestamp)
+        write_beside(path, pack(entries))
     return manifest

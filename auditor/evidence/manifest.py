@@ -21,6 +21,7 @@ from auditor.finding.measurement import ProbeResult
 BUNDLE_FORMAT = "auditor-evidence/1"
 RECORD, RESULTS, REQUEST, TABLES = "record.json", "results.json", "request.json", "tables.json"
 ROWS, LOG, MANIFEST, SIGNATURE = "rows.csv", "log.jsonl", "manifest.json", "signature.dsse.json"
+TIMESTAMP = "timestamp.tsr"
 # In the request: how it was understood.
 UNDERSTOOD = "understood"
 # What may be taken out of a bundle without its digest being lost.

@@ -11,6 +11,7 @@ from auditor.evidence.archive import read_archive, unpack
 from auditor.evidence.bundle import statement_of
 from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, ROWS, Asked, Manifest
 from auditor.evidence.signing import fingerprint
+from auditor.evidence.timestamp import Authorities
 from auditor.record.audit_report import AuditReport
 from auditor.verifying.checks import Check, Needs, Unproven, Verified, left_open
 from auditor.verifying.configured import configured
@@ -22,6 +23,7 @@ from auditor.verifying.judged import judged
 from auditor.verifying.parts import OTHER_CODE, code, container, digests, log_chain, read_part, signature, spelled
 from auditor.verifying.registered import registered
 from auditor.verifying.remeasured import Remade, Remake
+from auditor.verifying.stamped import dated, stamped
 from auditor.verifying.told import RULE_PACK, told, unread
 from auditor.verifying.went_by import WentBy, went_by
 
@@ -32,17 +34,31 @@ if TYPE_CHECKING:
 _MOST_BYTES = 32 << 20
 
 
-def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519PublicKey] = ()) -> Verified:
+def verify_bundle(
+    path: Path,
+    make_probe: Remake,
+    *,
+    trusted: Sequence[Ed25519PublicKey] = (),
+    authorities: Authorities | None = None,
+) -> Verified:
     """Every check that the bundle allows.
 
     ``make_probe``: the probes there are, and those whose numbers follow from answers, decisions and groups alone.
-    ``trusted``: keys of whom the reader expects the signature. Raises UsageError where there is
+    ``trusted``: keys of whom the reader expects the signature. ``authorities``: whose clocks the reader trusts, and
+    expects a timestamp of. Raises UsageError where there is
     no file, DataError where it is no bundle at all; everything else is a check that came out wrong.
     """
-    return verify_bytes(read_archive(path), path.name, make_probe, trusted=trusted)
+    return verify_bytes(read_archive(path), path.name, make_probe, trusted=trusted, authorities=authorities)
 
 
-def verify_bytes(data: bytes, called: str, make_probe: Remake, *, trusted: Sequence[Ed25519PublicKey] = ()) -> Verified:
+def verify_bytes(
+    data: bytes,
+    called: str,
+    make_probe: Remake,
+    *,
+    trusted: Sequence[Ed25519PublicKey] = (),
+    authorities: Authorities | None = None,
+) -> Verified:
     """The same of a bundle's bytes; ``called``: in messages."""
     entries = unpack(data, called)
     for name, content in entries.items():
@@ -66,6 +82,8 @@ def verify_bytes(data: bytes, called: str, make_probe: Remake, *, trusted: Seque
     asked, more = read_part(RESULTS, entries, lambda content: ASKED.validate_json(content))
     checks += said + more
     checks.append(signature(entries, None if report is None else statement_of(manifest, report), trusted))
+    when = stamped(entries, report, authorities)
+    checks += [] if when.check is None else [when.check]
     if report is None or asked is None:
         return Verified(checks=tuple(checks), report=report)
     other_code = whose.detail.startswith(OTHER_CODE)
@@ -89,7 +107,7 @@ def verify_bytes(data: bytes, called: str, make_probe: Remake, *, trusted: Seque
         *unread(report),
         *stated(report, checks),
     ]
-    return Verified(
+    verified = Verified(
         checks=tuple(checks),
         report=report,
         from_rows=found.from_rows,
@@ -97,6 +115,7 @@ def verify_bytes(data: bytes, called: str, make_probe: Remake, *, trusted: Seque
         there=_there(checks, report, by),
         unproven=tuple(dict.fromkeys(open_)),
     )
+    return verified if when.at is None else dated(verified, when.at, entries)
 
 
 def _remade(

@@ -72,11 +72,6 @@ class Verified:
         return any(check.state == "wrong" for check in self.checks)
 
     @property
-    def incomplete(self) -> bool:
-        """Whether something was not checked."""
-        return any(check.state == "not checked" for check in self.checks)
-
-    @property
     def open(self) -> tuple[Unproven, ...]:
         """What the record rests on and nothing proves: all that is unproven but plain statements."""
         return tuple(each for each in self.unproven if each.needs is not None)
@@ -110,7 +105,8 @@ class Verified:
 
 # What would settle a check that could not be made, by how its name begins; any other wants the numbers.
 _SETTLED_BY: tuple[tuple[str, Needs | None], ...] = (
-    ("signature", "signature"), ("dossier, signature", "signature"), ("dossier", "report"), ("rows", "rows"),
+    ("signature", "signature"), ("dossier, signature", "signature"), ("dossier", "report"), ("report", "report"),
+    ("timestamp", "timestamp"), ("rows", "rows"),
     ("group table", "rows"), ("rule pack", "packs"), ("looks", "history"), ("log", "request"), ("code", None),
     ("figures", None),
 )  # fmt: skip

@@ -149,7 +149,8 @@ def _request(entries: Mapping[str, bytes], report: AuditReport, by: WentBy) -> I
     plan = by.understood.plan
     unsaid = {"error_rate": 0.05, "multiplicity": "holm", "seed": 0}
     understood: dict[str, object] = {
-        "error_rate": plan.error_rate, "multiplicity": plan.multiplicity, "seed": plan.seed, **plan.settings
+        # Of a campaign the level of this look, which is asked for when it is run again.
+        "error_rate": report.family.error_rate, "multiplicity": plan.multiplicity, "seed": plan.seed, **plan.settings
     }  # fmt: skip
     for name, given in options.items():
         if name in understood and (where := difference(given, understood[name], name)):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.errors import AuditorError, DataError
-from auditor.evidence.manifest import REQUEST, RESULTS, ROWS, TABLES, Asked, Manifest
+from auditor.evidence.manifest import LOG, REQUEST, RESULTS, ROWS, TABLES, Asked, Manifest
 from auditor.finding.measurement import ProbeResult
 from auditor.record.audit_report import FILES, INTAKE, AuditReport
 from auditor.run.answers import Answers, AnswersHead, CountsRecord, read_head, read_rows
@@ -19,6 +19,7 @@ from auditor.verifying.checks import Check, State, Unproven
 from auditor.verifying.described import described
 from auditor.verifying.remeasured import Again, Kept, Remade
 from auditor.verifying.shared import contradictions, facts_of
+from auditor.verifying.written import as_given, as_written
 
 if TYPE_CHECKING:
     from auditor.data.counts import GroupCounts
@@ -52,6 +53,11 @@ def counted(
     checks, unproven = complete(request, asked.results, report, kinds, other_code=remade.other_code)
     if not remade.other_code:
         checks += as_declared(asked.results, report, kinds)
+        checks += as_written(entries, asked, head, counts, answers)
+        checks += as_given(request, report)
+    else:
+        why = "other code measured: what it says beside its numbers, and how it spells them, is not held to it"
+        unproven.append(Unproven(where=f"{LOG}: digests", why=why, needs="numbers"))
     checks += described(report, head, table, answers)
     if len({result.probe for result in asked.results}) < len(asked.results):
         checks.append(Check(name=RESULTS, state="wrong", detail="it holds the answer of one probe twice"))
@@ -59,7 +65,7 @@ def counted(
     if column := report.data.cluster or report.data.weight:
         why = f"the bundle does not hold the column {column!r}, which the numbers rest on"
         checks.append(Check(name="rows", state="not checked", detail=why))
-        unproven += [each for result in asked.results for each in left_open(result, None, report, remade, why)]
+        unproven += [each for result in asked.results for each in unproven_of(result, None, report, remade, why)]
         return Counted(checks=tuple(checks), unproven=tuple(unproven))
     checks += _kept(manifest, report, head, counts, answers, table)
     checks += _agreeing(asked, report, table, options)
@@ -117,8 +123,8 @@ def _anew(
         except AuditorError as error:
             checks.append(Check(name=name, state="wrong", detail=f"its options in {REQUEST} are none: {error}"))
             continue
-        why = "its numbers are as they are stated: what they were computed from is not in the bundle"
-        unproven += left_open(result, again, report, remade, why)
+        why = "nothing in the bundle recounts these statistics: auditor reproduce asks the model"
+        unproven += unproven_of(result, again, report, remade, why)
         if again is None:
             continue
         found = again.found
@@ -145,32 +151,29 @@ def _anew(
     )
 
 
-def left_open(
+def unproven_of(
     result: ProbeResult, again: Again | None, report: AuditReport, remade: Remade, why: str
 ) -> Iterator[Unproven]:
-    """What is not proven of a probe's answer, by place; places of measurements are named by metric and method."""
-    where = f"{RESULTS}: results[{result.probe}]"
-    yield Unproven(where=f"{where}.duration_s", why="how long it took is the signer's word")
+    """What is not proven of a probe's answer: all of it, or numbers by method and metric."""
+    where = f"{RESULTS}: {result.probe}"
+    yield Unproven(where=f"{where}.duration_s", why="how long a probe took is the signer's word")
     if result.probe in (INTAKE, FILES):
-        yield Unproven(where=f"{where}.*", why="what the files were is the signer's word")
-        return
-    if again is not None and again.only is None:
-        return
-    if not result.measurements:
+        yield Unproven(where=where, why="what the files were is the signer's word")
+    elif not result.measurements:
         if not why_inapplicable(result, report, remade.make.kinds()):
-            reason = "why there is no number of it is as it is stated"
             # What a model or its files lack is not in a bundle.
-            yield Unproven(where=f"{where}.*", why=reason)
-        return
-    needs_rows = remade.make(result.probe, {}) is not None
-    named = dict.fromkeys((m.method, m.metric) for m in result.measurements)
-    of = [key for key in named if again is None or not again.covers(key[1], key[0])]
-    if again is None or len(of) == len(named):
-        yield Unproven(where=f"{where}.*", why=why, needs="rows" if needs_rows else "numbers")
-        return
-    for method, metric in of:
-        place = f"{where}.measurements[{method} {metric}].*"
-        yield Unproven(where=place, why=why, needs="rows" if needs_rows else "numbers")
+            yield Unproven(where=where, why="why there is no number is as it is stated")
+    elif again is None:
+        kept = remade.make(result.probe, {}) is not None
+        yield Unproven(where=where, why=why, needs="rows" if kept else "numbers")
+    else:
+        methods: dict[str, list[str]] = {}
+        for m in result.measurements:
+            methods.setdefault(m.method, []).append(m.metric)
+        for method, metrics in methods.items():
+            left = [metric for metric in dict.fromkeys(metrics) if not again.covers(metric, method)]
+            left = ["*"] if len(left) == len({*metrics}) else left
+            yield from (Unproven(where=f"{where}[{method} {metric}]", why=why, needs="rows") for metric in left)
 
 
 def _options(content: bytes) -> Mapping[str, Mapping[str, Any]]:

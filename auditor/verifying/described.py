@@ -9,8 +9,7 @@ import numpy as np
 from auditor.data.counts import GroupCounts
 from auditor.data.groups_digest import GroupsDigest
 from auditor.record.audit_report import AuditReport
-from auditor.record.columns import sizes_in
-from auditor.run.answers import Answers, AnswersHead
+from auditor.run.answers import BLURRED_OVER, Answers, AnswersHead
 from auditor.verifying.checks import Check
 from auditor.verifying.difference import difference
 
@@ -26,24 +25,31 @@ def described(
         said |= {"sensitive": data.sensitive, "positive": data.positive, "classes": report.model.classes}
         positive = None if table.positive is None else table.classes[table.positive]
         found |= {"sensitive": table.features, "positive": positive, "classes": table.classes}
-        if data.groups is not None:
-            said["groups"], found["groups"] = data.groups, sizes_in(table)
-        if data.missing is not None and data.missing.labels is not None:
-            said["missing.labels"], found["missing.labels"] = data.missing.labels, int(table.table[:, -1].sum())
     if head is not None and head.kind == "classifier":
         positive = None if head.positive is None else head.classes[head.positive]
         said |= {"rows' classes": report.model.classes, "rows' positive": data.positive}
         found |= {"rows' classes": head.classes, "rows' positive": positive}
+    if head is not None:
+        # Scores of rows that do not say their group are blurred, and no others.
+        said["blurred"], found["blurred"] = head.blurred, BLURRED_OVER if table and not head.features else 1
     if head is not None and table is not None:
         said["rows of the table"], found["rows of the table"] = head.n, table.n
     if answers is not None and answers.groups and data.groups_sha256 is not None:
         said["groups_sha256"], found["groups_sha256"] = data.groups_sha256, _digests(answers)
-    if answers is not None and data.missing is not None and data.missing.labels is not None:
-        said["rows without label"] = data.missing.labels
-        found["rows without label"] = int(np.isnan(answers.truth).sum())
+    if data.missing is not None:
+        unlabelled = _unlabelled(table, answers)
+        # Where no row has a label, whether there was a column of them is for the record to say.
+        if unlabelled is not None and (data.missing.labels is not None or unlabelled < (data.n_rows or 0)):
+            said["rows without label"], found["rows without label"] = data.missing.labels, unlabelled
     for name, value in said.items():
         if where := difference(_plain(value), _plain(found[name]), name):
             yield Check(name="data", state="wrong", detail=f"the record's {where}")
+
+
+def _unlabelled(table: GroupCounts | None, answers: Answers | None) -> int | None:
+    if answers is not None:
+        return int(np.isnan(answers.truth).sum())
+    return None if table is None else int(table.table[:, -1].sum())
 
 
 def _plain(value: object) -> object:

@@ -20,6 +20,7 @@ from auditor.evidence.manifest import (
     RESULTS,
     SIGNATURE,
     TABLES,
+    TIMESTAMP,
     Manifest,
     code_digests,
     in_order,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 AUDIT_PARTS = (RECORD, RESULTS, REQUEST, TABLES, LOG, MANIFEST)
 # How the check of the code begins where another version measured.
 OTHER_CODE = "measured by other code"
+OWN_CODE = "measured by the very code that is installed here"
 
 
 def container(data: bytes, entries: Mapping[str, bytes]) -> Check:
@@ -57,7 +59,7 @@ def digests(entries: Mapping[str, bytes], manifest: Manifest, parts: Collection[
             checks.append(Check(name=name, state="wrong", detail="is not what it was: its digest differs"))
         else:
             checks.append(Check(name=name, state="ok", detail=f"digest {entry.sha256[:16]}..."))
-    known = {*manifest.files, MANIFEST, SIGNATURE}
+    known = {*manifest.files, MANIFEST, SIGNATURE, TIMESTAMP}
     checks += [
         Check(name=name[:200], state="wrong", detail="is in the bundle, and the manifest does not name it")
         for name in entries
@@ -86,11 +88,7 @@ def code(entries: Mapping[str, bytes]) -> Check:
     if own is None:
         return Check(name="code", state="not checked", detail="the log does not say which code measured")
     here = code_digests()["responsible-auditor"]
-    detail = (
-        "measured by the very code that is installed here"
-        if own == here
-        else f"{OTHER_CODE} ({own[:16]}...) than is installed here ({here[:16]}...)"
-    )
+    detail = OWN_CODE if own == here else f"{OTHER_CODE} ({own[:16]}...) than is installed here ({here[:16]}...)"
     users = [f"{name} ({digest[:16]})" for name, digest in digests.items()]
     return Check(name="code", state="ok", detail=f"{detail}; and by {', '.join(users)}" if users else detail)
 

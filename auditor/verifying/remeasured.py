@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -221,10 +222,9 @@ def _other_structure(said: ProbeResult, found: ProbeResult, loose: Sequence[str]
     if not said.measurements:
         return []  # said by whoever counts those
     mine, theirs = ({_key(m): m for m in r.measurements if m.metric not in loose} for r in (found, said))
-    wrong = [f"{label(m)} is missing" for key, m in mine.items() if key not in theirs]
+    wrong = _twice(said.measurements)
+    wrong += [f"{label(m)} is missing" for key, m in mine.items() if key not in theirs]
     wrong += [f"{label(m)} is no number of these groups" for key, m in theirs.items() if key not in mine]
-    if len(theirs) < sum(m.metric not in loose for m in said.measurements):
-        wrong.append("one of its numbers is there twice")
     for key in mine.keys() & theirs.keys():
         a, b = (
             [m.n_samples, m.ideal, m.ideal_when_same, m.chance, m.skill_of, m.smallest, m.part]
@@ -242,10 +242,9 @@ def _alike(result: ProbeResult) -> list[bytes]:
 def _other_statistics(said: ProbeResult, found: ProbeResult, *, other_code: bool, drawn: bool) -> list[str]:
     if found.not_run or found.not_applicable:
         return [found.not_run or found.not_applicable] if said.measurements else []
-    if len({_key(m) for m in said.measurements}) < len(said.measurements):
-        return ["one of its numbers is there twice"]
     mine, theirs = ({_key(m): m for m in result.measurements} for result in (found, said))
-    wrong = [f"{label(m)} is not what these data come to" for key, m in theirs.items() if key not in mine]
+    wrong = _twice(said.measurements)
+    wrong += [f"{label(m)} is not what these data come to" for key, m in theirs.items() if key not in mine]
     if not other_code:  # a later version may measure more
         wrong += [f"{label(m)} is missing" for key, m in mine.items() if key not in theirs]
     for key in mine.keys() & theirs.keys():
@@ -256,10 +255,15 @@ def _other_statistics(said: ProbeResult, found: ProbeResult, *, other_code: bool
         where = difference(a, b)
         if drawn and not where and not other_code:
             figures = [_FIGURE.dump_python(m.figure, mode="json") for m in (theirs[key], mine[key])]
-            where = difference(*figures, "figure")
+            where = difference(figures[0], figures[1], "figure")
         if where:
             wrong.append(f"{label(theirs[key])}: {where}")
     return sorted(wrong)
+
+
+def _twice(measurements: Sequence[Measurement]) -> list[str]:
+    times = Counter(map(_key, measurements))
+    return [f"{label(m)} is there twice" for m in {_key(m): m for m in measurements}.values() if times[_key(m)] > 1]
 
 
 def _as_told(said: Measurement, found: Measurement, *, other_code: bool) -> Measurement:

@@ -47,7 +47,7 @@ READ = {
     "signoff": {"sign"},
     "tradeoff": {"sign"},
     "train": {"schema"},
-    "verify": {"bundle", "dossier", "key"},
+    "verify": {"bundle", "dossier", "key", "report", "tsa_root"},
 }
 ROWS = ("--train", "d.csv", "--data", "t.csv", "--target", "y", "--positive", "1", "--sensitive", "group")
 
@@ -245,7 +245,7 @@ MAY_WRITE = {
     "auditor.files": "the door",
     "auditor.outputs": "the door",
     "auditor.data.audio": "bytes in memory",
-    "auditor.evidence.portfolio.site_folder": "its own scratch folder, renamed to a place that it has checked",
+    "auditor.portfolio.site_folder": "its own scratch folder, renamed to a place that it has checked",
     "auditor.intake.rows.sql": "bytes in memory",
     "auditor.report.pdf": "its own scratch folder",
     "auditor.report.paper_figures": "the scratch folder of the PDF",

@@ -677,7 +677,7 @@ def test_a_hundred_thousand_rows_are_verified_in_seconds_and_a_gigabyte(tmp_path
     write_bundle(tmp_path / "a.zip", evidence(n=100_000))
     code = (
         "import time; from pathlib import Path; from cli.verify import verify; "
-        f"code = verify(Path({str(tmp_path / 'a.zip')!r}), allow_unsigned=True); "
+        f"code = verify(Path({str(tmp_path / 'a.zip')!r}), require='rows,numbers'); "
         # Not ru_maxrss, which a process has from the one that started it.
         "lines = Path('/proc/self/status').read_text().splitlines(); "
         "peak = next(line.split()[1] for line in lines if line.startswith('VmHWM')); "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -119,7 +119,7 @@ class Whole:
         return path
 
 
-class _Again(ChainedLog):
+class Again(ChainedLog):
     """A log whose lines keep the times that they had."""
 
     def line(self, event: dict[str, Any]) -> None:
@@ -129,7 +129,7 @@ class _Again(ChainedLog):
 
 
 def _chained(content: bytes, report: AuditReport) -> ChainedLog:
-    log = _Again()
+    log = Again()
     for event in events(content):
         if event["event"] == "recorded":
             event |= {"created": report.created, "exit_code": report.exit_code, "seed": report.environment.seed,
@@ -138,11 +138,14 @@ def _chained(content: bytes, report: AuditReport) -> ChainedLog:
     return log
 
 
-def whole(folder: Path) -> Whole:
-    """A bundle of an audit that was registered, decided on, and held to two rule packs, one of its own."""
+def whole(folder: Path, names: Sequence[str] = ("group_fairness", "adverse_impact")) -> Whole:
+    """A bundle of an audit that was registered, decided on, and held to two rule packs, one of its own.
+
+    ``names``: of the probes that are asked beside that of performance.
+    """
     for name in ("auditor", "registrar", "decider"):
         make_key(folder / f"{name}.key")
-    (folder / "audit.toml").write_text(CONFIG)
+    (folder / "audit.toml").write_text(CONFIG.replace('["group_fairness", "adverse_impact"]', json.dumps(list(names))))
     (folder / "house.toml").write_text(HOUSE)
     for name in ("model.pt", "rows.csv"):
         (folder / name).write_text(name)
@@ -151,7 +154,7 @@ def whole(folder: Path) -> Whole:
     registration = Registration(registered="2026-01-31T09:00:00+00:00", by="Ann", tool=__version__, plan=plan)
     opened = registration_in(registration.to_file(load_private_key(folder / "registrar.key")), "registration.json")
     began = datetime.now(UTC)
-    made = evidence(n=60, names=("performance", "group_fairness", "adverse_impact"))
+    made = evidence(n=60, names=("performance", *names))
     family = Family(error_rate=plan.error_rate, multiplicity=plan.multiplicity)
     report = assemble(
         made.results,
