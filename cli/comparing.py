@@ -18,9 +18,14 @@ from auditor.comparing.comparison import (
     render_comparison_markdown,
 )
 from auditor.comparing.side_by_side import Row
+from auditor.evidence.archive import is_bundle
+from auditor.evidence.compared import comparison_evidence
+from auditor.evidence.derived import EnclosedAudit
 from auditor.files import write_beside
 from auditor.outputs import claim
 from auditor.record import text
+from auditor.record.audit_report import AuditReport
+from cli.derived import Sealed
 from cli.history import report_of
 from cli.output import paragraph, print_table
 
@@ -29,17 +34,33 @@ _COLUMNS = ("verdict", "number", "before", "after", "difference", "interval", "h
 
 
 def compare_reports(
-    before: Path, after: Path, out: Path | None, *, error_rate: float, margin: float = MARGIN, db: str | None = None
+    before: Path,
+    after: Path,
+    out: Path | None,
+    *,
+    error_rate: float,
+    margin: float = MARGIN,
+    db: str | None = None,
+    evidence: Sealed | None = None,
 ) -> int:
     """Compares two recorded audits; returns the exit code."""
     if out is not None:
         claim_comparison(out)
-    comparison = compare(report_of(before, db), report_of(after, db), error_rate=error_rate, margin=margin)
+    earlier, later = report_of(before, db), report_of(after, db)
+    comparison = compare(earlier, later, error_rate=error_rate, margin=margin)
     print_comparison(comparison)
     if out is not None:
         for path in write_comparison(comparison, out):
             typer.echo(f"report  {path}")
+    if evidence is not None:
+        evidence.write(comparison_evidence(comparison, _enclosed(before, earlier), _enclosed(after, later)))
+        typer.echo(f"report  {evidence.bundle}")
     return comparison.exit_code
+
+
+def _enclosed(path: Path, report: AuditReport) -> EnclosedAudit:
+    """The audit as it was given: with its evidence, where that is what was named."""
+    return EnclosedAudit(report=report, bundle=path.read_bytes() if is_bundle(path) else None)
 
 
 def print_comparison(comparison: Comparison) -> None:

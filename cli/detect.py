@@ -9,11 +9,12 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from auditor.errors import UsageError
+from cli.derived import BundleTo, SignWith, sealed
 from cli.flags import AllowUnsandboxed
 from cli.guarded import Writes
 
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from auditor.detection.provenance.record import Credentials, FileProvenance, Statement
     from auditor.detection.record import DetectorRecord, FileResult
     from auditor.model.detector_card import KnownRate
-    from auditor.run.heard import FilesExamined
 
-SCHEMA_VERSION = "1"
 MOST_FILES = 100_000
 _MAX_ANCHORS = 4 << 20
 _MOST_SHOWN = 6
@@ -39,11 +38,6 @@ _COLOURS = {"fake": "FAIL", "real": "PASS", "cannot say": "INCONCLUSIVE", "unrea
 _SHOWN = {"auc": "AUC", "equal_error_rate": "equal error rate", "tpr_at_fpr": "TPR at 1 % FPR"}
 MEDIA = {"image": "images", "speech": "speech"}
 ANSWERS = ("answered_real", "answered_fake", "answered_cannot_say")
-READING = (
-    "The answer is the detector's guess, real and fake alike, and no proof: the probability is calibrated on the "
-    "files it was made with, and 'cannot say' is an answer. A signature or a tag is what somebody claims of a file. "
-    "The two are never merged, and finding no claim is no evidence of anything."
-)
 
 
 def detect(
@@ -55,6 +49,8 @@ def detect(
     trust_anchors: Annotated[
         Path | None, typer.Option(help="Certificates (PEM) of authorities whose signatures you trust.")
     ] = None,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     seed: Annotated[int, typer.Option(help="Of the random parts that the evidence is compared with.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
@@ -74,13 +70,14 @@ def detect(
     if evidence is not None and detector is None:
         raise UsageError("--evidence shows what a detector's score rests on: add --detector FILE.")
 
+    from auditor.evidence.detected import detection_content, detection_evidence, exit_code_of
     from auditor.files import readable, sent
     from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
-    from auditor.record.text import visible
     from auditor.run.isolate import examine, last_lines
     from auditor.run.options import memory_limit
-    from cli.output import paragraph, stages
+    from cli.output import stages
 
+    kept = sealed(bundle, sign)
     anchors = None if trust_anchors is None else _pem(trust_anchors)
     out = None if evidence is None else _folder(evidence)
     job = Job(
@@ -93,6 +90,7 @@ def detect(
             files=tuple(sent(os.path.realpath(path)) for path in paths),
             trust_anchors=anchors,
             with_heat_map=out is not None,
+            with_calibration=kept is not None,
         ),
         allow_unsandboxed=allow_unsandboxed,
     )
@@ -105,20 +103,37 @@ def detect(
     pictures, unwritten = ({}, {}) if out is None else _write_pictures(results, out)
     results = [(readable(path), _with_note(result, unwritten.get(path, ""))) for path, result in results]
     pictures = {readable(path): where for path, where in pictures.items()}
-    code = 0 if all(result.answered for _, result in results) and not unwritten else 3
+    code = exit_code_of([result for _, result in results], unwritten=bool(unwritten))
+    said = detection_content(detector, found.detector, results, pictures, code)
+    if kept is not None:
+        asked = {"seed": seed, "trust_anchors": anchors is not None, "evidence": out is not None}
+        kept.write(detection_evidence(said, found.detector, unwritten=bool(unwritten), asked=asked))
     if json_:
-        sys.stdout.write(json.dumps(_as_json(detector, found, results, pictures, code), indent=2) + "\n")
+        sys.stdout.write(json.dumps(said, indent=2) + "\n")
     else:
-        looked_at = _looked_at()
-        if looked_at:
-            _print_files(results, found.detector, pictures)
-        else:
-            _print_table(results, pictures)
-        # In a pipe the table stands alone, and how to read it goes to whoever looks on.
-        for line in _explained(detector, found.detector, with_evidence=bool(pictures)):
-            typer.echo(paragraph(visible(line), 0), err=not looked_at)
-        typer.echo(_ending(results, detector, code), err=not looked_at)
+        _print(results, detector, found.detector, pictures, code)
     return code
+
+
+def _print(
+    results: Sequence[tuple[str, FileResult]],
+    detector: str | None,
+    known: DetectorRecord | None,
+    pictures: dict[str, str],
+    code: int,
+) -> None:
+    from auditor.record.text import visible
+    from cli.output import paragraph
+
+    looked_at = _looked_at()
+    if looked_at:
+        _print_files(results, known, pictures)
+    else:
+        _print_table(results, pictures)
+    # In a pipe the table stands alone, and how to read it goes to whoever looks on.
+    for line in _explained(detector, known, with_evidence=bool(pictures)):
+        typer.echo(paragraph(visible(line), 0), err=not looked_at)
+    typer.echo(_ending(results, detector, code), err=not looked_at)
 
 
 def _looked_at() -> bool:
@@ -228,43 +243,6 @@ def _with_note(result: FileResult, note: str) -> FileResult:
     from auditor.detection.record import MOST_NOTES
 
     return result.model_copy(update={"notes": (note, *result.notes)[:MOST_NOTES]}) if note else result
-
-
-# ---- JSON ----------------------------------------------------------------------------------------------------------
-
-
-def _as_json(
-    detector: str | None,
-    found: FilesExamined,
-    results: Sequence[tuple[str, FileResult]],
-    pictures: dict[str, str],
-    code: int,
-) -> dict[str, Any]:
-    from auditor.detection.heat_map import LEGEND
-    from auditor.run import __version__
-
-    known = found.detector
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "tool": {"name": "auditor", "version": __version__},
-        "reading": READING,
-        "evidence_reading": LEGEND if pictures else None,
-        "detector": None if known is None else {"path": detector, **_of_detector(known)},
-        "files": [{"path": path, **_of_file(result, pictures.get(path))} for path, result in results],
-        "exit_code": code,
-    }
-
-
-def _of_detector(known: DetectorRecord) -> dict[str, Any]:
-    found: dict[str, Any] = known.model_dump(mode="json", exclude={"card": {"real_scores", "fake_scores"}})
-    return found
-
-
-def _of_file(result: FileResult, picture: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = result.model_dump(mode="json", exclude={"heat_map": {"png"}})
-    if found["heat_map"] is not None:
-        found["heat_map"]["path"] = picture
-    return found
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------
@@ -419,6 +397,8 @@ def _explained(path: str | None, known: DetectorRecord | None, *, with_evidence:
         )
         for line in rate_lines(card.known_rates):
             yield f"known     {line}"
+    from auditor.evidence.detected import READING
+
     if with_evidence:
         from auditor.detection.heat_map import LEGEND
 

@@ -23,7 +23,7 @@ FORMATS = {"markdown": ".md", "html": ".html", "pdf": ".pdf"}
 
 def dossier(
     run: Annotated[
-        Path, typer.Argument(help="A report.json, the folder that holds one, or history:NUMBER."), Reads(within=RECORD)
+        Path, typer.Argument(help="A report.json, its folder, an audit.zip or history:NUMBER."), Reads(within=RECORD)
     ],
     policy: Annotated[str, typer.Option(help="Rule packs, by name or as TOML files: a,b.")],
     # One that was filled in is the work of whoever did.

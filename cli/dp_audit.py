@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.errors import AuditorError, UsageError, first_line
+from cli.derived import BundleTo, SignWith, sealed
 from cli.output import paragraph
 
 if TYPE_CHECKING:
+    from auditor.privacy.accounting import Phase
     from auditor.privacy.canaries import AuditPlan
-    from auditor.privacy.dp_audit import AuditResult
+    from auditor.privacy.dp_audit import AuditResult, CanaryScores
     from auditor.privacy.gaussian_audit import IfGaussian
     from auditor.privacy.released_noise import NoiseAudit
     from auditor.privacy.sensitivity import Sensitivity
-
-_EXIT = {"consistent": 0, "contradicted": 1, "not_supported": 3, "cannot_tell": 3}
 
 
 def dp_audit(
@@ -40,6 +40,8 @@ def dp_audit(
         typer.Option(help="NOISE,SAMPLE_RATE,STEPS behind the claim; the attached accountant's by default."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the coins and of the canaries' places.")] = 0,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
@@ -49,57 +51,51 @@ def dp_audit(
     your rights. Exit codes: 0 consistent, 1 contradicted, 2 wrong usage, 3 so many canaries could not tell, half the
     noise would have been found less than 80 times in 100, or the accounting gives a larger epsilon than is claimed.
     """
+    from auditor.evidence.dp_audited import EXIT_CODES, Claim, audit_content, dp_audit_evidence, held_against
     from auditor.intake.user_code import import_object
 
     if canaries < 1 or runs < 1:
         raise UsageError("--canaries and --runs must be at least 1.")
     if multi_run and (guesses or runs < 8):
         raise UsageError("--multi-run takes one canary from each of at least 8 --runs, and no --guesses.")
-    numbers = _numbers(guesses)
-    result, gaussian = _audit(
-        import_object(train, str(Path.cwd()), "TRAIN"),
+    numbers, evidence = _numbers(guesses), sealed(bundle, sign)
+    each = 1 if multi_run else canaries
+    seen, counted = _trained(import_object(train, str(Path.cwd()), "TRAIN"), each, runs, phase, seed)
+    claim = Claim(
         claimed_epsilon=claimed_epsilon,
         delta=delta,
-        canaries=1 if multi_run else canaries,
-        runs=runs,
-        multi_run=multi_run,
-        guesses=numbers,
         confidence=confidence,
-        phases=phase,
+        guesses=numbers,
+        accounting=counted,
+        one_each=multi_run,
         seed=seed,
     )
+    result, gaussian = held_against(seen, claim)
+    if evidence is not None:
+        asked = {"train": train, "canaries": each, "runs": runs, "phase": phase}
+        evidence.write(dp_audit_evidence(result, gaussian, seen, claim, asked), own_code=[train])
     if json_:
-        typer.echo(json.dumps(_as_json(result, gaussian), indent=2))
+        typer.echo(json.dumps(audit_content(result, gaussian), indent=2))
     else:
         _print(result, gaussian)
-    return _EXIT[result.verdict]
+        if evidence is not None:
+            typer.echo(f"evidence    {evidence.bundle}")
+    return EXIT_CODES[result.verdict]
 
 
-def _audit(
-    function: Any,
-    *,
-    claimed_epsilon: float,
-    delta: float,
-    canaries: int,
-    runs: int,
-    multi_run: bool,
-    guesses: tuple[int, ...] | None,
-    confidence: float,
-    phases: list[str] | None,
-    seed: int,
-) -> tuple[AuditResult, IfGaussian | None]:
+def _trained(
+    function: Any, canaries: int, runs: int, phases: list[str] | None, seed: int
+) -> tuple[CanaryScores, tuple[Phase, ...] | None]:
+    """The canaries of all runs together, and what the claim rests on."""
     import numpy as np
 
     from auditor.privacy.canaries import AuditPlan
-    from auditor.privacy.dp_audit import audit_claim, pooled
-    from auditor.privacy.dp_audit import multi_run as by_clopper_pearson
-    from auditor.privacy.gaussian_audit import if_gaussian
+    from auditor.privacy.dp_audit import pooled
     from cli.dp_budget import parse_phase
 
     told = [parse_phase(text) for text in phases] if phases else None
-    rng = np.random.default_rng(seed)
     seen, attached = [], set()
-    for child in rng.spawn(runs):
+    for child in np.random.default_rng(seed).spawn(runs):
         plan = AuditPlan(canaries, child)
         _train(function, plan)
         scores, accounted = plan.outcome()
@@ -111,21 +107,7 @@ def _audit(
             "and steps each time, or name what the claim rests on with --phase."
         )
     counted = told or attached.pop()
-    together = pooled(seen)
-    if multi_run:
-        return by_clopper_pearson(
-            together, claimed_epsilon=claimed_epsilon, delta=delta, confidence=confidence, accounting=counted
-        ), None
-    result = audit_claim(
-        together,
-        claimed_epsilon=claimed_epsilon,
-        delta=delta,
-        rng=rng,
-        confidence=confidence,
-        guesses=guesses,
-        accounting=counted,
-    )
-    return result, if_gaussian(together, delta=delta, rng=rng, alpha=1.0 - confidence)
+    return pooled(seen), None if counted is None else tuple(counted)
 
 
 def _train(function: Any, plan: AuditPlan) -> None:
@@ -219,23 +201,3 @@ def _moved(sensitivity: Sensitivity) -> str:
 
 def _factor(factor: float) -> str:
     return "with the noise off" if factor == 0.0 else f"with {factor:g} of the noise"
-
-
-def _as_json(result: AuditResult, gaussian: IfGaussian | None) -> dict[str, Any]:
-    guesses = [dict(vars(guess)) | {"accuracy_interval": list(guess.accuracy_interval)} for guess in result.guesses]
-    power = [{"noise_factor": factor, "chance": chance} for factor, chance in result.power]
-    plain = {k: v for k, v in vars(result).items() if k not in ("guesses", "power", "noise", "sensitivity")}
-    # JSON has no infinity, which is what an accountant says of a run without noise.
-    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
-    noise = None
-    if result.noise is not None:
-        tests = [dict(vars(test)) for test in result.noise.tests]
-        ratio = result.noise.ratio if math.isfinite(result.noise.ratio) else None
-        noise = dict(vars(result.noise)) | {"ratio": ratio, "tests": tests, "refuted": list(result.noise.refuted)}
-    moved = None
-    if result.sensitivity is not None:
-        largest = result.sensitivity.largest
-        moved = dict(vars(result.sensitivity)) | {"largest": largest if math.isfinite(largest) else None}
-        moved |= {"exceeds": result.sensitivity.exceeds}
-    normal = None if gaussian is None else dict(vars(gaussian)) | {"epsilon": gaussian.epsilon}
-    return plain | {"guesses": guesses, "power": power, "noise": noise, "sensitivity": moved, "gaussian": normal}

@@ -26,7 +26,7 @@ def due(
     A model is audited again by [model] next_due or audit_every of its audit.toml, and by --every at the latest. Exit
     codes: 0 nothing is overdue, 1 something is, 3 nothing is known to be, and of something nobody can tell.
     """
-    from auditor.evidence.portfolio.due import all_due
+    from auditor.portfolio.due import all_due
     from auditor.record.periods import period_of
     from auditor.record.text import visible
 

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 def check_flags(options: ScanOptions) -> None:
     """Raises UsageError, before any work, where a flag of the bundle has no bundle, or the key cannot sign."""
-    given = {"--sign": options.sign, "--include-rows": options.include_rows, "--redact": options.redact}
+    given = {
+        "--sign": options.sign,
+        "--timestamp": options.timestamp,
+        "--include-rows": options.include_rows,
+        "--redact": options.redact,
+    }
     for flag, value in given.items():
         if value and options.bundle is None:
             raise UsageError(f"{flag} says something about the evidence bundle: add --bundle FILE.")
@@ -42,6 +47,10 @@ def check_flags(options: ScanOptions) -> None:
         from auditor.evidence.signing import load_private_key
 
         load_private_key(Path(options.sign))
+    if options.timestamp is not None:
+        from auditor.evidence.timestamp import check_authority
+
+        check_authority(options.timestamp)
 
 
 def start_log(job: Job) -> ChainedLog:
@@ -92,7 +101,7 @@ def _decided(report: AuditReport, db: str | None) -> list[Entry]:
 def write_evidence(
     configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog, enclosed: Enclosed
 ) -> str:
-    """Writes the bundle of a scan; returns its path."""
+    """Writes the bundle of a scan; returns its path. NoTimestampError where it is written without the one asked for."""
     from auditor.evidence.bundle import write_bundle
     from auditor.evidence.signing import load_private_key
 
@@ -100,9 +109,8 @@ def write_evidence(
     if options.bundle is None:
         raise UsageError("Name the bundle with --bundle FILE.")
     key = None if options.sign is None else load_private_key(Path(options.sign))
-    write_bundle(
-        options.bundle, _evidence(configured, job, measured, report, log, enclosed), key=key, redact=options.redact
-    )
+    made = _evidence(configured, job, measured, report, log, enclosed)
+    write_bundle(options.bundle, made, key=key, redact=options.redact, timestamp=options.timestamp)
     return options.bundle
 
 
@@ -142,6 +150,15 @@ def request_of(configured: Configured) -> dict[str, object]:
     said, unasked, known = configured.options.said(), ScanOptions().said(), flags()
     from auditor.evidence.registration import ROLES
 
-    options = {name: said[name] for name in known if said[name] != unasked[name] and not known[name].of_one_run}
+    options = {
+        name: _of_nobody(said[name]) for name in known if said[name] != unasked[name] and not known[name].of_one_run
+    }
     asked: dict[str, object] = {"options": options, "probe_options": configured.probe_options}
     return asked if configured.roles is None else {**asked, ROLES: configured.roles.model_dump(mode="json")}
+
+
+def _of_nobody(value: object) -> object:
+    """An address without its user and password, which no bundle publishes."""
+    from auditor.record.passwords import arguments_without_passwords
+
+    return arguments_without_passwords([value])[0] if isinstance(value, str) and "://" in value else value

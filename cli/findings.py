@@ -18,7 +18,7 @@ from cli.site import On
 from cli.standings import standings
 
 if TYPE_CHECKING:
-    from auditor.evidence.portfolio.open_findings import ClosedFinding, OpenFinding
+    from auditor.portfolio.open_findings import ClosedFinding, OpenFinding
 
 _COLUMNS = (
     "severity", "outcome", "age_days", "since", "status", "accepted_until", "accepted_up_to", "mend_by", "owner",
@@ -49,7 +49,7 @@ def findings(
 
     Exit codes: 0; 1 where the history was changed; 3 where it holds no audit, or one that cannot be read.
     """
-    from auditor.evidence.portfolio.open_findings import SEVERITIES, STATUSES, closed_findings
+    from auditor.portfolio.open_findings import SEVERITIES, STATUSES, closed_findings
 
     if csv_ and json_:
         raise UsageError("--csv and --json are two ways to print it: choose one.")

@@ -125,10 +125,9 @@ def _takes(probe: str, option: str) -> bool:
 
 
 def _sections(content: Mapping[str, Any]) -> Iterator[str]:
-    if "criteria" in content:
-        yield "[[criteria]]"
-    if "budgets" in content:
-        yield "[budgets]"
+    # Which column holds sex is what controls of rule packs rest on, and no word of a stranger's.
+    shown_as = {"criteria": "[[criteria]]", "budgets": "[budgets]", "roles": "[roles]"}
+    yield from (words for name, words in shown_as.items() if name in content)
     model = content.get("model")
     yield from (f"[model] {key}" for key in _OF_A_HISTORY if isinstance(model, dict) and key in model)
 

@@ -83,7 +83,7 @@ def decisions_in(ledger: Ledger, report: AuditReport) -> tuple[DecisionRecord, .
 
 
 def report_of(path: Path, db: str | None = None) -> AuditReport:
-    """A recorded audit: a report.json, its folder, or ``history:N`` of the history at ``db``."""
+    """A recorded audit: a report.json, its folder, an audit.zip, or ``history:N`` of the history at ``db``."""
     from cli.gate import consistent
 
     reference = _REFERENCE.fullmatch(str(path))
@@ -258,7 +258,7 @@ def _audits(entries: list[Entry]) -> list[tuple[str, AuditReport]]:
 
 
 def signoff(
-    audit: Annotated[str, typer.Argument(help="Number of a recorded audit, or its report.json or folder.")],
+    audit: Annotated[str, typer.Argument(help="Number of a recorded audit, or its report.json, folder or audit.zip.")],
     by: Annotated[str, typer.Option(help="Who decides.")],
     role: Annotated[str, typer.Option(help="In which role.")],
     decision: Annotated[str, typer.Option(help="accept or reject.")],

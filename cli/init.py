@@ -56,7 +56,8 @@ def _config(data: Path, out: Path, frame: pd.DataFrame) -> str:
     except ValueError:
         path = str(data.resolve())
     lines = [
-        "# What `auditor scan MODEL` asks of this model. Every flag of scan is a key here; flags win.",
+        "# What `auditor scan MODEL --config FILE` asks of this model. Every flag of scan is a key here; flags win.",
+        "# Where nobody names it with --config, it may say what is measured in its own folder and nothing else.",
         f"# Guessed from {visible(data.name)} ({len(frame):,} rows): read it and correct it before you trust a result.",
         "",
         "[audit]",

@@ -15,6 +15,7 @@ from auditor.errors import AuditorError
 from auditor.run import __version__
 from auditor.run.options import FORMATS, flags
 from cli.copied_examples import examples
+from cli.derived import BundleTo, SignWith, sealed
 from cli.detect import detect
 from cli.detect_train import detect_train
 from cli.dossier import dossier
@@ -186,7 +187,7 @@ def mitigations(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] 
 
 @command("report")
 def report(
-    run: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds one."), Reads(within=RECORD)],
+    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
     format_: Annotated[str, typer.Option("--format", help=f"Formats to write: {FORMATS}.")] = "html",
     out: Annotated[
         Path | None, typer.Option(help="Folder to write into; the report's own by default."), Writes(itself=True)
@@ -233,7 +234,7 @@ def report(
 
 @command("publish")
 def publish_(
-    run: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds one."), Reads(within=RECORD)],
+    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
     to: Annotated[
         list[str],
         typer.Option(help="Where: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY; again for more."),
@@ -249,7 +250,9 @@ def publish_(
 @command("compare")
 def compare(
     before: Annotated[
-        Path, typer.Argument(help="The earlier report.json, its folder, or history:NUMBER."), Reads(within=RECORD)
+        Path,
+        typer.Argument(help="The earlier report.json, its folder, audit.zip or history:NUMBER."),
+        Reads(within=RECORD),
     ],
     after: Annotated[
         Path, typer.Argument(help="The later one, best made with --reference the earlier model."), Reads(within=RECORD)
@@ -260,6 +263,8 @@ def compare(
     error_rate: Annotated[float, typer.Option(help="Chance of any false 'better', and of any false 'worse'.")] = 0.05,
     margin: Margin = 0.02,
     db: Db = None,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     debug: Debug = False,
 ) -> int:
     """Put two recorded audits side by side: what became better, what worse, and whether the model is useful.
@@ -270,12 +275,13 @@ def compare(
     """
     from cli.comparing import compare_reports
 
-    return compare_reports(before, after, out, error_rate=error_rate, margin=margin, db=db)
+    evidence = sealed(bundle, sign)
+    return compare_reports(before, after, out, error_rate=error_rate, margin=margin, db=db, evidence=evidence)
 
 
 @command("gate")
 def gate(
-    reports: Annotated[list[Path], typer.Argument(help="A report.json, or the folder that holds it; or several.")],
+    reports: Annotated[list[Path], typer.Argument(help="A report.json, its folder, or an audit.zip; or several.")],
     allow_inconclusive: Annotated[bool, typer.Option(help="Exit 0, not 3, where the data could not tell.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -323,6 +329,8 @@ def mitigate(
     ] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the mitigation.")] = 3600.0,
     margin: Margin = 0.02,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -343,6 +351,7 @@ def mitigate(
         checkpoint=checkpoint,
         max_seconds=max_seconds,
         margin=margin,
+        evidence=sealed(bundle, sign),
         quiet=quiet,
     )
 
@@ -430,6 +439,8 @@ def tradeoff(
         str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
     ] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for making each model.")] = 3600.0,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -450,6 +461,7 @@ def tradeoff(
         parse_settings(with_ or []),
         Asked.of(metric, disparity, tolerance),
         max_seconds=max_seconds,
+        evidence=sealed(bundle, sign),
         quiet=quiet,
     )
 
@@ -466,7 +478,7 @@ def init(
     from cli.init import write_config
 
     write_config(data, out)
-    typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan MODEL")
+    typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan MODEL --config {out}")
 
 
 @command("version")

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from auditor.comparing.compare import compare
 from auditor.comparing.side_by_side import CHANGE
 from auditor.comparing.usefulness import PERFORMANCE
 from auditor.errors import UsageError
+from auditor.evidence.compared import AFTER, BEFORE, mitigation_evidence
+from auditor.evidence.derived import EnclosedAudit
 from auditor.intake.specs import Job, Limits, MitigationSpec
 from auditor.outputs import claim, place_file
 from auditor.record.audit_report import AuditReport
@@ -26,12 +29,17 @@ from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class
 from auditor.run.scan import job_of, scan_job
 from cli.comparing import claim_comparison, print_comparison, write_comparison
+from cli.derived import Sealed, with_bundle
+from cli.evidence import enclosed_of, start_log, write_evidence
 from cli.one_process import refuse_a_job
 from cli.output import stages
+from cli.register import plan_of
 from cli.written import claim_report, command_line, write_report
 from mitigations import MITIGATIONS
 from probes import PROBES
 
+# What the evidence of one of the two audits is called, beside its report.
+BUNDLE = "audit.zip"
 # How files of new models end; what has no such ending is a folder.
 FILES = (".pt", ".skops", ".json", ".ubj", ".txt", ".cbm")
 _PATH_OPTIONS = ("language_model", "lexicon", "pairs", "test_pairs", "detector")
@@ -46,6 +54,7 @@ def run_mitigation(
     checkpoint: Path | None,
     max_seconds: float,
     margin: float,
+    evidence: Sealed | None = None,
     quiet: bool,
 ) -> int:
     """Makes the new model, audits the old and the new one on the same rows, and compares; returns the exit code."""
@@ -70,6 +79,8 @@ def run_mitigation(
     elif options.probes is not None and options.sensitive:
         # What a mitigation does to the gaps is never left unasked.
         configured = replace(configured, options=replace(options, probes=_named(options.probes, "group_fairness")))
+    folder = Path(options.out)
+    configured = with_bundle(configured, None if evidence is None else folder / BUNDLE)
     before_job = job_of(configured, PROBES)
     assert options.model is not None
     _check_out(out, options.model, folder=_writes_folder(kind, options.model))
@@ -77,10 +88,11 @@ def run_mitigation(
         claim(out, "--out")
     if checkpoint is not None:
         claim(checkpoint, "--checkpoint", resumed=True)
-    folder = Path(options.out)
     claim_comparison(folder, "--report")
-    for side in ("before", "after"):
+    for side in (BEFORE, AFTER):
         claim_report(folder / side, ("json", "html"), f"--report/{side}")
+        if evidence is not None:
+            claim(folder / side / BUNDLE, f"--report/{side}/{BUNDLE}")
     experience = experience_of(kind)
     if experience is not None and (warning := experience.warning()) and not quiet:
         typer.echo(f"note      {warning}")
@@ -90,7 +102,7 @@ def run_mitigation(
         typer.echo(f"wrote     {out}  ({time.perf_counter() - started:.0f} s)")
         for note in notes:
             typer.echo(f"note      {note}")
-    before = audit_model(configured, before_job, folder / "before", quiet=quiet)
+    before = audit_model(configured, before_job, folder / BEFORE, quiet=quiet)
     # What is written says itself from which probability on it decides, but for files of other libraries.
     own = (
         replace(configured, options=replace(configured.options, threshold=None))
@@ -98,11 +110,15 @@ def run_mitigation(
         else configured
     )
     later = with_reference(own, out) if with_rows or of_language else _of(own, out)
-    after = audit_model(*later, folder / "after", quiet=quiet)
+    after = audit_model(*later, folder / AFTER, quiet=quiet)
     comparison = replace(
         compare(before, after, error_rate=options.error_rate, margin=margin), made_by=(kind.name, *notes)
     )
     written = write_comparison(comparison, folder)
+    if evidence is not None:
+        was, became = with_evidence(before, folder / BEFORE), with_evidence(after, folder / AFTER)
+        evidence.write(mitigation_evidence(comparison, was, became, kind.name, settings))
+        written.append(str(evidence.bundle))
     if not quiet:
         typer.echo("")
         print_comparison(comparison)
@@ -195,14 +211,24 @@ def _of(configured: Configured, model: Path, **more: Any) -> tuple[Configured, J
 
 
 def audit_model(configured: Configured, job: Job, folder: Path, *, quiet: bool) -> AuditReport:
-    """The audit of a job, written into a folder."""
-    started = time.perf_counter()
+    """The audit of a job, written into a folder; with its evidence, where a bundle is asked for."""
+    began, started = datetime.now(UTC), time.perf_counter()
+    log = start_log(job)
     with stages(not quiet) as shown:
         shown.total = len(job.probes) + 2
-        report = scan_job(configured, job, PROBES, started, command=command_line(), on_stage=shown).report
+        scanned = scan_job(configured, job, PROBES, started, command=command_line(), on_stage=shown)
     folder.mkdir(parents=True, exist_ok=True)
-    write_report(report, folder, ["json", "html"])
-    return report
+    write_report(scanned.report, folder, ["json", "html"])
+    if configured.options.bundle is not None:
+        enclosed = enclosed_of(configured, scanned.report, plan_of(configured, hashed=False), began, None)
+        own = with_bundle(configured, folder / BUNDLE)
+        write_evidence(own, job, scanned.measured, scanned.report, log, enclosed)
+    return scanned.report
+
+
+def with_evidence(report: AuditReport, folder: Path) -> EnclosedAudit:
+    """An audit that :func:`audit_model` wrote there, with its evidence."""
+    return EnclosedAudit(report=report, bundle=(folder / BUNDLE).read_bytes())
 
 
 def parse_settings(texts: list[str]) -> dict[str, JsonValue]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
@@ -110,7 +111,6 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     from auditor.record import rows_for_all
     from auditor.record.about import About
     from auditor.record.acceptances import told as accepted_told
-    from auditor.record.catalogue import ENGLISH, Catalogue
     from auditor.record.left_out import groups_left_out, hidden_gradients
     from auditor.record.text import count, visible
     from auditor.record.worth import worth_of
@@ -129,17 +129,14 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     confined = report.environment.sandbox
     if confined is not None and not confined.on:
         typer.echo(paragraph("sandbox " + visible(confined.describe()), 0))
-    for file in (each for each in report.obeyed if each.origin != "shipped"):
-        typer.echo(paragraph("config  " + visible(file.told_whole(Catalogue.of(ENGLISH))), 0))
+    _print_obeyed(report)
     if report.registration is not None:
         said = visible(report.registration.describe())
         typer.echo(paragraph("plan    " + (said if report.registration.followed else coloured(said, "FAIL")), 0))
         for deviation in report.registration.deviations:
             typer.echo(paragraph("- " + visible(deviation), 8))
-    if report.looks is not None:
-        typer.echo(paragraph("looks   " + visible(report.looks.describe()), 0))
-    if report.training is not None:
-        typer.echo(paragraph("looks   " + visible(report.training.describe()), 0))
+    for looks in (each for each in (report.looks, report.training) if each is not None):
+        typer.echo(paragraph("looks   " + visible(looks.describe()), 0))
     for said in (*(d.describe() for d in report.decisions if not d.one_by_one), *accepted_told(report)):
         typer.echo(paragraph("history " + visible(said), 0))
     typer.echo()
@@ -187,6 +184,16 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     typer.echo(f"exit {report.exit_code}: {words}{allowed}")
 
 
+def _print_obeyed(report: AuditReport) -> None:
+    """The files that decided the audit, but for what comes with the tool."""
+    from auditor.record.catalogue import ENGLISH, Catalogue
+    from auditor.record.text import visible
+
+    for file in report.obeyed:
+        if file.origin != "shipped":
+            typer.echo(paragraph("config  " + visible(file.told_whole(Catalogue.of(ENGLISH))), 0))
+
+
 def _named(finding: Finding, called: Labels) -> str:
     """A number and where it was taken, such as ``selection_rate, sex: female``."""
     from auditor.record.of_finding import label
@@ -225,17 +232,20 @@ def _print_not_applicable(findings: Sequence[Finding], called: Labels) -> None:
     """Probes that lack the same thing share a line."""
     from auditor.record.text import visible
 
-    lacking: dict[str, list[str]] = {}
+    lacking: dict[str, dict[str, list[Finding]]] = {}
     for finding in findings:
         # A number that does not apply is not all that its probe measures.
-        number = "" if finding.metric is None else f"{_named(finding, called)}  "
-        lacking.setdefault(finding.reason, []).append(
-            visible(f"{number}({finding.probe})") if number else finding.probe
-        )
-    for reason, probes in lacking.items():
-        # Several methods lack the same of the same number.
-        listed = ", ".join(dict.fromkeys(probes))
-        typer.echo(f"{coloured(f'{findings[0].outcome.value:<14}', findings[0].outcome.value)} {listed}")
+        what = finding.probe if finding.metric is None else f"{_named(finding, called)}  ({finding.probe}"
+        lacking.setdefault(finding.reason, {}).setdefault(what, []).append(finding)
+    listed = Counter(what for whats in lacking.values() for what in whats)
+    for reason, whats in lacking.items():
+        said = []
+        for what, own in whats.items():
+            # Several methods lack the same of the same number, and are named where others lack something else of it.
+            methods = [f.method for f in own if f.method] if listed[what] > 1 else []
+            said.append(", ".join([what, *dict.fromkeys(methods)]) + (")" if own[0].metric is not None else ""))
+        label = coloured(f"{findings[0].outcome.value:<14}", findings[0].outcome.value)
+        typer.echo(f"{label} {visible(', '.join(said))}")
         typer.echo(paragraph(visible(reason), 15))
 
 

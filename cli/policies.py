@@ -30,7 +30,9 @@ def policies(
     check: Annotated[Path | None, typer.Option(help="A rule pack of yours: say all that is wrong with it.")] = None,
     crosswalk: Annotated[
         Path | None,
-        typer.Option(help="A report.json or its folder: which of its numbers serve which controls of all packs."),
+        typer.Option(
+            help="A report.json, its folder or an audit.zip: which of its numbers serve which controls of all packs."
+        ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,

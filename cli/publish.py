@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 
 from auditor.errors import MissingExtraError
+from auditor.evidence.archive import is_bundle
 from auditor.evidence.publishing import parsed, publish, published
 from auditor.record.audit_report import AuditReport
 from auditor.record.text import visible
@@ -60,5 +63,18 @@ def publish_recorded(run: Path, places: Sequence[str]) -> None:
             "another audit's, signed, in another language, or was edited.",
             err=True,
         )
-    for where in publish_report(report, [record, *own], places):
-        typer.echo(f"published {where}")
+    with _as_record(report, record) as published_record:
+        for where in publish_report(report, [published_record, *own], places):
+            typer.echo(f"published {where}")
+
+
+@contextmanager
+def _as_record(report: AuditReport, read: Path) -> Iterator[Path]:
+    """The record as a file of its own: an evidence bundle may hold rows, and those are not for everybody."""
+    if not is_bundle(read):
+        yield read
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / RECORD
+        own.write_text(report.to_json(), encoding="utf-8")
+        yield own

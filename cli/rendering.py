@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import typer
+
 from auditor.errors import DataError, MissingExtraError, UsageError, did_you_mean
+from auditor.evidence.archive import is_bundle
 from auditor.files import write_beside
 from auditor.outputs import claim
 from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import Catalogue, words_of
+from auditor.record.text import visible
 
 FIGURE_FORMATS = ("svg", "png")
 _LONGEST_NAME = 80
@@ -92,14 +96,15 @@ def catalogue_of(language: str | None, formats: Sequence[str]) -> Catalogue | No
 
 
 def make_page_ready(formats: Sequence[str]) -> None:
-    """Reads and compiles the page's templates in a thread, while nothing is to be done but wait for the measuring."""
+    """Compiles the templates of every page in a thread, while nothing is to be done but wait for the measuring."""
     if "html" not in formats:
         return
 
     def read() -> None:
-        from auditor.report.html import environment
+        from auditor.report.html import OF_EVERY_PAGE, environment
 
-        environment().get_template("report.html.j2")
+        for name in OF_EVERY_PAGE:
+            environment().get_template(name)
 
     threading.Thread(target=read, daemon=True).start()
 
@@ -136,8 +141,21 @@ def write_figures(report: AuditReport, folder: Path, formats: Sequence[str]) -> 
 
 
 def read_report(path: Path) -> AuditReport:
-    """The record in a file, or in a folder's report.json. Raises UsageError or DataError."""
+    """The record in a file, in a folder's report.json, or in an evidence bundle. Raises UsageError or DataError.
+
+    Of a bundle it is said aside that reading is not verifying.
+    """
     where = path / FILE_NAMES["json"] if path.is_dir() else path
+    if is_bundle(where):
+        from auditor.verifying.opened import record_in
+
+        report = record_in(where)
+        typer.echo(
+            f"note     {visible(str(where))}: its parts agree with its manifest. Reading it is not verifying it: no "
+            "number was recomputed, and whose the signature is was not asked, which auditor verify does.",
+            err=True,
+        )
+        return report
     try:
         return AuditReport.from_json(where.read_bytes())
     except FileNotFoundError:

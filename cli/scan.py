@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -15,6 +15,7 @@ import typer
 
 from auditor.errors import AuditorError
 from auditor.evidence.registration import with_what_became
+from auditor.evidence.timestamp import NoTimestampError
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
 from auditor.run.options import Configured
@@ -101,21 +102,31 @@ def scan(
         written = write_report(report, out, list(dict.fromkeys(["json", *formats])))
         drop_stale(out, written)
     # Not the evidence beside it, which may hold rows.
-    rendered = tuple(written)
-    unwritten: AuditorError | None = None
-    if options.bundle is not None:
-        try:
-            enclosed = enclosed_of(configured, report, plan, began, registration)
-            written.append(write_evidence(at_level(configured, campaign), job, measured, report, log, enclosed))
-        except AuditorError as error:
-            unwritten = error
-    places, unpublished = _published(report, rendered, publish)
-    _print(report, written, entry, places, as_json=as_json, quiet=quiet)
+    places, unpublished = _published(report, written, publish)
+
+    def evidence() -> str:
+        enclosed = enclosed_of(configured, report, plan, began, registration)
+        return write_evidence(at_level(configured, campaign), job, measured, report, log, enclosed)
+
+    bundles, unwritten = _bundled(options.bundle, evidence)
+    _print(report, [*written, *bundles], entry, places, as_json=as_json, quiet=quiet)
     # The verdict is printed and the report kept; what could not be written beside them decides the exit code.
-    for failure in (unwritten, ledger_error, unpublished):
-        if failure is not None:
-            raise failure
+    if failure := unwritten or ledger_error or unpublished:
+        raise failure
     return report.exit_code
+
+
+def _bundled(path: str | None, write: Callable[[], str]) -> tuple[list[str], AuditorError | None]:
+    """Where the evidence lies, and what it lacks: the audit is done and written, whatever became of that."""
+    if path is None:
+        return [], None
+    try:
+        return [write()], None
+    except NoTimestampError as error:
+        without = NoTimestampError(f"{error} The bundle is written without one: its dates are the signer's word.")
+        return [path], without
+    except AuditorError as error:
+        return [], error
 
 
 def _published(

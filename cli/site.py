@@ -15,8 +15,8 @@ from cli.guarded import Writes
 from cli.history import Db, open_ledger, place_of
 
 if TYPE_CHECKING:
-    from auditor.evidence.portfolio.lines import Read
-    from auditor.evidence.portfolio.site import Bundle
+    from auditor.portfolio.lines import Read
+    from auditor.portfolio.site import Bundle
 
 On = Annotated[str | None, typer.Option(help="Day that ages and days due are of, such as 2027-01-31.")]
 Every = Annotated[
@@ -42,9 +42,9 @@ def site(
     the history was changed or a bundle does not agree, which every page then says on top; 3 where an entry cannot be
     read.
     """
-    from auditor.evidence.portfolio.lines import read_ledger
-    from auditor.evidence.portfolio.site import Asked, write_site
-    from auditor.evidence.portfolio.site_folder import check, replaced
+    from auditor.portfolio.lines import read_ledger
+    from auditor.portfolio.site import Asked, write_site
+    from auditor.portfolio.site_folder import check, replaced
     from auditor.record.periods import day_of, period_of
     from auditor.record.text import plural, visible
 
@@ -93,7 +93,7 @@ def _refuse_ledger_in(out: Path, db: str | None) -> None:
 
 def _bundles(read: Read, db: str | None, out: Path, *, verify: bool) -> dict[int, Bundle]:
     """The bundles of all audits, by entry: what became of checking them, where that was asked for."""
-    from auditor.evidence.portfolio.site import Bundle
+    from auditor.portfolio.site import Bundle
 
     named = {audit.number: audit for audit in read.audits if audit.bundle}
     if not verify:
@@ -112,7 +112,7 @@ def _bundles(read: Read, db: str | None, out: Path, *, verify: bool) -> dict[int
 
 def _checked(path: str, there: Path, record_sha256: str, out: Path) -> Bundle:
     from auditor.evidence.history.entries import digest_of
-    from auditor.evidence.portfolio.site import Bundle
+    from auditor.portfolio.site import Bundle
     from auditor.verifying.bundle import verify_bundle
     from cli.verify import stored_probe
 

@@ -13,7 +13,7 @@ import typer
 from cli.history import open_ledger
 
 if TYPE_CHECKING:
-    from auditor.evidence.portfolio.open_findings import Standing
+    from auditor.portfolio.open_findings import Standing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,9 @@ class Standings:
 @contextmanager
 def standings(db: str | None, on: str | None) -> Iterator[Standings]:
     """The standings of a history on a day, today where none is said, with what is wrong on standard error."""
-    from auditor.evidence.portfolio.lines import read_ledger
-    from auditor.evidence.portfolio.models import models_of
-    from auditor.evidence.portfolio.open_findings import standing
+    from auditor.portfolio.lines import read_ledger
+    from auditor.portfolio.models import models_of
+    from auditor.portfolio.open_findings import standing
     from auditor.record.periods import day_of
     from auditor.record.text import visible
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from auditor.errors import UsageError
+from auditor.evidence.weighed import inputs_digest
 from auditor.files import sha256_of, write_beside
 from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.specs import Job
@@ -23,7 +23,7 @@ from auditor.record.audit_report import AuditReport
 from auditor.run import __version__
 from auditor.run.options import Configured
 from cli.comparing import claim_comparison
-from cli.mitigate import audit_model, make_model
+from cli.mitigate import BUNDLE, audit_model, make_model
 from cli.rendering import FILE_NAMES, read_report
 from cli.written import claim_report
 
@@ -56,7 +56,7 @@ class Tried:
     def add(self, prints: Prints) -> None:
         """Before the model is graded, so that an interrupted look counts too."""
         known = self.tried.setdefault(self.rows, [])
-        key = hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
+        key = inputs_digest(prints)
         if key not in known:
             known.append(key)
             self.write()
@@ -67,9 +67,14 @@ class Tried:
         write_beside(self.path, (json.dumps(content, indent=2) + "\n").encode())
 
     @property
+    def here(self) -> list[str]:
+        """The models that these rows have graded, each by the digest of its inputs."""
+        return self.tried.get(self.rows, [])
+
+    @property
     def count(self) -> int:
         """How many distinct models these rows have graded."""
-        return len(self.tried.get(self.rows, []))
+        return len(self.here)
 
 
 class PointFolder:
@@ -85,8 +90,10 @@ class PointFolder:
         content = _read_json(folder / "point.json")
         return cls(folder, content if content.get("format") == _POINT_FORMAT else {})
 
-    def claim(self) -> None:
+    def claim(self, *, with_evidence: bool) -> None:
         """Says, before any work, what is to be written here. Raises UsageError where one is not ours."""
+        if with_evidence:
+            claim(self.folder / BUNDLE, f"--out/{self.folder.name}/{BUNDLE}")
         claim(self.model, f"--out/{self.folder.name}/model.pt")
         claim(self.folder / "point.json", f"--out/{self.folder.name}/point.json")
         claim_report(self.folder, ("json", "html"), f"--out/{self.folder.name}")
@@ -105,12 +112,20 @@ class PointFolder:
         """Whether the model is there and was made of these inputs; else why it is made anew, "" where it is new."""
         return self._there("made", prints, self.model, "model_sha256")
 
-    def audited(self, prints: Prints) -> tuple[AuditReport | None, str]:
+    @property
+    def inputs(self) -> Prints:
+        """What the model was made of, where it was made."""
+        made = self.content.get("made")
+        return {str(k): str(v) for k, v in made.items()} if isinstance(made, dict) else {}
+
+    def audited(self, prints: Prints, *, with_evidence: bool = False) -> tuple[AuditReport | None, str]:
         """The audit, where it is there and was made of these inputs; else why it is made anew."""
         path = self.folder / FILE_NAMES["json"]
         there, why = self._there("audited", prints, path, "report_sha256")
         if not there:
             return None, why
+        if with_evidence and not self._there("audited", prints, self.folder / BUNDLE, "bundle_sha256")[0]:
+            return None, " anew, for its evidence was not kept"
         try:
             return read_report(path), ""
         except UsageError:
@@ -151,6 +166,8 @@ class PointFolder:
                 "audited": audit_prints(configured, job),
                 "report_sha256": sha256_of(self.folder / FILE_NAMES["json"]),
             }
+            if configured.options.bundle is not None:
+                self.content["bundle_sha256"] = sha256_of(self.folder / BUNDLE)
             self._write()
         return report
 

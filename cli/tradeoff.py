@@ -15,7 +15,6 @@ from pathlib import Path
 import typer
 from pydantic import JsonValue
 
-from auditor.comparing.compare import compare
 from auditor.comparing.drawn_tradeoff import (
     cell,
     front_words,
@@ -27,9 +26,11 @@ from auditor.comparing.drawn_tradeoff import (
 )
 from auditor.comparing.front import plots_of
 from auditor.comparing.side_by_side import CHANGE
-from auditor.comparing.tradeoff import PRESENT, Candidate, Point, Tradeoff, weigh, why_barred
+from auditor.comparing.tradeoff import PRESENT, Point, Tradeoff
 from auditor.comparing.tradeoff_evidence import DISPARITIES, Disparity, Evidence, read_evidence
+from auditor.comparing.weighing import AuditedPoint, weigh_audits
 from auditor.errors import DataError, ModelError, UsageError, did_you_mean
+from auditor.evidence.weighed import SweepEvidence, tradeoff_evidence
 from auditor.files import write_beside
 from auditor.intake.specs import Job
 from auditor.outputs import claim
@@ -41,7 +42,8 @@ from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class
 from auditor.statistics.estimate import Undefined
 from cli.comparing import write_comparison
-from cli.mitigate import parse_settings, with_reference
+from cli.derived import Sealed, with_bundle
+from cli.mitigate import BUNDLE, parse_settings, with_evidence, with_reference
 from cli.one_process import refuse_a_job
 from cli.output import paragraph, print_table
 from cli.sweep_folder import PointFolder, Settings, Tried, audit_prints, digest, made_prints
@@ -52,6 +54,7 @@ MOST_POINTS = 200
 # Files of models that are written otherwise than as bundles.
 _NO_BUNDLES = (".skops", ".pkl", ".pickle", ".joblib", ".json", ".ubj", ".txt", ".cbm", ".onnx")
 _LONGEST_NAME = 80
+_TWICE = "The option {!r} is given twice: name each in one --sweep or one --with."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,7 @@ def run_tradeoff(
     asked: Asked,
     *,
     max_seconds: float,
+    evidence: Sealed | None = None,
     quiet: bool,
 ) -> int:
     """Makes and audits what of the sweep is not there yet, weighs all of it, writes it; returns the exit code."""
@@ -95,8 +99,9 @@ def run_tradeoff(
     for each in grid:
         make_mitigation(kind, each)
     named = {_name(each, sweeps): each for each in grid}
-    _claim(Path(configured.options.out), [PRESENT, *named])
-    configured = _with_probes(configured)
+    folder = Path(configured.options.out)
+    _claim(folder, [PRESENT, *named], with_evidence=evidence is not None)
+    configured = with_bundle(_with_probes(configured), None if evidence is None else folder / BUNDLE)
     sweep = _Sweep.of(key, configured, max_seconds=max_seconds, quiet=quiet)
     present = sweep.audit_present()
     # Whatever the audits do not hold is found out before anything is trained.
@@ -107,19 +112,42 @@ def run_tradeoff(
     n_tried = max(sweep.tried.count, len(made))
     found = _weighed(key, sweep, present, made, asked, n_tried)
     written = _write(found, present, sweep.folder)
+    if evidence is not None:
+        evidence.write(tradeoff_evidence(_evidence(found, sweep, present, made, _swept(sweeps), settings)))
+        written.append(str(evidence.bundle))
     if not quiet:
         _print(found, written)
     return found.exit_code
 
 
-def _claim(out: Path, points: Sequence[str]) -> None:
+def _evidence(
+    found: Tradeoff,
+    sweep: _Sweep,
+    present: AuditReport,
+    made: Sequence[AuditedPoint],
+    swept: Mapping[str, Sequence[JsonValue]],
+    fixed: Settings,
+) -> SweepEvidence:
+    """What the sweep's folder holds of the points, for the bundle."""
+    return SweepEvidence(
+        tradeoff=found,
+        present=with_evidence(present, sweep.folder / PRESENT),
+        points={p.name: with_evidence(p.report, sweep.folder / p.name) for p in made if p.report is not None},
+        sweep=swept,
+        fixed=fixed,
+        tried=sweep.tried.here,
+        made={p.name: prints for p in made if (prints := PointFolder.read(sweep.folder / p.name).inputs)},
+    )
+
+
+def _claim(out: Path, points: Sequence[str], *, with_evidence: bool) -> None:
     """Says, before any work, what is to be written into the folder. Raises UsageError where one file is not ours."""
     for name in ("tried.json", "tradeoff.json", "tradeoff.html", "tradeoff.md"):
         claim(out / name, f"--out/{name}")
     for drawn in sorted((out / "figures").glob("*.svg")):
         claim(drawn, f"--out/figures/{drawn.name}")
     for point in points:
-        PointFolder.read(out / point).claim()
+        PointFolder.read(out / point).claim(with_evidence=with_evidence)
 
 
 def _check(present: Evidence, asked: Asked) -> None:
@@ -144,16 +172,10 @@ def parse_sweeps(texts: Sequence[str], settings: Mapping[str, JsonValue]) -> lis
 
     Raises UsageError for what is no such text, an option named twice, or more than MOST_POINTS combinations.
     """
-    swept: dict[str, list[JsonValue]] = {}
-    for text in texts:
-        option, equals, listed = text.partition("=")
-        option = option.replace("-", "_")
-        values = _values(listed)
-        if not (equals and option and values):
-            raise UsageError(f"--sweep {text!r} must look like option=value,value,...")
-        if option in swept or option in settings:
-            raise UsageError(f"The option {option!r} is given twice: name each in one --sweep or one --with.")
-        swept[option] = values
+    swept = _swept(texts)
+    for option in swept:
+        if option in settings:
+            raise UsageError(_TWICE.format(option))
     if not swept:
         raise UsageError("Name what is to vary: --sweep option=value,value,...")
     n = 1
@@ -162,6 +184,21 @@ def parse_sweeps(texts: Sequence[str], settings: Mapping[str, JsonValue]) -> lis
     if n > MOST_POINTS:
         raise UsageError(f"The sweep has {n:,} points, and may have {MOST_POINTS}: name fewer values.")
     return [{**settings, **dict(zip(swept, chosen, strict=True))} for chosen in itertools.product(*swept.values())]
+
+
+def _swept(texts: Sequence[str]) -> dict[str, list[JsonValue]]:
+    """The values of each option that is swept."""
+    swept: dict[str, list[JsonValue]] = {}
+    for text in texts:
+        option, equals, listed = text.partition("=")
+        option = option.replace("-", "_")
+        values = _values(listed)
+        if not (equals and option and values):
+            raise UsageError(f"--sweep {text!r} must look like option=value,value,...")
+        if option in swept:
+            raise UsageError(_TWICE.format(option))
+        swept[option] = values
+    return swept
 
 
 def _values(listed: str) -> list[JsonValue]:
@@ -193,17 +230,6 @@ def _with_probes(configured: Configured) -> Configured:
 
 
 # ---- the points ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Made:
-    """A point with its audit, or with the reason why there is none."""
-
-    name: str
-    settings: Settings
-    report: AuditReport | None = None
-    notes: tuple[str, ...] = ()
-    failed: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,11 +270,16 @@ class _Sweep:
             key=key, configured=with_itself, job=job, folder=folder, tried=tried, max_seconds=max_seconds, quiet=quiet
         )
 
+    @property
+    def with_evidence(self) -> bool:
+        """Whether each audit is to leave its evidence."""
+        return self.configured.options.bundle is not None
+
     def audit_present(self) -> AuditReport:
         """The present model's audit, with itself as the reference; raises DataError or ModelError where it is none."""
         state = PointFolder.read(self.folder / PRESENT)
         started = time.perf_counter()
-        report, why = state.audited(audit_prints(self.configured, self.job))
+        report, why = state.audited(audit_prints(self.configured, self.job), with_evidence=self.with_evidence)
         if report is None:
             report = state.audit(self.configured, self.job, quiet=self.quiet)
             self._say(PRESENT, f"audited{why} ({time.perf_counter() - started:.0f} s)")
@@ -259,7 +290,7 @@ class _Sweep:
             raise kind(report.refusal.reason, code=report.refusal.reason_code)
         return report
 
-    def point(self, place: int, name: str, settings: Settings, n: int) -> _Made:
+    def point(self, place: int, name: str, settings: Settings, n: int) -> AuditedPoint:
         """Makes and audits one point, as far as it is not there already, and says which."""
         state = PointFolder.read(self.folder / name)
         started = time.perf_counter()
@@ -272,19 +303,19 @@ class _Sweep:
                 state.make(self.key, self.job, settings, prints, self.max_seconds, quiet=self.quiet)
             except ModelError as error:
                 self._say(head, f"not made: {error}")
-                return _Made(name=name, settings=settings, failed=str(error))
+                return AuditedPoint(name=name, settings=settings, failed=str(error))
             did.append(f"made{why}")
         self.tried.add(prints)
         configured, job = with_reference(self.configured, state.model)
-        report, why = state.audited(audit_prints(configured, job))
+        report, why = state.audited(audit_prints(configured, job), with_evidence=self.with_evidence)
         if report is None:
             report = state.audit(configured, job, quiet=self.quiet)
             did.append(f"audited{why if not did else ''}")
         seconds = time.perf_counter() - started
         self._say(head, f"{' and '.join(did)} ({seconds:.0f} s)" if did else "kept")
         if report.refusal is not None:
-            return _Made(name=name, settings=settings, notes=state.notes, failed=report.refusal.reason)
-        return _Made(name=name, settings=settings, report=report, notes=state.notes)
+            return AuditedPoint(name=name, settings=settings, notes=state.notes, failed=report.refusal.reason)
+        return AuditedPoint(name=name, settings=settings, report=report, notes=state.notes)
 
     def _say(self, point: str, words: str) -> None:
         if not self.quiet:
@@ -295,51 +326,22 @@ class _Sweep:
 
 
 def _weighed(
-    key: str, sweep: _Sweep, present: AuditReport, made: Sequence[_Made], asked: Asked, n_tried: int
+    key: str, sweep: _Sweep, present: AuditReport, made: Sequence[AuditedPoint], asked: Asked, n_tried: int
 ) -> Tradeoff:
-    error_rate, features = sweep.configured.options.error_rate, present.data.sensitive
-    candidates = []
-    for point in made:
-        evidence, failed, barred = None, point.failed, None
-        remarks: tuple[str, ...] = ()
-        if point.report is not None:
-            comparison = replace(
-                compare(present, point.report, error_rate=error_rate / n_tried), made_by=(key, *point.notes)
-            )
-            write_comparison(comparison, sweep.folder / point.name)
-            remarks, barred = comparison.remarks, why_barred(comparison)
-            try:
-                evidence = read_evidence(
-                    point.report, features, metric=asked.metric, disparity=asked.disparity, present=present
-                )
-            except UsageError as error:
-                failed = str(error)
-        candidates.append(
-            Candidate(
-                name=point.name,
-                settings=point.settings,
-                evidence=evidence,
-                failed=failed,
-                barred=barred,
-                notes=point.notes,
-                remarks=remarks,
-                folder=point.name,
-            )
-        )
-    return weigh(
-        Candidate(
-            name=PRESENT,
-            evidence=read_evidence(present, features, metric=asked.metric, disparity=asked.disparity),
-            folder=PRESENT,
-        ),
-        candidates,
+    """The points, weighed; the comparison of each with the present model is written beside its audit."""
+    weighed = weigh_audits(
+        present,
+        made,
         made_by=key,
         metric=asked.metric,
         disparity=asked.disparity,
         tolerance=asked.tolerance,
-        error_rate=error_rate,
+        error_rate=sweep.configured.options.error_rate,
         n_tried=n_tried,
     )
+    for name, comparison in weighed.comparisons.items():
+        write_comparison(comparison, sweep.folder / name)
+    return weighed.tradeoff
 
 
 def _write(found: Tradeoff, present: AuditReport, out: Path) -> list[str]:

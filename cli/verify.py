@@ -30,7 +30,7 @@ _FROM_DECISIONS = {
 _OF_SCORES = {"adverse_impact": ("standardized_mean_difference",)}
 _STATES = {"ok": "PASS", "wrong": "FAIL", "not checked": "INCONCLUSIVE"}
 # Of what is not proven, as much as a terminal shows; --json has all.
-_MOST_PLACES, _MOST_REASONS = 6, 16
+_MOST_PLACES, _MOST_REASONS = 5, 16
 _WORDS = {"ok": "ok", "wrong": "WRONG", "not checked": "NOT CHECKED"}
 
 
@@ -50,17 +50,25 @@ def keygen(
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="An evidence bundle: audit.zip.")],
+    bundle: Annotated[Path, typer.Argument(help="An evidence bundle, such as audit.zip.")],
     key: Annotated[list[Path] | None, typer.Option(help="Public key of whom you trust; repeat for more.")] = None,
     allow_unsigned: Annotated[
         bool, typer.Option("--allow-unsigned", help="Exit 0 where only the signer is not known.")
     ] = False,
+    tsa_root: Annotated[
+        list[Path] | None, typer.Option(help="Root certificate (PEM) of a time-stamping authority that you trust.")
+    ] = None,
+    tsa_policy: Annotated[str | None, typer.Option(help="Policy (OID) that its timestamp must be under.")] = None,
     db: Annotated[
         str | None, typer.Option(help="The history it was entered into: check what the record says of its looks.")
     ] = None,
     dossier: Annotated[
         Path | None, typer.Option(help="The manifest of a dossier: check that it is whole, and of this record.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="A rendering, such as report.pdf: check that it is of this record.")
+    ] = None,
+    lang: Annotated[str | None, typer.Option(help="Words of --report, where its own: a catalogue FILE.toml.")] = None,
     require: Annotated[
         str | None,
         typer.Option(help="What must be there and proven, and no more: rows,registration,timestamp,signature, ..."),
@@ -74,12 +82,14 @@ def verify(
     and something is not proven, which is named; 4 it is no bundle.
     """
     from auditor.evidence.signing import load_public_key
-    from auditor.verifying.bundle import verify_bundle
+    from auditor.evidence.timestamp import authorities_of
     from auditor.verifying.checks import required_of
+    from auditor.verifying.kinds import verify_evidence
 
     required = required_of(require)
     trusted = [load_public_key(path) for path in key or ()]
-    found = verify_bundle(bundle, stored_probe, trusted=trusted)
+    authorities = authorities_of(tsa_root or (), tsa_policy)
+    found = verify_evidence(bundle, stored_probe, trusted=trusted, authorities=authorities)
     if db is not None:
         found = _by_history(found, db)
     if dossier is not None:
@@ -90,6 +100,8 @@ def verify(
         said = read_manifest(dossier)
         text = check_text(dossier.parent, said, found.report, signer_of(dossier))
         found = found.and_checked([*check_dossier(dossier, found.report, trusted), text])
+    if report is not None:
+        found = _with_rendering(found, report, lang)
     code = found.exit_code(required, allow_unsigned=allow_unsigned)
     if json_:
         typer.echo(json.dumps(_as_json(found, required, code), indent=2, ensure_ascii=False))
@@ -126,6 +138,18 @@ class _Stored:
 
 
 stored_probe = _Stored()
+
+
+def _with_rendering(found: Verified, path: Path, lang: str | None) -> Verified:
+    """What was found, and whether a rendering is of the bundle's record."""
+    from auditor.verifying.parts import OWN_CODE
+    from auditor.verifying.rendering import tied
+    from cli.rendering import TOLD, catalogue_of, render
+
+    same_code = any(check.name == "code" and check.detail.startswith(OWN_CODE) for check in found.checks)
+    check = tied(path, found.report, render, say=catalogue_of(lang, TOLD), same_code=same_code)
+    found = found.and_checked([check])
+    return found.settled("report") if check.state == "ok" else found
 
 
 def _in_words(found: Verified, required: Sequence[Needs], code: int) -> str:
@@ -223,8 +247,19 @@ def _print_unproven(title: str, unproven: Sequence[Unproven]) -> None:
         typer.echo()
         typer.echo(f"{title}{'' if needs is None else f' ({needs})'}")
         for why, places in list(reasons.items())[:_MOST_REASONS]:
-            shown = ", ".join(map(visible, places[:_MOST_PLACES]))
-            more = f" and {len(places) - _MOST_PLACES:,} more" if len(places) > _MOST_PLACES else ""
-            typer.echo(paragraph(f"{shown}{more}: {visible(why)}", 2))
+            typer.echo(paragraph(f"{visible(_places(places))}: {visible(why)}", 2))
         if len(reasons) > _MOST_REASONS:
             typer.echo(f"  and {len(reasons) - _MOST_REASONS:,} more reasons; --json names all.")
+
+
+def _places(places: Sequence[str]) -> str:
+    """Places by the part that they are in, of each as many as can be read."""
+    parts: dict[str, list[str]] = {}
+    for place in places:
+        part, mark, field = place.partition(": ")
+        parts.setdefault(part, []).extend([field] if mark else [])
+    said = []
+    for part, fields in parts.items():
+        more = f" and {len(fields) - _MOST_PLACES:,} more" if len(fields) > _MOST_PLACES else ""
+        said.append(f"{part} {', '.join(fields[:_MOST_PLACES])}{more}".rstrip())
+    return "; ".join(said)

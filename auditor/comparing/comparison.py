@@ -47,7 +47,12 @@ def _ends(interval: tuple[float, float] | None) -> list[float | None] | None:
 
 def render_comparison_json(comparison: Comparison) -> str:
     """The comparison as indented JSON: which audits, at what level, every row."""
-    content = {
+    return json.dumps(comparison_content(comparison), indent=2, allow_nan=False) + "\n"
+
+
+def comparison_content(comparison: Comparison) -> dict[str, Any]:
+    """What the JSON of a comparison says."""
+    return {
         "comparison_version": COMPARISON_VERSION,
         "before": _audit(comparison.before),
         "after": _audit(comparison.after),
@@ -66,7 +71,6 @@ def render_comparison_json(comparison: Comparison) -> str:
         "only_before": list(comparison.only_before),
         "only_after": list(comparison.only_after),
     }
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def _audit(report: AuditReport) -> dict[str, Any]:

@@ -37,7 +37,12 @@ _TONES: dict[Verdict, str] = {
 
 def render_tradeoff_json(found: Tradeoff, audit: AuditReport) -> str:
     """The trade-off as indented JSON; ``audit`` is that of the present model, for what was audited on which rows."""
-    content = {
+    return json.dumps(tradeoff_content(found, audit), indent=2, allow_nan=False) + "\n"
+
+
+def tradeoff_content(found: Tradeoff, audit: AuditReport) -> dict[str, Any]:
+    """What the JSON of a trade-off says."""
+    return {
         "tradeoff_version": TRADEOFF_VERSION,
         "made_by": found.made_by,
         "model": {"path": audit.model.path, "sha256": audit.model.sha256},
@@ -54,7 +59,6 @@ def render_tradeoff_json(found: Tradeoff, audit: AuditReport) -> str:
         "headline": found.headline,
         "points": [_point(point) for point in found.all],
     }
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def _point(point: Point) -> dict[str, Any]:

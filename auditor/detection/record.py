@@ -24,7 +24,9 @@ Notes = Annotated[tuple[Line, ...], Field(max_length=MOST_NOTES)]
 
 
 class DetectorRecord(Closed):
-    """Which detector answered: the digest of its file, its classes, and its card without the calibration scores.
+    """Which detector answered: the digest of its file, its classes, and its card.
+
+    The card is without the calibration scores but where they were asked for.
 
     ``n_real`` and ``n_fake``: calibration files of either class.
     """
@@ -41,11 +43,13 @@ class DetectorRecord(Closed):
         return self.card.medium
 
     @classmethod
-    def of(cls, classes: tuple[str, ...], card: DetectorCard, sha256: str | None) -> DetectorRecord:
+    def of(
+        cls, classes: tuple[str, ...], card: DetectorCard, sha256: str | None, *, with_calibration: bool = False
+    ) -> DetectorRecord:
         """The record of a detector with this card."""
-        bare = card.model_copy(update={"real_scores": (), "fake_scores": ()})
+        kept = card if with_calibration else card.model_copy(update={"real_scores": (), "fake_scores": ()})
         return cls(
-            sha256=sha256, classes=classes, n_real=len(card.real_scores), n_fake=len(card.fake_scores), card=bare
+            sha256=sha256, classes=classes, n_real=len(card.real_scores), n_fake=len(card.fake_scores), card=kept
         )
 
 

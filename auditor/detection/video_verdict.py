@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,15 +10,12 @@ import numpy as np
 from auditor.data.images import fitted_picture
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.data.video import FRAMES, Frames, sample_frames
+from auditor.detection.frame_means import combined, mean_interval
 from auditor.errors import ModelError
-from auditor.rows import FloatArray
+from auditor.model.detector_card import answer_of
 
 if TYPE_CHECKING:
     from auditor.model.detector import Answer, DeepfakeDetector
-
-
-BLOCKS = 8
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +61,10 @@ def video_verdict(detector: DeepfakeDetector, frames: Frames) -> VideoVerdict:
     Wang, Combining p-values via averaging, Biometrika 2020), where each frame is exchangeable with the calibration
     images of its class. Unsupported where most frames are unlike everything the detector was trained on.
     """
-    from auditor.model.detector import answer_of
-
     verdicts = detector.verdicts(frames.pixels)
     scores = np.asarray([v.probability for v in verdicts])
     low, high = mean_interval(scores)
-    p_real = min(1.0, 2.0 * float(np.mean([v.p_real for v in verdicts])))
-    p_fake = min(1.0, 2.0 * float(np.mean([v.p_fake for v in verdicts])))
+    p_real, p_fake = combined([v.p_real for v in verdicts]), combined([v.p_fake for v in verdicts])
     found = [v.novelty for v in verdicts if v.novelty is not None]
     novelty = float(np.median(found)) if found else None
     answer, reason = answer_of(detector.card, p_real, p_fake, novelty)
@@ -98,16 +91,3 @@ def _assumed(n: int, with_interval: bool) -> tuple[str, ...]:
         "The interval is over moments of this video, in blocks of neighbouring frames, which are not independent."
     )
     return (*notes, interval) if with_interval else notes
-
-
-def mean_interval(scores: FloatArray) -> tuple[float | None, float | None]:
-    """The 95 % interval of the mean of (n,) scores in the order of time, by batch means; None with fewer than 4."""
-    from scipy.stats import t
-
-    n_blocks = min(BLOCKS, len(scores) // 2)
-    if n_blocks < 2:
-        return None, None
-    means = np.asarray([block.mean() for block in np.array_split(scores, n_blocks)])
-    reach = float(t.ppf(0.5 + _CONFIDENCE / 2.0, n_blocks - 1) * means.std(ddof=1) / math.sqrt(n_blocks))
-    centre = float(scores.mean())
-    return max(0.0, centre - reach), min(1.0, centre + reach)

@@ -10,8 +10,9 @@ from pathlib import Path
 from auditor.errors import DataError, UsageError
 
 MAX_BYTES = 2 << 30
-# Some parts of an audit, and every decision and file that it went by.
+# Some parts of an audit, and every decision and file that it went by; of a sweep of 200 points 201 audits.
 MAX_ENTRIES = 1_000
+_ZIP = b"PK\x03\x04"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -37,6 +38,15 @@ def read_archive(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a file is an archive, by its content."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_ZIP)) == _ZIP
+    except OSError:
+        return False
 
 
 def unpack(data: bytes, name: str) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auditor.evidence.archive import pack
+from auditor.evidence.container import write_container
 from auditor.evidence.enclosed import Enclosed
 from auditor.evidence.log import ChainedLog
 from auditor.evidence.manifest import (
@@ -18,18 +18,15 @@ from auditor.evidence.manifest import (
     REQUEST,
     RESULTS,
     ROWS,
-    SIGNATURE,
     TABLES,
     UNDERSTOOD,
     Asked,
     FileEntry,
     Manifest,
-    build_manifest,
     canonical,
     in_order,
 )
-from auditor.evidence.signing import sign, statement
-from auditor.files import write_beside
+from auditor.evidence.signing import statement
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Outcome, ProbeResult
@@ -63,22 +60,30 @@ class Evidence:
 
 
 def write_bundle(
-    path: str | Path, evidence: Evidence, *, key: Ed25519PrivateKey | None = None, redact: bool = False
+    path: str | Path,
+    evidence: Evidence,
+    *,
+    key: Ed25519PrivateKey | None = None,
+    redact: bool = False,
+    timestamp: str | None = None,
 ) -> Manifest:
     """Writes the bundle whole or not at all; with a ``key`` it is signed.
+
+    ``timestamp``: the URL of an authority that says when it was there; NoTimestampError where it does not, and the
+    bundle is written without.
 
     ``redact`` leaves the rows out and keeps their digest: what is said of them cannot be recomputed, and a holder of
     the rows can still prove that they are the ones. Returns the manifest.
     """
-    parts = _parts(evidence)
-    manifest = build_manifest(parts, evidence.log)
-    entries = {**parts, MANIFEST: manifest.to_bytes()}
-    if redact:
-        entries.pop(ROWS, None)
-    if key is not None:
-        entries[SIGNATURE] = sign(statement_of(manifest, evidence.report), key)
-    write_beside(path, pack(entries))
-    return manifest
+    return write_container(
+        path,
+        _parts(evidence),
+        evidence.log,
+        lambda manifest: statement_of(manifest, evidence.report),
+        key=key,
+        left_out=(ROWS,) if redact else (),
+        timestamp=timestamp,
+    )
 
 
 def _parts(evidence: Evidence) -> dict[str, bytes]:

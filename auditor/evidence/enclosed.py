@@ -54,7 +54,7 @@ class Understood(Closed):
     command: tuple[str, ...] = ()
     plan: Plan
     as_of: date | None = None
-    files: Annotated[tuple[EnclosedFile, ...], Field(max_length=MOST_FILES)] = ()
+    files: tuple[EnclosedFile, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class Enclosed:
 
     def files(self) -> tuple[EnclosedFile, ...]:
         """What is said of the files that were obeyed."""
-        return tuple(_said_of(i, file) for i, file in enumerate(self.obeyed[:MOST_FILES]))
+        return tuple(_said_of(i, file) for i, file in enumerate(self.obeyed))
 
     def understood(self) -> Understood:
         """What the request says beside flags and options."""
@@ -94,7 +94,9 @@ class Enclosed:
 
 
 def _said_of(i: int, file: ObeyedFile) -> EnclosedFile:
-    secret = _holds_a_secret(file.content)
+    left_out = "there are more files than are enclosed" if i >= MOST_FILES else ""
+    if _holds_a_secret(file.content):
+        left_out = "it names a password or an address with a user"
     folder = PACKS if file.role == "rule pack" else CONFIGURATION
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", PurePath(file.path).name.removesuffix(".toml")).strip("-")[-80:] or "file"
     return EnclosedFile(
@@ -102,8 +104,8 @@ def _said_of(i: int, file: ObeyedFile) -> EnclosedFile:
         role=file.role,
         origin=file.origin,
         sha256=file.sha256,
-        part=None if secret else f"{folder}/{i}-{name}.toml",
-        left_out="it names a password or an address with a user" if secret else "",
+        part=None if left_out else f"{folder}/{i}-{name}.toml",
+        left_out=left_out,
         keys=file.keys,
     )
 

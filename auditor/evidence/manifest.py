@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, TypeAdapter, ValidationError, model_serializer
 
 from auditor.errors import DataError
 from auditor.evidence.log import ChainedLog
@@ -21,11 +21,14 @@ from auditor.finding.measurement import ProbeResult
 BUNDLE_FORMAT = "auditor-evidence/1"
 RECORD, RESULTS, REQUEST, TABLES = "record.json", "results.json", "request.json", "tables.json"
 ROWS, LOG, MANIFEST, SIGNATURE = "rows.csv", "log.jsonl", "manifest.json", "signature.dsse.json"
+TIMESTAMP = "timestamp.tsr"
 # In the request: how it was understood.
 UNDERSTOOD = "understood"
 # What may be taken out of a bundle without its digest being lost.
 REDACTABLE = (ROWS,)
 _PACKAGES = ("auditor", "probes", "mitigations", "cli")
+# What a bundle is the evidence of.
+Kind = Literal["audit", "tradeoff", "mitigation", "comparison", "detection", "dp_audit", "training"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -42,12 +45,21 @@ class FileEntry(Closed):
 
 
 class Manifest(Closed):
-    """Every part of the bundle by name, and the end of the log's chain."""
+    """Every part of the bundle by name, and the end of the log's chain.
+
+    ``kind``: what its record is; of an audit it is not written, as no earlier manifest has it.
+    """
 
     format: str = BUNDLE_FORMAT
+    kind: Kind = "audit"
     files: dict[str, FileEntry]
     log_lines: Annotated[int, Field(ge=0)]
     log_head: Digest
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = written(self)
+        return said if self.kind != "audit" else {name: value for name, value in said.items() if name != "kind"}
 
     def to_bytes(self) -> bytes:
         """As canonical JSON."""
@@ -91,9 +103,10 @@ def in_order(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def build_manifest(parts: Mapping[str, bytes], log: ChainedLog) -> Manifest:
+def build_manifest(parts: Mapping[str, bytes], log: ChainedLog, kind: Kind = "audit") -> Manifest:
     """The manifest of these parts; the log is one of them."""
     return Manifest(
+        kind=kind,
         files={name: FileEntry.of(content) for name, content in sorted(parts.items())},
         log_lines=len(log),
         log_head=log.head,

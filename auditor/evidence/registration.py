@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,7 +106,7 @@ class Opened:
     registration: Registration
     problems: tuple[str, ...]
     signed_with: str | None
-    content: bytes = b""
+    content: bytes = field(default=b"", repr=False, compare=False)
 
 
 def read_registration(path: Path) -> Opened:

@@ -136,12 +136,14 @@ class DetectionSpec:
     """Which files are examined, each named once as :func:`auditor.files.sent` writes it, and how.
 
     ``trust_anchors``: certificates in PEM that a signature of Content Credentials must lead to to be trusted.
-    ``with_heat_map``: whether a picture is made of what each verdict rests on.
+    ``with_heat_map``: whether a picture is made of what each verdict rests on. ``with_calibration``: whether the
+    detector's calibration scores are sent too.
     """
 
     files: tuple[str, ...]
     trust_anchors: str | None = None
     with_heat_map: bool = False
+    with_calibration: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from auditor.model.detector_card import Answer as Answer
 from auditor.model.detector_card import DetectorCard as DetectorCard
 from auditor.model.detector_card import KnownRate as KnownRate
 from auditor.model.detector_card import Medium as Medium
+from auditor.model.detector_card import answer_of
 from auditor.model.gradients import without_gradients
 from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray, Rows, take_rows
@@ -31,8 +32,6 @@ MOST_ROWS = 256
 FAKE_NAMES = ("fake", "ai", "synthetic", "generated", "spoof", "deepfake", "gan", "diffusion")
 REAL_NAMES = ("real", "genuine", "bonafide", "bona-fide", "authentic", "original", "human", "photo", "nature")
 _ROWS_OF = {"image": ImagePreprocessing, "speech": AudioPreprocessing}
-# Said beside every answer of a detector that would give one of any file.
-NO_NOVELTY = "The detector has no rule for files unlike those it was trained on."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,30 +129,6 @@ def judge_file(card: DetectorCard, probability: float, novelty: float | None) ->
     p_real, p_fake = card.p_values(probability)
     answer, reason = answer_of(card, p_real, p_fake, novelty)
     return Verdict(answer=answer, probability=probability, p_real=p_real, p_fake=p_fake, novelty=novelty, reason=reason)
-
-
-def answer_of(card: DetectorCard, p_real: float, p_fake: float, novelty: float | None) -> tuple[Answer, str]:
-    """The class that is left when the other is ruled out, else ``cannot say``; and why, in a sentence."""
-    level = card.error_rate
-    if card.novelty_limit is not None and (novelty is None or not novelty <= card.novelty_limit):
-        return "cannot say", "It is unlike everything the detector was trained on: an unsupported kind of file."
-    real, fake = p_real > level, p_fake > level
-    few = [n for n, scores in (("real", card.real_scores), ("fake", card.fake_scores)) if len(scores) < card.fewest]
-    if real and fake and few:
-        return "cannot say", (
-            f"The detector has too few calibration files ({' and '.join(few)}; it takes {card.fewest} of each) "
-            f"to rule anything out at an error rate of {level:g}."
-        )
-    if real and fake:
-        return "cannot say", f"Neither class can be ruled out at an error rate of {level:g}."
-    if not real and not fake:
-        return "cannot say", f"It fits neither class at an error rate of {level:g}."
-    always = "" if card.knows_novelty else f" {NO_NOVELTY}"
-    if fake:
-        return "fake", f"Real files like it are rarer than the stated error rate.{always}"
-    return "real", (
-        f"Synthetic files like it, of the kinds the detector knows, are rarer than the stated error rate.{always}"
-    )
 
 
 def fake_class(classes: Sequence[str]) -> int | None:

@@ -19,6 +19,8 @@ LEAST_ERROR_RATE, LARGEST_ERROR_RATE = 1e-4, 0.5
 # A limit that no distance of a network in single precision comes near is none.
 LARGEST_NOVELTY_LIMIT = 1e6
 _ROUNDING = 1e-9
+# Said beside every answer of a detector that would give one of any file.
+NO_NOVELTY = "The detector has no rule for files unlike those it was trained on."
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -110,3 +112,27 @@ class DetectorCard(Closed):
         at_least = len(real) - int(np.searchsorted(real, score, side="left"))
         at_most = int(np.searchsorted(fake, score, side="right"))
         return (1 + at_least) / (len(real) + 1), (1 + at_most) / (len(fake) + 1)
+
+
+def answer_of(card: DetectorCard, p_real: float, p_fake: float, novelty: float | None) -> tuple[Answer, str]:
+    """The class that is left when the other is ruled out, else ``cannot say``; and why, in a sentence."""
+    level = card.error_rate
+    if card.novelty_limit is not None and (novelty is None or not novelty <= card.novelty_limit):
+        return "cannot say", "It is unlike everything the detector was trained on: an unsupported kind of file."
+    real, fake = p_real > level, p_fake > level
+    few = [n for n, scores in (("real", card.real_scores), ("fake", card.fake_scores)) if len(scores) < card.fewest]
+    if real and fake and few:
+        return "cannot say", (
+            f"The detector has too few calibration files ({' and '.join(few)}; it takes {card.fewest} of each) "
+            f"to rule anything out at an error rate of {level:g}."
+        )
+    if real and fake:
+        return "cannot say", f"Neither class can be ruled out at an error rate of {level:g}."
+    if not real and not fake:
+        return "cannot say", f"It fits neither class at an error rate of {level:g}."
+    always = "" if card.knows_novelty else f" {NO_NOVELTY}"
+    if fake:
+        return "fake", f"Real files like it are rarer than the stated error rate.{always}"
+    return "real", (
+        f"Synthetic files like it, of the kinds the detector knows, are rarer than the stated error rate.{always}"
+    )

@@ -42,7 +42,8 @@ class ConfigurationFile(Closed):
     def told_whole(self, say: Catalogue) -> str:
         """The same, with what it decided."""
         said = self.told(say)
-        return f"{said}: {text.shortened(', '.join(self.keys), _LONGEST)}" if self.keys else said
+        keys = text.shortened(", ".join(self.keys), _LONGEST)
+        return say.say("obeyed.decided", file=said, keys=keys) if keys else said
 
 
 class ConfigurationRecord(Closed):

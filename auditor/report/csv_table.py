@@ -34,7 +34,7 @@ def render_csv(report: AuditReport) -> str:
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, COLUMNS)
     writer.writeheader()
-    document = view.document_id(report)[:16]
+    document = view.document_id(report)
     for finding in report.findings:
         cells = _cells(finding) | {"document": document}
         writer.writerow({name: cell(value) for name, value in cells.items()})

@@ -31,6 +31,10 @@ from auditor.report.scope import scope_of
 from auditor.report.shown_controls import policies_of
 
 MOST_IN_SUMMARY = 12
+# What every report is made of; the other templates are read and compiled where a report has something for them.
+OF_EVERY_PAGE = tuple(f"{name}.html.j2" for name in (
+    "report", "macros", "first_page", "scope", "remediation", "definitions",
+))  # fmt: skip
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 
 
@@ -194,6 +198,7 @@ def environment() -> Environment:
         "bounds": text.grade_interval,
         "count": text.count,
         "interval": text.interval,
+        "moment": moment,
         "number": text.number,
         "percent": text.percent,
         "zip": zip,

@@ -95,7 +95,8 @@ def _verdict(suite: ElementTree.Element, report: AuditReport) -> None:
     elsewhere = view.for_other_kinds(report)
     said += f" {elsewhere}." if elsewhere else ""
     # Whoever is shown the tests alone must still learn what they do not say, such as a registration not followed.
-    said = text.visible(" ".join([said, *view.warnings_of(report), "Not legal advice."]))
+    record = f"Record {view.document_id(report)}. Not legal advice."
+    said = text.visible(" ".join([said, *view.warnings_of(report), record]))
     if report.exit_code == ExitCode.PASSED:
         ElementTree.SubElement(case, "system-out").text = said
     else:

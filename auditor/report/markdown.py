@@ -84,8 +84,9 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     data = f"{code_span(report.data.path)}, " if report.data.path else ""
     n_rows = "" if report.data.n_rows is None else f"{say.counted('rest.training_rows', report.data.n_rows)}, "
     version = code_span(report.tool.get("version", ""))
-    record = say.say("rest.record", id=code_span(view.document_id(report)[:16]))
+    record = say.say("rest.record", id=code_span(view.document_id(report)))
     lines += [f"{data}{n_rows}auditor {version}, {record}. {escaped(say.say('limit.no_advice'))}"]
+    lines += [escaped(say.say("rest.dates"), _LONGEST_SENTENCE)]
     lines += ["", f"_{escaped(page.fallback)}_"] if page.fallback else []
     return "\n".join(lines) + "\n"
 

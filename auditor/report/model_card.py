@@ -129,7 +129,7 @@ def _body(report: AuditReport, rows: Sequence[Row]) -> str:
     lines += _table([r for r in measured_rows(rows) if r.finding.group], "## By group")
     lines += ["## Caveats and limits", "", *(f"- {escaped(limit)}" for limit in view.limits_of()), ""]
     version = code_span(report.tool.get("version", ""))
-    lines += [f"Written by auditor {version} from record {code_span(view.document_id(report)[:16])}. Not legal advice."]
+    lines += [f"Written by auditor {version} from record {code_span(view.document_id(report))}. Not legal advice."]
     return "\n".join(lines) + "\n"
 
 

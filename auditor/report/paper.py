@@ -234,6 +234,7 @@ def _control(report: AuditReport, say: Catalogue) -> list[tuple[str, str]]:
             file="report.json",
             schema=report.schema_version,
         ),
+        "dates": say.say("rest.dates"),
         "groups": ", ".join(report.data.sensitive) or say.say("rest.no_groups"),
         "plan": say.say("rest.plan_none") if plan is None else plan.describe(),
         "review": " ",

@@ -285,7 +285,8 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
     detector = None if job.model.path is None else loaded_detector(job.model)
     record = None
     if detector is not None:
-        record = DetectorRecord.of(detector.classes, detector.card, detector.provenance.sha256)
+        sha256, whole = detector.provenance.sha256, spec.with_calibration
+        record = DetectorRecord.of(detector.classes, detector.card, sha256, with_calibration=whole)
     channel.send(DetectorLoaded(detector=record, device=job.model.device))
     asked = Examination(
         detector=detector, trust_anchors=spec.trust_anchors, with_heat_map=spec.with_heat_map, seed=job.seed

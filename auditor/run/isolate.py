@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.specs import Job, ProbeSpec
@@ -333,7 +333,8 @@ def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
     if child.stdin is None:
         raise RuntimeError("the child was started without a standard input")
     try:
-        body = TypeAdapter(Job).dump_json(job)
+        # It knows no types: those that read it build their validators in the child, at the same time.
+        body = to_json(job, inf_nan_mode="null")
     except PydanticSerializationError:
         raise UsageError("A path or a name that was given is not in UTF-8: rename it.") from None
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from auditor.detection.record import DetectorRecord, FileResult
 from auditor.finding.measurement import ProbeResult
@@ -161,4 +161,5 @@ Message = Annotated[
     | Done,
     Field(discriminator="kind"),
 ]
-MESSAGES: TypeAdapter[Message] = TypeAdapter(Message)
+# Built where something is heard that is no refusal.
+MESSAGES: TypeAdapter[Message] = TypeAdapter(Message, config=ConfigDict(defer_build=True))

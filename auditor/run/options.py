@@ -408,6 +408,10 @@ class ScanOptions:
     sign: Annotated[
         str | None, Flag(help="Sign the evidence with this private key.", found="given", is_path=True, of_one_run=True)
     ] = None
+    timestamp: Annotated[
+        str | None,
+        Flag(help="URL of an authority (RFC 3161) to timestamp the evidence.", found="given", of_one_run=True),
+    ] = None
     include_rows: Annotated[
         bool, Flag(help="Put every row's groups into the evidence.", found="given", typed=bool, of_one_run=True)
     ] = False

@@ -327,8 +327,10 @@ def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:
     """What a progress line says of probes that take long, by name."""
     found = {}
     for spec in job.probes:
-        if spec.name in catalogue:
-            workload = getattr(make_probe(catalogue[spec.name], spec.options), "workload", "")
+        kind = catalogue.get(spec.name)
+        # Some read lexicons when they are made: only those are that have something to say.
+        if kind is not None and hasattr(kind, "workload"):
+            workload = getattr(make_probe(kind, spec.options), "workload", "")
             if workload:
                 found[spec.name] = f"{spec.name}: {workload}"
     return found

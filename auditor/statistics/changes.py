@@ -176,12 +176,19 @@ class GapChange(Estimate):
         return self.gap(after=True).value - self.gap(after=False).value
 
     def bounds(self, alpha: float) -> tuple[float, float]:
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
         before, after = (self.gap(after=after) for after in (False, True))
         if not before.complete:
-            was, now = before.bounds(alpha / 2.0), after.bounds(alpha / 2.0)
-            return now[0] - was[1], now[1] - was[0]
-        low = -_most_opened(tuple(rate.reversed() for rate in self.rates), alpha)
-        return max(low, -1.0), min(_most_opened(self.rates, alpha), 1.0)
+            return after.lower(alpha / 2.0) - before.upper(alpha / 2.0)
+        return max(-_most_opened(tuple(rate.reversed() for rate in self.rates), alpha), -1.0)
+
+    def upper(self, alpha: float) -> float:
+        before, after = (self.gap(after=after) for after in (False, True))
+        if not before.complete:
+            return after.upper(alpha / 2.0) - before.lower(alpha / 2.0)
+        return min(_most_opened(self.rates, alpha), 1.0)
 
 
 def _most_opened(rates: Sequence[PairedRates], alpha: float) -> float:

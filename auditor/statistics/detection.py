@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -63,18 +64,27 @@ class EqualErrorRate(Estimate):
         return float(miss[k] + share * (miss[k + 1] - miss[k]))
 
     def bounds(self, alpha: float) -> tuple[float, float]:
+        return self.lower(alpha), self.upper(alpha)
+
+    # Between two thresholds ties may go either way: for "no larger than" the larger counts are the doubt's benefit.
+
+    def lower(self, alpha: float) -> float:
         alarms, misses = np.asarray(self.alarms, np.float64), np.asarray(self.misses, np.float64)
         square = corner_radius(alpha) ** 2
-        # Between two thresholds ties may go either way: for "no larger than" the larger counts are the doubt's benefit.
-
-        def at_most(e: float, k: IntArray) -> IntArray:
-            return k[_square(self._tails_below(alarms=alarms[:-1][k], misses=misses[1:][k], e=e)) <= square]
 
         def at_least(e: float, k: IntArray) -> IntArray:
             return k[_square(self._tails_above(alarms=alarms[1:][k], misses=misses[:-1][k], e=e)) <= square]
 
-        value, every = self.value, np.arange(alarms.size - 1)
-        return _last(at_least, every, start=value, end=0.0), _last(at_most, every, start=value, end=1.0)
+        return _last(at_least, np.arange(alarms.size - 1), start=self.value, end=0.0)
+
+    def upper(self, alpha: float) -> float:
+        alarms, misses = np.asarray(self.alarms, np.float64), np.asarray(self.misses, np.float64)
+        square = corner_radius(alpha) ** 2
+
+        def at_most(e: float, k: IntArray) -> IntArray:
+            return k[_square(self._tails_below(alarms=alarms[:-1][k], misses=misses[1:][k], e=e)) <= square]
+
+        return _last(at_most, np.arange(alarms.size - 1), start=self.value, end=1.0)
 
     def _tails_below(self, *, alarms: FloatArray, misses: FloatArray, e: float) -> tuple[FloatArray, FloatArray]:
         return scipy.special.bdtr(alarms, self.n_negative, e), scipy.special.bdtr(misses, self.n_positive, e)
@@ -210,10 +220,13 @@ class AveragePrecision(Estimate):
         return self.centre
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        parts = (self.positives, self.negatives)
-        low = self.centre - _reach(parts, self.centre, -1, alpha)
-        high = self.centre + _reach(parts, 1.0 - self.centre, 1, alpha)
-        return max(low, 0.0), min(high, 1.0)
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        return max(self.centre - _reach((self.positives, self.negatives), self.centre, -1, alpha), 0.0)
+
+    def upper(self, alpha: float) -> float:
+        return min(self.centre + _reach((self.positives, self.negatives), 1.0 - self.centre, 1, alpha), 1.0)
 
     def standard_error_at(self, ideal: float) -> float:
         return math.hypot(
@@ -274,10 +287,17 @@ class AreaDifference(Estimate):
         return self.first - max(self.second, self.floor)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        parts, difference = (self.positives, self.negatives), self.first - self.second
-        low = difference - _reach(parts, 1.0 + difference, -1, alpha)
-        high = difference + _reach(parts, 1.0 - difference, 1, alpha)
-        return max(min(low, self.value), -1.0), min(max(high, self.value), 1.0)
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        difference = self.first - self.second
+        low = difference - _reach((self.positives, self.negatives), 1.0 + difference, -1, alpha)
+        return max(min(low, self.value), -1.0)
+
+    def upper(self, alpha: float) -> float:
+        difference = self.first - self.second
+        high = difference + _reach((self.positives, self.negatives), 1.0 - difference, 1, alpha)
+        return min(max(high, self.value), 1.0)
 
     def standard_error_at(self, ideal: float) -> float:
         return math.hypot(
@@ -340,20 +360,31 @@ class LowestArea(_OfAreas):
 
     Lower end the smallest of the lower ends, each at alpha: the part that truly is the smallest is among them. Upper
     end the smallest of the upper ends, each at alpha over the number of parts. An undefined part makes the value NaN.
+
+    ``uncompared``: areas besides the parts of which nothing is known. The value is then that of the parts alone, which
+    the smallest of all is at most, so the upper bound holds; the lower one is 0.
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     kind: Literal["lowest_area"] = "lowest_area"
+    uncompared: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
 
     @property
     def value(self) -> float:
         return min(part.value for part in self.parts) if self._whole else math.nan
 
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        known = [part for part in self.parts if not isinstance(part, Undefined)]
-        low = min((part.bounds(alpha)[0] for part in known), default=0.0) if self._whole else 0.0
-        return low, min((part.bounds(alpha / len(self.parts))[1] for part in known), default=1.0)
+    def many_bounds(self, alphas: FloatArray) -> FloatArray:
+        levels = np.concatenate([alphas, alphas / len(self.parts)])
+        known = [part.many_bounds(levels) for part in self.parts if not isinstance(part, Undefined)]
+        whole = self._whole and not self.uncompared
+        found = np.asarray(known, np.float64).reshape(len(known), 2, alphas.size, 2)
+        low = found[:, 0, :, 0].min(axis=0) if whole else np.zeros(alphas.size)
+        return np.stack([low, found[:, 1, :, 1].min(axis=0, initial=1.0)], axis=1)
+
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """As that of every estimate; NaN where more of these rows would tell nothing of the areas left out."""
+        return math.nan if self.uncompared else super().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
 class LargestDrop(_OfAreas):
@@ -371,9 +402,14 @@ class LargestDrop(_OfAreas):
         return max(part.value for part in self.parts) if self._whole else math.nan
 
     def bounds(self, alpha: float) -> tuple[float, float]:
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
         known = [part for part in self.parts if not isinstance(part, Undefined)]
-        high = max((part.bounds(alpha)[1] for part in known), default=1.0) if self._whole else 1.0
-        return max((part.bounds(alpha / len(self.parts))[0] for part in known), default=-1.0), high
+        return max((part.lower(alpha / len(self.parts)) for part in known), default=-1.0)
+
+    def upper(self, alpha: float) -> float:
+        return max(part.upper(alpha) for part in self.parts) if self._whole else 1.0
 
 
 class ExcessShare(Estimate):

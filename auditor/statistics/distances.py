@@ -264,12 +264,15 @@ class WorstGap(Estimate):
         return np.asarray(gaps[~np.eye(len(parts), dtype=bool)], np.float64)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        return max(0.0, -float(self._upper(alpha / self.comparisons).min())) if self.comparisons else 0.0
+
+    def upper(self, alpha: float) -> float:
         most = math.inf if self.largest is None else self.largest
-        if not self.comparisons:
-            return 0.0, most
-        low = max(0.0, -float(self._upper(alpha / self.comparisons).min()))
-        known = len(self._defined()) == len(self.parts) and not self.uncompared
-        return low, min(float(self._upper(alpha).max()), most) if known else most
+        known = self.comparisons and len(self._defined()) == len(self.parts) and not self.uncompared
+        return min(float(self._upper(alpha).max()), most) if known else most
 
     def standard_error_at(self, ideal: float) -> float:
         parts = self._defined()

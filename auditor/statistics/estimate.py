@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import ClassVar, Literal, NamedTuple
 
@@ -17,6 +18,12 @@ POWER = 0.80
 # ``scipy.special.ndtri(POWER)``, written out: whoever only prints a record need not import scipy's functions.
 Z_POWER = 0.8416212335729143
 _SMALLEST_P = 1e-16
+_COMPARED: dict[Side, Callable[[float, float], bool]] = {
+    "greater": operator.gt,
+    "at_least": operator.ge,
+    "less": operator.lt,
+    "at_most": operator.le,
+}
 
 
 class Power(NamedTuple):
@@ -58,8 +65,20 @@ class Estimate(BaseModel):
         raise NotImplementedError
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        """Lower and upper one-sided bound, each missed with probability at most ``alpha``."""
-        raise NotImplementedError
+        """Lower and upper one-sided bound, each missed with probability at most ``alpha``.
+
+        A kind defines these or :meth:`many_bounds`, where all levels at once take no longer than one.
+        """
+        low, high = self.many_bounds(np.asarray([alpha]))[0]
+        return float(low), float(high)
+
+    def lower(self, alpha: float) -> float:
+        """The lower bound alone."""
+        return self.bounds(alpha)[0]
+
+    def upper(self, alpha: float) -> float:
+        """The upper bound alone."""
+        return self.bounds(alpha)[1]
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         """(n, 2) bounds at every level of ``alphas``, (n,)."""
@@ -79,7 +98,11 @@ class Estimate(BaseModel):
         given as 1, because no judgement reads it.
         """
 
-        return smallest_level(lambda alpha: shows(self.bounds(alpha), bound, side))
+        return smallest_level(lambda alpha: self.shows(alpha, bound, side))
+
+    def shows(self, alpha: float, value: float, side: Side) -> bool:
+        """Whether the number is shown at ``alpha`` to be ``side`` than a value: by the one bound that says so."""
+        return _COMPARED[side](self.lower(alpha) if side in ("greater", "at_least") else self.upper(alpha), value)
 
     def undecided(self) -> str:
         """What, other than too few rows, keeps it from being judged, in a sentence or two; "" where nothing does."""
@@ -150,12 +173,6 @@ class Exact(Estimate):
 
     def standard_error_at(self, ideal: float) -> float:
         return 0.0
-
-
-def shows(bounds: tuple[float, float], value: float, side: Side) -> bool:
-    """Whether a number with these bounds is shown to be ``side`` than a value."""
-    low, high = bounds
-    return {"greater": low > value, "at_least": low >= value, "less": high < value, "at_most": high <= value}[side]
 
 
 def smallest_level(shown: Callable[[float], bool], *, to: float = 1e-6) -> float:

@@ -209,7 +209,13 @@ class WorstDifference(_PlannedOnTests):
         return max(float(r.max() - r.min()) for r in rates)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        return min(self._beyond(alpha), 1.0), min(-self._within(alpha), 1.0) if self.complete else 1.0
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        return min(self._beyond(alpha), 1.0)
+
+    def upper(self, alpha: float) -> float:
+        return min(-self._within(alpha), 1.0) if self.complete else 1.0
 
     def p_value(self, bound: float, side: Side) -> float:
         """As that of every estimate, asked of the tests themselves."""
@@ -382,8 +388,8 @@ class LargestDisparity(Estimate):
         parts = self._defined()
         if not parts:
             return 0.0, 1.0
-        low = max(part.bounds(alpha / len(parts))[0] for part in parts)
-        high = max(part.bounds(alpha)[1] for part in parts) if len(parts) == len(self.parts) else 1.0
+        low = max(part.lower(alpha / len(parts)) for part in parts)
+        high = max(part.upper(alpha) for part in parts) if len(parts) == len(self.parts) else 1.0
         return max(low, 0.0), min(max(high, 0.0), 1.0)
 
     def p_value(self, bound: float, side: Side) -> float:

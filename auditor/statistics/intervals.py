@@ -25,9 +25,7 @@ def clopper_pearson(
     ``lower = Beta^-1(alpha; k, n - k + 1)``, ``upper = Beta^-1(1 - alpha; k + 1, n - k)``; arguments broadcast.
     ``n = 0`` gives [0, 1]. Source: Clopper and Pearson, Biometrika 26 (1934).
     """
-    k, m, a = np.broadcast_arrays(
-        np.asarray(successes, np.float64), np.asarray(n, np.float64), np.asarray(alpha, np.float64)
-    )
+    k, m, a = (np.asarray(x, np.float64) for x in (successes, n, alpha))
     return exact_lower(k, m, a), exact_upper(k, m, a)
 
 
@@ -244,9 +242,7 @@ def bounded_mean_reach(
     n = 80 and 0.05, 1,800 times at 2.5e-4. Arguments broadcast; alpha below 0.5, at which it is a little wide; infinite
     below n = 2. Sources: Gaffke, Math. Methods Statist. 14 (2005); Learned-Miller and Thomas, arXiv:1905.06208 (2019).
     """
-    error, third, m, r, a = np.broadcast_arrays(
-        *(np.asarray(x, np.float64) for x in (standard_error, third_moment, n, room, alpha))
-    )
+    error, third, m, r, a = (np.asarray(x, np.float64) for x in (standard_error, third_moment, n, room, alpha))
     size = np.maximum(m, 2.0)
     reach = weighted_mean_reach(
         standard_error=error, third_moment=third / size**2, degrees_of_freedom=size - 1.0, unseen=r / size, alpha=a
@@ -270,8 +266,8 @@ def weighted_mean_reach(
     ``s^2 + e^2`` and the third cumulant ``2 max(m3, 0) + 2 e^3``, ``s`` the standard error stretched from the normal to
     Student's quantile. With equal shares and n - 1 degrees of freedom it is that of :func:`bounded_mean_reach`.
     """
-    error, third, df, e, a = np.broadcast_arrays(
-        *(np.asarray(x, np.float64) for x in (standard_error, third_moment, degrees_of_freedom, unseen, alpha))
+    error, third, df, e, a = (
+        np.asarray(x, np.float64) for x in (standard_error, third_moment, degrees_of_freedom, unseen, alpha)
     )
     z = -scipy.special.ndtri(a)
     # At alpha = 0.5 both quantiles are 0, and Student's excess over the normal has the limit 1.
@@ -311,12 +307,10 @@ def area_reach(
     to 2,000 against 500,000 rows; without ``k3`` up to 12 times, and with half of it 1.5. ``room``: from the sample's
     area to the limit on that side. Arguments broadcast; infinite below two rows of either sample.
     """
-    error, third, r, a = np.broadcast_arrays(
-        *(np.asarray(x, np.float64) for x in (standard_error, third_cumulant, room, alpha))
-    )
+    error, third, r, a = (np.asarray(x, np.float64) for x in (standard_error, third_cumulant, room, alpha))
     fewest = min(n_positive, n_negative)
     if fewest < 2:
-        return np.full(a.shape, np.inf)
+        return np.full(np.broadcast_shapes(error.shape, third.shape, r.shape, a.shape), np.inf)
     z = -scipy.special.ndtri(a)
     stretch = np.where(z > 1e-6, -scipy.special.stdtrit(fewest - 1.0, a) / np.maximum(z, 1e-6), 1.0)
     first, second = (np.maximum(r / n, 1e-12) for n in (n_positive, n_negative))

@@ -117,6 +117,7 @@ class WorstMeanDifference(WorstOfGroups):
         return float(means.max() - means.min())
 
     def _upper(self, alpha: float) -> FloatArray:
+        """(n_pairs,) upper bounds of every ordered pair."""
         whole = self._whole()
         k = np.asarray([t.successes for t in self.tables], np.float64)[:, whole]
         n = np.asarray([t.n for t in self.tables], np.float64)[:, whole]
@@ -126,15 +127,21 @@ class WorstMeanDifference(WorstOfGroups):
             divided_radius(upper / len(self.tables), total),
             divided_radius(-lower / len(self.tables), total)[:, ::-1],
         )
-        return np.asarray([(own + down).max(axis=-1) for own in up], np.float64)
+        found = np.asarray([(own + down).max(axis=-1) for own in up], np.float64)
+        return np.asarray(found[~np.eye(len(found), dtype=bool)], np.float64)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = 0.0, 0.0 if self.complete else 1.0
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
         if not self.comparisons:
-            return low, high
-        off = ~np.eye(int(self._whole().sum()), dtype=bool)
-        low = max(low, float((-self._upper(alpha / self.comparisons))[off].max()))
-        return low, min(max(high, float(self._upper(alpha)[off].max())), 1.0)
+            return 0.0
+        return max(0.0, float((-self._upper(alpha / self.comparisons)).max()))
+
+    def upper(self, alpha: float) -> float:
+        if not self.complete or not self.comparisons:
+            return 0.0 if self.complete else 1.0
+        return min(max(0.0, float(self._upper(alpha).max())), 1.0)
 
     def standard_error_at(self, ideal: float) -> float:
         parts = [math.sqrt(t.pooled() * (1.0 - t.pooled())) * t.hardest_pair() for t in self.tables]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from auditor.rows import FloatArray
 from auditor.statistics.changes import RateChange, change_bounds
-from auditor.statistics.estimate import POWER, Estimate, Side, shows, smallest_level, smallest_p
+from auditor.statistics.estimate import POWER, Estimate, Side, smallest_level, smallest_p
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.random_weights import sum_upper
@@ -134,12 +134,17 @@ class Apart(Estimate):
         return self.after.value - self.before.value
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        before, after = self.before.bounds(alpha / 2.0), self.after.bounds(alpha / 2.0)
-        return after[0] - before[1], after[1] - before[0]
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        return self.after.lower(alpha / 2.0) - self.before.upper(alpha / 2.0)
+
+    def upper(self, alpha: float) -> float:
+        return self.after.upper(alpha / 2.0) - self.before.lower(alpha / 2.0)
 
     def p_value(self, bound: float, side: Side) -> float:
         """As that of every estimate, to a thousandth: each level asks four bounds of enumerated tables."""
-        return smallest_level(lambda alpha: shows(self.bounds(alpha), bound, side), to=1e-3)
+        return smallest_level(lambda alpha: self.shows(alpha, bound, side), to=1e-3)
 
 
 class Largest(Estimate):
@@ -154,8 +159,13 @@ class Largest(Estimate):
         return max(values) if all(math.isfinite(v) for v in values) else math.nan
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        lows = [part.bounds(alpha / len(self.parts))[0] for part in self.parts]
-        return max(lows), max(part.bounds(alpha)[1] for part in self.parts)
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        return max(part.lower(alpha / len(self.parts)) for part in self.parts)
+
+    def upper(self, alpha: float) -> float:
+        return max(part.upper(alpha) for part in self.parts)
 
     def p_value(self, bound: float, side: Side) -> float:
         """As that of every estimate, asked of the parts."""

@@ -42,21 +42,14 @@ class AreaUnderCurve(Estimate):
     def value(self) -> float:
         return self.centre
 
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = self.many_bounds(np.asarray([alpha]))[0]
-        return float(low), float(high)
-
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
-        down, up = (
-            area_reach(
-                standard_error=self.standard_error,
-                third_cumulant=sign * self.third_cumulant,
-                n_positive=self.n_positive,
-                n_negative=self.n_negative,
-                room=room,
-                alpha=alphas,
-            )
-            for sign, room in ((-1.0, self.centre), (1.0, 1.0 - self.centre))
+        down, up = area_reach(
+            standard_error=self.standard_error,
+            third_cumulant=np.asarray([[-self.third_cumulant], [self.third_cumulant]]),
+            n_positive=self.n_positive,
+            n_negative=self.n_negative,
+            room=np.asarray([[self.centre], [1.0 - self.centre]]),
+            alpha=alphas,
         )
         return np.stack([np.maximum(self.centre - down, 0.0), np.minimum(self.centre + up, 1.0)], axis=1)
 

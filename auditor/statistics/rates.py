@@ -131,10 +131,13 @@ class Difference(Estimate):
         return self.family
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        if not min(self.n):
-            return self.kind_limits
-        low, high = (float(lower_bounds(self._pair(turned), alpha / self.family)[0]) for turned in (False, True))
-        return low, -high
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        return float(lower_bounds(self._pair(False), alpha / self.family)[0]) if min(self.n) else -1.0
+
+    def upper(self, alpha: float) -> float:
+        return -float(lower_bounds(self._pair(True), alpha / self.family)[0]) if min(self.n) else 1.0
 
     def _pair(self, turned: bool) -> Pairs:
         """The one pair, turned round to ask for the upper bound of its difference."""

@@ -64,8 +64,13 @@ class StrongestAttack(Estimate):
         return max(self.attacks, key=lambda attack: attack.estimate.value).name
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        low = max(attack.estimate.bounds(attack.share * alpha)[0] for attack in self.attacks)
-        return low, max(attack.estimate.bounds(alpha)[1] for attack in self.attacks)
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        return max(attack.estimate.lower(attack.share * alpha) for attack in self.attacks)
+
+    def upper(self, alpha: float) -> float:
+        return max(attack.estimate.upper(alpha) for attack in self.attacks)
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         lows = np.max([attack.estimate.many_bounds(attack.share * alphas)[:, 0] for attack in self.attacks], axis=0)

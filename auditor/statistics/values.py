@@ -60,10 +60,6 @@ class BoundedMean(Estimate):
     def value(self) -> float:
         return math.sqrt(self.centre) if self.root else self.centre
 
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = self.many_bounds(np.asarray([alpha]))[0]
-        return float(low), float(high)
-
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         return _bounds_of_means([self], alphas)[:, 0]
 
@@ -79,8 +75,14 @@ def _bounds_of_means(parts: Sequence[BoundedMean], alphas: FloatArray) -> FloatA
     # The reach is scale-free but for rounding: it is taken on the unit range.
     span = high - low
     error, third, at, levels = error / span, third / span**3, (centre - low) / span, alphas[:, None]
-    down = at - bounded_mean_reach(standard_error=error, third_moment=-third, n=n, room=at, alpha=levels)
-    up = at + bounded_mean_reach(standard_error=error, third_moment=third, n=n, room=1.0 - at, alpha=levels)
+    reach = bounded_mean_reach(
+        standard_error=error,
+        third_moment=np.stack([-third, third])[:, None],
+        n=n,
+        room=np.stack([at, 1.0 - at])[:, None],
+        alpha=levels,
+    )
+    down, up = at - reach[0], at + reach[1]
     # A bound taken off the unit range and put back may be a rounding error past the mean itself.
     found = np.stack(
         [
@@ -151,24 +153,30 @@ class WorstValueGap(_OfParts):
     def critical_value(self, alpha: float) -> float:
         return corner_radius(alpha)
 
-    def _upper(self, alpha: float) -> FloatArray:
-        ends = self._bounds_of_parts(scipy.special.ndtr(-corner_radius(alpha) * np.cos(ANGLES)))
-        gaps = (ends[:, :, None, 1] - ends[::-1, None, :, 0]).max(axis=0)
-        return np.asarray(gaps[~np.eye(ends.shape[1], dtype=bool)], np.float64)
+    def _upper(self, alphas: FloatArray) -> FloatArray:
+        """(n, n_pairs) upper bounds of every ordered pair at each level."""
+        radii = np.asarray([corner_radius(float(alpha)) for alpha in alphas])
+        tails = scipy.special.ndtr(-radii[:, None] * np.cos(ANGLES))
+        ends = self._bounds_of_parts(tails.ravel())
+        ends = ends.reshape(*tails.shape, *ends.shape[1:])
+        gaps = (ends[:, :, :, None, 1] - ends[:, ::-1, None, :, 0]).max(axis=1)
+        return np.asarray(gaps[:, ~np.eye(ends.shape[2], dtype=bool)], np.float64)
 
-    def lower(self, alpha: float) -> float:
-        """The lower bound alone."""
-        return max(0.0, -float(self._upper(alpha / self.comparisons).min())) if self.comparisons else 0.0
+    def many_bounds(self, alphas: FloatArray) -> FloatArray:
+        return self.bounds_at(alphas, alphas)
 
-    def upper(self, alpha: float) -> float:
-        """The upper bound alone."""
-        if self.uncompared:
-            return self.limits[1]
+    def bounds_at(self, of_lower: FloatArray, of_upper: FloatArray) -> FloatArray:
+        """(n, 2) lower bounds and upper ones, each at levels of its own, (n,)."""
         known = self.comparisons and len(self._defined()) == len(self.parts)
-        return float(self._upper(alpha).max()) if known else math.inf
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
+        most = np.full(of_upper.size, self.limits[1] if self.uncompared else math.inf)
+        if not self.comparisons:
+            return np.stack([np.zeros(of_lower.size), most], axis=1)
+        asked = of_lower / self.comparisons
+        if self.uncompared or not known:
+            return np.stack([np.maximum(0.0, -self._upper(asked).min(axis=1)), most], axis=1)
+        gaps = self._upper(np.concatenate([asked, of_upper]))
+        lower, upper = gaps[: asked.size], gaps[asked.size :]
+        return np.stack([np.maximum(0.0, -lower.min(axis=1)), upper.max(axis=1)], axis=1)
 
     def standard_error_at(self, ideal: float) -> float:
         parts = self._defined()
@@ -205,12 +213,10 @@ class LargestGap(Estimate):
     def critical_value(self, alpha: float) -> float:
         return corner_radius(alpha)
 
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = 0.0, 0.0
-        for gap in self.gaps:
-            low = max(low, gap.lower(alpha / len(self.gaps)))
-            high = max(high, gap.upper(alpha))
-        return low, high
+    def many_bounds(self, alphas: FloatArray) -> FloatArray:
+        each = np.asarray([gap.bounds_at(alphas / len(self.gaps), alphas) for gap in self.gaps], np.float64)
+        largest: FloatArray = each.max(axis=0, initial=0.0)
+        return largest
 
     def standard_error_at(self, ideal: float) -> float:
         return max(gap.standard_error_at(ideal) for gap in self.gaps)
@@ -238,12 +244,12 @@ class LargestValue(_OfParts):
     def comparisons(self) -> int:
         return len(self._defined())
 
-    def bounds(self, alpha: float) -> tuple[float, float]:
+    def many_bounds(self, alphas: FloatArray) -> FloatArray:
         if not self.comparisons:
-            return -math.inf, math.inf
-        low = float(self._bounds_of_parts(np.asarray([alpha / self.comparisons]))[0, :, 0].max())
-        high = float(self._bounds_of_parts(np.asarray([alpha]))[0, :, 1].max())
-        return low, high if self.comparisons == len(self.parts) else math.inf
+            return np.broadcast_to([-math.inf, math.inf], (alphas.size, 2))
+        ends = self._bounds_of_parts(np.concatenate([alphas / self.comparisons, alphas]))
+        low, high = ends[: alphas.size, :, 0].max(axis=1), ends[alphas.size :, :, 1].max(axis=1)
+        return np.stack([low, high if self.comparisons == len(self.parts) else np.full(alphas.size, math.inf)], axis=1)
 
     def standard_error_at(self, ideal: float) -> float:
         return max((part.standard_error_at(ideal) for part in self._defined()), default=math.nan)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from auditor.errors import DataError
 from auditor.evidence.archive import read_archive, unpack
+from auditor.evidence.bundle import statement_of
 from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, ROWS, Asked, Manifest
 from auditor.evidence.signing import fingerprint
+from auditor.evidence.timestamp import Authorities
 from auditor.record.audit_report import AuditReport
 from auditor.verifying.checks import Check, Needs, Unproven, Verified, left_open
 from auditor.verifying.configured import configured
@@ -21,6 +23,7 @@ from auditor.verifying.judged import judged
 from auditor.verifying.parts import OTHER_CODE, code, container, digests, log_chain, read_part, signature, spelled
 from auditor.verifying.registered import registered
 from auditor.verifying.remeasured import Remade, Remake
+from auditor.verifying.stamped import dated, stamped
 from auditor.verifying.told import RULE_PACK, told, unread
 from auditor.verifying.went_by import WentBy, went_by
 
@@ -31,32 +34,56 @@ if TYPE_CHECKING:
 _MOST_BYTES = 32 << 20
 
 
-def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519PublicKey] = ()) -> Verified:
+def verify_bundle(
+    path: Path,
+    make_probe: Remake,
+    *,
+    trusted: Sequence[Ed25519PublicKey] = (),
+    authorities: Authorities | None = None,
+) -> Verified:
     """Every check that the bundle allows.
 
     ``make_probe``: the probes there are, and those whose numbers follow from answers, decisions and groups alone.
-    ``trusted``: keys of whom the reader expects the signature. Raises UsageError where there is
+    ``trusted``: keys of whom the reader expects the signature. ``authorities``: whose clocks the reader trusts, and
+    expects a timestamp of. Raises UsageError where there is
     no file, DataError where it is no bundle at all; everything else is a check that came out wrong.
     """
-    data = read_archive(path)
-    entries = unpack(data, path.name)
+    return verify_bytes(read_archive(path), path.name, make_probe, trusted=trusted, authorities=authorities)
+
+
+def verify_bytes(
+    data: bytes,
+    called: str,
+    make_probe: Remake,
+    *,
+    trusted: Sequence[Ed25519PublicKey] = (),
+    authorities: Authorities | None = None,
+) -> Verified:
+    """The same of a bundle's bytes; ``called``: in messages."""
+    entries = unpack(data, called)
     for name, content in entries.items():
         if name != ROWS and len(content) > _MOST_BYTES:
-            raise DataError(f"{path.name!r}: the part {name[:60]!r} is larger than any audit makes it.")
+            raise DataError(f"{called!r}: the part {name[:60]!r} is larger than any audit makes it.")
     if MANIFEST not in entries:
-        raise DataError(f"{path.name!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")
+        raise DataError(f"{called!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")
     checks = [container(data, entries)]
     try:
         manifest = Manifest.read(entries[MANIFEST])
     except DataError as error:
         return Verified(checks=(*checks, Check(name="manifest", state="wrong", detail=str(error))), report=None)
+    if manifest.kind != "audit":
+        checks.append(
+            Check(name="manifest", state="wrong", detail=f"it says {manifest.kind}, and an audit was expected")
+        )
     checks += digests(entries, manifest)
     whose = code(entries)
     checks += [log_chain(entries, manifest), whose]
     report, said = read_part(RECORD, entries, lambda content: AuditReport.model_validate_json(content))
     asked, more = read_part(RESULTS, entries, lambda content: ASKED.validate_json(content))
     checks += said + more
-    checks.append(signature(entries, manifest, report, trusted))
+    checks.append(signature(entries, None if report is None else statement_of(manifest, report), trusted))
+    when = stamped(entries, report, authorities)
+    checks += [] if when.check is None else [when.check]
     if report is None or asked is None:
         return Verified(checks=tuple(checks), report=report)
     other_code = whose.detail.startswith(OTHER_CODE)
@@ -80,7 +107,7 @@ def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519Pu
         *unread(report),
         *stated(report, checks),
     ]
-    return Verified(
+    verified = Verified(
         checks=tuple(checks),
         report=report,
         from_rows=found.from_rows,
@@ -88,6 +115,7 @@ def verify_bundle(path: Path, make_probe: Remake, *, trusted: Sequence[Ed25519Pu
         there=_there(checks, report, by),
         unproven=tuple(dict.fromkeys(open_)),
     )
+    return verified if when.at is None else dated(verified, when.at, entries)
 
 
 def _remade(

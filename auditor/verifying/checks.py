@@ -105,7 +105,8 @@ class Verified:
 
 # What would settle a check that could not be made, by how its name begins; any other wants the numbers.
 _SETTLED_BY: tuple[tuple[str, Needs | None], ...] = (
-    ("signature", "signature"), ("dossier, signature", "signature"), ("dossier", "report"), ("rows", "rows"),
+    ("signature", "signature"), ("dossier, signature", "signature"), ("dossier", "report"), ("report", "report"),
+    ("timestamp", "timestamp"), ("rows", "rows"),
     ("group table", "rows"), ("rule pack", "packs"), ("looks", "history"), ("log", "request"), ("code", None),
     ("figures", None),
 )  # fmt: skip

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from auditor.errors import AuditorError, DataError
 from auditor.evidence.archive import differing_part
-from auditor.evidence.bundle import statement_of
 from auditor.evidence.log import broken_links, events
 from auditor.evidence.manifest import (
     LOG,
@@ -21,6 +20,7 @@ from auditor.evidence.manifest import (
     RESULTS,
     SIGNATURE,
     TABLES,
+    TIMESTAMP,
     Manifest,
     code_digests,
     in_order,
@@ -33,9 +33,10 @@ from auditor.verifying.checks import Check
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-_PARTS = (RECORD, RESULTS, REQUEST, TABLES, LOG, MANIFEST)
+AUDIT_PARTS = (RECORD, RESULTS, REQUEST, TABLES, LOG, MANIFEST)
 # How the check of the code begins where another version measured.
 OTHER_CODE = "measured by other code"
+OWN_CODE = "measured by the very code that is installed here"
 
 
 def container(data: bytes, entries: Mapping[str, bytes]) -> Check:
@@ -45,7 +46,8 @@ def container(data: bytes, entries: Mapping[str, bytes]) -> Check:
     return Check(name="container", state="ok", detail="every byte of the archive follows from its contents")
 
 
-def digests(entries: Mapping[str, bytes], manifest: Manifest) -> list[Check]:
+def digests(entries: Mapping[str, bytes], manifest: Manifest, parts: Collection[str] = AUDIT_PARTS) -> list[Check]:
+    """``parts``: those that a bundle of its kind has."""
     checks = []
     for name, entry in manifest.files.items():
         content = entries.get(name)
@@ -57,7 +59,7 @@ def digests(entries: Mapping[str, bytes], manifest: Manifest) -> list[Check]:
             checks.append(Check(name=name, state="wrong", detail="is not what it was: its digest differs"))
         else:
             checks.append(Check(name=name, state="ok", detail=f"digest {entry.sha256[:16]}..."))
-    known = {*manifest.files, MANIFEST, SIGNATURE}
+    known = {*manifest.files, MANIFEST, SIGNATURE, TIMESTAMP}
     checks += [
         Check(name=name[:200], state="wrong", detail="is in the bundle, and the manifest does not name it")
         for name in entries
@@ -65,7 +67,7 @@ def digests(entries: Mapping[str, bytes], manifest: Manifest) -> list[Check]:
     ]
     checks += [
         Check(name=name, state="wrong", detail="is not named by the manifest")
-        for name in _PARTS
+        for name in parts
         if name != MANIFEST and name not in manifest.files
     ]
     return checks
@@ -86,11 +88,7 @@ def code(entries: Mapping[str, bytes]) -> Check:
     if own is None:
         return Check(name="code", state="not checked", detail="the log does not say which code measured")
     here = code_digests()["responsible-auditor"]
-    detail = (
-        "measured by the very code that is installed here"
-        if own == here
-        else f"{OTHER_CODE} ({own[:16]}...) than is installed here ({here[:16]}...)"
-    )
+    detail = OWN_CODE if own == here else f"{OTHER_CODE} ({own[:16]}...) than is installed here ({here[:16]}...)"
     users = [f"{name} ({digest[:16]})" for name, digest in digests.items()]
     return Check(name="code", state="ok", detail=f"{detail}; and by {', '.join(users)}" if users else detail)
 
@@ -116,9 +114,8 @@ def spelled(entries: Mapping[str, bytes], report: AuditReport) -> Check:
     return Check(name="document id", state="ok", detail=document_id(report))
 
 
-def signature(
-    entries: Mapping[str, bytes], manifest: Manifest, report: AuditReport | None, trusted: Sequence[Ed25519PublicKey]
-) -> Check:
+def signature(entries: Mapping[str, bytes], said: bytes | None, trusted: Sequence[Ed25519PublicKey]) -> Check:
+    """``said``: the statement that is to have been signed; None where the record cannot be read."""
     content = entries.get(SIGNATURE)
     if content is None:
         if trusted:
@@ -128,7 +125,7 @@ def signature(
         signed = open_envelope(content, trusted)
     except AuditorError as error:
         return Check(name="signature", state="wrong", detail=str(error))
-    if report is None or signed.statement != statement_of(manifest, report):
+    if said is None or signed.statement != said:
         return Check(name="signature", state="wrong", detail="what was signed is not this bundle")
     whose = f"key {signed.fingerprint[:16]}..."
     if not signed.trusted:

@@ -14,7 +14,7 @@ from auditor.finding.budgets import Family
 from auditor.finding.measurement import ProbeResult
 from auditor.record.audit_report import AuditReport
 from auditor.run.answers import Answers, AnswersHead, CountsRecord, tables_json
-from auditor.run.options import ScanOptions
+from auditor.run.options import ScanOptions, flags
 from auditor.verifying.checks import Check
 from auditor.verifying.difference import difference
 
@@ -103,14 +103,21 @@ def as_given(content: bytes, report: AuditReport) -> Iterator[Check]:
     if plan is None:
         return
     settings: dict[str, Any] = {**plan.plan.settings, "seed": plan.plan.seed}
-    settings |= {"error_rate": plan.plan.error_rate, "multiplicity": plan.plan.multiplicity}
+    # Of a campaign the level of its look is asked for, by which it is run again.
+    settings |= {"error_rate": report.family.error_rate, "multiplicity": plan.plan.multiplicity}
     for name, value in settings.items():
-        if name in unasked and name not in _MADE and canonical(options.get(name, unasked[name])) != canonical(value):
+        known = name in unasked and name not in _MADE and not flags()[name].of_one_run
+        if known and canonical(options.get(name, unasked[name])) != canonical(value):
             detail = f"it was understood otherwise than given: {name.replace('_', '-')}"
             yield Check(name=REQUEST, state="wrong", detail=detail)
     for name, path in (("model", report.model.path), ("data", report.data.path)):
         given = options.get(name)
         # The record names a database otherwise than it was asked for.
-        if path is not None and given != path and "://" not in str(given or path) and "predictions" not in options:
+        if (
+            None not in (path, given)
+            and given != path
+            and "://" not in str(given or path)
+            and "predictions" not in options
+        ):
             detail = f"the record names another {name} than was asked for"
             yield Check(name=REQUEST, state="wrong", detail=detail)

@@ -94,6 +94,7 @@ def _replaced(m: Measurement, groups: _Groups) -> Measurement:
 class _Groups:
     """The rows (n,) of one or several sensitive features: the group of each, and what of them a rate counts."""
 
+    features: tuple[str, ...]
     names: tuple[tuple[str, ...], ...]
     codes: IntArray
     rows: AuditData
@@ -111,7 +112,7 @@ class _Groups:
         place = {name: i for i, name in enumerate(names)}
         codes = np.asarray([place[key] for key in keys], np.int64)
         truth = np.full(len(rows), -1) if rows.y_true is None else rows.y_true
-        return cls(names, codes, rows, decided == positive, truth, positive)
+        return cls(features, names, codes, rows, decided == positive, truth, positive)
 
     def rate(self, name: str) -> ClusteredRates:
         """A rate of every group, over the rows that it is taken over."""
@@ -146,8 +147,8 @@ class _Groups:
             return ""
         (low, lowest, a), (high, highest, b) = min(known, key=lambda k: k[0]), max(known, key=lambda k: k[0])
         return (
-            f"{table.rate}: lowest {lowest} {low:.3f} (effective n {a.effective:,.4g}), highest {highest} {high:.3f} "
-            f"(effective n {b.effective:,.4g})"
+            f"{table.rate} by {' x '.join(self.features)}: lowest {lowest} {low:.3f} (effective n {a.effective:,.4g}), "
+            f"highest {highest} {high:.3f} (effective n {b.effective:,.4g})"
         )
 
 

@@ -306,7 +306,7 @@ def _surest_gap(names: Sequence[str], table: RateTable, present: Sequence[int]) 
 
 def extremes(counts: GroupCounts, tables: Sequence[RateTable]) -> str:
     """Which groups are the extremes, which have no rows for a rate, and which are too small to weigh much."""
-    names = [" x ".join(group) for group in counts.groups]
+    names, by = [" x ".join(group) for group in counts.groups], " x ".join(counts.features)
     parts = []
     for table in tables:
         present = [i for i, n in enumerate(table.n) if n]
@@ -315,7 +315,7 @@ def extremes(counts: GroupCounts, tables: Sequence[RateTable]) -> str:
             of = {i: table.successes[i] / table.n[i] for i in present}
             low, high = min(of, key=lambda i: of[i]), max(of, key=lambda i: of[i])
             parts.append(
-                f"{table.rate}: lowest {names[low]} {of[low]:.3f} (n = {table.n[low]:,}), "
+                f"{table.rate} by {by}: lowest {names[low]} {of[low]:.3f} (n = {table.n[low]:,}), "
                 f"highest {names[high]} {of[high]:.3f} (n = {table.n[high]:,})"
             )
             if 2 < len(present) <= _MOST_PAIRED:

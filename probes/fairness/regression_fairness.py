@@ -274,6 +274,10 @@ class _Groups:
     levels: Sequence[tuple[str, ...]]
 
     @property
+    def by(self) -> str:
+        return " x ".join(self.features)
+
+    @property
     def titles(self) -> list[str]:
         return [" x ".join(level) for level in self.levels]
 
@@ -286,7 +290,7 @@ class _Groups:
         if len(present) > 1:
             low, high = (f(present, key=lambda i: parts[i].value) for f in (min, max))
             text.append(
-                f"{metric}: lowest {titles[low]} {_shown(parts[low].value)} (n = {n[low]:,}), "
+                f"{metric} by {self.by}: lowest {titles[low]} {_shown(parts[low].value)} (n = {n[low]:,}), "
                 f"highest {titles[high]} {_shown(parts[high].value)} (n = {n[high]:,})"
             )
         if absent:
@@ -296,7 +300,7 @@ class _Groups:
     def farthest(self, n: Sequence[int], pair: tuple[int, int]) -> str:
         """The two groups farthest apart, and which groups are small."""
         i, j = pair
-        text = f"farthest apart: {self.titles[i]} (n = {n[i]:,}) and {self.titles[j]} (n = {n[j]:,})"
+        text = f"farthest apart by {self.by}: {self.titles[i]} (n = {n[i]:,}) and {self.titles[j]} (n = {n[j]:,})"
         return "; ".join([text, *self._remarks(n)])
 
     def _remarks(self, n: Sequence[int]) -> list[str]:

@@ -14,6 +14,7 @@ from auditor.finding.figure import Figure
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
+from auditor.statistics.detection import LowestArea
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
-_FEWEST_OF_A_CLASS = 2
 
 
 class ScoreFairness:
@@ -48,11 +48,23 @@ class ScoreFairness:
       Over all rows too. The plain sum is biased upward: the interval is not, see
       :class:`~auditor.statistics.distances.CalibrationError`.
 
+    - ``bpsn_auc``: P(a favourable row outside the group scores above an unfavourable one of the group) + P(tie) / 2;
+      [0, 1], ideal 1; at 0.3 the group's unfavourable rows are scored above others' favourable ones in 7 of 10 pairs;
+      Borkan et al., WWW 2019
+    - ``bnsp_auc``: P(a favourable row of the group scores above an unfavourable one outside it) + P(tie) / 2; [0, 1],
+      ideal 1; at 0.3 the group's favourable rows are scored below others' unfavourable ones in 7 of 10 pairs; Borkan et
+      al., WWW 2019
+
+      Background positive, subgroup negative, and the other way round: a group whose rows all score too high or too low
+      keeps its own ``roc_auc``, and loses one of these.
+
     Headlines, for each sensitive feature and for the full intersection; those at a threshold are the metrics of
     :class:`~probes.fairness.group_fairness.GroupFairness`, and bounds over thresholds hold for all of them at once:
 
     - ``auc_difference``: max - min over groups of the AUC; [0, 1], ideal 0; at 0.1 the score ranks one group's rows
       rightly in 10 pairs of 100 more than another's; Borkan et al., WWW 2019
+    - ``lowest_bpsn_auc``, ``lowest_bnsp_auc``: the smallest over groups of ``bpsn_auc`` and of ``bnsp_auc``; [0, 1],
+      ideal 1; at 0.5 one group's rows stand among others' as if the score knew nothing; Borkan et al., WWW 2019
     - ``calibration_difference``: max - min over groups of the expected calibration error; [0, 1], ideal 0; at 0.05 the
       same score is 5 points further off in one group than in another; Pleiss et al., NeurIPS 2017
     - ``score_kolmogorov_smirnov``: largest distance ``sup |F_i - F_j|`` of two groups' distributions of scores; [0, 1],
@@ -78,8 +90,9 @@ class ScoreFairness:
 
     Without labels there are the distances and demographic parity only.
 
-    A group without two rows of either class has no ``roc_auc``, and leaves ``auc_difference`` undefined. A headline is
-    bounded from its parts' own bounds, never from the noisy maximum itself.
+    A group without two rows of either class has no ``roc_auc``. Headlines are then those of the other groups, which may
+    FAIL and not PASS: the whole is at least as bad. A headline is bounded from its parts' own bounds, never from the
+    noisy maximum itself.
 
     intersections: whether to compare the intersection of several sensitive features too.
     bins: bins of the calibration error, of equal width on [0, 1]. thresholds: of the score, between 0 and 1. Raises
@@ -100,6 +113,8 @@ class ScoreFairness:
         "expected_calibration_error": "scores",
         "auc_difference": "scores",
         "calibration_difference": "scores",
+        "lowest_bpsn_auc": "scores",
+        "lowest_bnsp_auc": "scores",
         "score_kolmogorov_smirnov": "scores",
         "score_wasserstein": "scores",
     }
@@ -186,10 +201,21 @@ class ScoreFairness:
         curves = [_auc(scores[own], y_true[own] == positive) for own in labelled]
         errors = [calibration_error(scores[own], y_true[own] == positive, self.bins) for own in labelled]
         n = [int(own.sum()) for own in labelled]
+        against = _against_the_rest(scores, labelled, y_true == positive)
         headlines = [
             _gap("auc_difference", "roc_auc", names, titles, n, curves),
+            *(
+                _lowest(metric, of, names, titles, n, against[of])
+                for metric, of in (("lowest_bpsn_auc", "bpsn_auc"), ("lowest_bnsp_auc", "bnsp_auc"))
+                if of in against
+            ),
             _gap("calibration_difference", "expected_calibration_error", names, titles, n, errors),
             *headlines,
+        ]
+        by_group: list[tuple[str, float, Sequence[AnyEstimate]]] = [
+            ("roc_auc", 1.0, curves),
+            *((metric, 1.0, areas) for metric, areas in against.items()),
+            ("expected_calibration_error", 0.0, errors),
         ]
         per_group = [
             Measurement(
@@ -200,7 +226,7 @@ class ScoreFairness:
                 ideal=ideal,
                 group=dict(zip(names, level, strict=True)),
             )
-            for metric, ideal, estimates in (("roc_auc", 1.0, curves), ("expected_calibration_error", 0.0, errors))
+            for metric, ideal, estimates in by_group
             for level, size, estimate in zip(levels, n, estimates, strict=True)
         ]
         return headlines + per_group
@@ -208,6 +234,48 @@ class ScoreFairness:
 
 def _auc(scores: FloatArray, favourable: BoolArray) -> AreaUnderCurve | Undefined:
     return area_under_curve(positives=scores[favourable], negatives=scores[~favourable])
+
+
+def _against_the_rest(
+    scores: FloatArray, labelled: Sequence[BoolArray], favourable: BoolArray
+) -> dict[str, list[AreaUnderCurve | Undefined]]:
+    """``bpsn_auc`` and ``bnsp_auc`` by group, whose labelled rows are (n,) each; none of one group alone."""
+    if len(labelled) < 2:
+        return {}
+    known = np.logical_or.reduce(labelled)
+    rest = [known & ~own for own in labelled]
+
+    def area(positives: BoolArray, negatives: BoolArray) -> AreaUnderCurve | Undefined:
+        return area_under_curve(positives=scores[positives & favourable], negatives=scores[negatives & ~favourable])
+
+    pairs = list(zip(rest, labelled, strict=True))
+    return {
+        "bpsn_auc": [area(others, own) for others, own in pairs],
+        "bnsp_auc": [area(own, others) for others, own in pairs],
+    }
+
+
+def _lowest(
+    metric: str,
+    of: str,
+    names: tuple[str, ...],
+    titles: Sequence[str],
+    n: Sequence[int],
+    areas: Sequence[AreaUnderCurve | Undefined],
+) -> Measurement:
+    known = tuple(area for area in areas if not isinstance(area, Undefined))
+    estimate: AnyEstimate = Undefined(reason="no group has two labelled rows of the class that is compared")
+    if known:
+        estimate = LowestArea(parts=known, uncompared=len(areas) - len(known))
+    return Measurement(
+        metric=metric,
+        method="between_groups",
+        estimate=estimate,
+        n_samples=sum(n),
+        ideal=1.0,
+        sensitive=names,
+        detail=_extremes(of, " x ".join(names), titles, n, areas),
+    )
 
 
 def calibration_error(scores: FloatArray, favourable: BoolArray, bins: int) -> CalibrationError | Undefined:
@@ -227,10 +295,13 @@ def calibration_error(scores: FloatArray, favourable: BoolArray, bins: int) -> C
 
 
 def worst_gap(parts: Sequence[AreaUnderCurve | CalibrationError | Undefined], largest: float | None) -> AnyEstimate:
-    """The largest difference between two groups of an estimate made of each group's own rows."""
+    """The largest difference between two groups that have one of an estimate made of each group's own rows."""
     if len(parts) < 2:
         return Undefined(reason="only one group is present, so there is nothing to compare it with")
-    return WorstGap(parts=tuple(parts), largest=largest)
+    known = tuple(part for part in parts if not isinstance(part, Undefined))
+    if len(known) < 2:
+        return WorstGap(parts=tuple(parts), largest=largest)
+    return WorstGap(parts=known, largest=largest, uncompared=len(parts) - len(known))
 
 
 def _gap(
@@ -248,18 +319,18 @@ def _gap(
         n_samples=sum(n),
         ideal=0.0,
         sensitive=names,
-        detail=_extremes(of, titles, n, parts),
+        detail=_extremes(of, " x ".join(names), titles, n, parts),
     )
 
 
-def _extremes(of: str, titles: Sequence[str], n: Sequence[int], parts: Sequence[Estimate]) -> str:
+def _extremes(of: str, by: str, titles: Sequence[str], n: Sequence[int], parts: Sequence[Estimate]) -> str:
     present = [i for i, part in enumerate(parts) if not isinstance(part, Undefined)]
     absent = [titles[i] for i in range(len(parts)) if i not in present]
     text = []
     if len(present) > 1:
         low, high = (f(present, key=lambda i: parts[i].value) for f in (min, max))
         text.append(
-            f"{of}: lowest {titles[low]} {parts[low].value:.3f} (n = {n[low]:,}), "
+            f"{of} by {by}: lowest {titles[low]} {parts[low].value:.3f} (n = {n[low]:,}), "
             f"highest {titles[high]} {parts[high].value:.3f} (n = {n[high]:,})"
         )
     if absent:
@@ -280,7 +351,8 @@ def _distances(
         if pairs:
             estimate = WorstDistance(distances=tuple(both[:, column].tolist()), n=sizes)
             i, j = pairs[int(both[:, column].argmax())]
-            detail = f"farthest apart: {titles[i]} (n = {sizes[i]:,}) and {titles[j]} (n = {sizes[j]:,})"
+            by = " x ".join(names)
+            detail = f"farthest apart by {by}: {titles[i]} (n = {sizes[i]:,}) and {titles[j]} (n = {sizes[j]:,})"
         found.append(
             Measurement(
                 metric=metric,

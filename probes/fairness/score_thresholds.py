@@ -24,6 +24,8 @@ MOST_THRESHOLDS = 50
 _MOST_LINES = 6
 _CURVE = np.linspace(0.0, 1.0, 21)
 _CURVE_ERROR = 0.05
+# With fewer rows on one side of a threshold any groups are close there, whatever the score says of them.
+_FEWEST_APART = 10
 _ALONE = Undefined(reason="only one group is present, so there is nothing to compare it with")
 
 
@@ -109,11 +111,13 @@ def at_thresholds(
 
 
 def _untold(selection: RateTable, threshold: float) -> str:
-    """Why nothing is judged at a threshold that tells no rows apart; "" where it does."""
-    if 0 < sum(selection.successes) < sum(selection.n):
+    """Why nothing is judged at a threshold that tells hardly any rows apart; "" where it does."""
+    n, chosen = sum(selection.n), sum(selection.successes)
+    if min(chosen, n - chosen) >= _FEWEST_APART:
         return ""
-    side = "at or above" if sum(selection.successes) else "below"
-    return f"All scores are {side} {threshold:g}: decided there, all rows would be decided alike."
+    side, other = ("at or above", n - chosen) if 2 * chosen > n else ("below", chosen)
+    who, alike = ("All", "all") if not other else (f"All but {other} of {n:,}", "nearly all")
+    return f"{who} scores are {side} {threshold:g}: decided there, {alike} rows would be decided alike."
 
 
 def _rates(name: str, chosen: BoolArray, codes: IntArray, g: int) -> RateTable:

@@ -109,12 +109,21 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def asked(media: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any], Path]:
-    """One run over every sort of file, with evidence."""
+    """One run over every sort of file, with evidence, and a bundle of it."""
     out = tmp_path_factory.mktemp("evidence")
+    kept = out.parent / "detected.zip"
     names = [p for p in sorted(media.iterdir()) if p.suffix != ".pt"]
-    result = run("detect", *names, "--detector", media / "detector.pt", "--evidence", out, "--json")
+    result = run("detect", *names, "--detector", media / "detector.pt", "--evidence", out, "--bundle", kept, "--json")
     found = json.loads(result.stdout)
     return result.exit_code, {Path(f["path"]).name: f for f in found["files"]} | {"": found}, out
+
+
+def test_what_was_said_of_every_sort_of_file_is_made_anew(asked: tuple[int, dict[str, Any], Path]) -> None:
+    checked = run("verify", asked[2].parent / "detected.zip", "--allow-unsigned", "--json")
+    said = json.loads(checked.stdout)
+    states = {check["name"]: check["state"] for check in said["checks"]}
+    assert states["record"] == "ok" and "wrong" not in states.values() and checked.exit_code == 0, said
+    assert any("the file and the detector alone can tell" in each["why"] for each in said["unproven"])
 
 
 def test_a_file_is_real_or_fake_or_cannot_be_said(asked: tuple[int, dict[str, Any], Path], media: Path) -> None:

@@ -174,6 +174,20 @@ def test_audit_returns_its_verdict(here: Path, function: str, more: tuple[str, .
     assert done.exit_code == code and said in done.stdout + done.stderr, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("more", [(), ("--phase", "0.5,0.1,20"), ("--multi-run", "--runs", "120")])
+def test_the_evidence_of_an_audit_is_verified(here: Path, more: tuple[str, ...]) -> None:
+    run("keygen", "k")
+    words = ("--claimed-epsilon", "3", "--delta", "1e-5", "--bundle", "dp.zip", "--sign", "k")
+    done = run("dp-audit", "my_guesses:blind", *words, "--json", *more)
+    assert done.exit_code == 3 and json.loads(done.stdout)["verdict"] in ("cannot_tell", "not_supported")
+    checked = run("verify", "dp.zip", "--key", "k.pub", "--json")
+    states = {check["name"]: check["state"] for check in json.loads(checked.stdout)["checks"]}
+    assert states["record"] == states["signature"] == "ok" and "wrong" not in states.values(), states
+    assert checked.exit_code in (0, 3)
+    mine = run("dp-audit", "my_guesses:blind", *words[:4], "--sign", "k")
+    assert mine.exit_code == 2 and "add --bundle" in mine.stderr
+
+
 @pytest.mark.slow
 def test_the_demo_training_is_consistent_and_without_noise_contradicted(here: Path) -> None:
     words = ("--claimed-epsilon", "1", "--delta", "1e-5", "--canaries", "500", "--json")

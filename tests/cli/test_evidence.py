@@ -18,6 +18,7 @@ from auditor.errors import DataError, UsageError
 from auditor.evidence.bundle import write_bundle
 from auditor.evidence.manifest import ASKED, Asked, canonical
 from auditor.finding.definition import Definition
+from auditor.model.saving import save
 from auditor.run.options import Configured, ScanOptions
 from auditor.verifying.bundle import verify_bundle
 from cli.evidence import check_flags, request_of
@@ -25,13 +26,17 @@ from cli.main import app
 from cli.options import configure
 from cli.reproduce import configured_again, reproduce
 from cli.verify import stored_probe, verify
+from tests.evidence.authority import authority, serving
 from tests.evidence.test_evidence import evidence
+from tests.mitigations.planted_rows import biased_rows, trained
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"sign": "k"}, "--sign says something about the evidence bundle: add --bundle"),
+        ({"timestamp": "http://a"}, "--timestamp says something about the evidence bundle"),
+        ({"bundle": "a.zip", "timestamp": "file:///a"}, "no http or https URL"),
         ({"redact": True}, "--redact says something about the evidence bundle"),
         ({"bundle": "a.zip", "include_rows": True, "redact": True}, "give one"),
         ({"bundle": "."}, "is a folder: name a file"),
@@ -175,3 +180,29 @@ def test_definitions_that_were_changed_afterwards_are_noticed(tmp_path: Path) ->
     write_bundle(tmp_path / "a.zip", forged)
     checks = verify_bundle(tmp_path / "a.zip", stored_probe).checks
     assert [check.name for check in checks if check.state == "wrong"] == ["definitions"]
+
+
+def test_a_scan_asks_an_authority_and_loses_nothing_where_it_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = biased_rows(80, 0)
+    assert rows.y_true is not None
+    rows.X.assign(y=rows.y_true).to_csv(tmp_path / "d.csv", index=False)
+    save(trained(rows, epochs=1), tmp_path / "model.pt")
+    monkeypatch.chdir(tmp_path)
+    words = ["scan", "model.pt", "--data", "d.csv", "--target", "y", "--positive", "1", "--sensitive", "group"]
+    words += ["--probes", "group_fairness", "--bundle", "audit.zip", "--timestamp"]
+    clock = authority(tmp_path / "tsa")
+    for answer, word in ((clock.answer, "ok"), (lambda request: request, "")):
+        with serving(answer) as url:
+            result = CliRunner().invoke(app, [*words, url])
+        required = ["--require", "timestamp", "--tsa-root", str(clock.root)]
+        verified = CliRunner().invoke(app, ["verify", "audit.zip", *required])
+        assert ("outcomes" in result.output or "PASS" in result.output) and (tmp_path / "audit-report").is_dir()
+        if word:
+            assert result.exit_code in (0, 1, 3) and verified.exit_code == 0, result.output + verified.output
+            assert "timestamp: it was there at" in " ".join(verified.output.split())
+        else:
+            said = " ".join(result.output.split())
+            assert result.exit_code == 2 and "its dates are the signer's word" in said and "audit.zip" in said
+            assert verified.exit_code == 1 and "it has no timestamp, and one was expected" in verified.output

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from auditor.finding.reasons import ExplainedRow
 from auditor.model.saving import save
+from auditor.report.html import moment
 from auditor.run.heard import RowsExplained
 from auditor.run.messages import RowExplained
 from cli.main import app
@@ -88,6 +89,7 @@ def test_a_refusal_is_explained_in_the_words_of_labels(
     assert row["method"] == "shap_tree" and record["exit_code"] == 0 and not row["faithfulness"]["refused"]
     assert len(row["same"]) == 5 and all_of(set(each) == {"row", "distance"} for each in row["same"] + row["other"])
     page = (out / "explanation.html").read_text()
+    assert moment(record["created"]) in page and record["created"] not in page
     assert "Monthly income = no income" in page and "<script" not in page and "default-src &#39;none&#39;" in page
 
 

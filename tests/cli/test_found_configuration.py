@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import auditor
 from auditor.errors import ConfigError
 from auditor.evidence.registration import deviations
 from auditor.evidence.signing import make_key
@@ -89,16 +90,18 @@ def state(*folders: Path) -> dict[str, str]:
 
 # ---- what is refused -----------------------------------------------------------------------------------------------
 
-# One value, which is not the default, for each option that no found file may say.
-GIVEN: dict[str, str] = {
-    "query": '"q.sql"', "copies_are_real": "true", "probe": '["evil:P"]', "policy": '"gdpr"',
-    "registration": '"r.json"', "as_of": "2020-01-01", "out": '"../home/reports"', "format": '"pdf"', "lang": '"de"',
-    "history": "true", "db": '"history.db"', "campaign": '"c"', "campaign_looks": "2",
-    "bundle": '"../home/.ssh/authorized_keys"', "sign": '"../home/key"', "include_rows": "true", "redact": "true",
-    "json_": "true", "quiet": "true", "error_rate": "0.4", "multiplicity": '"none"', "architecture": '"evil:N"',
-    "architecture_args": "{ a = 1 }", "predict": '"evil:f"', "allow_code": "true", "trust_pickle": "true",
-    "allow_unsandboxed": "true", "allow_inconclusive": "true", "debug": "true",
+# A value, which is not the default, for each option that no found file may say: true, words, or one of these.
+SPECIAL = {
+    "query": '"q.sql"', "probe": '["evil:P"]', "policy": '"gdpr"', "as_of": "2020-01-01", "out": '"../home/reports"',
+    "format": '"pdf"', "lang": '"de"', "db": '"history.db"', "campaign_looks": "2", "error_rate": "0.4",
+    "bundle": '"../home/.ssh/authorized_keys"', "sign": '"../home/key"', "multiplicity": '"none"',
+    "architecture": '"evil:N"', "architecture_args": "{ a = 1 }", "predict": '"evil:f"',
 }  # fmt: skip
+GIVEN = {
+    name: SPECIAL.get(name, "true" if flag.typed is bool else '"words"')
+    for name, flag in flags().items()
+    if flag.found == "given"
+}
 CRITERION = '[[criteria]]\nmetric = "accuracy"\ndirection = "at_least"\nbound = 0\nset_by = "European Commission"\n'
 TRAPS = {
     **{name: (f"[audit]\n{flags()[name].key(name)} = {value}\n", flags()[name].key(name))
@@ -107,6 +110,7 @@ TRAPS = {
     "an empty name": ('[audit]\npredict = "evil:f"\nclasses = ["0", "1"]\n', "predict"),
     "criteria": (CRITERION, "[[criteria]]"),
     "budgets": ("[budgets]\nfairness = 0.1\n", "[budgets]"),
+    "roles": ('[roles]\nsex = "x"\n', "[roles]"),
     "more seconds": ("[audit]\nmax_seconds = 1e6\n", "max_seconds"),
     "more memory": ('[audit]\nmax_memory = "900TiB"\n', "max_memory"),
     "a database": ('[audit]\ndata = "postgresql://127.0.0.1:1/x"\n', "data, which is a database"),
@@ -218,7 +222,7 @@ def test_what_is_allowed_is_obeyed_and_nothing_else_is_changed(folder: Path) -> 
     assert (options.data, options.target, options.sensitive, options.seed) == ("data.csv", "y", ("sex",), 3)
     assert configured.probe_options == {"group_fairness": {"intersections": False}}
     given = [name for name, flag in flags().items() if flag.found == "given"]
-    assert len(given) == len(GIVEN)
+    assert len(given) >= 29
     assert all_of(getattr(options, name) == getattr(unasked, name) for name in given)
     assert list(configured.criteria) == load_criteria() and not configured.policies
 
@@ -247,7 +251,7 @@ def test_what_writes_runs_code_or_goes_elsewhere_is_never_a_found_file_s_to_say(
     assert wants >= {"out", "bundle", "predict", "architecture", "probe", "allow_inconclusive", "trust_pickle"}
     assert all_of(known[name].found == "given" for name in wants)
     assert all_of(known[name].found in ("reads", "given") for name, flag in known.items() if flag.is_path)
-    assert set(GIVEN) == {name for name, flag in known.items() if flag.found == "given"}
+    assert set(SPECIAL) <= {name for name, flag in known.items() if flag.found == "given"}
     # What is more than a name of a column, a label, a probe or a number is on this list by a decision.
     asks = {name for name, flag in known.items() if flag.found == "asks"}
     assert asks == {
@@ -369,3 +373,16 @@ def test_a_registration_names_the_files_that_its_plan_is_of_and_another_rule_pac
     assert said.startswith(f"The rule pack pack.toml: {digests['pack.toml'][:16]} registered, ")
     (said,) = deviations(then, plan_of(configure({"policy": "auditor-default-3"}, "audit.toml", [])))
     assert said.endswith("registered, nothing in this run.")
+
+
+def test_from_python_the_files_of_policy_are_named_and_no_audit_toml_is_read(folder: Path) -> None:
+    Path("audit.toml").write_text(CRITERION)
+    rows = pd.DataFrame({"sex": ["f", "m"] * 20, "p": ["yes", "no"] * 20, "y": ["yes", "no"] * 20})
+    said = {"target": "y", "positive": "yes", "sensitive": ["sex"], "probes": ["group_fairness"], "predicted": "p"}
+    asked = auditor.scan(None, predictions=rows, policy=["gdpr"], **said)
+    assert [(f.path, f.role, f.origin) for f in asked.obeyed] == [
+        ("gdpr", "rule pack", "shipped"),
+        ("auditor-default-3", "criteria", "shipped"),
+    ]
+    own = [c for c in load_criteria() if c.metric == "accuracy"] or load_criteria()[:1]
+    assert auditor.scan(None, predictions=rows, criteria=own, **said).obeyed == ()

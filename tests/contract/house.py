@@ -30,6 +30,7 @@ WINGS = (
     "run",
     "evidence",
     "verifying",
+    "portfolio",
 )
 # What every wing stands on, from the ground up, and the two ways in, which nothing may import.
 GROUND = ("errors", "outputs", "files", "rows", "randomness")

@@ -19,7 +19,8 @@ from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from auditor.run.intake_result import intake_result
 from auditor.run.probe import Need, defined_in
-from auditor.run.while_training.asking import Accountant, of_the_looks
+from auditor.run.while_training.asking import Accountant
+from auditor.run.while_training.told import of_the_looks
 from auditor.statistics.estimate import Exact
 from probes import PROBES
 from tests.quantifiers import all_of, none_of

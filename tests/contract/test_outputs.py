@@ -29,22 +29,25 @@ COMMANDS = {info.name: info.callback for info in app.registered_commands if info
 WRITTEN_TO = {(name, mark) for name, function in COMMANDS.items() for mark in written_by(function)}
 # Paths that are read: whoever adds one looks at whether it is.
 READ = {
-    "compare": {"before", "after"},
+    "compare": {"before", "after", "sign"},
     "publish": {"run"},
-    "detect": {"files", "trust_anchors"},
+    "detect": {"files", "sign", "trust_anchors"},
     "detect-train": {"folder"},
     "dossier": {"attestations", "run", "sign", "tradeoff"},
+    "dp-audit": {"sign"},
     "dp-lint": {"run"},
     "gate": {"reports"},
     "history": {"key"},
     "init": {"data"},
+    "mitigate": {"sign"},
     "policies": {"check", "crosswalk"},
     "register": {"config", "sign"},
     "report": {"run", "pdf_certificate"},
     "reproduce": {"bundle"},
     "signoff": {"sign"},
+    "tradeoff": {"sign"},
     "train": {"schema"},
-    "verify": {"bundle", "dossier", "key"},
+    "verify": {"bundle", "dossier", "key", "report", "tsa_root"},
 }
 ROWS = ("--train", "d.csv", "--data", "t.csv", "--target", "y", "--positive", "1", "--sensitive", "group")
 
@@ -70,6 +73,7 @@ MITIGATE = ("mitigate", "reweighing", "model.pt", *ROWS)
 EXPORT = ("export", "model.pt", "--to", "sklearn", "--out", "m.skops", "--positive", "1")
 EXPLAIN = ("explain", "model.pt", "--data", "t.csv", "--positive", "1", "--row", "1")
 SWEEP = ("tradeoff", "correlation-remover", "model.pt", *ROWS, "--sweep", "alpha=0,1", "--out", "sweep")
+DP_AUDIT = ("dp-audit", "mine:train", "--claimed-epsilon", "1", "--delta", "1e-5")
 CASES = [
     Case("out", ("train", "d.csv", "--target", "y", "--out", "new.pt"), "new.pt"),
     Case("out", ("train", "d.csv", "--target", "y", "--out", "new.pt"), "new.train.csv"),
@@ -86,6 +90,13 @@ CASES = [
     Case("out", SWEEP, "sweep/figures/front.svg"),
     Case("out", SWEEP, "sweep/alpha=1/model.pt"),
     Case("out", SWEEP, "sweep/unmitigated/report.json"),
+    Case("bundle", (*MITIGATE, "--out", "new.pt", "--bundle", "m.zip"), "m.zip"),
+    Case("report", (*MITIGATE, "--out", "new.pt", "--report", "r", "--bundle", "m.zip"), "r/after/audit.zip"),
+    Case("bundle", (*SWEEP, "--bundle", "t.zip"), "t.zip"),
+    Case("out", (*SWEEP, "--bundle", "t.zip"), "sweep/alpha=1/audit.zip"),
+    Case("bundle", ("compare", "run", "run", "--bundle", "c.zip"), "c.zip"),
+    Case("bundle", ("detect", "d.csv", "--bundle", "d.zip"), "d.zip"),
+    Case("bundle", (*DP_AUDIT, "--bundle", "d.zip", "--sign", "d.csv"), "d.zip"),
     Case("out", (*EXPLAIN, "--out", "o"), "o/explanation.html"),
     Case("out", (*EXPLAIN, "--out", "o"), "o/explanation.json"),
     Case("out", ("scan", "model.pt", "--out", "o"), "o/report.json"),
@@ -234,7 +245,7 @@ MAY_WRITE = {
     "auditor.files": "the door",
     "auditor.outputs": "the door",
     "auditor.data.audio": "bytes in memory",
-    "auditor.evidence.portfolio.site_folder": "its own scratch folder, renamed to a place that it has checked",
+    "auditor.portfolio.site_folder": "its own scratch folder, renamed to a place that it has checked",
     "auditor.intake.rows.sql": "bytes in memory",
     "auditor.report.pdf": "its own scratch folder",
     "auditor.report.paper_figures": "the scratch folder of the PDF",

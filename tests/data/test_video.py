@@ -16,7 +16,8 @@ from auditor.data import video
 from auditor.data.audio import encode
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.data.video import Frames, sample_frames
-from auditor.detection.video_verdict import mean_interval, model_frames, video_verdict
+from auditor.detection.frame_means import mean_interval
+from auditor.detection.video_verdict import model_frames, video_verdict
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.model.detector import DeepfakeDetector, DetectorCard
 

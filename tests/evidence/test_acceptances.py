@@ -17,16 +17,19 @@ from auditor.evidence.acceptances import acceptances, decisions_of
 from auditor.evidence.history.entries import AuditEntry, Covered, Decision, Entry
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.history.signatures import signed
-from auditor.evidence.portfolio.lines import read_ledger
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
+from auditor.portfolio.lines import read_ledger
 from auditor.record.about import About, ModelIdentity
 from auditor.record.acceptances import acceptances_of, findings_by_key, told
 from auditor.record.asks import key_of
-from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.audit_report import AuditReport, ExitCode, Finding
 from auditor.record.decisions import DecidedFinding
+from auditor.report.html import render_html
+from auditor.report.markdown import render_markdown
 from auditor.report.view import warnings_of
 from cli.history import decisions_on, history, signoff
+from cli.output import print_report
 from tests.evidence.test_evidence import evidence
 from tests.quantifiers import all_of, none_of
 
@@ -119,6 +122,29 @@ def test_what_is_found_later_is_held_against_the_value_accepted(
     shown = later.model_copy(update={"decisions": decisions_on(later, db)})
     assert said in warnings_of(shown)
     assert (shown.verdict(), shown.summary) == (later.verdict(), later.summary)
+
+
+def test_what_exceeds_its_acceptance_is_said_in_every_format_and_no_exit_code_becomes_better(
+    report: AuditReport, db: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = with_gap(report, 0.22).model_copy(update={"exit_code": 1})
+    recorded(failed, db)
+    accept(db, f"{gap_of(report).id}=0.25")
+    for now, words in (
+        (0.31, ("Worse than accepted", "accepted up to 0.25", "now 0.310", "exceeds")),
+        (0.24, ("accepted up to 0.25 by Ann",)),
+    ):
+        found = with_gap(report, now).model_copy(update={"exit_code": 1})
+        shown = found.model_copy(update={"decisions": decisions_on(found, db)})
+        capsys.readouterr()
+        print_report(shown, [])
+        terminal = capsys.readouterr().out
+        for said in (terminal, render_html(shown), render_markdown(shown).replace("\\", "")):
+            assert all_of(word in said for word in words)
+            assert (": exceeds)" in said) is (now > 0.25)
+        assert "exit 1: at least one finding FAILed" in terminal
+        # Accepted or not, it is a FAIL: nobody signs a measurement away.
+        assert shown.verdict() == found.verdict() == ExitCode.FAILED
 
 
 def test_an_interval_that_reaches_beyond_what_was_accepted_is_said(report: AuditReport, db: str) -> None:

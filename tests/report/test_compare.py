@@ -26,6 +26,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
 from auditor.record.about import About
 from auditor.record.audit_report import AuditReport
+from auditor.report.html import moment
 from auditor.run.audit import run_audit
 from probes.fairness.change import Change
 from probes.fairness.group_fairness import GroupFairness
@@ -291,6 +292,7 @@ def test_the_renderings_hold_every_judged_number_and_escape_what_is_hostile() ->
     html = render_comparison_html(comparison)
     HTMLParser().feed(html)
     assert "<script>" not in html and html.count('class="forest"') >= comparison.m
+    assert moment(after.created) in html and after.created not in html
     markdown = render_comparison_markdown(comparison)
     assert all_of(f"`{r.name}`" in markdown for r in comparison.rows)
 

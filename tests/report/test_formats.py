@@ -193,7 +193,7 @@ def test_csv_gives_every_finding_back_in_full(report: AuditReport) -> None:
     assert len(rows) == len(report.findings)
     assert render_csv(report).split("\r\n")[0] == ",".join(COLUMNS)
     for row, finding in zip(rows, report.findings, strict=True):
-        assert row["outcome"] == finding.outcome and row["document"] == view.document_id(report)[:16]
+        assert row["outcome"] == finding.outcome and row["document"] == view.document_id(report)
         low, high = finding.interval or (None, None)
         for name, number in (("value", finding.value), ("interval_low", low), ("interval_high", high)):
             assert (float(row[name]) if row[name] else None) == number

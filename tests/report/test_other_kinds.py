@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from auditor.finding.measurement import ProbeResult
+from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.record.audit_report import AuditReport
 from auditor.report import view
 from auditor.report.csv_table import render_csv
@@ -23,6 +23,7 @@ from auditor.report.markdown import render_markdown
 from auditor.report.model_card import render_model_card, render_toolkit_json
 from auditor.report.paper import paper_of
 from auditor.report.sarif import render_sarif
+from auditor.statistics.estimate import Undefined
 from cli.output import print_report
 from tests.quantifiers import none_of
 from tests.report.samples import language, privacy, report_of
@@ -99,3 +100,27 @@ def test_machines_read_a_count_and_no_result(report: AuditReport) -> None:
     assert {row["probe"] for row in table if row["other_kind"] == "yes"} == set(ELSEWHERE)
     assert {row["other_kind"] for row in table if row["probe"] == "stereotype"} == {""}
     ElementTree.fromstring(render_junit(report_of([privacy()])))
+
+
+def test_what_methods_lack_of_one_number_is_told_apart_where_it_differs(capsys: pytest.CaptureFixture[str]) -> None:
+    def lacking(n: int, *methods: str) -> list[Measurement]:
+        return [
+            Measurement(
+                metric="tpr_at_fpr",
+                method=method,
+                estimate=Undefined(reason=f"{n} rows are too few.", inapplicable=True),
+                n_samples=n,
+            )
+            for method in methods
+        ]
+
+    def shown(*measured: Measurement) -> list[str]:
+        result = ProbeResult(probe="membership", pillar="privacy", citation="", measurements=measured)
+        print_report(report_of([result]), [])
+        return [line[15:] for line in capsys.readouterr().out.splitlines() if "(membership" in line]
+
+    assert shown(*lacking(7, "rmia", "lira")) == ["tpr_at_fpr  (membership)"]
+    assert shown(*lacking(7, "rmia", "lira"), *lacking(3, "quantile")) == [
+        "tpr_at_fpr  (membership, rmia, lira)",
+        "tpr_at_fpr  (membership, quantile)",
+    ]

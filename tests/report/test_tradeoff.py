@@ -44,6 +44,7 @@ from auditor.intake.specs import Job
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.record.audit_report import AuditReport
+from auditor.report.html import moment
 from auditor.run.audit import run_audit
 from auditor.run.options import Configured
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
@@ -512,6 +513,7 @@ def test_every_rendering_holds_every_point_and_escapes_what_is_hostile() -> None
     HTMLParser().feed(html)
     assert "<script>" not in html and "less discriminatory alternative" in html and "It diverged." in html
     assert html.count("<svg") == 3
+    assert moment(audit.created) in html and audit.created not in html
     markdown = render_tradeoff_markdown(found)
     assert markdown.count("| `alpha=1` |") == 1 and "\\|" in markdown
     none = weigh(PRESENT, [point("p", (50, 60), CLOSED)])

@@ -220,7 +220,8 @@ def test_the_probe_says_of_clusters_what_they_come_to() -> None:
         assert found[metric, "m"].estimate == clustered_mean(rate[own], codes)
     gaps = ("equalized_odds_difference", "equal_opportunity_difference", "accuracy_difference")
     assert all_of(isinstance(found[name, None].estimate, WorstClusteredDifference) for name in gaps)
-    assert "effective n 250" in found["demographic_parity_difference", None].detail
+    detail = found["demographic_parity_difference", None].detail
+    assert detail.startswith("selection_rate by sex: lowest") and "effective n 250" in detail
     assert (report.data.cluster, report.data.n_clusters, report.data.effective_n) == ("clusters", 500, 500.0)
     assert "10,000 rows of 500 clusters, which count as 500 of one size" in report.data.notes[0]
 

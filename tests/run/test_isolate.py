@@ -225,6 +225,8 @@ def pipe_with(content: bytes) -> _Pipe:
         (16).to_bytes(4, "big") + b'{"kind":"bogus"}',
         (33).to_bytes(4, "big") + b'{"kind":"done","more":"unasked"} ',
         (2).to_bytes(4, "big") + b"\xff\xfe",
+        (33).to_bytes(4, "big") + b'{"kind":"refused","kind":"asked"}',
+        (32).to_bytes(4, "big") + b'{"kind":"refused","code":"data"}',
     ],
 )
 def test_what_is_no_message_is_refused(content: bytes) -> None:

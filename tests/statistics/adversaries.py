@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -103,7 +104,7 @@ class World:
         if {estimate.kind for estimate in estimates} == {"gap_change"}:
             bounds = np.stack([bounds_of(estimates, float(level)) for level in levels], axis=1)
         else:
-            bounds = np.stack([estimate.many_bounds(levels) for estimate in estimates])
+            bounds = np.stack([_many_bounds(estimate, tuple(levels.tolist())) for estimate in estimates])
         return bounds[..., 0] > most, bounds[..., 1] < least
 
     def _by_their_tests(self, levels: FloatArray, most: float, least: float) -> tuple[Flags, Flags]:
@@ -115,6 +116,12 @@ class World:
             edge = (np.abs(ps[::10, None] / levels - 1.0) < 1e-5).any(axis=1)
             assert (told[::10] == shown)[~edge].all()
         return above, below
+
+
+@lru_cache(maxsize=50_000)
+def _many_bounds(estimate: Estimate, levels: tuple[float, ...]) -> FloatArray:
+    """Of one sample, which worlds with other odds come to as well."""
+    return estimate.many_bounds(np.asarray(levels))
 
 
 _ENUMERATED = {"difference", "worst_difference", "worst_ratio", "differential_fairness"}

@@ -343,7 +343,12 @@ EXAMPLES: dict[str, Examples] = {
     ),
     "lowest_area": Examples(
         LowestArea(parts=(area(0.7), area(0.8, 60, 60), area(0.75))),
-        (LowestArea(parts=(area(0.9, 3, 4),)), LowestArea(parts=(area(0.7), NOTHING)), LowestArea(parts=(NOTHING,))),
+        (
+            LowestArea(parts=(area(0.9, 3, 4),)),
+            LowestArea(parts=(area(0.7), NOTHING)),
+            LowestArea(parts=(NOTHING,)),
+            LowestArea(parts=(area(0.7), area(0.9, 5, 6)), uncompared=1),
+        ),
         ideal=0.9,
         bound=0.7,
         at=lambda v: LowestArea(parts=(area(v), area((v + 0.9) / 2))),

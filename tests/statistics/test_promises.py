@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome
+from auditor.statistics import unconditional
 from auditor.statistics.kinds import JUDGED, unjudgeable
 from auditor.statistics.means import StandardizedDifference, StudentT
 from auditor.statistics.ranks import area_under_curve
 from auditor.statistics.rates import Proportion
+from auditor.statistics.unconditional import TwoRates
 from auditor.statistics.values import LargestGap, LargestValue, WorstValueGap, bounded_mean
 from tests.finding.test_judging import criterion, result
 from tests.quantifiers import all_of, none_of
@@ -23,6 +26,15 @@ from tests.statistics.estimate_examples import EXAMPLES, KINDS
 
 # Nothing of these is sampled: what is known, what is known to be at most so much, and what is not known at all.
 WITHOUT_SAMPLES = {"exact", "upper_bound", "undefined"}
+
+
+@pytest.fixture
+def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rates are enumerated once for each pair of counts: samples of three groups are made of the same few."""
+    monkeypatch.setattr(unconditional, "_ordered", lru_cache(maxsize=5_000)(unconditional._OrderedTables))
+    asked = lru_cache(maxsize=50_000)(lambda of, value: TwoRates(of[0], of[1], contrast=of[2], either=of[3]).now(value))
+    monkeypatch.setattr(TwoRates, "now", TwoRates.p_value, raising=False)
+    monkeypatch.setattr(TwoRates, "p_value", lambda self, value: asked(self._of, value))
 
 
 def worlds(kind: str) -> Iterator[World]:
@@ -39,6 +51,7 @@ def test_a_kind_is_judged_where_it_has_an_adversary_and_else_says_why_not() -> N
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("remembered")
 @pytest.mark.parametrize("kind", ADVERSARIES)
 def test_no_bound_is_missed_more_often_than_it_promises(kind: str) -> None:
     """Exactly, at 5 %, at what one of 24 questions is left with, and at 1 in 10,000; either bound for itself."""
@@ -51,6 +64,7 @@ def test_no_bound_is_missed_more_often_than_it_promises(kind: str) -> None:
     assert seen > 0.0 or kind in ("gap_change", "worst_value_distance")
 
 
+@pytest.mark.usefixtures("remembered")
 @pytest.mark.parametrize("kind", ["worst_difference", "bounded_mean", "area_under_curve"])
 def test_an_interval_that_promises_too_much_is_found_out(kind: str) -> None:
     """The same worlds, judged at twice the level, or nearly so: an enumeration that cannot fail shows nothing."""

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auditor.evidence.history.entries import Entry
 from auditor.evidence.history.identity import Identity
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 Rows = Callable[[Any], Sequence[Any]]
 _KEYS = ("data", "rows", "model_id", "model", "path", "campaign", "plan", "question")
+_DIGITS = 32
 _GRAVEST_FIRST = ("FAIL", "INCONCLUSIVE", "NOT_RUN", "PASS")
 
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """What is known of an entry without reading it; a key is the hex SHA-256 of what it stands for, "" for nothing.
+    """What is known of an entry without reading it; a key is half the hex SHA-256 of what it stands for, "" of nothing.
 
     ``data``, ``rows``: digests of the file and of the rows that an audit was of; ``model_id``, ``model``, ``path``:
     what its model is known by, or that of the audit which a decision is about; ``plan``: the registration that was
@@ -49,6 +50,17 @@ class Indexed:
     refused: bool = False
 
 
+class Look(NamedTuple):
+    """An audit that measured something: its entry, and whether it was of the same rows and of the same model."""
+
+    number: int
+    created: str
+    exit_code: int
+    question: str
+    rows: int
+    model: int
+
+
 def indexed(entry: Entry, about: Callable[[int], Indexed | None]) -> Indexed:
     """The line of an entry; ``about``: the line of an earlier one. What cannot be read is known by nothing."""
     own: dict[str, Any] = {"number": entry.number, "created": entry.created[:40], "kind": entry.kind[:20]}
@@ -69,8 +81,13 @@ def indexed(entry: Entry, about: Callable[[int], Indexed | None]) -> Indexed:
 
 
 def found_by(text: str | None) -> str:
-    """By what a text is found: hex SHA-256; "" of none."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else ""
+    """By what a text is found; "" of none."""
+    return _digest(text.encode("utf-8", "surrogatepass")) if text else ""
+
+
+def _digest(content: bytes) -> str:
+    # Nobody finds another text for 128 bits, and a look at many lines reads half as much.
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
 def _of_audit(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,12 +129,12 @@ def _question(record: Mapping[str, Any]) -> str:
     # Of a campaign the whole of what it promises: levels differ from look to look.
     rate = family["error_rate"] if campaign is None else campaign["error_rate"]
     whole = [record["criteria"], missed, looks is None, asked, rate, family["multiplicity"], seed, packs]
-    return hashlib.sha256(canonical(whole)).hexdigest()
+    return _digest(canonical(whole))
 
 
 def table_of(sql: Any, metadata: Any) -> Any:
     """The table that the lines lie in."""
-    text = [sql.Column(name, sql.String(64), nullable=False, index=True) for name in _KEYS]
+    text = [sql.Column(name, sql.String(_DIGITS), nullable=False, index=True) for name in _KEYS]
     return sql.Table(
         "auditor_index",
         metadata,
@@ -173,53 +190,57 @@ class Index:
 
     def all(self) -> list[Indexed]:
         """All of them, in order."""
-        return self._found()
+        return [indexed_in(row) for row in self.rows(self.sql.select(self.table).order_by(self.table.c.number))]
 
-    def line(self, number: int) -> Indexed | None:
-        """That of one entry."""
-        return next(iter(self._found(self.table.c.number == number)), None)
+    def looks(self, data: DataRecord, now: Identity, before: int) -> list[Look]:
+        """Audits of the same rows or the same model that measured something, among the entries before one, in order.
 
-    def of_rows(self, data: DataRecord, before: int) -> dict[int, Indexed]:
-        """Audits that measured something of the same rows, by number, among the entries before one."""
-        column = self.table.c
-        found: dict[int, Indexed] = {}
-        for own, digest in ((column.data, data.sha256), (column.rows, data.rows_sha256)):
-            if digest is not None:
-                found |= {line.number: line for line in self._measured(before, own == found_by(digest))}
-        return dict(sorted(found.items()))
-
-    def of_model(self, now: Identity, before: int) -> dict[int, Indexed]:
-        """Audits of the same model that measured something, by number, among the entries before one.
-
-        Where it has an id that is what it is known by, whatever its bytes, and what was audited without any id is the
-        same model where it was the first to give an id to those bytes: nobody loses a history by giving the model a
-        name. Without an id the bytes decide, under whichever ids they were audited. What is known by neither is no
-        other audit's model.
+        Where the model has an id that is what it is known by, whatever its bytes, and what was audited without any id
+        is the same model where it was the first to give an id to those bytes: nobody loses a history by giving the
+        model a name. Without an id the bytes decide, under whichever ids they were audited. What is known by neither is
+        no other audit's model.
         """
-        audits = (self.table.c.kind == "audit", self.table.c.refused.is_(False), self.table.c.number < before)
-        return {line.number: line for line in self._same_model(now, audits, audits)}
+        column = self.table.c
+        among = (column.kind == "audit", column.refused.is_(False), column.number < before)
+        digests = ((column.data, data.sha256), (column.rows, data.rows_sha256))
+        rows = [own == found_by(digest) for own, digest in digests if digest is not None]
+        models = self._of_model(now, among)
+        if not rows and not models:
+            return []
+        marks = [self._is(rows), self._is(models)]
+        query = self.sql.select(column.number, column.created, column.exit_code, column.question, *marks)
+        query = query.where(*among, self.sql.or_(*rows, *models))
+        # They come in order or nearly so: a database sorts them more slowly.
+        return sorted(map(Look._make, self.rows(query)))
 
     def decisions_on(self, now: Identity) -> list[int]:
         """Numbers of the decisions about audits of a model, by its path where it has neither id nor digest."""
-        decisions = (self.table.c.kind == "decision",)
+        column = self.table.c
         if not now.id and now.sha256 is None:
-            found = self._found(*decisions, self.table.c.path == found_by(now.path)) if now.path else []
+            models = [column.path == found_by(now.path)] if now.path else []
         else:
-            found = self._same_model(now, decisions, (self.table.c.kind == "audit",))
-        return [line.number for line in found]
+            models = self._of_model(now, (column.kind == "audit",))
+        if not models:
+            return []
+        query = self.sql.select(column.number).where(column.kind == "decision", self.sql.or_(*models))
+        return [int(row[0]) for row in self.rows(query.order_by(column.number))]
 
-    def _same_model(self, now: Identity, among: Sequence[Any], audits: Sequence[Any]) -> list[Indexed]:
-        """Those ``among`` the lines that are of a model; ``audits``: those that say which bytes were whose first."""
+    def _is(self, any_of: Sequence[Any]) -> Any:
+        return self.sql.case((self.sql.or_(*any_of), 1), else_=0) if any_of else self.sql.literal(0)
+
+    def _of_model(self, now: Identity, audits: Sequence[Any]) -> list[Any]:
+        """What a line meets that is of a model; ``audits``: what those meet that say which bytes were whose first."""
         column = self.table.c
         if not now.id:
-            return [] if now.sha256 is None else self._found(*among, column.model == found_by(now.sha256))
+            return [] if now.sha256 is None else [column.model == found_by(now.sha256)]
         given, own = found_by(now.id), found_by(now.sha256)
-        found = self._found(*among, column.model_id == given)
         bytes_of = self.sql.select(column.model).where(*audits, column.model_id == given)
-        nameless = (*among, column.model_id == "", column.model != "")
-        rest = self._found(*nameless, self.sql.or_(column.model.in_(bytes_of), column.model == own))
-        owners = {sha: self._owner(sha, audits) or (given if sha == own else "") for sha in {r.model for r in rest}}
-        return sorted([*found, *(r for r in rest if owners[r.model] == given)], key=lambda line: line.number)
+        nameless = (column.model_id == "", column.model != "")
+        reached = self.sql.or_(column.model.in_(bytes_of), column.model == own)
+        found = [str(row[0]) for row in self.rows(self.sql.select(column.model).where(*nameless, reached).distinct())]
+        owners = {sha: self._owner(sha, audits) or (given if sha == own else "") for sha in found}
+        theirs = [sha for sha, owner in owners.items() if owner == given]
+        return [column.model_id == given, *(self.sql.and_(*nameless, column.model == sha) for sha in theirs)]
 
     def _owner(self, model: str, audits: Sequence[Any]) -> str:
         """The id that was first given to some bytes."""
@@ -230,7 +251,14 @@ class Index:
 
     def of_campaign(self, name: str, before: int) -> list[int]:
         """Numbers of the audits that spent a look of a campaign."""
-        return [line.number for line in self._measured(before, self.table.c.campaign == found_by(name))]
+        column = self.table.c
+        query = self.sql.select(column.number).where(
+            column.kind == "audit",
+            column.refused.is_(False),
+            column.number < before,
+            column.campaign == found_by(name),
+        )
+        return [int(row[0]) for row in self.rows(query.order_by(column.number))]
 
     def plan(self, sha256: str, before: int) -> Indexed | None:
         """The first entry of a registration."""
@@ -238,11 +266,3 @@ class Index:
         where = (column.kind == "registration", column.plan == found_by(sha256), column.number < before)
         query = self.sql.select(self.table).where(*where).order_by(column.number).limit(1)
         return next((indexed_in(row) for row in self.rows(query)), None)
-
-    def _measured(self, before: int, where: Any) -> list[Indexed]:
-        column = self.table.c
-        return self._found(column.kind == "audit", column.refused.is_(False), column.number < before, where)
-
-    def _found(self, *where: Any) -> list[Indexed]:
-        query = self.sql.select(self.table).where(*where).order_by(self.table.c.number)
-        return [indexed_in(row) for row in self.rows(query)]

@@ -12,7 +12,7 @@ from auditor.errors import DataError, UsageError
 from auditor.evidence.criteria_changes import changed_criteria
 from auditor.evidence.history.entries import Entry
 from auditor.evidence.history.identity import Identity
-from auditor.evidence.history.index import Index, Indexed
+from auditor.evidence.history.index import Index, Look
 from auditor.evidence.history.ledger import broken_chain
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
@@ -102,19 +102,6 @@ def next_look(known: Known, name: str, planned: int | None, error_rate: float, *
     return CampaignRecord(name=name, look=len(spent) + 1, planned=planned, error_rate=error_rate)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Before:
-    """An earlier audit: its line, and whether it was of the same rows and of the same model."""
-
-    line: Indexed
-    rows: bool
-    model: bool
-
-    @property
-    def number(self) -> int:
-        return self.line.number
-
-
 def looks_of(
     known: Known,
     head: str,
@@ -130,19 +117,22 @@ def looks_of(
     Of what is known by many entries at most ``most`` are named, None for all.
     """
     now, data = Identity.of(report), report.data
-    rows, models = known.index.of_rows(data, before), known.index.of_model(now, before)
-    lines = dict(sorted((rows | models).items()))
-    earlier = [_Before(line=line, rows=n in rows, model=n in models) for n, line in lines.items()]
-    kept = [e for same in (True, False) for e in [e for e in earlier if e.rows is same][-(most or ALL) :]]
+    earlier = known.index.looks(data, now, before)
+    rows, others = [e for e in earlier if e.rows], [e for e in earlier if not e.rows]
+    kept = sorted([*rows[-(most or ALL) :], *others[-(most or ALL) :]])
     questions = _questions_of(known, earlier)
     return LooksRecord(
         rows=None if data.sha256 is None and data.rows_sha256 is None else 1 + len(rows),
-        model=None if now.sha256 is None and not now.id else 1 + len(models),
+        model=None if now.sha256 is None and not now.id else 1 + sum(e.model for e in earlier),
         earlier=tuple(
             EarlierLook(
-                entry=e.number, created=e.line.created, exit_code=e.line.exit_code, same_rows=e.rows, same_model=e.model
+                entry=e.number,
+                created=e.created,
+                exit_code=e.exit_code,
+                same_rows=bool(e.rows),
+                same_model=bool(e.model),
             )
-            for e in sorted(kept, key=lambda e: e.number)
+            for e in kept
         ),
         changed=tuple(_changes(questions, report, asked, campaign, most)),
         not_shown=tuple(_not_shown(known, questions, report, before, most)),
@@ -162,15 +152,15 @@ class _Question:
 
     record: AuditReport
     same_rows: bool
-    audits: tuple[_Before, ...]
+    audits: tuple[Look, ...]
 
 
-def _questions_of(known: Known, earlier: Sequence[_Before]) -> list[_Question]:
-    groups: dict[tuple[str, bool], list[_Before]] = {}
+def _questions_of(known: Known, earlier: Sequence[Look]) -> list[_Question]:
+    groups: dict[tuple[str, int], list[Look]] = {}
     for each in earlier:
-        groups.setdefault((each.line.question, each.rows), []).append(each)
+        groups.setdefault((each.question, each.rows), []).append(each)
     return [
-        _Question(record=known.audit(own[0].number), same_rows=rows, audits=tuple(own))
+        _Question(record=known.audit(own[0].number), same_rows=bool(rows), audits=tuple(own))
         for (_, rows), own in groups.items()
     ]
 
@@ -197,22 +187,25 @@ def _not_shown(
     known: Known, questions: Sequence[_Question], report: AuditReport, before: int, most: int | None
 ) -> Iterator[str]:
     """Requirements that say they were set before audits of these rows, and stand in none of the first of them."""
-    looks = sorted((e for q in questions if q.same_rows for e in q.audits), key=lambda e: e.number)
-    if not looks:
+    own = [question for question in questions if question.same_rows]
+    if not own:
         return
-    planned = _planned_before(known, report, min(looks[0].number, before))
-    late: dict[tuple[int | None, int], list[str]] = {}
+    began = min(question.audits[0].number for question in own)
+    planned = _planned_before(known, report, min(began, before))
+    late: dict[int | None, tuple[list[int], list[str]]] = {}
     for subject, _, criterion in changed_criteria((), report.criteria):
         if criterion is None or _bare(criterion) in planned:
             continue
-        having = [q.audits[0].number for q in questions if q.same_rows and _has(q.record, criterion)]
+        having = [question.audits[0].number for question in own if _has(question.record, criterion)]
         first = min(having, default=None)
-        without = [look for look in looks if first is None or look.number < first]
-        if without and criterion.set_at[:10] <= without[-1].line.created[:10]:
+        if first == began:
+            continue
+        without = sorted(e for question in own for e in question.audits if first is None or e.number < first)
+        if without and criterion.set_at[:10] <= without[-1].created[:10]:
             words = f"{subject} ({criterion.describe()}, set at {criterion.set_at})"
-            late.setdefault((first, len(without)), []).append(words)
-    for (first, n), named in late.items():
-        at = entries_named([look.number for look in looks[:n]], most)
+            late.setdefault(first, ([e.number for e in without], []))[1].append(words)
+    for first, (numbers, named) in late.items():
+        n, at = len(numbers), entries_named(numbers, most)
         since = "now" if first is None else f"at entry {first}"
         yield (
             f"Nothing in this history shows that this was set before these rows were looked at: "

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from auditor.errors import DataError
 from auditor.evidence.history.entries import Entry
 from auditor.evidence.history.identity import Identity
+from auditor.evidence.history.index import Look
 from auditor.evidence.history.looks import ALL, Known
 from auditor.record.audit_report import AuditReport, PlanEntered, RegistrationRecord
 from auditor.record.looks import entries_named
@@ -32,24 +33,24 @@ def placed(known: Known, report: AuditReport, *, before: int = ALL) -> Registrat
     entry = known.entry(line.number)
     if entry.registration().sha256 != plan.sha256:
         raise DataError(f"Entry {line.number} of the history holds another registration than its index says.")
-    rows = list(known.index.of_rows(report.data, line.number).values())
-    models = known.index.of_model(Identity.of(report), line.number)
     data, model = report.data, Identity.of(report)
+    looks = known.index.looks(data, model, line.number)
+    rows = [look for look in looks if look.rows]
     entered = PlanEntered(
         entry=entry.number,
         hash=entry.hash,
         created=entry.created,
         rows=None if data.sha256 is None and data.rows_sha256 is None else len(rows),
-        model=None if model.sha256 is None and not model.id else len(models),
+        model=None if model.sha256 is None and not model.id else sum(look.model for look in looks),
     )
-    cautions = tuple(_cautions(entry, plan, [(each.number, each.exit_code) for each in rows]))
+    cautions = tuple(_cautions(entry, plan, rows))
     return plan.model_copy(update={"entered": entered, "cautions": cautions})
 
 
-def _cautions(entry: Entry, plan: RegistrationRecord, looks: list[tuple[int, int]]) -> Iterator[str]:
+def _cautions(entry: Entry, plan: RegistrationRecord, looks: list[Look]) -> Iterator[str]:
     if looks:
-        n, failed = len(looks), sum(code == 1 for _, code in looks)
-        at = entries_named([number for number, _ in looks], _MOST_NAMED)
+        n, failed = len(looks), sum(look.exit_code == 1 for look in looks)
+        at = entries_named([look.number for look in looks], _MOST_NAMED)
         yield (
             f"It was entered at entry {entry.number}, AFTER {n:,} {'audit' if n == 1 else 'audits'} of these rows "
             f"({at}; {failed:,} FAIL): whoever made it may have seen their results."

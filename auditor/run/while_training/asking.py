@@ -178,19 +178,6 @@ class Asking:
         return [replace(result, measurements=(spent,))], []
 
 
-def of_the_looks(name: str, alarms: Measurement, faults: str) -> ProbeResult:
-    """What is told of the looks themselves, and why they are no whole audit, or "".
-
-    - ``alarms``: looks while the model learned at which a criterion was shown to be violated; [0, inf), ideal 0; each
-      is one look at a model that is not finished, within the error rate that all looks share; Dunn, J. Am. Stat. Assoc.
-      56 (1961)
-    """
-    definitions = defined(name, "", [of_the_looks], [alarms.metric])
-    return ProbeResult(
-        probe=name, pillar="intake", citation="", measurements=(alarms,), not_run=faults, definitions=definitions
-    )
-
-
 def network_of(model: nn.Module | AuditedModel) -> nn.Module | None:
     """The network inside, None where there is none, or no process has the whole of it."""
     if isinstance(model, nn.Module):

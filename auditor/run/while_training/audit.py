@@ -10,25 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import nn
 
-from auditor.drawing.figures import distinct
 from auditor.errors import UsageError
 from auditor.files import write_beside
-from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.finding.training_looks import LookRecord, TrainingRecord
+from auditor.finding.measurement import ProbeResult
+from auditor.finding.training_looks import LookRecord
 from auditor.model.audited_model import AuditedModel
 from auditor.model.outputs import Outputs
 from auditor.record.audit_report import AuditReport, ModelRecord
-from auditor.run.audit import assemble, data_record, environment, reason_of
+from auditor.run.audit import data_record, environment, reason_of
 from auditor.run.probe import Probe
-from auditor.run.while_training.asking import Accountant, Asking, network_of, of_the_looks
-from auditor.statistics.estimate import Exact
+from auditor.run.while_training.asking import Accountant, Asking, network_of
+from auditor.run.while_training.told import Decided, Last, Looks, judged_look, record_of_looks
 from auditor.training.gathered import gathered, is_sharded, put_back_whole
 from auditor.training.looks.budget import Budget
-from auditor.training.looks.course import courses
 from auditor.training.looks.peek import Peek, logged
 from auditor.training.looks.spending import Spending
 from auditor.training.looks.state import (
@@ -39,6 +34,7 @@ from auditor.training.looks.state import (
     criteria_digest,
     judged_before,
     no_state,
+    plan_in_words,
     probes_digest,
     record_of,
     rows_digest,
@@ -53,10 +49,7 @@ if TYPE_CHECKING:
 
 OnFail = Literal["warn", "stop", "rollback"]
 Every = Literal["epoch"] | int
-_Decided = tuple[tuple[Judgement, ...], Family]
-NAME = "training_audit"
 _MOST_FAULTS = 5
-_NOT_ENDED = "the training has not ended, and no closing look was taken"
 # What drawing the report takes, about, on one core, until it has been drawn once.
 _DRAWING_SECONDS = 1.5
 
@@ -144,6 +137,8 @@ class TrainingAudit:
         self.resumed_after: tuple[int, ...] = ()
         self.should_stop = False
         self.report: AuditReport | None = None
+        # What the last report was made of.
+        self.told: tuple[Looks, Last] | None = None
         self._asking = Asking(
             tuple(probes), data, seed, outputs, wrap, accountant, delta, ModelRecord(classes=data.classes)
         )
@@ -281,12 +276,12 @@ class TrainingAudit:
 
     @property
     def _run(self) -> Run:
-        looks = "no plan" if self.spending is None else f"{self.spending.n_peeks} looks"
+        planned = None if self.spending is None else self.spending.n_peeks
         return Run(
             rows=self._rows,
             probes=self._probes,
             criteria=criteria_digest(self.criteria),
-            plan=f"{looks}, one every {self.every}, closing share {self.closing_share!r}",
+            plan=plan_in_words(planned, self.every, self.closing_share),
             error_rate=self.error_rate,
             seed=self.seed,
         )
@@ -320,7 +315,9 @@ class TrainingAudit:
         self._tell(peek)
         self._react(model, whole, peek)
         if self.out is not None or self.trackers:
-            report = self._record(peek.results, at, (peek.findings, peek.family), judged=peek.judged, closing=None)
+            report = self._record(
+                Last(results=peek.results, place=at, judged=peek.judged), (peek.findings, peek.family)
+            )
             elapsed = self.budget.clock() - started
             self._write(report, drawn=self.budget.affords(2.0 * elapsed + self.budget.reserve))
         return peek
@@ -362,10 +359,8 @@ class TrainingAudit:
         self._last = None if numbers is None else (numbers, peek)
         return peek
 
-    def _judged(self, results: Sequence[ProbeResult], level: float, *, judged: bool) -> _Decided:
-        criteria = self.criteria if judged else ()
-        findings, family = judge(list(results), criteria, Family(error_rate=level if judged else self.error_rate))
-        return tuple(findings), family
+    def _judged(self, results: Sequence[ProbeResult], level: float, *, judged: bool) -> Decided:
+        return judged_look(results, self.criteria, level, self.error_rate, judged=judged)
 
     def _unspent(self, number: int | None, weights: str) -> bool:
         """Whether a look, None for the closing one, may be judged: it was not before, or it was at the same weights."""
@@ -466,7 +461,8 @@ class TrainingAudit:
         at = float(self._calls) if place is None else place
         closing = LookRecord(look=None, at=at, error_rate=level, judged=judged, weights=weights)
         decided = self._judged(results, level, judged=judged)
-        report = self._record(results, place, decided, judged=judged, closing=closing)
+        last = Last(results=tuple(results), place=place, judged=judged, closing=closing)
+        report = self._record(last, decided)
         self.report = report
         if self.trackers and self._leads:
             told = Told(at=at, numbers={}, rows=rows_of(decided[0]), closing=True)
@@ -476,44 +472,31 @@ class TrainingAudit:
             self._spent = (*self._spent, report.training.closing)
         return report
 
-    def _record(
-        self,
-        results: Sequence[ProbeResult],
-        place: float | None,
-        decided: _Decided,
-        *,
-        judged: bool,
-        closing: LookRecord | None,
-    ) -> AuditReport:
-        """The report of these results: the last one, or how things stand where there is no closing look."""
-        faults = self._faults_in_words()
-        if closing is None:
-            faults = "; ".join(said for said in (_NOT_ENDED, faults) if said)
-        own = of_the_looks(NAME, self._alarms(place), faults)
-        report = assemble(
-            [own, *results],
-            self.criteria if judged else (),
+    def _record(self, last: Last, decided: Decided) -> AuditReport:
+        """The report of a look: the last one, or how things stand where that is no closing look."""
+        budget = self.budget
+        looks = Looks(
+            run=self._run,
+            unit=self._unit,
+            criteria=self.criteria,
+            spending=self.spending,
+            peeks=tuple(self.peeks),
+            left_out=tuple(self.skipped),
+            resumed_after=self.resumed_after,
+            spent=self._spent,
+            faults=self._faults_in_words(),
+            costs=f"{budget.goal} of the processor time, of which they took {budget.overhead:.2g} so far",
+        )
+        self.told = (looks, last)
+        return record_of_looks(
+            looks,
+            last,
+            decided,
             model=self._asking.model,
             data=data_record(self.data),
             environment=environment(device=self._asking.device, seed=self.seed),
             duration_s=self.budget.seconds,
-            judged=([*judge([own], ())[0], *decided[0]], decided[1]),
         )
-        if closing is not None:
-            failed = tuple(dict.fromkeys(f.metric for f in report.findings if f.outcome == "FAIL" and f.metric))
-            closing = closing.model_copy(update={"failed": failed})
-        training = TrainingRecord(
-            run=self._run.digest,
-            unit=self._unit,
-            planned=None if self.spending is None else self.spending.n_peeks,
-            looks=tuple(peek.record for peek in self.peeks),
-            left_out=tuple(self.skipped),
-            closing=closing,
-            resumed_after=self.resumed_after,
-            spent=self._spent,
-        )
-        drawn = distinct(courses(self.peeks, self._unit, self.spending))
-        return report.model_copy(update={"figures": (*drawn, *report.figures), "training": training})
 
     def _closing_results(self, model: nn.Module | AuditedModel | None) -> tuple[list[ProbeResult] | None, float | None]:
         network = None if model is None else network_of(model)
@@ -527,37 +510,6 @@ class TrainingAudit:
             return (list(self.peeks[-1].results), self.peeks[-1].at) if self.peeks else (None, None)
         closing = self._look(model, float(self._calls), self.spending.closing if self.spending else 0.0, number=0)
         return list(closing.results), None
-
-    def _alarms(self, place: float | None) -> Measurement:
-        alarms = [p for p in self.peeks if p.failed]
-        earlier = [look for look in self._spent if look.failed and look.look is not None]
-        words = [
-            f"{len(self.peeks)} looks" if len(self.peeks) != 1 else "1 look",
-            f"each judged at {self.spending.peek:.2g}"
-            if self.spending is not None
-            else "none judged: n_peeks not given",
-        ]
-        if self.spending is not None:
-            words.append(f"the numbers below at {self.spending.closing:.2g}, of {self.error_rate:g} for the whole run")
-        words.append(f"they are of {self._unit} {place:g}" if place is not None else "they are of the final model")
-        if alarms:
-            words.append("alarms at " + ", ".join(f"{p.at:g}" for p in alarms[:10]))
-        if earlier:
-            words.append("before it was resumed alarms at " + ", ".join(f"{look.at:g}" for look in earlier[:10]))
-        if self.skipped:
-            words.append(
-                f"{len(self.skipped)} were left out to keep audits {self.budget.goal} of the "
-                f"processor time, of which they took {self.budget.overhead:.2g} so far: "
-                + ", ".join(f"{at:g}" for at in self.skipped[:10])
-                + (" ..." if len(self.skipped) > 10 else "")
-            )
-        return Measurement(
-            metric="alarms",
-            estimate=Exact(known=float(len(alarms) + len(earlier))),
-            n_samples=len(self.peeks),
-            ideal=0.0,
-            detail="; ".join(words),
-        )
 
     def _write(self, report: AuditReport, *, drawn: bool) -> None:
         """``drawn``: whether the page is drawn too, which costs more than many a look."""

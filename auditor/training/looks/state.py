@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 from pydantic import ValidationError
-from torch import Tensor
 
 from auditor.errors import AuditorError, UsageError
 from auditor.files import UNREADABLE, Closed, shown
@@ -21,12 +20,13 @@ from auditor.finding.measurement import ProbeResult
 from auditor.finding.training_looks import LookRecord, TrainingRecord
 from auditor.record.audit_report import AuditReport, ModelRecord
 from auditor.training.looks.spending import Spending
-from auditor.training.untouched import finite
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from auditor.data.audit_data import AuditData
 
-Kept = tuple[bool, float, Mapping[str, Tensor]]
+Kept = tuple[bool, float, Mapping[str, "Tensor"]]
 # Beyond it a number of calls is no longer exact as the float that a look's place is.
 _MOST_CALLS = 1 << 53
 _MOST_NAMED = 10
@@ -109,7 +109,7 @@ class Saved(Closed):
                 f"This state is of an audit of other {other}, and its error rate is shared out over those: give the "
                 "audit what it was begun with, or leave the state out and begin another."
             )
-        if why := self._of_looks(every) or self._of_levels(spending) or self._of_times():
+        if why := self._of_looks(every) or wrong_levels((*self.looks, *self.spent), spending) or self._of_times():
             raise no_state(why)
 
     def _of_looks(self, every: int) -> str:
@@ -126,19 +126,6 @@ class Saved(Closed):
             return f"weights are said to be kept of {self.kept[1]:g}, where no look was"
         return ""
 
-    def _of_levels(self, spending: Spending | None) -> str:
-        planned, level, closing = 0, 0.0, 0.0
-        if spending is not None:
-            planned, level, closing = spending.n_peeks, spending.peek, spending.closing
-        looks: tuple[SavedLook | LookRecord, ...] = (*self.looks, *self.spent)
-        for look in looks:
-            due = closing if look.look is None else level
-            if not math.isclose(look.error_rate, due, rel_tol=1e-9):
-                return f"a look has the error rate {look.error_rate:g}, and the plan gives it {due:g}"
-            if look.judged and (not planned or (look.look is not None and look.look > planned)):
-                return f"a look was judged that is none of the {planned:,} planned"
-        return ""
-
     def _of_times(self) -> str:
         seconds = [self.passed_s, self.audits_s, self.longest_s, *(look.seconds for look in self.looks)]
         return f"{min(seconds):g} seconds are less than none" if min(seconds) < 0.0 else ""
@@ -147,6 +134,10 @@ class Saved(Closed):
         """The weights that ride along; None where none do. Raises UsageError for what is no snapshot of a network."""
         if "weights" not in state:
             return None
+        from torch import Tensor
+
+        from auditor.training.untouched import finite
+
         weights = state["weights"]
         if self.kept is None:
             raise no_state("weights ride along, and of no look is it said that any were kept")
@@ -167,6 +158,26 @@ class Saved(Closed):
     def reached(self) -> int:
         """How many looks of the plan it has come to, taken or left out."""
         return len(self.looks) + len(self.left_out)
+
+
+def wrong_levels(looks: Sequence[SavedLook | LookRecord], spending: Spending | None) -> str:
+    """Which look was judged at another level than the plan gives it, or beyond the plan, in words; "" if none was."""
+    planned, level, closing = 0, 0.0, 0.0
+    if spending is not None:
+        planned, level, closing = spending.n_peeks, spending.peek, spending.closing
+    for look in looks:
+        due = closing if look.look is None else level
+        if not math.isclose(look.error_rate, due, rel_tol=1e-9):
+            return f"a look has the error rate {look.error_rate:g}, and the plan gives it {due:g}"
+        if look.judged and (not planned or (look.look is not None and look.look > planned)):
+            return f"a look was judged that is none of the {planned:,} planned"
+    return ""
+
+
+def plan_in_words(n_peeks: int | None, every: str | int, closing_share: float) -> str:
+    """The plan of a run, by which the run is known."""
+    looks = "no plan" if n_peeks is None else f"{n_peeks} looks"
+    return f"{looks}, one every {every}, closing share {closing_share!r}"
 
 
 def no_state(why: str) -> UsageError:

@@ -134,7 +134,7 @@ def test_by_hand() -> None:
     assert find(found, "equalized_odds_difference", ("sex",)).estimate.value == pytest.approx(2 / 3)
     assert find(found, "equal_opportunity_difference", ("sex",)).estimate.value == pytest.approx(2 / 3)
     detail = find(found, "demographic_parity_difference", ("sex",)).detail
-    assert "lowest f 0.333 (n = 6)" in detail and "highest m 0.750 (n = 4)" in detail
+    assert "selection_rate by sex: lowest f 0.333 (n = 6)" in detail and "highest m 0.750 (n = 4)" in detail
 
 
 def test_nothing_by_nothing_is_no_number() -> None:

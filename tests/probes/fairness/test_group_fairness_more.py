@@ -233,7 +233,7 @@ def test_metrics_by_hand() -> None:
     assert group_of(found, "treatment_equality", g="a").estimate == Odds(successes=20, failures=10)
     assert group_of(found, "precision", g="b").estimate.value == 15 / 35
     assert (
-        "precision: lowest b 0.429 (n = 35), highest a 0.800 (n = 50)"
+        "precision by g: lowest b 0.429 (n = 35), highest a 0.800 (n = 50)"
         in headline(found, "predictive_parity_difference").detail
     )
 

@@ -126,7 +126,8 @@ def test_intersections_may_be_left_out_and_small_groups_are_named() -> None:
     assert {m.sensitive for m in found if m.sensitive} == {("sex",), ("race",), ("sex", "race")}
     fewer = RegressionFairness(intersections=False).measure_predictions(y_pred, y_true, sensitive_features=groups)
     assert {m.sensitive for m in fewer if m.sensitive} == {("sex",), ("race",)}
-    assert "small groups: c (" in headline(found, "mean_prediction_difference", "race").detail
+    detail = headline(found, "mean_prediction_difference", "race").detail
+    assert detail.startswith("mean_prediction by race: lowest") and "small groups: c (" in detail
     assert "a small group" in of_group(found, "mean_prediction", race="c").detail
 
 

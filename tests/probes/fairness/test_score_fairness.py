@@ -64,12 +64,31 @@ def test_each_group_agrees_with_scikit_learn_and_scipy() -> None:
         assert pick(found, "roc_auc", sex=level).estimate.value == pytest.approx(auc[level], abs=1e-12)
     gap = pick(found, "auc_difference", ("sex",))
     assert gap.estimate.value == pytest.approx(abs(auc["f"] - auc["m"]), abs=1e-12)
-    assert isinstance(gap.estimate, WorstGap) and "roc_auc: lowest" in gap.detail
+    assert isinstance(gap.estimate, WorstGap) and "roc_auc by sex: lowest" in gap.detail
     f, m = (scores[(groups["sex"] == level).to_numpy()] for level in "fm")
     expected = ks_2samp(f, m).statistic, wasserstein_distance(f, m)
     assert pick(found, "score_kolmogorov_smirnov", ("sex",)).estimate.value == pytest.approx(expected[0], abs=1e-12)
     assert pick(found, "score_wasserstein", ("sex",)).estimate.value == pytest.approx(expected[1], abs=1e-12)
     assert pick(found, "auc_difference", ("sex", "race")).n_samples == 3000
+
+
+def test_a_group_that_scores_too_high_keeps_its_own_curve_and_loses_its_place_among_others() -> None:
+    rng = np.random.default_rng(4)
+    group = rng.choice(["gay", "immigrants", "women"], 3000)
+    y = rng.integers(0, 2, 3000)
+    scores = np.clip(rng.normal(0.35 + 0.2 * y, 0.08) + 0.3 * (group == "gay"), 0.0, 1.0)
+    found = measured(scores, y, pd.DataFrame({"target": group}))
+    curves = [pick(found, "roc_auc", target=level).estimate.value for level in sorted(set(group))]
+    assert max(curves) - min(curves) < 0.03
+    for metric, own_class in (("bpsn_auc", 0), ("bnsp_auc", 1)):
+        for level in sorted(set(group)):
+            chosen = (y == own_class) == (group == level)
+            expected = roc_auc_score(y[chosen], scores[chosen])
+            assert pick(found, metric, target=level).estimate.value == pytest.approx(expected, abs=1e-12)
+    worst = pick(found, "lowest_bpsn_auc", ("target",))
+    assert worst.estimate.value == pick(found, "bpsn_auc", target="gay").estimate.value < 0.3
+    assert worst.estimate.bounds(0.05)[1] < 0.4 and "bpsn_auc by target: lowest gay" in worst.detail
+    assert pick(found, "lowest_bnsp_auc", ("target",)).estimate.bounds(0.05)[0] > 0.3
 
 
 def test_calibration_the_slow_way() -> None:
@@ -115,6 +134,37 @@ def test_a_group_of_one_class_has_no_curve_and_one_group_no_gap() -> None:
     alone = measured(scores, y, pd.DataFrame({"sex": ["f"] * 300}))
     for metric in ("auc_difference", "calibration_difference", "score_wasserstein"):
         assert math.isnan(pick(alone, metric, ("sex",)).estimate.value)
+
+
+def test_one_group_of_one_class_takes_the_pass_of_the_others_and_not_their_numbers() -> None:
+    rng = np.random.default_rng(5)
+    group = rng.choice(["a", "b", "c"], 3000)
+    y = rng.integers(0, 2, 3000)
+    y[group == "c"] = 1
+    scores = rng.normal(0.5 + np.where(group == "a", 0.2, 0.02) * y, 0.1)
+    found = measured(np.clip(scores, 0.0, 1.0), y, pd.DataFrame({"g": group}))
+    gap = pick(found, "auc_difference", ("g",)).estimate
+    curves = [pick(found, "roc_auc", g=level).estimate.value for level in "ab"]
+    assert gap.value == pytest.approx(curves[0] - curves[1]) and gap.value > 0.2
+    assert gap.p_value(0.05, "greater") < 1e-6 and gap.bounds(0.05)[1] == 1.0
+    assert math.isnan(pick(found, "bpsn_auc", g="c").estimate.value)
+    assert pick(found, "bnsp_auc", g="c").estimate.value > 0.5
+    lowest = pick(found, "lowest_bpsn_auc", ("g",))
+    assert lowest.estimate.value > 0.5 and lowest.estimate.bounds(0.05)[0] == 0.0
+    assert "bpsn_auc is undefined for c" in lowest.detail
+
+
+def test_a_threshold_that_hardly_anybody_crosses_is_no_evidence() -> None:
+    rng = np.random.default_rng(6)
+    scores = rng.uniform(0.0, 0.6, 8640)
+    scores[0] = 0.9
+    groups = pd.DataFrame({"g": rng.choice(["a", "b"], 8640)})
+    found = measured(scores, None, groups, thresholds=(0.3, 0.7))
+    crossed, told = (
+        next(m for m in found if m.metric == "demographic_parity_difference_at_threshold" and m.at["threshold"] == t)
+        for t in (0.7, 0.3)
+    )
+    assert "All but 1 of 8,640 scores are below 0.7" in crossed.too_few and told.too_few == ""
 
 
 def test_rows_without_a_label_count_for_distances_only() -> None:

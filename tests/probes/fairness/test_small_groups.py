@@ -99,7 +99,7 @@ def test_without_the_rule_all_groups_are_compared_and_nothing_is_said() -> None:
 def test_where_no_group_is_small_the_share_is_0() -> None:
     found = measured(counts(("a", 1_000, 0.5), ("b", 980, 0.5)))
     assert headline(found, SHARE).estimate.value == 0.0 and headline(found, SHARE).detail == ""
-    assert headline(found).detail.startswith("selection_rate: lowest")
+    assert headline(found).detail.startswith("selection_rate by race: lowest")
 
 
 @pytest.mark.parametrize("table", [counts(("a", 25, 0.9), ("b", 25, 0.1)), counts(("a", 44, 0.9), ("b", 6, 0.1))])

@@ -22,13 +22,13 @@ pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
 from auditor.errors import ConfigError, UsageError
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.portfolio import site as pages
-from auditor.evidence.portfolio.lines import Read, read_ledger
-from auditor.evidence.portfolio.models import Model, models_of
-from auditor.evidence.portfolio.open_findings import open_findings
-from auditor.evidence.portfolio.requirements import changes_of
-from auditor.evidence.portfolio.site_folder import MARK, replaced
-from auditor.evidence.portfolio.sparkline import course, sparkline
+from auditor.portfolio import site as pages
+from auditor.portfolio.lines import Read, read_ledger
+from auditor.portfolio.models import Model, models_of
+from auditor.portfolio.open_findings import open_findings
+from auditor.portfolio.requirements import changes_of
+from auditor.portfolio.site_folder import MARK, replaced
+from auditor.portfolio.sparkline import course, sparkline
 from auditor.record.about import About, about_of
 from auditor.record.labels import Labels
 from auditor.record.periods import Period, period_of

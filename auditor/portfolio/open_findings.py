@@ -12,9 +12,9 @@ from typing import Literal, get_args
 from auditor.errors import AuditorError
 from auditor.evidence.acceptances import decision_records
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.portfolio.lines import OPEN, Audit, Range
-from auditor.evidence.portfolio.models import Model
 from auditor.finding.measurement import Outcome
+from auditor.portfolio.lines import OPEN, Audit, Range
+from auditor.portfolio.models import Model
 from auditor.record import of_finding, text
 from auditor.record.acceptances import Acceptance, acceptances_of
 from auditor.record.asks import Key, key_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from auditor.evidence.portfolio.lines import Audit
+from auditor.portfolio.lines import Audit
 from auditor.record.periods import known_day
 
 MOST_DRAWN = 60

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import PurePath
 
 from auditor.evidence.history.identity import Identity, owners_of
-from auditor.evidence.portfolio.lines import Audit, Decided, Read
+from auditor.portfolio.lines import Audit, Decided, Read
 from auditor.record.about import ModelIdentity
 
 # What a reader is to see first.

@@ -10,8 +10,8 @@ from typing import Literal
 from auditor.errors import AuditorError
 from auditor.evidence.criteria_changes import changed_criteria
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.portfolio.lines import Audit, required_in
 from auditor.finding.criterion import CriterionRecord
+from auditor.portfolio.lines import Audit, required_in
 
 Turn = Literal["loosened", "tightened", "changed", "dropped", "added"]
 # Newest first; what lies further back can be read in the records.

@@ -9,8 +9,8 @@ from datetime import date, timedelta
 from typing import Literal
 
 from auditor.errors import UsageError
-from auditor.evidence.portfolio.models import Model
-from auditor.evidence.portfolio.open_findings import Standing
+from auditor.portfolio.models import Model
+from auditor.portfolio.open_findings import Standing
 from auditor.record.control_record import OLD_AFTER
 from auditor.record.periods import Period, day_of, period_of
 from auditor.record.text import plural

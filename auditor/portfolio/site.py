@@ -12,13 +12,13 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.portfolio.due import STATES, Due, all_due, audit_due
-from auditor.evidence.portfolio.lines import Audit, Decided, Read
-from auditor.evidence.portfolio.models import GRAVEST_FIRST, Model, models_of
-from auditor.evidence.portfolio.open_findings import SEVERITIES, OpenFinding, PackTally, Standing, standing
-from auditor.evidence.portfolio.paging import paged
-from auditor.evidence.portfolio.requirements import MOST_CHANGES, changes_of
-from auditor.evidence.portfolio.sparkline import change, course, sparkline
+from auditor.portfolio.due import STATES, Due, all_due, audit_due
+from auditor.portfolio.lines import Audit, Decided, Read
+from auditor.portfolio.models import GRAVEST_FIRST, Model, models_of
+from auditor.portfolio.open_findings import SEVERITIES, OpenFinding, PackTally, Standing, standing
+from auditor.portfolio.paging import paged
+from auditor.portfolio.requirements import MOST_CHANGES, changes_of
+from auditor.portfolio.sparkline import change, course, sparkline
 from auditor.record.control_record import OLD_AFTER
 from auditor.record.periods import Period, known_day
 from auditor.record.text import visible

@@ -1,0 +1,47 @@
+"""Evidence of a comparison, and of a mitigation, which is one between what was and what was made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import JsonValue
+
+from auditor.comparing.compare import Comparison
+from auditor.comparing.comparison import comparison_content
+from auditor.evidence.derived import Derived, EnclosedAudit
+
+BEFORE, AFTER = "before", "after"
+
+
+def comparison_evidence(comparison: Comparison, before: EnclosedAudit, after: EnclosedAudit) -> Derived:
+    """The comparison, what it was asked with, and both audits."""
+    return _of("comparison", comparison, before, after, {})
+
+
+def mitigation_evidence(
+    comparison: Comparison, before: EnclosedAudit, after: EnclosedAudit, name: str, settings: Mapping[str, JsonValue]
+) -> Derived:
+    """The comparison of a model with the one that a mitigation made of it, with the mitigation's options."""
+    return _of("mitigation", comparison, before, after, {"mitigation": name, "settings": dict(settings)})
+
+
+def _of(
+    kind: Literal["comparison", "mitigation"],
+    comparison: Comparison,
+    before: EnclosedAudit,
+    after: EnclosedAudit,
+    more: Mapping[str, object],
+) -> Derived:
+    return Derived(
+        kind=kind,
+        record=comparison_content(comparison),
+        exit_code=comparison.exit_code,
+        request={"error_rate": comparison.error_rate, "margin": comparison.usefulness.margin, **more},
+        parts=dict(audit.part(name) for name, audit in ((BEFORE, before), (AFTER, after))),
+        about={
+            "model before": before.report.model.sha256,
+            "model after": after.report.model.sha256,
+            "data": after.report.data.sha256,
+        },
+    )

@@ -1,0 +1,46 @@
+"""Evidence of any kind in one file: its parts, the log, the manifest that names them, and a signature of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auditor.evidence.archive import pack
+from auditor.evidence.log import ChainedLog
+from auditor.evidence.manifest import MANIFEST, SIGNATURE, TIMESTAMP, Kind, Manifest, build_manifest
+from auditor.evidence.signing import sign
+from auditor.evidence.timestamp import covered, timestamp_of
+from auditor.files import write_beside
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+
+def write_container(
+    path: str | Path,
+    parts: Mapping[str, bytes],
+    log: ChainedLog,
+    said: Callable[[Manifest], bytes],
+    *,
+    kind: Kind = "audit",
+    key: Ed25519PrivateKey | None = None,
+    left_out: Collection[str] = (),
+    timestamp: str | None = None,
+) -> Manifest:
+    """Writes the file whole or not at all, and with a ``key`` signs it; returns its manifest.
+
+    ``parts``: of which the log is one. ``said``: the statement that is signed. ``left_out``: parts that only the
+    manifest names. ``timestamp``: the URL of an authority that says when the file was there. It is asked once the file
+    is written, and where it does not answer, NoTimestampError is raised and the file stays without.
+    """
+    manifest = build_manifest(parts, log, kind)
+    entries = {name: content for name, content in parts.items() if name not in left_out}
+    entries[MANIFEST] = manifest.to_bytes()
+    if key is not None:
+        entries[SIGNATURE] = sign(said(manifest), key)
+    write_beside(path, pack(entries))
+    if timestamp is not None:
+        entries[TIMESTAMP] = timestamp_of(covered(entries), timestamp)
+        write_beside(path, pack(entries))
+    return manifest

@@ -1,0 +1,70 @@
+"""Evidence of a search for less discriminatory alternatives: the sweep, every audit in it, and what was tried."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+from auditor.comparing.drawn_tradeoff import tradeoff_content
+from auditor.comparing.tradeoff import Tradeoff
+from auditor.evidence.derived import Derived, EnclosedAudit
+from auditor.evidence.manifest import canonical
+
+PRESENT_AUDIT, TRIED = "present", "tried.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepEvidence:
+    """What a sweep leaves behind beside the trade-off.
+
+    ``present``, ``points``: the audits, of those points that have one. ``sweep``: the values of each swept option,
+    ``fixed``: the others. ``tried``: digests of the inputs of every model that the rows have graded, ``made``: the
+    inputs of each point by name, whose digests are among them.
+    """
+
+    tradeoff: Tradeoff
+    present: EnclosedAudit
+    points: Mapping[str, EnclosedAudit]
+    sweep: Mapping[str, Sequence[JsonValue]]
+    fixed: Mapping[str, JsonValue]
+    tried: Sequence[str] = ()
+    made: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def part_of(place: int) -> str:
+    """How the audit of a point is called, by its place in the record, where the present model has 0."""
+    return f"points/{place:03d}" if place else PRESENT_AUDIT
+
+
+def inputs_digest(made: Mapping[str, str]) -> str:
+    """What a model is known by among those that were tried: SHA-256 of the JSON of its inputs, keys sorted."""
+    return hashlib.sha256(json.dumps(dict(made), sort_keys=True).encode()).hexdigest()
+
+
+def tradeoff_evidence(made: SweepEvidence) -> Derived:
+    """The trade-off, what it was asked with, and the audits of all points."""
+    found, report = made.tradeoff, made.present.report
+    audits = {part_of(0): made.present}
+    audits |= {part_of(i): made.points[p.name] for i, p in enumerate(found.points, 1) if p.name in made.points}
+    parts = dict(audit.part(name) for name, audit in audits.items())
+    parts[TRIED] = canonical({"tried": list(made.tried), "made": {k: dict(v) for k, v in made.made.items()}})
+    return Derived(
+        kind="tradeoff",
+        record=tradeoff_content(found, report),
+        exit_code=found.exit_code,
+        request={
+            "mitigation": found.made_by,
+            "sweep": {option: list(values) for option, values in made.sweep.items()},
+            "fixed": dict(made.fixed),
+            "metric": found.metric,
+            "disparity": found.disparity,
+            "tolerance": found.tolerance,
+            "error_rate": found.error_rate,
+        },
+        parts=parts,
+        about={"present model": report.model.sha256, "data": report.data.sha256},
+    )

@@ -1,0 +1,82 @@
+"""Checks evidence of any kind by what its manifest says it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auditor.errors import DataError
+from auditor.evidence.archive import read_archive, unpack
+from auditor.evidence.manifest import MANIFEST, Kind, Manifest
+from auditor.evidence.timestamp import Authorities
+from auditor.verifying.audits import Audits
+from auditor.verifying.bundle import verify_bundle
+from auditor.verifying.checks import Verified
+from auditor.verifying.compared import comparison_again, mitigation_again
+from auditor.verifying.derived import Again, Said, verify_derived
+from auditor.verifying.detected import detection_again
+from auditor.verifying.dp_audited import dp_audit_again
+from auditor.verifying.remeasured import Remake
+from auditor.verifying.stamped import dated, stamped
+from auditor.verifying.trained import training_again
+from auditor.verifying.weighed import tradeoff_again
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+# Out of audits.
+_OF_AUDITS: Mapping[Kind, Callable[[Said, Audits], Again]] = {
+    "comparison": comparison_again,
+    "mitigation": mitigation_again,
+    "tradeoff": tradeoff_again,
+}
+# Out of numbers.
+_OF_NUMBERS: Mapping[Kind, Callable[[Said], Again]] = {
+    "detection": detection_again,
+    "dp_audit": dp_audit_again,
+    "training": training_again,
+}
+
+
+def kind_of(data: bytes, name: str) -> Kind:
+    """What a bundle is the evidence of; what has no manifest that can be read is looked at as an audit's."""
+    try:
+        return Manifest.read(unpack(data, name)[MANIFEST]).kind
+    except (DataError, KeyError):
+        return "audit"
+
+
+def verify_evidence(
+    path: Path,
+    make_probe: Remake,
+    *,
+    trusted: Sequence[Ed25519PublicKey] = (),
+    authorities: Authorities | None = None,
+) -> Verified:
+    """Every check that a bundle of whatever kind allows; parameters and errors as of :func:`verify_bundle`."""
+    data = read_archive(path)
+    kind = kind_of(data, path.name)
+    if kind == "audit":
+        return verify_bundle(path, make_probe, trusted=trusted, authorities=authorities)
+    entries = unpack(data, path.name)
+    found = _derived(path.name, data, entries, kind, make_probe, trusted)
+    when = stamped(entries, None, authorities)
+    found = found if when.check is None else found.and_checked([when.check])
+    return found if when.at is None else dated(found, when.at, entries)
+
+
+def _derived(
+    called: str,
+    data: bytes,
+    entries: Mapping[str, bytes],
+    kind: Kind,
+    make_probe: Remake,
+    trusted: Sequence[Ed25519PublicKey],
+) -> Verified:
+    if kind in _OF_NUMBERS:
+        return verify_derived(data, entries, _OF_NUMBERS[kind], trusted=trusted)
+    if kind not in _OF_AUDITS:
+        raise DataError(f"{called!r} is the evidence of a {kind}, which this version cannot check.")
+    audits = Audits(entries, make_probe)
+    return verify_derived(data, entries, lambda said: _OF_AUDITS[kind](said, audits), trusted=trusted)

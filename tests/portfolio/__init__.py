@@ -1,0 +1,1 @@
+"""Tests of auditor/portfolio: many audits in one view."""

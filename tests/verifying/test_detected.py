@@ -1,0 +1,164 @@
+"""Evidence of what a detector said: answers follow from scores, limits and calibration, whoever has the key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from auditor.detection.frame_means import combined, mean_interval
+from auditor.detection.record import DetectorRecord, FileResult, FileVerdict, FrameScore, HeatMap
+from auditor.evidence.archive import unpack
+from auditor.evidence.derived import write_derived
+from auditor.evidence.detected import DETECTOR, detection_content, detection_evidence, exit_code_of
+from auditor.evidence.signing import load_private_key, load_public_key, make_key
+from auditor.model.detector_card import DetectorCard, answer_of
+from auditor.verifying.checks import Verified
+from auditor.verifying.kinds import verify_evidence
+from cli.verify import stored_probe
+from tests.evidence.derived import forged
+
+Bend = Callable[[dict[str, Any]], object]
+RNG = np.random.default_rng(2)
+CARD = DetectorCard(
+    medium="image",
+    fake=1,
+    real_scores=tuple(np.sort(RNG.uniform(0.0, 0.4, 60)).tolist()),
+    fake_scores=tuple(np.sort(RNG.uniform(0.5, 1.0, 60)).tolist()),
+    novelty_limit=2.0,
+)
+
+
+def verdict(score: float, novelty: float) -> FileVerdict:
+    answer, reason = answer_of(CARD, *CARD.p_values(score), novelty)
+    p_real, p_fake = CARD.p_values(score)
+    return FileVerdict(answer=answer, reason=reason, probability=score, p_real=p_real, p_fake=p_fake, novelty=novelty)
+
+
+def video(scores: list[float]) -> FileVerdict:
+    values = [CARD.p_values(score) for score in scores]
+    p_real, p_fake = (combined([pair[i] for pair in values]) for i in (0, 1))
+    low, high = mean_interval(np.asarray(scores))
+    answer, reason = answer_of(CARD, p_real, p_fake, 1.0)
+    return FileVerdict(
+        answer=answer, reason=reason, probability=float(np.mean(scores)), p_real=p_real, p_fake=p_fake, novelty=1.0,
+        low=low, high=high, frames=tuple(FrameScore(seconds=i, probability=p) for i, p in enumerate(scores)),
+    )  # fmt: skip
+
+
+def found(medium: Any, said: FileVerdict | None = None, **more: Any) -> FileResult:
+    return FileResult(medium=medium, form="PNG", size_bytes=9, sha256="a" * 64, verdict=said, **more)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("detected")
+    make_key(folder / "k")
+    known = DetectorRecord.of(("real", "fake"), CARD, "b" * 64, with_calibration=True)
+    unlike = "It is unlike everything the detector was trained on: an unsupported kind of file."
+    heat = HeatMap(png="iVBORw0KGgo=", drop_marked=2.0, drop_random=1.0, earned=True)
+    results = [
+        ("fake.png", found("image", verdict(0.9, 1.0), heat_map=heat)),
+        ("real.png", found("image", verdict(0.1, 1.0))),
+        ("open.png", found("image", verdict(0.45, 1.0))),
+        ("new.png", found("image", FileVerdict(answer="cannot say", reason=unlike, novelty=3.0))),
+        ("film.mp4", found("video", video([0.9, 0.95, 0.8, 0.99, 0.97, 0.96]))),
+        (
+            "song.wav",
+            found(
+                "audio",
+                FileVerdict(
+                    answer="cannot say",
+                    reason="Unsupported: the detector is for images and video, and this is audio.",
+                ),
+            ),
+        ),
+        ("none.png", FileResult(error="It is an empty file.")),
+    ]
+    for name, detector, kept in (
+        ("some", known, results),
+        ("all", known, results[:2]),
+        ("no", None, [("x", found("image"))]),
+    ):
+        code = exit_code_of([result for _, result in kept], unwritten=False)
+        record = detection_content("d.pt", detector, kept, {"fake.png": "e/fake.png"} if detector else {}, code)
+        made = detection_evidence(record, detector, unwritten=False, asked={"seed": 0})
+        write_derived(folder / f"{name}.zip", made, key=load_private_key(folder / "k"))
+    return folder
+
+
+def checked(path: Path, folder: Path) -> Verified:
+    return verify_evidence(path, stored_probe, trusted=[load_public_key(folder / "k.pub")])
+
+
+def wrong(found: Verified) -> dict[str, str]:
+    return {check.name: check.detail for check in found.checks if check.state == "wrong"}
+
+
+@pytest.mark.parametrize("name", ["some", "all", "no"])
+def test_what_a_detector_said_is_made_anew(folder: Path, name: str) -> None:
+    seen = checked(folder / f"{name}.zip", folder)
+    assert wrong(seen) == {} and seen.exit_code() == 0
+    assert any("files.verdict.probability" in each.where for each in seen.stated)
+    record = json.loads(unpack((folder / f"{name}.zip").read_bytes(), name)["record.json"])
+    answers = [file["verdict"] and file["verdict"]["answer"] for file in record["files"]]
+    expected = ["fake", "real", "cannot say", "cannot say", "fake", "cannot say", None]
+    assert answers == {"some": expected, "all": expected[:2], "no": [None]}[name]
+    assert record["exit_code"] == (0 if name == "all" else 3)
+
+
+def of(place: int, **changed: Any) -> Bend:
+    def bend(record: dict[str, Any]) -> None:
+        said = record["files"][place]["verdict"]
+        assert any(said[name] != value for name, value in changed.items())
+        said.update(changed)
+
+    return bend
+
+
+BENT: list[tuple[str, Bend]] = [
+    ("answer", of(0, answer="real")),
+    ("p-value", of(0, p_real=0.5)),
+    ("score", of(0, probability=0.2)),
+    ("reason", of(1, reason="It is certain.")),
+    ("unknown made known", of(3, answer="fake", probability=0.99, p_real=0.01, p_fake=0.9)),
+    ("known made unknown", of(0, novelty=2.5)),
+    ("mean of frames", of(4, probability=0.2)),
+    ("interval", of(4, low=0.929)),
+    ("frames", lambda r: r["files"][4]["verdict"]["frames"].pop()),
+    ("other medium", of(5, reason="It is certain.")),
+    ("heat map", lambda r: r["files"][0]["heat_map"].update(drop_marked=0.5)),
+    ("exit code", lambda r: r.update(exit_code=0)),
+    ("error rate", lambda r: r["detector"]["card"].update(error_rate=0.4)),
+    ("reading", lambda r: r.update(reading="This is proof.")),
+    ("unread, and judged", lambda r: r["files"][6].update(verdict=r["files"][0]["verdict"])),
+    ("dropped", lambda r: r["files"].pop(2)),
+]
+
+
+@pytest.mark.parametrize(("what", "bend"), BENT, ids=[what for what, _ in BENT])
+def test_a_bent_answer_is_named_though_the_right_key_signed_it(
+    folder: Path, tmp_path: Path, what: str, bend: Bend
+) -> None:
+    seen = checked(forged(folder / "some.zip", tmp_path / "f.zip", folder / "k", record=bend), folder)
+    said = wrong(seen)
+    places = {"files", "exit_code", "detector", "reading", "record.json", "request.json"}
+    assert seen.exit_code() == 1 and said.keys() & places and "signature" not in said, said
+
+
+@pytest.mark.parametrize("what", ["scores", "limit", "number", "none"])
+def test_another_calibration_does_not_come_to_the_answers(folder: Path, tmp_path: Path, what: str) -> None:
+    content = json.loads(unpack((folder / "some.zip").read_bytes(), "s")[DETECTOR])
+    if what == "scores":
+        content["card"]["real_scores"] = [min(1.0, score + 0.5) for score in content["card"]["real_scores"]]
+    elif what == "limit":
+        content["card"]["novelty_limit"] = 9.0
+    elif what == "number":
+        content["n_real"] = 6_000
+    part = None if what == "none" else json.dumps(content).encode()
+    seen = checked(forged(folder / "some.zip", tmp_path / "f.zip", folder / "k", {DETECTOR: part}), folder)
+    assert seen.exit_code() == 1 and wrong(seen)
