@@ -122,8 +122,8 @@ def _of_an_audit(bundle: Path, given: Mapping[str, object]) -> None:
     kind = kind_of(read_archive(bundle), bundle.name) if named else "audit"
     if kind != "audit":
         raise UsageError(
-            f"{named[0]} is about an audit, and {str(bundle)!r} is the evidence of a {kind.replace('_', ' ')}: leave it "
-            "out, or take one of the audits enclosed."
+            f"{named[0]} is about an audit, and {str(bundle)!r} is the evidence of a {kind.replace('_', ' ')}: leave "
+            "it out, or take one of the audits enclosed."
         )
 
 
