@@ -74,10 +74,9 @@ def detect(
     from auditor.evidence.detected import detection_content, detection_evidence, exit_code_of
     from auditor.files import readable, sent
     from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
-    from auditor.record.text import visible
     from auditor.run.isolate import examine, last_lines
     from auditor.run.options import memory_limit
-    from cli.output import paragraph, stages
+    from cli.output import stages
 
     kept = sealed(bundle, sign, timestamp)
     anchors = None if trust_anchors is None else _pem(trust_anchors)
@@ -113,18 +112,31 @@ def detect(
     if json_:
         sys.stdout.write(json.dumps(said, indent=2) + "\n")
     else:
-        looked_at = _looked_at()
-        if looked_at:
-            _print_files(results, found.detector, pictures)
-        else:
-            _print_table(results, pictures)
-        # In a pipe the table stands alone, and how to read it goes to whoever looks on.
-        for line in _explained(detector, found.detector, with_evidence=bool(pictures)):
-            typer.echo(paragraph(visible(line), 0), err=not looked_at)
-        typer.echo(_ending(results, detector, code), err=not looked_at)
+        _print(results, detector, found.detector, pictures, code)
     if kept is not None:
         kept.told()
     return code
+
+
+def _print(
+    results: Sequence[tuple[str, FileResult]],
+    detector: str | None,
+    known: DetectorRecord | None,
+    pictures: dict[str, str],
+    code: int,
+) -> None:
+    from auditor.record.text import visible
+    from cli.output import paragraph
+
+    looked_at = _looked_at()
+    if looked_at:
+        _print_files(results, known, pictures)
+    else:
+        _print_table(results, pictures)
+    # In a pipe the table stands alone, and how to read it goes to whoever looks on.
+    for line in _explained(detector, known, with_evidence=bool(pictures)):
+        typer.echo(paragraph(visible(line), 0), err=not looked_at)
+    typer.echo(_ending(results, detector, code), err=not looked_at)
 
 
 def _looked_at() -> bool:
