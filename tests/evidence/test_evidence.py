@@ -82,8 +82,8 @@ def evidence(
     criteria, family = load_criteria(), Family()
     log = ChainedLog()
     log.add("started", command=["scan"])
-    for name in names:
-        log.add("answered", probe=name)
+    for result in results:
+        log.add("not applicable" if result.not_applicable else "answered", probe=result.probe)
     report = assemble(
         results,
         criteria,
