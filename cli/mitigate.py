@@ -124,6 +124,8 @@ def run_mitigation(
         print_comparison(comparison)
         for path in written:
             typer.echo(f"report  {path}")
+    if evidence is not None:
+        evidence.told()
     return comparison.exit_code
 
 
