@@ -124,8 +124,7 @@ def _bundled(path: str | None, write: Callable[[], str]) -> tuple[list[str], Aud
     try:
         return [write()], None
     except NoTimestampError as error:
-        without = NoTimestampError(f"{error} The bundle is written without one: its dates are the signer's word.")
-        return [path], without
+        return [path], error
     except AuditorError as error:
         return [], error
 

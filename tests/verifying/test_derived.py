@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from auditor.comparing.compare import compare
 from auditor.comparing.weighing import AuditedPoint, weigh_audits
@@ -26,8 +27,10 @@ from auditor.verifying import audits, parts
 from auditor.verifying.checks import Verified
 from auditor.verifying.kinds import verify_evidence
 from auditor.verifying.remeasured import Remake
+from cli.main import app
 from cli.verify import stored_probe
 from tests.evidence.derived import audit, enclosed, forged, model, rows
+from tests.quantifiers import none_of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -113,7 +116,7 @@ def wrong(found: Verified) -> dict[str, str]:
 @pytest.mark.parametrize("kind", ["comparison", "mitigation", "tradeoff"])
 def test_what_a_command_wrote_agrees(folder: Path, kind: str) -> None:
     found = checked(folder / f"{kind}.zip", folder)
-    assert wrong(found) == {} and not found.incomplete
+    assert wrong(found) == {} and none_of(check.state == "not checked" for check in found.checks)
     said = {check.name: check.detail for check in found.checks}
     assert "signed with the key" in said["signature"] and "recomputed" in said["record"]
     assert sum("verified as an audit" in detail for detail in said.values()) == (3 if kind == "tradeoff" else 2)
@@ -269,6 +272,14 @@ def test_a_kind_cannot_pass_for_another(folder: Path, tmp_path: Path) -> None:
         {"before.zip": (folder / "comparison.zip").read_bytes()},
     )
     assert any("an audit was expected" in detail for detail in wrong(checked(out, folder)).values())
+
+
+@pytest.mark.parametrize("flag", ["--db", "--dossier", "--report"])
+def test_what_is_asked_of_audits_alone_is_refused_of_others(folder: Path, flag: str) -> None:
+    result = CliRunner().invoke(app, ["verify", str(folder / "comparison.zip"), flag, str(folder / "k.pub")])
+    assert result.exit_code == 2 and "is the evidence of a comparison" in result.output, result.output
+    drawn = CliRunner().invoke(app, ["report", str(folder / "tradeoff.zip")])
+    assert drawn.exit_code == 2 and "is the evidence of a tradeoff and not of an audit" in drawn.output
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"{" * 50_000, b'{"exit_code": NaN}', b"\xff"])
