@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.errors import UsageError
-from cli.derived import BundleTo, SignWith, sealed
+from cli.derived import BundleTo, SignWith, TimestampBy, sealed
 from cli.flags import AllowUnsandboxed
 from cli.guarded import Writes
 
@@ -51,6 +51,7 @@ def detect(
     ] = None,
     bundle: BundleTo = None,
     sign: SignWith = None,
+    timestamp: TimestampBy = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     seed: Annotated[int, typer.Option(help="Of the random parts that the evidence is compared with.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
@@ -77,7 +78,7 @@ def detect(
     from auditor.run.options import memory_limit
     from cli.output import stages
 
-    kept = sealed(bundle, sign)
+    kept = sealed(bundle, sign, timestamp)
     anchors = None if trust_anchors is None else _pem(trust_anchors)
     out = None if evidence is None else _folder(evidence)
     job = Job(
@@ -112,6 +113,8 @@ def detect(
         sys.stdout.write(json.dumps(said, indent=2) + "\n")
     else:
         _print(results, detector, found.detector, pictures, code)
+    if kept is not None:
+        kept.told()
     return code
 
 

@@ -131,7 +131,7 @@ FORGED: list[tuple[Callable[[Record], None], str]] = [
     (in_another_name, "configuration"),
     (another_role, "configuration"),
     (found_and_not_given, REQUEST),
-    (other_groups, "data"),
+    (other_groups, "shared numbers"),
 ]
 
 
