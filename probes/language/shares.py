@@ -220,9 +220,13 @@ def share_of(
 
 
 def stereotype_scores(
-    pairs: Sequence[SentencePair], preferred: FloatArray, method: str, detail: str
+    pairs: Sequence[SentencePair],
+    preferred: FloatArray,
+    method: str,
+    detail: str,
+    metric: str = "stereotype_score",
 ) -> list[Measurement]:
-    """``stereotype_score`` of the preferences, (n,), over all pairs and, as a group each, per category."""
+    """A share, ``metric``, of the preferences, (n,), over all pairs and, as a group each, per category."""
     categories = sorted({p.category for p in pairs})
     found = []
     for category in (None, *categories) if len(categories) > 1 else (None,):
@@ -232,7 +236,7 @@ def stereotype_scores(
         )
         found.append(
             Measurement(
-                metric="stereotype_score",
+                metric=metric,
                 method=method,
                 estimate=share.estimate,
                 n_samples=share.n,

@@ -265,6 +265,6 @@ def test_many_pairs_are_bounded_and_hostile_ones_are_text() -> None:
 def test_a_probe_of_pairs_hands_over_the_picture(tmp_path: Path) -> None:
     pairs = built_in_pairs().examples[::40]
     probe = CrowsPairs(benchmarks={"crows_pairs": crows_file(tmp_path, pairs)})
-    found = headline(probe.measure(toy(texts_of(pairs), 1.0), no_data(), RNG), "stereotype_score")
+    found = headline(probe.measure(toy(texts_of(pairs), 1.0), no_data(), RNG), "conditional_stereotype_score")
     assert found.figure is not None and found.figure.probe == probe.name
     assert all_of(y is not None and y > 0.0 for y in found.figure.series[0].y)
