@@ -61,9 +61,15 @@ def _measured(
     if not math.isnan(estimate.value):
         notes.append(f"Odds of {math.exp(estimate.value):.3g} to 1.")
     if left := len(pairs) - len(kept):
-        notes.append(f"{left:,} pairs are left out: their mentions stand in one role alone, or they share no token.")
+        notes.append(
+            f"{left:,} of {len(pairs):,} pairs are left out: their mentions stand in one role alone, or they share no "
+            "token."
+        )
     if cut := int((np.abs(values[kept]) > LIMIT).sum()):
-        notes.append(f"{cut:,} pairs lie more than {LIMIT:g} nats from the middle of their mentions and count as that.")
+        notes.append(
+            f"{cut:,} of {len(kept):,} pairs lie more than {LIMIT:g} nats from the middle of their mentions and count "
+            "as that."
+        )
     if isinstance(estimate, ClusteredValue):
         few = too_few(estimate.mean, "The clusters of pairs") or silent
     return Measurement(
@@ -105,6 +111,16 @@ def mean_log_odds(
     """The mean of (n,) values in nats, cut off at LIMIT, over pairs with one or two clusters each."""
     if not values.size:
         return Undefined(reason="no two mentions change roles, so how likely either is by itself cannot be taken out")
-    placed = (np.clip(values, -LIMIT, LIMIT) + LIMIT) / (2.0 * LIMIT)
-    mean = clustered_share(placed, list(zip(*clusters, strict=True)), strata, least=float(placed.var()))
+    share = placed(values)
+    mean = clustered_share(share, list(zip(*clusters, strict=True)), strata, least=float(share.var()))
     return ClusteredValue(mean=mean, low=-LIMIT, high=LIMIT) if isinstance(mean, ClusteredMean) else mean
+
+
+def placed(values: FloatArray) -> FloatArray:
+    """Values in nats, (n,), cut off at LIMIT and put on [0, 1]."""
+    return np.asarray((np.clip(values, -LIMIT, LIMIT) + LIMIT) / (2.0 * LIMIT), np.float64)
+
+
+def placed_log_odds(pairs: Sequence[SentencePair], likelihoods: FloatArray) -> FloatArray:
+    """(n,) what :func:`log_odds` takes the mean of, put on [0, 1], of pairs with (n, 2) likelihoods."""
+    return placed(about_the_middle(likelihoods[:, 0] - likelihoods[:, 1], [pair.mentions for pair in pairs]))

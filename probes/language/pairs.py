@@ -14,12 +14,13 @@ from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Answer, Measurement
 from auditor.record.text import shortened, signed
 from auditor.rows import FloatArray
-from probes.language.log_odds import log_odds
+from probes.language.log_odds import log_odds, placed_log_odds
 from probes.language.options import PairOptions, source_and_scoring
 from probes.language.shares import mean_of_pairs, preferences, shifts, stereotype_scores, undecided
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
 
 # What a model that tells no texts apart reaches the ideal of.
 RESTING: dict[str, Answer] = dict.fromkeys(
@@ -43,9 +44,12 @@ def preferred_pairs(
     """
     language = options.language(model)
     pairs = [(p.more, p.less) for p in found.examples]
-    likelihoods, rest = language.pair_scores_and_rest(
-        pairs, [p.rest for p in found.examples], form=options.form, within_word=options.within_word
-    )
+
+    def scored(by: AuditedLanguageModel) -> tuple[FloatArray, FloatArray]:
+        rests = [p.rest for p in found.examples]
+        return by.pair_scores_and_rest(pairs, rests, form=options.form, within_word=options.within_word)
+
+    likelihoods, rest = scored(language)
     preferred, detail = preferences(likelihoods), source_and_scoring(language, found.source, caveat)
     given = preferences(rest)
     silent = undecided(preferred[~np.isnan(preferred)] == 0.5)
@@ -59,15 +63,26 @@ def preferred_pairs(
     if earlier is None:
         ahead[0] = replace(ahead[0], figure=moved_most(pairs, likelihoods, None, method))
         return ahead + scores
-    once = options.likelihoods(earlier[0], pairs)
-    before = preferences(once)
+    once, rest_once = scored(earlier[0])
     ahead[0] = replace(ahead[0], figure=moved_most(pairs, likelihoods, once, method))
     clusters, strata = [p.clusters for p in found.examples], [p.stratum for p in found.examples]
-    return [
-        *ahead,
-        *scores,
-        *shifts(before, preferred, lambda values: mean_of_pairs(values, clusters, strata), scores[0], earlier[1]),
+    became = {
+        "stereotype_log_odds": (
+            placed_log_odds(found.examples, once),
+            placed_log_odds(found.examples, likelihoods),
+        ),
+        "conditional_stereotype_score": (preferences(rest_once), given),
+        "stereotype_score": (preferences(once), preferred),
+    }
+    moved = [
+        shift
+        for headline in ahead + scores
+        if not headline.group
+        for shift in shifts(
+            *became[headline.metric], lambda values: mean_of_pairs(values, clusters, strata), headline, earlier[1]
+        )
     ]
+    return ahead + scores + moved
 
 
 def of_the_mention(likelihoods: FloatArray, rest: FloatArray) -> str:

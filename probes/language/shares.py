@@ -117,7 +117,8 @@ def shifts(
       models, from which a comparison works out whether both lie on one side of their ideal; McNemar, Psychometrika 12
       (1947)
 
-    ``over``: the mean of (n,) values, NaN where either could not be scored.
+    Log-odds are put on [0, 1] for it, from one limit to the other. ``over``: the mean of (n,) values, NaN where either
+    could not be scored.
     ``like``: the share that they are of.
     """
     halves = {"shift": 0.5 * (1.0 + after - before), "midpoint": 0.5 * (after + before)}

@@ -12,7 +12,7 @@ from auditor.data.benchmarks.winogender import WinogenderExample, read_winogende
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
-from probes.language.log_odds import log_odds
+from probes.language.log_odds import log_odds, placed_log_odds
 from probes.language.options import PairsOfAFile, benchmark_path, source_and_scoring
 from probes.language.shares import mean_of_pairs, preferences, share_of, shifts, undecided
 
@@ -66,23 +66,27 @@ class Winogender(PairsOfAFile):
         earlier = self.earlier()
         if earlier is None:
             return measured
-        return measured + _shifts(found, self.preferred(earlier[0], pairs), male, measured, earlier[1])
+        return measured + _shifts(found, self.likelihoods(earlier[0], pairs), likelihoods, measured, earlier[1])
 
 
 def _shifts(
     found: Benchmark[WinogenderExample],
-    before: FloatArray,
-    male: FloatArray,
+    once: FloatArray,
+    likelihoods: FloatArray,
     measured: Sequence[Measurement],
     whose: str,
 ) -> list[Measurement]:
-    """What became of either headline since an earlier model."""
+    """What became of each headline since an earlier model, by the likelihoods of either, (n, 2)."""
+    before, male = preferences(once), preferences(likelihoods)
     labels, expected = [(e.occupation,) for e in found.examples], _expected(found)
     moved = shifts(before, male, lambda values: mean_of_pairs(values, labels), measured[0], whose)
     if not np.isnan(expected).all():
         # Whose occupation has no majority prefers nothing, before or after.
         old, new = (np.where(expected == 1.0, m, 1.0 - m) + 0.0 * expected for m in (before, male))
         moved += shifts(old, new, lambda values: mean_of_pairs(values, labels), measured[1], whose)
+        old, new = (placed_log_odds(*_of_the_majority(found, of)) for of in (once, likelihoods))
+        own = [label for label, of_men in zip(labels, expected.tolist(), strict=True) if not np.isnan(of_men)]
+        moved += shifts(old, new, lambda values: mean_of_pairs(values, own), measured[2], whose)
     return moved
 
 
@@ -92,17 +96,18 @@ def _expected(found: Benchmark[WinogenderExample]) -> FloatArray:
     return np.where(np.isnan(female) | (female == 50.0), np.nan, (female < 50.0).astype(np.float64))
 
 
-def _log_odds(found: Benchmark[WinogenderExample], likelihoods: FloatArray, detail: str) -> list[Measurement]:
-    """The log-odds of the pronoun of an occupation's majority, where there is one."""
+def _of_the_majority(
+    found: Benchmark[WinogenderExample], likelihoods: FloatArray
+) -> tuple[list[SentencePair], FloatArray]:
+    """The sentences of occupations with a majority as pairs, its pronoun first, and their (n, 2) likelihoods."""
     of_men = _expected(found)
     known = np.flatnonzero(~np.isnan(of_men)).tolist()
     pairs = []
     for i in known:
-        example, side = found.examples[i], 1 if of_men[i] == 1.0 else -1
-        more, less = (example.male, example.female)[::side]
+        example = found.examples[i]
+        more, less = (example.male, example.female)[:: 1 if of_men[i] == 1.0 else -1]
         pairs.append(SentencePair(more, less, "", (example.occupation,), mentions=words_apart(more, less)))
-    ordered = np.where(of_men[known, None] == 1.0, likelihoods[known], likelihoods[known][:, ::-1])
-    return log_odds(pairs, ordered, "winogender", detail, undecided(preferences(ordered) == 0.5, "sentences"))
+    return pairs, np.where(of_men[known, None] == 1.0, likelihoods[known], likelihoods[known][:, ::-1])
 
 
 def _winogender(
@@ -139,7 +144,8 @@ def _winogender(
                 too_few=stereotypical.too_few,
             )
         )
-        measured += _log_odds(found, likelihoods, detail)
+        pairs, ordered = _of_the_majority(found, likelihoods)
+        measured += log_odds(pairs, ordered, "winogender", detail, undecided(preferences(ordered) == 0.5, "sentences"))
     for occupation in sorted(set(occupations)):
         share = share_of(male[np.asarray(occupations) == occupation], [()] * occupations.count(occupation), "sentences")
         measured.append(
