@@ -29,7 +29,7 @@ from cli.looks import entered
 from cli.main import app
 from cli.options import configure
 from cli.output import print_report
-from cli.register import followed, opened
+from cli.register import followed, opened, plan_of
 from tests.evidence.test_evidence import evidence
 from tests.evidence.test_registration import plan, registration
 from tests.quantifiers import all_of
@@ -284,7 +284,7 @@ def test_a_scan_names_a_bound_that_was_registered_after_it_had_failed(
     def scanned(made: AuditReport, **flags: str) -> AuditReport:
         configured = configure(flags, "audit.toml", [])
         opened_ = opened(configured.options.registration)
-        plan_said = followed(opened_, configured, datetime.now(UTC) + timedelta(seconds=1))
+        plan_said = followed(opened_, configured, datetime.now(UTC) + timedelta(seconds=1), plan_of(configured))
         made = made.model_copy(update={"registration": plan_said})
         return entered(configured, Asks(), made, None, lambda _: made)[0]  # type: ignore[arg-type]
 

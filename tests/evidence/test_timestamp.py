@@ -48,7 +48,7 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def made() -> Evidence:
-    return evidence(n=60)
+    return evidence(n=60, names=("group_fairness",))
 
 
 @contextmanager
