@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from auditor.comparing.compare import compare
     from auditor.data.audit_data import AuditData
     from auditor.errors import AuditorError, NotApplicableError
-    from auditor.evidence.from_python import write_evidence
     from auditor.finding.budgets import Family
     from auditor.finding.criterion import Criterion, load_criteria
     from auditor.finding.measurement import Measurement, Outcome, Pillar
@@ -68,7 +67,6 @@ _DEFINED_IN = {
     "load_model": "auditor.run.in_python",
     "run_audit": "auditor.run.audit",
     "save": "auditor.model.saving",
-    "write_evidence": "auditor.evidence.from_python",
 }
 __all__ = [
     "AuditData",
@@ -99,7 +97,6 @@ __all__ = [
     "run_audit",
     "save",
     "scan",
-    "write_evidence",
 ]
 
 

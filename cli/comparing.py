@@ -55,6 +55,7 @@ def compare_reports(
     if evidence is not None:
         evidence.write(comparison_evidence(comparison, _enclosed(before, earlier), _enclosed(after, later)))
         typer.echo(f"report  {evidence.bundle}")
+        evidence.told()
     return comparison.exit_code
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.errors import UsageError
-from cli.derived import BundleTo, SignWith, sealed
+from cli.derived import BundleTo, SignWith, TimestampBy, sealed
 from cli.flags import AllowUnsandboxed
 from cli.guarded import Writes
 
@@ -51,6 +51,7 @@ def detect(
     ] = None,
     bundle: BundleTo = None,
     sign: SignWith = None,
+    timestamp: TimestampBy = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     seed: Annotated[int, typer.Option(help="Of the random parts that the evidence is compared with.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
@@ -73,12 +74,11 @@ def detect(
     from auditor.evidence.detected import detection_content, detection_evidence, exit_code_of
     from auditor.files import readable, sent
     from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
-    from auditor.record.text import visible
     from auditor.run.isolate import examine, last_lines
     from auditor.run.options import memory_limit
-    from cli.output import paragraph, stages
+    from cli.output import stages
 
-    kept = sealed(bundle, sign)
+    kept = sealed(bundle, sign, timestamp)
     anchors = None if trust_anchors is None else _pem(trust_anchors)
     out = None if evidence is None else _folder(evidence)
     job = Job(
@@ -112,16 +112,31 @@ def detect(
     if json_:
         sys.stdout.write(json.dumps(said, indent=2) + "\n")
     else:
-        looked_at = _looked_at()
-        if looked_at:
-            _print_files(results, found.detector, pictures)
-        else:
-            _print_table(results, pictures)
-        # In a pipe the table stands alone, and how to read it goes to whoever looks on.
-        for line in _explained(detector, found.detector, with_evidence=bool(pictures)):
-            typer.echo(paragraph(visible(line), 0), err=not looked_at)
-        typer.echo(_ending(results, detector, code), err=not looked_at)
+        _print(results, detector, found.detector, pictures, code)
+    if kept is not None:
+        kept.told()
     return code
+
+
+def _print(
+    results: Sequence[tuple[str, FileResult]],
+    detector: str | None,
+    known: DetectorRecord | None,
+    pictures: dict[str, str],
+    code: int,
+) -> None:
+    from auditor.record.text import visible
+    from cli.output import paragraph
+
+    looked_at = _looked_at()
+    if looked_at:
+        _print_files(results, known, pictures)
+    else:
+        _print_table(results, pictures)
+    # In a pipe the table stands alone, and how to read it goes to whoever looks on.
+    for line in _explained(detector, known, with_evidence=bool(pictures)):
+        typer.echo(paragraph(visible(line), 0), err=not looked_at)
+    typer.echo(_ending(results, detector, code), err=not looked_at)
 
 
 def _looked_at() -> bool:

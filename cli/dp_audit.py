@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.errors import AuditorError, UsageError, first_line
-from cli.derived import BundleTo, SignWith, sealed
+from cli.derived import BundleTo, SignWith, TimestampBy, sealed
 from cli.output import paragraph
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def dp_audit(
     seed: Annotated[int, typer.Option(help="Seed of the coins and of the canaries' places.")] = 0,
     bundle: BundleTo = None,
     sign: SignWith = None,
+    timestamp: TimestampBy = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
@@ -58,7 +59,7 @@ def dp_audit(
         raise UsageError("--canaries and --runs must be at least 1.")
     if multi_run and (guesses or runs < 8):
         raise UsageError("--multi-run takes one canary from each of at least 8 --runs, and no --guesses.")
-    numbers, evidence = _numbers(guesses), sealed(bundle, sign)
+    numbers, evidence = _numbers(guesses), sealed(bundle, sign, timestamp)
     each = 1 if multi_run else canaries
     seen, counted = _trained(import_object(train, str(Path.cwd()), "TRAIN"), each, runs, phase, seed)
     claim = Claim(
@@ -80,6 +81,8 @@ def dp_audit(
         _print(result, gaussian)
         if evidence is not None:
             typer.echo(f"evidence    {evidence.bundle}")
+    if evidence is not None:
+        evidence.told()
     return EXIT_CODES[result.verdict]
 
 

@@ -42,10 +42,10 @@ def check_history(options: ScanOptions) -> None:
 
 def next_of_campaign(options: ScanOptions) -> CampaignRecord | None:
     """The look that the campaign has now. Raises UsageError, before any work, where it has none left."""
-    from auditor.evidence.history.looks import Known
-
     if options.campaign is None:
         return None
+    from auditor.evidence.history.looks import Known
+
     ledger = open_ledger(options.db, create=True)
     try:
         return _next_of_campaign(options, Known.to(ledger))

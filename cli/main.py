@@ -15,7 +15,7 @@ from auditor.errors import AuditorError
 from auditor.run import __version__
 from auditor.run.options import FORMATS, flags
 from cli.copied_examples import examples
-from cli.derived import BundleTo, SignWith, sealed
+from cli.derived import BundleTo, SignWith, TimestampBy, sealed
 from cli.detect import detect
 from cli.detect_train import detect_train
 from cli.dossier import dossier
@@ -265,6 +265,7 @@ def compare(
     db: Db = None,
     bundle: BundleTo = None,
     sign: SignWith = None,
+    timestamp: TimestampBy = None,
     debug: Debug = False,
 ) -> int:
     """Put two recorded audits side by side: what became better, what worse, and whether the model is useful.
@@ -275,7 +276,7 @@ def compare(
     """
     from cli.comparing import compare_reports
 
-    evidence = sealed(bundle, sign)
+    evidence = sealed(bundle, sign, timestamp)
     return compare_reports(before, after, out, error_rate=error_rate, margin=margin, db=db, evidence=evidence)
 
 
@@ -331,6 +332,7 @@ def mitigate(
     margin: Margin = 0.02,
     bundle: BundleTo = None,
     sign: SignWith = None,
+    timestamp: TimestampBy = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -351,7 +353,7 @@ def mitigate(
         checkpoint=checkpoint,
         max_seconds=max_seconds,
         margin=margin,
-        evidence=sealed(bundle, sign),
+        evidence=sealed(bundle, sign, timestamp),
         quiet=quiet,
     )
 
@@ -441,6 +443,7 @@ def tradeoff(
     max_seconds: Annotated[float, typer.Option(help="Seconds for making each model.")] = 3600.0,
     bundle: BundleTo = None,
     sign: SignWith = None,
+    timestamp: TimestampBy = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -461,7 +464,7 @@ def tradeoff(
         parse_settings(with_ or []),
         Asked.of(metric, disparity, tolerance),
         max_seconds=max_seconds,
-        evidence=sealed(bundle, sign),
+        evidence=sealed(bundle, sign, timestamp),
         quiet=quiet,
     )
 

@@ -84,15 +84,7 @@ def run_mitigation(
     before_job = job_of(configured, PROBES)
     assert options.model is not None
     _check_out(out, options.model, folder=_writes_folder(kind, options.model))
-    if out.suffix in FILES:
-        claim(out, "--out")
-    if checkpoint is not None:
-        claim(checkpoint, "--checkpoint", resumed=True)
-    claim_comparison(folder, "--report")
-    for side in (BEFORE, AFTER):
-        claim_report(folder / side, ("json", "html"), f"--report/{side}")
-        if evidence is not None:
-            claim(folder / side / BUNDLE, f"--report/{side}/{BUNDLE}")
+    _claim_all(out, checkpoint, folder, with_evidence=evidence is not None)
     experience = experience_of(kind)
     if experience is not None and (warning := experience.warning()) and not quiet:
         typer.echo(f"note      {warning}")
@@ -124,7 +116,21 @@ def run_mitigation(
         print_comparison(comparison)
         for path in written:
             typer.echo(f"report  {path}")
+    if evidence is not None:
+        evidence.told()
     return comparison.exit_code
+
+
+def _claim_all(out: Path, checkpoint: Path | None, folder: Path, *, with_evidence: bool) -> None:
+    if out.suffix in FILES:
+        claim(out, "--out")
+    if checkpoint is not None:
+        claim(checkpoint, "--checkpoint", resumed=True)
+    claim_comparison(folder, "--report")
+    for side in (BEFORE, AFTER):
+        claim_report(folder / side, ("json", "html"), f"--report/{side}")
+        if with_evidence:
+            claim(folder / side / BUNDLE, f"--report/{side}/{BUNDLE}")
 
 
 def _writes_folder(kind: type[Mitigation], model: str | None) -> bool:

@@ -12,6 +12,7 @@ import typer
 from auditor.errors import MissingExtraError
 from auditor.evidence.archive import is_bundle
 from auditor.evidence.publishing import parsed, publish, published
+from auditor.files import write_beside
 from auditor.record.audit_report import AuditReport
 from auditor.record.text import visible
 from auditor.report.view import document_id
@@ -76,5 +77,5 @@ def _as_record(report: AuditReport, read: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         own = Path(folder) / RECORD
-        own.write_text(report.to_json(), encoding="utf-8")
+        write_beside(own, report.to_json().encode())
         yield own

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from auditor.errors import AuditorError
-from auditor.evidence.registration import with_what_became
-from auditor.evidence.timestamp import NoTimestampError
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
 from auditor.run.options import Configured
@@ -60,8 +58,8 @@ def scan(
     registration = opened(options.registration)
     with rows_at_hand(configured) as (asked, told):
         job = job_of(asked, PROBES)
-        plan = plan_of(configured, hashed=registration is not None)
-        registered = followed(registration, configured, began, plan)
+        plan = None if registration is None else plan_of(configured)
+        registered = None if plan is None else followed(registration, configured, began, plan)
         log = start_log(job)
         waits = workloads(job, PROBES)
         make_page_ready(formats)
@@ -105,7 +103,8 @@ def scan(
     places, unpublished = _published(report, written, publish)
 
     def evidence() -> str:
-        enclosed = enclosed_of(configured, report, plan, began, registration)
+        asked_for = plan or plan_of(configured, hashed=False)
+        enclosed = enclosed_of(configured, report, asked_for, began, registration)
         return write_evidence(at_level(configured, campaign), job, measured, report, log, enclosed)
 
     bundles, unwritten = _bundled(options.bundle, evidence)
@@ -120,11 +119,12 @@ def _bundled(path: str | None, write: Callable[[], str]) -> tuple[list[str], Aud
     """Where the evidence lies, and what it lacks: the audit is done and written, whatever became of that."""
     if path is None:
         return [], None
+    from auditor.evidence.timestamp import NoTimestampError
+
     try:
         return [write()], None
     except NoTimestampError as error:
-        without = NoTimestampError(f"{error} The bundle is written without one: its dates are the signer's word.")
-        return [path], without
+        return [path], error
     except AuditorError as error:
         return [], error
 
@@ -167,6 +167,8 @@ def _followed(report: AuditReport, registered: RegistrationRecord | None, planne
     """The report with what became of the registration that the run was to follow."""
     if registered is None:
         return report
+    from auditor.evidence.registration import with_what_became
+
     became = with_what_became(registered, report.findings, refused=report.refusal is not None, planned=planned)
     return report.model_copy(update={"registration": became})
 

@@ -117,6 +117,8 @@ def run_tradeoff(
         written.append(str(evidence.bundle))
     if not quiet:
         _print(found, written)
+    if evidence is not None:
+        evidence.told()
     return found.exit_code
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from auditor.errors import UsageError
 from cli.guarded import Writes
 from cli.output import coloured, paragraph
 
@@ -89,6 +90,7 @@ def verify(
     required = required_of(require)
     trusted = [load_public_key(path) for path in key or ()]
     authorities = authorities_of(tsa_root or (), tsa_policy)
+    _of_an_audit(bundle, {"--db": db, "--dossier": dossier, "--report": report})
     found = verify_evidence(bundle, stored_probe, trusted=trusted, authorities=authorities)
     if db is not None:
         found = _by_history(found, db)
@@ -109,6 +111,20 @@ def verify(
         _print_verified(bundle, found)
         typer.echo(paragraph(f"exit {code}: {_in_words(found, required, code)}", 0))
     return code
+
+
+def _of_an_audit(bundle: Path, given: Mapping[str, object]) -> None:
+    """Raises UsageError for flags that ask about an audit, where the bundle is the evidence of something else."""
+    from auditor.evidence.archive import read_archive
+    from auditor.verifying.kinds import kind_of
+
+    named = [flag for flag, value in given.items() if value is not None]
+    kind = kind_of(read_archive(bundle), bundle.name) if named else "audit"
+    if kind != "audit":
+        raise UsageError(
+            f"{named[0]} is about an audit, and {str(bundle)!r} is the evidence of a {kind.replace('_', ' ')}: leave "
+            "it out, or take one of the audits enclosed."
+        )
 
 
 class _Stored:

@@ -10,15 +10,18 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from auditor.errors import AuditorError, UsageError
-from auditor.evidence.pades import Seal
 from auditor.files import write_beside
 from auditor.outputs import claim, remove
 from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import Catalogue
 from auditor.record.passwords import arguments_without_passwords
 from cli.rendering import FILE_NAMES, render
+
+if TYPE_CHECKING:
+    from auditor.evidence.pades import Seal
 
 
 def command_line() -> str:

@@ -10,7 +10,7 @@ from auditor.evidence.archive import pack
 from auditor.evidence.log import ChainedLog
 from auditor.evidence.manifest import MANIFEST, SIGNATURE, TIMESTAMP, Kind, Manifest, build_manifest
 from auditor.evidence.signing import sign
-from auditor.evidence.timestamp import covered, timestamp_of
+from auditor.evidence.timestamp import NoTimestampError, covered, timestamp_of
 from auditor.files import write_beside
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ def write_container(
         entries[SIGNATURE] = sign(said(manifest), key)
     write_beside(path, pack(entries))
     if timestamp is not None:
-        entries[TIMESTAMP] = timestamp_of(covered(entries), timestamp)
+        try:
+            entries[TIMESTAMP] = timestamp_of(covered(entries), timestamp)
+        except NoTimestampError as error:
+            without = "The bundle is written without one: its dates are the signer's word."
+            raise NoTimestampError(f"{error} {without}") from None
         write_beside(path, pack(entries))
     return manifest

@@ -57,9 +57,18 @@ class Derived:
 
 
 def write_derived(
-    path: str | Path, made: Derived, log: ChainedLog | None = None, *, key: Ed25519PrivateKey | None = None
+    path: str | Path,
+    made: Derived,
+    log: ChainedLog | None = None,
+    *,
+    key: Ed25519PrivateKey | None = None,
+    timestamp: str | None = None,
 ) -> Manifest:
-    """Writes the bundle whole or not at all; with a ``key`` it is signed. Returns the manifest."""
+    """Writes the bundle whole or not at all; with a ``key`` it is signed. Returns the manifest.
+
+    ``timestamp``: the URL of an authority that says when it was there; NoTimestampError where it does not, and the
+    bundle is written without.
+    """
     log = log or started_log()
     record = in_order({**made.record, "exit_code": made.exit_code})
     log.add("code", digests=code_digests(made.code))
@@ -74,6 +83,7 @@ def write_derived(
         lambda manifest: statement_of_derived(manifest, made.exit_code, about),
         kind=made.kind,
         key=key,
+        timestamp=timestamp,
     )
 
 

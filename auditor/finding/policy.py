@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -160,7 +161,12 @@ class Policy:
 
 def _matches(name: str, pattern: str) -> bool:
     """Whether a name is of the pattern, in which ``*`` stands for anything and ``|`` between two for either."""
-    return any(re.fullmatch(".*".join(map(re.escape, one.split("*"))), name) for one in pattern.split("|"))
+    return _expression(pattern).fullmatch(name) is not None
+
+
+@cache
+def _expression(pattern: str) -> re.Pattern[str]:
+    return re.compile("|".join(".*".join(map(re.escape, one.split("*"))) for one in pattern.split("|")))
 
 
 def pack_names() -> list[str]:

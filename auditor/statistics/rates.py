@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.combined_tails import Pairs
 from auditor.statistics.estimate import POWER, Estimate, Side, first_size, smallest_p
-from auditor.statistics.intervals import clopper_pearson, orthant_radius, sum_bounds
+from auditor.statistics.intervals import clopper_pearson, exact_lower, exact_upper, orthant_radius, sum_bounds
 from auditor.statistics.pairs import lower_bounds, smallest_p_value
 
 MOST_GROUPS = 1_000
@@ -33,8 +33,13 @@ class Proportion(Estimate):
         return self.successes / self.n if self.n else math.nan
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = clopper_pearson(self.successes, n=self.n, alpha=alpha)
-        return float(low), float(high)
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        return float(exact_lower(*(np.asarray(x, np.float64) for x in (self.successes, self.n, alpha))))
+
+    def upper(self, alpha: float) -> float:
+        return float(exact_upper(*(np.asarray(x, np.float64) for x in (self.successes, self.n, alpha))))
 
     @model_validator(mode="after")
     def _no_more_than_n(self) -> Self:

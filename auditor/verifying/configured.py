@@ -137,27 +137,16 @@ def _named(report: AuditReport, understood: Understood) -> Iterator[str]:
 
 
 def _request(entries: Mapping[str, bytes], report: AuditReport, by: WentBy) -> Iterator[str]:
-    """Where the request as given is not the one that was understood, or its command another than the record's."""
+    """Where options of probes are not in the plan, or the command is another than the record's."""
     if by.understood is None:
         return
     try:
         request = json.loads(entries.get(REQUEST, b"{}"))
-        options, probe_options = dict(request["options"]), dict(request["probe_options"])
+        probe_options = dict(request["probe_options"])
     except (ValueError, KeyError, TypeError, RecursionError):
         yield "it does not hold the options as they were given"
         return
     plan = by.understood.plan
-    unsaid = {"error_rate": 0.05, "multiplicity": "holm", "seed": 0}
-    understood: dict[str, object] = {
-        # Of a campaign the level of this look, which is asked for when it is run again.
-        "error_rate": report.family.error_rate, "multiplicity": plan.multiplicity, "seed": plan.seed, **plan.settings
-    }  # fmt: skip
-    for name, given in options.items():
-        if name in understood and (where := difference(given, understood[name], name)):
-            yield f"as given and as understood differ: {where}"
-    for name, default in unsaid.items():
-        if name not in options and understood[name] != default:
-            yield f"{name} is {understood[name]}, and was not asked for"
     for probe, own in probe_options.items():
         said = plan.probes.get(probe)
         if said is not None and isinstance(own, dict) and not own.keys() <= said.options.keys():

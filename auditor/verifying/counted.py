@@ -19,7 +19,7 @@ from auditor.verifying.checks import Check, State, Unproven
 from auditor.verifying.described import described
 from auditor.verifying.remeasured import Again, Kept, Remade
 from auditor.verifying.shared import contradictions, facts_of
-from auditor.verifying.written import as_given, as_written
+from auditor.verifying.written import as_given, as_logged, as_written
 
 if TYPE_CHECKING:
     from auditor.data.counts import GroupCounts
@@ -55,6 +55,7 @@ def counted(
         checks += as_declared(asked.results, report, kinds)
         checks += as_written(entries, asked, head, counts, answers)
         checks += as_given(request, report)
+        checks += as_logged(entries.get(LOG, b""), report, asked.results)
     else:
         why = "other code measured: what it says beside its numbers, and how it spells them, is not held to it"
         unproven.append(Unproven(where=f"{LOG}: digests", why=why, needs="numbers"))
@@ -67,6 +68,11 @@ def counted(
         checks.append(Check(name="rows", state="not checked", detail=why))
         unproven += [each for result in asked.results for each in unproven_of(result, None, report, remade, why)]
         return Counted(checks=tuple(checks), unproven=tuple(unproven))
+    if head is not None and head.features:
+        # Groups that no row is in have a place among them too.
+        unproven.append(
+            Unproven(where=f"{TABLES}: rows.levels", why="which groups there could be is the signer's word")
+        )
     checks += _kept(manifest, report, head, counts, answers, table)
     checks += _agreeing(asked, report, table, options)
     kept = Kept.of(head, answers, table, grouped=bool(report.data.sensitive) or table is not None)
@@ -93,6 +99,10 @@ def _kept(
         yield Check(name="rows", state="not checked", detail="left out: what follows from them cannot be recomputed")
     if answers is not None and table is not None and counts is not None:
         yield _recounted(answers, table)
+    if head is None and ROWS in manifest.files:
+        yield Check(name=TABLES, state="wrong", detail="it does not say what the rows hold")
+    if head is not None and head.kind == "classifier" and report.data.sensitive and table is None:
+        yield Check(name=TABLES, state="wrong", detail="there were groups, and no table counts them")
 
 
 def _agreeing(

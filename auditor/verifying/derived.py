@@ -60,7 +60,8 @@ def verify_derived(
     """Every check that the bundle allows; ``again`` makes its record anew out of its parts."""
     manifest = Manifest.read(entries[MANIFEST])
     whose = code(entries)
-    checks = [container(data, entries), *digests(entries, manifest, _PARTS), log_chain(entries, manifest), whose]
+    what = Check(name="kind", state="ok", detail=f"it is the evidence of a {_kind(manifest)}")
+    checks = [what, container(data, entries), *digests(entries, manifest, _PARTS), log_chain(entries, manifest), whose]
     record, said = read_part(RECORD, entries, _table)
     request, more = read_part(REQUEST, entries, _table)
     checks += said + more

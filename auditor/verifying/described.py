@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from auditor.data.counts import GroupCounts
 from auditor.data.groups_digest import GroupsDigest
 from auditor.record.audit_report import AuditReport
+from auditor.record.columns import sizes_in
 from auditor.run.answers import BLURRED_OVER, Answers, AnswersHead
 from auditor.verifying.checks import Check
 from auditor.verifying.difference import difference
@@ -25,6 +27,9 @@ def described(
         said |= {"sensitive": data.sensitive, "positive": data.positive, "classes": report.model.classes}
         positive = None if table.positive is None else table.classes[table.positive]
         found |= {"sensitive": table.features, "positive": positive, "classes": table.classes}
+    sizes = sizes_in(table) if table is not None else _sizes(answers)
+    if sizes is not None and data.groups is not None:
+        said["groups"], found["groups"] = data.groups, sizes
     if head is not None and head.kind == "classifier":
         positive = None if head.positive is None else head.classes[head.positive]
         said |= {"rows' classes": report.model.classes, "rows' positive": data.positive}
@@ -41,9 +46,14 @@ def described(
         # Where no row has a label, whether there was a column of them is for the record to say.
         if unlabelled is not None and (data.missing.labels is not None or unlabelled < (data.n_rows or 0)):
             said["rows without label"], found["rows without label"] = data.missing.labels, unlabelled
-    for name, value in said.items():
-        if where := difference(_plain(value), _plain(found[name]), name):
-            yield Check(name="data", state="wrong", detail=f"the record's {where}")
+    wrong = [where for name in said if (where := difference(_plain(said[name]), _plain(found[name]), name))]
+    yield from (Check(name="data", state="wrong", detail=f"the record's {where}") for where in wrong)
+    if said and not wrong:
+        yield Check(name="data", state="ok", detail=f"the record's {', '.join(said)} are those of what is stored")
+
+
+def _sizes(answers: Answers | None) -> Mapping[str, Mapping[str, int]] | None:
+    return {name: Counter(own) for name, own in answers.groups.items()} if answers and answers.groups else None
 
 
 def _unlabelled(table: GroupCounts | None, answers: Answers | None) -> int | None:

@@ -254,8 +254,8 @@ def _other_statistics(said: ProbeResult, found: ProbeResult, *, other_code: bool
         )
         where = difference(a, b)
         if drawn and not where and not other_code:
-            figures = [_FIGURE.dump_python(m.figure, mode="json") for m in (theirs[key], mine[key])]
-            where = difference(figures[0], figures[1], "figure")
+            one, other = (_FIGURE.dump_python(m.figure, mode="json") for m in (theirs[key], mine[key]))
+            where = difference(one, other, "figure")
         if where:
             wrong.append(f"{label(theirs[key])}: {where}")
     return sorted(wrong)

@@ -13,9 +13,9 @@ from auditor.data.counts import GroupCounts
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.record.audit_report import DataRecord
 from auditor.statistics.changes import RateChange
+from auditor.statistics.differential_fairness import DifferentialFairness
 from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.groups import (
-    DifferentialFairness,
     RatioToLargest,
     SmallestRate,
     WorstDifference,

@@ -44,7 +44,7 @@ def told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked, by: We
             "summary": report.summary.model_dump(by_alias=True),
             "answers": {result.probe: len(result.measurements) for result in asked.results},
         }
-        if where := difference({name: said.get(name) for name in found}, found):
+        if where := difference({name: said[name] for name in found if name in said}, found):
             checks.append(Check(name="log", state="wrong", detail=f"it is of another audit than the record: {where}"))
     options = _request(entries.get(REQUEST, b"{}"))
     allowed = bool(options.get("allow_inconclusive", False))

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from auditor.evidence.enclosed import Understood
+from auditor.evidence.log import events
 from auditor.evidence.manifest import ASKED, REQUEST, RESULTS, ROWS, TABLES, UNDERSTOOD, Asked, canonical, in_order
 from auditor.finding.budgets import Family
+from auditor.finding.measurement import ProbeResult
 from auditor.record.audit_report import AuditReport
 from auditor.run.answers import Answers, AnswersHead, CountsRecord, tables_json
-from auditor.run.options import ScanOptions
+from auditor.run.options import ScanOptions, flags
 from auditor.verifying.checks import Check
+from auditor.verifying.difference import difference
 
+# What the last line of a log says.
+RECORDED = ("exit_code", "created", "seed", "model", "data", "summary", "answers")
+_DIGEST = re.compile("[0-9a-f]{64}")
 # What is asked for by another name in the plan, or is made of several.
 _MADE = ("roles",)
 
@@ -44,6 +51,38 @@ def as_written(
         yield Check(name=RESULTS, state="wrong", detail="its promise about errors is one that was judged already")
 
 
+def as_logged(content: bytes, report: AuditReport, results: Sequence[ProbeResult]) -> Iterator[Check]:
+    """Whether a log says what the code that is installed here writes: how a run began, which code measured, what became
+    of each probe, and last what was recorded."""
+    said = events(content)
+    names = [event.get("event") for event in said]
+    if names[:1] != ["started"] or names[-2:] != ["code", "recorded"]:
+        yield Check(name="log lines", state="wrong", detail="it does not begin and end as a run's log does")
+        return
+    missing = [key for key in RECORDED if key not in said[-1]]
+    if missing:
+        yield Check(name="log lines", state="wrong", detail=f"it does not say of what was recorded the {missing[0]}")
+    digests = said[-2].get("digests")
+    known = isinstance(digests, dict) and all(_DIGEST.fullmatch(str(d)) or d == "not found" for d in digests.values())
+    if not known:
+        yield Check(name="log lines", state="wrong", detail="it does not say by a digest which code measured")
+    by_probe = {result.probe: result for result in results}
+    for event in said[1:-2]:
+        result = by_probe.get(str(event.get("probe")))
+        if "probe" in event and result is None:
+            yield Check(name="log lines", state="wrong", detail=f"no {str(event['probe'])[:80]!r} is among the answers")
+        if result is not None:
+            became = "not run" if result.not_run else "not applicable" if result.not_applicable else "answered"
+            found = {"event": became, "measurements": len(result.measurements), "seconds": round(result.duration_s, 3)}
+            if where := difference(
+                {k: event[k] for k in found if k in event}, {k: found[k] for k in found if k in event}
+            ):
+                yield Check(name="log lines", state="wrong", detail=f"{result.probe}: {where}")
+        summary = report.summary.model_dump(by_alias=True)
+        if event.get("event") == "judged" and difference({k: event.get(k) for k in summary}, summary):
+            yield Check(name="log lines", state="wrong", detail="it counts other outcomes")
+
+
 def as_given(content: bytes, report: AuditReport) -> Iterator[Check]:
     """Whether a request is spelled as it is written, and was understood as it was given."""
     try:
@@ -64,14 +103,21 @@ def as_given(content: bytes, report: AuditReport) -> Iterator[Check]:
     if plan is None:
         return
     settings: dict[str, Any] = {**plan.plan.settings, "seed": plan.plan.seed}
-    settings |= {"error_rate": plan.plan.error_rate, "multiplicity": plan.plan.multiplicity}
+    # Of a campaign the level of its look is asked for, by which it is run again.
+    settings |= {"error_rate": report.family.error_rate, "multiplicity": plan.plan.multiplicity}
     for name, value in settings.items():
-        if name in unasked and name not in _MADE and canonical(options.get(name, unasked[name])) != canonical(value):
+        known = name in unasked and name not in _MADE and not flags()[name].of_one_run
+        if known and canonical(options.get(name, unasked[name])) != canonical(value):
             detail = f"it was understood otherwise than given: {name.replace('_', '-')}"
             yield Check(name=REQUEST, state="wrong", detail=detail)
     for name, path in (("model", report.model.path), ("data", report.data.path)):
         given = options.get(name)
         # The record names a database otherwise than it was asked for.
-        if path is not None and given != path and "://" not in str(given or path) and "predictions" not in options:
+        if (
+            None not in (path, given)
+            and given != path
+            and "://" not in str(given or path)
+            and "predictions" not in options
+        ):
             detail = f"the record names another {name} than was asked for"
             yield Check(name=REQUEST, state="wrong", detail=detail)

@@ -11,10 +11,10 @@ import numpy as np
 from auditor.data.counts import MISSING, GroupCounts
 from auditor.finding.measurement import Measurement
 from auditor.rows import IntArray
+from auditor.statistics.differential_fairness import DifferentialFairness
 from auditor.statistics.distances import BenefitInequality
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import (
-    DifferentialFairness,
     LargestDisparity,
     SmallestRate,
     WorstDifference,

@@ -274,7 +274,7 @@ def _lowest(
         n_samples=sum(n),
         ideal=1.0,
         sensitive=names,
-        detail=_extremes(of, " x ".join(names), titles, n, areas),
+        detail=_extremes(of, names, titles, n, areas),
     )
 
 
@@ -319,18 +319,20 @@ def _gap(
         n_samples=sum(n),
         ideal=0.0,
         sensitive=names,
-        detail=_extremes(of, " x ".join(names), titles, n, parts),
+        detail=_extremes(of, names, titles, n, parts),
     )
 
 
-def _extremes(of: str, by: str, titles: Sequence[str], n: Sequence[int], parts: Sequence[Estimate]) -> str:
+def _extremes(
+    of: str, names: tuple[str, ...], titles: Sequence[str], n: Sequence[int], parts: Sequence[Estimate]
+) -> str:
     present = [i for i, part in enumerate(parts) if not isinstance(part, Undefined)]
     absent = [titles[i] for i in range(len(parts)) if i not in present]
     text = []
     if len(present) > 1:
         low, high = (f(present, key=lambda i: parts[i].value) for f in (min, max))
         text.append(
-            f"{of} by {by}: lowest {titles[low]} {parts[low].value:.3f} (n = {n[low]:,}), "
+            f"{of} by {' x '.join(names)}: lowest {titles[low]} {parts[low].value:.3f} (n = {n[low]:,}), "
             f"highest {titles[high]} {parts[high].value:.3f} (n = {n[high]:,})"
         )
     if absent:

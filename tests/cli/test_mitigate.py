@@ -50,7 +50,8 @@ def usual(folder: Path, out: Path, *more: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_mitigation_is_audited_before_and_after(folder: Path, tmp_path: Path) -> None:
-    code, output = call(folder, *usual(folder, tmp_path / "new.pt"))
+    bundle = str(tmp_path / "m.zip")
+    code, output = call(folder, *usual(folder, tmp_path / "new.pt", "--bundle", bundle))
     assert code in (0, 1, 3) and "demographic_parity_difference" in output, output
     report = tmp_path / "report"
     comparison = json.loads((report / "comparison.json").read_text())
@@ -65,7 +66,11 @@ def test_a_mitigation_is_audited_before_and_after(folder: Path, tmp_path: Path) 
         "commonest_decision_share": True,
     }  # fmt: skip
     assert comparison["exit_code"] == code and comparison["conclusion"] in output
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".auditor-written.json", "new.pt", "report"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".auditor-written.json", "m.zip", "new.pt", "report"]
+    checked = json.loads(RUNNER.invoke(app, ["verify", bundle, "--json"]).stdout)
+    states = {check["name"]: check["state"] for check in checked["checks"]}
+    assert {"record", "before.zip", "after.zip", "after.zip: change"} <= states.keys()
+    assert "wrong" not in states.values() and checked["exit_code"] == 3, checked["checks"]
     for side in ("before", "after"):
         assert (report / side / "report.html").exists()
     again, output = call(folder, "compare", str(report / "before"), str(report / "after"), "--out", str(tmp_path / "c"))

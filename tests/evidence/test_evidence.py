@@ -82,8 +82,8 @@ def evidence(
     criteria, family = load_criteria(), Family()
     log = ChainedLog()
     log.add("started", command=["scan"])
-    for name in names:
-        log.add("answered", probe=name)
+    for result in results:
+        log.add("not applicable" if result.not_applicable else "answered", probe=result.probe)
     report = assemble(
         results,
         criteria,
@@ -627,7 +627,9 @@ def test_a_regression_with_its_groups_by_row_agrees(tmp_path: Path) -> None:
     assert head is not None
     answers = joined(head, list(parts_of(model, data, head)), None)
     asked = {"options": {"probes": ["regression_fairness", "adverse_impact"]}, "probe_options": {}}
-    whole = replace(made, report=report, results=results, answers=answers, counts=None, request=asked)
+    log = ChainedLog()
+    log.add("started", command=["scan"])
+    whole = replace(made, report=report, results=results, answers=answers, counts=None, request=asked, log=log)
     write_bundle(tmp_path / "a.zip", whole)
     found = checked(tmp_path / "a.zip")
     assert not wrong(found)

@@ -23,7 +23,10 @@ from auditor.comparing.trend import trend as drawn_trend
 from auditor.drawing.svg import svg_file
 from auditor.errors import DataError, UsageError
 from auditor.evidence.history.entries import AuditEntry, Decision, digest_of
+from auditor.evidence.history.identity import Identity
+from auditor.evidence.history.index import Index
 from auditor.evidence.history.ledger import Ledger, broken_chain
+from auditor.evidence.history.looks import numbers_of
 from auditor.record.audit_report import AuditReport
 from cli.history import decisions_on, entry_line, history, open_ledger, report_of, signoff, trend
 from tests import ROOT
@@ -215,6 +218,8 @@ def test_a_team_shares_a_postgresql(postgres: str, tmp_path: Path, report: Audit
     ledger = Ledger(postgres, create=False)
     made = ledger.append("decision", decision())
     assert ledger.entry(made.number).decision() == decision()
+    assert numbers_of(ledger.index.looks(report.data, Identity.of(report), made.number)) == list(range(1, 51))
+    assert ledger.index.all() == Index.of(list(ledger.entries())).all()
     assert [entry.decision().by for entry in ledger.entries() if entry.kind == "decision"] == ["Ann"]
     ledger.close()
     import sqlalchemy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from auditor.evidence.history.entries import AuditEntry, Decision
 from auditor.evidence.history.identity import Identity, owners_of
 from auditor.evidence.history.index import Index
 from auditor.evidence.history.ledger import Ledger, broken_chain, decisions_about
-from auditor.evidence.history.looks import Asked, Known, looks_of, miscounted
+from auditor.evidence.history.looks import Asked, Known, looks_of, miscounted, numbers_of
 from auditor.record.about import About, ModelIdentity
 from auditor.record.audit_report import AuditReport, DataRecord
 from cli.history import decisions_on, trend
@@ -164,13 +165,21 @@ def test_the_index_finds_the_models_that_a_walk_through_all_audits_finds(report:
         seen.append(Identity.of(made))
     entries = list(ledger.entries())
     compared = 0
-    for index in (ledger.index, Index.of(entries)):
+    whole = ledger.index
+    # Some databases shorten what they join.
+    short = replace(
+        whole,
+        rows=lambda query: [
+            tuple(x[:6] if isinstance(x, str) and "," in x else x for x in row) for row in whole.rows(query)
+        ],
+    )
+    for index in (whole, Index.of(entries), short):
         for given in ("", "credit", "loans", "new"):
             for sha256 in (*bytes_, "d" * 64):
                 now = Identity(given, sha256)
                 for before in (1, 14, 41):
                     slow = [k for k, same in enumerate(of_model(seen[: before - 1], now), 1) if same]
-                    assert [look.number for look in index.looks(DataRecord(), now, before)] == slow
+                    assert numbers_of(index.looks(DataRecord(), now, before)) == slow
                     compared += len(slow)
     ledger.close()
-    assert compared > 300
+    assert compared > 450

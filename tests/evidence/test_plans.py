@@ -29,7 +29,7 @@ from cli.looks import entered
 from cli.main import app
 from cli.options import configure
 from cli.output import print_report
-from cli.register import followed, opened
+from cli.register import followed, opened, plan_of
 from tests.evidence.test_evidence import evidence
 from tests.evidence.test_registration import plan, registration
 from tests.quantifiers import all_of
@@ -230,6 +230,24 @@ def test_a_registration_in_the_ledger_cannot_be_changed_or_moved(ledger: Ledger,
     assert "entry 2 does not follow on the entry before it" in said.output
 
 
+def test_hostile_plans_stay_text_wherever_they_are_told(
+    ledger: Ledger, report: AuditReport, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nasty = "2025<script>alert(1)</script>\x1b[31m\u202e|`x`[a](http://b)"
+    loose = gap(0.4, nasty)
+    audited(ledger, report)
+    made = now_registered(by=nasty, plan=plan(criteria=(loose,), settings={nasty: nasty}))
+    registered(ledger, made)
+    found = audited(ledger, report, made, criteria=(loose,))
+    assert found.looks is not None and found.looks.not_shown is not None and nasty in found.looks.not_shown[0]
+    terminal, html, markdown = every_rendering(found, capsys)
+    listed = run("history", "--db", ledger.where).output
+    for said in (terminal, html, markdown, listed):
+        assert "\x1b[31m" not in said and "\u202e" not in said and "alert(1)" in said
+    assert "<script>alert" not in html and "<script>" not in render_markdown(found)
+    assert "[a](http" not in render_markdown(found)
+
+
 CONFIG = """[audit]
 predict = "mine:predict"
 data = "data.csv"
@@ -266,7 +284,7 @@ def test_a_scan_names_a_bound_that_was_registered_after_it_had_failed(
     def scanned(made: AuditReport, **flags: str) -> AuditReport:
         configured = configure(flags, "audit.toml", [])
         opened_ = opened(configured.options.registration)
-        plan_said = followed(opened_, configured, datetime.now(UTC) + timedelta(seconds=1))
+        plan_said = followed(opened_, configured, datetime.now(UTC) + timedelta(seconds=1), plan_of(configured))
         made = made.model_copy(update={"registration": plan_said})
         return entered(configured, Asks(), made, None, lambda _: made)[0]  # type: ignore[arg-type]
 

@@ -16,6 +16,7 @@ from asn1crypto import keys, pem, tsp
 from asn1crypto import x509 as asn1_x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from pyhanko.sign.timestamps.dummy_client import DummyTimeStamper
+from typer.testing import CliRunner
 
 from auditor.errors import DataError, UsageError
 from auditor.evidence.archive import pack, unpack
@@ -33,6 +34,7 @@ from auditor.evidence.timestamp import (
 )
 from auditor.verifying.bundle import verify_bundle
 from auditor.verifying.checks import Verified
+from cli.main import app
 from cli.verify import stored_probe
 from tests.evidence.authority import POLICY, Authority, authority, serving
 from tests.evidence.test_evidence import evidence
@@ -46,7 +48,7 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def made() -> Evidence:
-    return evidence(n=60)
+    return evidence(n=60, names=("group_fairness",))
 
 
 @contextmanager
@@ -333,3 +335,21 @@ def test_verification_without_the_extra_says_what_is_missing(bundle: Path, monke
     monkeypatch.setitem(__import__("sys").modules, "rfc3161_client", None)
     state, detail = said(verified(bundle))
     assert state == "not checked" and "responsible-auditor[timestamp]" in detail
+
+
+def test_a_comparison_is_stamped_as_an_audit_is_and_told_before_a_refusal(
+    clock: Authority, made: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.json").write_text(made.report.to_json())
+    words = ["compare", "report.json", "report.json", "--bundle", "c.zip", "--timestamp"]
+    required = ["verify", "c.zip", "--require", "timestamp", "--tsa-root", str(clock.root)]
+    for answer, code, state in ((clock.answer, 0, "it was there at"), (lambda _: b"", 1, "it has no timestamp")):
+        with serving(answer) as url:
+            compared = CliRunner().invoke(app, [*words, url])
+        told = " ".join(compared.output.split())
+        assert "report c.zip" in told
+        assert (compared.exit_code == 2) is (code == 1) and ("signer's word" in told) is (code == 1), told
+        checked = CliRunner().invoke(app, required)
+        assert checked.exit_code == code and state in " ".join(checked.output.split()), checked.output
+    assert CliRunner().invoke(app, ["compare", "report.json", "report.json", "--timestamp", "http://a"]).exit_code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import get_args
 
 import numpy as np
@@ -429,11 +430,13 @@ def report_of(
     )
 
 
+@cache
 def sample_report(hostile: bool = False) -> AuditReport:
     """A report with all six outcomes and every kind of figure."""
     return report_of(all_results(hostile), hostile=hostile)
 
 
+@cache
 def refused_report() -> AuditReport:
     """A report about a file that was not loaded."""
     reason = (

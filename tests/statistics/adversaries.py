@@ -41,12 +41,12 @@ from auditor.statistics.detection import (
     average_precision,
     equal_error_rate,
 )
+from auditor.statistics.differential_fairness import DifferentialFairness
 from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import (
-    DifferentialFairness,
     LargestDisparity,
     LargestRate,
     RatioToLargest,

@@ -29,12 +29,12 @@ from auditor.statistics.detection import (
     LowestArea,
     MeanPart,
 )
+from auditor.statistics.differential_fairness import DifferentialFairness
 from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Exact, Undefined
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import (
-    DifferentialFairness,
     LargestDisparity,
     LargestRate,
     RatioToLargest,

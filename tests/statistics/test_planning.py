@@ -14,11 +14,11 @@ from auditor.finding.criterion import Criterion
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.statistics.differential_fairness import DifferentialFairness
 from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import (
-    DifferentialFairness,
     LargestDisparity,
     LargestRate,
     RatioToLargest,

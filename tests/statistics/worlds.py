@@ -174,9 +174,8 @@ def areas(positives: FloatArray, negatives: FloatArray) -> tuple[FloatArray, Flo
     The arithmetic of :func:`~auditor.statistics.ranks.area_under_curve`, many at once.
     """
     m, n = positives.shape[1], negatives.shape[1]
-    joint = rankdata(np.concatenate([positives, negatives], axis=1), axis=1)
-    over = (joint[:, :m] - rankdata(positives, axis=1)) / n
-    under = 1.0 - (joint[:, m:] - rankdata(negatives, axis=1)) / m
+    below = _below(positives, negatives)
+    over, under = below[:, :m] / n, 1.0 - below[:, m:] / m
     auc = over.mean(axis=1)
     delong = over.var(axis=1, ddof=1) / m + under.var(axis=1, ddof=1) / n
     a = (auc * m * n + 0.5) / (m * n + 1.0)
@@ -184,6 +183,20 @@ def areas(positives: FloatArray, negatives: FloatArray) -> tuple[FloatArray, Flo
     exponential = (a * (1.0 - a) + (m - 1) * (q1 - a**2) + (n - 1) * (q2 - a**2)) / (m * n)
     third = ((over - auc[:, None]) ** 3).mean(axis=1) / m**2 + ((under - auc[:, None]) ** 3).mean(axis=1) / n**2
     return auc, np.sqrt(np.maximum(delong, exponential)), third
+
+
+def _below(positives: FloatArray, negatives: FloatArray) -> FloatArray:
+    """(n_worlds, m + n) how many of the other sample lie below each score, ties half."""
+    m, joint = positives.shape[1], np.concatenate([positives, negatives], axis=1)
+    order = joint.argsort(axis=1)
+    ascending = np.take_along_axis(joint, order, axis=1)
+    if (ascending[:, 1:] == ascending[:, :-1]).any():
+        return rankdata(joint, axis=1) - np.hstack([rankdata(positives, axis=1), rankdata(negatives, axis=1)])
+    positive = order < m
+    seen = np.cumsum(positive, axis=1)
+    below = np.empty(joint.shape)
+    np.put_along_axis(below, order, np.where(positive, np.arange(1, joint.shape[1] + 1) - seen, seen), axis=1)
+    return below
 
 
 def areas_of(positives: FloatArray, negatives: FloatArray) -> list[AreaUnderCurve]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -151,7 +151,12 @@ def wrong(found: Verified) -> dict[str, str]:
 
 def is_unproven(found: Verified, place: str) -> bool:
     """Whether a place, or what it lies in, is among what is not proven."""
-    return any(re.fullmatch(_pattern(each.where), place) for each in found.unproven)
+    return lies_under(place, [each.where for each in found.unproven])
+
+
+def lies_under(place: str, wheres: Iterable[str]) -> bool:
+    """Whether a place, or what it lies in, is one of these or fits one of these patterns."""
+    return any(re.fullmatch(_pattern(where), place) for where in wheres)
 
 
 def _pattern(where: str) -> str:

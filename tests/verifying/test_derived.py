@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from auditor.comparing.compare import compare
+from auditor.comparing import weighing
+from auditor.comparing.compare import Comparison, compare
 from auditor.comparing.weighing import AuditedPoint, weigh_audits
 from auditor.evidence.archive import unpack
 from auditor.evidence.compared import comparison_evidence, mitigation_evidence
@@ -21,26 +23,39 @@ from auditor.evidence.manifest import MANIFEST, RECORD, Manifest, code_digests
 from auditor.evidence.signing import load_private_key, load_public_key, make_key
 from auditor.evidence.weighed import TRIED, SweepEvidence, inputs_digest, tradeoff_evidence
 from auditor.finding.measurement import Measurement
+from auditor.record.audit_report import AuditReport
 from auditor.statistics.changes import GapChange, RateChange
-from auditor.verifying import audits, parts
+from auditor.verifying import audits, compared, parts
 from auditor.verifying.checks import Verified
 from auditor.verifying.kinds import verify_evidence
 from auditor.verifying.remeasured import Remake
+from cli.main import app
 from cli.verify import stored_probe
 from tests.evidence.derived import audit, enclosed, forged, model, rows
+from tests.quantifiers import none_of
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _each_audit_once() -> Iterator[None]:
-    """An enclosed audit is verified once for all tests: its bytes say all that there is to say of it."""
+    """An enclosed audit is verified once for all tests, and two are compared once: they say all there is to say."""
     real, known = audits.verify_bytes, dict[bytes, Verified]()
 
     def once(data: bytes, called: str, make_probe: Remake) -> Verified:
         return known.setdefault(data, known.get(data) or real(data, called, make_probe))
 
+    both = dict[tuple[str, str, str], Comparison]()
+
+    def compared_once(before: AuditReport, after: AuditReport, **how: float) -> Comparison:
+        key = (before.model_dump_json(), after.model_dump_json(), str(how))
+        if key not in both:
+            both[key] = compare(before, after, **how)
+        return both[key]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(audits, "verify_bytes", once)
         patch.setattr(parts, "code_digests", cache(code_digests))
+        for module in (compared, weighing):
+            patch.setattr(module, "compare", compared_once)
         yield
 
 
@@ -113,8 +128,10 @@ def wrong(found: Verified) -> dict[str, str]:
 @pytest.mark.parametrize("kind", ["comparison", "mitigation", "tradeoff"])
 def test_what_a_command_wrote_agrees(folder: Path, kind: str) -> None:
     found = checked(folder / f"{kind}.zip", folder)
-    assert wrong(found) == {} and not found.incomplete
+    assert wrong(found) == {} and none_of(check.state == "not checked" for check in found.checks)
     said = {check.name: check.detail for check in found.checks}
+    changed = "points/002.zip: change" if kind == "tradeoff" else "after.zip: change"
+    assert "counted anew over the rows of both" in said[changed]
     assert "signed with the key" in said["signature"] and "recomputed" in said["record"]
     assert sum("verified as an audit" in detail for detail in said.values()) == (3 if kind == "tradeoff" else 2)
     entries = unpack((folder / f"{kind}.zip").read_bytes(), kind)
@@ -271,6 +288,14 @@ def test_a_kind_cannot_pass_for_another(folder: Path, tmp_path: Path) -> None:
     assert any("an audit was expected" in detail for detail in wrong(checked(out, folder)).values())
 
 
+@pytest.mark.parametrize("flag", ["--db", "--dossier", "--report"])
+def test_what_is_asked_of_audits_alone_is_refused_of_others(folder: Path, flag: str) -> None:
+    result = CliRunner().invoke(app, ["verify", str(folder / "comparison.zip"), flag, str(folder / "k.pub")])
+    assert result.exit_code == 2 and "is the evidence of a comparison" in result.output, result.output
+    drawn = CliRunner().invoke(app, ["report", str(folder / "tradeoff.zip")])
+    assert drawn.exit_code == 2 and "is the evidence of a tradeoff and not of an audit" in drawn.output
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"{" * 50_000, b'{"exit_code": NaN}', b"\xff"])
 @pytest.mark.parametrize("part", ["record.json", "request.json", TRIED])
 def test_what_no_command_writes_is_wrong_and_no_crash(folder: Path, tmp_path: Path, part: str, content: bytes) -> None:
@@ -315,16 +340,16 @@ def _better(measurement: Measurement) -> Measurement:
     return measurement
 
 
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> EnclosedAudit:
+    return enclosed(audit(model(0.5), rows(), "old.pt", model(0.5)), tmp_path_factory.mktemp("before"))
+
+
 @pytest.mark.parametrize("bent", [_fewer, _fewer_by_group, _better])
 def test_a_change_that_an_audit_invents_is_counted_over_the_rows_of_both(
-    tmp_path: Path, bent: Callable[[Measurement], Measurement]
+    before: EnclosedAudit, tmp_path: Path, bent: Callable[[Measurement], Measurement]
 ) -> None:
     """The later audit agrees with itself, and with the comparison that is drawn from it."""
-    data, old, new = rows(), model(0.5), model(0.1)
-    before = enclosed(audit(old, data, "out/unmitigated/model.pt", old), tmp_path)
-    for bend, said in ((None, set()), (bent, {"after.zip: change"})):
-        more = {} if bend is None else {"bent": bend}
-        after = enclosed(audit(new, data, "out/new/model.pt", old, **more), tmp_path)
-        write_derived(tmp_path / "c.zip", comparison_evidence(compare(before.report, after.report), before, after))
-        found = verify_evidence(tmp_path / "c.zip", stored_probe)
-        assert set(wrong(found)) == said
+    after = enclosed(audit(model(0.1), rows(), "new.pt", model(0.5), bent), tmp_path)
+    write_derived(tmp_path / "c.zip", comparison_evidence(compare(before.report, after.report), before, after))
+    assert set(wrong(verify_evidence(tmp_path / "c.zip", stored_probe))) == {"after.zip: change"}

@@ -22,6 +22,7 @@ from auditor.record.audit_report import AuditReport
 from auditor.run.audit import assemble
 from auditor.verifying import parts
 from auditor.verifying.checks import NEEDS, required_of
+from auditor.verifying.written import as_given
 from tests.quantifiers import all_of, none_of
 from tests.verifying.whole import Whole, whole
 
@@ -131,7 +132,7 @@ FORGED: list[tuple[Callable[[Record], None], str]] = [
     (in_another_name, "configuration"),
     (another_role, "configuration"),
     (found_and_not_given, REQUEST),
-    (other_groups, "data"),
+    (other_groups, "shared numbers"),
 ]
 
 
@@ -247,3 +248,24 @@ def test_each_thing_that_can_be_required_is_known(bundle: Whole) -> None:
         required_of("row")
     with pytest.raises(UsageError, match="names nothing"):
         required_of(" , ")
+
+
+def test_the_look_of_a_campaign_is_asked_for_at_its_own_level(bundle: Whole) -> None:
+    """The plan has the campaign and its whole rate, the request what it is run again with: neither contradicts."""
+    report = AuditReport.from_json(bundle.entries[RECORD])
+    at_level = report.model_copy(update={"family": report.family.model_copy(update={"error_rate": 0.01})})
+    request = json.loads(bundle.entries[REQUEST])
+    assert not list(as_given(canonical(request), report))
+    request["options"]["error_rate"] = 0.01
+    request["understood"]["plan"]["settings"] |= {"campaign": "spring", "campaign_looks": 5}
+    assert not list(as_given(canonical(request), at_level))
+    assert [check.name for check in as_given(canonical(request), report)] == [REQUEST]
+
+
+def test_a_model_that_is_a_function_has_no_path_to_agree_with(bundle: Whole) -> None:
+    report = AuditReport.from_json(bundle.entries[RECORD])
+    request = json.loads(bundle.entries[REQUEST])
+    given = report.model.model_copy(update={"path": "another.pt"})
+    assert list(as_given(canonical(request), report.model_copy(update={"model": given})))
+    del request["options"]["model"]
+    assert not list(as_given(canonical(request), report.model_copy(update={"model": given})))

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import auditor
+from auditor.comparing.compare import compare
 from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
 from auditor.evidence.archive import unpack
+from auditor.evidence.from_python import write_evidence
 from auditor.evidence.signing import load_public_key, make_key
 from auditor.evidence.trained import LOOKS, LooksRecord
 from auditor.model.audited_model import AuditedModel
@@ -54,7 +55,7 @@ def trained() -> TrainingAudit:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     make_key(folder / "k")
-    auditor.write_evidence(trained(), folder / "t.zip", sign=folder / "k")
+    write_evidence(trained(), folder / "t.zip", sign=folder / "k")
     return folder
 
 
@@ -140,10 +141,10 @@ def test_what_has_no_evidence_is_said_in_a_sentence(tmp_path: Path) -> None:
     data = AuditData.from_arrays(np.zeros((4, 1), np.float32), np.zeros(4, int), classes=["0", "1"])
     unended = TrainingAudit(probes=[SelectionRate()], data=data)
     with pytest.raises(UsageError, match="call finish"):
-        auditor.write_evidence(unended, tmp_path / "t.zip")
+        write_evidence(unended, tmp_path / "t.zip")
     with pytest.raises(UsageError, match="has no evidence"):
-        auditor.write_evidence("report.json", tmp_path / "t.zip")  # type: ignore[arg-type]
+        write_evidence("report.json", tmp_path / "t.zip")  # type: ignore[arg-type]
     model = AuditedModel.from_callable(lambda X: X[:, 0], classes=["0", "1"])
     report = run_audit(model, data, [SelectionRate()])
-    auditor.write_evidence(auditor.compare(report, report), tmp_path / "c.zip")
+    write_evidence(compare(report, report), tmp_path / "c.zip")
     assert wrong(verify_evidence(tmp_path / "c.zip", stored_probe)) == {}

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 Rows = Callable[[Any], Sequence[Any]]
 _KEYS = ("data", "rows", "model_id", "model", "path", "campaign", "plan", "question")
+_DIGITS = 32
 _GRAVEST_FIRST = ("FAIL", "INCONCLUSIVE", "NOT_RUN", "PASS")
 
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """What is known of an entry without reading it; a key is the hex SHA-256 of what it stands for, "" for nothing.
+    """What is known of an entry without reading it; a key is half the hex SHA-256 of what it stands for, "" of nothing.
 
     ``data``, ``rows``: digests of the file and of the rows that an audit was of; ``model_id``, ``model``, ``path``:
     what its model is known by, or that of the audit which a decision is about; ``plan``: the registration that was
@@ -49,15 +50,15 @@ class Indexed:
     refused: bool = False
 
 
-class Look(NamedTuple):
-    """An audit that measured something: its entry, and whether it was of the same rows and of the same model."""
+class Looks(NamedTuple):
+    """Audits that measured something, by number, which asked one question, came to one exit code and were alike of the
+    same rows, of the same model or of both."""
 
-    number: int
-    created: str
+    numbers: tuple[int, ...]
     exit_code: int
     question: str
-    rows: int
-    model: int
+    rows: bool
+    model: bool
 
 
 def indexed(entry: Entry, about: Callable[[int], Indexed | None]) -> Indexed:
@@ -80,8 +81,13 @@ def indexed(entry: Entry, about: Callable[[int], Indexed | None]) -> Indexed:
 
 
 def found_by(text: str | None) -> str:
-    """By what a text is found: hex SHA-256; "" of none."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else ""
+    """By what a text is found; "" of none."""
+    return _digest(text.encode("utf-8", "surrogatepass")) if text else ""
+
+
+def _digest(content: bytes) -> str:
+    # Nobody finds another text for 128 bits, and a look at many lines reads half as much.
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
 def _of_audit(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,12 +129,12 @@ def _question(record: Mapping[str, Any]) -> str:
     # Of a campaign the whole of what it promises: levels differ from look to look.
     rate = family["error_rate"] if campaign is None else campaign["error_rate"]
     whole = [record["criteria"], missed, looks is None, asked, rate, family["multiplicity"], seed, packs]
-    return hashlib.sha256(canonical(whole)).hexdigest()
+    return _digest(canonical(whole))
 
 
 def table_of(sql: Any, metadata: Any) -> Any:
     """The table that the lines lie in."""
-    text = [sql.Column(name, sql.String(64), nullable=False, index=True) for name in _KEYS]
+    text = [sql.Column(name, sql.String(_DIGITS), nullable=False, index=True) for name in _KEYS]
     return sql.Table(
         "auditor_index",
         metadata,
@@ -186,8 +192,8 @@ class Index:
         """All of them, in order."""
         return [indexed_in(row) for row in self.rows(self.sql.select(self.table).order_by(self.table.c.number))]
 
-    def looks(self, data: DataRecord, now: Identity, before: int) -> list[Look]:
-        """Audits of the same rows or the same model that measured something, among the entries before one, in order.
+    def looks(self, data: DataRecord, now: Identity, before: int) -> list[Looks]:
+        """Audits of the same rows or the same model that measured something, among entries before one, in order.
 
         Where the model has an id that is what it is known by, whatever its bytes, and what was audited without any id
         is the same model where it was the first to give an id to those bytes: nobody loses a history by giving the
@@ -201,11 +207,32 @@ class Index:
         models = self._of_model(now, among)
         if not rows and not models:
             return []
-        marks = [self._is(rows), self._is(models)]
-        query = self.sql.select(column.number, column.created, column.exit_code, column.question, *marks)
-        query = query.where(*among, self.sql.or_(*rows, *models))
-        # They come in order or nearly so: a database sorts them more slowly.
-        return sorted(map(Look._make, self.rows(query)))
+        marks = [self._is(rows).label("same_rows"), self._is(models).label("same_model")]
+        query = self.sql.select(column.exit_code, column.question, *marks, column.number)
+        one = query.where(*among, self.sql.or_(*rows, *models)).subquery()
+        alike = (one.c.exit_code, one.c.question, one.c.same_rows, one.c.same_model)
+        joined = self.sql.func.aggregate_strings(self.sql.cast(one.c.number, self.sql.String), ",")
+        whole = self.sql.select(*alike, self.sql.func.sum(one.c.number), joined).group_by(*alike)
+        found: dict[tuple[Any, ...], list[int]] = {}
+        for *of, total, numbers in self.rows(whole):
+            found[tuple(of)] = [int(number) for number in numbers.split(",") if number]
+            if sum(found[tuple(of)]) != total:
+                # A database may shorten what it joins, in the middle of a number too.
+                found = {}
+                break
+        if not found:
+            for *of, number in self.rows(self.sql.select(*alike, one.c.number)):
+                found.setdefault(tuple(of), []).append(int(number))
+        return sorted(
+            Looks(tuple(sorted(own)), code, question, bool(rows_), bool(model))
+            for (code, question, rows_, model), own in found.items()
+        )
+
+    def created(self, numbers: Sequence[int]) -> dict[int, str]:
+        """When some entries were entered."""
+        column = self.table.c
+        query = self.sql.select(column.number, column.created).where(column.number.in_(numbers))
+        return {int(number): str(created) for number, created in self.rows(query)}
 
     def decisions_on(self, now: Identity) -> list[int]:
         """Numbers of the decisions about audits of a model, by its path where it has neither id nor digest."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from auditor.errors import DataError, UsageError
 from auditor.evidence.criteria_changes import changed_criteria
 from auditor.evidence.history.entries import Entry
 from auditor.evidence.history.identity import Identity
-from auditor.evidence.history.index import Index, Look
+from auditor.evidence.history.index import Index, Looks
 from auditor.evidence.history.ledger import broken_chain
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
@@ -118,21 +118,17 @@ def looks_of(
     """
     now, data = Identity.of(report), report.data
     earlier = known.index.looks(data, now, before)
-    rows, others = [e for e in earlier if e.rows], [e for e in earlier if not e.rows]
-    kept = sorted([*rows[-(most or ALL) :], *others[-(most or ALL) :]])
-    questions = _questions_of(known, earlier)
+    rows, others = numbers_of(e for e in earlier if e.rows), numbers_of(e for e in earlier if not e.rows)
+    kept = set(rows[-(most or ALL) :] + others[-(most or ALL) :])
+    created, questions = known.index.created(sorted(kept)), _questions_of(known, earlier)
     return LooksRecord(
         rows=None if data.sha256 is None and data.rows_sha256 is None else 1 + len(rows),
-        model=None if now.sha256 is None and not now.id else 1 + sum(e.model for e in earlier),
+        model=None if now.sha256 is None and not now.id else 1 + sum(len(e.numbers) for e in earlier if e.model),
         earlier=tuple(
             EarlierLook(
-                entry=e.number,
-                created=e.created,
-                exit_code=e.exit_code,
-                same_rows=bool(e.rows),
-                same_model=bool(e.model),
+                entry=number, created=created[number], exit_code=e.exit_code, same_rows=e.rows, same_model=e.model
             )
-            for e in kept
+            for number, e in sorted((number, e) for e in earlier for number in kept.intersection(e.numbers))
         ),
         changed=tuple(_changes(questions, report, asked, campaign, most)),
         not_shown=tuple(_not_shown(known, questions, report, before, most)),
@@ -146,22 +142,28 @@ def looks_of(
 # ---- what was asked otherwise ----------------------------------------------------------------------------------------
 
 
+def numbers_of(looks: Iterable[Looks]) -> list[int]:
+    """The entries of looks together, in order."""
+    return sorted(number for each in looks for number in each.numbers)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Question:
     """Earlier audits that asked the same; ``record``: that of the first, as which all of them are compared."""
 
     record: AuditReport
     same_rows: bool
-    audits: tuple[Look, ...]
+    numbers: tuple[int, ...]
 
 
-def _questions_of(known: Known, earlier: Sequence[Look]) -> list[_Question]:
-    groups: dict[tuple[str, int], list[Look]] = {}
+def _questions_of(known: Known, earlier: Sequence[Looks]) -> list[_Question]:
+    groups: dict[tuple[str, bool], list[Looks]] = {}
     for each in earlier:
         groups.setdefault((each.question, each.rows), []).append(each)
     return [
-        _Question(record=known.audit(own[0].number), same_rows=bool(rows), audits=tuple(own))
+        _Question(record=known.audit(numbers[0]), same_rows=rows, numbers=tuple(numbers))
         for (_, rows), own in groups.items()
+        for numbers in [numbers_of(own)]
     ]
 
 
@@ -179,7 +181,7 @@ def _changes(
         if question.same_rows:
             changes += _questions(question.record, report, asked)
         for change in dict.fromkeys(changes):
-            found.setdefault(change, []).extend(each.number for each in question.audits)
+            found.setdefault(change, []).extend(question.numbers)
     return [f"{was} at {entries_named(sorted(numbers), most)}{now}" for (was, now), numbers in found.items()]
 
 
@@ -190,20 +192,20 @@ def _not_shown(
     own = [question for question in questions if question.same_rows]
     if not own:
         return
-    began = min(question.audits[0].number for question in own)
+    began = min(question.numbers[0] for question in own)
     planned = _planned_before(known, report, min(began, before))
     late: dict[int | None, tuple[list[int], list[str]]] = {}
     for subject, _, criterion in changed_criteria((), report.criteria):
         if criterion is None or _bare(criterion) in planned:
             continue
-        having = [question.audits[0].number for question in own if _has(question.record, criterion)]
+        having = [question.numbers[0] for question in own if _has(question.record, criterion)]
         first = min(having, default=None)
         if first == began:
             continue
-        without = sorted(e for question in own for e in question.audits if first is None or e.number < first)
-        if without and criterion.set_at[:10] <= without[-1].created[:10]:
+        without = sorted(n for question in own for n in question.numbers if first is None or n < first)
+        if without and criterion.set_at[:10] <= known.index.created(without[-1:])[without[-1]][:10]:
             words = f"{subject} ({criterion.describe()}, set at {criterion.set_at})"
-            late.setdefault(first, ([e.number for e in without], []))[1].append(words)
+            late.setdefault(first, (without, []))[1].append(words)
     for first, (numbers, named) in late.items():
         n, at = len(numbers), entries_named(numbers, most)
         since = "now" if first is None else f"at entry {first}"

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from auditor.errors import DataError
 from auditor.evidence.history.entries import Entry
 from auditor.evidence.history.identity import Identity
-from auditor.evidence.history.index import Look
-from auditor.evidence.history.looks import ALL, Known
+from auditor.evidence.history.index import Looks
+from auditor.evidence.history.looks import ALL, Known, numbers_of
 from auditor.record.audit_report import AuditReport, PlanEntered, RegistrationRecord
 from auditor.record.looks import entries_named
 
@@ -40,17 +40,18 @@ def placed(known: Known, report: AuditReport, *, before: int = ALL) -> Registrat
         entry=entry.number,
         hash=entry.hash,
         created=entry.created,
-        rows=None if data.sha256 is None and data.rows_sha256 is None else len(rows),
-        model=None if model.sha256 is None and not model.id else sum(look.model for look in looks),
+        rows=None if data.sha256 is None and data.rows_sha256 is None else sum(len(look.numbers) for look in rows),
+        model=None if model.sha256 is None and not model.id else sum(len(look.numbers) for look in looks if look.model),
     )
     cautions = tuple(_cautions(entry, plan, rows))
     return plan.model_copy(update={"entered": entered, "cautions": cautions})
 
 
-def _cautions(entry: Entry, plan: RegistrationRecord, looks: list[Look]) -> Iterator[str]:
+def _cautions(entry: Entry, plan: RegistrationRecord, looks: list[Looks]) -> Iterator[str]:
     if looks:
-        n, failed = len(looks), sum(look.exit_code == 1 for look in looks)
-        at = entries_named([look.number for look in looks], _MOST_NAMED)
+        numbers = numbers_of(looks)
+        n, failed = len(numbers), sum(len(look.numbers) for look in looks if look.exit_code == 1)
+        at = entries_named(numbers, _MOST_NAMED)
         yield (
             f"It was entered at entry {entry.number}, AFTER {n:,} {'audit' if n == 1 else 'audits'} of these rows "
             f"({at}; {failed:,} FAIL): whoever made it may have seen their results."

@@ -20,9 +20,10 @@ from auditor.data.counts import GroupCounts, count_groups
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
+from auditor.statistics.differential_fairness import DifferentialFairness
 from auditor.statistics.distances import BenefitInequality
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.groups import DifferentialFairness, LargestDisparity, SmallestRate, WorstOddsRatio, WorstRatio
+from auditor.statistics.groups import LargestDisparity, SmallestRate, WorstOddsRatio, WorstRatio
 from auditor.statistics.intervals import clopper_pearson, corner_radius, difference_bounds, orthant_radius, sum_bounds
 from auditor.statistics.means import WorstMeanDifference
 from auditor.statistics.rates import Difference, Odds, RateTable, WeightedSum

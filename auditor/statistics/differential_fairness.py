@@ -1,0 +1,56 @@
+"""How many times more often one outcome comes to one group than to another, at worst over outcomes and groups."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from auditor.statistics.combined_tails import Contrast
+from auditor.statistics.estimate import Side, smallest_p
+from auditor.statistics.groups import WorstOfPairs
+
+
+class DifferentialFairness(WorstOfPairs):
+    """``epsilon = max over outcomes y and groups i, j of |ln P(y | i) / P(y | j)|``, in [0, inf), ideal 0.
+
+    One table per outcome. The value is the smoothed empirical one, ``(N_yg + s) / (N_g + s |Y|)`` for each probability;
+    the bounds are of the unsmoothed epsilon of the population, from exact tests of every ratio, as in
+    :class:`WorstOfPairs`; infinite where an outcome was never seen in a group.
+    Source: Foulds, Islam, Keya and Pan, ICDE 2020.
+    """
+
+    unbounded: ClassVar[bool] = True
+    contrast: ClassVar[Contrast] = "ratio"
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
+
+    kind: Literal["differential_fairness"] = "differential_fairness"
+    smoothing: Annotated[float, Field(gt=0.0)] = 1.0
+
+    @property
+    def value(self) -> float:
+        if not self.complete:
+            return math.nan
+        parts = []
+        for table in self.tables:
+            k, n = table.arrays()
+            p = np.log((k + self.smoothing) / (n + self.smoothing * len(self.tables)))
+            parts.append(float(p.max() - p.min()))
+        return max(parts)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        within = self._within(alpha) if self.complete else 0.0
+        return math.log(self._beyond(alpha)), -math.log(within) if within > 0.0 else math.inf
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """As that of every estimate, asked of the tests themselves."""
+        if side in ("greater", "at_least"):
+            always = bound < 0.0 or (bound == 0.0 and side == "at_least")
+            return smallest_p(0.0 if always else self._p_beyond(math.exp(bound)))
+        return 1.0 if bound <= 0.0 else self._p_within(math.exp(-bound))
+
+    def standard_error_at(self, ideal: float) -> float:
+        parts = [math.sqrt((1.0 - t.pooled()) / t.pooled()) * t.hardest_pair() for t in self.tables]
+        return max(parts) if self.comparisons else math.nan
