@@ -18,6 +18,7 @@ from auditor.errors import DataError
 from auditor.evidence.archive import unpack
 from auditor.evidence.bundle import Evidence
 from auditor.evidence.manifest import MEMBERSHIP, TABLES
+from auditor.evidence.signing import make_key
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.run import memberships
@@ -25,6 +26,7 @@ from auditor.run.heard import Measured
 from auditor.run.memberships import MembershipScores, read_membership, read_membership_head, scores_of
 from auditor.run.messages import Asking, Scored
 from auditor.statistics.ranks import AreaUnderCurve
+from tests.quantifiers import all_of
 from tests.verifying.forged import (  # noqa: F401
     bent,
     checked,
@@ -35,6 +37,9 @@ from tests.verifying.forged import (  # noqa: F401
     with_probe,
     wrong,
 )
+from tests.verifying.test_adversary import looked_at, mutations
+from tests.verifying.test_forger import forgeries, named
+from tests.verifying.whole import Whole
 
 NAME = "membership_inference"
 CHEAP = "loss_threshold,loss_threshold_per_class,quantile_regression"
@@ -207,6 +212,43 @@ def test_decisions_that_nobody_knows_of_are_missed(tmp_path: Path) -> None:
     head = kept(made).head.model_copy(update={"judges_decisions": False})
     found = wrong(checked(measured_of(with_scores(made, right=None, head=head)), tmp_path / "a.zip"))
     assert "nobody says which decisions are right" in found[f"{NAME} from scores"]
+
+
+def test_an_attack_that_is_kept_back_is_missed(tmp_path: Path) -> None:
+    made = audited()
+    head = kept(made).head
+    fewer = kept(made).head.model_copy(update={"attacks": head.attacks[:-1]})
+    scores, scored = ({k: v for k, v in d.items() if k in fewer.made} for d in (kept(made).scores, kept(made).scored))
+    less = with_scores(made, head=fewer, scores=scores, scored=scored)
+    gone = head.attacks[-1].method
+    less = with_probe(less, NAME, lambda them: tuple(m for m in them if m.method != gone and not m.group))
+    said = wrong(checked(less, tmp_path / "a.zip"))[f"{NAME} from scores"]
+    assert f"{gone} was asked for, and nothing is said of it" in said
+
+
+@pytest.mark.parametrize("how", ["dropped", "added", "altered"])
+def test_every_measurement_that_is_bent_is_named(tmp_path: Path, how: str) -> None:
+    made, ones = audited(), 0
+    for turn in (0, 3):
+        results, forged = forgeries(how, list(made.results), turn)
+        found = checked(bent(made, results), tmp_path / "a.zip")
+        own = [each for each in forged if each.probe == NAME]
+        assert all_of(named(found, each) for each in own)
+        ones += len(own)
+    assert ones >= 8
+
+
+def test_whatever_is_changed_in_the_scores_or_their_head_is_found_or_not_proven(tmp_path: Path) -> None:
+    for name in ("auditor", "registrar", "decider"):
+        make_key(tmp_path / f"{name}.key")
+    checked(audited(), tmp_path / "audit.zip")
+    bundle = Whole(tmp_path / "audit.zip", tmp_path)
+    rng = np.random.default_rng(11)
+    entries = {name: bundle.entries[name] for name in (MEMBERSHIP, TABLES)}
+    seen = [looked_at(bundle, made, tmp_path / "b.zip") for made in mutations(entries, rng, 24)]
+    escaped = [each.mutation for each in seen if not (each.found or each.unproven)]
+    assert not escaped, [(each.place, each.how) for each in escaped]
+    assert sum(each.found for each in seen) > 0.8 * len(seen)
 
 
 # ---- what a process may say ------------------------------------------------------------------------------------------

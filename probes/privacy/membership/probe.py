@@ -240,7 +240,13 @@ class MembershipInference:
 
     def contradictions(self, scores: MembershipScores, answers: Answers | None, *, own_losses: bool) -> list[str]:
         """Where scores contradict each other, or the model's answers on the non-members, in words."""
-        return contradictions(scores, answers, own_losses=own_losses)
+        told = {attack.method for attack in scores.head.attacks} | set(scores.head.not_made)
+        others = sorted(told ^ set(self.wanted))
+        return [
+            *(f"{name} was asked for, and nothing is said of it" for name in others if name not in told),
+            *(f"{name} was not asked for" for name in others if name in told),
+            *contradictions(scores, answers, own_losses=own_losses),
+        ]
 
     def _shadows(
         self, model: AuditedModel, pool: Pool, rng: np.random.Generator
