@@ -60,7 +60,7 @@ def print_verified(path: Path, found: Verified, required: Sequence[Needs], code:
         rows, tables = (sum(i in ids for i in numbers) for ids in (found.from_rows, found.from_tables))
         typer.echo(
             paragraph(
-                f"Of {len(numbers):,} numbers, {rows:,} were counted anew from the model's answers row by row, "
+                f"Of {len(numbers):,} numbers, {rows:,} were counted anew from answers and scores row by row, "
                 f"{tables:,} from the tables of groups, and {len(numbers) - rows - tables:,} recomputed from the "
                 "statistics that the bundle states of them: for those, auditor reproduce asks the model itself.",
                 0,
