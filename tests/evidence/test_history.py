@@ -165,21 +165,6 @@ print(sum(stored.get(number) != hash for number, hash in acknowledged))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize(
-    ("created", "said"),
-    [
-        ("2026-11-26T20:00:00+00:00", []),  # by another clock
-        ("2025-01-31T09:00:00+00:00", ["entry 2 says 2025-01-31, and follows on one of 2026-11-27"]),
-        ("yesterday", ["entry 2 says no time at which it was entered"]),
-    ],
-)
-def test_an_entry_that_is_dated_back_is_named(created: str, said: list[str]) -> None:
-    first = Entry.after(1, GENESIS, "2026-11-27T10:00:00+00:00", "audit", "{}")
-    second = Entry.after(2, first.hash, created, "registration", "{}")
-    third = Entry.after(3, second.hash, "2026-11-27T10:00:01+00:00", "audit", "{}")
-    assert broken_chain([first, second, third]) == said
-
-
 def test_nothing_acknowledged_is_lost_when_writers_are_killed(tmp_path: Path, report: AuditReport) -> None:
     """A writer is killed at 200 random moments, from before it opened the file to in the middle of an append."""
     (tmp_path / "payload.json").write_text(AuditEntry.of(report).model_dump_json())

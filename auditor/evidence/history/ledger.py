@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,6 @@ _READ = (1, 2)
 _WAIT_SECONDS = 30
 _POSTGRES_LOCK = 0x6175_6469_746F_7231
 _AT_ONCE = 50
-# What the clocks of those who share a history may differ by.
-_CLOCKS = timedelta(days=1)
 # A forger cannot choose among 2^64 hashes; fewer digits would be found by trying.
 _HEAD = re.compile(r"[0-9a-fA-F]{16,64}")
 
@@ -314,32 +312,17 @@ def broken_chain(entries: Sequence[Entry] | Iterator[Entry], head: str | None = 
     head = None if head is None else head.lower()
     problems: list[str] = []
     previous, expected, seen = GENESIS, 1, head is None
-    latest: datetime | None = None
     for entry in entries:
         if entry.number != expected:
             gone = f"entry {expected}" if entry.number == expected + 1 else f"entries {expected} to {entry.number - 1}"
             problems.append(f"{gone} {'is' if entry.number == expected + 1 else 'are'} missing")
             previous = entry.previous
         problems += wrong_with(entry, previous)
-        at = _time(entry)
-        if at is None:
-            problems.append(f"entry {entry.number} says no time at which it was entered")
-        elif latest is not None and at < latest - _CLOCKS:
-            problems.append(f"entry {entry.number} says {entry.created[:10]}, and follows on one of {latest:%Y-%m-%d}")
-        latest = at if latest is None or (at is not None and at > latest) else latest
         seen = seen or (head is not None and entry.hash.startswith(head))
         previous, expected = entry.hash, entry.number + 1
     if not seen:
         problems.append(f"no entry has the hash {str(head)[:16]}...: entries at the end were taken away, or changed")
     return problems
-
-
-def _time(entry: Entry) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(entry.created)
-    except ValueError:
-        return None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def wrong_with(entry: Entry, previous: str | None) -> list[str]:
