@@ -137,13 +137,18 @@ class DetectionSpec:
 
     ``trust_anchors``: certificates in PEM that a signature of Content Credentials must lead to to be trusted.
     ``with_heat_map``: whether a picture is made of what each verdict rests on. ``with_calibration``: whether the
-    detector's calibration scores are sent too.
+    detector's calibration scores are sent too. ``scores_only``: whether every file gets its score, unsupported or not,
+    and nothing is read of its making. ``card``: the JSON of the card that stands in for the detector's own; ``out``:
+    where the detector with it is written.
     """
 
     files: tuple[str, ...]
     trust_anchors: str | None = None
     with_heat_map: bool = False
     with_calibration: bool = False
+    scores_only: bool = False
+    card: str | None = None
+    out: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ import torch
 from auditor.errors import DataError, UsageError, some_of
 from auditor.files import shown
 from auditor.model.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium, fake_class, judge_file
+from auditor.model.detector_card import METRIC_OF, Answer
 from auditor.networks.head import Calibration, LinearHead
 from auditor.networks.novelty import MahalanobisNovelty, RangeNovelty
 from auditor.rows import FloatArray, IntArray
@@ -553,7 +554,7 @@ def answers_to_unseen(
     error_rate: float = 0.05,
     novelty_level: float = NOVELTY_LEVEL,
 ) -> tuple[KnownRate, ...]:
-    """The shares ``answered_real``, ``answered_fake`` and ``answered_cannot_say`` of files of never-seen generators.
+    """The shares ``answered_real`` (no known trace), ``answered_fake`` and ``answered_cannot_say`` of never-seen kinds.
 
     For each synthetic kind in turn a whole detector is fitted to the files of all others, its calibration and its
     novelty limit included, and asked about the files of that kind. Each with Clopper and Pearson's interval; by kind,
@@ -563,7 +564,7 @@ def answers_to_unseen(
     named = sorted({k for k, fake in zip(kinds, is_fake, strict=True) if fake and k is not None})
     if len(named) < 3:
         return ()
-    counts = {kind: dict.fromkeys(("real", "fake", "cannot say"), 0) for kind in named}
+    counts = {kind: dict.fromkeys(get_args(Answer), 0) for kind in named}
     for kind in named:
         own = np.asarray([bool(f) and k == kind for f, k in zip(is_fake, kinds, strict=True)])
         rest = np.flatnonzero(~own)
@@ -578,11 +579,11 @@ def answers_to_unseen(
         shown = probabilities(scores, *fit_platt(found.unseen_scores, found.is_fake))
         for p, unlike in zip(shown, novelty, strict=True):
             counts[kind][judge_file(card, float(p), float(unlike)).answer] += 1
-    total = {answer: sum(c[answer] for c in counts.values()) for answer in ("real", "fake", "cannot say")}
+    total = {answer: sum(c[answer] for c in counts.values()) for answer in get_args(Answer)}
     n_real = int((~is_fake).sum())
     return tuple(
         _rate(
-            f"answered_{answer.replace(' ', '_')}",
+            METRIC_OF[answer],
             Proportion(successes=k, n=sum(answers.values())),
             n_real,
             sum(answers.values()),
