@@ -474,7 +474,7 @@ def _of_batch(batch: BatchShift | None) -> Iterator[str]:
 
 def rate_lines(rates: Sequence[KnownRate]) -> Iterator[str]:
     """What is known of a detector's errors: on kinds it was trained on, on others, and on the worst of those."""
-    for unseen, words in ((False, "on new files of kinds it knows"), (True, "on kinds left out of training")):
+    for unseen, words in ((False, "on new files of kinds it knows"), (True, "over kinds left out of training")):
         pooled = {rate.metric: rate for rate in rates if rate.kind is None and rate.unseen is unseen}
         said = [f"{name} {with_interval(pooled[metric])}" for metric, name in _SHOWN.items() if metric in pooled]
         if unseen and all(answer in pooled for answer in ANSWERS):

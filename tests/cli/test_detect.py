@@ -464,7 +464,7 @@ def test_only_what_is_fake_is_settled_in_a_plain_table(media: Path) -> None:
     ]
     assert "no proof" in result.stderr and "exit 3: 1 fake, 1 no known trace" in result.stderr
     assert run("detect", media / "fake.png", "--detector", media / "detector.pt").exit_code == 0
-    assert "on kinds left out of training: equal error rate 0.30 [0.00, 0.60]" in result.stderr
+    assert "over kinds left out of training: equal error rate 0.30 [0.00, 0.60]" in result.stderr
 
 
 @pytest.mark.slow

@@ -228,7 +228,7 @@ def test_a_detector_is_trained_audited_by_its_card_and_asked(tmp_path: Path) -> 
     text = " ".join(result.output.split())
     assert result.exit_code == 0, result.output
     assert "a detector for images on 24 real and 24 synthetic files ('fake') of across, down" in text
-    assert "known on kinds left out of training: AUC" in text and "unseen across: equal error rate" in text
+    assert "known over kinds left out of training: AUC" in text and "unseen across: equal error rate" in text
     assert f"auditor scan {tmp_path / 'd.pt'} --train {media} --data FOLDER" in text
     detector = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
     assert isinstance(detector, DeepfakeDetector) and detector.card.kinds == ("across", "down")
