@@ -47,6 +47,10 @@ _COLOURS = {
 }
 # What is shown of a detector's known rates; --json has all of them.
 _SHOWN = {"auc": "AUC", "equal_error_rate": "equal error rate", "tpr_at_fpr": "TPR at 1 % FPR"}
+UNMEASURED = (
+    "not measured on another collection: of files that came another way than those it was made with, far more real "
+    "ones may be called fake (detect-calibrate, or --known-real DIR)"
+)
 MEDIA = {"image": "images", "speech": "speech"}
 ANSWERS = ("answered_real", "answered_fake", "answered_cannot_say")
 
@@ -440,11 +444,8 @@ def _explained(path: str | None, known: DetectorRecord | None, *, with_evidence:
             yield f"known     {line}"
         for line in channel_lines(card):
             yield f"channel   {line}"
-        if card.channel is None:
-            yield (
-                "channel   not measured on another collection: on files that came another way than those it was made "
-                "with, far more real ones may be called fake; name some known to be real (--known-real DIR)"
-            )
+        if not card.knows_another_collection:
+            yield f"known     {UNMEASURED}"
     from auditor.evidence.detected import READING
 
     if with_evidence:
@@ -475,7 +476,11 @@ def _of_batch(batch: BatchShift | None) -> Iterator[str]:
 def rate_lines(rates: Sequence[KnownRate]) -> Iterator[str]:
     """What is known of a detector's errors: on kinds it was trained on, on others, and on the worst of those."""
     for unseen, words in ((False, "on new files of kinds it knows"), (True, "over kinds left out of training")):
-        pooled = {rate.metric: rate for rate in rates if rate.kind is None and rate.unseen is unseen}
+        pooled = {
+            rate.metric: rate
+            for rate in rates
+            if rate.kind is None and rate.collection is None and rate.unseen is unseen
+        }
         said = [f"{name} {with_interval(pooled[metric])}" for metric, name in _SHOWN.items() if metric in pooled]
         if unseen and all(answer in pooled for answer in ANSWERS):
             said.append(f"answered {answer_shares(pooled)}")
@@ -485,6 +490,14 @@ def rate_lines(rates: Sequence[KnownRate]) -> Iterator[str]:
     if by_kind:
         worst = max(by_kind, key=lambda rate: rate.value)
         yield f"worst of {len(by_kind)} kinds left out: {worst.kind}, equal error rate {with_interval(worst)}"
+    for name in dict.fromkeys(rate.collection for rate in rates if rate.collection is not None):
+        own = {rate.metric: rate for rate in rates if rate.collection == name}
+        said = [
+            f"{with_interval(own[metric])} of its {what} files called fake"
+            for metric, what in (("false_positive_rate", "real"), ("true_positive_rate", "synthetic"))
+            if metric in own
+        ]
+        yield f"on the collection {name}, left out whole: {', '.join(said)}"
     if not rates:
         yield "nothing: no error rate was measured when it was made"
 

@@ -36,8 +36,9 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 class KnownRate(Closed):
     """What was measured of a detector when it was made, on files it had not been trained on.
 
-    ``kind``: the generator of the synthetic files, or None over all of them. ``unseen``: whether that generator's files
-    were left out of the training that was measured. ``metric``: as the probe ``detector_performance`` names it.
+    ``kind``: the generator of the synthetic files, or None over all of them. ``collection``: where all files came from,
+    or None over all. ``unseen``: whether that generator's, or that collection's, files were left out of the training
+    that was measured. ``metric``: as the probe ``detector_performance`` names it.
     ``value`` in [0, 1]. ``low`` and ``high``: the interval at ``confidence``, around the value; None where it has none.
     n_real, n_fake: files measured.
     """
@@ -48,6 +49,7 @@ class KnownRate(Closed):
     high: Share | None = None
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     kind: Name | None = None
+    collection: Name | None = None
     unseen: bool = False
     n_real: Annotated[int, Field(ge=0)]
     n_fake: Annotated[int, Field(ge=0)]
@@ -119,6 +121,11 @@ class DetectorCard(Closed):
     def knows_novelty(self) -> bool:
         """Whether there is a rule for files unlike the training files: a limit that a novelty can exceed."""
         return self.novelty_limit is not None and self.novelty_limit <= LARGEST_NOVELTY_LIMIT
+
+    @property
+    def knows_another_collection(self) -> bool:
+        """Whether it was measured on files that came another way than those it was trained on."""
+        return self.channel is not None or any(rate.collection is not None for rate in self.known_rates)
 
     @property
     def never_ruled_out(self) -> tuple[Literal["real", "fake"], ...]:

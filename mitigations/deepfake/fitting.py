@@ -560,8 +560,8 @@ def answers_to_unseen(
 
     For each synthetic kind in turn a whole detector is fitted to the files of all others, its calibration and its
     novelty limit included, and asked about the files of that kind. By kind, with Clopper and Pearson's interval, and
-    over kinds (``kind`` None) by :func:`over_kinds`. None where fewer than three kinds are named: calibration leaves one
-    out too.
+    over kinds (``kind`` None) by :func:`over_kinds`. None where fewer than three kinds are named, since calibration
+    leaves one out too.
     """
     is_fake = np.asarray(is_fake, bool)
     named = sorted({k for k, fake in zip(kinds, is_fake, strict=True) if fake and k is not None})

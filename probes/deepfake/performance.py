@@ -326,7 +326,8 @@ def _share(these: BoolArray) -> Proportion:
 
 def _declared(rates: Sequence[KnownRate]) -> list[Measurement]:
     """What is on the card, unseen generators first; said to be the maker's word and held to no criterion."""
-    ordered = sorted(rates, key=lambda rate: not rate.unseen)[:_MOST_DECLARED]
+    of_kinds = [rate for rate in rates if rate.collection is None]
+    ordered = sorted(of_kinds, key=lambda rate: not rate.unseen)[:_MOST_DECLARED]
     found = []
     for rate in ordered:
         at: dict[str, str | float] = {"generator": rate.kind or "all", "unseen": "yes" if rate.unseen else "no"}
