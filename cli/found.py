@@ -25,12 +25,12 @@ from probes import PROBES
 # Options of probes that name files or folders to read.
 READ_BY_PROBES = frozenset({
     "lexicon", "scorer", "reference", "vectors", "encoder", "lists", "texts", "canaries", "prompts", "ood", "patch",
-    "benchmarks",
+    "benchmarks", "system",
 })  # fmt: skip
 # They say what is measured, and how hard it is tried.
 ASKED_OF_PROBES = frozenset({
-    "attribute", "baseline", "batch_rows", "bins", "branches", "cases", "categories", "column", "depth", "epsilon",
-    "false_positive_rate", "features", "form", "format", "generator", "identity", "immutable", "infill",
+    "attribute", "baseline", "batch_rows", "bins", "branches", "cases", "categories", "chat", "column", "depth",
+    "epsilon", "false_positive_rate", "features", "few_shot", "form", "format", "generator", "identity", "immutable", "infill",
     "intersections", "k", "label_randomisation", "max_examples", "max_new_tokens", "max_partitions", "max_steps",
     "max_tokens", "method", "methods", "missing", "n", "n_background", "n_bins", "n_candidates", "n_copies", "n_draws",
     "n_folds", "n_permutations", "n_prompts", "n_queries", "n_references", "n_samples", "n_shadows", "n_shards",
