@@ -17,6 +17,7 @@ from auditor.run.options import FORMATS, flags
 from cli.copied_examples import examples
 from cli.derived import BundleTo, SignWith, TimestampBy, sealed
 from cli.detect import detect
+from cli.detect_calibrate import detect_calibrate
 from cli.detect_train import detect_train
 from cli.dossier import dossier
 from cli.dp_audit import dp_audit
@@ -497,6 +498,7 @@ command("train")(train_command)
 command("export")(export)
 command("detect")(detect)
 command("detect-train")(detect_train)
+command("detect-calibrate")(detect_calibrate)
 command("dp-budget")(dp_budget)
 command("dp-audit")(dp_audit)
 command("dp-lint")(dp_lint)
