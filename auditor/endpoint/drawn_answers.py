@@ -86,7 +86,7 @@ def as_reported(asking: Asking, first: Choice) -> None:
         share = f"at temperature 1 its likeliest tokens have {math.exp(cut):.2f} times the probability they have at 0"
         asking.add(ignored("pure_sampling", f"The tail is cut before it is reported: {share}."))
     elif tail_e_value(texts) > SURE:
-        asking.add(ignored("pure_sampling", f"The tail is cut, as by top_k or top_p: {counted}."))
+        asking.add(ignored("pure_sampling", f"The tail is cut, as by top_k, top_p or min_p: {counted}."))
     elif tail_shown(texts) > _UNLIKELY:
         asking.add(proven("pure_sampling", f"Half of the tail at the least is drawn: {counted}."))
     else:
@@ -98,7 +98,12 @@ def temperature(asking: Asking) -> None:
     if not asking.alternatives or not asking.drawn:
         asking.add(untold("temperature", _NEEDS))
         return
-    found = [_at_one(asking)]
+    at_one = _at_one(asking)
+    if at_one.accepted and asking.found["pure_sampling"].accepted:
+        # A cut such as min_p reaches into the likeliest tokens too, and a colder distribution has a thinner tail.
+        asking.add(untold("temperature", "What is drawn is cut: that and a lower temperature look alike."))
+        return
+    found = [at_one]
     found += [_at(asking, each) for each in (_HOT, _COLD)]
     refuted = [each for each in found if each.accepted]
     open_ = [each for each in found if each.shown is Shown.UNTOLD]
