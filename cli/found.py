@@ -67,7 +67,8 @@ def refuse_more(file: ObeyedFile, audit: Mapping[str, object], content: Mapping[
         listed = ", ".join([*map(shown, more[:_MOST_NAMED]), *([f"{left} more"] if left > 0 else [])])
         raise ConfigError(
             f"./{file.path} was only found here and says more than what is measured in its own folder ({listed}): "
-            f"read it, and then --config {file.path} obeys it."
+            f"--show-config --config {file.path} shows what it would do and runs nothing, --config {file.path} "
+            "obeys it, and --config with a file of your own leaves it unread."
         )
 
 
