@@ -24,6 +24,7 @@ from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
 from cli.due import due
+from cli.endpoint import endpoint
 from cli.export import export
 from cli.findings import findings
 from cli.flags import parse_json_flag, with_flags
@@ -513,6 +514,7 @@ command("signoff")(signoff)
 command("site")(site)
 command("findings")(findings)
 command("due")(due)
+command("endpoint")(endpoint)
 
 
 if __name__ == "__main__":
