@@ -55,12 +55,18 @@ def _print_by_source(settings: Sequence[Setting]) -> None:
     sources = dict.fromkeys(s.source for s in settings if s.source != _DEFAULT)
     for source in sources:
         typer.echo(visible(source))
-        lines = [(s.key, f"{visible(s.key)} = {_text(s)}") for s in settings if s.source == source]
-        for key, line in lines:
-            if not key.startswith(_BOUND):
-                typer.echo(paragraph(line, 2))
-        if bounds := [line for key, line in lines if key.startswith(_BOUND)]:
-            typer.echo(paragraph("; ".join(bounds), 2))
+        own = [s for s in settings if s.source == source]
+        for setting in own:
+            if not setting.key.startswith(_BOUND):
+                typer.echo(paragraph(f"{visible(setting.key)} = {_text(setting)}", 2))
+        from_it = f" ({source.partition(' (')[0]})"
+        bounds = [
+            f"{visible(s.key.removeprefix(_BOUND))} {_text(s).removesuffix(from_it)}"
+            for s in own
+            if s.key.startswith(_BOUND)
+        ]
+        if bounds:
+            typer.echo(paragraph(f"criteria: {'; '.join(bounds)}", 2))
         typer.echo()
     left = [s for s in settings if s.source == _DEFAULT]
     valued = [f"{visible(s.key)} = {_text(s)}" for s in left if not _is_nothing(s.value)]
