@@ -44,7 +44,7 @@ def read(data):
         parts[info.filename] = data[start : start + info.file_size]
         if len(parts[info.filename]) < info.file_size:
             raise ValueError("it ends within a part")
-    if b'"kind":' in parts[MANIFEST]:
+    if b'"kind":"' in parts[MANIFEST]:
         raise ValueError("it is the evidence of something else than an audit")
     return parts
 

@@ -178,7 +178,7 @@ def unproven_of(
     elif not result.measurements:
         if not why_inapplicable(result, report, remade.make.kinds()):
             # What a model or its files lack is not in a bundle.
-            yield Unproven(where=where, why="why there is no number is as it is stated")
+            yield Unproven(where=where, why="why there is no number is as it is stated", needs="numbers")
     elif again is None:
         kept = remade.make(result.probe, {}) is not None
         yield Unproven(where=where, why=why, needs="rows" if kept else "numbers")
