@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 from auditor.errors import UsageError
-from auditor.intake.own_packages import claim_own_packages
+from auditor.intake.own_packages import claim_own_packages, pass_over_settings
 
 
 def main() -> None:
@@ -16,6 +16,7 @@ def main() -> None:
     gc.set_threshold(200_000)
     try:
         claim_own_packages()
+        pass_over_settings()
     except UsageError as error:
         print(f"auditor: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

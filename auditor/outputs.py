@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from auditor.errors import UsageError
 
@@ -246,7 +247,7 @@ def _link(made: str | Path, place: Path) -> None:
 def _noted(folder: Path) -> dict[str, str]:
     """SHA-256 by name; nothing where there is no such file, or another's."""
     try:
-        with (folder / WRITTEN).open("rb") as file:
+        with _opened(folder / WRITTEN) as file:
             content = json.loads(file.read(_MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
@@ -254,6 +255,11 @@ def _noted(folder: Path) -> dict[str, str]:
     if not isinstance(files, dict):
         return {}
     return {name: digest for name, digest in files.items() if isinstance(digest, str)}
+
+
+def _opened(path: Path) -> BinaryIO:
+    # A FIFO in its place does not block.
+    return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
 
 def _note(place: Path, digest: str) -> None:
@@ -274,7 +280,7 @@ def _note(place: Path, digest: str) -> None:
 
 def _is_note(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             return _FORMAT.encode() in file.read(4096)
     except OSError:
         return False

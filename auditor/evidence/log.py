@@ -69,5 +69,5 @@ def _entry(line: bytes) -> dict[str, object] | None:
 
 
 def events(content: bytes) -> Sequence[dict[str, object]]:
-    """The entries that can be read, in order."""
-    return [entry for line in content.splitlines()[:MOST_LINES] if (entry := _entry(line)) is not None]
+    """The entries that can be read, in order: lines are those of the chain."""
+    return [entry for line in content.split(b"\n")[:MOST_LINES] if (entry := _entry(line)) is not None]

@@ -208,7 +208,7 @@ def required_by(names: Sequence[str]) -> Required:
         pack = parse_policy(file.text, where)
         if pack.name in {other.name for other in packs}:
             raise ConfigError(f"{where}: there are two packs of the name {pack.name!r}: give yours another name.")
-        if file.origin != "shipped" and _is_of_another(pack):
+        if file.origin != "shipped" and is_of_another(pack):
             raise ConfigError(
                 f"{where}: its name {pack.name!r} is that of a pack of auditor's own, and its text is another: give it "
                 "another name, so that nobody takes one for the other."
@@ -221,7 +221,7 @@ def required_by(names: Sequence[str]) -> Required:
     return Required(tuple(packs), tuple(criteria), tuple(read))
 
 
-def _is_of_another(pack: Policy) -> bool:
+def is_of_another(pack: Policy) -> bool:
     """Whether a pack goes by the name of one that comes with the tool, and has another text."""
     own = shipped("policies", pack.name.strip().casefold(), "rule pack")
     return own is not None and pack.sha256 != hashlib.sha256(own.text.encode()).hexdigest()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import chdir, suppress
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -33,6 +35,13 @@ def claim_own_packages() -> None:
         _refuse_foreign(name)
     if _BesideAuditor not in sys.meta_path:
         sys.meta_path.insert(0, _BesideAuditor)
+
+
+def pass_over_settings() -> None:
+    """Leaves unread a ``matplotlibrc`` of the folder a command is started in: it is looked for at import alone."""
+    if os.path.lexists("matplotlibrc"):
+        with suppress(ImportError), chdir(ROOT):
+            import_module("matplotlib")
 
 
 def own_package(name: str) -> ModuleType:

@@ -41,6 +41,8 @@ from auditor.intake.specs import (
     ProbeSpec,
 )
 from auditor.model.audited_model import AuditedModel
+from auditor.model.detector import DeepfakeDetector
+from auditor.model.detector_card import ChannelCalibration, DetectorCard
 from auditor.model.saving import save
 from auditor.record.about import check_reference
 from auditor.record.audit_report import DataRecord
@@ -50,6 +52,7 @@ from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.run.intake_result import intake_result
+from auditor.run.memberships import ScoresProbe
 from auditor.run.messages import (
     Answered,
     Asking,
@@ -63,6 +66,7 @@ from auditor.run.messages import (
     Opening,
     Repaired,
     RowExplained,
+    Scored,
     Trained,
 )
 from auditor.run.mitigation import Training, experience_of, keeps_kind, learns, make_mitigation, needs_rows
@@ -285,11 +289,22 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
     detector = None if job.model.path is None else loaded_detector(job.model)
     record = None
     if detector is not None:
+        if spec.card is not None:
+            detector = DeepfakeDetector.around(detector, DetectorCard.model_validate_json(spec.card))
+        if spec.out is not None:
+            save(detector, spec.out)
         sha256, whole = detector.provenance.sha256, spec.with_calibration
         record = DetectorRecord.of(detector.classes, detector.card, sha256, with_calibration=whole)
+        if spec.scores_only:
+            card = detector.card.model_copy(update={"novelty_limit": None, "channel": ChannelCalibration()})
+            detector = DeepfakeDetector.around(detector, card)
     channel.send(DetectorLoaded(detector=record, device=job.model.device))
     asked = Examination(
-        detector=detector, trust_anchors=spec.trust_anchors, with_heat_map=spec.with_heat_map, seed=job.seed
+        detector=detector,
+        trust_anchors=spec.trust_anchors,
+        with_heat_map=spec.with_heat_map,
+        with_provenance=not spec.scores_only,
+        seed=job.seed,
     )
     for file in spec.files:
         channel.send(Opening(file=file))
@@ -337,6 +352,9 @@ def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None,
     for spec, probe in zip(job.probes, probes, strict=True):
         channel.send(Asking(probe=spec.name))
         result = ask(probe, model, data, generator_for(job.seed, spec.name), on_error=traceback.print_exception)
+        kept = probe.kept if isinstance(probe, ScoresProbe) and job.evidence == "rows" else None
+        if kept is not None and kept.head.probe == spec.name and result.measurements and kept.can_be_kept:
+            channel.send(Scored(head=kept.head, columns=kept.columns()))
         channel.send(Answered(result=replace(result, probe=spec.name)))
 
 

@@ -310,6 +310,20 @@ class ScanOptions:
             is_path=True,
         ),
     ] = None
+    chat: Annotated[
+        Literal["auto", "on", "off"],
+        Flag(help="Ask a language model through its chat template: auto (where it has one), on or off.", found="asks"),
+    ] = "auto"
+    system: Annotated[
+        str | None,
+        Flag(help="File with the system message, for a model asked through its template.", found="reads", is_path=True),
+    ] = None
+    few_shot: Annotated[
+        int,
+        Ge(0),
+        Le(100),
+        Flag(help="Examples of a benchmark that are answered before each question.", found="asks", typed=int),
+    ] = 0
     reference: Annotated[
         str | None,
         Flag(help="An earlier model: what changed since, row by row on the same data.", found="reads", is_path=True),
@@ -413,7 +427,13 @@ class ScanOptions:
         Flag(help="URL of an authority (RFC 3161) to timestamp the evidence.", found="given", of_one_run=True),
     ] = None
     include_rows: Annotated[
-        bool, Flag(help="Put every row's groups into the evidence.", found="given", typed=bool, of_one_run=True)
+        bool,
+        Flag(
+            help="Put every row's groups and membership scores into the evidence.",
+            found="given",
+            typed=bool,
+            of_one_run=True,
+        ),
     ] = False
     redact: Annotated[
         bool, Flag(help="Leave rows out of the evidence, not their digest.", found="given", typed=bool, of_one_run=True)

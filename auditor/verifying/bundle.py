@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from auditor.errors import DataError
 from auditor.evidence.archive import read_archive, unpack
 from auditor.evidence.bundle import statement_of
-from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, ROWS, Asked, Manifest
+from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, REDACTABLE, RESULTS, Asked, Manifest
 from auditor.evidence.signing import fingerprint
 from auditor.evidence.timestamp import Authorities
 from auditor.record.audit_report import AuditReport
@@ -20,7 +20,17 @@ from auditor.verifying.dates import in_order
 from auditor.verifying.decided import decided
 from auditor.verifying.fields import stated
 from auditor.verifying.judged import judged
-from auditor.verifying.parts import OTHER_CODE, code, container, digests, log_chain, read_part, signature, spelled
+from auditor.verifying.parts import (
+    OTHER_CODE,
+    code,
+    container,
+    digests,
+    known_part,
+    log_chain,
+    read_part,
+    signature,
+    spelled,
+)
 from auditor.verifying.registered import registered
 from auditor.verifying.remeasured import Remade, Remake
 from auditor.verifying.stamped import dated, stamped
@@ -32,6 +42,7 @@ if TYPE_CHECKING:
 
 
 _MOST_BYTES = 32 << 20
+_UNKNOWN = "no audit has a part of this name, and nothing looks at it"
 
 
 def verify_bundle(
@@ -62,7 +73,7 @@ def verify_bytes(
     """The same of a bundle's bytes; ``called``: in messages."""
     entries = unpack(data, called)
     for name, content in entries.items():
-        if name != ROWS and len(content) > _MOST_BYTES:
+        if name not in REDACTABLE and len(content) > _MOST_BYTES:
             raise DataError(f"{called!r}: the part {name[:60]!r} is larger than any audit makes it.")
     if MANIFEST not in entries:
         raise DataError(f"{called!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")
@@ -102,9 +113,10 @@ def verify_bytes(
         return Verified(checks=(*checks, Check(name="numbers", state="wrong", detail=detail)), report=report)
     checks += found.checks
     open_ += [
+        *(Unproven(where=f"{name[:200]}: *", why=_UNKNOWN) for name in entries if not known_part(name)),
         *left_open(checks),
         *found.unproven,
-        *unread(report),
+        *unread(report, by),
         *stated(report, checks),
     ]
     verified = Verified(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from auditor.evidence.manifest import REQUEST, Asked
 from auditor.evidence.registration import ROLES, Plan
 from auditor.finding.criterion import Criterion, criteria_in, parse_budgets, parse_criterion
 from auditor.finding.obeyed import ObeyedFile, shipped
-from auditor.finding.policy import parse_policy
+from auditor.finding.policy import is_of_another, parse_policy
 from auditor.finding.roles import roles_of
 from auditor.record.about import about_of
 from auditor.record.audit_report import AuditReport
@@ -58,7 +60,7 @@ def configured(
             needs="configuration",
         )  # fmt: skip
         for file in by.left_out
-    ]
+    ] + _folders(report, by.understood.plan)
     if by.left_out:
         return checks, [*open_, *_words(report, "a file that decided it is left out"),
                         Unproven(where="record.json: criteria.*", why="a file that decided it is left out",
@@ -104,19 +106,44 @@ def _plan(report: AuditReport, asked: Asked, plan: Plan) -> Iterator[str]:
         pairs.append(
             ("--sensitive", settings.get("sensitive") or list(report.data.sensitive), list(report.data.sensitive))
         )
-    # The digest of a folder is another one, made of its files.
-    pairs += [
-        (f"SHA-256 of the {name}", plan.files[name], digest)
-        for name, path, digest in (
-            ("model", report.model.path, report.model.sha256),
-            ("data", report.data.path, report.data.sha256),
-            ("train", report.data.train_path, report.data.train_sha256),
-        )
-        if digest is not None and plan.files.get(name) is not None and Path(path or "").suffix
-    ]
+    pairs += [(f"SHA-256 of the {f.name}", f.planned, f.said) for f in _both_digested(report, plan) if f.is_file]
     for name, in_plan, said in pairs:
         if where := difference(said, in_plan, name):
             yield f"by the plan in force: {where}"
+
+
+@dataclass(frozen=True)
+class _Digested:
+    """An input of which record and plan both have a digest; of a folder they are made in two ways."""
+
+    name: str
+    is_file: bool
+    said: str
+    planned: str
+
+
+def _both_digested(report: AuditReport, plan: Plan) -> list[_Digested]:
+    model, data = report.model, report.data
+    inputs = (
+        ("model", model.path, model.sha256),
+        ("data", data.path, data.sha256),
+        ("train", data.train_path, data.train_sha256),
+    )
+    return [
+        _Digested(name, bool(Path(path or "").suffix), said, planned)
+        for name, path, said in inputs
+        if said is not None and (planned := plan.files.get(name)) is not None
+    ]
+
+
+def _folders(report: AuditReport, plan: Plan) -> list[Unproven]:
+    """Of which inputs nothing shows that what the plan digested is what the record digested."""
+    why = "the plan has another digest of it, as of a folder: that both are of the same files is the signer's word"
+    return [
+        Unproven(where=f"request.json: understood.plan.files.{each.name}", why=why, needs="registration")
+        for each in _both_digested(report, plan)
+        if not each.is_file and each.said != each.planned
+    ]
 
 
 def _named(report: AuditReport, understood: Understood) -> Iterator[str]:
@@ -157,13 +184,18 @@ def _request(entries: Mapping[str, bytes], report: AuditReport, by: WentBy) -> I
 
 
 def _shipped(by: WentBy) -> Iterator[str]:
-    """What is said to come with the tool, and has another text there."""
+    """What is said to come with the tool, or is called like it, and has another text there."""
     for file in by.obeyed:
         if file.origin == "shipped" and file.role in ("criteria", "rule pack"):
             folder = "profiles" if file.role == "criteria" else "policies"
             own = shipped(folder, file.path, file.role)
             if own is None or own.sha256 != file.sha256:
                 yield f"{file.path} is said to come with the tool, and is not the one that comes with this version"
+        elif file.role == "rule pack":
+            # One that cannot be read is named where its criteria are.
+            with suppress(AuditorError, ValueError):
+                if is_of_another(parse_policy(file.text, called(file))):
+                    yield f"{file.path} goes by the name of a rule pack that comes with the tool, and has another text"
 
 
 def _criteria(criteria: Sequence[Criterion], by: WentBy) -> Iterator[str]:

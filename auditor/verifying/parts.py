@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from auditor.errors import AuditorError, DataError
 from auditor.evidence.archive import differing_part
+from auditor.evidence.enclosed import is_enclosed
 from auditor.evidence.log import broken_links, events
 from auditor.evidence.manifest import (
     LOG,
@@ -71,6 +72,11 @@ def digests(entries: Mapping[str, bytes], manifest: Manifest, parts: Collection[
         if name != MANIFEST and name not in manifest.files
     ]
     return checks
+
+
+def known_part(name: str) -> bool:
+    """Whether an audit's bundle can have a part of this name."""
+    return name in (*AUDIT_PARTS, *REDACTABLE, SIGNATURE, TIMESTAMP) or is_enclosed(name)
 
 
 def log_chain(entries: Mapping[str, bytes], manifest: Manifest) -> Check:

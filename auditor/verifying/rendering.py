@@ -53,6 +53,11 @@ def tied(
     name = next(name for start, name in _BEGINNINGS if re.match(start, content))
     drawn, lacking = _drawn(report, name, draw, say, content)
     if content in drawn:
+        if say is None and name in _TOLD and _in_own_words(report) and content == drawn[0]:
+            return _open(
+                "drawn anew from the bundle's record it is the same, in words that the record brings with it and that "
+                "are not the tool's: give words that you have read, --lang FILE, or draw it anew in the tool's"
+            )
         return Check(name=NAME, state="ok", detail="drawn anew from the bundle's record it is the same, byte for byte")
     id_ = view.document_id(report)
     if name == "json" and _is_record(content):
@@ -86,6 +91,10 @@ def _drawn(report: AuditReport, name: str, draw: Draw, say: Catalogue | None, un
         if made[-1] == until:
             break
     return made, ""
+
+
+def _in_own_words(report: AuditReport) -> bool:
+    return report.about is not None and bool(report.about.words)
 
 
 def _read(path: Path) -> bytes:

@@ -137,9 +137,9 @@ def _packs(report: AuditReport, by: WentBy) -> list[Check]:
     return checks
 
 
-def unread(report: AuditReport) -> list[Unproven]:
-    """Rule packs of records of before, which do not say which text they had."""
-    return [
+def unread(report: AuditReport, by: WentBy) -> list[Unproven]:
+    """Rule packs of records of before, which do not say which text they had; days that nothing says were asked for."""
+    found = [
         Unproven(
             where=f"record.json: controls of {policy.name}.*",
             why="the record does not say which text it had",
@@ -148,6 +148,10 @@ def unread(report: AuditReport) -> list[Unproven]:
         for policy in report.policies
         if not policy.sha256
     ]
+    if report.policies and not _days(report, by):
+        why = "on which day they were to be held to be in force is not in the request"
+        found.append(Unproven(where="record.json: policies.as_of", why=why, needs="packs"))
+    return found
 
 
 def _enclosed(by: WentBy) -> list[Policy]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from auditor.errors import ModelError, NotApplicableError
 from probes.inputs import earlier_language_model
-from probes.language.shares import preferences
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
@@ -33,7 +32,14 @@ def benchmark_path(benchmarks: Mapping[str, str] | None, name: str) -> str:
 
 def source_and_scoring(model: AuditedLanguageModel, source: str, *more: str) -> str:
     """A finding's detail: where the texts come from, how they were scored, what else there is to say."""
-    return " ".join([f"{source}.", model.notes, *(m for m in more if m)])
+    from auditor.model.chat import in_plain_text
+
+    return " ".join([f"{source}.", model.notes, *(m for m in (*more, sentence(in_plain_text(model))) if m)])
+
+
+def sentence(words: str) -> str:
+    """Some words as a sentence; "" where there are none."""
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
 
 
 class LikelihoodOptions:
@@ -102,10 +108,6 @@ class PairOptions(Compared):
             raise ValueError(f"form must be 'whole' or 'shared', not {form!r}")
         self.form = form
         self.within_word = within_word
-
-    def preferred(self, language: AuditedLanguageModel, pairs: Sequence[tuple[str, str]]) -> FloatArray:
-        """(n,) which of two texts a model prefers: see :func:`~probes.language.shares.preferences`."""
-        return preferences(self.likelihoods(language, pairs))
 
     def likelihoods(self, language: AuditedLanguageModel, pairs: Sequence[tuple[str, str]]) -> FloatArray:
         """(n, 2) log-likelihoods of both texts, in nats."""

@@ -236,6 +236,13 @@ def test_a_note_that_is_none_says_of_nothing_that_it_is_ours(tmp_path: Path, con
         assert (tmp_path / WRITTEN).read_text() == content
 
 
+def test_a_note_that_is_a_fifo_blocks_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / WRITTEN)
+    with of_a_command(force=False):
+        write_beside(tmp_path / "x", b"1")
+        assert not is_ours(tmp_path / "x")
+
+
 def test_the_note_is_of_what_is_there_under_its_name(tmp_path: Path) -> None:
     with of_a_command(force=False):
         for name in ("a", "b\n", "\udcff"):

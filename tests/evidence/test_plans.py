@@ -18,7 +18,7 @@ from auditor.evidence.history.checking import wrong_in_history
 from auditor.evidence.history.entries import AuditEntry, Entry, RegistrationEntry, chained
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.history.looks import Asked, Known, looks_of
-from auditor.evidence.history.plans import placed
+from auditor.evidence.history.plans import misplaced, placed
 from auditor.evidence.registration import Registration
 from auditor.finding.criterion import CriterionRecord
 from auditor.record.about import About
@@ -173,6 +173,28 @@ def test_a_plan_that_says_it_is_older_than_its_entry_is_named(ledger: Ledger, re
     found = audited(ledger, report, made).registration
     assert found is not None and not found.followed
     assert "It says that it was registered on 2025-01-31T10:00:00+00:00, and was entered on " in found.describe()
+
+
+@pytest.mark.parametrize(("back", "n"), [(timedelta(hours=20), 0), (timedelta(days=300), 1)])
+def test_an_entry_that_is_dated_back_shows_nothing_of_when_its_plan_was_made(
+    ledger: Ledger, report: AuditReport, back: timedelta, n: int
+) -> None:
+    audited(ledger, report, data=report.data.model_copy(update={"sha256": "1" * 64, "rows_sha256": "2" * 64}))
+    then = (datetime.now(UTC) - back).isoformat(timespec="seconds")
+    made = registration(registered=then)
+    payload = RegistrationEntry(registration=made, sha256=made.digest).model_dump_json()
+    (first,) = ledger.entries()
+    forged = Entry.after(2, first.hash, then, "registration", payload)
+    with sqlite3.connect(ledger.where) as connection:
+        connection.execute("INSERT INTO auditor_entries VALUES (?, ?, ?, ?, ?, ?)", tuple(forged.model_dump().values()))
+    connection.close()
+    again = Ledger(ledger.where)
+    found = placed(Known.to(again), report.model_copy(update={"registration": of(made)}))
+    again.close()
+    assert found is not None and len(found.cautions) == n, found
+    assert "".join(found.cautions).count("follows on an entry of") == n
+    quiet = report.model_copy(update={"registration": found.model_copy(update={"cautions": ()})})
+    assert bool(misplaced(Known.of([first, forged]), quiet, before=3)) is bool(n)
 
 
 def test_a_criterion_that_a_plan_entered_before_the_first_look_is_shown(ledger: Ledger, report: AuditReport) -> None:

@@ -66,6 +66,16 @@ def test_the_command_and_its_child_have_their_own_packages(folder: Path) -> None
     assert "demographic_parity_difference" in done.stdout and "NOT_RUN 0" in done.stdout
 
 
+def test_settings_of_the_folder_are_no_settings_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 77\n\x1b[2Jno.such.key: 1\n")
+    code = (
+        "import sys; sys.argv[1:] = ['--help']\nfrom auditor.__main__ import main\ntry:\n    main()\n"
+        "except SystemExit:\n    import matplotlib\n    print(matplotlib.rcParams['lines.linewidth'])"
+    )
+    done = python(tmp_path, "-c", code)
+    assert done.stdout.endswith("1.5\n") and done.stderr == ""
+
+
 def test_a_probe_of_the_users_own_beside_them_is_asked(folder: Path) -> None:
     (folder / "mine.py").write_text(
         "from auditor.finding.measurement import Measurement\n"

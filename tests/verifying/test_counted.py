@@ -131,6 +131,20 @@ def test_a_probe_that_nobody_asked_is_named_and_so_is_one_without_an_answer(tmp_
     assert found["out_of_distribution"].startswith("it has neither a number nor a reason")
 
 
+@pytest.mark.parametrize("gone", ["not_run", "not_applicable"])
+def test_a_number_that_was_taken_out_for_a_reason_is_no_better_proven_than_it_was(tmp_path: Path, gone: str) -> None:
+    made = audited(include_rows=True)
+    without = replace(
+        next(r for r in made.results if r.probe == "out_of_distribution"), measurements=(), definitions=(), copies=None
+    )
+    reason: dict[str, Any] = {gone: "the model cannot be asked"}
+    silent = [replace(without, **reason) if r.probe == without.probe else r for r in made.results]
+    for name, results in (("said", made.results), ("silent", silent)):
+        found = checked(bent(made, results), tmp_path / f"{name}.zip")
+        assert ("results.json: out_of_distribution", "numbers") in [(each.where, each.needs) for each in found.open]
+        assert not wrong(found) and "numbers" not in found.proven
+
+
 def test_a_request_that_names_none_asks_all_there_are() -> None:
     kinds = stored_probe.kinds()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import date
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ import pytest
 from auditor.errors import UsageError
 from auditor.evidence.archive import pack
 from auditor.evidence.enclosed import REGISTRATION, Enclosed
+from auditor.evidence.log import events
 from auditor.evidence.manifest import ASKED, LOG, RECORD, REQUEST, RESULTS, canonical, code_digests
 from auditor.evidence.manifest import in_order as spelled
 from auditor.evidence.registration import Plan
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
 from auditor.finding.obeyed import ObeyedFile
+from auditor.finding.policy import load_policies, parse_policy
 from auditor.record.audit_report import AuditReport
+from auditor.record.controls import with_policies
 from auditor.run.audit import assemble
 from auditor.verifying import parts
 from auditor.verifying.checks import NEEDS, required_of
@@ -222,6 +227,74 @@ def test_a_rule_pack_of_ones_own_cannot_have_another_text(bundle: Whole, tmp_pat
     text = bundle.entries[part].replace(b"EU declaration", b"EU declarations")
     wrong = bundle.wrong(bundle.forged(tmp_path / "forged.zip", **{part: text}))
     assert "its digest differs" in wrong[part]
+
+
+def test_a_rule_pack_of_ones_own_does_not_go_by_the_name_of_a_shipped_one(bundle: Whole, tmp_path: Path) -> None:
+    entries = bundle.entries
+    part = next(name for name in entries if name.endswith("house.toml"))
+    text = entries[part].replace(b'name = "house"', b'name = "nyc-ll144"')
+    request = entries[REQUEST].decode().replace(sha256(entries[part]).hexdigest(), sha256(text).hexdigest())
+
+    def renamed(record: Record) -> None:
+        for file in record["configuration"]["files"]:
+            if file["path"].endswith("house.toml"):
+                file["sha256"] = sha256(text).hexdigest()
+        pack = parse_policy(text.decode(), "house.toml")
+        for policy in record["policies"]:
+            if policy["name"] == "house":
+                policy |= {"name": pack.name, "sha256": pack.sha256}
+        for control in record["controls"]:
+            if control["policy"] == "house":
+                control["policy"] = pack.name
+
+    wrong = bundle.wrong(bundle.forged(tmp_path / "forged.zip", renamed, **{part: text, REQUEST: request.encode()}))
+    assert "goes by the name of a rule pack that comes with the tool" in wrong[REQUEST]
+    assert not [name for name in wrong if name.startswith("rule pack")]
+
+
+def test_on_which_day_packs_were_to_be_in_force_only_the_request_tells(bundle: Whole, tmp_path: Path) -> None:
+    request = json.loads(bundle.entries[REQUEST])
+    del request["understood"]
+    entries = {n: c for n, c in bundle.entries.items() if not n.startswith(("configuration/", "packs/"))}
+    kept = Whole(tmp_path / "kept.zip", bundle.keys)
+    kept.path.write_bytes(pack(entries | {REQUEST: canonical(request)}))
+
+    def of_another_day(record: Record) -> None:
+        report = AuditReport.model_validate_json(json.dumps(record))
+        packs, _ = load_policies(["eu-ai-act"])
+        record |= with_policies(report, packs, date(2020, 1, 1)).model_dump(mode="json")
+
+    found = kept.verified(kept.forged(tmp_path / "forged.zip", of_another_day), own=True)
+    assert not found.wrong and "packs" not in found.proven
+    assert [each.needs for each in found.open if each.where == "record.json: policies.as_of"] == ["packs"]
+
+
+def test_a_file_that_is_called_as_a_folder_has_the_registered_digest_or_is_open(bundle: Whole, tmp_path: Path) -> None:
+    request = json.loads(bundle.entries[REQUEST])
+    assert request["understood"]["plan"]["files"]["data"] is not None
+    request["options"]["data"] = "rows"
+
+    digest = "ab" * 32
+
+    def other_rows(record: Record) -> None:
+        record["data"] |= {"path": "rows", "sha256": digest}
+
+    log = bundle.entries[LOG].replace(b'"data": null', f'"data": "{digest}"'.encode())
+    forged = bundle.forged(tmp_path / "forged.zip", other_rows, **{REQUEST: canonical(request), LOG: log})
+    found = bundle.verified(forged, own=True)
+    assert not found.wrong and "registration" not in found.proven
+    assert "request.json: understood.plan.files.data" in [each.where for each in found.open]
+
+
+def test_a_part_that_nothing_looks_at_is_named(bundle: Whole, tmp_path: Path) -> None:
+    found = bundle.verified(bundle.forged(tmp_path / "forged.zip", **{"approval.txt": b"approved by the authority"}))
+    assert "approval.txt: *" in [each.where for each in found.stated]
+    assert none_of(each.why.startswith("no audit has a part") for each in bundle.verified().stated)
+
+
+def test_a_line_of_the_log_is_what_the_chain_says_it_is() -> None:
+    within = b'{"n": 0, "more":\r{"event": "recorded", "exit_code": 0}\r, "event": "started"}\n'
+    assert [event["event"] for event in events(within)] == ["started"]
 
 
 def test_no_secret_of_a_configuration_is_enclosed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from auditor.evidence.bundle import write_bundle
+from auditor.record.about import About
 from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import Catalogue
 from auditor.report.view import document_id
@@ -101,6 +102,19 @@ def test_it_may_be_told_in_any_shipped_language_and_in_named_words(report: Audit
     assert tie(french, report, tmp_path).state == "wrong"
     (tmp_path / "fr.md").write_bytes(french)
     assert tied(tmp_path / "fr.md", report, render, say=own, same_code=True).state == "ok"
+
+
+def test_words_that_the_record_brings_with_it_are_the_signers(report: AuditReport, tmp_path: Path) -> None:
+    words = {"headline.unsettled": "Released: this evidence supports it", "verdict.inconclusive": "as it should be"}
+    own = report.model_copy(update={"about": About(language="xx", words=words)})
+    page = drawn(own, "html")
+    assert b"Released: this evidence" in page
+    found = tie(page, own, tmp_path)
+    assert found.state == "not checked" and "--lang" in found.detail
+    assert [each.needs for each in left_open([found])] == ["report"]
+    assert tie(drawn(own, "html", Catalogue.of("en")), own, tmp_path).state == "ok"
+    (tmp_path / "own.html").write_bytes(page)
+    assert tied(tmp_path / "own.html", own, drawn, say=own.about.catalogue if own.about else None).state == "ok"
 
 
 def test_a_pdf_that_was_changed_or_sealed_is_open_and_its_id_is_found(

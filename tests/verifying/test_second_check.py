@@ -203,9 +203,14 @@ def repacked(made: Signed, changes: dict[str, bytes]) -> bytes:
 
 def refitted(made: Signed, log: bytes) -> bytes:
     """With another log, which the manifest names by its digest; the manifest's own idea of the chain stays."""
+    return with_part(made, LOG, log)
+
+
+def with_part(made: Signed, name: str, content: bytes = b"x") -> bytes:
+    """With a part that the manifest names by its digest, signed anew with the right key."""
     manifest = json.loads(made.parts[MANIFEST])
-    manifest["files"][LOG] = {"sha256": hashlib.sha256(log).hexdigest(), "size": len(log)}
-    changed = {LOG: log, MANIFEST: canonical(manifest)}
+    manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    changed = {name: content, MANIFEST: canonical(manifest)}
     said = json.loads(base64.b64decode(json.loads(made.parts[SIGNATURE])["payload"]))
     said["subject"][0]["digest"]["sha256"] = hashlib.sha256(changed[MANIFEST]).hexdigest()
     payload = json.dumps(said, sort_keys=True, ensure_ascii=False).encode()
@@ -277,6 +282,12 @@ def repacked_without_rows(made: Signed) -> bytes:
     return pack({name: content for name, content in made.parts.items() if name != ROWS})
 
 
+@pytest.mark.parametrize("name", ["kind", '"kind":"', "notes.txt"])
+def test_both_take_a_part_that_the_manifest_names_for_one(name: str, signed: Signed, example: ModuleType) -> None:
+    data = with_part(signed, name)
+    assert of_verify(data, signed) == of_example(example, data, signed) == set()
+
+
 def test_it_exits_as_verify_does(signed: Signed) -> None:
     def exits(data: bytes, *keys: str) -> int:
         (signed.folder / "given.zip").write_bytes(data)
@@ -287,3 +298,16 @@ def test_it_exits_as_verify_does(signed: Signed) -> None:
     assert exits(signed.data) == 3
     assert exits(flipped(signed.data, len(signed.data) // 2), "key.pub") == 1
     assert exits(b"none") == 4
+    assert exits(signed.data, "none.pub") == 4
+
+
+def test_it_says_how_it_is_called_and_what_the_exit_code_rests_on(signed: Signed) -> None:
+    def says(*words: str) -> str:
+        run = subprocess.run([sys.executable, str(EXAMPLE), *words], cwd=signed.folder, capture_output=True, text=True)
+        assert not run.stderr
+        return f"{run.returncode} {run.stdout}"
+
+    (signed.folder / "said.zip").write_bytes(signed.data)
+    assert says().startswith("2 ") and "verify_bundle.py audit.zip [auditor.key.pub ...]" in says("--help")
+    assert "a key that you named" in says("said.zip", "key.pub")
+    assert "by whom only a key from them tells" in says("said.zip")

@@ -234,6 +234,12 @@ class Index:
         query = self.sql.select(column.number, column.created).where(column.number.in_(numbers))
         return {int(number): str(created) for number, created in self.rows(query)}
 
+    def latest(self, before: int) -> str | None:
+        """The latest time at which an entry before one says that it was entered; None where there is none."""
+        column = self.table.c
+        found = self.rows(self.sql.select(self.sql.func.max(column.created)).where(column.number < before))
+        return None if found[0][0] is None else str(found[0][0])
+
     def decisions_on(self, now: Identity) -> list[int]:
         """Numbers of the decisions about audits of a model, by its path where it has neither id nor digest."""
         column = self.table.c

@@ -16,6 +16,8 @@ from auditor.record.looks import entries_named
 _MOST_NAMED = 6
 # Of clocks that differ, or a ledger that had to be waited for.
 _AT_ONCE = timedelta(hours=1)
+# What the clocks of those who share a history may differ by.
+_CLOCKS = timedelta(days=1)
 
 
 def placed(known: Known, report: AuditReport, *, before: int = ALL) -> RegistrationRecord | None:
@@ -43,11 +45,12 @@ def placed(known: Known, report: AuditReport, *, before: int = ALL) -> Registrat
         rows=None if data.sha256 is None and data.rows_sha256 is None else sum(len(look.numbers) for look in rows),
         model=None if model.sha256 is None and not model.id else sum(len(look.numbers) for look in looks if look.model),
     )
-    cautions = tuple(_cautions(entry, plan, rows))
+    cautions = tuple(_cautions(entry, plan, rows, known.index.latest(entry.number)))
     return plan.model_copy(update={"entered": entered, "cautions": cautions})
 
 
-def _cautions(entry: Entry, plan: RegistrationRecord, looks: list[Looks]) -> Iterator[str]:
+def _cautions(entry: Entry, plan: RegistrationRecord, looks: list[Looks], latest: str | None) -> Iterator[str]:
+    """``latest``: when an entry before it says that it was entered."""
     if looks:
         numbers = numbers_of(looks)
         n, failed = len(numbers), sum(len(look.numbers) for look in looks if look.exit_code == 1)
@@ -62,6 +65,18 @@ def _cautions(entry: Entry, plan: RegistrationRecord, looks: list[Looks]) -> Ite
         late = True
     if late:
         yield f"It says that it was registered on {plan.registered}, and was entered on {entry.created[:19]}Z."
+    if latest is not None and _is_before(entry.created, latest):
+        yield (
+            f"Its entry {entry.number} says {entry.created[:10]} and follows on an entry of {latest[:10]}: one of the "
+            "two dates is not when it was entered."
+        )
+
+
+def _is_before(created: str, latest: str) -> bool:
+    try:
+        return datetime.fromisoformat(latest) - datetime.fromisoformat(created) > _CLOCKS
+    except (ValueError, TypeError):
+        return True
 
 
 def misplaced(known: Known, report: AuditReport, *, before: int) -> list[str]:
