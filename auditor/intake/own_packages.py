@@ -38,7 +38,7 @@ def claim_own_packages() -> None:
 
 
 def pass_over_settings() -> None:
-    """Leaves unread a ``matplotlibrc`` of the folder that the command is started in: it is looked for once, at import."""
+    """Leaves unread a ``matplotlibrc`` of the folder a command is started in: it is looked for at import alone."""
     if os.path.lexists("matplotlibrc"):
         with suppress(ImportError), chdir(ROOT):
             import_module("matplotlib")
