@@ -23,6 +23,8 @@ OTHER = "Nobody in the village could say why the lake had turned so cold, but"
 _LONG = 160
 _LONGER = 256
 _HOT, _COLD = 2.0, 0.5
+# Nats by which rounding does not move all tokens of a position alike.
+_CUT = 0.05
 _UNLIKELY = math.log(20.0)
 _NEEDS = "Needs log-probabilities with alternatives, and there are none."
 
@@ -68,7 +70,7 @@ def _one_begins_with_other(a: Choice, b: Choice) -> bool:
     return bool(short) and long.startswith(short)
 
 
-def as_reported(asking: Asking) -> None:
+def as_reported(asking: Asking, first: Choice) -> None:
     """Whether what is drawn at temperature 1 has the reported distribution: its tail, and the shape of its head."""
     if not asking.alternatives:
         asking.add(untold("pure_sampling", _NEEDS))
@@ -79,8 +81,12 @@ def as_reported(asking: Asking) -> None:
     outside = sum(int((text.place < 0).sum()) for text in texts)
     expected = math.fsum(float(text.tail.sum()) for text in texts)
     counted = f"of {n} tokens {outside} lie outside the {asking.alternatives} likeliest, and {expected:.1f} would"
-    if tail_e_value(texts) > SURE:
-        asking.add(ignored("pure_sampling", f"The tail is cut, as by top_k or top_p: {counted}."))
+    cut = _cut_in_report(first, asking.drawn[0])
+    if cut > _CUT:
+        share = f"at temperature 1 its likeliest tokens have {math.exp(cut):.2f} times the probability they have at 0"
+        asking.add(ignored("pure_sampling", f"The tail is cut before it is reported: {share}."))
+    elif tail_e_value(texts) > SURE:
+        asking.add(ignored("pure_sampling", f"The tail is cut, as by top_k, top_p or min_p: {counted}."))
     elif tail_shown(texts) > _UNLIKELY:
         asking.add(proven("pure_sampling", f"Half of the tail at the least is drawn: {counted}."))
     else:
@@ -92,7 +98,12 @@ def temperature(asking: Asking) -> None:
     if not asking.alternatives or not asking.drawn:
         asking.add(untold("temperature", _NEEDS))
         return
-    found = [_at_one(asking)]
+    at_one = _at_one(asking)
+    if at_one.accepted and asking.found["pure_sampling"].accepted:
+        # A cut such as min_p reaches into the likeliest tokens too, and a colder distribution has a thinner tail.
+        asking.add(untold("temperature", "What is drawn is cut: that and a lower temperature look alike."))
+        return
+    found = [at_one]
     found += [_at(asking, each) for each in (_HOT, _COLD)]
     refuted = [each for each in found if each.accepted]
     open_ = [each for each in found if each.shown is Shown.UNTOLD]
@@ -127,6 +138,20 @@ def _at(asking: Asking, asked: float) -> Capability:
     if exponent_shown(texts, exponent, without) > _UNLIKELY:
         return proven("temperature", f"At {asked:g} they are drawn as it demands.")
     return untold("temperature", f"At temperature {asked:g} too few tokens could have been others to tell.")
+
+
+def _cut_in_report(greedy: Choice, drawn: Choice) -> float:
+    """By how many nats the first position's likeliest tokens all gain from temperature 0 to 1; 0 where not all alike.
+
+    A server that reports of the model itself reports the same at both, and one that cuts the tail before it reports
+    has shared the tail's probability out among the rest.
+    """
+    if not greedy.positions or not drawn.positions:
+        return 0.0
+    one, other = dict(greedy.positions[0].top), dict(drawn.positions[0].top)
+    gains = [other[token] - one[token] for token in one.keys() & other.keys()]
+    alike = len(gains) > 2 and max(gains) - min(gains) < _CUT / 2
+    return math.fsum(gains) / len(gains) if alike else 0.0
 
 
 def _scale(reference: Choice, choice: Choice) -> float | None:

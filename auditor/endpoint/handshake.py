@@ -53,7 +53,7 @@ def _steps(first: Choice) -> list[tuple[tuple[str, ...], Callable[[Asking], None
         (("n",), first_answers.several),
         (("echo", "text_likelihoods"), _echo),
         (("seed",), drawn_answers.seed),
-        (("pure_sampling",), drawn_answers.as_reported),
+        (("pure_sampling",), partial(drawn_answers.as_reported, first=first)),
         (("temperature",), drawn_answers.temperature),
         (("system_prompt", "no_added_prompt"), _system_prompt),
         (("whole_prompt",), read_prompts.whole_prompt),

@@ -92,6 +92,17 @@ def test_a_temperature_is_clipped_from_above_or_below(clip: tuple[float, float])
     assert accused(found) == {"temperature"}
 
 
+def test_a_tail_that_is_cut_before_it_is_reported_is_found_by_what_temperature_0_reports() -> None:
+    found = shaken(Stub(12, frozenset({"top_k_40"}), scaled=True))
+    assert accused(found) == {"pure_sampling"} and "before it is reported" in found["pure_sampling"].why
+
+
+def test_what_is_drawn_colder_than_it_is_reported_is_accused_once() -> None:
+    found = shaken(Stub(12, frozenset({"clips_temperature"}), clip=(0.0, 0.5)))
+    assert accused(found) == {"pure_sampling"}
+    assert found["temperature"].shown is Shown.UNTOLD and "look alike" in found["temperature"].why
+
+
 def test_a_budget_that_ends_leaves_the_rest_open() -> None:
     stub = Stub(4)
     found = shaken(stub, max_calls=10)
