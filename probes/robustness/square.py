@@ -58,7 +58,8 @@ def square_attack(
         tall, wide = _square(height, width, query / n_queries)
         for row in tried:
             top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
-            row[top : top + tall, left : left + wide] = rng.choice(np.array([False, True]), channels)
+            # The same draws as of ``choice``, in half of the time.
+            row[top : top + tall, left : left + wide] = rng.integers(2, size=channels)
         found, enough = tell(tried, active)
         better = (found <= best[active]) | enough
         above[active[better]] = tried[better]
