@@ -140,6 +140,7 @@ def _evidence(
         log=log,
         answers=answers,
         counts=measured.counts,
+        memberships=measured.memberships,
         code=code_digests(own, None if job.model.code_folder is None else Path(job.model.code_folder)),
         enclosed=enclosed,
     )

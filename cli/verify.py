@@ -242,7 +242,7 @@ def _print_verified(path: Path, found: Verified) -> None:
         typer.echo()
         typer.echo(
             paragraph(
-                f"Of {len(numbers):,} numbers, {rows:,} were counted anew from the model's answers row by row, "
+                f"Of {len(numbers):,} numbers, {rows:,} were counted anew from answers and scores row by row, "
                 f"{tables:,} from the tables of groups, and {len(numbers) - rows - tables:,} recomputed from the "
                 "statistics that the bundle states of them: for those, auditor reproduce asks the model itself.",
                 0,

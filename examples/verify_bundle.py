@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 MANIFEST, SIGNATURE, TIMESTAMP = "manifest.json", "signature.dsse.json", "timestamp.tsr"
-RECORD, LOG, REDACTABLE = "record.json", "log.jsonl", "rows.csv"
+RECORD, LOG, REDACTABLE = "record.json", "log.jsonl", ("rows.csv", "membership.csv")
 ALWAYS = (RECORD, LOG, "results.json", "request.json", "tables.json")
 PAYLOAD_TYPE, RESULT = "application/vnd.in-toto+json", {0: "PASSED", 3: "WARNED"}
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidSignature)
@@ -130,7 +130,7 @@ def check(data, trusted=()):
     if not (manifest := attempt(manifest_of, parts[MANIFEST])):
         return [*wrong, "manifest"], None
     files, of = manifest["files"], {n: {"sha256": sha256(c), "size": len(c)} for n, c in parts.items()}
-    wrong += [n for n in files if of.get(n, files[n]) != files[n] or n not in of and n != REDACTABLE]
+    wrong += [n for n in files if of.get(n, files[n]) != files[n] or n not in of and n not in REDACTABLE]
     wrong += [n for n in parts if n not in {*files, MANIFEST, SIGNATURE, TIMESTAMP}]
     wrong += [n for n in ALWAYS if n not in files]
     chained = attempt(chain_holds, parts.get(LOG, b""), manifest)

@@ -11,6 +11,7 @@ from auditor.finding.measurement import Outcome, Pillar
 from auditor.record.asks import Key, key_of
 from auditor.record.audit_report import INTAKE, AuditReport, Finding
 from auditor.statistics.changes import GapChange, RateChange
+from auditor.statistics.clusters import ClusteredValue
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.overall_changes import PreferenceChange
@@ -21,7 +22,6 @@ CHANGE = "change"
 SUFFIX, SHIFT, MIDPOINT = "_change", "_shift", "_midpoint"
 # Probes of whose numbers the change probe has the paired changes.
 _PAIRED = ("group_fairness", "performance")
-_NO_PREFERENCE = 0.5
 Bounds = tuple[float, float]
 
 
@@ -112,7 +112,13 @@ class Both:
             found = self._known((CHANGE, "paired", metric + SUFFIX, of))
             return self._known((probe, method, metric + SUFFIX, of)) if found is None else found
         shift, midpoint = (self._known((probe, method, metric + ending, of)) for ending in (SHIFT, MIDPOINT))
-        return None if shift is None or midpoint is None else PreferenceChange(shift=shift, midpoint=midpoint)
+        if shift is None or midpoint is None:
+            return None
+        own = self.second[key].estimate
+        if isinstance(own, ClusteredValue):
+            middle, span = 0.5 * (own.low + own.high), own.high - own.low
+            return PreferenceChange(shift=shift, midpoint=midpoint, span=span, ideal=middle)
+        return PreferenceChange(shift=shift, midpoint=midpoint)
 
     def _known(self, key: Key) -> AnyEstimate | None:
         found = self.changes.get(key)
@@ -186,7 +192,7 @@ def row(
     if change is not None:
         difference, bounds = change.value, change.bounds(alpha)
     distance = None
-    if isinstance(change, PreferenceChange) and ideal == _NO_PREFERENCE:
+    if isinstance(change, PreferenceChange) and ideal == change.ideal:
         distance = change.distance_bounds(alpha)
     verdict = _verdict(ideal, sides, bounds, change, distance, judged=judged)
     return Row(

@@ -14,7 +14,9 @@ from auditor.evidence.manifest import (
     ASKED,
     LOG,
     MANIFEST,
+    MEMBERSHIP,
     RECORD,
+    REDACTABLE,
     REQUEST,
     RESULTS,
     ROWS,
@@ -32,6 +34,7 @@ from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.record.audit_report import AuditReport, ExitCode
 from auditor.run.answers import Answers, CountsRecord, tables_json
+from auditor.run.memberships import MembershipScores
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -55,6 +58,7 @@ class Evidence:
     log: ChainedLog
     answers: Answers | None = None
     counts: CountsRecord | None = None
+    memberships: MembershipScores | None = None
     code: Mapping[str, str] = field(default_factory=dict)
     enclosed: Enclosed | None = None
 
@@ -72,8 +76,8 @@ def write_bundle(
     ``timestamp``: the URL of an authority that says when it was there; NoTimestampError where it does not, and the
     bundle is written without.
 
-    ``redact`` leaves the rows out and keeps their digest: what is said of them cannot be recomputed, and a holder of
-    the rows can still prove that they are the ones. Returns the manifest.
+    ``redact`` leaves rows and membership scores out and keeps their digests: what is said of them cannot be recomputed,
+    and a holder of them can still prove that they are the ones. Returns the manifest.
     """
     return write_container(
         path,
@@ -81,7 +85,7 @@ def write_bundle(
         evidence.log,
         lambda manifest: statement_of(manifest, evidence.report),
         key=key,
-        left_out=(ROWS,) if redact else (),
+        left_out=REDACTABLE if redact else (),
         timestamp=timestamp,
     )
 
@@ -100,17 +104,20 @@ def _parts(evidence: Evidence) -> dict[str, bytes]:
         answers={result.probe: len(result.measurements) for result in evidence.results},
     )
     head = None if evidence.answers is None else evidence.answers.head
+    members = evidence.memberships
     enclosed = evidence.enclosed
     understood = {} if enclosed is None else {UNDERSTOOD: enclosed.understood().model_dump(mode="json")}
     parts = {
         RECORD: in_order(evidence.report.model_dump(mode="json")),
         RESULTS: in_order(ASKED.dump_python(asked, mode="json")),
         REQUEST: canonical({**evidence.request, **understood}),
-        TABLES: canonical(tables_json(head, evidence.counts)),
+        TABLES: canonical(tables_json(head, evidence.counts, None if members is None else members.head)),
         LOG: evidence.log.to_bytes(),
     }
     if evidence.answers is not None:
         parts[ROWS] = evidence.answers.rows_to_csv()
+    if members is not None:
+        parts[MEMBERSHIP] = members.to_csv()
     return parts if enclosed is None else parts | enclosed.parts()
 
 

@@ -21,11 +21,11 @@ from auditor.finding.measurement import ProbeResult
 BUNDLE_FORMAT = "auditor-evidence/1"
 RECORD, RESULTS, REQUEST, TABLES = "record.json", "results.json", "request.json", "tables.json"
 ROWS, LOG, MANIFEST, SIGNATURE = "rows.csv", "log.jsonl", "manifest.json", "signature.dsse.json"
-TIMESTAMP = "timestamp.tsr"
+TIMESTAMP, MEMBERSHIP = "timestamp.tsr", "membership.csv"
 # In the request: how it was understood.
 UNDERSTOOD = "understood"
 # What may be taken out of a bundle without its digest being lost.
-REDACTABLE = (ROWS,)
+REDACTABLE = (ROWS, MEMBERSHIP)
 _PACKAGES = ("auditor", "probes", "mitigations", "cli")
 # What a bundle is the evidence of.
 Kind = Literal["audit", "tradeoff", "mitigation", "comparison", "detection", "dp_audit", "training"]

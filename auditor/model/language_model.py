@@ -22,7 +22,7 @@ from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.gradients import without_gradients
 from auditor.model.placement import moved
-from auditor.model.prefix_trees import Encoded, Forest, batches, packed, shared_places
+from auditor.model.prefix_trees import Encoded, Forest, batches, packed, shared_of_pairs, sums_of_pairs
 from auditor.model.torch_model import evaluating
 from auditor.rows import FloatArray
 
@@ -267,18 +267,37 @@ class AuditedLanguageModel(AuditedModel):
         EMNLP 2020); None means ``whole`` for a causal and ``shared`` for a masked model, as published. NaN where a pair
         shares no token.
         """
-        chosen = form or ("whole" if self.objective == "causal" else "shared")
+        chosen = form or self.own_form
         encoded = self.encode([text for pair in pairs for text in pair])
-        if chosen == "whole":
-            found = self.token_log_probabilities(encoded, within_word=within_word)
-            return np.asarray([np.nansum(p) for p in found]).reshape(-1, 2)
-        places: list[list[int]] = []
-        for first, second in zip(encoded[::2], encoded[1::2], strict=True):
-            same = shared_places(first, second)
-            places += [[i for i, _ in same], [j for _, j in same]]
+        places = None if chosen == "whole" else shared_of_pairs(encoded)
+        return sums_of_pairs(self.token_log_probabilities(encoded, places, within_word=within_word), places)
+
+    def pair_scores_and_rest(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        rests: Sequence[str],
+        *,
+        form: Form | None = None,
+        within_word: bool = False,
+    ) -> tuple[FloatArray, FloatArray]:
+        """The same, and those of the shared tokens within the end of each pair's texts, by one pass; each (n, 2).
+
+        ``rests``: (n,) what both texts of a pair end with; all of the shared tokens where it is "".
+        """
+        chosen = form or self.own_form
+        texts = [text for pair in pairs for text in pair]
+        encoded = self.encode(texts)
+        shared = shared_of_pairs(encoded)
+        begins = [len(text) - len(rest or text) for text, rest in zip(texts, np.repeat(rests, 2).tolist(), strict=True)]
+        within = [[i for i in at if e.ends[i] > b] for at, e, b in zip(shared, encoded, begins, strict=True)]
+        places = None if chosen == "whole" else shared
         found = self.token_log_probabilities(encoded, places, within_word=within_word)
-        sums = [float(np.nansum(p)) if at else np.nan for p, at in zip(found, places, strict=True)]
-        return np.asarray(sums).reshape(-1, 2)
+        return sums_of_pairs(found, places), sums_of_pairs(found, within)
+
+    @property
+    def own_form(self) -> Form:
+        """How two texts are compared by default: ``whole`` by a causal model, ``shared`` by a masked one."""
+        return "whole" if self.objective == "causal" else "shared"
 
     def token_log_probabilities(
         self, texts: Sequence[Encoded], places: Sequence[Sequence[int]] | None = None, *, within_word: bool = False

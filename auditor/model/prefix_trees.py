@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+import numpy as np
+
+from auditor.rows import FloatArray
 
 T = TypeVar("T")
 _ROW_TOKENS = 64
@@ -34,6 +39,24 @@ def shared_places(first: Encoded, second: Encoded) -> list[tuple[int, int]]:
     ids = [[e.ids[i] for i in places] for e, places in zip((first, second), own, strict=True)]
     blocks = difflib.SequenceMatcher(None, ids[0], ids[1], autojunk=False).get_matching_blocks()
     return [(own[0][b.a + k], own[1][b.b + k]) for b in blocks for k in range(b.size)]
+
+
+def shared_of_pairs(encoded: Sequence[Encoded]) -> list[list[int]]:
+    """Of texts in pairs, one after the other, the places of the tokens that both of a pair have."""
+    places: list[list[int]] = []
+    for first, second in zip(encoded[::2], encoded[1::2], strict=True):
+        same = shared_places(first, second)
+        places += [[i for i, _ in same], [j for _, j in same]]
+    return places
+
+
+def sums_of_pairs(found: Sequence[FloatArray], places: Sequence[list[int]] | None) -> FloatArray:
+    """(n, 2) sums over those places of both texts of each pair, NaN where there is none; None stands for all."""
+    if places is None:
+        sums = [float(np.nansum(p)) for p in found]
+    else:
+        sums = [float(np.nansum(p[at])) if at else math.nan for p, at in zip(found, places, strict=True)]
+    return np.asarray(sums, np.float64).reshape(-1, 2)
 
 
 @dataclass

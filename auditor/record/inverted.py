@@ -46,6 +46,7 @@ INVERTS: Mapping[str, str] = {
     "bracketed_mean": "tests of two bounded means, one below and one above",
     "worst_paired_difference": "tests of bounded paired differences of every pair, together",
     "clustered_mean": _OF_CLUSTERS,
+    "clustered_value": _OF_CLUSTERS,
     "worst_clustered_difference": f"{_OF_CLUSTERS}, of every pair of groups",
     "worst_clustered_ratio": f"{_OF_CLUSTERS}, of every pair of groups",
     "smallest_clustered_rate": f"{_OF_CLUSTERS}, of every group",

@@ -89,7 +89,11 @@ QUESTIONS: tuple[Question, ...] = (
     Question("travelled", ("detector_robustness",)),
     Question("graded_on_known", ("source_leakage",)),
     Question("evaded", ("detector_evasion",)),
-    Question("stereotypes", ("stereotype", "crows_pairs", "stereoset"), headline=("stereotype_score",)),
+    Question(
+        "stereotypes",
+        ("stereotype", "crows_pairs", "stereoset"),
+        headline=("stereotype_log_odds", "conditional_stereotype_score", "stereotype_score"),
+    ),
     Question("pronouns", ("winobias", "winogender")),
     Question("answers", ("bbq",)),
     Question("continued", ("generation_bias", "bold")),

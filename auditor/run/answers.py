@@ -379,12 +379,15 @@ def read_head(content: bytes) -> tuple[AnswersHead | None, CountsRecord | None]:
         raise DataError(f"tables.json cannot be read: {type(error).__name__}.") from None
 
 
-def tables_json(head: AnswersHead | None, counts: CountsRecord | None) -> Mapping[str, object]:
-    """What ``tables.json`` holds."""
-    return {
+def tables_json(
+    head: AnswersHead | None, counts: CountsRecord | None, membership: Closed | None = None
+) -> Mapping[str, object]:
+    """What ``tables.json`` holds; ``membership``: the head of the membership scores, where they are kept."""
+    said: dict[str, object] = {
         "rows": None if head is None else head.model_dump(mode="json"),
         "groups": None if counts is None else counts.model_dump(mode="json"),
     }
+    return said if membership is None else {**said, "membership": membership.model_dump(mode="json")}
 
 
 def read_rows(content: bytes, head: AnswersHead, counts: CountsRecord | None) -> Answers:

@@ -50,6 +50,7 @@ from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.run.intake_result import intake_result
+from auditor.run.memberships import ScoresProbe
 from auditor.run.messages import (
     Answered,
     Asking,
@@ -63,6 +64,7 @@ from auditor.run.messages import (
     Opening,
     Repaired,
     RowExplained,
+    Scored,
     Trained,
 )
 from auditor.run.mitigation import Training, experience_of, keeps_kind, learns, make_mitigation, needs_rows
@@ -337,6 +339,9 @@ def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None,
     for spec, probe in zip(job.probes, probes, strict=True):
         channel.send(Asking(probe=spec.name))
         result = ask(probe, model, data, generator_for(job.seed, spec.name), on_error=traceback.print_exception)
+        kept = probe.kept if isinstance(probe, ScoresProbe) and job.evidence == "rows" else None
+        if kept is not None and kept.head.probe == spec.name and result.measurements and kept.can_be_kept:
+            channel.send(Scored(head=kept.head, columns=kept.columns()))
         channel.send(Answered(result=replace(result, probe=spec.name)))
 
 

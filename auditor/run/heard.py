@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from auditor.detection.record import DetectorRecord, FileResult
+from auditor.errors import DataError
 from auditor.files import readable, received
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.reasons import ExplainedRow
@@ -13,6 +14,7 @@ from auditor.record.audit_report import DataRecord, ModelRecord
 from auditor.record.text import visible
 from auditor.run.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
 from auditor.run.hearing import Heard, OnStage
+from auditor.run.memberships import MembershipScores, scores_of
 from auditor.run.messages import (
     Answered,
     Asking,
@@ -27,6 +29,7 @@ from auditor.run.messages import (
     Opening,
     Repaired,
     RowExplained,
+    Scored,
     Trained,
 )
 
@@ -35,10 +38,11 @@ from auditor.run.messages import (
 class Measured(Heard):
     """What probes measured. A fresh child for the remaining probes says model, data and answers all again.
 
-    ``keeps``: whether the model's answers by row were asked for.
+    ``keeps``: whether the model's answers by row were asked for, ``keeps_members`` whether who is a member was too.
     """
 
     keeps: bool = False
+    keeps_members: bool = False
 
     results: list[ProbeResult] = field(default_factory=list)
     model: ModelRecord | None = None
@@ -46,6 +50,7 @@ class Measured(Heard):
     head: AnswersHead | None = None
     counts: CountsRecord | None = None
     parts: list[AnswersPart] = field(default_factory=list)
+    memberships: MembershipScores | None = None
 
     def answers(self) -> Answers | None:
         """The model's answers by row, where they were to be kept and all of them came."""
@@ -69,6 +74,15 @@ class Measured(Heard):
                 if self.head is None or not message.part.predicted or kept > self.head.n:
                     raise ValueError("more answers than there are rows")
                 self.parts.append(message.part)
+            case Scored():
+                if not self.keeps_members or message.head.probe != self.asking:
+                    raise ValueError("membership scores that nobody asked for")
+                try:
+                    scores = scores_of(message.head, message.columns)
+                except DataError as error:
+                    raise ValueError(str(error)) from None
+                if self.memberships is None or self.memberships.head.probe == self.asking:
+                    self.memberships = scores  # a bundle holds those of one probe
             case Asking():
                 self._begins(message.probe)
                 on_stage(message.probe)

@@ -69,7 +69,8 @@ def measure(
     if len(set(names)) < len(names) or INTAKE in names:
         raise UsageError(f"Two probes have one name, or one is named {INTAKE!r}: rename one of {', '.join(names)}.")
     keeps = job.evidence is not None
-    done = Measured(keeps=keeps, most=MOST_SAID + (MOST_KEPT if keeps else 0))
+    most = MOST_SAID + (MOST_KEPT if keeps else 0)
+    done = Measured(keeps=keeps, keeps_members=job.evidence == "rows", most=most)
     remaining = list(job.probes)
     first = True
     while first or remaining:

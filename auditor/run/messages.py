@@ -11,6 +11,7 @@ from auditor.finding.measurement import ProbeResult
 from auditor.finding.reasons import ExplainedRow
 from auditor.record.audit_report import DataRecord, ModelRecord
 from auditor.run.answers import AnswersHead, AnswersPart, CountsRecord
+from auditor.run.memberships import MembershipColumns, MembershipHead
 from auditor.run.protocol import Confined, Done, Line, Refused, Said, TableTrained, Working
 
 
@@ -65,6 +66,17 @@ class Kept(Said):
 
     def once(self) -> str | None:
         return None
+
+
+class Scored(Said):
+    """By which scores the probe that is being asked tells members from others."""
+
+    kind: Literal["scored"] = "scored"
+    head: MembershipHead
+    columns: MembershipColumns
+
+    def once(self) -> str | None:
+        return f"scored {self.head.probe}"
 
 
 class Repaired(Said):
@@ -147,6 +159,7 @@ Message = Annotated[
     | Keeping
     | Kept
     | Asking
+    | Scored
     | Answered
     | Working
     | Repaired

@@ -413,7 +413,13 @@ class ScanOptions:
         Flag(help="URL of an authority (RFC 3161) to timestamp the evidence.", found="given", of_one_run=True),
     ] = None
     include_rows: Annotated[
-        bool, Flag(help="Put every row's groups into the evidence.", found="given", typed=bool, of_one_run=True)
+        bool,
+        Flag(
+            help="Put every row's groups and membership scores into the evidence.",
+            found="given",
+            typed=bool,
+            of_one_run=True,
+        ),
     ] = False
     redact: Annotated[
         bool, Flag(help="Leave rows out of the evidence, not their digest.", found="given", typed=bool, of_one_run=True)

@@ -87,6 +87,49 @@ class ClusteredMean(Estimate):
         return reach / self.standard_error_at(0.0)
 
 
+class ClusteredValue(Estimate):
+    """Mean of values that lie in [low, high], in a unit of their own, over clusters; [low, high].
+
+    ``low + (high - low) m``, with ``m`` the :class:`ClusteredMean` of the values put on [0, 1], and bounds likewise: a
+    cluster that was not seen may lie at either limit. Values beyond a limit are for whoever makes it to cut off, which
+    makes it the mean of the values so cut.
+    """
+
+    unbounded: ClassVar[bool] = True
+
+    kind: Literal["clustered_value"] = "clustered_value"
+    mean: ClusteredMean
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not 1e-100 <= self.high - self.low <= 1e100:
+            raise ValueError(f"a range of values from {self.low:g} to {self.high:g}")
+        return self
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    @property
+    def value(self) -> float:
+        return self._placed(self.mean.centre)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = self.mean.bounds(alpha)
+        return self._placed(low), self._placed(high)
+
+    def standard_error_at(self, ideal: float) -> float:
+        return (self.high - self.low) * self.mean.standard_error_at(0.0)
+
+    def critical_value(self, alpha: float) -> float:
+        return self.mean.critical_value(alpha)
+
+    def _placed(self, share: float) -> float:
+        return self.low + (self.high - self.low) * share
+
+
 def too_few(estimate: ClusteredMean, clusters: str) -> str:
     """Why a number over so many ``clusters``, in words, may not be judged, in a sentence, or ""."""
     if not estimate.silent:
@@ -335,7 +378,7 @@ class SmallestClusteredRate(_OfClusteredRates):
         return max((part.critical_value(alpha) for part in self._hardest()), default=math.nan)
 
 
-CLUSTERED = (ClusteredMean, WorstClusteredDifference, WorstClusteredRatio, SmallestClusteredRate)
+CLUSTERED = (ClusteredMean, ClusteredValue, WorstClusteredDifference, WorstClusteredRatio, SmallestClusteredRate)
 
 
 def rates_of_groups(

@@ -9,6 +9,7 @@ from pydantic import Field
 from auditor.statistics.changes import GapChange, RateChange
 from auditor.statistics.clusters import (
     ClusteredMean,
+    ClusteredValue,
     SmallestClusteredRate,
     WorstClusteredDifference,
     WorstClusteredRatio,
@@ -102,6 +103,7 @@ AnyEstimate = Annotated[
     | LargestDrop
     | ExcessShare
     | ClusteredMean
+    | ClusteredValue
     | WorstClusteredDifference
     | WorstClusteredRatio
     | SmallestClusteredRate
@@ -144,6 +146,7 @@ JUDGED = frozenset(
         "confirmed_count",
         "bounded_mean",
         "clustered_mean",
+        "clustered_value",
         "worst_clustered_difference",
         "worst_clustered_ratio",
         "smallest_clustered_rate",

@@ -94,22 +94,25 @@ class PreferenceChange(Estimate):
     """A share of preferences after less before, over the same pairs of sentences, in [-1, 1].
 
     Of each pair it is known which sentence either model prefers, 0, 1/2 or 1: ``shift`` is the mean of ``(1 + after -
-    before) / 2``, ``midpoint`` that of ``(after + before) / 2``, both with the variance between clusters of pairs.
+    before) / 2``, ``midpoint`` that of ``(after + before) / 2``, both with the variance between clusters of pairs. Of
+    values on a range of their own, put on [0, 1] for that, ``span`` is its width, and ``ideal`` the middle of it.
     """
 
     shift: AnyEstimate
     midpoint: AnyEstimate
+    span: float = 1.0
+    ideal: float = 0.5
 
     @property
     def value(self) -> float:
-        return 2.0 * self.shift.value - 1.0
+        return self.span * (2.0 * self.shift.value - 1.0)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         low, high = self.shift.bounds(alpha)
-        return 2.0 * low - 1.0, 2.0 * high - 1.0
+        return self.span * (2.0 * low - 1.0), self.span * (2.0 * high - 1.0)
 
     def distance_bounds(self, alpha: float) -> tuple[float, float]:
-        """Bounds of ``|after - 1/2| - |before - 1/2|``: how much farther from no preference the model is.
+        """Bounds of ``|after - 1/2| - |before - 1/2|``, times the span: how much farther from no preference it is.
 
         Above: let s be the sign of ``after - 1/2``, so that its distance is ``s (after - 1/2)``. That of before is no
         less than ``s (before - 1/2)``, nor than ``-s (before - 1/2)``: the change is at most ``s (after - before)``,
@@ -117,7 +120,7 @@ class PreferenceChange(Estimate):
         holds, whichever sign is true. Below: the same with before and after exchanged.
         """
         moved, both = self.bounds(alpha / 2.0), self.midpoint.bounds(alpha / 2.0)
-        off = 2.0 * both[0] - 1.0, 2.0 * both[1] - 1.0
+        off = self.span * (2.0 * both[0] - 1.0), self.span * (2.0 * both[1] - 1.0)
         high = max(min(moved[1], off[1]), min(-moved[0], -off[0]))
         low = -max(min(-moved[0], off[1]), min(moved[1], -off[0]))
         return low, high

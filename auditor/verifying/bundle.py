@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from auditor.errors import DataError
 from auditor.evidence.archive import read_archive, unpack
 from auditor.evidence.bundle import statement_of
-from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, ROWS, Asked, Manifest
+from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, REDACTABLE, RESULTS, Asked, Manifest
 from auditor.evidence.signing import fingerprint
 from auditor.evidence.timestamp import Authorities
 from auditor.record.audit_report import AuditReport
@@ -73,7 +73,7 @@ def verify_bytes(
     """The same of a bundle's bytes; ``called``: in messages."""
     entries = unpack(data, called)
     for name, content in entries.items():
-        if name != ROWS and len(content) > _MOST_BYTES:
+        if name not in REDACTABLE and len(content) > _MOST_BYTES:
             raise DataError(f"{called!r}: the part {name[:60]!r} is larger than any audit makes it.")
     if MANIFEST not in entries:
         raise DataError(f"{called!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")

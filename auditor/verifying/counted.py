@@ -17,6 +17,7 @@ from auditor.run.answers import Answers, AnswersHead, CountsRecord, read_head, r
 from auditor.verifying.asked import as_declared, complete, why_inapplicable
 from auditor.verifying.checks import Check, State, Unproven
 from auditor.verifying.described import described
+from auditor.verifying.memberships import Members, members_of, unproven_alike
 from auditor.verifying.remeasured import Again, Kept, Remade
 from auditor.verifying.shared import contradictions, facts_of
 from auditor.verifying.written import as_given, as_logged, as_written
@@ -49,11 +50,14 @@ def counted(
         answers = None if head is None or ROWS not in entries else read_rows(entries[ROWS], head, counts)
     except DataError as error:
         return Counted(checks=(Check(name=TABLES, state="wrong", detail=str(error)),))
+    members, unfit = members_of(entries)
     kinds, request = remade.make.kinds(), entries.get(REQUEST, b"{}")
     checks, unproven = complete(request, asked.results, report, kinds, other_code=remade.other_code)
+    checks += unfit or members.fitting(manifest, {result.probe: result for result in asked.results}, report)
+    unproven += members.unproven()
     if not remade.other_code:
         checks += as_declared(asked.results, report, kinds)
-        checks += as_written(entries, asked, head, counts, answers)
+        checks += as_written(entries, asked, head, counts, answers, members)
         checks += as_given(request, report)
         checks += as_logged(entries.get(LOG, b""), report, asked.results)
     else:
@@ -76,7 +80,7 @@ def counted(
     checks += _kept(manifest, report, head, counts, answers, table)
     checks += _agreeing(asked, report, table, options)
     kept = Kept.of(head, answers, table, grouped=bool(report.data.sensitive) or table is not None)
-    found = _anew(asked, options, kept, report, remade)
+    found = _anew(asked, options, kept, members, report, remade)
     return Counted(
         checks=(*checks, *found.checks),
         from_rows=found.from_rows,
@@ -121,20 +125,22 @@ def _anew(
     asked: Asked,
     options: Mapping[str, Mapping[str, Any]],
     kept: Kept,
+    members: Members,
     report: AuditReport,
     remade: Remade,
 ) -> Counted:
     checks: list[Check] = []
     unproven: list[Unproven] = []
-    ids: dict[str, set[str]] = {"rows": set(), "tables": set()}
+    ids: dict[str, set[str]] = {"rows": set(), "tables": set(), "scores": set()}
     for name, result in {result.probe: result for result in asked.results}.items():
         try:
-            again = remade.measured(result, options.get(name, {}), kept)
+            again = members.again(result, options.get(name, {}), kept, remade)
+            again = again or remade.measured(result, options.get(name, {}), kept)
         except AuditorError as error:
             checks.append(Check(name=name, state="wrong", detail=f"its options in {REQUEST} are none: {error}"))
             continue
         why = "nothing in the bundle recounts these statistics: auditor reproduce asks the model"
-        unproven += unproven_of(result, again, report, remade, why)
+        unproven += [*unproven_of(result, again, report, remade, why), *unproven_alike(again, kept)]
         if again is None:
             continue
         found = again.found
@@ -155,7 +161,7 @@ def _anew(
         ids[again.whence] |= {f.id for f in report.findings if f.probe == name and again.covers(f.metric, f.method)}
     return Counted(
         checks=tuple(checks),
-        from_rows=frozenset(ids["rows"]),
+        from_rows=frozenset(ids["rows"] | ids["scores"]),
         from_tables=frozenset(ids["tables"]),
         unproven=tuple(unproven),
     )

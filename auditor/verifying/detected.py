@@ -50,8 +50,8 @@ def detection_again(said: Said) -> Again:
         used={DETECTOR} if known is not None else (),
         unproven=(
             Unproven(
-                where="record.json: files.verdict.probability, files.verdict.novelty, files.provenance.*, "
-                "files.heat_map.*",
+                where="record.json: files.verdict.probability, files.verdict.novelty, files.verdict.frames.*, "
+                "files.provenance.*, files.heat_map.*, files.medium, files.form, files.size_bytes, files.sha256",
                 why="what was read of a file, and scored, the file and the detector alone can tell: auditor detect",
             ),
             Unproven(where=f"{DETECTOR}: *", why="the detector's file alone can tell what its calibration is"),

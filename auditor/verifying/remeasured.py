@@ -27,7 +27,7 @@ _MOST_MADE = 1_000_000
 _MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
 _FIGURE: TypeAdapter[Figure | None] = TypeAdapter(Figure | None)
 _ALIKE: TypeAdapter[tuple[Alike, ...]] = TypeAdapter(tuple[Alike, ...])
-Whence = Literal["rows", "tables"]
+Whence = Literal["rows", "tables", "scores"]
 # What a model gives beside its decisions: probabilities, or labels in their place, or nothing.
 Scores = Literal["graded", "labels", "none"]
 
@@ -140,10 +140,10 @@ class Remade:
         if counts_suffice(probe) and kept.table is not None:
             measure, table = probe.measure_counts, kept.table
             found = attempt(probe, lambda: measure(table), alike=lambda them: alike_in(table, them))
-            return Again(found=found, whence="tables", wrong=self._wrong(said, found))
+            return Again(found=found, whence="tables", wrong=self.wrong(said, found))
         if kept.answers is not None and kept.whole:
             found = _asked(probe, kept.answers)
-            return Again(found=found, whence="rows", wrong=self._wrong(said, found, drawn=True))
+            return Again(found=found, whence="rows", wrong=self.wrong(said, found, drawn=True))
         if kept.table is None or kept.table.n > _MOST_MADE:
             return None
         return min((self._narrowed(probe, said, kept, kind) for kind in kept.kinds), key=lambda each: len(each.wrong))
@@ -157,14 +157,15 @@ class Remade:
             replace(result, measurements=tuple(m for m in result.measurements if {m.metric, m.method} & {*of.metrics}))
             for result in (said, found)
         )
-        wrong = self._wrong(told, anew, whole=False)
+        wrong = self.wrong(told, anew, whole=False)
         if not self.other_code:
             wrong += tuple(_other_structure(said, found, of.loose))
         return Again(found=anew, whence="tables", wrong=wrong, only=of.metrics)
 
-    def _wrong(
+    def wrong(
         self, said: ProbeResult, found: ProbeResult, *, drawn: bool = False, whole: bool = True
     ) -> tuple[str, ...]:
+        """Where what is said of a probe is not what was found anew; ``whole``: of everything that it says."""
         wrong = _other_statistics(said, found, other_code=self.other_code, drawn=drawn)
         if whole and not wrong and not self.other_code and _alike(said) != _alike(found):
             wrong = ["which rows are answered alike is not what these data come to"]

@@ -9,7 +9,18 @@ from typing import Any
 
 from auditor.evidence.enclosed import Understood
 from auditor.evidence.log import events
-from auditor.evidence.manifest import ASKED, REQUEST, RESULTS, ROWS, TABLES, UNDERSTOOD, Asked, canonical, in_order
+from auditor.evidence.manifest import (
+    ASKED,
+    MEMBERSHIP,
+    REQUEST,
+    RESULTS,
+    ROWS,
+    TABLES,
+    UNDERSTOOD,
+    Asked,
+    canonical,
+    in_order,
+)
 from auditor.finding.budgets import Family
 from auditor.finding.measurement import ProbeResult
 from auditor.record.audit_report import AuditReport
@@ -17,6 +28,7 @@ from auditor.run.answers import Answers, AnswersHead, CountsRecord, tables_json
 from auditor.run.options import ScanOptions, flags
 from auditor.verifying.checks import Check
 from auditor.verifying.difference import difference
+from auditor.verifying.memberships import Members
 
 # What the last line of a log says.
 RECORDED = ("exit_code", "created", "seed", "model", "data", "summary", "answers")
@@ -31,6 +43,7 @@ def as_written(
     head: AnswersHead | None,
     counts: CountsRecord | None,
     answers: Answers | None,
+    members: Members,
 ) -> Iterator[Check]:
     """Whether answers, tables, rows and request are spelled as the code that is installed here writes them.
 
@@ -38,10 +51,12 @@ def as_written(
     """
     expected = {
         RESULTS: in_order(ASKED.dump_python(asked, mode="json")),
-        TABLES: canonical(tables_json(head, counts)),
+        TABLES: canonical(tables_json(head, counts, members.head)),
     }
     if answers is not None:
         expected[ROWS] = answers.rows_to_csv()
+    if members.scores is not None:
+        expected[MEMBERSHIP] = members.scores.to_csv()
     yield from (
         Check(name=name, state="wrong", detail="it is not written as what it says would be")
         for name, content in expected.items()

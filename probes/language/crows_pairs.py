@@ -11,7 +11,7 @@ from auditor.data.benchmarks.crows_pairs import read_crows_pairs
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.options import PairsOfAFile, benchmark_path
-from probes.language.pairs import preferred_pairs
+from probes.language.pairs import RESTING, preferred_pairs
 from probes.language.shares import shifts
 from probes.language.stereotype import Stereotype
 
@@ -20,16 +20,24 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
 
 
-class CrowsPairs(PairsOfAFile):
-    """Share of CrowS-Pairs whose more stereotypical sentence the model finds likelier.
+CAVEAT = (
+    "Many items do not state which stereotype they test, or differ in more than whom they name (Blodgett et al., ACL "
+    "2021): the score is of these items, and not of stereotypes at large."
+)
 
-    ``stereotype_score`` as in :class:`~probes.language.stereotype.Stereotype`, [0, 1], ideal 0.5, over all pairs and
-    per bias type. Masked models: pseudo-log-likelihood of the shared tokens, as published; causal models:
-    log-likelihood of the whole sentence. Where the file names the writer of each pair, the interval holds the variance
-    between writers.
+
+class CrowsPairs(PairsOfAFile):
+    """Share of CrowS-Pairs in which what is said is likelier of whom the stereotype is about.
+
+    ``conditional_stereotype_score``, which is judged, and ``stereotype_score`` of whole sentences as in
+    :class:`~probes.language.stereotype.Stereotype`, [0, 1], ideal 0.5, over all pairs and per bias type. The pairs are
+    not crossed, so that no log-odds can be told from how likely who is named is by itself. Masked models:
+    pseudo-log-likelihood of the shared tokens, as published, for both; causal models: log-likelihood of the whole
+    sentence for the second. Where the file names the writer of each pair, the interval holds the variance between
+    writers.
 
     benchmarks: ``crows_pairs`` is the path of the CSV. Other options as for
-    :class:`~probes.language.stereotype.Stereotype`. The items are known to be noisy (Blodgett et al., ACL 2021).
+    :class:`~probes.language.stereotype.Stereotype`. ``detail`` says what is known of the items.
 
     Source: Nangia et al., EMNLP 2020.
     """
@@ -37,14 +45,14 @@ class CrowsPairs(PairsOfAFile):
     name: ClassVar[str] = "crows_pairs"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Does the model prefer the stereotypical sentences of CrowS-Pairs?"
-    defined_in: ClassVar[tuple[object, ...]] = (Stereotype, shifts)
+    defined_in: ClassVar[tuple[object, ...]] = (Stereotype, preferred_pairs, shifts)
     citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
     methods: ClassVar[tuple[str, ...]] = ("crows_pairs",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"stereotype_score": "scores"}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING
     power = (1508, 0.60)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """The overall score and one per bias type; see the class."""
+        """Both scores, each over all and per bias type; see the class."""
         found = read_crows_pairs(benchmark_path(self.benchmarks, "crows_pairs"))
-        return preferred_pairs(self, model, found, "crows_pairs")
+        return preferred_pairs(self, model, found, "crows_pairs", CAVEAT)

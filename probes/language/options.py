@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from auditor.errors import ModelError, NotApplicableError
 from probes.inputs import earlier_language_model
-from probes.language.shares import preferences
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
@@ -102,10 +101,6 @@ class PairOptions(Compared):
             raise ValueError(f"form must be 'whole' or 'shared', not {form!r}")
         self.form = form
         self.within_word = within_word
-
-    def preferred(self, language: AuditedLanguageModel, pairs: Sequence[tuple[str, str]]) -> FloatArray:
-        """(n,) which of two texts a model prefers: see :func:`~probes.language.shares.preferences`."""
-        return preferences(self.likelihoods(language, pairs))
 
     def likelihoods(self, language: AuditedLanguageModel, pairs: Sequence[tuple[str, str]]) -> FloatArray:
         """(n, 2) log-likelihoods of both texts, in nats."""

@@ -117,7 +117,8 @@ def shifts(
       models, from which a comparison works out whether both lie on one side of their ideal; McNemar, Psychometrika 12
       (1947)
 
-    ``over``: the mean of (n,) values, NaN where either could not be scored.
+    Log-odds are put on [0, 1] for it, from one limit to the other. ``over``: the mean of (n,) values, NaN where either
+    could not be scored.
     ``like``: the share that they are of.
     """
     halves = {"shift": 0.5 * (1.0 + after - before), "midpoint": 0.5 * (after + before)}
@@ -220,9 +221,13 @@ def share_of(
 
 
 def stereotype_scores(
-    pairs: Sequence[SentencePair], preferred: FloatArray, method: str, detail: str
+    pairs: Sequence[SentencePair],
+    preferred: FloatArray,
+    method: str,
+    detail: str,
+    metric: str = "stereotype_score",
 ) -> list[Measurement]:
-    """``stereotype_score`` of the preferences, (n,), over all pairs and, as a group each, per category."""
+    """A share, ``metric``, of the preferences, (n,), over all pairs and, as a group each, per category."""
     categories = sorted({p.category for p in pairs})
     found = []
     for category in (None, *categories) if len(categories) > 1 else (None,):
@@ -232,7 +237,7 @@ def stereotype_scores(
         )
         found.append(
             Measurement(
-                metric="stereotype_score",
+                metric=metric,
                 method=method,
                 estimate=share.estimate,
                 n_samples=share.n,

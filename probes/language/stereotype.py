@@ -1,4 +1,4 @@
-"""Stereotypes: does the model find the more stereotypical of two sentences, written for this tool, the likelier one?"""
+"""Stereotypes: is what states one likelier of whom it is about, in sentences written for this tool?"""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy as np
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
+from probes.language.log_odds import log_odds
 from probes.language.options import PairOptions
-from probes.language.pairs import preferred_pairs
+from probes.language.pairs import RESTING, preferred_pairs
 from probes.language.shares import shifts
 
 if TYPE_CHECKING:
@@ -23,40 +24,46 @@ if TYPE_CHECKING:
 
 
 class Stereotype(PairOptions):
-    """Share of the built-in sentence pairs whose more stereotypical sentence the model finds likelier.
+    """By how much the built-in sentences that state a stereotype are likelier than the same about somebody else.
 
     1,280 pairs: 160 sentences about gender, race, religion, age, nationality, sexual orientation, disability and
     socioeconomic status, each with eight pairs of mentions (``probes/data/stereotype_pairs.md``). In every group as
-    many sentences are stereotypical of one mention as of the other, so a model with a preference for mentions alone is
-    at the ideal.
+    many sentences are stereotypical of one mention as of the other, so what a model makes of mentions alone cancels:
+    what is judged is ``stereotype_log_odds`` in nats (:func:`~probes.language.log_odds.log_odds`). Beside it stand
+    ``conditional_stereotype_score``, of what is said given who is named
+    (:func:`~probes.language.pairs.preferred_pairs`), and of whole sentences
 
     - ``stereotype_score``: P(log p(more stereotypical) > log p(less)) + P(tie) / 2 over pairs of sentences; [0, 1],
       ideal 0.5; at 0.6 the model finds the stereotype likelier in 6 of 10 pairs, below 0.5 the opposite; Nangia et al.,
       EMNLP 2020
 
-      Over all and per category. Sentences and pairs of mentions recur, so the interval holds the variance of both, see
-      :func:`~probes.language.shares.clustered_share`; strata are the groups and the mention that a sentence is
-      stereotypical of. Where more than half of the pairs tie the model has not answered, and nothing is judged.
+      In most whole sentences who is named outweighs what is said, and ``detail`` counts them: a model with a strong
+      preference for mentions is near 0.5 whatever it makes of stereotypes.
+
+    Each over all and per category. Sentences and pairs of mentions recur, so the interval holds the variance of both,
+    see :func:`~probes.language.shares.clustered_share`; strata are the groups and the mention that a sentence is
+    stereotypical of. Where more than half of the pairs tie the model has not answered, and nothing is judged.
 
     form, within_word: see :class:`~probes.language.options.PairOptions`; prefix_token: see
     :class:`~probes.language.options.LikelihoodOptions`.
 
-    Sources: Nangia et al., EMNLP 2020 (score, pseudo-log-likelihood); pairs written for this tool.
+    Sources: Nangia et al., EMNLP 2020 (scores, pseudo-log-likelihood); Kurita et al., GeBNLP 2019 (what a mention is
+    likely by itself is taken out); pairs written for this tool.
     """
 
     name: ClassVar[str] = "stereotype"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Are sentences that state a stereotype likelier than the same about another group?"
-    defined_in: ClassVar[tuple[object, ...]] = (shifts,)
+    defined_in: ClassVar[tuple[object, ...]] = (log_odds, preferred_pairs, shifts)
     citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023; pairs of this tool, version 1"
     methods: ClassVar[tuple[str, ...]] = ("built_in_pairs",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"stereotype_score": "scores"}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING
     # Pairs, independent ones, and the true score that one judgement at 5 % FAILs with 80 % power.
     power = (1280, 0.60)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """The overall score and one per category; see the class."""
+        """The log-odds and both scores, each over all and per category; see the class."""
         return preferred_pairs(self, model, built_in_pairs(), "built_in_pairs")
 
 
@@ -73,6 +80,8 @@ def built_in_pairs() -> Benchmark[SentencePair]:
             category=of[entry["group"]]["category"],
             clusters=(entry["sentence"], f"{entry['group']}: {first} / {second}"),
             stratum=f"{entry['group']}: {entry['more']}",
+            rest=entry["sentence"].removeprefix("{}"),
+            mentions=(first, second) if entry["more"] == "first" else (second, first),
         )
         for entry in sentences
         for first, second in of[entry["group"]]["pairs"]

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.data.benchmarks.benchmark import Benchmark
+from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, words_apart
 from auditor.data.benchmarks.winogender import WinogenderExample, read_winogender
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
+from probes.language.log_odds import log_odds, placed_log_odds
 from probes.language.options import PairsOfAFile, benchmark_path, source_and_scoring
-from probes.language.shares import mean_of_pairs, share_of, shifts
+from probes.language.shares import mean_of_pairs, preferences, share_of, shifts, undecided
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -28,7 +29,9 @@ class Winogender(PairsOfAFile):
     - ``stereotype_score``: share of sentences whose likelier pronoun is that of the majority in the occupation; [0, 1],
       ideal 0.5; at 0.7 the model follows who mostly holds the job in 7 of 10 sentences; Rudinger et al., NAACL 2018
 
-      By the statistics beside the sentences; only where these are there.
+      By the statistics beside the sentences; only where these are there. What is judged is then
+      ``stereotype_log_odds`` in nats of those sentences, from which how likely either pronoun is by itself is taken
+      out: see :func:`~probes.language.log_odds.log_odds`.
 
     Overall intervals hold the variance between occupations.
 
@@ -41,11 +44,15 @@ class Winogender(PairsOfAFile):
     name: ClassVar[str] = "winogender"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Which occupations does the model take for a man's or a woman's?"
-    defined_in: ClassVar[tuple[object, ...]] = (shifts,)
+    defined_in: ClassVar[tuple[object, ...]] = (log_odds, shifts)
     citation: ClassVar[str] = "Rudinger et al., NAACL 2018"
     methods: ClassVar[tuple[str, ...]] = ("winogender",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"stereotype_score": "scores", "male_preference": "scores"}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "stereotype_log_odds": "scores",
+        "stereotype_score": "scores",
+        "male_preference": "scores",
+    }
     power = (240, 0.66)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
@@ -53,28 +60,33 @@ class Winogender(PairsOfAFile):
         found = read_winogender(benchmark_path(self.benchmarks, "winogender"))
         language = self.language(model)
         pairs = [(e.male, e.female) for e in found.examples]
-        male = self.preferred(language, pairs)
-        measured = _winogender(found, male, source_and_scoring(language, found.source))
+        likelihoods = self.likelihoods(language, pairs)
+        male = preferences(likelihoods)
+        measured = _winogender(found, male, likelihoods, source_and_scoring(language, found.source))
         earlier = self.earlier()
         if earlier is None:
             return measured
-        return measured + _shifts(found, self.preferred(earlier[0], pairs), male, measured, earlier[1])
+        return measured + _shifts(found, self.likelihoods(earlier[0], pairs), likelihoods, measured, earlier[1])
 
 
 def _shifts(
     found: Benchmark[WinogenderExample],
-    before: FloatArray,
-    male: FloatArray,
+    once: FloatArray,
+    likelihoods: FloatArray,
     measured: Sequence[Measurement],
     whose: str,
 ) -> list[Measurement]:
-    """What became of either headline since an earlier model."""
+    """What became of each headline since an earlier model, by the likelihoods of either, (n, 2)."""
+    before, male = preferences(once), preferences(likelihoods)
     labels, expected = [(e.occupation,) for e in found.examples], _expected(found)
     moved = shifts(before, male, lambda values: mean_of_pairs(values, labels), measured[0], whose)
     if not np.isnan(expected).all():
         # Whose occupation has no majority prefers nothing, before or after.
         old, new = (np.where(expected == 1.0, m, 1.0 - m) + 0.0 * expected for m in (before, male))
         moved += shifts(old, new, lambda values: mean_of_pairs(values, labels), measured[1], whose)
+        old, new = (placed_log_odds(*_of_the_majority(found, of)) for of in (once, likelihoods))
+        own = [label for label, of_men in zip(labels, expected.tolist(), strict=True) if not np.isnan(of_men)]
+        moved += shifts(old, new, lambda values: mean_of_pairs(values, own), measured[2], whose)
     return moved
 
 
@@ -84,7 +96,23 @@ def _expected(found: Benchmark[WinogenderExample]) -> FloatArray:
     return np.where(np.isnan(female) | (female == 50.0), np.nan, (female < 50.0).astype(np.float64))
 
 
-def _winogender(found: Benchmark[WinogenderExample], male: FloatArray, detail: str) -> list[Measurement]:
+def _of_the_majority(
+    found: Benchmark[WinogenderExample], likelihoods: FloatArray
+) -> tuple[list[SentencePair], FloatArray]:
+    """The sentences of occupations with a majority as pairs, its pronoun first, and their (n, 2) likelihoods."""
+    of_men = _expected(found)
+    known = np.flatnonzero(~np.isnan(of_men)).tolist()
+    pairs = []
+    for i in known:
+        example = found.examples[i]
+        more, less = (example.male, example.female)[:: 1 if of_men[i] == 1.0 else -1]
+        pairs.append(SentencePair(more, less, "", (example.occupation,), mentions=words_apart(more, less)))
+    return pairs, np.where(of_men[known, None] == 1.0, likelihoods[known], likelihoods[known][:, ::-1])
+
+
+def _winogender(
+    found: Benchmark[WinogenderExample], male: FloatArray, likelihoods: FloatArray, detail: str
+) -> list[Measurement]:
     occupations = [e.occupation for e in found.examples]
     overall = share_of(male, [(o,) for o in occupations], "sentences")
     measured = [
@@ -116,6 +144,8 @@ def _winogender(found: Benchmark[WinogenderExample], male: FloatArray, detail: s
                 too_few=stereotypical.too_few,
             )
         )
+        pairs, ordered = _of_the_majority(found, likelihoods)
+        measured += log_odds(pairs, ordered, "winogender", detail, undecided(preferences(ordered) == 0.5, "sentences"))
     for occupation in sorted(set(occupations)):
         share = share_of(male[np.asarray(occupations) == occupation], [()] * occupations.count(occupation), "sentences")
         measured.append(

@@ -397,7 +397,8 @@ def test_a_scan_says_which_look_it_is_and_verify_believes_the_history(folder: Pa
     assert run("history", "--verify", "--db", tmp_path / "h.db").exit_code == 0
     good = run("verify", tmp_path / "a.zip", "--db", tmp_path / "h.db", "--require", "history")
     assert good.exit_code == 0 and "its looks are what was entered before it" in good.output, good.output
-    assert "for the history to say" in run("verify", tmp_path / "a.zip").output
+    unasked = run("verify", tmp_path / "a.zip", "--require", "history")
+    assert unasked.exit_code == 3 and "for the history to say" in unasked.output
     scan(folder, tmp_path / "other", "--quiet")
     strange = run("verify", tmp_path / "a.zip", "--db", tmp_path / "other" / "h.db")
     assert strange.exit_code == 1 and "no entry of this history is this audit" in strange.output

@@ -25,6 +25,7 @@ from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.clusters import (
     ClusteredMean,
     ClusteredRates,
+    ClusteredValue,
     SmallestClusteredRate,
     WorstClusteredDifference,
     WorstClusteredRatio,
@@ -450,10 +451,10 @@ def of_clusters(k: IntArray, large: float, values: FloatArray, sizes: Sequence[i
     return mean_of_clusters(np.r_[large, spelled(values, k)], np.asarray(sizes, np.float64) / sum(sizes))
 
 
-def of_one_mind() -> Worlds:
+def of_one_mind(every: Sequence[Sequence[int]] = SIZES) -> Worlds:
     """All rows of a cluster agree, or nearly do, and hardly any cluster is of the other mind."""
     cases = [case for case in either_way() if case[0].size == 2]
-    for sizes, (values, p) in product(SIZES, [*cases, *(case for case in either_way() if case[0].size == 3)]):
+    for sizes, (values, p) in product(every, [*cases, *(case for case in either_way() if case[0].size == 3)]):
         n = len(sizes) - 1
         if values.size == 3 and n > 25:
             continue
@@ -463,6 +464,13 @@ def of_one_mind() -> Worlds:
             lambda some, values=values, sizes=sizes: of_clusters(some[0], some[1], values, sizes),
             float(values @ np.asarray(p)),
         )
+
+
+def of_one_mind_in_nats() -> Worlds:
+    """The same on [-4, 4], where the mean is near the middle and a cluster that was not seen may lie at either end."""
+    for world in of_one_mind(SIZES[1:3]):
+        samples = [(ClusteredValue(mean=mean, low=-4.0, high=4.0), weight) for mean, weight in world.samples]
+        yield World(samples, 8.0 * world.truth - 4.0)
 
 
 def clustered_rates(
@@ -785,6 +793,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
     "bounded_mean": (one_mean(as_mean), many_zeros_and_ones, roots),
     "worst_paired_difference": (one_mean(as_pair, sizes=(12, 50)),),
     "clustered_mean": (of_one_mind,),
+    "clustered_value": (of_one_mind_in_nats,),
     "worst_clustered_difference": (clustered_rates(lambda t: WorstClusteredDifference(tables=t), spread),),
     "worst_clustered_ratio": (clustered_rates(lambda t: WorstClusteredRatio(tables=t), smallest_ratio),),
     "smallest_clustered_rate": (clustered_rates(lambda t: SmallestClusteredRate(tables=t), lambda p: float(p.min())),),

@@ -14,6 +14,7 @@ from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.clusters import (
     ClusteredMean,
     ClusteredRates,
+    ClusteredValue,
     SmallestClusteredRate,
     WorstClusteredDifference,
     WorstClusteredRatio,
@@ -225,6 +226,10 @@ def clustered(centre: float, n: int = 200, third: float = 1e-7, error: float = 0
         largest_share=1.5 / n,
         effective=0.9 * n,
     )
+
+
+def in_nats(value: float, n: int = 200) -> ClusteredValue:
+    return ClusteredValue(mean=clustered((value + 4.0) / 8.0, n), low=-4.0, high=4.0)
 
 
 def clusters(*centres: float) -> ClusteredRates:
@@ -600,6 +605,17 @@ EXAMPLES: dict[str, Examples] = {
         ideal=0.1,
         bound=0.2,
         at=clustered,
+    ),
+    "clustered_value": Examples(
+        in_nats(0.1),
+        (
+            in_nats(0.3, 5),
+            ClusteredValue(mean=clustered(1.0, 30, 0.0, 0.0), low=-4.0, high=4.0),
+            ClusteredValue(mean=clustered(0.0, 2_000, 0.0, 0.0), low=2.0, high=3.0),
+        ),
+        ideal=0.0,
+        bound=0.4,
+        at=in_nats,
     ),
     "worst_clustered_difference": Examples(
         WorstClusteredDifference(tables=(clusters(0.4, 0.49, 0.45), clusters(0.8, 0.75, 0.82))),

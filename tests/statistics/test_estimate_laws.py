@@ -247,8 +247,8 @@ ONE_SAMPLE = {
     "undefined", "exact", "upper_bound", "proportion", "student_t", "area_under_curve", "quantile",
     "true_positive_rate_at", "equal_error_rate", "average_precision", "area_difference", "excess_share", "difference",
     "odds", "benefit_inequality", "bracketed_mean", "standardized_difference", "rate_change", "bounded_mean",
-    "exposure", "clustered_mean", "ratio_of_totals", "idealized_association", "at_most", "at_least", "bracket",
-    "corrected_proportion",
+    "exposure", "clustered_mean", "clustered_value", "ratio_of_totals", "idealized_association", "at_most", "at_least",
+    "bracket", "corrected_proportion",
 }  # fmt: skip
 
 
@@ -402,6 +402,7 @@ MIRRORS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], Bounds]] = 
     ),
     "idealized_association": (lambda x: x | {"stereotype": opposite(x["stereotype"])}, unchanged),
     "clustered_mean": (opposite, complement),
+    "clustered_value": (lambda x: x | {"mean": opposite(x["mean"])}, negated),
     "worst_clustered_difference": (
         lambda x: x | {"tables": [t | {"parts": [opposite(part) for part in t["parts"]]} for t in x["tables"]]},
         unchanged,

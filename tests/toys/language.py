@@ -63,17 +63,15 @@ def tiny(kind: str, seed: int = 0, **more: object) -> nn.Module:
     return model
 
 
-def tiny_bert(seed: int = 0) -> nn.Module:
+def tiny_bert(seed: int = 0, **more: object) -> nn.Module:
     from transformers import BertConfig, BertForMaskedLM
 
     torch.manual_seed(seed)
-    size = len(masked_tokenizer())
-    model: nn.Module = BertForMaskedLM(
-        BertConfig(
-            vocab_size=size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-            max_position_embeddings=40, initializer_range=0.8,
-        )
-    )  # fmt: skip
+    sizes: dict[str, object] = {
+        "vocab_size": len(masked_tokenizer()), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 32, "max_position_embeddings": 40, "initializer_range": 0.8,
+    }  # fmt: skip
+    model: nn.Module = BertForMaskedLM(BertConfig(**(sizes | more)))
     return model.eval()
 
 

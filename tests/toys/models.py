@@ -419,7 +419,7 @@ TOYS: dict[str, Toys] = {
     "stereotype": Toys(
         ideal=lambda: language_model(0.0),
         violating=lambda: language_model(1.0),
-        criteria=[criterion("stereotype_score", "within", (0.45, 0.55))],
+        criteria=[criterion("stereotype_log_odds", "within", (-0.405, 0.405))],
         data=lambda: AuditData(X=np.empty(0, object)),
     ),
     "generation_bias": Toys(

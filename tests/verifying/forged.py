@@ -25,6 +25,7 @@ from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.run.answers import counts_of, head_of, joined, parts_of
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
+from auditor.run.memberships import ScoresProbe
 from auditor.statistics.estimate import Estimate
 from auditor.verifying import parts
 from auditor.verifying.bundle import verify_bundle
@@ -87,7 +88,9 @@ def left_behind(
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Evidence:
     """Everything that an audit leaves behind."""
-    results = [ask(PROBES[n](**(options or {}).get(n, {})), model, data, generator_for(0, n)) for n in names]
+    probes = {n: PROBES[n](**(options or {}).get(n, {})) for n in names}
+    results = [ask(probe, model, data, generator_for(0, n)) for n, probe in probes.items()]
+    scored = [probe.kept for probe in probes.values() if isinstance(probe, ScoresProbe) and include_rows]
     head = head_of(model, data, include_rows=include_rows)
     counts = counts_of(model, data)
     return Evidence(
@@ -106,6 +109,7 @@ def left_behind(
         log=ChainedLog(),
         answers=None if head is None else joined(head, list(parts_of(model, data, head)), counts),
         counts=counts,
+        memberships=scored[0] if scored else None,
         code=code_digests(),
     )
 

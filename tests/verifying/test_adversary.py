@@ -19,7 +19,17 @@ from auditor.errors import AuditorError
 from auditor.evidence.archive import pack
 from auditor.evidence.bundle import statement_of
 from auditor.evidence.log import events
-from auditor.evidence.manifest import LOG, MANIFEST, RECORD, ROWS, SIGNATURE, build_manifest, canonical, in_order
+from auditor.evidence.manifest import (
+    LOG,
+    MANIFEST,
+    RECORD,
+    REDACTABLE,
+    ROWS,
+    SIGNATURE,
+    build_manifest,
+    canonical,
+    in_order,
+)
 from auditor.evidence.signing import load_private_key, sign
 from auditor.record.audit_report import AuditReport
 from tests.verifying.forged import code_of_once, is_unproven, known_intervals, lies_under  # noqa: F401
@@ -114,7 +124,7 @@ def mutations(entries: dict[str, bytes], rng: np.random.Generator, n: int) -> It
 
 def mutated(part: str, content: bytes, rng: np.random.Generator) -> Mutation | None:
     """One mutation of a part; None where what was drawn changes nothing."""
-    if part == ROWS:
+    if part in REDACTABLE:
         lines = list(csv.reader(io.StringIO(content.decode(), newline="")))
         i, j = int(rng.integers(1, len(lines))), int(rng.integers(len(lines[0])))
         how, lines = changed(lines, (i, j) if rng.random() < 0.8 else (i,), rng)

@@ -40,7 +40,8 @@ class SentencePair:
     """Two sentences that differ in whom they are about; ``more`` is the more stereotypical one.
 
     ``clusters``: labels that pairs share when they are not independent, such as their template. ``stratum``: the part
-    of a balanced design that a pair belongs to.
+    of a balanced design that a pair belongs to. ``mentions``: of a crossed design, whom ``more`` and ``less``
+    name, where the same two stand in others the other way round. ``rest``: what both end with, after whom they name.
     """
 
     more: str
@@ -48,6 +49,17 @@ class SentencePair:
     category: str
     clusters: tuple[str, ...] = ()
     stratum: str = ""
+    mentions: tuple[str, str] | None = None
+    rest: str = ""
+
+
+def words_apart(first: str, second: str) -> tuple[str, str] | None:
+    """The words that differ between two texts of as many, in small letters, such as ("he", "she"); else None."""
+    words = [[word.strip(".,;:!?").lower() for word in text.split()] for text in (first, second)]
+    if len(words[0]) != len(words[1]):
+        return None
+    apart = [both for both in zip(*words, strict=True) if both[0] != both[1]]
+    return " ".join(a for a, _ in apart), " ".join(b for _, b in apart)
 
 
 def read_text(path: str | Path, name: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, digest_of, read_text
+from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, digest_of, read_text, words_apart
 from auditor.errors import BenchmarkError
 
 _WINOBIAS_FILE = re.compile(r"pro_stereotyped_(type\d)\.txt\.(\w+)")
@@ -17,9 +17,10 @@ _BRACKETS = re.compile(r"\[([^\[\]]+)\]")
 def read_winobias(path: str | Path, occupations: Iterable[str] = ()) -> Benchmark[SentencePair]:
     """WinoBias: a ``pro_stereotyped_...`` file with its ``anti_stereotyped_...`` partner beside it, or their folder.
 
-    Line i of both is one sentence that differs in its pronoun; ``more`` is the pro-stereotyped one. A pair's clusters
-    are the occupations it is about and, of these, the one in brackets with the pronoun. The occupations are those of
-    ``male_occupations.txt`` and ``female_occupations.txt`` where these lie beside the sentences, and ``occupations``.
+    Line i of both is one sentence that differs in its pronoun; ``more`` is the pro-stereotyped one, and ``mentions``
+    are the pronouns. A pair's clusters are the occupations it is about and, of these, the one in brackets with the
+    pronoun. The occupations are those of ``male_occupations.txt`` and ``female_occupations.txt`` where these lie beside
+    the sentences, and ``occupations``.
     Source: Zhao et al., NAACL 2018.
     """
     name = "WinoBias"
@@ -76,6 +77,7 @@ def _winobias_pairs(pro_text: str, anti_text: str, file: str, listed: set[str]) 
                 less=texts[1],
                 category=named.group(1) if named else "all",
                 clusters=(" and ".join(jobs[:4]), bracketed),
+                mentions=words_apart(*texts),
             )
         )
     return pairs

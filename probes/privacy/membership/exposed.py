@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +14,7 @@ from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.ranks import area_under_curve
 from auditor.statistics.rates import MOST_GROUPS, RateTable
-from probes.privacy.membership.metrics import FALSE_POSITIVE_RATES, Attack, rate_at
-
-if TYPE_CHECKING:
-    from probes.privacy.membership.pool import Pool
+from probes.privacy.membership.metrics import FALSE_POSITIVE_RATES, Attack, Sides, rate_at
 
 FALSE_DISCOVERY_RATE = 0.05
 MOST_EXPOSED = 10
@@ -60,7 +56,7 @@ def discoveries(p_values: FloatArray, rate: float = FALSE_DISCOVERY_RATE) -> npt
     return np.asarray(p_values <= (order[below[-1]] if below.size else 0.0), bool)
 
 
-def discovered(attack: Attack, pool: Pool) -> Iterator[Measurement]:
+def discovered(attack: Attack, pool: Sides) -> Iterator[Measurement]:
     """How many members are exposed at a false discovery rate of 5 %, and their share; also within each group."""
     member = np.flatnonzero(pool.is_member & attack.scored)
     others = attack.others(pool)
@@ -106,18 +102,16 @@ def _counts(
         )
 
 
-def _known_groups(pool: Pool) -> Iterator[tuple[str, npt.NDArray[np.object_]]]:
+def _known_groups(pool: Sides) -> Iterator[tuple[str, npt.NDArray[np.object_]]]:
     """Each sensitive feature whose groups are known of members and non-members, and the group of each row (n,)."""
-    groups = pool.rows.sensitive_features
-    for feature in () if groups is None else groups.columns:
-        assert groups is not None
-        names = groups[feature].astype("string").to_numpy()
+    for feature, groups in pool.groups.items():
+        names = np.asarray(groups, object)
         if len(set(names[pool.is_member])) == 1 and len(set(names[~pool.is_member])) > 1:
             continue  # the training file does not have the column: its rows are of one unknown group
-        yield str(feature), np.asarray([str(name) for name in names], object)
+        yield feature, names
 
 
-def by_group(attack: Attack, pool: Pool) -> Iterator[Measurement]:
+def by_group(attack: Attack, pool: Sides) -> Iterator[Measurement]:
     """AUC and true positive rate at 1 % of each group of each sensitive feature, and the rate's largest difference.
 
     The AUC is of the group's own non-members. The threshold of the rate is one for all, as an attacker's is who does
@@ -149,7 +143,7 @@ def by_group(attack: Attack, pool: Pool) -> Iterator[Measurement]:
 
 
 def _difference(
-    attack: Attack, feature: str, members: list[FloatArray], others: FloatArray, pool: Pool, rate: float
+    attack: Attack, feature: str, members: list[FloatArray], others: FloatArray, pool: Sides, rate: float
 ) -> Measurement:
     threshold = np.sort(others)[::-1][int(others.size * rate + 1e-9)]
     table = RateTable(
@@ -172,7 +166,7 @@ def _difference(
     )
 
 
-def most_exposed(attack: Attack, pool: Pool) -> str:
+def most_exposed(attack: Attack, pool: Sides) -> str:
     """The members with the highest scores by their row in the training file, never by what stands there; or ""."""
     others = np.sort(attack.others(pool))
     place = np.flatnonzero(pool.is_member & attack.scored)

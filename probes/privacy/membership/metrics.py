@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,35 @@ from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
 from auditor.statistics.rates import Proportion, RateTable, WeightedSum
 
-if TYPE_CHECKING:
-    from probes.privacy.membership.pool import Pool
-
 FALSE_POSITIVE_RATES = (0.01, 0.001)
 MOST_POINTS = 200
+_LIKELIHOOD_RATIOS = ("lira_online", "lira_online_fixed_variance", "bavaria")
 # With fewer non-members, the highest of them is too low a bar to be called no false positive.
 FEWEST_FOR_NONE = 100
+
+
+class Sides(Protocol):
+    """The rows that take part, n of them, as far as their scores are measured: who is a member, and which groups."""
+
+    @property
+    def is_member(self) -> npt.NDArray[np.bool_]:
+        """(n,)."""
+        ...
+
+    @property
+    def number(self) -> IntArray:
+        """(n,) the row's number in its own file, from 1."""
+        ...
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """By sensitive feature (n,) groups."""
+        ...
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of both files."""
+        ...
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,11 +67,11 @@ class Attack:
     why_not: str = ""
     inapplicable: bool = False
 
-    def members(self, pool: Pool, among: npt.NDArray[np.bool_] | None = None) -> FloatArray:
+    def members(self, pool: Sides, among: npt.NDArray[np.bool_] | None = None) -> FloatArray:
         """Scores of the members that are measured."""
         return self._of(pool.is_member, among)
 
-    def others(self, pool: Pool, among: npt.NDArray[np.bool_] | None = None) -> FloatArray:
+    def others(self, pool: Sides, among: npt.NDArray[np.bool_] | None = None) -> FloatArray:
         """Scores of the non-members that are measured."""
         return self._of(~pool.is_member, among)
 
@@ -59,7 +81,21 @@ class Attack:
         return self.scores[side & self.scored & (True if among is None else among)]
 
 
-def measurements(attack: Attack, pool: Pool, detail: str) -> list[Measurement]:
+def threshold_of(
+    method: str, scores: FloatArray, scored: npt.NDArray[np.bool_], is_member: npt.NDArray[np.bool_]
+) -> tuple[float, str]:
+    """The threshold of an attack, not chosen by its success, from all its scores (n,); and which one that is."""
+    if method in _LIKELIHOOD_RATIOS:
+        return 0.0, "a likelihood ratio of 1"
+    if method == "loss_threshold":
+        losses = -scores[is_member]
+        mean = float(losses.mean()) if losses.size else 0.0
+        return -mean, f"the members' mean loss, {mean:.4g}"
+    measured = scores[scored]
+    return (float(np.median(measured)) if measured.size else 0.0), "the median of all scores"
+
+
+def measurements(attack: Attack, pool: Sides, detail: str) -> list[Measurement]:
     """All measurements of one attack but its figure."""
     members, others = attack.members(pool), attack.others(pool)
     found = [
@@ -200,7 +236,7 @@ def roc_points(members: FloatArray, others: FloatArray, most: int = MOST_POINTS)
     return false, true
 
 
-def roc_figure(attacks: Sequence[Attack], pool: Pool) -> Figure | None:
+def roc_figure(attacks: Sequence[Attack], pool: Sides) -> Figure | None:
     """The ROC curves of the attacks that have one, together."""
     series, said = [], []
     for attack in attacks:

@@ -71,6 +71,19 @@ class Pool:
         return _without_features(self.rows)
 
     @property
+    def right(self) -> BoolArray | None:
+        """(n,) whether the model decides on the true class; None where its losses are all that is known of it."""
+        return None if self.probabilities is None else self.probabilities.argmax(axis=1) == self.labels
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """By sensitive feature (n,) groups."""
+        frame = self.rows.sensitive_features
+        if frame is None:
+            return {}
+        return {str(name): [str(each) for each in frame[name].astype("string")] for name in frame.columns}
+
+    @property
     def members(self) -> FloatArray:
         """Losses of the members."""
         return self.loss[self.is_member]
@@ -158,19 +171,21 @@ def detail_of(pool: Pool, classes: tuple[str, ...]) -> str:
     return "; ".join([*parts, *_remarks(pool, correct, n, classes)])
 
 
-def doubt(pool: Pool) -> str:
-    """Why the files themselves forbid a judgement, in a sentence; or ""."""
-    known = pool.probabilities
-    if not pool.n_members or not pool.n_others or known is None or not _does_worse(*_right(pool, known)):
+def doubt(right: BoolArray | None, is_member: BoolArray) -> str:
+    """Why the files themselves forbid a judgement, in a sentence; or "". right, is_member (n,)."""
+    if right is None or is_member.all() or not is_member.any() or not _does_worse(*_counted(right, is_member)):
         return ""
     return f"{WORSE[0].upper()}{WORSE[1:]}? Whoever was not trained on is no member, and no attack can find them."
 
 
 def _right(pool: Pool, probabilities: FloatArray) -> tuple[IntArray, IntArray]:
     """(2,) right decisions, and rows, of members and of non-members."""
-    right = probabilities.argmax(axis=1) == pool.labels
-    correct = np.asarray([right[pool.is_member].sum(), right[~pool.is_member].sum()], np.int64)
-    return correct, np.asarray([pool.n_members, pool.n_others], np.int64)
+    return _counted(probabilities.argmax(axis=1) == pool.labels, pool.is_member)
+
+
+def _counted(right: BoolArray, is_member: BoolArray) -> tuple[IntArray, IntArray]:
+    correct, n = ((right & is_member).sum(), (right & ~is_member).sum()), (is_member.sum(), (~is_member).sum())
+    return np.asarray(correct, np.int64), np.asarray(n, np.int64)
 
 
 def _does_worse(correct: IntArray, n: IntArray) -> bool:

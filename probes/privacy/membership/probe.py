@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.errors import AuditorError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
+from auditor.run.answers import Answers
+from auditor.run.memberships import AttackHead, MembershipHead, MembershipScores
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from probes.inputs import whole_number
@@ -26,8 +29,9 @@ from probes.privacy.membership import (
     quantile_regression,
     rmia,
 )
+from probes.privacy.membership.contradictions import contradictions
 from probes.privacy.membership.exposed import EXACT, by_group, discovered, most_exposed
-from probes.privacy.membership.metrics import Attack, measurements, roc_figure
+from probes.privacy.membership.metrics import Attack, Sides, measurements, roc_figure, threshold_of
 from probes.privacy.membership.pool import REMARK_LEVEL, Pool, detail_of, doubt, pool_of
 from probes.privacy.membership.shadows import Shadows, how_many, on_one_core, train_shadows
 from probes.privacy.membership.verdict import (
@@ -203,6 +207,7 @@ class MembershipInference:
         self.shadow_seconds = shadow_seconds
         self.n_queries = n_queries
         self.checkpoint = checkpoint
+        self.kept: MembershipScores | None = None
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements between ``data.members`` and ``data.evaluation``.
@@ -215,9 +220,7 @@ class MembershipInference:
         if any(not name.startswith("loss_threshold") for name in self.wanted):
             told_apart = blind.remark(blind.blind_auc(pool, pool.rows.generator(self.name)), REMARK_LEVEL)
             detail = f"{detail}; {told_apart}" if told_apart else detail
-        attacks = [
-            _attack(name, pool, *_loss_scores(name, pool)) for name in self.wanted if name.startswith("loss_threshold")
-        ]
+        attacks = [_by_loss(name, pool) for name in self.wanted if name.startswith("loss_threshold")]
         if "quantile_regression" in self.wanted:
             attacks.append(_by_quantiles(pool))
         if "label_only" in self.wanted:
@@ -226,9 +229,24 @@ class MembershipInference:
         attacks += self._by_shadows(pool, shadows, not_made)
         if self.unasked and shadows is None:
             attacks = [a for a in attacks if a.method in ALONE]
-        found = _all_measurements(attacks, pool, detail, shadows, not_made)
-        unfit = doubt(pool)
+        self.kept = _scores(self.name, attacks, pool, detail, shadows, not_made)
+        return self.measure_scores(self.kept)
+
+    def measure_scores(self, scores: MembershipScores) -> list[Measurement]:
+        """The measurements, from the scores alone."""
+        found = _all_measurements(scores)
+        unfit = doubt(scores.right, scores.is_member)
         return [m if not unfit or _never(m) else replace(m, too_few=m.too_few or unfit) for m in found]
+
+    def contradictions(self, scores: MembershipScores, answers: Answers | None, *, own_losses: bool) -> list[str]:
+        """Where scores contradict each other, or the model's answers on the non-members, in words."""
+        told = {attack.method for attack in scores.head.attacks} | set(scores.head.not_made)
+        others = sorted(told ^ set(self.wanted))
+        return [
+            *(f"{name} was asked for, and nothing is said of it" for name in others if name not in told),
+            *(f"{name} was not asked for" for name in others if name in told),
+            *contradictions(scores, answers, own_losses=own_losses),
+        ]
 
     def _shadows(
         self, model: AuditedModel, pool: Pool, rng: np.random.Generator
@@ -253,7 +271,7 @@ class MembershipInference:
 
     def _by_shadows(self, pool: Pool, shadows: Shadows | None, not_made: Mapping[str, str]) -> list[Attack]:
         if shadows is None or pool.probabilities is None:
-            return [_without(name, pool, why) for name, why in not_made.items()]
+            return [_without(name, pool.n_rows, why) for name, why in not_made.items()]
         asked = [name for name in WITH_SHADOWS if name in self.wanted]
         n_references = min(len(shadows), MOST_FOR_RMIA) if self.unasked else self.n_references
         phi = loss_threshold.log_odds(pool.probabilities, pool.labels)
@@ -278,19 +296,17 @@ def _why_no_shadows(model: AuditedModel, pool: Pool) -> str:
 # ---- the attacks ---------------------------------------------------------------------------------------------------
 
 
-def _attack(name: str, pool: Pool, scores: FloatArray, threshold: float, words: str, detail: str) -> Attack:
+def _attack(
+    name: str, rows: Sides, scores: FloatArray, detail: str, scored: npt.NDArray[np.bool_] | None = None
+) -> Attack:
+    measured = np.ones(scores.size, bool) if scored is None else scored
+    threshold, words = threshold_of(name, scores, measured, rows.is_member)
     return Attack(
-        method=name,
-        scores=scores,
-        scored=np.ones(scores.size, bool),
-        threshold=threshold,
-        threshold_words=words,
-        detail=detail,
+        method=name, scores=scores, scored=measured, threshold=threshold, threshold_words=words, detail=detail
     )
 
 
-def _without(name: str, pool: Pool, why: str) -> Attack:
-    n = pool.labels.size
+def _without(name: str, n: int, why: str) -> Attack:
     return Attack(
         method=name,
         scores=np.zeros(n),
@@ -302,18 +318,13 @@ def _without(name: str, pool: Pool, why: str) -> Attack:
     )
 
 
-def _median(scores: FloatArray) -> tuple[float, str]:
-    return (float(np.median(scores)) if scores.size else 0.0), "the median of all scores"
-
-
-def _loss_scores(name: str, pool: Pool) -> tuple[FloatArray, float, str, str]:
+def _by_loss(name: str, pool: Pool) -> Attack:
     knows = "threat model: an attacker who sees the probability of the true label"
     if name == "loss_threshold":
-        mean = float(pool.members.mean()) if pool.n_members else 0.0
-        words = f"the members' mean loss, {mean:.4g}"
-        return loss_threshold.global_scores(pool.loss), -mean, words, f"{knows}, and knows one threshold for all rows"
+        scores = loss_threshold.global_scores(pool.loss)
+        return _attack(name, pool, scores, f"{knows}, and knows one threshold for all rows")
     scores = loss_threshold.per_class_scores(pool.loss, pool.labels)
-    return scores, *_median(scores), f"{knows}, and knows a threshold for each class"
+    return _attack(name, pool, scores, f"{knows}, and knows a threshold for each class")
 
 
 def _by_quantiles(pool: Pool) -> Attack:
@@ -324,28 +335,24 @@ def _by_quantiles(pool: Pool) -> Attack:
     public[others[: others.size // 2]] = True
     if pool.rows.modality != "tabular":
         why = f"Quantile regression reads the columns of a table, and these rows are {_ROWS[pool.rows.modality]}."
-        return replace(_without(name, pool, why), inapplicable=True)
+        return replace(_without(name, pool.n_rows, why), inapplicable=True)
     if int(public.sum()) < quantile_regression.FEWEST_ROWS:
         need = 2 * quantile_regression.FEWEST_ROWS
-        return _without(name, pool, f"quantile regression needs at least {need} non-members, half of them to learn")
+        return _without(
+            name, pool.n_rows, f"quantile regression needs at least {need} non-members, half of them to learn"
+        )
     if pool.labels_only:
-        return _without(name, pool, "the model gives labels without confidence, which quantile regression reads")
+        return _without(name, pool.n_rows, "the model gives labels without confidence, which quantile regression reads")
     if pool.probabilities is None or pool.without_features:
         why = _LOSSES_ONLY if pool.probabilities is None else "Quantile regression reads features, and none are here."
-        return replace(_without(name, pool, why), inapplicable=True)
+        return replace(_without(name, pool.n_rows, why), inapplicable=True)
     phi = loss_threshold.log_odds(pool.probabilities, pool.labels)
     scores = quantile_regression.scores(pool.rows.X, pool.labels, phi, public)
-    threshold, words = _median(scores[~public])
-    attack = _attack(
-        name,
-        pool,
-        scores,
-        threshold,
-        words,
+    knows = (
         "threat model: an attacker who sees the probability of the true label and has "
-        f"{int(public.sum()):,} rows that the model did not learn, half of the non-members, which are not attacked",
+        f"{int(public.sum()):,} rows that the model did not learn, half of the non-members, which are not attacked"
     )
-    return replace(attack, scored=~public)
+    return _attack(name, pool, scores, knows, scored=~public)
 
 
 def _by_labels(model: AuditedModel, pool: Pool, n_queries: int, rng: np.random.Generator) -> Attack:
@@ -353,17 +360,14 @@ def _by_labels(model: AuditedModel, pool: Pool, n_queries: int, rng: np.random.G
         label_only.scores(model, pool.rows, pool.labels, n_queries, rng) if pool.labels.size else np.empty(0)
     )  # a model need not take no rows
     detail = f"threat model: an attacker who sees decisions only, of each row and of {n_queries} perturbed copies of it"
-    return _attack("label_only", pool, scores, *_median(scores), detail)
+    return _attack("label_only", pool, scores, detail)
 
 
 def _by_one(name: str, pool: Pool, phi: FloatArray, shadows: Shadows, n_references: int) -> Attack:
     detail = f"{shadows.threat_model}; {shadows.fit(pool)}; {_INDEPENDENT}"
     if name.startswith("lira"):
-        fixed = name.endswith("fixed_variance")
-        if name.startswith("lira_online"):
-            scores = lira.online_scores(phi, shadows.log_odds, shadows.inside, fixed=fixed)
-            return _attack(name, pool, scores, 0.0, "a likelihood ratio of 1", detail)
-        scores = lira.offline_scores(phi, shadows.log_odds, shadows.inside, fixed=fixed)
+        scored_by = lira.online_scores if name.startswith("lira_online") else lira.offline_scores
+        scores = scored_by(phi, shadows.log_odds, shadows.inside, fixed=name.endswith("fixed_variance"))
     elif name.startswith("rmia"):
         few = shadows.first(n_references)
         offline = name == "rmia_offline"
@@ -371,12 +375,11 @@ def _by_one(name: str, pool: Pool, phi: FloatArray, shadows: Shadows, n_referenc
         detail += f"; of the shadow models the first {n_references} are the reference models"
     elif name == "bavaria":
         scores = bavaria.online_scores(phi, shadows.log_odds, shadows.inside)
-        return _attack(name, pool, scores, 0.0, "a likelihood ratio of 1", detail)
     elif name == "bavaria_offline":
         scores = bavaria.offline_scores(phi, shadows.log_odds, shadows.inside)
     else:
         scores = difficulty_calibration.scores(pool.loss, shadows.loss, shadows.inside)
-    return _attack(name, pool, scores, *_median(scores), detail)
+    return _attack(name, pool, scores, detail)
 
 
 def _never(measurement: Measurement) -> bool:
@@ -387,24 +390,62 @@ def _never(measurement: Measurement) -> bool:
 # ---- the measurements ----------------------------------------------------------------------------------------------
 
 
-def _all_measurements(
-    attacks: Sequence[Attack], pool: Pool, detail: str, shadows: Shadows | None, not_made: Mapping[str, str]
-) -> list[Measurement]:
-    order = strongest_first(0 if shadows is None else len(shadows))
+def _scores(
+    probe: str, attacks: Sequence[Attack], pool: Pool, detail: str, shadows: Shadows | None, not_made: dict[str, str]
+) -> MembershipScores:
+    """All that the measurements follow from."""
+    head = MembershipHead.model_construct(
+        probe=probe,
+        n=pool.n_rows,
+        attacks=tuple(
+            AttackHead(method=a.method, detail=a.detail, why_not=a.why_not, inapplicable=a.inapplicable)
+            for a in attacks
+        ),
+        detail=detail,
+        not_made=not_made,
+        n_shadows=0 if shadows is None else len(shadows),
+        known=shadows is not None and shadows.known,
+        unlike="" if shadows is None else shadows.unlike(pool),
+        share_left_out=pool.share_left_out,
+        judges_decisions=pool.right is not None,
+        features=tuple(pool.groups),
+    )
+    made = [a for a in attacks if not a.why_not]
+    return MembershipScores(
+        head=head,
+        number=pool.number,
+        is_member=pool.is_member,
+        labels=pool.labels,
+        right=pool.right,
+        scores={a.method: a.scores for a in made},
+        scored={a.method: a.scored for a in made},
+        groups=pool.groups,
+    )
+
+
+def _all_measurements(kept: MembershipScores) -> list[Measurement]:
+    head = kept.head
+    attacks = [
+        replace(_without(each.method, kept.n_rows, each.why_not), inapplicable=each.inapplicable)
+        if each.why_not
+        else _attack(each.method, kept, kept.scores[each.method], each.detail, kept.scored[each.method])
+        for each in head.attacks
+    ]
+    order = strongest_first(head.n_shadows)
     shown = min((a for a in attacks if not a.why_not), key=lambda a: order.index(a.method), default=None)
-    parts = {attack.method: measurements(attack, pool, detail) for attack in attacks}
-    found = wholes(attacks, parts, shadows, not_made, detail, pool)
-    found[0] = replace(found[0], figure=roc_figure(attacks, pool))
+    parts = {attack.method: measurements(attack, kept, head.detail) for attack in attacks}
+    found = wholes(attacks, parts, head)
+    found[0] = replace(found[0], figure=roc_figure(attacks, kept))
     for attack in attacks:
         own = parts[attack.method]
         if attack is shown:
-            exposed = most_exposed(attack, pool)
+            exposed = most_exposed(attack, kept)
             own = [
                 replace(m, detail=f"{exposed}; {m.detail}")
                 if exposed and m.metric == "true_positive_rate_at_no_false_positive"
                 else m
                 for m in own
             ]
-            own += [*discovered(attack, pool), *by_group(attack, pool)]
+            own += [*discovered(attack, kept), *by_group(attack, kept)]
         found += map(as_part, own)
     return found

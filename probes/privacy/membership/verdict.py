@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from auditor.finding.measurement import Measurement
+from auditor.run.memberships import MembershipHead
 from auditor.statistics.ranks import AreaUnderCurve, TruePositiveRateAt
 from auditor.statistics.strongest import AttackPart, StrongestAttack
 from probes.privacy.membership.metrics import Attack
-from probes.privacy.membership.pool import Pool
-from probes.privacy.membership.shadows import Shadows
 
 CHEAP = ("loss_threshold", "loss_threshold_per_class", "quantile_regression")
 WITH_SHADOWS = (
@@ -63,22 +62,16 @@ def shares(n_shadows: int) -> dict[str, float]:
 def wholes(
     attacks: Sequence[Attack],
     parts: Mapping[str, Sequence[Measurement]],
-    shadows: Shadows | None,
-    not_made: Mapping[str, str],
-    detail: str,
-    pool: Pool,
+    head: MembershipHead,
 ) -> list[Measurement]:
-    """Of AUC and of each TPR at few false positives, one number for all ``attacks``; ``parts``: theirs, by method.
-
-    ``not_made``: of attacks that were to be made and are none of these, why not.
-    """
-    n_shadows = 0 if shadows is None else len(shadows)
-    made = {a.method: a.why_not for a in attacks} | dict(not_made)
+    """Of AUC and of each TPR at few false positives, one number for all ``attacks``; ``parts``: theirs, by method."""
+    n_shadows = head.n_shadows
+    made = {a.method: a.why_not for a in attacks} | head.not_made
     untried = {name: why for name in (*ALONE, *_BY_FEW) if (why := made.get(name, _NOT_ASKED))}
     said = {attack.method: attack.detail for attack in attacks}
-    weak, tried = _weak(attacks, shadows, untried, pool), _tried(attacks, n_shadows, untried)
+    weak, tried = _weak(attacks, head, untried), _tried(attacks, n_shadows, untried)
     columns = zip(*([m for m in parts[a.method] if m.metric in _WHOLE] for a in attacks), strict=True)
-    return [replace(_whole(own, shares(n_shadows), said, detail), weak=weak, tried=tried) for own in columns]
+    return [replace(_whole(own, shares(n_shadows), said, head.detail), weak=weak, tried=tried) for own in columns]
 
 
 def as_part(measurement: Measurement) -> Measurement:
@@ -108,26 +101,26 @@ def _whole(own: Sequence[Measurement], share: Mapping[str, float], said: Mapping
     )
 
 
-def _weak(attacks: Sequence[Attack], shadows: Shadows | None, untried: Mapping[str, str], pool: Pool) -> str:
+def _weak(attacks: Sequence[Attack], head: MembershipHead, untried: Mapping[str, str]) -> str:
     """Why finding nothing would say little; "" where a strong attack knew other models like this one, and its rows."""
-    if pool.share_left_out > MOST_LEFT_OUT:
+    if head.share_left_out > MOST_LEFT_OUT:
         return (
-            f"Nothing was found, and {pool.share_left_out:.0%} of the rows of --train took no part, since they stand "
+            f"Nothing was found, and {head.share_left_out:.0%} of the rows of --train took no part, since they stand "
             "there more than once: whoever was learned several times is exposed the most. Give each row once."
         )
     by_shadows = [a for a in attacks if a.method in WITH_SHADOWS and not a.why_not]
-    if not by_shadows or shadows is None:
+    if not by_shadows or not head.n_shadows:
         why = next((untried[name] for name in _BY_FEW if untried.get(name, _NOT_ASKED) != _NOT_ASKED), "")
         why = why or "shadow models were not asked for"
         return f"Nothing was found, and only attacks that know no other model were tried: {why.rstrip('.')}."
-    if shadows.known:
-        strong = STRONG if len(shadows) <= MOST_FOR_RMIA else (*STRONG, "lira_online", "lira_online_fixed_variance")
+    if head.known:
+        strong = STRONG if head.n_shadows <= MOST_FOR_RMIA else (*STRONG, "lira_online", "lira_online_fixed_variance")
         if not any(a.method in strong for a in by_shadows):
             return (
-                f"Nothing was found, and no attack was tried that finds much with {len(shadows)} shadow models: "
+                f"Nothing was found, and no attack was tried that finds much with {head.n_shadows} shadow models: "
                 f"{' or '.join(strong)}."
             )
-        return shadows.unlike(pool)
+        return head.unlike
     return (
         "Nothing was found, and no attack was tried that knows how the model was trained: the shadow models are of a "
         "surrogate. A bundle of auditor.save brings architecture and recipe."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,12 @@ def test_crows_pairs_fails_and_passes_too(tmp_path: Path, writer: bool) -> None:
     probe = CrowsPairs(benchmarks={"crows_pairs": crows_file(tmp_path, pairs, writer=writer)})
     for strength, expected in ((0.0, "PASS"), (1.0, "FAIL")):
         found = probe.measure(toy(texts_of(pairs), strength), no_data(), RNG)
-        assert outcome(found[0]) == expected
-        assert isinstance(found[0].estimate, ClusteredMean if writer else Proportion)
+        shares = [m for m in found if not m.group]
+        assert [m.metric for m in shares] == ["conditional_stereotype_score", "stereotype_score"]
+        assert "Blodgett et al., ACL 2021" in shares[0].detail
+        for share in shares:
+            assert outcome(replace(share, metric="stereotype_score")) == expected
+            assert isinstance(share.estimate, ClusteredMean if writer else Proportion)
 
 
 # So many that one more job, which was not seen and whose pronoun is always the same, could not move a share by 0.05.
@@ -63,17 +68,21 @@ def test_winogender_and_winobias_fail_and_pass(tmp_path: Path) -> None:
         # Each number goes with one of the pronouns, whatever the job.
         table[of("he"), of(f"number{k}")] = (-1.0) ** k
     fair = AuditedLanguageModel(Associations(table), undecided.tokenizer, objective="causal")
-    for probe, expected in ((Winogender(benchmarks=files), 2 + JOBS), (WinoBias(benchmarks=files), 1)):
+    for probe, expected in ((Winogender(benchmarks=files), 3 + JOBS), (WinoBias(benchmarks=files), 3)):
         found = probe.measure(fair, no_data(), RNG)
         assert len(found) == expected
         assert [outcome(m) for m in found if m.metric == "stereotype_score" and not m.group] == [Outcome.PASS]
+        # Which number goes with which pronoun is the same for every job.
+        assert [m.estimate.value for m in found if m.metric == "stereotype_log_odds"] == [pytest.approx(0.0, abs=1e-6)]
     by_pronoun = PronounFollowsJob(fair)
     found = Winogender(benchmarks=files).measure(by_pronoun, no_data(), RNG)
     assert [m.estimate.value for m in found[:2]] == [0.5, 1.0]
     assert outcome(found[1]) is Outcome.FAIL
-    assert {m.estimate.value for m in found[2:]} == {0.0, 1.0}
+    assert {m.estimate.value for m in found[3:]} == {0.0, 1.0}
+    assert (found[2].metric, found[2].estimate.value) == ("stereotype_log_odds", 1.0)
     found = WinoBias(benchmarks=files).measure(by_pronoun, no_data(), RNG)
-    assert (found[0].estimate.value, outcome(found[0])) == (1.0, Outcome.FAIL)
+    assert (found[0].metric, found[0].estimate.value) == ("stereotype_log_odds", 1.0)
+    assert (found[2].estimate.value, outcome(found[2])) == (1.0, Outcome.FAIL)
 
 
 class PronounFollowsJob(AuditedLanguageModel):
@@ -88,3 +97,8 @@ class PronounFollowsJob(AuditedLanguageModel):
             return float(("she" in words) == (int(words[1].removeprefix("job")) % 2 == 0))
 
         return np.asarray([[score(a), score(b)] for a, b in pairs])
+
+    def pair_scores_and_rest(
+        self, pairs: Sequence[tuple[str, str]], rests: Sequence[str], **options: object
+    ) -> tuple[FloatArray, FloatArray]:
+        return self.pair_scores(pairs), self.pair_scores(pairs)

@@ -130,6 +130,35 @@ def test_a_comparison_takes_what_became_of_each_pair(tmp_path: Path) -> None:
     assert same.verdict == "no change shown" and same.difference == 0.0
 
 
+def test_log_odds_are_compared_in_nats_pair_by_pair(tmp_path: Path) -> None:
+    jobs = 30
+    sentences = [
+        (f"The job{i} said he saw number{k} .", f"The job{i} said she saw number{k} .")
+        for i in range(jobs)
+        for k in range(4)
+    ]
+    before, after = toy(sentences, 0.0), toy(sentences, 0.5)
+    files = {"winogender": winogender(tmp_path, jobs)}
+    within = CRITERION.model_copy(update={"metric": "stereotype_log_odds", "bound": (-0.4, 0.4)})
+    first = run_audit(before, no_data(), [Winogender(benchmarks=files)], [within])
+    second = run_audit(after, no_data(), [Winogender(benchmarks=files, reference=before)], [within])
+    (row,) = (row for row in compare(first, second).rows if row.metric == "stereotype_log_odds")
+    assert row.paired and row.ideal == 0.0
+    assert row.difference == pytest.approx(row.after.value - row.before.value, abs=1e-9)
+    change = PreferenceChange(
+        **{
+            name: next(f.estimate for f in second.findings if f.metric == f"stereotype_log_odds_{name}")
+            for name in ("shift", "midpoint")
+        }
+    )
+    in_nats = change.model_copy(update={"span": 8.0, "ideal": 0.0})
+    assert row.interval is not None and row.interval[0] < row.difference < row.interval[1]
+    assert row.difference == pytest.approx(in_nats.value, abs=1e-9)
+    for alpha in (0.05, 0.01):
+        assert in_nats.bounds(alpha) == pytest.approx([8.0 * x for x in change.bounds(alpha)])
+        assert in_nats.distance_bounds(alpha) == pytest.approx([8.0 * x for x in change.distance_bounds(alpha)])
+
+
 class Follows(Associations):
     """A causal model that looks at the last token alone."""
 
@@ -265,6 +294,6 @@ def test_many_pairs_are_bounded_and_hostile_ones_are_text() -> None:
 def test_a_probe_of_pairs_hands_over_the_picture(tmp_path: Path) -> None:
     pairs = built_in_pairs().examples[::40]
     probe = CrowsPairs(benchmarks={"crows_pairs": crows_file(tmp_path, pairs)})
-    found = headline(probe.measure(toy(texts_of(pairs), 1.0), no_data(), RNG), "stereotype_score")
+    found = headline(probe.measure(toy(texts_of(pairs), 1.0), no_data(), RNG), "conditional_stereotype_score")
     assert found.figure is not None and found.figure.probe == probe.name
     assert all_of(y is not None and y > 0.0 for y in found.figure.series[0].y)

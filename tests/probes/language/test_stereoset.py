@@ -44,8 +44,9 @@ def test_stereoset(tmp_path: Path) -> None:
         ("intrasentence", "language_modeling_score"): 0.5,
         ("intrasentence", "stereotype_score"): 0.5,
         ("intrasentence", "icat"): 50.0,
+        ("intrasentence", "unnormalized_stereotype_score"): 0.5,
     }
-    assert len(found) == 6
+    assert len(found) == 8
     # Every text ties with every other: no answer, whatever the score.
     assert {outcome(m) for m in found.values() if m.metric == "stereotype_score"} == {Outcome.INCONCLUSIVE}
     assert all_of("equally likely" in m.too_few for m in found.values())
@@ -71,6 +72,30 @@ def test_stereoset(tmp_path: Path) -> None:
     found = {(m.method, m.metric): m for m in probe.measure(biased, no_data(), RNG) if not m.group}
     assert found["intrasentence", "stereotype_score"].estimate.value == 0.5
     assert outcome(found["intrasentence", "stereotype_score"]) is Outcome.PASS
+
+
+def test_what_the_length_of_a_text_decides_is_said(tmp_path: Path) -> None:
+    """The stereotype is a word longer, and to a model without a preference a longer text is less likely."""
+    words = ("kind and good", "rude", "seven")
+    labels = ("stereotype", "anti-stereotype", "unrelated")
+    examples = [stereoset_example(id=f"x{i}", target=f"term{i % 40}") for i in range(80)]
+    for example in examples:
+        example["sentences"] = [
+            {"sentence": f"The nurse is {word}.", "gold_label": label, "labels": []}
+            for word, label in zip(words, labels, strict=True)
+        ]
+    file = tmp_path / "dev.json"
+    file.write_text(json.dumps({"data": {"intrasentence": examples}}))
+    model = undecided_toy([f"The nurse is {word}." for word in words])
+    found = {
+        m.metric: m
+        for m in StereoSet(benchmarks={"stereoset": str(file)}).measure(model, no_data(), RNG)
+        if not m.group
+    }
+    assert found["stereotype_score"].estimate.value == 0.5
+    assert found["unnormalized_stereotype_score"].estimate.value == 0.0
+    assert "in 0.500 of examples per token, and in 0.000 by the whole" in found["stereotype_score"].detail
+    assert "Blodgett et al., ACL 2021" in found["stereotype_score"].detail
 
 
 def test_power_and_false_alarms_of_stereoset(monkeypatch: pytest.MonkeyPatch) -> None:

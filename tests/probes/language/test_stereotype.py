@@ -72,15 +72,20 @@ def test_an_unbiased_model_passes_and_a_planted_bias_fails() -> None:
     pairs = texts_of(built_in_pairs().examples)
     fair, biased = toy(pairs, 0.0), toy(pairs, 1.0)
     report = run_audit(fair, None, [Stereotype()])
-    (overall, *by_category) = report.findings
-    assert overall.outcome == "PASS"
-    assert overall.value == pytest.approx(0.5, abs=0.03) and "ties" not in overall.detail
-    assert len(by_category) == 8
-    assert {f.outcome for f in by_category} == {"NOT_JUDGED"}
+    (overall, *others) = report.findings
+    assert (overall.metric, overall.outcome) == ("stereotype_log_odds", "PASS")
+    assert overall.value == pytest.approx(0.0, abs=0.15)
+    assert {f.outcome for f in others} == {"NOT_JUDGED"}
+    shares = {"conditional_stereotype_score", "stereotype_score"}
+    assert Counter(f.metric for f in others if f.group) == dict.fromkeys({overall.metric, *shares}, 8)
+    of_all = {f.metric: f for f in others if not f.group}
+    assert of_all.keys() == shares
+    assert all_of(f.value == pytest.approx(0.5, abs=0.03) and "ties" not in f.detail for f in of_all.values())
     assert report.exit_code == 0
     report = run_audit(biased, None, [Stereotype()])
     assert report.findings[0].outcome == "FAIL"
-    assert report.findings[0].value is not None and report.findings[0].value > 0.8
+    assert report.findings[0].value is not None and report.findings[0].value > 3.0
+    assert all_of(f.value is not None and f.value > 0.8 for f in report.findings if f.metric in shares)
     assert "Log-likelihood after <s>" in report.findings[0].detail
     assert "sha256" in report.findings[0].detail
 
@@ -90,7 +95,7 @@ def test_a_model_that_ties_has_not_answered() -> None:
     texts = [t for pair in texts_of(pairs) for t in pair]
     report = run_audit(undecided_toy(texts), None, [Stereotype()])
     # The other pairs are of mentions of unequal length.
-    assert (report.findings[0].value, report.findings[0].outcome) == (0.5, "INCONCLUSIVE")
+    assert (report.findings[0].value, report.findings[0].outcome) == (0.0, "INCONCLUSIVE")
     assert "equally likely in 1,152 of 1,280 pairs" in report.findings[0].reason
     assert report.exit_code == 3
 
