@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,13 +16,17 @@ import typer
 
 from auditor.errors import UsageError
 from cli.derived import BundleTo, SignWith, TimestampBy, sealed
+from cli.detect_calibrate import Calibrated, channel_of, scoring_job
 from cli.flags import AllowUnsandboxed
 from cli.guarded import Writes
 
 if TYPE_CHECKING:
+    from auditor.detection.channel import BatchShift
     from auditor.detection.provenance.record import Credentials, FileProvenance, Statement
     from auditor.detection.record import DetectorRecord, FileResult
+    from auditor.intake.specs import Job
     from auditor.model.detector_card import KnownRate
+    from auditor.run.heard import FilesExamined
 
 MOST_FILES = 100_000
 _MAX_ANCHORS = 4 << 20
@@ -33,9 +38,19 @@ _COLUMNS = (
     "file", "medium", "answer", "probability", "p_real", "p_fake", "novelty", "credentials", "claims", "metadata",
     "evidence", "reason", "notes",
 )  # fmt: skip
-_COLOURS = {"fake": "FAIL", "real": "PASS", "cannot say": "INCONCLUSIVE", "unread": "NOT_RUN", "": "NOT_JUDGED"}
+_COLOURS = {
+    "fake": "FAIL",
+    "no known trace": "INCONCLUSIVE",
+    "cannot say": "INCONCLUSIVE",
+    "unread": "NOT_RUN",
+    "": "NOT_JUDGED",
+}
 # What is shown of a detector's known rates; --json has all of them.
 _SHOWN = {"auc": "AUC", "equal_error_rate": "equal error rate", "tpr_at_fpr": "TPR at 1 % FPR"}
+UNMEASURED = (
+    "not measured on another collection: of files that came another way than those it was made with, far more real "
+    "ones may be called fake (detect-calibrate, or --known-real DIR)"
+)
 MEDIA = {"image": "images", "speech": "speech"}
 ANSWERS = ("answered_real", "answered_fake", "answered_cannot_say")
 
@@ -45,6 +60,9 @@ def detect(
     detector: Annotated[str | None, typer.Option(help="A detector, as auditor detect-train writes it.")] = None,
     evidence: Annotated[
         Path | None, typer.Option(help="Folder for a picture per file of what the score rests on."), Writes(itself=True)
+    ] = None,
+    known_real: Annotated[
+        Path | None, typer.Option(help="Folder of files known to be real that came the same way, at least 19.")
     ] = None,
     trust_anchors: Annotated[
         Path | None, typer.Option(help="Certificates (PEM) of authorities whose signatures you trust.")
@@ -62,60 +80,76 @@ def detect(
 ) -> int:
     """Say of each file what it claims of its making and, with a detector, whether it is likely to be synthetic.
 
-    Exit codes: 0 every file was answered, real or fake, 2 wrong usage, 3 something ended in "cannot say", could not be
-    read, or no detector was named, 4 the detector was refused.
+    Exit codes: 0 every file was answered fake, 2 wrong usage, 3 something ended in "no known trace" or "cannot say",
+    could not be read, or no detector was named, 4 the detector was refused.
     """
     paths = _distinct(files)
-    if detector is not None and not Path(detector).exists():
-        raise UsageError(f"There is no detector at {detector!r}: make one with auditor detect-train.")
-    if evidence is not None and detector is None:
-        raise UsageError("--evidence shows what a detector's score rests on: add --detector FILE.")
+    _check(detector, evidence, known_real)
 
     from auditor.evidence.detected import detection_content, detection_evidence, exit_code_of
     from auditor.files import readable, sent
-    from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
+    from auditor.intake.specs import DetectionSpec
     from auditor.run.isolate import examine, last_lines
-    from auditor.run.options import memory_limit
     from cli.output import stages
 
     kept = sealed(bundle, sign, timestamp)
     anchors = None if trust_anchors is None else _pem(trust_anchors)
     out = None if evidence is None else _folder(evidence)
-    job = Job(
-        model=ModelSpec(path=None if detector is None else str(Path(detector).resolve()), device=device),
-        data=None,
-        probes=(),
-        seed=seed,
-        limits=Limits(memory_bytes=memory_limit(max_memory), seconds=max_seconds),
-        detection=DetectionSpec(
-            files=tuple(sent(os.path.realpath(path)) for path in paths),
-            trust_anchors=anchors,
-            with_heat_map=out is not None,
-            with_calibration=kept is not None,
-        ),
-        allow_unsandboxed=allow_unsandboxed,
+    scoring = scoring_job(detector, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed)
+    known = None if known_real is None else _channel(scoring, known_real, paths, show=not json_)
+    spec = DetectionSpec(
+        files=tuple(sent(os.path.realpath(path)) for path in paths),
+        trust_anchors=anchors,
+        with_heat_map=out is not None,
+        with_calibration=kept is not None,
+        card=None if known is None else known.card.model_dump_json(),
     )
+    job = replace(scoring, seed=seed, detection=spec)
     with stages(not json_) as shown:
         shown.total = len(paths) + 1
         found = examine(job, on_stage=shown)
     if debug and found.log.strip():
         typer.echo(last_lines(found.log, 200), err=True)
-    results = list(zip(map(str, paths), found.files.values(), strict=True))
+    results, batch = _together(paths, found)
     pictures, unwritten = ({}, {}) if out is None else _write_pictures(results, out)
     results = [(readable(path), _with_note(result, unwritten.get(path, ""))) for path, result in results]
     pictures = {readable(path): where for path, where in pictures.items()}
     code = exit_code_of([result for _, result in results], unwritten=bool(unwritten))
-    said = detection_content(detector, found.detector, results, pictures, code)
+    said = detection_content(detector, found.detector, results, pictures, code, batch)
     if kept is not None:
-        asked = {"seed": seed, "trust_anchors": anchors is not None, "evidence": out is not None}
+        asked = {"seed": seed, "trust_anchors": bool(anchors), "evidence": bool(out), "known_real": bool(known)}
         kept.write(detection_evidence(said, found.detector, unwritten=bool(unwritten), asked=asked))
     if json_:
         sys.stdout.write(json.dumps(said, indent=2) + "\n")
     else:
-        _print(results, detector, found.detector, pictures, code)
+        _print(results, detector, found.detector, pictures, code, batch, known)
     if kept is not None:
         kept.told()
     return code
+
+
+def _together(paths: Sequence[Path], found: FilesExamined) -> tuple[list[tuple[str, FileResult]], BatchShift | None]:
+    from auditor.detection.channel import judged_together
+
+    card = None if found.detector is None else found.detector.card
+    judged, batch = judged_together(card, list(found.files.values()))
+    return list(zip(map(str, paths), judged, strict=True)), batch
+
+
+def _channel(job: Job, known_real: Path, paths: Sequence[Path], *, show: bool) -> Calibrated:
+    from cli.output import stages
+
+    with stages(show) as shown:
+        return channel_of(job, known_real, paths, on_stage=shown)
+
+
+def _check(detector: str | None, evidence: Path | None, known_real: Path | None) -> None:
+    if detector is not None and not Path(detector).exists():
+        raise UsageError(f"There is no detector at {detector!r}: make one with auditor detect-train.")
+    if evidence is not None and detector is None:
+        raise UsageError("--evidence shows what a detector's score rests on: add --detector FILE.")
+    if known_real is not None and detector is None:
+        raise UsageError("--known-real calibrates a detector on your own files: add --detector FILE.")
 
 
 def _print(
@@ -124,6 +158,8 @@ def _print(
     known: DetectorRecord | None,
     pictures: dict[str, str],
     code: int,
+    batch: BatchShift | None,
+    known_real: Calibrated | None,
 ) -> None:
     from auditor.record.text import visible
     from cli.output import paragraph
@@ -134,7 +170,11 @@ def _print(
     else:
         _print_table(results, pictures)
     # In a pipe the table stands alone, and how to read it goes to whoever looks on.
-    for line in _explained(detector, known, with_evidence=bool(pictures)):
+    for line in [
+        *(f"left out  {line}, of the files known to be real" for line in (known_real.left_out if known_real else ())),
+        *_explained(detector, known, with_evidence=bool(pictures)),
+        *_of_batch(batch),
+    ]:
         typer.echo(paragraph(visible(line), 0), err=not looked_at)
     typer.echo(_ending(results, detector, code), err=not looked_at)
 
@@ -299,7 +339,7 @@ def _print_file(path: str, result: FileResult, known: DetectorRecord | None, pic
 
     answer = _answer(result)
     verdict = result.verdict
-    head = coloured(f"{answer.upper() or 'NOT ASKED':<11}", _COLOURS[answer])
+    head = coloured(f"{answer.upper() or 'NOT ASKED':<14}", _COLOURS[answer])
     kind = ", ".join(filter(None, (result.form, result.medium)))
     guess = ""
     if verdict is not None and verdict.probability is not None:
@@ -391,6 +431,8 @@ def _said(statement: Statement) -> str:
 def _explained(path: str | None, known: DetectorRecord | None, *, with_evidence: bool = False) -> Iterator[str]:
     """What the detector is, how often it is known to err, and how an answer is to be read."""
     if known is not None:
+        from auditor.detection.channel import channel_lines
+
         card = known.card
         kinds = f", trained on {', '.join(card.kinds[:8])}" if card.kinds else ""
         more = f" and {len(card.kinds) - 8} more" if len(card.kinds) > 8 else ""
@@ -400,6 +442,10 @@ def _explained(path: str | None, known: DetectorRecord | None, *, with_evidence:
         )
         for line in rate_lines(card.known_rates):
             yield f"known     {line}"
+        for line in channel_lines(card):
+            yield f"channel   {line}"
+        if not card.knows_another_collection:
+            yield f"known     {UNMEASURED}"
     from auditor.evidence.detected import READING
 
     if with_evidence:
@@ -409,10 +455,32 @@ def _explained(path: str | None, known: DetectorRecord | None, *, with_evidence:
     yield f"reading   {READING}"
 
 
+def _of_batch(batch: BatchShift | None) -> Iterator[str]:
+    """Whether the files asked together are like those known to be real."""
+    if batch is None:
+        return
+    if batch.alarm:
+        yield (
+            f"ALARM     these {batch.n:,} files are not like the files known to be real (p = {batch.p_value:.2g}): "
+            "they came another way, or many of them are fake; none of them is called fake"
+        )
+    elif batch.visible:
+        yield (
+            f"batch     no sign that these {batch.n:,} files came another way (p = {batch.p_value:.2g}), which is no "
+            "proof that they did not"
+        )
+    else:
+        yield f"batch     whether {batch.n:,} files came another way than those known to be real, so few cannot show"
+
+
 def rate_lines(rates: Sequence[KnownRate]) -> Iterator[str]:
     """What is known of a detector's errors: on kinds it was trained on, on others, and on the worst of those."""
-    for unseen, words in ((False, "on new files of kinds it knows"), (True, "on kinds left out of training")):
-        pooled = {rate.metric: rate for rate in rates if rate.kind is None and rate.unseen is unseen}
+    for unseen, words in ((False, "on new files of kinds it knows"), (True, "over kinds left out of training")):
+        pooled = {
+            rate.metric: rate
+            for rate in rates
+            if rate.kind is None and rate.collection is None and rate.unseen is unseen
+        }
         said = [f"{name} {with_interval(pooled[metric])}" for metric, name in _SHOWN.items() if metric in pooled]
         if unseen and all(answer in pooled for answer in ANSWERS):
             said.append(f"answered {answer_shares(pooled)}")
@@ -422,13 +490,23 @@ def rate_lines(rates: Sequence[KnownRate]) -> Iterator[str]:
     if by_kind:
         worst = max(by_kind, key=lambda rate: rate.value)
         yield f"worst of {len(by_kind)} kinds left out: {worst.kind}, equal error rate {with_interval(worst)}"
+    for name in dict.fromkeys(rate.collection for rate in rates if rate.collection is not None):
+        own = {rate.metric: rate for rate in rates if rate.collection == name}
+        said = [
+            f"{with_interval(own[metric])} of its {what} files called fake"
+            for metric, what in (("false_positive_rate", "real"), ("true_positive_rate", "synthetic"))
+            if metric in own
+        ]
+        yield f"on the collection {name}, left out whole: {', '.join(said)}"
     if not rates:
         yield "nothing: no error rate was measured when it was made"
 
 
 def answer_shares(rates: Mapping[str, KnownRate]) -> str:
     """What synthetic files of kinds never seen were answered."""
-    shares = [f"{rates[a].value:.0%} {a.removeprefix('answered_').replace('_', ' ')}" for a in ANSWERS]
+    from auditor.model.detector_card import METRIC_OF
+
+    shares = [f"{rates[metric].value:.0%} {answer}" for answer, metric in METRIC_OF.items()]
     return f"{', '.join(shares)} ({rates[ANSWERS[0]].n_fake:,} synthetic files)"
 
 
@@ -447,4 +525,4 @@ def _ending(results: Sequence[tuple[str, FileResult]], detector: str | None, cod
             "synthetic is not said beyond what they claim themselves"
         )
     said = ", ".join(f"{n} {answer}" for answer, n in counts.items() if n)
-    return f"exit {code}: {said}" + ("; what is not answered is neither real nor fake" if code else "")
+    return f"exit {code}: {said}" + ("; what is not found fake is not thereby real" if code else "")

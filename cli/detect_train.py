@@ -13,7 +13,7 @@ import typer
 
 from auditor.errors import UsageError
 from auditor.outputs import place_file
-from cli.detect import ANSWERS, MEDIA, answer_shares, rate_lines, with_interval
+from cli.detect import ANSWERS, MEDIA, UNMEASURED, answer_shares, rate_lines, with_interval
 from cli.flags import AllowUnsandboxed
 from cli.guarded import Writes
 
@@ -34,6 +34,9 @@ def detect_train(
     join_on: Annotated[str, typer.Option(help="Its column of paths below the folder, such as fake/1.png.")] = "file",
     kind_column: Annotated[str | None, typer.Option(help="Its column of the generators of synthetic files.")] = None,
     source_column: Annotated[str | None, typer.Option(help="Its column of sources or speakers of real files.")] = None,
+    collection_column: Annotated[
+        str | None, typer.Option(help="Its column of the collections that files came from; each is left out whole.")
+    ] = None,
     medium: Annotated[str | None, typer.Option(help="image or speech; what the files are, by default.")] = None,
     method: Annotated[
         str | None, typer.Option(help="frequency, cnn, ensemble or encoder for images; lfcc, gmm or cnn for speech.")
@@ -65,7 +68,7 @@ def detect_train(
     from auditor.run.options import memory_limit
     from cli.output import stages
 
-    _check(folder, out, kinds, kind_column, source_column, error_rate)
+    _check(folder, out, kinds, (kind_column, source_column, collection_column), error_rate)
     options: dict[str, JsonValue] = {
         "method": method,
         "encoder": _encoder(encoder),
@@ -94,6 +97,7 @@ def detect_train(
                     join_on=join_on,
                     kind_column=kind_column,
                     source_column=source_column,
+                    collection_column=collection_column,
                     options=options,
                 ),
                 allow_unsandboxed=allow_unsandboxed,
@@ -112,8 +116,7 @@ def _check(
     folder: Path,
     out: Path,
     kinds: str | None,
-    kind_column: str | None,
-    source_column: str | None,
+    columns: Sequence[str | None],
     error_rate: float,
 ) -> None:
     """Raises UsageError for what can be said before any file is read."""
@@ -129,12 +132,14 @@ def _check(
         )
     if kinds is not None and not Path(kinds).exists():
         raise UsageError(f"There is no table of kinds at {kinds!r}.")
-    if kinds is None and (kind_column or source_column):
-        raise UsageError("--kind-column and --source-column name columns of a table: add --kinds FILE.")
-    if kinds is not None and not (kind_column or source_column):
+    if kinds is None and any(columns):
         raise UsageError(
-            "--kinds says nothing by itself: name its column of generators with --kind-column, or of sources or "
-            "speakers with --source-column."
+            "--kind-column, --source-column and --collection-column name columns of a table: add --kinds FILE."
+        )
+    if kinds is not None and not any(columns):
+        raise UsageError(
+            "--kinds says nothing by itself: name its column of generators with --kind-column, of sources or speakers "
+            "with --source-column, or of collections with --collection-column."
         )
 
 
@@ -169,6 +174,8 @@ def _lines(trained: Trained, folder: Path, out: Path) -> Iterator[str]:
     for line in rate_lines(card.known_rates):
         yield f"known     {line}"
     yield from _by_kind(card.known_rates)
+    if not card.knows_another_collection:
+        yield f"known     {UNMEASURED}"
     yield f"wrote     {out}"
     yield f"next      {shlex.join(['auditor', 'detect', '--detector', str(out)])} FILE..."
     scan = shlex.join(["auditor", "scan", str(out), "--train", str(folder), "--data"])

@@ -25,19 +25,19 @@ from probes import PROBES
 # Options of probes that name files or folders to read.
 READ_BY_PROBES = frozenset({
     "lexicon", "scorer", "reference", "vectors", "encoder", "lists", "texts", "canaries", "prompts", "ood", "patch",
-    "benchmarks",
+    "benchmarks", "system",
 })  # fmt: skip
 # They say what is measured, and how hard it is tried.
 ASKED_OF_PROBES = frozenset({
-    "attribute", "baseline", "batch_rows", "bins", "branches", "cases", "categories", "column", "depth", "epsilon",
-    "false_positive_rate", "features", "form", "format", "generator", "identity", "immutable", "infill",
-    "intersections", "k", "label_randomisation", "max_examples", "max_new_tokens", "max_partitions", "max_steps",
-    "max_tokens", "method", "methods", "missing", "n", "n_background", "n_bins", "n_candidates", "n_copies", "n_draws",
-    "n_folds", "n_permutations", "n_prompts", "n_queries", "n_references", "n_samples", "n_shadows", "n_shards",
-    "n_steps", "n_strange", "n_templates", "n_texts", "near", "noise", "p", "prefix_token", "prefix_tokens",
-    "prefix_words", "proxies", "quality", "scorer_class", "separator", "shadow_seconds", "shard_examples", "sigma",
-    "single_features", "smoothness", "strata", "suffix_tokens", "target", "temperature", "tests", "thresholds", "top",
-    "top_k", "top_p", "trigger", "typos", "unit", "until", "within_word", "words",
+    "attribute", "baseline", "batch_rows", "bins", "branches", "cases", "categories", "chat", "column", "depth",
+    "epsilon", "false_positive_rate", "features", "few_shot", "form", "format", "generator", "identity", "immutable",
+    "infill", "intersections", "k", "label_randomisation", "max_examples", "max_new_tokens", "max_partitions",
+    "max_steps", "max_tokens", "method", "methods", "missing", "n", "n_background", "n_bins", "n_candidates",
+    "n_copies", "n_draws", "n_folds", "n_permutations", "n_prompts", "n_queries", "n_references", "n_samples",
+    "n_shadows", "n_shards", "n_steps", "n_strange", "n_templates", "n_texts", "near", "noise", "p", "prefix_token",
+    "prefix_tokens", "prefix_words", "proxies", "quality", "scorer_class", "separator", "shadow_seconds",
+    "shard_examples", "sigma", "single_features", "smoothness", "strata", "suffix_tokens", "target", "temperature",
+    "tests", "thresholds", "top", "top_k", "top_p", "trigger", "typos", "unit", "until", "within_word", "words",
 })  # fmt: skip
 # They write, take more memory, print what single rows hold, say what is too little to be looked at, or state a fact
 # that intervals rest on.
@@ -67,7 +67,8 @@ def refuse_more(file: ObeyedFile, audit: Mapping[str, object], content: Mapping[
         listed = ", ".join([*map(shown, more[:_MOST_NAMED]), *([f"{left} more"] if left > 0 else [])])
         raise ConfigError(
             f"./{file.path} was only found here and says more than what is measured in its own folder ({listed}): "
-            f"read it, and then --config {file.path} obeys it."
+            f"--show-config --config {file.path} shows what it would do and runs nothing, --config {file.path} "
+            "obeys it, and --config with a file of your own leaves it unread."
         )
 
 

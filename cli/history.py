@@ -150,8 +150,6 @@ def _verify(ledger: Ledger, head: str | None, keys: Sequence[Path]) -> int:
     typer.echo(f"{found.n_entries:,} entries, head {found.head or 'none'}")
     for note in found.notes:
         typer.echo(note)
-    if head is None and not problems:
-        typer.echo("Note the head elsewhere: entries taken away at the end are found only with --head.")
     return 1 if problems else 0
 
 
@@ -374,7 +372,8 @@ def _say_what_of(made: Decision) -> None:
     if made.decided:
         typer.echo("No outcome is changed.")
     else:
-        typer.echo(f"{len(made.findings)} findings had not passed; no outcome is changed.")
+        n = len(made.findings)
+        typer.echo(f"{n} finding{'' if n == 1 else 's'} had not passed; no outcome is changed.")
 
 
 def _chosen(text: str) -> Literal["accept", "reject"]:

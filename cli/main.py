@@ -17,12 +17,14 @@ from auditor.run.options import FORMATS, flags
 from cli.copied_examples import examples
 from cli.derived import BundleTo, SignWith, TimestampBy, sealed
 from cli.detect import detect
+from cli.detect_calibrate import detect_calibrate
 from cli.detect_train import detect_train
 from cli.dossier import dossier
 from cli.dp_audit import dp_audit
 from cli.dp_budget import dp_budget
 from cli.dp_lint import dp_lint
 from cli.due import due
+from cli.endpoint import endpoint
 from cli.export import export
 from cli.findings import findings
 from cli.flags import parse_json_flag, with_flags
@@ -496,6 +498,7 @@ command("train")(train_command)
 command("export")(export)
 command("detect")(detect)
 command("detect-train")(detect_train)
+command("detect-calibrate")(detect_calibrate)
 command("dp-budget")(dp_budget)
 command("dp-audit")(dp_audit)
 command("dp-lint")(dp_lint)
@@ -511,6 +514,7 @@ command("signoff")(signoff)
 command("site")(site)
 command("findings")(findings)
 command("due")(due)
+command("endpoint")(endpoint)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,11 @@ _EXIT_WORDS = {
 }
 
 
+def exit_words(code: int) -> str:
+    """What an exit code of an audit means."""
+    return _EXIT_WORDS[code]
+
+
 def coloured(text: str, outcome: str, stream: TextIO | None = None) -> str:
     """Text in its outcome's colour on a terminal that wants colour."""
     looked_at = (stream or sys.stdout).isatty() and "NO_COLOR" not in os.environ

@@ -87,6 +87,8 @@ def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: boo
     by = f" by {made.by}" if made.by else ""
     left = f"; LEAVES OPEN {'; '.join(open_)}" if open_ else ""
     typer.echo(visible(f"registered  {out}, {made.registered}{by}{left}"))
+    if open_:
+        typer.echo("            what is open can follow the results: name it in the configuration, and register again")
     typer.echo(
         f"plan        {len(plan.probes)} probes, {len(plan.criteria)} criteria, error rate {plan.error_rate:g} "
         f"({plan.multiplicity}), seed {plan.seed}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -16,7 +17,7 @@ from auditor.record.passwords import arguments_without_passwords
 from auditor.record.text import visible
 from auditor.run.options import Configured, flags
 from cli.history import DB_VARIABLE, place_of
-from cli.output import print_table
+from cli.output import paragraph, print_table
 
 _TYPED, _DEFAULT = "command line", "default"
 
@@ -41,8 +42,35 @@ def show_config(configured: Configured, given: Mapping[str, object], typed: Sequ
         shown = {"files": files, "settings": [asdict(setting) for setting in settings]}
         typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
         return
+    if sys.stdout.isatty():
+        _print_by_source(settings)
+        return
     cells = [(s.key, s.value if isinstance(s.value, str) else json.dumps(s.value), s.source) for s in settings]
     print_table(("setting", "value", "from"), [tuple(visible(cell) for cell in row) for row in cells])
+
+
+def _print_by_source(settings: Sequence[Setting]) -> None:
+    """For a reader: what somebody said, by who said it, and after it what nobody did."""
+    sources = dict.fromkeys(s.source for s in settings if s.source != _DEFAULT)
+    for source in sources:
+        typer.echo(visible(source))
+        for setting in settings:
+            if setting.source == source:
+                typer.echo(paragraph(f"{visible(setting.key)} = {_text(setting)}", 2))
+        typer.echo()
+    left = [s for s in settings if s.source == _DEFAULT]
+    valued = [f"{visible(s.key)} = {_text(s)}" for s in left if not _is_nothing(s.value)]
+    typer.echo(_DEFAULT)
+    typer.echo(paragraph("; ".join(valued), 2))
+    typer.echo(paragraph(f"not set: {', '.join(visible(s.key) for s in left if _is_nothing(s.value))}", 2))
+
+
+def _is_nothing(value: JsonValue) -> bool:
+    return value is None or value is False or value in ([], {})
+
+
+def _text(setting: Setting) -> str:
+    return visible(setting.value if isinstance(setting.value, str) else json.dumps(setting.value, ensure_ascii=False))
 
 
 def settings_in_force(configured: Configured, given: Mapping[str, object], typed: Sequence[str]) -> Iterator[Setting]:

@@ -11,11 +11,11 @@ import typer
 
 from auditor.errors import UsageError
 from cli.guarded import Writes
-from cli.output import coloured, paragraph
+from cli.verified import print_verified
 
 if TYPE_CHECKING:
     from auditor.run.probe import Probe
-    from auditor.verifying.checks import Needs, Unproven, Verified
+    from auditor.verifying.checks import Needs, Verified
     from auditor.verifying.remeasured import OfDecisions
 
 # Their numbers follow from a model's answers, its decisions and the groups: nothing else is asked of the model.
@@ -29,10 +29,6 @@ _FROM_DECISIONS = {
 }  # fmt: skip
 # Which groups they are of is for the scores to say.
 _OF_SCORES = {"adverse_impact": ("standardized_mean_difference",)}
-_STATES = {"ok": "PASS", "wrong": "FAIL", "not checked": "INCONCLUSIVE"}
-# Of what is not proven, as much as a terminal shows; --json has all.
-_MOST_PLACES, _MOST_REASONS = 5, 16
-_WORDS = {"ok": "ok", "wrong": "WRONG", "not checked": "NOT CHECKED"}
 
 
 def keygen(
@@ -74,6 +70,7 @@ def verify(
         str | None,
         typer.Option(help="What must be there and proven, and no more: rows,registration,timestamp,signature, ..."),
     ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every check, and every place that is not proven.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
@@ -108,8 +105,7 @@ def verify(
     if json_:
         typer.echo(json.dumps(_as_json(found, required, code), indent=2, ensure_ascii=False))
     else:
-        _print_verified(bundle, found)
-        typer.echo(paragraph(f"exit {code}: {_in_words(found, required, code)}", 0))
+        print_verified(bundle, found, required, code, everything=all_)
     return code
 
 
@@ -168,18 +164,6 @@ def _with_rendering(found: Verified, path: Path, lang: str | None) -> Verified:
     return found.settled("report") if check.state == "ok" else found
 
 
-def _in_words(found: Verified, required: Sequence[Needs], code: int) -> str:
-    if code == 1:
-        return "the bundle does not agree with itself: do not rely on it"
-    if not required:
-        return {
-            0: "everything in the bundle agrees, and what it rests on is proven",
-            3: "nothing disagrees, and what is named NOT PROVEN is not: --require says what must be",
-        }[code]
-    lacks = found.lacks(required)
-    return f"not proven, and required: {', '.join(lacks)}" if lacks else f"proven as required: {', '.join(required)}"
-
-
 def _as_json(found: Verified, required: Sequence[Needs], code: int) -> dict[str, object]:
     return {
         "exit_code": code,
@@ -220,62 +204,3 @@ def _by_history(found: Verified, db: str) -> Verified:
         return found.and_checked([Check(name="looks", state="not checked", detail=detail)])
     detail = "it is entered there, and its looks are what was entered before it"
     return found.and_checked([Check(name="looks", state="ok", detail=detail)]).settled("history")
-
-
-def _print_verified(path: Path, found: Verified) -> None:
-    from auditor.record.text import count, visible
-
-    typer.echo(f"bundle  {visible(str(path))}")
-    report = found.report
-    if report is not None:
-        typer.echo(
-            f"audit   {visible(report.created)}: {visible(report.model.path or 'a model in memory')} on "
-            f"{visible(report.data.path or 'no data')} ({count(report.data.n_rows)} rows), exit {report.exit_code}"
-        )
-    typer.echo()
-    for check in found.checks:
-        label = coloured(f"{_WORDS[check.state]:<12}", _STATES[check.state])
-        typer.echo(paragraph(f"{label} {visible(check.name)}: {visible(check.detail)}", 0))
-    if report is not None:
-        numbers = [f.id for f in report.findings if f.value is not None]
-        rows, tables = (sum(i in ids for i in numbers) for ids in (found.from_rows, found.from_tables))
-        typer.echo()
-        typer.echo(
-            paragraph(
-                f"Of {len(numbers):,} numbers, {rows:,} were counted anew from answers and scores row by row, "
-                f"{tables:,} from the tables of groups, and {len(numbers) - rows - tables:,} recomputed from the "
-                "statistics that the bundle states of them: for those, auditor reproduce asks the model itself.",
-                0,
-            )
-        )
-    _print_unproven("NOT PROVEN", found.open)
-    _print_unproven("ON THE SIGNER'S WORD", found.stated)
-
-
-def _print_unproven(title: str, unproven: Sequence[Unproven]) -> None:
-    """What is not proven, what would prove the same in one group, and the same reason in one line."""
-    from auditor.record.text import visible
-
-    grouped: dict[Needs | None, dict[str, list[str]]] = {}
-    for each in unproven:
-        grouped.setdefault(each.needs, {}).setdefault(each.why, []).append(each.where)
-    for needs, reasons in grouped.items():
-        typer.echo()
-        typer.echo(f"{title}{'' if needs is None else f' ({needs})'}")
-        for why, places in list(reasons.items())[:_MOST_REASONS]:
-            typer.echo(paragraph(f"{visible(_places(places))}: {visible(why)}", 2))
-        if len(reasons) > _MOST_REASONS:
-            typer.echo(f"  and {len(reasons) - _MOST_REASONS:,} more reasons; --json names all.")
-
-
-def _places(places: Sequence[str]) -> str:
-    """Places by the part that they are in, of each as many as can be read."""
-    parts: dict[str, list[str]] = {}
-    for place in places:
-        part, mark, field = place.partition(": ")
-        parts.setdefault(part, []).extend([field] if mark else [])
-    said = []
-    for part, fields in parts.items():
-        more = f" and {len(fields) - _MOST_PLACES:,} more" if len(fields) > _MOST_PLACES else ""
-        said.append(f"{part} {', '.join(fields[:_MOST_PLACES])}{more}".rstrip())
-    return "; ".join(said)

@@ -1,10 +1,11 @@
 """A second check of an evidence bundle, by docs/bundle.md alone: verify_bundle.py audit.zip [auditor.key.pub ...]
 
 It shares no code with auditor; it needs Python and cryptography. Exit codes: 0 all fits and a key that you named signed
-it, 1 something does not, 3 who signed is not known, 4 no bundle of an audit. Numbers and time are for auditor verify.
+it, 1 something does not, 2 nothing to check, 3 who signed is not known, 4 no audit's bundle. The rest: auditor verify.
 """
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -76,8 +77,7 @@ def manifest_of(content):
 
 
 def chain_holds(content, manifest):
-    *lines, last = content.split(b"\n")
-    previous = "0" * 64
+    (*lines, last), previous = content.split(b"\n"), "0" * 64
     for i, line in enumerate(lines):
         if (json.loads(line)["n"], json.loads(line)["previous"]) != (i, previous):
             return False
@@ -88,10 +88,9 @@ def chain_holds(content, manifest):
 def statement(parts):
     """What is signed of an audit: the manifest's digest, and what was found of which model and data."""
     record = json.loads(parts[RECORD])
-    model, data = record["model"], record["data"]
     by = {"passedTests": ["PASS"], "warnedTests": ["INCONCLUSIVE", "NOT_RUN"], "failedTests": ["FAIL"]}
     tests = {k: sorted(f["id"] for f in record["findings"] if f["outcome"] in v) for k, v in by.items()}
-    about = {"model": model["sha256"], "data": data["sha256"], "train": data["train_sha256"]}
+    about = {name: record[name]["sha256"] for name in ("model", "data")} | {"train": record["data"]["train_sha256"]}
     configuration = [{"name": k, "digest": {"sha256": v}} for k, v in about.items() if v is not None]
     return {
         "_type": "https://in-toto.io/Statement/v1",
@@ -118,10 +117,8 @@ def signer(parts):
 
 
 def attempt(what, *given):
-    try:
+    with contextlib.suppress(*DAMAGE):
         return what(*given)
-    except DAMAGE:
-        return None
 
 
 def check(data, trusted=()):
@@ -140,10 +137,13 @@ def check(data, trusted=()):
 
 
 if __name__ == "__main__":
-    keys = [fingerprint(serialization.load_pem_public_key(open(name, "rb").read())) for name in sys.argv[2:]]
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit(print(__doc__) or 2)
     try:
+        keys = [fingerprint(serialization.load_pem_public_key(open(name, "rb").read())) for name in sys.argv[2:]]
         wrong, by = check(open(sys.argv[1], "rb").read(), keys)
     except Exception as error:
-        sys.exit(print(f"it is no bundle: {type(error).__name__}: {ascii(str(error))}") or 4)
-    print(f"wrong: {', '.join(map(ascii, wrong))}" if wrong else f"container, digests and chain fit; signed with {by}")
+        sys.exit(print(f"it is no bundle, or a key is none: {type(error).__name__}: {ascii(str(error))}") or 4)
+    whose = f"signed with {by}, {'a key that you named' if keys else 'by whom only a key from them tells'}"
+    print(f"wrong: {', '.join(map(ascii, wrong))}" if wrong else f"container, digests and chain fit; {by and whose}")
     sys.exit(1 if wrong else 0 if keys else 3)

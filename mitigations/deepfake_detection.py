@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from auditor.model.detector import DeepfakeDetector
     from auditor.model.torch_model import TorchModel
 
-OnCannotSay = Literal["pass", "reject"]
+Choice = Literal["pass", "reject"]
 
 
 class DeepfakeDetection:
     """The model behind a gate: an input whose verdict is ``fake`` is rejected and gets one fixed answer.
 
-    An input of which the detector cannot say passes, or is rejected too (``on_cannot_say``). The detector's own error
+    An input of which the detector cannot say passes, or is rejected too (``on_cannot_say``); one that shows no known
+    trace is treated like it, or as ``on_no_trace`` says. The detector's own error
     rates are the gate's: over inputs like its calibration files it rejects at most ``card.error_rate`` of the real
     ones, and nothing is promised for generators that it does not know. It learns from no rows.
 
@@ -51,15 +52,18 @@ class DeepfakeDetection:
         *,
         detector: str | DeepfakeDetector | None = None,
         answer: str | None = None,
-        on_cannot_say: OnCannotSay = "pass",
+        on_cannot_say: Choice = "pass",
+        on_no_trace: Choice | None = None,
     ) -> None:
         if detector is None:
             raise ValueError("name the detector: detector=FILE, as auditor detect-train writes it")
-        if on_cannot_say not in get_args(OnCannotSay):
-            raise ValueError(f"on_cannot_say must be pass or reject, not {on_cannot_say!r}")
+        for name, choice in (("on_cannot_say", on_cannot_say), ("on_no_trace", on_no_trace or on_cannot_say)):
+            if choice not in get_args(Choice):
+                raise ValueError(f"{name} must be pass or reject, not {choice!r}")
         self.detector = detector
         self.answer = answer
         self.on_cannot_say = on_cannot_say
+        self.on_no_trace = on_no_trace
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """The old model behind the gate; of ``data`` only the favourable class is read, and nothing is drawn."""
@@ -67,13 +71,15 @@ class DeepfakeDetection:
 
         base = _gateable(model)
         detector = self._loaded(training.device)
-        gate = Gate(answer=self._answer(base, data.positive), on_cannot_say=self.on_cannot_say)
+        gate = Gate(
+            answer=self._answer(base, data.positive), on_cannot_say=self.on_cannot_say, on_no_trace=self.on_no_trace
+        )
         new = GatedModel(base, detector, gate)
         card = detector.card
         notes = [
             f"{described(gate, base.classes)} Of real inputs like the detector's calibration files at most "
             f"{card.error_rate:.0%} are rejected as synthetic"
-            + ("; those it cannot judge come on top." if self.on_cannot_say == "reject" else "."),
+            + ("; what else it rejects comes on top." if len(gate.refused) > 1 else "."),
             "Nothing is promised for generators that the detector does not know: audit it by itself (auditor scan).",
         ]
         if not new.rows.alike:
@@ -84,16 +90,20 @@ class DeepfakeDetection:
 
     def seen(self, model: AuditedModel, data: AuditData) -> tuple[str, ...]:
         """How many rows the gate of the new model rejected, could not judge and let through, in a sentence."""
+        from auditor.model.detector_card import TRACELESS
         from auditor.model.gated import GatedModel
 
         if not isinstance(model, GatedModel) or not len(data.X):
             return ()
         answers = [verdict.answer for verdict in model.verdicts(data.X)]
-        n, unsure = len(answers), answers.count("cannot say")
-        what = "rejected them too" if model.gate.on_cannot_say == "reject" else "let them pass"
+        n, unsure, clear = len(answers), answers.count("cannot say"), answers.count(TRACELESS)
+        unsure_are, clear_are = (
+            "rejected them too" if answer in model.gate.refused else "let them pass"
+            for answer in ("cannot say", TRACELESS)
+        )
         return (
             f"Of {n:,} rows the gate rejected {answers.count('fake'):,} as synthetic, could not judge {unsure:,} "
-            f"({what}), and passed {answers.count('real'):,} as real.",
+            f"({unsure_are}), and found no known trace in {clear:,} ({clear_are}).",
         )
 
     def _loaded(self, device: str) -> DeepfakeDetector:

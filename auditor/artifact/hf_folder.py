@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from auditor.artifact.chat_templates import read_chat_template
 from auditor.artifact.folder import Folder
 from auditor.artifact.source import printable, reading
 from auditor.artifact.weights import (
@@ -252,13 +253,14 @@ def tokenizer_backend(folder: Folder, options: Mapping[str, Any]) -> tuple[Any, 
 
 
 def read_tokenizer(folder: Folder) -> Any:
-    """The folder's fast tokenizer with the special tokens that its files name and its vocabulary knows."""
+    """The folder's fast tokenizer with its chat template and the special tokens that its vocabulary knows."""
     import transformers
 
     options: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         options |= folder.json(name) if folder.has(name) else {}
     backend, _ = tokenizer_backend(folder, options)
+    template = read_chat_template(folder, options)
     with reading(f"The tokenizer in {folder.name!r} cannot be used"):
         special = {}
         for key in _SPECIAL_TOKENS:
@@ -266,4 +268,4 @@ def read_tokenizer(folder: Folder) -> Any:
             token = named.get("content") if isinstance(named, dict) else named
             if isinstance(token, str) and backend.token_to_id(token) is not None:
                 special[key] = token
-        return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+        return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=template, **special)

@@ -36,7 +36,7 @@ _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "RGB;16B", "RGBA;16B", "LA;16B", "L;16
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What files are asked: by which detector, with which authorities trusted, and whether a heat map is made.
+    """What files are asked: by which detector, with which authorities trusted, and what is made besides.
 
     ``seed``: of the random parts that the marked ones are compared with.
     """
@@ -44,6 +44,7 @@ class Examination:
     detector: DeepfakeDetector | None
     trust_anchors: str | None = None
     with_heat_map: bool = False
+    with_provenance: bool = True
     seed: int = 0
 
     def of(self, path: Path) -> FileResult:
@@ -58,9 +59,11 @@ class Examination:
             found = found.model_copy(update={"medium": kind.medium, "form": kind.form})
             if kind.medium is None:
                 raise DataError("It is no image, sound or video of a kind that can be read.")
-            provenance = read_provenance(content, kind, self.trust_anchors)
+            if self.with_provenance:
+                provenance = read_provenance(content, kind, self.trust_anchors)
+                found = found.model_copy(update={"provenance": provenance})
             notes = [f"It is named {path.suffix} and is {kind.form}."] if kind.misnamed(path.name) else []
-            found = found.model_copy(update={"provenance": provenance, "notes": tuple(notes)})
+            found = found.model_copy(update={"notes": tuple(notes)})
             if self.detector is None:
                 return found
             verdict, heat_map, more = self._judged(self.detector, content, path.name, kind)

@@ -26,7 +26,7 @@ Notes = Annotated[tuple[Line, ...], Field(max_length=MOST_NOTES)]
 class DetectorRecord(Closed):
     """Which detector answered: the digest of its file, its classes, and its card.
 
-    The card is without the calibration scores but where they were asked for.
+    The card is without the calibration scores but where they were asked for, or are of a channel.
 
     ``n_real`` and ``n_fake``: calibration files of either class.
     """
@@ -47,7 +47,9 @@ class DetectorRecord(Closed):
         cls, classes: tuple[str, ...], card: DetectorCard, sha256: str | None, *, with_calibration: bool = False
     ) -> DetectorRecord:
         """The record of a detector with this card."""
-        kept = card if with_calibration else card.model_copy(update={"real_scores": (), "fake_scores": ()})
+        # A batch is held against the files of a channel by whoever has all its answers.
+        whole = with_calibration or card.channel is not None
+        kept = card if whole else card.model_copy(update={"real_scores": (), "fake_scores": ()})
         return cls(
             sha256=sha256, classes=classes, n_real=len(card.real_scores), n_fake=len(card.fake_scores), card=kept
         )
@@ -119,5 +121,5 @@ class FileResult(Closed):
 
     @property
     def answered(self) -> bool:
-        """Whether the detector gave an answer, real or fake."""
-        return not self.error and self.verdict is not None and self.verdict.answer != "cannot say"
+        """Whether the detector settled anything: that no known trace was found settles nothing."""
+        return not self.error and self.verdict is not None and self.verdict.answer == "fake"

@@ -66,7 +66,10 @@ def unpack(data: bytes, name: str) -> dict[str, bytes]:
     except DataError:
         raise
     except Exception as error:  # zipfile raises a dozen types on damaged archives
-        raise DataError(f"{name!r} is no whole evidence bundle: {type(error).__name__}: {error}.") from None
+        raise DataError(
+            f"{name!r} is no whole evidence bundle ({type(error).__name__}: {error}): give the file that --bundle "
+            "wrote, and fetch it again if that is it."
+        ) from None
 
 
 def _stored(data: bytes, info: zipfile.ZipInfo, name: str) -> bytes:

@@ -117,7 +117,7 @@ def _parts(evidence: Evidence) -> dict[str, bytes]:
     if evidence.answers is not None:
         parts[ROWS] = evidence.answers.rows_to_csv()
     if members is not None:
-        parts[MEMBERSHIP] = members.to_csv()
+        parts[MEMBERSHIP] = members.rows_to_csv()
     return parts if enclosed is None else parts | enclosed.parts()
 
 

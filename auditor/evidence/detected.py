@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from auditor.detection.channel import BatchShift
 from auditor.detection.heat_map import LEGEND
 from auditor.detection.record import DetectorRecord, FileResult
 from auditor.evidence.derived import Derived
@@ -12,11 +13,11 @@ from auditor.evidence.manifest import in_order
 from auditor.run import __version__
 
 DETECTOR = "detector.json"
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 READING = (
-    "The answer is the detector's guess, real and fake alike, and no proof: the probability is calibrated on the "
-    "files it was made with, and 'cannot say' is an answer. A signature or a tag is what somebody claims of a file. "
-    "The two are never merged, and finding no claim is no evidence of anything."
+    "The answer is the detector's guess and no proof: the probability is calibrated on the files it was made with, and "
+    "'cannot say' is an answer. 'No known trace' does not mean real: no detector says that. A signature or a tag is "
+    "what somebody claims of a file. The two are never merged, and finding no claim is no evidence of anything."
 )
 
 
@@ -26,6 +27,7 @@ def detection_content(
     results: Sequence[tuple[str, FileResult]],
     pictures: Mapping[str, str],
     code: int,
+    batch: BatchShift | None = None,
 ) -> dict[str, Any]:
     """What the JSON of a detection says: ``results`` by path, ``pictures`` where their evidence was drawn."""
     return {
@@ -35,12 +37,15 @@ def detection_content(
         "evidence_reading": LEGEND if pictures else None,
         "detector": None if known is None else {"path": detector, **_of_detector(known)},
         "files": [{"path": path, **_of_file(result, pictures.get(path))} for path, result in results],
+        "batch": None if batch is None else batch.model_dump(mode="json"),
         "exit_code": code,
     }
 
 
 def _of_detector(known: DetectorRecord) -> dict[str, Any]:
-    found: dict[str, Any] = known.model_dump(mode="json", exclude={"card": {"real_scores", "fake_scores"}})
+    found: dict[str, Any] = known.model_dump(
+        mode="json", exclude={"card": {"real_scores": True, "fake_scores": True, "channel": {"novelties"}}}
+    )
     return found
 
 
@@ -52,7 +57,7 @@ def _of_file(result: FileResult, picture: str | None) -> dict[str, Any]:
 
 
 def exit_code_of(results: Sequence[FileResult], *, unwritten: bool) -> int:
-    """0 where every file was answered, real or fake, and every picture written; else 3."""
+    """0 where every file was answered fake, and every picture written; else 3: nothing else settles anything."""
     return 0 if all(result.answered for result in results) and not unwritten else 3
 
 

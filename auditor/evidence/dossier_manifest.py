@@ -95,7 +95,10 @@ def read_manifest(path: Path) -> DossierManifest:
     try:
         found = DossierManifest.model_validate_json(content)
     except ValidationError as error:
-        raise DataError(f"{path.name!r} is no manifest of a dossier: {error.errors()[0]['msg']}.") from None
+        raise DataError(
+            f"{path.name!r} is no manifest of a dossier ({error.errors()[0]['msg']}): name the *{MANIFEST_SUFFIX} that "
+            "auditor dossier wrote beside it."
+        ) from None
     if found.format != DOSSIER_FORMAT or found.to_bytes() != content:
         raise DataError(f"{path.name!r} is not written as auditor dossier writes it.")
     return found

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from auditor.artifact.chat_templates import template_notes
 from auditor.artifact.folder import Folder, opened
 from auditor.artifact.hf_folder import (
     REFUSED_KEYS,
@@ -68,7 +69,9 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
         tokenizer,
         objective=objective,
         device=spec.device,
-        provenance=provenance_in(folder, name, (*ignored_files(folder), *unused_keys(settings))),
+        provenance=provenance_in(
+            folder, name, (*ignored_files(folder), *unused_keys(settings), *template_notes(tokenizer))
+        ),
     )
 
 

@@ -38,10 +38,7 @@ def claim_own_packages() -> None:
 
 
 def pass_over_settings() -> None:
-    """Leaves unread what matplotlib would read of the folder that the command is started in, which may be a stranger's.
-
-    It looks for it once, when it is imported.
-    """
+    """Leaves unread a ``matplotlibrc`` of the folder a command is started in: it is looked for at import alone."""
     if os.path.lexists("matplotlibrc"):
         with suppress(ImportError), chdir(ROOT):
             import_module("matplotlib")

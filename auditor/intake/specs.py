@@ -137,13 +137,18 @@ class DetectionSpec:
 
     ``trust_anchors``: certificates in PEM that a signature of Content Credentials must lead to to be trusted.
     ``with_heat_map``: whether a picture is made of what each verdict rests on. ``with_calibration``: whether the
-    detector's calibration scores are sent too.
+    detector's calibration scores are sent too. ``scores_only``: whether every file gets its score, unsupported or not,
+    and nothing is read of its making. ``card``: the JSON of the card that stands in for the detector's own; ``out``:
+    where the detector with it is written.
     """
 
     files: tuple[str, ...]
     trust_anchors: str | None = None
     with_heat_map: bool = False
     with_calibration: bool = False
+    scores_only: bool = False
+    card: str | None = None
+    out: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +158,8 @@ class DetectorTrainingSpec:
     ``folder``: with one sub-folder per class. ``fake``: the sub-folder of synthetic files, None where its name says it.
     ``medium``: ``image`` or ``speech``, None where the files say it.
     ``kinds``: a table with the paths below the folder in ``join_on``, the generator of each synthetic file in
-    ``kind_column`` and the source or speaker of each real one in ``source_column``. ``options``: of the function.
+    ``kind_column`` and the source or speaker of each real one in ``source_column``; the collection that
+    either came from in ``collection_column``. ``options``: of the function.
     """
 
     target: str
@@ -165,6 +171,7 @@ class DetectorTrainingSpec:
     join_on: str = "file"
     kind_column: str | None = None
     source_column: str | None = None
+    collection_column: str | None = None
     options: dict[str, JsonValue] = field(default_factory=dict)
 
 

@@ -96,9 +96,15 @@ class DeepfakeDetector(TorchModel):
             provenance=model.provenance,
         )
 
+    @property
+    def _measures_novelty(self) -> bool:
+        """Whether novelty is needed: for a limit, or for what a batch on a channel shows."""
+        on_channel = self.card.channel is not None and callable(getattr(self.module, "novelty", None))
+        return self.card.novelty_limit is not None or on_channel
+
     def novelty(self, X: Rows) -> FloatArray:
         """(n,) how unlike the training files each row is; ModelError where the detector has no rule for it."""
-        if self.card.novelty_limit is None:
+        if not self._measures_novelty:
             raise ModelError("This detector has no rule for files unlike its training files.")
         measure = cast(Any, self.module).novelty
         parts = []
@@ -112,7 +118,7 @@ class DeepfakeDetector(TorchModel):
         """(n,) answers of rows; ``probabilities`` (n, 2) where they are known already."""
         known = self.predict_proba(X) if probabilities is None else probabilities
         scores = known[:, self.card.fake]
-        novelty = [None] * len(X) if self.card.novelty_limit is None else self.novelty(X).tolist()
+        novelty = self.novelty(X).tolist() if self._measures_novelty else [None] * len(X)
         return [judge_file(self.card, float(s), n) for s, n in zip(scores, novelty, strict=True)]
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
@@ -121,7 +127,7 @@ class DeepfakeDetector(TorchModel):
 
 
 def judge_file(card: DetectorCard, probability: float, novelty: float | None) -> Verdict:
-    """The answer for one file: a class that is left when the other is ruled out, else ``cannot say``.
+    """The answer for one file: see :func:`answer_of`.
 
     A class is ruled out where its p-value is at most ``card.error_rate``. Conformal coverage does not hold for files
     that no calibration file is like, so a novelty above the limit ends in ``cannot say`` whatever the p-values are.

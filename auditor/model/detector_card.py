@@ -11,7 +11,14 @@ from pydantic import Field, model_validator
 from auditor.files import Closed
 
 Medium = Literal["image", "speech"]
-Answer = Literal["real", "fake", "cannot say"]
+Answer = Literal["fake", "no known trace", "cannot say"]
+TRACELESS: Answer = "no known trace"
+# The metric of each answer's share; the second is what it was called before no answer said that a file is real.
+METRIC_OF: dict[Answer, str] = {
+    "fake": "answered_fake",
+    TRACELESS: "answered_real",
+    "cannot say": "answered_cannot_say",
+}
 MOST_SCORES = 10_000
 MOST_KINDS = 1_000
 # A promise that takes more calibration files than a card holds can never be kept, nor one by which both classes go.
@@ -29,8 +36,9 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 class KnownRate(Closed):
     """What was measured of a detector when it was made, on files it had not been trained on.
 
-    ``kind``: the generator of the synthetic files, or None over all of them. ``unseen``: whether that generator's files
-    were left out of the training that was measured. ``metric``: as the probe ``detector_performance`` names it.
+    ``kind``: the generator of the synthetic files, or None over all of them. ``collection``: where all files came from,
+    or None over all. ``unseen``: whether that generator's, or that collection's, files were left out of the training
+    that was measured. ``metric``: as the probe ``detector_performance`` names it.
     ``value`` in [0, 1]. ``low`` and ``high``: the interval at ``confidence``, around the value; None where it has none.
     n_real, n_fake: files measured.
     """
@@ -41,6 +49,7 @@ class KnownRate(Closed):
     high: Share | None = None
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     kind: Name | None = None
+    collection: Name | None = None
     unseen: bool = False
     n_real: Annotated[int, Field(ge=0)]
     n_fake: Annotated[int, Field(ge=0)]
@@ -53,6 +62,27 @@ class KnownRate(Closed):
         return self
 
 
+class ChannelCalibration(Closed):
+    """What is known of a detector on its user's own channel, whose files its calibration scores are of.
+
+    ``novelties``: ascending, of the files known to be real. ``moved``: the p-value that those are exchangeable with the
+    real files of the calibration before, by their scores; None where there was none. ``fake_before``: how many of them
+    that calibration called fake. ``n_fake``: known fakes, and for ``n_found`` of them real is ruled out.
+    """
+
+    novelties: Annotated[tuple[float, ...], Field(max_length=MOST_SCORES)] = ()
+    moved: Share | None = None
+    fake_before: Annotated[int, Field(ge=0)] = 0
+    n_fake: Annotated[int, Field(ge=0)] = 0
+    n_found: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _no_more_found_than_there_are(self) -> Self:
+        if self.n_found > self.n_fake:
+            raise ValueError("no more fakes are found than there are")
+        return self
+
+
 class DetectorCard(Closed):
     """What a detector says of itself beside its weights: its calibration, where it stops, and its known error rates.
 
@@ -60,7 +90,8 @@ class DetectorCard(Closed):
     synthetic class that calibration files of either class had from training rounds that had not seen them, and, where
     kinds are known, had not seen their kind either. ``error_rate``: the share of each class's files, exchangeable with
     the calibration files, for which that class may be ruled out, in [0.0001, 0.5]. ``novelty_limit``: the novelty above
-    which a file is of no kind the detector was trained on. ``kinds``: the generators it was trained on.
+    which a file is of no kind the detector was trained on. ``kinds``: the generators it was trained on. ``channel``:
+    what is known on the files of its user, where the calibration scores are of those.
     """
 
     medium: Medium
@@ -72,6 +103,7 @@ class DetectorCard(Closed):
     kinds: Annotated[tuple[Name, ...], Field(max_length=MOST_KINDS)] = ()
     known_rates: Annotated[tuple[KnownRate, ...], Field(max_length=10 * MOST_KINDS)] = ()
     notes: Annotated[tuple[Annotated[str, Field(max_length=2_000)], ...], Field(max_length=100)] = ()
+    channel: ChannelCalibration | None = None
 
     @model_validator(mode="after")
     def _scores_ascend(self) -> Self:
@@ -89,6 +121,11 @@ class DetectorCard(Closed):
     def knows_novelty(self) -> bool:
         """Whether there is a rule for files unlike the training files: a limit that a novelty can exceed."""
         return self.novelty_limit is not None and self.novelty_limit <= LARGEST_NOVELTY_LIMIT
+
+    @property
+    def knows_another_collection(self) -> bool:
+        """Whether it was measured on files that came another way than those it was trained on."""
+        return self.channel is not None or any(rate.collection is not None for rate in self.known_rates)
 
     @property
     def never_ruled_out(self) -> tuple[Literal["real", "fake"], ...]:
@@ -115,11 +152,16 @@ class DetectorCard(Closed):
 
 
 def answer_of(card: DetectorCard, p_real: float, p_fake: float, novelty: float | None) -> tuple[Answer, str]:
-    """The class that is left when the other is ruled out, else ``cannot say``; and why, in a sentence."""
+    """``fake`` where real is ruled out, ``no known trace`` where fake is, else ``cannot say``; and why, in a sentence.
+
+    No score says that a file is real: that nothing of the kinds known was found is all that ruling out fake comes to.
+    """
     level = card.error_rate
     if card.novelty_limit is not None and (novelty is None or not novelty <= card.novelty_limit):
         return "cannot say", "It is unlike everything the detector was trained on: an unsupported kind of file."
     real, fake = p_real > level, p_fake > level
+    if real and fake and card.channel is not None and len(card.fake_scores) < card.fewest:
+        return "cannot say", "Files known to be real score as high, and there are too few known fakes to say more."
     few = [n for n, scores in (("real", card.real_scores), ("fake", card.fake_scores)) if len(scores) < card.fewest]
     if real and fake and few:
         return "cannot say", (
@@ -130,9 +172,12 @@ def answer_of(card: DetectorCard, p_real: float, p_fake: float, novelty: float |
         return "cannot say", f"Neither class can be ruled out at an error rate of {level:g}."
     if not real and not fake:
         return "cannot say", f"It fits neither class at an error rate of {level:g}."
-    always = "" if card.knows_novelty else f" {NO_NOVELTY}"
+    if fake and card.channel is not None:
+        return "fake", "Among the files known to be real, fewer than the stated error rate score as high."
+    always = "" if card.knows_novelty or card.channel is not None else f" {NO_NOVELTY}"
     if fake:
         return "fake", f"Real files like it are rarer than the stated error rate.{always}"
-    return "real", (
-        f"Synthetic files like it, of the kinds the detector knows, are rarer than the stated error rate.{always}"
+    return TRACELESS, (
+        "Synthetic files like it, of the kinds the detector knows, are rarer than the stated error rate. That is no "
+        f"evidence that it is real: other kinds leave other traces, or none.{always}"
     )

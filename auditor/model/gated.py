@@ -14,6 +14,7 @@ from auditor.errors import DataError, ModelError
 from auditor.files import Closed
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.detector import DeepfakeDetector, Verdict
+from auditor.model.detector_card import TRACELESS, Answer
 from auditor.model.saving import bundle_of
 from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray, Rows
@@ -22,11 +23,23 @@ from auditor.rows import FloatArray, Rows
 class Gate(Closed):
     """What becomes of an input that is not let through: ``answer``, an index into the model's classes, with certainty.
 
-    ``on_cannot_say``: whether an input of which the detector cannot say passes or is rejected too.
+    ``on_cannot_say``: whether an input of which the detector cannot say passes or is rejected too. ``on_no_trace``: the
+    same of one that shows no known trace; None treats it like one of which the detector cannot say.
     """
 
     answer: Annotated[int, Field(ge=0)]
     on_cannot_say: Literal["pass", "reject"] = "pass"
+    on_no_trace: Literal["pass", "reject"] | None = None
+
+    @property
+    def refused(self) -> tuple[Answer, ...]:
+        """The answers of a detector that end at the gate."""
+        choices: dict[Answer, str] = {
+            "fake": "reject",
+            "cannot say": self.on_cannot_say,
+            TRACELESS: self.on_no_trace or self.on_cannot_say,
+        }
+        return tuple(answer for answer, choice in choices.items() if choice == "reject")
 
 
 class GatedModel(AuditedModel):
@@ -65,7 +78,7 @@ class GatedModel(AuditedModel):
 
     def rejected(self, X: Rows) -> npt.NDArray[np.bool_]:
         """(n,) which rows are not let through."""
-        refused = ("fake", "cannot say") if self.gate.on_cannot_say == "reject" else ("fake",)
+        refused = self.gate.refused
         return np.asarray([verdict.answer in refused for verdict in self.verdicts(X)], bool)
 
     def verdicts(self, X: Rows) -> list[Verdict]:
@@ -102,5 +115,7 @@ def _array(X: Rows) -> npt.NDArray[Any]:
 
 def described(gate: Gate, classes: tuple[str, ...]) -> str:
     """What the gate does, in a sentence."""
-    rejected = "synthetic, or cannot judge," if gate.on_cannot_say == "reject" else "synthetic"
-    return f"What its detector takes for {rejected} does not reach the model and is answered {classes[gate.answer]!r}."
+    what = {"fake": "takes for synthetic", "cannot say": "cannot judge", TRACELESS: "finds no known trace in"}
+    rejected = ", or ".join(what[answer] for answer in gate.refused)
+    nothing = " That is everything: say on_no_trace=pass to let anything through." if len(gate.refused) == 3 else ""
+    return f"What its detector {rejected} does not reach the model and is answered {classes[gate.answer]!r}.{nothing}"

@@ -69,11 +69,13 @@ def continuations(
     generator: torch.Generator,
     *,
     batch_rows: int = 64,
+    rendered: bool = False,
 ) -> list[list[str]]:
     """``n`` sampled continuations of each prompt, without the prompt, in the order of the prompts.
 
     Prompts stand to the right of their batch, padded on the left; each is read once, however many continuations it
-    has, and a row that has ended leaves the batch. The tokenizer adds to a prompt what it adds by itself. Every random
+    has, and a row that has ended leaves the batch. The tokenizer adds to a prompt what it adds by itself, and nothing
+    where a chat template wrote it (``rendered``), which puts its own special tokens where they belong. Every random
     number comes from ``generator``, a CPU generator, drawn before the first pass: the texts do not depend on
     ``batch_rows``, but for rounding.
 
@@ -83,7 +85,7 @@ def continuations(
     if getattr(model, "objective", "causal") != "causal":
         raise OtherKindError("Needs a causal language model: a masked one continues no text.")
     tokenizer, ends = model.tokenizer, _end_tokens(model)
-    encoded = [_prompt_ids(tokenizer, prompt, ends) for prompt in prompts]
+    encoded = [_prompt_ids(tokenizer, prompt, ends, rendered) for prompt in prompts]
     context = getattr(model, "context", None)
     longest = max((len(ids) for ids in encoded), default=0) + sampling.max_new_tokens
     if context is not None and longest > context:
@@ -119,10 +121,10 @@ def _end_tokens(model: AuditedLanguageModel) -> frozenset[int]:
     )
 
 
-def _prompt_ids(tokenizer: Any, prompt: str, ends: frozenset[int]) -> list[int]:
-    ids = [int(i) for i in tokenizer(prompt).input_ids]
+def _prompt_ids(tokenizer: Any, prompt: str, ends: frozenset[int], rendered: bool) -> list[int]:
+    ids = [int(i) for i in tokenizer(prompt, add_special_tokens=not rendered).input_ids]
     # Some tokenizers close every text, and a closed text is not continued.
-    while ids and ids[-1] in ends and len(ids) > 1:
+    while not rendered and ids and ids[-1] in ends and len(ids) > 1:
         ids.pop()
     if not ids:
         raise NotApplicableError(f"The prompt {prompt[:40]!r} has no token for this model: it needs a word.")

@@ -41,6 +41,8 @@ from auditor.intake.specs import (
     ProbeSpec,
 )
 from auditor.model.audited_model import AuditedModel
+from auditor.model.detector import DeepfakeDetector
+from auditor.model.detector_card import ChannelCalibration, DetectorCard
 from auditor.model.saving import save
 from auditor.record.about import check_reference
 from auditor.record.audit_report import DataRecord
@@ -287,11 +289,22 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
     detector = None if job.model.path is None else loaded_detector(job.model)
     record = None
     if detector is not None:
+        if spec.card is not None:
+            detector = DeepfakeDetector.around(detector, DetectorCard.model_validate_json(spec.card))
+        if spec.out is not None:
+            save(detector, spec.out)
         sha256, whole = detector.provenance.sha256, spec.with_calibration
         record = DetectorRecord.of(detector.classes, detector.card, sha256, with_calibration=whole)
+        if spec.scores_only:
+            card = detector.card.model_copy(update={"novelty_limit": None, "channel": ChannelCalibration()})
+            detector = DeepfakeDetector.around(detector, card)
     channel.send(DetectorLoaded(detector=record, device=job.model.device))
     asked = Examination(
-        detector=detector, trust_anchors=spec.trust_anchors, with_heat_map=spec.with_heat_map, seed=job.seed
+        detector=detector,
+        trust_anchors=spec.trust_anchors,
+        with_heat_map=spec.with_heat_map,
+        with_provenance=not spec.scores_only,
+        seed=job.seed,
     )
     for file in spec.files:
         channel.send(Opening(file=file))

@@ -165,6 +165,9 @@ def _in_memory(
         target=options.target or ("labels" if labelled else None),
         benchmark=options.benchmark,
         scorer=options.scorer,
+        chat=options.chat,
+        system=options.system,
+        few_shot=options.few_shot,
         reference=options.reference,
         ood=options.ood,
     )

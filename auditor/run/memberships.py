@@ -130,7 +130,7 @@ class MembershipScores:
             groups=tuple(tuple(self.groups[name]) for name in self.head.features),
         )
 
-    def to_csv(self) -> bytes:
+    def rows_to_csv(self) -> bytes:
         """One line a row, with a header; numbers so that they read back as they were."""
         them = self.columns()
         buffer = io.StringIO(newline="")

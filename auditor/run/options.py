@@ -310,6 +310,20 @@ class ScanOptions:
             is_path=True,
         ),
     ] = None
+    chat: Annotated[
+        Literal["auto", "on", "off"],
+        Flag(help="Ask a language model through its chat template: auto (where it has one), on or off.", found="asks"),
+    ] = "auto"
+    system: Annotated[
+        str | None,
+        Flag(help="File with the system message, for a model asked through its template.", found="reads", is_path=True),
+    ] = None
+    few_shot: Annotated[
+        int,
+        Ge(0),
+        Le(100),
+        Flag(help="Examples of a benchmark that are answered before each question.", found="asks", typed=int),
+    ] = 0
     reference: Annotated[
         str | None,
         Flag(help="An earlier model: what changed since, row by row on the same data.", found="reads", is_path=True),

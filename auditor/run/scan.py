@@ -238,7 +238,11 @@ def _existing(path: str, what: str) -> Path:
 
 
 # Files that are an option of every probe that has one of that name, and what they are.
-_FOR_PROBES = {"scorer": "scorer", "reference": "reference", "ood": "file or folder of strange inputs"}
+_FOR_PROBES = {
+    "scorer": "scorer", "reference": "reference", "ood": "file or folder of strange inputs", "system": "system message",
+}  # fmt: skip
+# Said of every probe that has an option of that name, where it is not said already.
+_SAID_OF_PROBES = ("chat", "few_shot")
 
 
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
@@ -268,6 +272,10 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
             path = getattr(configured.options, flag)
             if path is not None and flag in taken:
                 options.setdefault(flag, str(_existing(path, what)))
+        for flag in _SAID_OF_PROBES:
+            said = getattr(configured.options, flag)
+            if flag in taken and said != taken[flag].default:
+                options.setdefault(flag, said)
         if configured.options.text is not None and "ood" in options and "column" in taken:
             options.setdefault("column", configured.options.text)
         make_probe(kind, options)

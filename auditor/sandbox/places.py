@@ -130,6 +130,8 @@ def _outputs(job: Job) -> Iterator[Path]:
     if job.mitigation is not None:
         yield Path(job.mitigation.out).parent
         yield from (Path(path).parent for path in (job.mitigation.checkpoint,) if path is not None)
+    if job.detection is not None and job.detection.out is not None:
+        yield Path(job.detection.out).parent
     if job.detector_training is not None:
         yield Path(job.detector_training.out).parent
     if job.table_training is not None:

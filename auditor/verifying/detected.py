@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from auditor.detection.channel import judged_together
 from auditor.detection.frame_means import combined, mean_interval
 from auditor.detection.kinds import IN_WORDS
 from auditor.detection.record import DetectorRecord, FileResult, FileVerdict
@@ -33,16 +34,15 @@ def detection_again(said: Said) -> Again:
         raise DataError("the request does not say what was asked for")
     if known is not None and (known.n_real, known.n_fake) != (len(known.card.real_scores), len(known.card.fake_scores)):
         raise DataError("the detector has another number of calibration files than it has scores of them")
-    results, pictures = [], {}
-    for path, result, picture in files:
-        results.append((path, _again(None if known is None else known.card, result)))
-        if picture is not None:
-            pictures[path] = picture
+    card = None if known is None else known.card
+    judged, batch = judged_together(card, [_again(card, result) for _, result, _ in files])
+    results = [(path, result) for (path, _, _), result in zip(files, judged, strict=True)]
+    pictures = {path: picture for path, _, picture in files if picture is not None}
     code = exit_code_of([result for _, result in results], unwritten=unwritten)
     named = None if known is None else _text(said.record["detector"] or {}, "path")
-    record = detection_content(named, known, results, pictures, code)
+    record = detection_content(named, known, results, pictures, code, batch)
     made = detection_evidence(record, known, unwritten=unwritten, asked=asked)
-    judged = sum(result.verdict is not None and result.verdict.probability is not None for _, result in results)
+    scored = sum(result.verdict is not None and result.verdict.probability is not None for _, result in results)
     return Again(
         record={**record, "tool": said.record.get("tool")},
         request=made.request,
@@ -57,7 +57,7 @@ def detection_again(said: Said) -> Again:
             Unproven(where=f"{DETECTOR}: *", why="the detector's file alone can tell what its calibration is"),
             Unproven(where="record.json: tool, files.notes, files.error", why="the signer's word"),
         ),
-        made=f"{judged:,} verdicts of {len(results):,} files recomputed from their scores and the calibration",
+        made=f"{scored:,} verdicts of {len(results):,} files recomputed from their scores and the calibration",
     )
 
 

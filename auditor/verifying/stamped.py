@@ -70,7 +70,7 @@ def dated(found: Verified, at: datetime, entries: Mapping[str, bytes]) -> Verifi
         why = f"the bundle is only known to have been there at {_time(at)}: before, its dates are the signer's word"
         return replace(found, unproven=(*found.unproven, Unproven(where=_CREATED, why=why, needs="timestamp")))
     others = [each for each in found.unproven if each.needs == "timestamp" and each.where != _CREATED]
-    why = "it is the signer's word: the timestamp tells by when the bundle was there, and no more"
+    why = "when it was done is the signer's word: the timestamp tells by when the bundle was there, and no more"
     stated = tuple(Unproven(where=each.where, why=why) for each in others)
     settled = found.settled("timestamp")
     return replace(settled, unproven=(*settled.unproven, *stated))

@@ -56,7 +56,7 @@ def as_written(
     if answers is not None:
         expected[ROWS] = answers.rows_to_csv()
     if members.scores is not None:
-        expected[MEMBERSHIP] = members.scores.to_csv()
+        expected[MEMBERSHIP] = members.scores.rows_to_csv()
     yield from (
         Check(name=name, state="wrong", detail="it is not written as what it says would be")
         for name, content in expected.items()

@@ -18,7 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ import torch
 from auditor.errors import DataError, UsageError, some_of
 from auditor.files import shown
 from auditor.model.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium, fake_class, judge_file
+from auditor.model.detector_card import METRIC_OF, Answer
 from auditor.networks.head import Calibration, LinearHead
 from auditor.networks.novelty import MahalanobisNovelty, RangeNovelty
 from auditor.rows import FloatArray, IntArray
@@ -34,6 +35,7 @@ from auditor.statistics.detection import average_precision, equal_error_rate
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
 from auditor.statistics.rates import Proportion
+from mitigations.deepfake.over_kinds import over_kinds
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Kinds: TypeAlias = Sequence[str | None]
@@ -478,14 +480,15 @@ def _ascending(scores: FloatArray) -> tuple[float, ...]:
 def known_rates(found: CrossValidation) -> tuple[KnownRate, ...]:
     """AUC, equal error rate, average precision and TPR at 1 % FPR, each with its interval.
 
-    Over files of known kinds out of fold, over files with their kind left out, and of the latter by synthetic kind.
+    Over files of known kinds out of fold, of each synthetic kind left out, and over those (:func:`over_kinds`).
     """
     fake = found.is_fake
     rates = [*_rates(found.seen_scores[fake], found.seen_scores[~fake])]
     if found.fakes_named:
-        rates += _rates(found.unseen_scores[fake], found.unseen_scores[~fake], unseen=True)
+        by_kind: list[KnownRate] = []
         for kind in found.fake_kinds[:MOST_KINDS]:
-            rates += _rates(*found.scores_without(kind), unseen=True, kind=kind)
+            by_kind += _rates(*found.scores_without(kind), unseen=True, kind=kind)
+        rates += [*over_kinds(by_kind), *by_kind]
     return tuple(rates)
 
 
@@ -553,17 +556,18 @@ def answers_to_unseen(
     error_rate: float = 0.05,
     novelty_level: float = NOVELTY_LEVEL,
 ) -> tuple[KnownRate, ...]:
-    """The shares ``answered_real``, ``answered_fake`` and ``answered_cannot_say`` of files of never-seen generators.
+    """The shares ``answered_real`` (no known trace), ``answered_fake``, ``answered_cannot_say`` of never-seen kinds.
 
     For each synthetic kind in turn a whole detector is fitted to the files of all others, its calibration and its
-    novelty limit included, and asked about the files of that kind. Each with Clopper and Pearson's interval; by kind,
-    and over all of them (``kind`` None). None where fewer than three kinds are named: calibration leaves one out too.
+    novelty limit included, and asked about the files of that kind. By kind, with Clopper and Pearson's interval, and
+    over kinds (``kind`` None) by :func:`over_kinds`. None where fewer than three kinds are named, since calibration
+    leaves one out too.
     """
     is_fake = np.asarray(is_fake, bool)
     named = sorted({k for k, fake in zip(kinds, is_fake, strict=True) if fake and k is not None})
     if len(named) < 3:
         return ()
-    counts = {kind: dict.fromkeys(("real", "fake", "cannot say"), 0) for kind in named}
+    counts = {kind: dict.fromkeys(get_args(Answer), 0) for kind in named}
     for kind in named:
         own = np.asarray([bool(f) and k == kind for f, k in zip(is_fake, kinds, strict=True)])
         rest = np.flatnonzero(~own)
@@ -578,17 +582,17 @@ def answers_to_unseen(
         shown = probabilities(scores, *fit_platt(found.unseen_scores, found.is_fake))
         for p, unlike in zip(shown, novelty, strict=True):
             counts[kind][judge_file(card, float(p), float(unlike)).answer] += 1
-    total = {answer: sum(c[answer] for c in counts.values()) for answer in ("real", "fake", "cannot say")}
     n_real = int((~is_fake).sum())
-    return tuple(
+    by_kind = [
         _rate(
-            f"answered_{answer.replace(' ', '_')}",
+            METRIC_OF[answer],
             Proportion(successes=k, n=sum(answers.values())),
             n_real,
             sum(answers.values()),
             kind=kind,
             unseen=True,
         )
-        for kind, answers in [(None, total), *counts.items()]
+        for kind, answers in counts.items()
         for answer, k in answers.items()
-    )
+    ]
+    return (*over_kinds(by_kind), *by_kind)

@@ -87,13 +87,15 @@ def train_on_folder(
     paths = _Told(folder, files.names, on_file)
     say(f"fitting a detector to {len(paths):,} files, and measuring it on kinds left out")
     train = _train_images if medium == "image" else _train_speech
-    detector, problems = train(paths, files, kinds, {**spec.options, "fake": spec.fake, "device": device}, rng)
+    options = {**spec.options, "fake": spec.fake, "device": device}
+    detector, problems = train(paths, files, kinds, options, rng)
+    detector, unmeasured = _with_collections(spec, detector, files, list(paths), kinds, options, rng, say)
     few = [
         name
         for name, scores in (("real", detector.card.real_scores), ("synthetic", detector.card.fake_scores))
         if len(scores) < detector.card.fewest
     ]
-    notes = [*files.notes, *detector.card.notes]
+    notes = [*files.notes, *detector.card.notes, *unmeasured]
     if few:
         notes.insert(
             0,
@@ -205,7 +207,8 @@ def _kinds(spec: DetectorTrainingSpec, files: _Files, fake: str) -> list[str | N
         return [None] * len(files.names)
     generators = _column(spec, spec.kind_column)
     sources = _column(spec, spec.source_column)
-    if not any(name in table for table in (generators, sources) for name in files.names):
+    collections = _column(spec, spec.collection_column)
+    if not any(name in table for table in (generators, sources, collections) for name in files.names):
         raise DataError(
             f"No file of the folder stands in the column {spec.join_on!r} of {Path(spec.kinds).name}: it holds paths "
             f"below the folder, such as {shown(files.names[0])}."
@@ -249,6 +252,43 @@ class _Told(list[Path]):
             self._on_file(shown(name))
             yield path
         self._on_file("")
+
+
+# ---- collections ---------------------------------------------------------------------------------------------------
+
+
+def _with_collections(
+    spec: DetectorTrainingSpec,
+    detector: DeepfakeDetector,
+    files: _Files,
+    paths: list[Path],
+    kinds: list[str | None],
+    options: dict[str, Any],
+    rng: np.random.Generator,
+    say: Callable[[str], None],
+) -> tuple[DeepfakeDetector, tuple[str, ...]]:
+    """The detector with what is known of collections left out whole, and what of them could not be measured."""
+    from auditor.model.detector import DeepfakeDetector
+    from mitigations.deepfake.collections_left_out import rates_by_collection
+
+    table = _column(spec, spec.collection_column)
+    collections = [table.get(name) for name in files.names]
+    if len({name for name in collections if name is not None}) < 2:
+        return detector, ()
+    say("measuring it on collections left out whole")
+    train = _train_images if detector.card.medium == "image" else _train_speech
+    seed = int(rng.integers(2**31))
+
+    def fit(rows: Sequence[int]) -> DeepfakeDetector:
+        kept = set(rows)
+        rest = files.take([i in kept for i in range(len(paths))], ())
+        how = {**options, "answers": False}
+        return train([paths[i] for i in rows], rest, [kinds[i] for i in rows], how, np.random.default_rng(seed))[0]
+
+    fake = detector.classes[detector.card.fake]
+    rates, notes = rates_by_collection(paths, [label == fake for label in files.labels], collections, fit)
+    card = detector.card.model_copy(update={"known_rates": (*detector.card.known_rates, *rates)})
+    return DeepfakeDetector.around(detector, card), notes
 
 
 # ---- training ------------------------------------------------------------------------------------------------------

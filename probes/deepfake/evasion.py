@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
+from auditor.model.detector_card import TRACELESS
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
@@ -43,9 +44,9 @@ class DetectorEvasion:
 
       At ``{"epsilon": e}``, of the range of a pixel, or of full scale in sound; exact lower bound.
 
-    - ``evasion_into_real``: share of the synthetic files found whose version by the attack is answered "real",
-      conformal and novelty rules included; [0, 1], ideal 0; at 0.5 every second synthetic file is made to be vouched
-      for; Carlini and Farid, CVPR Workshops 2020
+    - ``evasion_into_real``: share of the synthetic files found whose version by the attack is answered "no known
+      trace", conformal and novelty rules included; [0, 1], ideal 0; at 0.5 every second synthetic file is made to show
+      nothing; Carlini and Farid, CVPR Workshops 2020
 
       Of ``square`` and a detector with a card.
 
@@ -176,7 +177,7 @@ class DetectorEvasion:
             detail = f"epsilon in shares of {unit}; at most {self.n_queries} queries a file"
             found.append(_rate("evasion_rate", "square", done, level, detail))
             if detector is not None:
-                real = np.asarray([v.answer == "real" for v in detector.verdicts(changed)], bool)
+                real = np.asarray([v.answer == TRACELESS for v in detector.verdicts(changed)], bool)
                 found.append(_rate("evasion_into_real", "square", real, level, detail))
         return found
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
+from auditor.model.detector_card import METRIC_OF, TRACELESS
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.detection import ExcessShare, LowestArea, average_precision, equal_error_rate
@@ -68,9 +69,9 @@ class DetectorPerformance:
 
     Of a detector with a card, at ``{"class": c}``, among the files that truly are c:
 
-    - ``answered_real``, ``answered_fake``: of the files that truly are of a class, the share with that answer; [0, 1],
-      ideal 1 of its own class and 0 of the other; how files of this class are answered; Chow, IEEE Trans. Inf. Theory
-      16 (1970)
+    - ``answered_real``, ``answered_fake``: of the files that truly are of a class, the share answered "no known trace",
+      which is all that a detector says in favour of real, and "fake"; [0, 1], ideal 1 of its own class and 0 of the
+      other; how files of this class are answered; Chow, IEEE Trans. Inf. Theory 16 (1970)
     - ``answered_cannot_say``: of the files that truly are of a class, the share that the detector does not answer; [0,
       1], no ideal; a detector that answers only what it knows says so more often; Chow, IEEE Trans. Inf. Theory 16
       (1970)
@@ -86,8 +87,8 @@ class DetectorPerformance:
 
     And over all files:
 
-    - ``coverage``: the share that is answered real or fake; [0, 1], ideal 1; at 0.9 one file in ten gets no answer;
-      Geifman and El-Yaniv, NeurIPS 2017
+    - ``coverage``: the share that is answered "fake" or "no known trace"; [0, 1], ideal 1; at 0.9 one file in ten
+      gets no answer; Geifman and El-Yaniv, NeurIPS 2017
     - ``unsupported_share``: the share above the detector's novelty limit; [0, 1], no ideal; so many files are unlike
       its training files, and are not answered; Pimentel et al., Signal Process. 99 (2014)
 
@@ -259,7 +260,7 @@ def _answers(detector: DeepfakeDetector, subject: Subject) -> list[Measurement]:
     probabilities[:, card.fake], probabilities[:, 1 - card.fake] = subject.scores, 1.0 - subject.scores
     verdicts = detector.verdicts(subject.rows.X, probabilities)
     answers = np.asarray([v.answer for v in verdicts], object)
-    right = np.where(subject.is_fake, "fake", "real")
+    right = np.where(subject.is_fake, "fake", TRACELESS)
     answered = answers != "cannot say"
     wrong = answered & (answers != right)
     ruled_out = {
@@ -274,9 +275,9 @@ def _answers(detector: DeepfakeDetector, subject: Subject) -> list[Measurement]:
     for name, own in (("real", ~subject.is_fake), ("fake", subject.is_fake)):
         at: dict[str, str | float] = {"class": detector.classes[card.fake if name == "fake" else 1 - card.fake]}
         n = int(own.sum())
-        for answer in ("real", "fake", "cannot say"):
-            metric = f"answered_{answer.replace(' ', '_')}"
-            ideal = 1.0 if answer == name else 0.0 if answer != "cannot say" else None
+        own_answer = "fake" if name == "fake" else TRACELESS
+        for answer, metric in METRIC_OF.items():
+            ideal = 1.0 if answer == own_answer else 0.0 if answer != "cannot say" else None
             found.append(_one(metric, _share((answers == answer)[own]), n, ideal, at=at))
         said = _answered(answered[own])
         found.append(_one("error_among_answered", _share(wrong[own & answered]), n, 0.0, at=at, detail=said))
@@ -295,7 +296,7 @@ def _answers(detector: DeepfakeDetector, subject: Subject) -> list[Measurement]:
 
 def _silence(card: DetectorCard) -> str:
     """Which answers the card's calibration scores make impossible, in words."""
-    other = {"real": "fake", "fake": "real"}
+    other = {"real": "fake", "fake": TRACELESS}
     return "; ".join(
         f"its calibration scores can never rule out {name}, so it never answers {other[name]}"
         for name in card.never_ruled_out
@@ -325,7 +326,8 @@ def _share(these: BoolArray) -> Proportion:
 
 def _declared(rates: Sequence[KnownRate]) -> list[Measurement]:
     """What is on the card, unseen generators first; said to be the maker's word and held to no criterion."""
-    ordered = sorted(rates, key=lambda rate: not rate.unseen)[:_MOST_DECLARED]
+    of_kinds = [rate for rate in rates if rate.collection is None]
+    ordered = sorted(of_kinds, key=lambda rate: not rate.unseen)[:_MOST_DECLARED]
     found = []
     for rate in ordered:
         at: dict[str, str | float] = {"generator": rate.kind or "all", "unseen": "yes" if rate.unseen else "no"}

@@ -20,6 +20,7 @@ from probes.language.scorers import extremes
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.chat import How
     from auditor.model.generation import Until
 
 _FEWEST_PROMPTS = 10
@@ -71,10 +72,12 @@ class Bold(ScoredOptions):
         scorer: str | AuditedModel | None = None,
         scorer_class: str | None = None,
         batch_rows: int = 64,
+        chat: How = "auto",
+        system: str | None = None,
     ) -> None:
         super().__init__(
             max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until=until, batch_rows=batch_rows,
-            scorer=scorer, scorer_class=scorer_class,
+            scorer=scorer, scorer_class=scorer_class, chat=chat, system=system,
         )  # fmt: skip
         whole_number("n_prompts", n_prompts, 2)
         self.benchmarks = benchmarks
@@ -98,7 +101,9 @@ class Bold(ScoredOptions):
         for (domain, group, name, _), score in zip(chosen, scores.tolist(), strict=True):
             by_group.setdefault((domain, group), {}).setdefault(name, []).append(score)
         said, mute = silence(texts)
-        note = "; ".join(filter(None, (said, self.sampling().describe(), f"score: {whose}", found.source)))
+        note = "; ".join(
+            filter(None, (said, self.how_asked(model), self.sampling().describe(), f"score: {whose}", found.source))
+        )
         return [
             m
             for domain in dict.fromkeys(domain for domain, _ in by_group)

@@ -27,6 +27,7 @@ from probes.language.scorers import extremes
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.chat import How
     from auditor.model.generation import Until
 
 METHOD = "counterfactual_prompts"
@@ -118,10 +119,12 @@ class GenerationBias(ScoredOptions):
         scorer: str | AuditedModel | None = None,
         scorer_class: str | None = None,
         batch_rows: int = 64,
+        chat: How = "auto",
+        system: str | None = None,
     ) -> None:
         super().__init__(
             max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until=until, batch_rows=batch_rows,
-            scorer=scorer, scorer_class=scorer_class,
+            scorer=scorer, scorer_class=scorer_class, chat=chat, system=system,
         )  # fmt: skip
         whole_number("n_templates", n_templates, 2)
         whole_number("n_samples", n_samples, 2)
@@ -155,7 +158,7 @@ class GenerationBias(ScoredOptions):
             carriers = prompts.filled(prompts.carriers, None, rng)
             neutral = scorer([text for row in carriers for text in row]).reshape(len(carriers), len(prompts.names))
             said, mute = silence(texts)
-            own = "; ".join(filter(None, (said, note)))
+            own = "; ".join(filter(None, (said, self.how_asked(model), note)))
             found += category_measurements(prompts.category, prompts.names, shaped, neutral, own, rng, mute)
         return found
 

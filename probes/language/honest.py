@@ -23,6 +23,7 @@ from probes.language.sampling import SamplingOptions, silence
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.chat import How
 
 
 class Honest(SamplingOptions):
@@ -61,9 +62,14 @@ class Honest(SamplingOptions):
         temperature: float = 1.0,
         top_p: float = 0.95,
         batch_rows: int = 64,
+        chat: How = "auto",
+        system: str | None = None,
     ) -> None:
         # A word has more than six tokens nearly never, and the lexicon would not have it.
-        super().__init__(max_new_tokens=6, temperature=temperature, top_p=top_p, until="word", batch_rows=batch_rows)
+        super().__init__(
+            max_new_tokens=6, temperature=temperature, top_p=top_p, until="word", batch_rows=batch_rows, chat=chat,
+            system=system,
+        )  # fmt: skip
         whole_number("n_templates", n_templates, 2)
         whole_number("n_samples", n_samples, 1)
         self.benchmarks = benchmarks
@@ -93,7 +99,7 @@ class Honest(SamplingOptions):
             f"{len(kept):,} of {len(found.examples):,} templates, {self.n_samples} first words each, "
             f"{self.sampling().describe()}; {len(hurtful):,} hurtful words of {Path(self.lexicon).name}; {found.source}"
         )
-        note = "; ".join(filter(None, (said, note)))
+        note = "; ".join(filter(None, (said, self.how_asked(model), note)))
         scored = list(zip(kept, shares.tolist(), strict=True))
         return [
             _honest(scored, {}, note, mute),

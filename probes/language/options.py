@@ -32,7 +32,14 @@ def benchmark_path(benchmarks: Mapping[str, str] | None, name: str) -> str:
 
 def source_and_scoring(model: AuditedLanguageModel, source: str, *more: str) -> str:
     """A finding's detail: where the texts come from, how they were scored, what else there is to say."""
-    return " ".join([f"{source}.", model.notes, *(m for m in more if m)])
+    from auditor.model.chat import in_plain_text
+
+    return " ".join([f"{source}.", model.notes, *(m for m in (*more, sentence(in_plain_text(model))) if m)])
+
+
+def sentence(words: str) -> str:
+    """Some words as a sentence; "" where there are none."""
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
 
 
 class LikelihoodOptions:

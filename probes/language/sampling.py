@@ -9,21 +9,40 @@ import numpy as np
 
 from auditor.errors import OtherKindError
 from probes.inputs import whole_number
+from probes.language.asking import Asking
 from probes.language.scorers import Scorer, load_scorer
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.chat import How
     from auditor.model.generation import Sampling, Until
+
+
+# What a chat's user says, so that the reply, which begins with the same text, is its continuation.
+_CONTINUE = "Continue this text: {}"
 
 
 class SamplingOptions:
     """Options of a probe that draws continuations.
 
+    chat, system: see :class:`~probes.language.asking.Asking`. Through a chat template the user says "Continue this
+    text: " and the beginning, the reply is begun with the same, and what the model writes after it is the continuation.
     max_new_tokens, temperature, top_p, until: see :class:`~auditor.model.generation.Sampling`. batch_rows:
     continuations drawn at once.
     """
 
-    def __init__(self, *, max_new_tokens: int, temperature: float, top_p: float, until: Until, batch_rows: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        top_p: float,
+        until: Until,
+        batch_rows: int,
+        chat: How = "off",
+        system: str | None = None,
+    ) -> None:
+        self.asking = Asking(chat, system)
         whole_number("max_new_tokens", max_new_tokens, 1)
         whole_number("batch_rows", batch_rows, 1)
         if not (isinstance(temperature, (int, float)) and temperature >= 0.0):
@@ -58,7 +77,18 @@ class SamplingOptions:
         if not isinstance(model, AuditedLanguageModel):
             raise OtherKindError("Needs a language model: this model is a classifier.")
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        return continuations(model, prompts, n, self.sampling(), generator, batch_rows=self.batch_rows)
+        chat = self.asking.of(model)
+        if chat is not None:
+            prompts = [chat.asked(_CONTINUE.format(prompt)) + chat.lead + prompt for prompt in prompts]
+        return continuations(
+            model, prompts, n, self.sampling(), generator, batch_rows=self.batch_rows, rendered=chat is not None
+        )
+
+    def how_asked(self, model: AuditedModel) -> str:
+        """How the continuations of :meth:`continued` are asked for, for a finding's detail."""
+        from auditor.model.language_model import AuditedLanguageModel
+
+        return self.asking.describe(model) if isinstance(model, AuditedLanguageModel) else ""
 
 
 class ScoredOptions(SamplingOptions):
@@ -75,10 +105,13 @@ class ScoredOptions(SamplingOptions):
         batch_rows: int,
         scorer: str | AuditedModel | None,
         scorer_class: str | None,
+        chat: How,
+        system: str | None,
     ) -> None:
         super().__init__(
-            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until=until, batch_rows=batch_rows
-        )
+            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until=until, batch_rows=batch_rows,
+            chat=chat, system=system,
+        )  # fmt: skip
         self.scorer = scorer
         self.scorer_class = scorer_class
 

@@ -59,7 +59,7 @@ class Stereotype(PairOptions):
     methods: ClassVar[tuple[str, ...]] = ("built_in_pairs",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING
-    # Pairs, independent ones, and the true score that one judgement at 5 % FAILs with 80 % power.
+    # Pairs, independent ones, and the true stereotype_score beyond [0.45, 0.55] that is found so with 80 % power.
     power = (1280, 0.60)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -106,6 +108,45 @@ def test_verify_says_what_it_found_and_exits_by_it(tmp_path: Path, capsys: pytes
     assert verify(tmp_path / "b.zip", allow_unsigned=True, json_=True) == 1
     said = json.loads(capsys.readouterr().out)
     assert any(check["state"] == "wrong" for check in said["checks"])
+
+
+def test_verify_says_first_what_holds_and_fits_a_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_bundle(tmp_path / "a.zip", evidence(n=60))
+    verify(tmp_path / "a.zip")
+    printed = capsys.readouterr().out
+    first, *rest = printed.splitlines()
+    assert re.fullmatch(r"NOTHING DISAGREES in \d+ checks\. Proven: .*rows.* Not proven: .*signature.*\.", first)
+    assert sum(len(textwrap.wrap(line, 80)) or 1 for line in (first, *rest)) <= 40
+    assert "duration_s" not in printed and "digest " not in printed and "log chain" in printed
+    verify(tmp_path / "a.zip", all_=True)
+    everything = capsys.readouterr().out
+    assert "duration_s" in everything and "ok           record.json: digest " in everything
+    assert len(everything.splitlines()) > len(printed.splitlines())
+
+
+def test_verify_says_what_to_do_about_each_thing_that_is_required_and_lacking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bundle(tmp_path / "a.zip", evidence(n=60))
+    assert verify(tmp_path / "a.zip", require="rows") == 0
+    assert capsys.readouterr().out.startswith("PROVEN AS REQUIRED: rows. Nothing disagrees in ")
+    for needs, flag in {
+        "signature": "--key FILE", "registration": "auditor register",
+        "decisions": "auditor signoff", "packs": "scan --policy", "timestamp": "--tsa-root FILE",
+        "history": "--db WHERE", "report": "--report FILE",
+    }.items():  # fmt: skip
+        assert verify(tmp_path / "a.zip", require=needs) == 3, needs
+        first, *_, last = capsys.readouterr().out.splitlines()
+        assert first.startswith(f"NOT PROVEN, and required: {needs}."), needs
+        assert last.startswith(f"exit 3: not proven, and required: {needs}. {needs}: ") and flag in last, needs
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "b.zip").write_bytes(bytes(data))
+    assert verify(tmp_path / "b.zip") == 1
+    lines = capsys.readouterr().out.splitlines()
+    checks = [line[:12].rstrip() for line in lines if line[:13].rstrip() in ("WRONG", "NOT CHECKED", "ok")]
+    assert lines[0].startswith("WRONG: ") and checks == sorted(checks, key=["WRONG", "NOT CHECKED", "ok"].index)
+    assert lines[-1].endswith("ask its sender for it as it was written")
 
 
 def test_reproduce_refuses_what_it_cannot_run(tmp_path: Path) -> None:

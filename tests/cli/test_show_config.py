@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,21 @@ def test_nothing_is_run_written_or_connected_to(here: Path) -> None:
     assert any(line.startswith("predict\tevil:f\taudit.toml (given, SHA-256 ") for line in lines)
     # What is only found is refused here as anywhere.
     assert CliRunner().invoke(app, ["scan", "--show-config"]).exit_code == 2
+
+
+def test_a_reader_sees_first_what_somebody_said(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("audit.toml").write_text('[audit]\ndata = "none.csv"\nseed = 0\n[labels]\nsex = "\\u202egnp"\n')
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout", shown)
+    app(["scan", "model.pt", "--show-config"], standalone_mode=False)
+    lines = shown.getvalue().splitlines()
+    assert lines[0] == "command line" and lines[1] == "  model = model.pt"
+    assert lines[3].startswith("audit.toml (found, SHA-256 ") and lines[4] == "  data = none.csv"
+    end = lines.index("default")
+    assert "lang = en" in " ".join(lines[end:]) and "not set: " in " ".join(lines[end:])
+    assert "\u202e" not in shown.getvalue() and "gnp" in shown.getvalue()
+    assert len(lines) < 40
 
 
 def test_names_of_strangers_stay_inert() -> None:

@@ -15,6 +15,7 @@ WINGS = (
     "finding",
     "data",
     "model",
+    "endpoint",
     "artifact",
     "networks",
     "record",

@@ -87,13 +87,17 @@ def test_rejected_inputs_get_the_answer_and_the_others_the_models_own(detector: 
     X = np.concatenate([pictures(), np.full((1, SIZE, SIZE, 3), 255, np.uint8)])
     gated = GatedModel(base, detector, Gate(answer=0))
     answers = [v.answer for v in detector.verdicts(X)]
-    assert answers == ["real", "fake"] * 3 + ["cannot say"]
+    assert answers == ["no known trace", "fake"] * 3 + ["cannot say"]
     expected = base.predict_proba(X)
     expected[1:6:2] = [1.0, 0.0]
     np.testing.assert_array_equal(gated.predict_proba(X), expected)
-    strict = GatedModel(base, detector, Gate(answer=0, on_cannot_say="reject"))
+    strict = GatedModel(base, detector, Gate(answer=0, on_cannot_say="reject", on_no_trace="pass"))
     expected[6] = [1.0, 0.0]
     np.testing.assert_array_equal(strict.predict_proba(X), expected)
+    # Nobody said what becomes of what shows no trace: it is what the detector cannot vouch for.
+    assert GatedModel(base, detector, Gate(answer=0, on_cannot_say="reject")).rejected(X).all()
+    traced = GatedModel(base, detector, Gate(answer=0, on_no_trace="reject"))
+    assert traced.rejected(X).tolist() == [True] * 6 + [False]
     gated.check_repeatable(X, gated.predict_proba(X))
     assert gated.predict_proba(X[1:2]).tolist() == [[1.0, 0.0]] and gated.predict_proba(X[:0]).shape == (0, 2)
 
@@ -128,7 +132,10 @@ def test_what_the_gate_did_with_the_rows_is_counted(detector: DeepfakeDetector, 
     mitigation = DeepfakeDetection(detector=unsure, on_cannot_say=on_cannot_say)
     made = mitigation.mitigate(classifier(), data, np.random.default_rng(0), Training())
     # Four real pictures, three synthetic ones, two of which it cannot say.
-    counted = f"Of 9 rows the gate rejected 3 as synthetic, could not judge 2 ({said}), and passed 4 as real."
+    counted = (
+        f"Of 9 rows the gate rejected 3 as synthetic, could not judge 2 ({said}), and found no known trace in 4 "
+        f"({said})."
+    )
     assert made.notes[-1] == counted
     none = mitigation.mitigate(classifier(), _rows(1), np.random.default_rng(0), Training())
     assert not [note for note in none.notes if note.startswith("Of ") and "rows the gate" in note]

@@ -279,6 +279,10 @@ def test_the_card_of_a_linear_detector() -> None:
     assert {m for m, _, _ in rates} == {"auc", "equal_error_rate", "average_precision"}
     for rate in card.known_rates:
         assert rate.low is not None and rate.high is not None and rate.low <= rate.value <= rate.high
+    # Three kinds that are all told from real files perfectly say next to nothing of a fourth.
+    over = rates["auc", None, True]
+    assert over.value == pytest.approx(np.mean([rates["auc", kind, True].value for kind in card.kinds]))
+    assert over.low is not None and over.value > 0.95 and over.low < 0.6 and over.n_fake == 90
     # One file of a hundred of known kinds is beyond the limit.
     assert card.novelty_limit is not None
     assert np.mean(found.seen_novelty > card.novelty_limit) <= 0.01
@@ -310,6 +314,8 @@ def test_answers_to_unseen_kinds_are_counted_from_detectors_that_never_saw_them(
         assert sum(rates[f"answered_{a}", kind].value for a in ("real", "fake", "cannot_say")) == pytest.approx(1.0)
         assert all_of(rates[f"answered_{a}", kind].unseen for a in ("real", "fake", "cannot_say"))
     assert rates["answered_fake", "flow"].value < 0.3
+    over = rates["answered_fake", None]
+    assert over.low is not None and over.high is not None and over.low < 0.15 and over.high > 0.9
     assert rates["answered_fake", "gan"].n_fake == 30
     two = [k if k != "vae" else "gan" for k in kinds]
     assert answers_to_unseen(is_fake, two, linear_learner(x, is_fake, two), rng) == ()

@@ -38,7 +38,7 @@ def test_p_values_count_calibration_files() -> None:
 
 def test_either_class_and_neither_are_possible_answers() -> None:
     answers = {score: judge_file(card(), score, None).answer for score in (0.05, 0.5, 0.95)}
-    assert answers == {0.05: "real", 0.5: "cannot say", 0.95: "fake"}
+    assert answers == {0.05: "no known trace", 0.5: "cannot say", 0.95: "fake"}
     overlapping = card(real_scores=tuple(np.linspace(0, 1, 40)), fake_scores=tuple(np.linspace(0, 1, 40)))
     verdict = judge_file(overlapping, 0.5, None)
     assert verdict.answer == "cannot say"
@@ -275,7 +275,7 @@ def test_a_network_for_other_pictures_is_one_refusal_of_every_command(tmp_path: 
 @pytest.mark.parametrize("limit", [None, 1e308])
 def test_answers_without_a_rule_for_unlike_files_say_so(limit: float | None) -> None:
     bare = card(novelty_limit=limit)
-    for score, answer in ((0.05, "real"), (0.95, "fake")):
+    for score, answer in ((0.05, "no known trace"), (0.95, "fake")):
         verdict = judge_file(bare, score, 3.0)
         assert verdict.answer == answer and "no rule for files unlike those it was trained on" in verdict.reason
         assert "no rule" not in judge_file(card(novelty_limit=3.5), score, 3.0).reason

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,6 +76,27 @@ def tiny_bert(seed: int = 0, **more: object) -> nn.Module:
     }  # fmt: skip
     model: nn.Module = BertForMaskedLM(BertConfig(**(sizes | more)))
     return model.eval()
+
+
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ 'today ' + m.content + ' . ' }}"
+    "{% elif m.role == 'user' %}{{ '[ ' + m.content + ' ]' }}{% else %}{{ ' ' + m.content + '</s>' }}{% endif %}"
+    "{% endfor %}"
+)
+
+
+def save_chatty(folder: Path, template: str | list[dict[str, str]] | None = CHAT, words: Sequence[str] = ()) -> Any:
+    """A random Llama with a chat template, which writes the token that its tokenizer puts before a text too."""
+    marks = [mark for mark in "[ ] . : ?".split() if mark not in words]
+    tokenizer = causal_tokenizer(list(dict.fromkeys([*WORDS, *marks, *words])), adds=True)
+    tokenizer.add_special_tokens({"eos_token": "</s>"})
+    network: Any = tiny("llama", vocab_size=len(tokenizer), max_position_embeddings=256)
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if template is not None:
+        where = folder / "tokenizer_config.json"
+        where.write_text(json.dumps(json.loads(where.read_text()) | {"chat_template": template}))
+    return tokenizer
 
 
 def sentences(n: int, seed: int = 0, longest: int = 14) -> list[str]:

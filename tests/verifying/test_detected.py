@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from auditor.detection.channel import judged_together
 from auditor.detection.frame_means import combined, mean_interval
 from auditor.detection.record import DetectorRecord, FileResult, FileVerdict, FrameScore, HeatMap
 from auditor.evidence.archive import unpack
 from auditor.evidence.derived import write_derived
 from auditor.evidence.detected import DETECTOR, detection_content, detection_evidence, exit_code_of
 from auditor.evidence.signing import load_private_key, load_public_key, make_key
-from auditor.model.detector_card import DetectorCard, answer_of
+from auditor.model.detector_card import ChannelCalibration, DetectorCard, answer_of
 from auditor.verifying.checks import Verified
 from auditor.verifying.kinds import verify_evidence
 from cli.verify import stored_probe
@@ -33,9 +34,14 @@ CARD = DetectorCard(
 )
 
 
-def verdict(score: float, novelty: float) -> FileVerdict:
-    answer, reason = answer_of(CARD, *CARD.p_values(score), novelty)
-    p_real, p_fake = CARD.p_values(score)
+ON_CHANNEL = CARD.model_copy(
+    update={"novelty_limit": None, "channel": ChannelCalibration(novelties=tuple(np.linspace(1.0, 2.0, 60).tolist()))}
+)
+
+
+def verdict(score: float, novelty: float, card: DetectorCard = CARD) -> FileVerdict:
+    answer, reason = answer_of(card, *card.p_values(score), novelty)
+    p_real, p_fake = card.p_values(score)
     return FileVerdict(answer=answer, reason=reason, probability=score, p_real=p_real, p_fake=p_fake, novelty=novelty)
 
 
@@ -79,13 +85,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("none.png", FileResult(error="It is an empty file.")),
     ]
+    held, shift = judged_together(ON_CHANNEL, [found("image", verdict(0.9, 5.0, ON_CHANNEL)) for _ in range(20)])
+    together = [(f"{i}.png", result) for i, result in enumerate(held)]
     for name, detector, kept in (
         ("some", known, results),
-        ("all", known, results[:2]),
+        ("all", known, results[:1]),
+        ("channel", DetectorRecord.of(("real", "fake"), ON_CHANNEL, "b" * 64), together),
         ("no", None, [("x", found("image"))]),
     ):
         code = exit_code_of([result for _, result in kept], unwritten=False)
-        record = detection_content("d.pt", detector, kept, {"fake.png": "e/fake.png"} if detector else {}, code)
+        drawn = {"fake.png": "e/fake.png"} if detector is known else {}
+        record = detection_content("d.pt", detector, kept, drawn, code, shift if kept is together else None)
         made = detection_evidence(record, detector, unwritten=False, asked={"seed": 0})
         write_derived(folder / f"{name}.zip", made, key=load_private_key(folder / "k"))
     return folder
@@ -99,15 +109,15 @@ def wrong(found: Verified) -> dict[str, str]:
     return {check.name: check.detail for check in found.checks if check.state == "wrong"}
 
 
-@pytest.mark.parametrize("name", ["some", "all", "no"])
+@pytest.mark.parametrize("name", ["some", "all", "no", "channel"])
 def test_what_a_detector_said_is_made_anew(folder: Path, name: str) -> None:
     seen = checked(folder / f"{name}.zip", folder)
     assert wrong(seen) == {} and seen.exit_code() == 0
     assert any("files.verdict.probability" in each.where for each in seen.stated)
     record = json.loads(unpack((folder / f"{name}.zip").read_bytes(), name)["record.json"])
     answers = [file["verdict"] and file["verdict"]["answer"] for file in record["files"]]
-    expected = ["fake", "real", "cannot say", "cannot say", "fake", "cannot say", None]
-    assert answers == {"some": expected, "all": expected[:2], "no": [None]}[name]
+    expected = ["fake", "no known trace", "cannot say", "cannot say", "fake", "cannot say", None]
+    assert answers == {"some": expected, "all": expected[:1], "no": [None], "channel": ["cannot say"] * 20}[name]
     assert record["exit_code"] == (0 if name == "all" else 3)
 
 

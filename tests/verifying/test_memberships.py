@@ -111,7 +111,7 @@ def test_scores_read_back_as_they_were_and_hold_no_feature(tmp_path: Path) -> No
     head = read_membership_head(entries[TABLES])
     assert head is not None
     again = read_membership(entries[MEMBERSHIP], head)
-    assert again.to_csv() == entries[MEMBERSHIP] == kept(made).to_csv()
+    assert again.rows_to_csv() == entries[MEMBERSHIP] == kept(made).rows_to_csv()
     for name, scores in kept(made).scores.items():
         assert np.array_equal(again.scores[name][again.scored[name]], scores[again.scored[name]])
     header, first = entries[MEMBERSHIP].decode().splitlines()[:2]
@@ -266,7 +266,7 @@ def test_scores_are_heard_once_they_were_asked_for_and_of_the_probe_that_is_aske
     asked.take(Asking(probe=NAME), print)
     again = Scored.model_validate_json(message.model_dump_json())
     asked.take(again, print)
-    assert asked.memberships is not None and asked.memberships.to_csv() == kept(audited()).to_csv()
+    assert asked.memberships is not None and asked.memberships.rows_to_csv() == kept(audited()).rows_to_csv()
     with pytest.raises(ValueError, match="once"):
         asked.take(again, print)
     unasked = Measured(allowed=frozenset({NAME}), keeps=True)

@@ -298,3 +298,16 @@ def test_it_exits_as_verify_does(signed: Signed) -> None:
     assert exits(signed.data) == 3
     assert exits(flipped(signed.data, len(signed.data) // 2), "key.pub") == 1
     assert exits(b"none") == 4
+    assert exits(signed.data, "none.pub") == 4
+
+
+def test_it_says_how_it_is_called_and_what_the_exit_code_rests_on(signed: Signed) -> None:
+    def says(*words: str) -> str:
+        run = subprocess.run([sys.executable, str(EXAMPLE), *words], cwd=signed.folder, capture_output=True, text=True)
+        assert not run.stderr
+        return f"{run.returncode} {run.stdout}"
+
+    (signed.folder / "said.zip").write_bytes(signed.data)
+    assert says().startswith("2 ") and "verify_bundle.py audit.zip [auditor.key.pub ...]" in says("--help")
+    assert "a key that you named" in says("said.zip", "key.pub")
+    assert "by whom only a key from them tells" in says("said.zip")

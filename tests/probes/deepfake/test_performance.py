@@ -17,6 +17,7 @@ from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.detector import DetectorCard, KnownRate
+from auditor.model.detector_card import METRIC_OF
 from auditor.statistics.detection import ExcessShare
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 from auditor.statistics.rates import Proportion
@@ -122,18 +123,20 @@ def test_answers_are_those_of_the_verdicts() -> None:
     assert data.y_true is not None
     for label, name in enumerate(("real", "fake")):
         own = [v for v, y in zip(verdicts, data.y_true, strict=True) if y == label]
-        for answer in ("real", "fake", "cannot say"):
+        for answer, metric in METRIC_OF.items():
             share = sum(v.answer == answer for v in own) / len(own)
-            m = one(found, f"answered_{answer.replace(' ', '_')}", **{"class": name})
+            m = one(found, metric, **{"class": name})
             assert m.estimate.value == pytest.approx(share)
         said = [v for v in own if v.answer != "cannot say"]
         error = one(found, "error_among_answered", **{"class": name})
-        assert error.estimate.value == pytest.approx(sum(v.answer != name for v in said) / len(said))
+        assert error.estimate.value == pytest.approx(
+            sum(v.answer != {"real": "no known trace", "fake": "fake"}[name] for v in said) / len(said)
+        )
         ruled_out = sum((v.p_real if name == "real" else v.p_fake) <= 0.1 for v in own) / len(own)
         excess = one(found, "wrongly_ruled_out_excess", **{"class": name})
         assert excess.estimate.value == pytest.approx(ruled_out - 0.1)
     kinds = {v.answer for v in verdicts}
-    assert kinds == {"real", "fake", "cannot say"}
+    assert kinds == {"no known trace", "fake", "cannot say"}
 
 
 def test_how_many_files_are_answered_and_how_many_are_unsupported_is_said() -> None:

@@ -1,0 +1,165 @@
+"""A detector on its user's own channel: calibrated on files known to be real there, and when a batch is none of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from auditor.detection.record import FileResult, FileVerdict
+from auditor.errors import DataError
+from auditor.files import Closed
+from auditor.model.detector_card import MOST_SCORES, ChannelCalibration, DetectorCard, Share, answer_of
+from auditor.statistics.rates import Proportion
+
+# Of an alarm where nothing has moved.
+ALARM_LEVEL = 0.01
+_CONFIDENCE = 0.95
+
+
+class BatchShift(Closed):
+    """Whether files asked together came the way that the files known to be real came.
+
+    ``p_value``: of their exchangeability, by the two-sample Kolmogorov-Smirnov test of the scores and, where the
+    detector measures it, of the novelties; twice the smaller of two. ``alarm``: whether it is at most ``level``.
+    ``visible``: whether any batch of so many files could raise it. Many fakes raise it as well as another channel does.
+    """
+
+    n: Annotated[int, Field(ge=1)]
+    p_value: Share
+    level: Share = ALARM_LEVEL
+    alarm: bool
+    visible: bool
+
+
+def on_channel(card: DetectorCard, real: Sequence[FileResult], fake: Sequence[FileResult]) -> DetectorCard:
+    """The card calibrated anew on files known to be real, and on known fakes where there are any.
+
+    The p-value of real holds whatever the detector is, for a file exchangeable with the files known to be real: it asks
+    only how many of those score as high. So no limit of novelty is left. Without known fakes nothing rules out fake,
+    since synthetic files of another channel say nothing of this one. The share found is of the known fakes for which
+    real is ruled out. Copies count once. Raises DataError for fewer real files than can ever rule out real, and for a
+    file known to be both.
+    """
+    reals, fakes = _scored(real), _scored(fake)
+    if both := set(reals) & set(fakes):
+        raise DataError(f"{len(both):,} files are known to be real and known to be fake: each can be only one of them.")
+    if len(reals) < card.fewest:
+        raise DataError(
+            f"{len(reals):,} different files known to be real could be scored, and at an error rate of "
+            f"{card.error_rate:g} it takes at least {card.fewest}: add more of them."
+        )
+    if max(len(reals), len(fakes)) > MOST_SCORES:
+        raise DataError(f"More than {MOST_SCORES:,} known files cannot be kept: name fewer.")
+    scores = sorted(score for score, _ in reals.values())
+    new = card.model_copy(
+        update={
+            "real_scores": tuple(scores),
+            "fake_scores": tuple(sorted(score for score, _ in fakes.values())),
+            "novelty_limit": None,
+        }
+    )
+    novelties = [novelty for _, novelty in reals.values() if novelty is not None]
+    before = [answer_of(card, *card.p_values(score), novelty)[0] for score, novelty in reals.values()]
+    channel = ChannelCalibration(
+        novelties=tuple(sorted(novelties)) if len(novelties) == len(reals) else (),
+        moved=_same(card.real_scores, scores) if card.real_scores and card.channel is None else None,
+        fake_before=before.count("fake"),
+        n_fake=len(fakes),
+        n_found=sum(new.p_values(score)[0] <= card.error_rate for score, _ in fakes.values()),
+    )
+    return new.model_copy(update={"channel": channel})
+
+
+def judged_together(
+    card: DetectorCard | None, results: Sequence[FileResult]
+) -> tuple[list[FileResult], BatchShift | None]:
+    """The results with no ``fake`` among them where the batch raises the alarm, and the batch; None without a channel.
+
+    What a promise about files of a channel says of files that came another way is nothing.
+    """
+    if card is None or card.channel is None:
+        return list(results), None
+    found = [r.verdict for r in results if r.verdict is not None and r.verdict.probability is not None]
+    if not found:
+        return list(results), None
+    shift = _shift(card, card.channel, found)
+    return [_held_back(result, shift) for result in results] if shift.alarm else list(results), shift
+
+
+def channel_lines(card: DetectorCard) -> Iterator[str]:
+    """What the calibration on a channel is worth, in sentences; none where there was none."""
+    channel = card.channel
+    if channel is None:
+        return
+    n, level = len(card.real_scores), card.error_rate
+    rank = math.floor(level * (n + 1) + 1e-9)
+    yield (
+        f"on {n:,} files known to be real: of real files that come the same way, {rank / (n + 1):.1%} are called fake "
+        f"on average, and with these {n:,} at most {_worst(rank, n):.1%} (95 %)"
+    )
+    yield f"as it came, the detector called {_counted(channel.fake_before, n)} of them fake, and promised {level:.0%}"
+    if channel.moved is not None and channel.moved <= ALARM_LEVEL:
+        yield (
+            f"they are not like the real files that the detector was made with (p = {channel.moved:.2g}): what was "
+            "measured when it was made says nothing of them"
+        )
+    if channel.n_fake:
+        yield f"of {channel.n_fake:,} known fakes it finds {_counted(channel.n_found, channel.n_fake)}"
+    else:
+        yield "how many fakes it finds is not known: name some with --known-fake"
+
+
+def _worst(rank: int, n: int) -> float:
+    """The 95 % quantile of the rate of one calibration: Beta(rank, n + 1 - rank) over calibrations (Vovk, 2012)."""
+    from scipy.stats import beta
+
+    return float(beta.ppf(_CONFIDENCE, rank, n + 1 - rank))
+
+
+def _counted(k: int, n: int) -> str:
+    low, high = Proportion(successes=k, n=n).interval(_CONFIDENCE)
+    return f"{k:,} of {n:,} ({k / n:.0%}, 95 % interval [{low:.0%}, {high:.0%}])"
+
+
+def _scored(results: Sequence[FileResult]) -> dict[str, tuple[float, float | None]]:
+    """Score and novelty of each file by its digest; of a video the frames are scored, which is another thing."""
+    return {
+        result.sha256: (result.verdict.probability, result.verdict.novelty)
+        for result in results
+        if result.sha256 and result.verdict and result.verdict.probability is not None and not result.verdict.frames
+    }
+
+
+def _shift(card: DetectorCard, channel: ChannelCalibration, found: Sequence[FileVerdict]) -> BatchShift:
+    values = [_same(card.real_scores, [v.probability for v in found if v.probability is not None])]
+    novelties = [v.novelty for v in found if v.novelty is not None]
+    if channel.novelties and novelties:
+        values.append(_same(channel.novelties, novelties))
+    p_value = min(1.0, len(values) * min(values))
+    n, known = len(found), len(card.real_scores)
+    # The two samples apart from each other, which is as far as they can lie: one of so many orders, or the reverse.
+    least = 2.0 * len(values) / math.comb(n + known, min(n, known))
+    return BatchShift(n=n, p_value=p_value, alarm=p_value <= ALARM_LEVEL, visible=least <= ALARM_LEVEL)
+
+
+def _same(a: Sequence[float], b: Sequence[float]) -> float:
+    """The p-value of the two-sample Kolmogorov-Smirnov test; with ties it is too large rather than too small."""
+    from scipy.stats import ks_2samp
+
+    return float(np.clip(ks_2samp(a, b).pvalue, 0.0, 1.0))
+
+
+def _held_back(result: FileResult, shift: BatchShift) -> FileResult:
+    if result.verdict is None or result.verdict.answer != "fake":
+        return result
+    reason = (
+        f"Asked by itself it would be answered fake. The {shift.n:,} files asked together are not like the files known "
+        f"to be real (p = {shift.p_value:.2g}): they came another way, and the error rate does not hold, or many of "
+        "them are fake."
+    )
+    verdict = result.verdict.model_copy(update={"answer": "cannot say", "reason": reason})
+    return result.model_copy(update={"verdict": verdict})

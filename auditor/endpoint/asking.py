@@ -1,0 +1,64 @@
+"""The state of a handshake: which interface is asked, what was found so far, and what a refusal comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from auditor.endpoint.capability import Capability, Shown, lacking, untold
+from auditor.endpoint.client import BudgetSpentError, Client, RefusedError
+from auditor.endpoint.messages import Answer, Choice, Request, Route
+from auditor.errors import ModelError, first_line
+
+# The chance that an honest server is accused by any of the tests of chance in one handshake, and how many share it.
+FALSE_ALARMS = 1e-3
+TESTS = 9
+MOST_ALTERNATIVES = 20
+FEW_ALTERNATIVES = 5
+
+
+@dataclass
+class Asking:
+    """One handshake on its way.
+
+    ``alternatives``: how many the server reports at a position, 0 without log-probabilities.
+    """
+
+    client: Client
+    route: Route = "completions"
+    alternatives: int = 0
+    found: dict[str, Capability] = field(default_factory=dict)
+    # Texts drawn at temperature 1, all from the model's own distribution where the server is honest.
+    drawn: list[Choice] = field(default_factory=list)
+
+    def ask(self, prompt: str, max_tokens: int, *, temperature: float = 0.0, **more: object) -> Answer:
+        """One call of the interface that answers, with as many alternatives as it is known to report."""
+        return self.client.ask(self.request(prompt, max_tokens, temperature=temperature, **more))
+
+    def request(self, prompt: str, max_tokens: int, *, temperature: float = 0.0, **more: object) -> Request:
+        """What `ask` sends."""
+        request = Request(
+            prompt=prompt, max_tokens=max_tokens, temperature=temperature, top_logprobs=self.alternatives or None
+        )
+        return replace(request, **more).on(self.route)  # type: ignore[arg-type]
+
+    def add(self, *capabilities: Capability) -> None:
+        """Keeps what was found; what stands first stays."""
+        for each in capabilities:
+            self.found.setdefault(each.name, each)
+
+    def shown(self, name: str) -> bool:
+        """Whether a capability is proven by now."""
+        return name in self.found and self.found[name].shown is Shown.PROVEN
+
+    def step(self, names: tuple[str, ...], ask: Callable[[Asking], None]) -> None:
+        """Finds out about some capabilities: those that a refusal or an error leaves open say so."""
+        try:
+            ask(self)
+        except RefusedError as error:
+            self.add(*(lacking(name, str(error)) for name in names))
+        except BudgetSpentError as error:
+            self.add(*(untold(name, str(error)) for name in names))
+        except ModelError as error:
+            self.add(*(untold(name, f"{first_line(error)}.") for name in names))
+        self.add(*(untold(name, "Nothing that came back shows it.") for name in names))

@@ -1,0 +1,148 @@
+"""The second part of a handshake: whether texts are drawn afresh, as reported, by the seed and temperature given."""
+
+from __future__ import annotations
+
+import math
+
+from auditor.endpoint.asking import MOST_ALTERNATIVES, Asking
+from auditor.endpoint.capability import Capability, Shown, ignored, proven, untold
+from auditor.endpoint.comparing import common_start
+from auditor.endpoint.draws import (
+    DrawnText,
+    alternatives_of,
+    drawn_text,
+    exponent_e_value,
+    exponent_shown,
+    tail_e_value,
+    tail_shown,
+)
+from auditor.endpoint.first_answers import STORY, SURE
+from auditor.endpoint.messages import Choice
+
+OTHER = "Nobody in the village could say why the lake had turned so cold, but"
+_LONG = 160
+_LONGER = 256
+_HOT, _COLD = 2.0, 0.5
+_UNLIKELY = math.log(20.0)
+_NEEDS = "Needs log-probabilities with alternatives, and there are none."
+
+
+def fresh(asking: Asking) -> None:
+    """One request twice, to the letter: a cache would give one text."""
+    first, second = (asking.ask(STORY, _LONG, temperature=1.0).choices[0] for _ in range(2))
+    asking.drawn.append(first)
+    if first.text != second.text:
+        asking.drawn.append(second)
+        asking.add(proven("fresh_draws", "The same request twice gives two texts."))
+        return
+    chance = second.log_probability
+    if chance is not None and -chance > SURE:
+        said = f"The same request twice gives one text, whose chance is {math.exp(max(chance, -700)):.1g}"
+        asking.add(ignored("fresh_draws", f"{said}: answers are cached, or the seed is fixed."))
+    else:
+        asking.add(untold("fresh_draws", "The same request twice gives one text, which may be chance."))
+
+
+def seed(asking: Asking) -> None:
+    """One seed twice and another once; each request has a length of its own, lest a cache answer."""
+    first, again, other = (
+        asking.ask(STORY, length, temperature=1.0, seed=value).choices[0]
+        for length, value in ((32, 7), (33, 7), (34, 8))
+    )
+    same, differs = _one_begins_with_other(first, again), not _one_begins_with_other(first, other)
+    n, chance = common_start(first, again)
+    if same and differs:
+        asking.add(proven("seed", "One seed gives one text, another seed another."))
+    elif not same and -chance > SURE and differs:
+        asking.add(proven("seed", f"One seed gives one text for {n} tokens, which then parts by rounding."))
+    elif not same:
+        asking.add(ignored("seed", "One seed gives two texts."))
+    elif (value := other.log_probability) is not None and -value > SURE:
+        asking.add(ignored("seed", "Two seeds give one text."))
+    else:
+        asking.add(untold("seed", "Two seeds give one text, which may be all that the model has to say."))
+
+
+def _one_begins_with_other(a: Choice, b: Choice) -> bool:
+    short, long = sorted((a.text, b.text), key=len)
+    return bool(short) and long.startswith(short)
+
+
+def as_reported(asking: Asking) -> None:
+    """Whether what is drawn at temperature 1 has the reported distribution: its tail, and the shape of its head."""
+    if not asking.alternatives:
+        asking.add(untold("pure_sampling", _NEEDS))
+        return
+    asking.drawn.append(asking.ask(OTHER, _LONGER, temperature=1.0).choices[0])
+    texts = _tested(asking.drawn)
+    n = sum(len(text.place) for text in texts)
+    outside = sum(int((text.place < 0).sum()) for text in texts)
+    expected = math.fsum(float(text.tail.sum()) for text in texts)
+    counted = f"of {n} tokens {outside} lie outside the {asking.alternatives} likeliest, and {expected:.1f} would"
+    if tail_e_value(texts) > SURE:
+        asking.add(ignored("pure_sampling", f"The tail is cut, as by top_k or top_p: {counted}."))
+    elif tail_shown(texts) > _UNLIKELY:
+        asking.add(proven("pure_sampling", f"Half of the tail at the least is drawn: {counted}."))
+    else:
+        asking.add(untold("pure_sampling", f"Too little was drawn from the tail to tell: {counted}."))
+
+
+def temperature(asking: Asking) -> None:
+    """Temperatures 1, 2 and 1/2: how the likeliest tokens are drawn among each other."""
+    if not asking.alternatives or not asking.drawn:
+        asking.add(untold("temperature", _NEEDS))
+        return
+    found = [_at_one(asking)]
+    found += [_at(asking, each) for each in (_HOT, _COLD)]
+    refuted = [each for each in found if each.accepted]
+    open_ = [each for each in found if each.shown is Shown.UNTOLD]
+    asking.add(*(refuted or open_)[:1])
+    asking.add(proven("temperature", " ".join(each.why for each in found)))
+
+
+def _at_one(asking: Asking) -> Capability:
+    texts = _tested(asking.drawn)
+    if exponent_e_value(texts, 1.0) > SURE:
+        return ignored("temperature", "At temperature 1 tokens are not drawn with the probabilities reported.")
+    if min(exponent_shown(texts, 1.0, 0.7), exponent_shown(texts, 1.0, 1.4)) > _UNLIKELY:
+        return proven("temperature", "At 1 tokens are drawn as reported.")
+    return untold("temperature", "At temperature 1 too few tokens could have been others to tell.")
+
+
+def _at(asking: Asking, asked: float) -> Capability:
+    """Log-probabilities are reported of the model itself, or of what was drawn from: the first position tells which."""
+    choice = asking.ask(STORY, _LONGER, temperature=asked).choices[0]
+    texts = _tested([choice])
+    scale = _scale(asking.drawn[0], choice)
+    if scale is None or not len(texts[0].place):
+        return untold("temperature", f"At temperature {asked:g} nothing was reported that could be tested.")
+    scaled = abs(scale * asked - 1.0) < 0.1
+    if not scaled and abs(scale - 1.0) > 0.1:
+        what = f"At temperature {asked:g} the probabilities reported are those of {1.0 / max(scale, 1e-3):.2g}"
+        return ignored("temperature", f"{what}.")
+    # What differs from the report where it would lie without any temperature: of the model, or of what was drawn from.
+    exponent, without = (1.0, asked) if scaled else (1.0 / asked, 1.0)
+    if exponent_e_value(texts, exponent) > SURE:
+        return ignored("temperature", f"At temperature {asked:g} tokens are not drawn as it demands.")
+    if exponent_shown(texts, exponent, without) > _UNLIKELY:
+        return proven("temperature", f"At {asked:g} they are drawn as it demands.")
+    return untold("temperature", f"At temperature {asked:g} too few tokens could have been others to tell.")
+
+
+def _scale(reference: Choice, choice: Choice) -> float | None:
+    """By what factor the first position's log-probabilities, from their largest, are those of temperature 1."""
+    if not reference.positions or not choice.positions:
+        return None
+    one, other = dict(reference.positions[0].top), dict(choice.positions[0].top)
+    shared = sorted(one.keys() & other.keys(), key=lambda token: -one[token])
+    if len(shared) < 2:
+        return None
+    x = [one[token] - one[shared[0]] for token in shared]
+    y = [other[token] - other[shared[0]] for token in shared]
+    squares = math.fsum(a * a for a in x)
+    return math.fsum(a * b for a, b in zip(x, y, strict=True)) / squares if squares > 0.01 else None
+
+
+def _tested(choices: list[Choice]) -> list[DrawnText]:
+    k = min((alternatives_of(choice, MOST_ALTERNATIVES) for choice in choices), default=0)
+    return [drawn_text(choice, k) for choice in choices]

@@ -1,0 +1,86 @@
+"""What a server does with what it is told, found by its answers and not by its documentation: about thirty calls.
+
+Servers answer with HTTP 200 to parameters that they drop; whoever trusts them measures chance. Each capability is shown
+to be there, shown not to be, or left open with the reason; an honest server is accused by chance in at most one of a
+thousand handshakes, all tests of chance together (`FALSE_ALARMS`, in equal shares).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from auditor.endpoint import drawn_answers, first_answers, read_prompts
+from auditor.endpoint.asking import Asking
+from auditor.endpoint.capability import Capability, Handshake, lacking
+from auditor.endpoint.client import Client
+from auditor.endpoint.messages import Choice
+
+# In the order in which they are told.
+NAMES = (
+    "completions", "chat", "model_name", "same_model", "logprobs", "top_logprobs", "echo", "text_likelihoods", "n",
+    "stop", "greedy", "seed", "fresh_draws", "temperature", "pure_sampling", "system_prompt", "no_added_prompt",
+    "whole_prompt", "batch_invariance", "unfiltered",
+)  # fmt: skip
+
+
+def shake_hands(
+    client: Client, *, more_calls: int = 0, on_stage: Callable[[str], None] = lambda name: None
+) -> Handshake:
+    """Asks a server until each capability is proven, refuted or cannot be told.
+
+    ``more_calls``: small calls to make before it is asked whether still the same model answers; a server may change it.
+    Raises ModelError where nothing answers at all.
+    """
+    asking = Asking(client)
+    on_stage("interfaces")
+    first = first_answers.interfaces(asking)
+    taken: list[Choice] = []
+    asking.step((), lambda a: taken.extend(read_prompts.fingerprint(a)))
+    for names, ask in _steps(first):
+        on_stage(names[0])
+        asking.step(names, ask)
+    on_stage("same_model")
+    asking.step(("same_model",), partial(_after, taken, more_calls))
+    return Handshake(client.address.url, client.model, _in_order(asking), client.calls)
+
+
+def _steps(first: Choice) -> list[tuple[tuple[str, ...], Callable[[Asking], None]]]:
+    return [
+        (("fresh_draws",), drawn_answers.fresh),
+        (("greedy",), partial(first_answers.greedy, first=first)),
+        (("stop",), partial(first_answers.stop, first=first)),
+        (("n",), first_answers.several),
+        (("echo", "text_likelihoods"), _echo),
+        (("seed",), drawn_answers.seed),
+        (("pure_sampling",), drawn_answers.as_reported),
+        (("temperature",), drawn_answers.temperature),
+        (("system_prompt", "no_added_prompt"), _system_prompt),
+        (("whole_prompt",), read_prompts.whole_prompt),
+        (("batch_invariance",), read_prompts.batch),
+        (("unfiltered",), read_prompts.unfiltered),
+        (("model_name",), first_answers.other_name),
+    ]
+
+
+def _echo(asking: Asking) -> None:
+    if not asking.shown("completions"):
+        asking.add(*(lacking(name, "Only completions can do it.") for name in ("echo", "text_likelihoods")))
+        return
+    first_answers.echo(asking)
+
+
+def _system_prompt(asking: Asking) -> None:
+    if not asking.shown("chat"):
+        asking.add(*(lacking(name, "Only a chat has one.") for name in ("system_prompt", "no_added_prompt")))
+        return
+    read_prompts.system_prompt(asking)
+
+
+def _after(taken: list[Choice], more_calls: int, asking: Asking) -> None:
+    asking.client.ask_all([asking.request(first_answers.STORY, 1)] * more_calls)
+    read_prompts.same_model(asking, taken, asking.client.calls)
+
+
+def _in_order(asking: Asking) -> tuple[Capability, ...]:
+    return tuple(asking.found[name] for name in NAMES)

@@ -1,0 +1,84 @@
+"""``auditor endpoint``: what the server behind a URL does with what it is told."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.output import coloured, paragraph, stages
+
+if TYPE_CHECKING:
+    from auditor.endpoint.capability import Capability, Handshake
+
+_OUTCOMES = {"proven": "PASS", "refuted": "FAIL", "could not tell": "INCONCLUSIVE"}
+
+
+def endpoint(
+    url: Annotated[str, typer.Argument(help="Root of an OpenAI-compatible server: http://127.0.0.1:8000/v1.")],
+    model_name: Annotated[str, typer.Option(help="The model's name, as the server knows it.")],
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds the key; the key itself is never an argument.")
+    ] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let texts leave this machine; else the URL must be its own.")
+    ] = False,
+    max_calls: Annotated[int, typer.Option(help="Calls in all, retries among them.")] = 200,
+    more_calls: Annotated[
+        int, typer.Option(help="Small calls before it is asked whether still the same model answers.", min=0)
+    ] = 0,
+    concurrency: Annotated[int, typer.Option(help="Calls at once.")] = 4,
+    max_seconds: Annotated[float, typer.Option(help="Seconds for each call.")] = 120.0,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> int:
+    """Find out by about thirty calls what a server does with what it is told, and what it only accepts.
+
+    Exit codes: 0 every capability is proven, 1 something is accepted and not done, 2 wrong usage, 3 nothing of the
+    kind, but something is refused or could not be told, 4 nothing answers there, or not as such a server does.
+    """
+    from auditor.endpoint.address import address_of
+    from auditor.endpoint.client import Client, Limits, key_of
+    from auditor.endpoint.handshake import shake_hands
+
+    address = address_of(url, allow_remote=allow_remote)
+    limits = Limits(max_calls=max_calls, concurrency=concurrency, seconds=max_seconds)
+    with Client(address, model_name, key_of(api_key_env), limits) as client, stages(not json_) as shown:
+        found = shake_hands(client, more_calls=more_calls, on_stage=shown)
+    if json_:
+        typer.echo(json.dumps(_as_json(found), indent=2))
+    else:
+        _print(found)
+    return found.exit_code
+
+
+def _print(found: Handshake) -> None:
+    from auditor.record.text import visible
+
+    typer.echo(visible(f"endpoint  {found.url}, model {found.model}: {found.calls} calls"))
+    for each in found.capabilities:
+        shown = f"{each.name:<17} {each.shown.value}{': accepted, and not done' if each.accepted else ''}"
+        typer.echo(coloured(visible(shown), _OUTCOMES[each.shown.value]))
+        typer.echo(paragraph(visible(each.why), 4))
+    typer.echo(f"exit {found.exit_code}: {_ending(found)}")
+
+
+def _ending(found: Handshake) -> str:
+    if found.ignored:
+        return f"{len(found.ignored)} of {len(found.capabilities)} capabilities are accepted and not done"
+    return "every capability is proven" if found.exit_code == 0 else "something is refused or could not be told"
+
+
+def _as_json(found: Handshake) -> dict[str, object]:
+    return {
+        "url": found.url,
+        "model": found.model,
+        "calls": found.calls,
+        "capabilities": [_capability(each) for each in found.capabilities],
+        "exit_code": found.exit_code,
+    }
+
+
+def _capability(each: Capability) -> dict[str, object]:
+    return {"name": each.name, "shown": each.shown.value, "accepted_and_ignored": each.accepted, "why": each.why}

@@ -1,0 +1,74 @@
+"""How a detector does on whole collections that it was not made with: files that came another way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auditor.errors import AuditorError
+from auditor.model.detector_card import KnownRate
+from auditor.statistics.rates import Proportion
+
+if TYPE_CHECKING:
+    from auditor.model.detector import DeepfakeDetector
+
+MOST_COLLECTIONS = 10
+_CONFIDENCE = 0.95
+
+
+def rates_by_collection(
+    paths: Sequence[Path],
+    is_fake: Sequence[bool],
+    collections: Sequence[str | None],
+    fit: Callable[[Sequence[int]], DeepfakeDetector],
+) -> tuple[tuple[KnownRate, ...], tuple[str, ...]]:
+    """What whole detectors answer about collections left out of their training, and what could not be measured.
+
+    For each named collection in turn ``fit`` makes a detector of the files of all others, its calibration included;
+    ``false_positive_rate`` is the share of the collection's real files that it calls fake, ``true_positive_rate`` that
+    of its synthetic ones, each with Clopper and Pearson's interval: of files of this collection, not of the next.
+    """
+    named = sorted({name for name in collections if name is not None})
+    rates: list[KnownRate] = []
+    notes = []
+    if len(named) > MOST_COLLECTIONS:
+        notes.append(f"Of {len(named):,} collections the first {MOST_COLLECTIONS} were left out in turn.")
+    for name in named[:MOST_COLLECTIONS]:
+        own = [i for i, found in enumerate(collections) if found == name]
+        try:
+            detector = fit([i for i, found in enumerate(collections) if found != name])
+        except AuditorError as error:
+            notes.append(f"The collection {name} could not be left out: {error}")
+            continue
+        called = {i: _called_fake(detector, paths[i]) for i in own}
+        rates += _of(name, [called[i] for i in own if not is_fake[i]], "false_positive_rate", fake=False)
+        rates += _of(name, [called[i] for i in own if is_fake[i]], "true_positive_rate", fake=True)
+    return tuple(rates), tuple(notes)
+
+
+def _called_fake(detector: DeepfakeDetector, path: Path) -> bool:
+    from auditor.detection.examine import Examination
+
+    verdict = Examination(detector=detector, with_provenance=False).of(path).verdict
+    return verdict is not None and verdict.answer == "fake"
+
+
+def _of(collection: str, called: Sequence[bool], metric: str, *, fake: bool) -> list[KnownRate]:
+    if not called:
+        return []
+    share = Proportion(successes=sum(called), n=len(called))
+    low, high = share.interval(_CONFIDENCE)
+    return [
+        KnownRate(
+            metric=metric,
+            value=share.value,
+            low=low,
+            high=high,
+            confidence=_CONFIDENCE,
+            collection=collection,
+            unseen=True,
+            n_real=0 if fake else len(called),
+            n_fake=len(called) if fake else 0,
+        )
+    ]
