@@ -34,9 +34,7 @@ def detect_train(
     join_on: Annotated[str, typer.Option(help="Its column of paths below the folder, such as fake/1.png.")] = "file",
     kind_column: Annotated[str | None, typer.Option(help="Its column of the generators of synthetic files.")] = None,
     source_column: Annotated[str | None, typer.Option(help="Its column of sources or speakers of real files.")] = None,
-    collection_column: Annotated[
-        str | None, typer.Option(help="Its column of the collections that files came from; each is left out whole.")
-    ] = None,
+    collection_column: Annotated[str | None, typer.Option(help="Its column of collections, left out whole.")] = None,
     medium: Annotated[str | None, typer.Option(help="image or speech; what the files are, by default.")] = None,
     method: Annotated[
         str | None, typer.Option(help="frequency, cnn, ensemble or encoder for images; lfcc, gmm or cnn for speech.")
@@ -59,8 +57,7 @@ def detect_train(
     """Train a detector of synthetic images or speech on your own files, and say how often it is known to err.
 
     It is measured on files, and on generators and sources where --kinds names them, that were left out of training in
-    turn. Exit codes: 0 trained, 2 wrong usage, 3 trained, but some files could not be used or there are too few of them
-    for any answer but "cannot say", 4 the files were refused.
+    turn. Exit codes: 0 trained, 2 wrong usage, 3 some files were of no use, or too few to answer, 4 they were refused.
     """
     from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
     from auditor.record.text import visible

@@ -19,6 +19,7 @@ from auditor.run.options import Configured, flags
 from cli.history import DB_VARIABLE, place_of
 from cli.output import paragraph, print_table
 
+_BOUND = "criteria."
 _TYPED, _DEFAULT = "command line", "default"
 
 
@@ -54,9 +55,18 @@ def _print_by_source(settings: Sequence[Setting]) -> None:
     sources = dict.fromkeys(s.source for s in settings if s.source != _DEFAULT)
     for source in sources:
         typer.echo(visible(source))
-        for setting in settings:
-            if setting.source == source:
+        own = [s for s in settings if s.source == source]
+        for setting in own:
+            if not setting.key.startswith(_BOUND):
                 typer.echo(paragraph(f"{visible(setting.key)} = {_text(setting)}", 2))
+        from_it = f" ({source.partition(' (')[0]})"
+        bounds = [
+            f"{visible(s.key.removeprefix(_BOUND))} {_text(s).removesuffix(from_it)}"
+            for s in own
+            if s.key.startswith(_BOUND)
+        ]
+        if bounds:
+            typer.echo(paragraph(f"criteria: {'; '.join(bounds)}", 2))
         typer.echo()
     left = [s for s in settings if s.source == _DEFAULT]
     valued = [f"{visible(s.key)} = {_text(s)}" for s in left if not _is_nothing(s.value)]
@@ -102,7 +112,7 @@ def _required(configured: Configured) -> Iterator[Setting]:
     source = ", ".join(_named(file) for file in files) or _DEFAULT
     for criterion in configured.criteria:
         record = criterion.record
-        yield Setting(f"criteria.{record.metric}", f"{record.describe()} ({record.source})", source)
+        yield Setting(f"{_BOUND}{record.metric}", f"{record.describe()} ({record.source})", source)
 
 
 def _about(configured: Configured, by_key: Mapping[str, str]) -> Iterator[Setting]:

@@ -64,7 +64,7 @@ _STATEMENTS = (
 )  # fmt: skip
 _COUNT = "__count__"
 _OURS = frozenset({"_each", "_kept", "_step", "_joined", "_said"})
-_WIDTHS = re.compile(r"%[^%a-zA-Z]*[\d*]")
+_WIDTHS = re.compile(r"%(?:\([^)]*\))?[^%a-zA-Z]*[\d*]")
 
 
 class _Refused(jinja2.TemplateError):
@@ -230,6 +230,8 @@ def _kept(context: Context, value: object) -> object:
 @pass_context
 def _step(context: Context, value: object) -> object:
     _count_of(context).step()
+    if isinstance(value, str):
+        _bounded(len(value))
     return value
 
 

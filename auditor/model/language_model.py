@@ -354,16 +354,11 @@ class AuditedLanguageModel(AuditedModel):
         found: Mapping[tuple[int, ...], FloatArray],
     ) -> None:
         length = max(len(row.tokens) for row in rows)
-        ids = torch.full((len(rows), length), self._pad)
-        for r, row in enumerate(rows):
-            ids[r, : len(row.tokens)] = torch.tensor(row.tokens)
-        inputs: dict[str, Tensor] = {"input_ids": ids}
+        inputs: dict[str, Tensor] = {"input_ids": _filled_up([row.tokens for row in rows], length, self._pad)}
         # A row that is one chain needs no mask: what lies to the right is never looked at.
         if any(row.branches for row in rows):
             inputs["attention_mask"] = self._ancestors(rows, length)
-            inputs["position_ids"] = torch.zeros((len(rows), length), dtype=torch.long)
-            for r, row in enumerate(rows):
-                inputs["position_ids"][r, : len(row.tokens)] = torch.tensor(row.depths)
+            inputs["position_ids"] = _filled_up([row.depths for row in rows], length, 0)
         nodes: dict[tuple[int, int], int] = {}
         answers: list[tuple[int, int, tuple[int, ...], int]] = []
         for r, row in enumerate(rows):
@@ -569,6 +564,11 @@ def _holding_back(head: nn.Module, places: Tensor) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
+
+
+def _filled_up(rows: Sequence[list[int]], length: int, rest: int) -> Tensor:
+    """(n_rows, length) the rows, and the rest behind each."""
+    return torch.tensor([row + [rest] * (length - len(row)) for row in rows], dtype=torch.long)
 
 
 def _only(values: FloatArray, places: Sequence[int]) -> FloatArray:

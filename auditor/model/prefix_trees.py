@@ -86,12 +86,13 @@ class Forest:
         """Grows the forest by a text, on the branch it has in common with the text before it."""
         last, path = self.texts[-1] if self.texts else ((), [])
         path = path[: _common(last, text)]
-        for token in text[len(path) : -1]:
-            self.parents.append(path[-1] if path else -1)
-            self.depths.append(len(path))
-            path.append(len(self.tokens))
-            self.tokens.append(token)
-        self.texts.append((text, path))
+        new = text[len(path) : -1]
+        nodes = range(len(self.tokens), len(self.tokens) + len(new))
+        if new:
+            self.parents += [path[-1] if path else -1, *nodes[:-1]]
+        self.depths += range(len(path), len(path) + len(new))
+        self.tokens += new
+        self.texts.append((text, [*path, *nodes]))
 
 
 def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:

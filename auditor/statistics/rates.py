@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from functools import lru_cache
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
@@ -36,10 +37,10 @@ class Proportion(Estimate):
         return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
-        return float(exact_lower(*(np.asarray(x, np.float64) for x in (self.successes, self.n, alpha))))
+        return _lower(self.successes, self.n, alpha)
 
     def upper(self, alpha: float) -> float:
-        return float(exact_upper(*(np.asarray(x, np.float64) for x in (self.successes, self.n, alpha))))
+        return _upper(self.successes, self.n, alpha)
 
     @model_validator(mode="after")
     def _no_more_than_n(self) -> Self:
@@ -53,9 +54,7 @@ class Proportion(Estimate):
             return 1.0 - Proportion(successes=0, n=self.n).detectable(
                 bound=1.0 - bound, alpha=alpha, ideal=1.0 - ideal, sign=1
             )
-        k = np.arange(self.n + 1, dtype=np.float64)
-        enough = np.flatnonzero(clopper_pearson(k, n=self.n, alpha=alpha)[0] > bound)
-        return float(scipy.special.betaincinv(enough[0], self.n - enough[0] + 1.0, POWER)) if enough.size else math.inf
+        return _detectable(self.n, bound, alpha)
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """The first n, to 1 %, at which the largest likely count of successes is shown to be within ``bound``."""
@@ -69,6 +68,24 @@ class Proportion(Estimate):
             return likely < n and float(clopper_pearson(likely, n=n, alpha=alpha)[1]) <= bound
 
         return first_size(lambda n: within(math.ceil(n))) / self.n
+
+
+# Many a rate is asked the same again: groups are as large as they were, and each look at a training asks anew.
+@lru_cache(maxsize=16_384)
+def _lower(k: int, n: int, alpha: float) -> float:
+    return float(exact_lower(*(np.asarray(x, np.float64) for x in (k, n, alpha))))
+
+
+@lru_cache(maxsize=16_384)
+def _upper(k: int, n: int, alpha: float) -> float:
+    return float(exact_upper(*(np.asarray(x, np.float64) for x in (k, n, alpha))))
+
+
+@lru_cache(maxsize=1_024)
+def _detectable(n: int, bound: float, alpha: float) -> float:
+    k = np.arange(n + 1, dtype=np.float64)
+    enough = np.flatnonzero(clopper_pearson(k, n=n, alpha=alpha)[0] > bound)
+    return float(scipy.special.betaincinv(enough[0], n - enough[0] + 1.0, POWER)) if enough.size else math.inf
 
 
 class RateTable(BaseModel):

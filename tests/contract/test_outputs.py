@@ -31,7 +31,8 @@ WRITTEN_TO = {(name, mark) for name, function in COMMANDS.items() for mark in wr
 READ = {
     "compare": {"before", "after", "sign"},
     "publish": {"run"},
-    "detect": {"files", "sign", "trust_anchors"},
+    "detect": {"files", "known_real", "sign", "trust_anchors"},
+    "detect-calibrate": {"known_fake", "known_real"},
     "detect-train": {"folder"},
     "dossier": {"attestations", "run", "sign", "tradeoff"},
     "dp-audit": {"sign"},
@@ -119,6 +120,7 @@ CASES = [
     Case("out", ("site", "--db", "h.db", "--out", "s"), "s/index.html"),
     Case("plot", ("dp-budget", "--rows", "9", "--plot", "p.svg"), "p.svg"),
     Case("out", ("detect-train", "media", "--out", "d.pt"), "d.pt"),
+    Case("out", ("detect-calibrate", "model.pt", "--known-real", "media", "--out", "c.pt"), "c.pt"),
     Case("to", ("examples", "copy"), "examples/mortgages.py", forced=False),
     Case("to", ("examples", "copy", "tabular_loop", "--to", "mine"), "mine/tabular_loop.py", forced=False),
     Case("name", ("new-probe", "calm_share"), "calm_share/pyproject.toml", forced=False),

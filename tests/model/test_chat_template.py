@@ -164,6 +164,7 @@ HOSTILE = {
     "data in a loop": ("{% set x %}{% for i in range(9000) %}" + "y" * 1000 + "{% endfor %}{% endset %}", _TEXT),
     "a template too long": ("x" * (MOST_TEMPLATE + 1), _TEXT),
     "a width": ("{{ '%1000000000d' % 1 }}", _WIDTH),
+    "a width of a name": ("{{ '%(a)1000000000d' % {'a': 1} }}", _WIDTH),
     "a width of a filter": ("{{ '%*d' | format(1000000000, 1) }}", _WIDTH),
     "a width of a method": ("{{ '{:1000000000}'.format(1) }}", _WIDTH),
     "a width of a date": ("{{ strftime_now('%1000000000d') }}", _WIDTH),
@@ -173,6 +174,7 @@ HOSTILE = {
     "a join": ("{{ range(99999) | join('a' * 100000) }}", _TEXT),
     "a replacement": ("{{ ('a' * 1000) | replace('a', 'b' * 100000) }}", _TEXT),
     "a replacing method": ("{{ ('a' * 1000).replace('a', 'b' * 100000) }}", _TEXT),
+    "an escape": ("{{ ('<' * 1000000) | escape }}", _TEXT),
     "a joining method": ("{{ ('b' * 100000).join('a' * 1000) }}", _TEXT),
     "a padding method": ("{{ 'a'.ljust(10**9) }}", "no chat template needs"),
     "a padding filter": ("{{ 'a' | center(1000000000) }}", _NO_FILTER),
@@ -191,6 +193,7 @@ HOSTILE = {
     "a name kept": ("{% set n = namespace(__x=1) %}", _CLOSED),
     "a change of what is given": ("{{ messages.append(1) }}", _CLOSED),
     "another file": ("{% include '/etc/passwd' %}", "statement that no chat template needs"),
+    "a statement that changes how all is written": ("{% autoescape true %}x{% endautoescape %}", "Scoped"),
     "no Jinja": ("{% for %}", "cannot be rendered"),
     "words of its own": ("{{ raise_exception('\u202e\x1b[2J' * 3) }}", r"\\u202e\\x1b\[2J"),
 }  # fmt: skip

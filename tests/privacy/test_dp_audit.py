@@ -25,7 +25,8 @@ from tests.statistics.worlds import WORLDS, most_misses
 
 DELTA = 1e-5
 RATE, STEPS = 0.1, 100
-NOISE = noise_for(1.0, DELTA, sample_rate=RATE, steps=STEPS)
+# What the accountant asks for at epsilon 1: see test_the_noise_is_what_epsilon_1_asks_for.
+NOISE = 3.9758628209501596
 ACCOUNTING = (Phase(noise_multiplier=NOISE, sample_rate=RATE, steps=STEPS),)
 
 
@@ -211,3 +212,7 @@ def test_scores_that_are_no_numbers_are_refused() -> None:
         CanaryScores(included=np.array([True, False]), scores=np.array([1.0]))
     with pytest.raises(UsageError, match="no run"):
         pooled([])
+
+
+def test_the_noise_is_what_epsilon_1_asks_for() -> None:
+    assert NOISE == pytest.approx(noise_for(1.0, DELTA, sample_rate=RATE, steps=STEPS), rel=1e-6)

@@ -25,7 +25,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Full backward hook is firing"),  # inputs are data and need no gradient
 ]
 DELTA, ROWS, RATE, STEPS = 1e-5, 400, 0.1, 60
-NOISE = noise_for(1.0, DELTA, sample_rate=RATE, steps=STEPS, accountant="rdp")
+# What the accountant asks for at epsilon 1: see test_the_noise_is_what_epsilon_1_asks_for.
+NOISE = 3.4308461994419215
 
 
 def per_row(logits: Tensor, labels: Tensor) -> Tensor:
@@ -201,7 +202,7 @@ def white_box(factor: float, seed: int, m: int = 400) -> Any:
 
 
 SHORT = 15
-SHORT_NOISE = noise_for(1.0, DELTA, sample_rate=RATE, steps=SHORT, accountant="rdp")
+SHORT_NOISE = 2.115940160496401
 
 
 def many_audits(factor: float, seed: int, m: int = 400, audits: int = 50) -> list[AuditResult]:
@@ -268,3 +269,9 @@ def test_black_box_canaries_see_next_to_nothing() -> None:
         )
         caught += result.verdict == "contradicted"
     assert caught == 0
+
+
+def test_the_noise_is_what_epsilon_1_asks_for() -> None:
+    for noise, steps in ((NOISE, STEPS), (SHORT_NOISE, SHORT)):
+        asked = noise_for(1.0, DELTA, sample_rate=RATE, steps=steps, accountant="rdp")
+        assert noise == pytest.approx(asked, rel=1e-6)

@@ -35,7 +35,8 @@ pytestmark = [
 ]
 ROWS, BATCH, EPOCHS, DELTA = 320, 40, 4, 1e-3
 STEPS = EPOCHS * ROWS // BATCH
-NOISE = noise_for(1.0, DELTA, sample_rate=BATCH / ROWS, steps=STEPS)
+# What the accountant asks for at epsilon 1: see test_the_noise_is_what_epsilon_1_asks_for.
+NOISE = 2.100856412348989
 
 
 @dataclass
@@ -291,3 +292,7 @@ def test_correct_loops_are_not_accused() -> None:
         linted, audited = Loop(seed=seed).run()
         assert found_in(linted, audited) == set(), (seed, audited.reason, linted.problems)
         assert audited.verdict == "consistent"
+
+
+def test_the_noise_is_what_epsilon_1_asks_for() -> None:
+    assert NOISE == pytest.approx(noise_for(1.0, DELTA, sample_rate=BATCH / ROWS, steps=STEPS), rel=1e-6)

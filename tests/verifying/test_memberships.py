@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,12 +21,16 @@ from auditor.evidence.bundle import Evidence
 from auditor.evidence.manifest import MEMBERSHIP, TABLES
 from auditor.evidence.signing import make_key
 from auditor.finding.measurement import Measurement
+from auditor.intake.specs import Job, Limits, ModelSpec, ProbeSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.run import memberships
+from auditor.run.child import answer
 from auditor.run.heard import Measured
 from auditor.run.memberships import MembershipScores, read_membership, read_membership_head, scores_of
 from auditor.run.messages import Asking, Scored
+from auditor.run.protocol import Said
 from auditor.statistics.ranks import AreaUnderCurve
+from probes import PROBES
 from tests.quantifiers import all_of
 from tests.verifying.forged import (  # noqa: F401
     bent,
@@ -49,8 +54,8 @@ pytestmark = pytest.mark.usefixtures("known_intervals")
 
 
 @cache
-def audited(methods: str = CHEAP, *, include_rows: bool = True) -> Evidence:
-    """An audit of a model that is surer of the rows it learned, which are every other one."""
+def world() -> tuple[AuditedModel, AuditData]:
+    """A model that is surer of the rows it learned, which are every other one."""
     rng = np.random.default_rng(5)
     member, y = np.arange(2 * N) % 2 == 0, rng.integers(0, 2, 2 * N)
     sure = np.clip(rng.normal(np.where(member, 0.85, 0.7), 0.15), 0.01, 0.99)
@@ -59,7 +64,13 @@ def audited(methods: str = CHEAP, *, include_rows: bool = True) -> Evidence:
         X, np.where(y == 1, "yes", "no"), classes=["no", "yes"], positive="yes", is_member=member,
         sensitive_features={"g": rng.choice(["a", "b"], 2 * N)},
     )  # fmt: skip
-    model = AuditedModel.from_callable(lambda X: X["p"].to_numpy(float), classes=["no", "yes"], features=list(X))
+    return AuditedModel.from_callable(lambda X: X["p"].to_numpy(float), classes=["no", "yes"], features=list(X)), data
+
+
+@cache
+def audited(methods: str = CHEAP, *, include_rows: bool = True) -> Evidence:
+    """Its audit, with all that it leaves behind."""
+    model, data = world()
     options = {NAME: {"methods": methods, "n_shadows": 4}}
     return left_behind(model, data, ("performance", NAME), include_rows=include_rows, options=options)
 
@@ -75,8 +86,6 @@ def with_scores(made: Evidence, **changes: Any) -> Evidence:
 
 def measured_of(made: Evidence) -> Evidence:
     """The evidence with the numbers that its scores come to, and a record that follows from them."""
-    from probes import PROBES
-
     probe: Any = PROBES[NAME]()
     again = {(m.metric, m.method, *m.group.items(), *m.at.items()): m for m in probe.measure_scores(kept(made))}
 
@@ -180,8 +189,8 @@ def test_scores_of_rows_whose_answers_are_kept_are_those_of_the_answers(tmp_path
     better = scores["quantile_regression"].copy()
     better[~other] -= 0.5
     forged = measured_of(with_scores(made, scores={**scores, "quantile_regression": better}))
-    found = checked(forged, tmp_path / "a.zip")
-    assert wrong(found) == {} and is_unproven(found, f"{MEMBERSHIP}: line 2")
+    seen = checked(forged, tmp_path / "a.zip")
+    assert wrong(seen) == {} and is_unproven(seen, f"{MEMBERSHIP}: line 2")
 
 
 @pytest.mark.parametrize(
@@ -273,6 +282,21 @@ def test_scores_are_heard_once_they_were_asked_for_and_of_the_probe_that_is_aske
     unasked.take(Asking(probe=NAME), print)
     with pytest.raises(ValueError, match="nobody asked for"):
         unasked.take(message, print)
+
+
+@pytest.mark.parametrize(("evidence", "most", "sent"), [("rows", 10**6, 1), ("rows", 100, 0), ("scores", 10**6, 0)])
+def test_a_process_says_scores_where_rows_were_asked_for_and_they_are_few(
+    monkeypatch: pytest.MonkeyPatch, evidence: Literal["rows", "scores"], most: int, sent: int
+) -> None:
+    said: list[Said] = []
+    channel: Any = SimpleNamespace(send=said.append)
+    monkeypatch.setattr(memberships, "MOST_SCORES", most)
+    limits = Limits(memory_bytes=1 << 30, seconds=60.0)
+    asked = (ProbeSpec(name=NAME, target=""),)
+    job = Job(model=ModelSpec(), data=None, probes=asked, seed=0, limits=limits, evidence=evidence)
+    answer([PROBES[NAME](methods="loss_threshold")], *world(), job, channel)
+    kinds = [each.kind for each in said]
+    assert kinds == ["asking", *["scored"] * sent, "answered"]
 
 
 @pytest.mark.parametrize(

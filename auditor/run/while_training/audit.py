@@ -314,7 +314,7 @@ class TrainingAudit:
             )
         self._tell(peek)
         self._react(model, whole, peek)
-        if self.out is not None or self.trackers:
+        if self._leads and (self.out is not None or self.trackers):
             report = self._record(
                 Last(results=peek.results, place=at, judged=peek.judged), (peek.findings, peek.family)
             )

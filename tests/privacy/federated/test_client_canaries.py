@@ -24,7 +24,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Full backward hook is firing"),  # inputs are data and need no gradient
 ]
 DELTA, RATE, ROUNDS, NORM = 1e-5, 0.1, 20, 1.0
-NOISE = noise_for(1.0, DELTA, sample_rate=RATE, steps=ROUNDS)
+# What the accountant asks for at epsilon 1: see test_the_noise_is_what_epsilon_1_asks_for.
+NOISE = 2.1170858579151235
 ACCOUNTING = (Phase(noise_multiplier=NOISE, sample_rate=RATE, steps=ROUNDS),)
 
 
@@ -212,3 +213,7 @@ def test_clipping_scales_a_whole_update() -> None:
     assert torch.allclose(found[0], torch.full((3,), 1.0)) and torch.allclose(found[1], torch.full((2, 2), 0.5))
     short = [torch.full((3,), 0.1)]
     assert torch.equal(clipped(short, 2.0)[0], short[0])
+
+
+def test_the_noise_is_what_epsilon_1_asks_for() -> None:
+    assert NOISE == pytest.approx(noise_for(1.0, DELTA, sample_rate=RATE, steps=ROUNDS), rel=1e-6)

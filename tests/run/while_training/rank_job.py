@@ -23,6 +23,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.model.audited_model import AuditedModel
+from auditor.record.audit_report import AuditReport
 from auditor.run.probe import Need, Probe
 from auditor.run.while_training.audit import TrainingAudit
 from auditor.statistics.estimate import Exact
@@ -59,6 +60,8 @@ def rank(out: Path, how: str) -> None:
         dist.init_process_group("gloo", init_method=f"file://{out}/meeting", rank=int(os.environ["RANK"]),
                                 world_size=int(os.environ["WORLD_SIZE"]), timeout=timedelta(seconds=120))  # fmt: skip
     own = int(os.environ["RANK"])
+    # A page is drawn after every look, which takes longer than the looks: where nothing goes wrong, by one job alone.
+    pages = how in ("dies", "resumed") or (how, os.environ["WORLD_SIZE"]) == ("lives", "2")
     # Not a multiple of the batch, nor of the ranks.
     first: list[Probe] = [OneSided()] if how == "one_sided" else []
 
@@ -66,12 +69,12 @@ def rank(out: Path, how: str) -> None:
         return TrainingAudit(
             probes=[*first, GroupFairness(), ScoreFairness(), Robustness()],
             data=rows(3001, seed=own if how == "other_rows" else 0), n_peeks=2, max_overhead=None,
-            out=out, timeout_s=8.0 if dies else 120.0,
+            out=out if pages else None, timeout_s=8.0 if dies else 120.0,
         )  # fmt: skip
 
     audit = made()
     if how == "sharded":
-        return sharded(audit)
+        return sharded(audit, out)
     model = network()
     # Statistics of the batches of one rank, as they are between two forward passes of a distributed training.
     model[1].running_mean.fill_(0.1 * own if how == "statistics" else 0.0)
@@ -85,14 +88,23 @@ def rank(out: Path, how: str) -> None:
     with torch.no_grad():
         model[4].bias.add_(torch.tensor([0.0, 0.3]))
     audit.step(model)
-    audit.finish(model)
+    report = audit.finish(model)
+    if not pages:
+        written(report, out)
     if how == "statistics":
         assert float(model[1].running_mean[0]) == (0.0 if own == 0 else float(torch.tensor(0.1 * own)))
     if dist.is_initialized() and not dies:
         dist.destroy_process_group()
 
 
-def sharded(audit: TrainingAudit) -> None:
+def written(report: AuditReport | None, out: Path) -> None:
+    """The first rank's report, as an audit with a folder writes it."""
+    assert report is not None
+    if os.environ["RANK"] == "0":
+        (out / "report.json").write_text(report.to_json())
+
+
+def sharded(audit: TrainingAudit, out: Path) -> None:
     """The same two looks at parameters of which each rank has a part, which go on learning afterwards."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -109,7 +121,7 @@ def sharded(audit: TrainingAudit) -> None:
         assert isinstance(bias, DTensor) and len(before[1]) == 6
         bias.add_(distribute_tensor(torch.tensor([0.0, 0.3]), mesh, bias.placements))
     audit.step(model)
-    audit.finish(model)
+    written(audit.finish(model), out)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     torch.nn.functional.cross_entropy(model(torch.randn(8, 3)), torch.zeros(8, dtype=torch.int64)).backward()
     optimizer.step()
@@ -162,6 +174,8 @@ def serve() -> None:
     # What an audit imports only when it needs it, which every rank would do by itself.
     for name in ("torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2"):
         importlib.import_module(name)
+    # And what is the same in every audit: which class is of which kind.
+    TrainingAudit(probes=[GroupFairness(), ScoreFairness(), Robustness()], data=rows(10))
     # What is shared is not copied because somebody looked whether it is needed.
     gc.collect()
     gc.freeze()
