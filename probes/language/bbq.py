@@ -215,9 +215,7 @@ def _differences(examples: Sequence[BBQExample], chat: IntArray, plain: IntArray
         templates = numbered([examples[i].template for i in chosen])
         sizes = np.bincount(templates)
         clusters, n = len(sizes), len(chosen)
-        estimate: RatioOfTotals | Undefined = Undefined(
-            reason="one template, whose part in the result cannot be told"
-        )
+        estimate: RatioOfTotals | Undefined = Undefined(reason="one template, whose part in the result cannot be told")
         if clusters > 1:
             estimate = ratio_of_totals(
                 above=np.bincount(templates, weights=there.astype(float) - here),
