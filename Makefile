@@ -23,7 +23,7 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.pip
 	touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.pip
-	$(BIN)/pip install --quiet --editable '.[demo,images,media,onnx,provenance,gguf,language,tuning,xgboost,lightgbm,catboost,lightning,distributed,evidence,history,pdf,pdf-sign,bom,timestamp]' --group test
+	$(BIN)/pip install --quiet --editable '.[demo,images,media,onnx,provenance,gguf,language,tuning,xgboost,lightgbm,catboost,lightning,distributed,evidence,history,pdf,pdf-sign,bom,timestamp,endpoint]' --group test
 	touch $@
 
 $(VENV)/.lint: pyproject.toml $(VENV)/.pip
