@@ -484,7 +484,7 @@ def test_a_language_model_is_mitigated_from_the_command_line(model: AuditedLangu
         "mitigate", "preference-tuning", str(tmp_path / "old"), "--out", str(tmp_path / "fair"),
         "--with", f"pairs={own}", "--with", "epochs=1", "--probes", "stereotype", "--report", str(tmp_path / "report"),
     )  # fmt: skip
-    assert code in (0, 1, 3) and "stereotype_score" in output, output
+    assert code in (0, 1, 3) and "stereotype_log_odds" in output, output
     assert "8 pairs of own.jsonl" in output and "Perplexity of 30 neutral sentences" in output, output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["fair", "old", "own.jsonl", "report"]
     load_language_folder(str(tmp_path / "fair"), ModelSpec(path=str(tmp_path / "fair")))
