@@ -19,7 +19,9 @@ from auditor.rows import FloatArray
 from auditor.statistics import intervals, means
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.clusters import (
+    ClusteredMean,
     ClusteredRates,
+    ClusteredValue,
     SmallestClusteredRate,
     WorstClusteredDifference,
     WorstClusteredRatio,
@@ -186,6 +188,10 @@ def of_clusters(make: Callable[[ClusteredRates], Estimate], *p: float) -> Draw:
             yield make(ClusteredRates(rate="r", parts=tuple(mean_of_clusters(means, s) for means in world)))
 
     return draw
+
+
+def in_nats(mean: ClusteredMean) -> ClusteredValue:
+    return ClusteredValue(mean=mean, low=-4.0, high=4.0)
 
 
 def clustered_gap(*p: float) -> Draw:
@@ -721,6 +727,8 @@ CASES: dict[str, tuple[Draw, float]] = {
     "clustered mean, half": (of_clusters(lambda table: table.known[0], 0.5), 0.5),
     "clustered mean, rare": (of_clusters(lambda table: table.known[0], 0.03), 0.03),
     "clustered mean, high": (of_clusters(lambda table: table.known[0], 0.9), 0.9),
+    "clustered value, none": (of_clusters(lambda table: in_nats(table.known[0]), 0.5), 0.0),
+    "clustered value, at the bound": (of_clusters(lambda table: in_nats(table.known[0]), 0.55), 0.4),
     "worst clustered difference, none": (clustered_gap(0.4, 0.4, 0.4), 0.0),
     "worst clustered difference, ties": (clustered_gap(0.3, 0.6, 0.6), 0.3),
     "worst clustered difference, two groups": (clustered_gap(0.2, 0.6), 0.4),

@@ -131,7 +131,7 @@ def of(place: int, **changed: Any) -> Bend:
 
 
 BENT: list[tuple[str, Bend]] = [
-    ("answer", of(0, answer="real")),
+    ("answer", of(0, answer="no known trace")),
     ("p-value", of(0, p_real=0.5)),
     ("score", of(0, probability=0.2)),
     ("reason", of(1, reason="It is certain.")),

@@ -17,6 +17,7 @@ from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.rows import FloatArray
+from auditor.statistics.detection import LowestArea
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.intervals import clopper_pearson
 from probes.fairness.score_fairness import ScoreFairness, calibration_error, distances
@@ -289,6 +290,15 @@ def test_auc_power_is_what_the_probe_declares() -> None:
     half = (WORLDS, rows // 2)
     parts = [areas_of(rng.normal(normal_shift(auc), 1, half), rng.normal(0, 1, half)) for auc in (0.85, 0.85 - gap)]
     found = sum(WorstGap(parts=pair).bounds(0.05)[0] > 0.05 for pair in zip(*parts, strict=True))
+    assert found >= 0.8 * WORLDS
+
+
+def test_a_group_out_of_place_among_the_others_is_found() -> None:
+    rng = np.random.default_rng(5)
+    half = (WORLDS, 300)
+    # Of three groups one's unfavourable rows score as high as the others' favourable ones: 0.5 where 0.7 is asked.
+    parts = [areas_of(rng.normal(normal_shift(auc), 1, half), rng.normal(0, 1, half)) for auc in (0.85, 0.85, 0.5)]
+    found = sum(LowestArea(parts=areas).bounds(0.05)[1] < 0.7 for areas in zip(*parts, strict=True))
     assert found >= 0.8 * WORLDS
 
 
