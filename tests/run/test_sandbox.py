@@ -225,11 +225,13 @@ NEVER = {
 @needs_sandbox
 @pytest.mark.usefixtures("careless")
 def test_without_the_sandbox_the_payloads_do_fire(tmp_path: Path, listening: dict[str, object]) -> None:
-    loud = {
-        name
-        for name, _, job in planted(tmp_path, listening, list(PAYLOADS))
-        if fired(replace(job, allow_unsandboxed=True))
-    }
+    def fire(names: Sequence[str], folder: Path) -> set[str]:
+        jobs = planted(folder, listening, names)
+        return {name for name, _, job in jobs if fired(replace(job, allow_unsandboxed=True))}
+
+    loud = fire(list(PAYLOADS), tmp_path / "once")
+    # What races with the threads of the process that it is in may lose once.
+    loud |= fire([name for name in PAYLOADS if name not in loud | NEVER], tmp_path / "again")
     assert not loud & NEVER
     # Who is not root may do less of what the kernel's part of them asks for.
     assert len(loud) >= (len(PAYLOADS) - len(NEVER) if os.getuid() == 0 else 200), set(PAYLOADS) - loud
