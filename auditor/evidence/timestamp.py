@@ -216,7 +216,9 @@ def _answer(url: str, request: bytes, seconds: float) -> bytes:
     try:
         found = came.get(timeout=seconds)
     except queue.Empty:
-        raise NoTimestampError(f"{_place(url)} gave no timestamp within {seconds:g} s.") from None
+        found = TimeoutError()
+    if isinstance(found, TimeoutError) or isinstance(getattr(found, "reason", None), TimeoutError):
+        raise NoTimestampError(f"{_place(url)} gave no timestamp within {seconds:g} s.")
     if isinstance(found, urllib.error.HTTPError):
         raise NoTimestampError(f"{_place(url)} gave no timestamp: it answers with status {found.code}.")
     if isinstance(found, Exception):
