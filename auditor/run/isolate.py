@@ -334,8 +334,9 @@ def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
     if child.stdin is None:
         raise RuntimeError("the child was started without a standard input")
     try:
-        # It knows no types: those that read it build their validators in the child, at the same time.
-        body = to_json(job, inf_nan_mode="null")
+        # It knows no types: those that read it build their validators in the child, at the same time. What is no finite
+        # number arrives as what it is, and is refused there in words.
+        body = to_json(job, inf_nan_mode="constants")
     except PydanticSerializationError:
         raise UsageError("A path or a name that was given is not in UTF-8: rename it.") from None
     try:

@@ -67,8 +67,19 @@ def sent(job: Job) -> bytes:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_job_is_sent_as_its_types_spell_it(job: Job) -> None:
-    assert sent(job) == TypeAdapter(Job).dump_json(job)
+def test_a_job_arrives_as_it_was_sent(job: Job) -> None:
+    types = TypeAdapter(Job)
+    assert types.dump_json(types.validate_json(sent(job))) == types.dump_json(job)
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf, 0.1])
+def test_a_number_that_is_none_is_not_taken_for_one_that_nobody_gave(rate: float) -> None:
+    training = TableTrainingSpec(
+        table=TrainSpec(data="a.csv", target="y", learning_rate=rate), out="m.pt", train_out="a", test_out="b"
+    )
+    job = Job(model=ModelSpec(path=None), data=None, probes=(), seed=0, limits=LIMITS, table_training=training)
+    arrived = TypeAdapter(Job).validate_json(sent(job)).table_training
+    assert arrived is not None and str(arrived.table.learning_rate) == str(rate)
 
 
 def test_a_path_that_is_not_in_utf_8_is_refused() -> None:
