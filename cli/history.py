@@ -181,9 +181,8 @@ def _print(entries: list[Entry]) -> int:
             made = entry.registration()
             plan = made.registration.plan
             by = f" by {made.registration.by}" if made.registration.by else ""
-            fixed = f"{len(plan.probes)} probes, {len(plan.criteria)} criteria, error rate {plan.error_rate:g}"
             about = f"plan {made.sha256[:16]} of {made.registration.registered}{by}"
-            rows.append((number, when, "registration", about, fixed, "; ".join(left_open(plan))))
+            rows.append((number, when, "registration", about, plan.describe(), "; ".join(left_open(plan))))
         else:
             d = entry.decision()
             said = f"{d.step or d.decision} by {d.by} ({d.role})" + (f" until {d.expires}" if d.expires else "")

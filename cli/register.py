@@ -89,10 +89,7 @@ def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: boo
     typer.echo(visible(f"registered  {out}, {made.registered}{by}{left}"))
     if open_:
         typer.echo("            what is open can follow the results: name it in the configuration, and register again")
-    typer.echo(
-        f"plan        {len(plan.probes)} probes, {len(plan.criteria)} criteria, error rate {plan.error_rate:g} "
-        f"({plan.multiplicity}), seed {plan.seed}"
-    )
+    typer.echo(f"plan        {plan.describe()} ({plan.multiplicity}), seed {plan.seed}")
     for name, digest in plan.files.items():
         if digest is not None:
             typer.echo(f"{name:<12}{digest}")

@@ -26,6 +26,7 @@ from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
 from auditor.finding.obeyed import FileRole
 from auditor.record.audit_report import Finding, RegistrationRecord
+from auditor.record.text import plural
 from auditor.statistics.families import Multiplicity
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class Plan(Closed):
     error_rate: float
     multiplicity: Multiplicity
     seed: int
+
+    def describe(self) -> str:
+        """How much it asks and by which error rate, in words."""
+        asked = f"{plural(len(self.probes), 'probe')}, {plural(len(self.criteria), 'criterion', 'criteria')}"
+        return f"{asked}, error rate {self.error_rate:g}"
     configuration: Annotated[tuple[PlannedFile, ...], LEFT_OUT] = ()
 
 
