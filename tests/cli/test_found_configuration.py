@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import auditor
-from auditor.errors import ConfigError
+from auditor.errors import AuditorError, ConfigError
 from auditor.evidence.registration import deviations
 from auditor.evidence.signing import make_key
 from auditor.finding.criterion import load_criteria
@@ -141,7 +141,7 @@ def test_a_found_file_that_says_more_is_refused_in_one_sentence_with_its_keys(fo
     # The same file is obeyed, or wrong for another reason, where somebody names it.
     try:
         configure({"model": "model.pt"}, "audit.toml", [])
-    except Exception as error:
+    except AuditorError as error:
         assert "only found" not in str(error)
 
 

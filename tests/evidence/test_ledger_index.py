@@ -26,7 +26,7 @@ from auditor.record.looks import MOST_KEPT
 from cli.history import decisions_in, signoff
 from cli.main import app
 from tests import ROOT
-from tests.evidence.ledgers import Template, Told, write_audits
+from tests.evidence.ledgers import Template, Told, of_known_files, write_audits
 from tests.evidence.test_evidence import evidence
 from tests.quantifiers import all_of
 
@@ -40,13 +40,7 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def report() -> AuditReport:
-    made = evidence(n=60).report
-    return made.model_copy(
-        update={
-            "model": made.model.model_copy(update={"path": "m.pt", "sha256": "a" * 64}),
-            "data": made.data.model_copy(update={"path": "d.csv", "sha256": "d" * 64, "rows_sha256": "e" * 64}),
-        }
-    )
+    return of_known_files(evidence(n=60).report)
 
 
 def entered(where: Path, report: AuditReport) -> AuditReport:

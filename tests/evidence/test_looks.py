@@ -34,6 +34,7 @@ from auditor.report.markdown import render_markdown
 from auditor.statistics.looks import look_share
 from auditor.statistics.rates import Proportion
 from cli.main import app
+from tests.evidence.ledgers import of_known_files
 from tests.evidence.test_evidence import evidence
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, most_misses
@@ -52,14 +53,7 @@ GAP, SKILL = required("demographic_parity_difference", "at_most", 0.1), required
 
 @pytest.fixture(scope="module")
 def report() -> AuditReport:
-    made = evidence(n=60).report
-    return made.model_copy(
-        update={
-            "model": made.model.model_copy(update={"path": "m.pt", "sha256": "a" * 64}),
-            "data": made.data.model_copy(update={"path": "d.csv", "sha256": "d" * 64, "rows_sha256": "e" * 64}),
-            "criteria": (GAP, SKILL),
-        }
-    )
+    return of_known_files(evidence(n=60).report, criteria=(GAP, SKILL))
 
 
 def changed(report: AuditReport, **parts: Any) -> AuditReport:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -293,6 +295,16 @@ def test_a_huge_a_slow_and_a_strange_answer_end_in_a_sentence(clock: Authority) 
             timestamp_of(b"x", url, seconds=0.3)
     with pytest.raises(NoTimestampError, match="refused"):
         timestamp_of(b"x", "http://127.0.0.1:9/")
+
+
+@pytest.mark.parametrize("late", [TimeoutError("timed out"), urllib.error.URLError(TimeoutError("timed out"))])
+def test_an_authority_that_is_too_slow_is_told_of_in_one_way(late: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_slow(*_: object, **__: object) -> None:
+        raise late
+
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", too_slow)
+    with pytest.raises(NoTimestampError, match=r"within 0.3 s"):
+        timestamp_of(b"x", "http://tsa.example/", seconds=0.3)
 
 
 @pytest.mark.parametrize(
