@@ -98,8 +98,8 @@ def timed(command: list[str], job: bytes | None = None) -> tuple[float, float]:
 
 def main() -> None:
     """Runs the comparison and prints it."""
-    from auditor.intake.rows.tables import BLOCK_BYTES
     from auditor.model.audited_model import BATCH_ROWS
+    from auditor.reading.tables import BLOCK_BYTES
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

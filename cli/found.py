@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from auditor.errors import ConfigError
 from auditor.files import shown
 from auditor.finding.obeyed import ObeyedFile
-from auditor.intake.rows.sql import is_database
+from auditor.reading.sql import is_database
 from auditor.run.options import ScanOptions, flags
 from auditor.run.plugins import known_probes
 from probes import PROBES

@@ -10,8 +10,8 @@ import pandas as pd
 
 from auditor.data.preprocessing import as_text, label_name
 from auditor.files import write_beside
-from auditor.intake.rows.columns import id_like
-from auditor.intake.rows.tables import open_table
+from auditor.reading.columns import id_like
+from auditor.reading.tables import open_table
 from auditor.record.text import visible
 
 _SENSITIVE = re.compile(

@@ -16,8 +16,8 @@ from auditor.finding.obeyed import ObeyedFile, read_obeyed
 from auditor.finding.policy import Required, required_by
 from auditor.finding.profiles import DEFAULT_PROFILE
 from auditor.finding.roles import roles_of
-from auditor.intake.rows.sql import is_database
 from auditor.outputs import reads
+from auditor.reading.sql import is_database
 from auditor.record.about import SECTIONS, about_of
 from auditor.record.catalogue import catalogue_file
 from auditor.record.labels import Labels

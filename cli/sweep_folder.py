@@ -16,9 +16,9 @@ from pydantic import JsonValue
 from auditor.errors import UsageError
 from auditor.evidence.weighed import inputs_digest
 from auditor.files import sha256_of, write_beside
-from auditor.intake.rows.folders import sha256_of_folder
 from auditor.intake.specs import Job
 from auditor.outputs import claim, remove
+from auditor.reading.folders import sha256_of_folder
 from auditor.record.audit_report import AuditReport
 from auditor.run import __version__
 from auditor.run.options import Configured

@@ -78,7 +78,7 @@ class Examination:
         rng = np.random.default_rng(self.seed)
         if detector.card.medium == "image" and kind.medium == "image":
             from auditor.detection.heat_map import image_heat_map
-            from auditor.intake.rows.media import decode_image
+            from auditor.reading.media import decode_image
 
             image = decode_image(content, name, detector)
             verdict = recorded(detector.verdicts(image[None])[0], detector.card.novelty_limit)

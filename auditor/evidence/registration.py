@@ -77,6 +77,7 @@ class Plan(Closed):
         """How much it asks and by which error rate, in words."""
         asked = f"{plural(len(self.probes), 'probe')}, {plural(len(self.criteria), 'criterion', 'criteria')}"
         return f"{asked}, error rate {self.error_rate:g}"
+
     configuration: Annotated[tuple[PlannedFile, ...], LEFT_OUT] = ()
 
 

@@ -25,11 +25,6 @@ from auditor.errors import DataError, OutputsError, UsageError
 from auditor.files import received, sha256_of, state_of, write_beside
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
-from auditor.intake.recorded import load_recorded
-from auditor.intake.rows.folders import sha256_of_folder
-from auditor.intake.rows.reading import can_stream, load_data, no_rows, stream_counts
-from auditor.intake.rows.repeats import RepeatCount, repeats_in
-from auditor.intake.rows.tables import open_table
 from auditor.intake.specs import (
     DataSpec,
     DetectionSpec,
@@ -44,6 +39,11 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.detector_card import ChannelCalibration, DetectorCard
 from auditor.model.saving import save
+from auditor.reading.folders import sha256_of_folder
+from auditor.reading.recorded import load_recorded
+from auditor.reading.repeats import RepeatCount, repeats_in
+from auditor.reading.rows import can_stream, load_data, no_rows, stream_counts
+from auditor.reading.tables import open_table
 from auditor.record.about import check_reference
 from auditor.record.audit_report import DataRecord
 from auditor.record.columns import missing_in, sizes_in

@@ -120,7 +120,7 @@ def load_data(data: Table, model: AuditedModel, **options: Any) -> AuditData:
     ``auditor scan`` mean them. Raises UsageError for a column that is not there, with the nearest that is, DataError
     for rows that cannot be used.
     """
-    from auditor.intake.rows.reading import load_data as load
+    from auditor.reading.rows import load_data as load
 
     _refuse_unknown(options, {*_ABOUT_ROWS, "classes", "features"}, "load_data")
     train = options.pop("train", None)

@@ -18,8 +18,8 @@ from auditor.finding.budgets import Family
 from auditor.finding.measurement import Pillar
 from auditor.finding.policy import Policy
 from auditor.finding.roles import Roles
-from auditor.intake.rows.sql import fetch, is_database, shown
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
+from auditor.reading.sql import fetch, is_database, shown
 from auditor.record.about import About, stated_groups
 from auditor.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
 from auditor.record.configuration import recorded
@@ -77,7 +77,7 @@ def rows_at_hand(configured: Configured) -> Iterator[tuple[Configured, Callable[
     """The scan with a path where a database was named, and what makes its record name the database again.
 
     The rows are fetched here, because the measuring process has no network. Raises UsageError for a URL without a query
-    or a query without one, and what :func:`auditor.intake.rows.sql.fetch` raises.
+    or a query without one, and what :func:`auditor.reading.sql.fetch` raises.
     """
     options = configured.options
     name = "data" if options.predictions is None else "predictions"

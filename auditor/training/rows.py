@@ -18,9 +18,9 @@ from auditor.data.audit_data import encode_labels, favourable
 from auditor.data.preprocessing import CategoricalColumn, TabularPreprocessing, as_text, fit_tabular, label_name
 from auditor.errors import DataError, UsageError
 from auditor.files import write_beside
-from auditor.intake.rows.columns import called_a_weight, called_an_id, date_like, id_like, repeating_ids, weight_like
-from auditor.intake.rows.tables import TableFile, open_table
 from auditor.intake.specs import TrainSpec
+from auditor.reading.columns import called_a_weight, called_an_id, date_like, id_like, repeating_ids, weight_like
+from auditor.reading.tables import TableFile, open_table
 from auditor.rows import FloatArray, IntArray
 from auditor.training.weighted import weights_of
 

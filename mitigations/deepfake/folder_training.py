@@ -17,9 +17,9 @@ from auditor.detection.kinds import IN_WORDS, kind_of
 from auditor.detection.kinds import Medium as FileMedium
 from auditor.errors import DataError, UsageError
 from auditor.files import read_regular, shown
-from auditor.intake.rows.folders import Listing, list_folder
-from auditor.intake.rows.tables import open_table
 from auditor.intake.specs import DetectorTrainingSpec
+from auditor.reading.folders import Listing, list_folder
+from auditor.reading.tables import open_table
 
 if TYPE_CHECKING:
     from auditor.model.detector import DeepfakeDetector

@@ -25,8 +25,8 @@ from probes.inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.intake.rows.vectors import Embedder
     from auditor.model.audited_model import AuditedModel
+    from auditor.reading.vectors import Embedder
 
 _SETS = ("x", "y", "a", "b")
 _MAX_BYTES = 1 << 20
@@ -141,7 +141,7 @@ class EmbeddingAssociation:
         return found
 
     def _embedders(self, model: AuditedModel) -> tuple[Embedder | None, Embedder | None]:
-        from auditor.intake.rows.vectors import input_embeddings, load_encoder, sentence_encoder, word_vectors
+        from auditor.reading.vectors import input_embeddings, load_encoder, sentence_encoder, word_vectors
 
         words = sentences = None
         if self.encoder is not None:

@@ -142,7 +142,7 @@ class OutOfDistribution:
     def _given(self, model: AuditedModel, data: AuditData, most: int) -> tuple[Rows, str]:
         """The user's inputs that are not among the rows, each once, ``most`` at most, and a word on the others."""
         from auditor.data.row_keys import keys_of, order_of
-        from auditor.intake.rows.unlabelled import read_unlabelled
+        from auditor.reading.unlabelled import read_unlabelled
 
         if self.ood is None:
             raise NotApplicableError("Needs strange inputs: add --ood FILE.")

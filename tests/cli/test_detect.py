@@ -134,7 +134,7 @@ def test_a_file_is_real_or_fake_or_cannot_be_said(asked: tuple[int, dict[str, An
     assert files["fake.png"]["error"] == ""
     assert code == 3 == files[""]["exit_code"]
     # The verdict of a file is that of the detector in Python.
-    from auditor.intake.rows.media import load_images
+    from auditor.reading.media import load_images
 
     detector = image_detector()
     verdict = detector.verdicts(load_images(media, ["fake.png"], detector))[0]

@@ -23,6 +23,7 @@ WINGS = (
     "report",
     "comparing",
     "intake",
+    "reading",
     "exporting",
     "sandbox",
     "detection",

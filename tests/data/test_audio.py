@@ -18,8 +18,8 @@ from auditor.data import audio
 from auditor.data.audio import Codec, Sound, decode, encode, fitted, resample
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import AuditorError, DataError, MissingExtraError, ModelError, UsageError
-from auditor.intake.rows.media import load_audio
 from auditor.model.audited_model import AuditedModel
+from auditor.reading.media import load_audio
 
 av = pytest.importorskip("av", reason="the extra 'media' is not installed")
 

@@ -17,8 +17,8 @@ import pytest
 
 from auditor.data.preprocessing import ImagePreprocessing, fit_text
 from auditor.errors import AuditorError, DataError, MissingExtraError, ModelError
-from auditor.intake.rows.media import load_images
 from auditor.model.audited_model import AuditedModel
+from auditor.reading.media import load_images
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
 

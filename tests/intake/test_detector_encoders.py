@@ -13,12 +13,12 @@ import torch
 from auditor.data.audit_data import AuditData
 from auditor.errors import MissingExtraError, ModelError, NotApplicableError, UnsafeModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.rows.media import load_images
 from auditor.intake.specs import ModelSpec
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.saving import save
 from auditor.networks.encoder_probe import EncoderProbe, hold, mebibytes
 from auditor.networks.encoders import FORMS, encoder_of
+from auditor.reading.media import load_images
 from mitigations.deepfake.encoder_files import CLIP_MEAN, read_encoder
 from mitigations.deepfake.image_training import ImageOptions, train_image_detector
 from probes.inputs import differentiable

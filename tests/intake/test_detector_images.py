@@ -17,7 +17,6 @@ from auditor.data.images import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import DataError, MissingExtraError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.rows.media import load_images
 from auditor.intake.specs import ModelSpec
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.saving import save
@@ -35,6 +34,7 @@ from auditor.networks.image_features import (
     radial_spectrum,
     residual_statistics,
 )
+from auditor.reading.media import load_images
 from mitigations.deepfake import image_training
 from mitigations.deepfake.image_training import ImageOptions, read_images, train_image_detector
 from tests.quantifiers import all_of

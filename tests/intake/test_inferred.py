@@ -17,8 +17,8 @@ from torch import nn
 
 from auditor.errors import ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec
+from auditor.reading.rows import load_data
 
 ROWS = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
 PICTURES = np.random.default_rng(0).normal(size=(6, 3, 8, 8)).astype(np.float32)

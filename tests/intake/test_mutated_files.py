@@ -36,11 +36,11 @@ import torch
 from auditor.artifact.source import Source
 from auditor.errors import AuditorError
 from auditor.intake.formats import FORMATS, open_file
-from auditor.intake.rows.tables import open_table
 from auditor.intake.specs import ModelSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
+from auditor.reading.tables import open_table
 from tests.intake.test_intake_hostile import Touch, torch_zip
 from tests.processor_time import slowness
 from tests.toys.ordinary import ORDINARY, people

@@ -12,8 +12,8 @@ import torch
 import auditor
 from auditor.errors import ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec
+from auditor.reading.rows import load_data
 from tests.intake.test_intake_hostile import bert
 from tests.quantifiers import all_of
 from tests.toys.folders import change_json

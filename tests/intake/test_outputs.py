@@ -20,7 +20,6 @@ from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
 from auditor.errors import ModelError, OutputsError
 from auditor.intake.formats import load_model
-from auditor.intake.rows.reading import can_stream, stream_counts
 from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.outputs import stated_by
@@ -29,6 +28,7 @@ from auditor.model.regression import TorchRegressor
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import ARCHITECTURES
+from auditor.reading.rows import can_stream, stream_counts
 from auditor.run.audit import run_audit
 from auditor.run.mitigation import Training
 from auditor.run.while_training.audit import TrainingAudit

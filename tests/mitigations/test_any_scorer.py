@@ -23,10 +23,10 @@ from auditor.data.audit_data import AuditData
 from auditor.data.grouped_texts import grouped
 from auditor.errors import AuditorError, DataError, ModelError, NotApplicableError, UsageError
 from auditor.intake.formats import identify, load_model
-from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.postprocessed_folder import RULES_FILE
 from auditor.model.postprocessing import PostprocessedModel
+from auditor.reading.rows import load_data
 from auditor.run.mitigation import Training
 from mitigations.scores.group_calibration import GroupCalibration
 from mitigations.scores.reject_option import RejectOption

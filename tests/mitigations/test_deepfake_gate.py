@@ -18,8 +18,6 @@ from auditor.data.paired_rows import PairedRows
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import ConfigError, ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.rows.media import load_images, read_files
-from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.detector import DeepfakeDetector
@@ -27,6 +25,8 @@ from auditor.model.gated import Gate, GatedModel
 from auditor.model.saving import bundle_of, save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import SmallCNN
+from auditor.reading.media import load_images, read_files
+from auditor.reading.rows import load_data
 from auditor.run.mitigation import Training, make_mitigation
 from cli.main import app
 from mitigations import MITIGATIONS

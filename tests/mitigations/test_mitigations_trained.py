@@ -17,11 +17,11 @@ from fairlearn.preprocessing import CorrelationRemover as Fairlearn
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.reading.rows import load_data
 from auditor.run.mitigation import Mitigated, Mitigation, Training
 from mitigations.rows.balanced_resampling import BalancedResampling, resampled
 from mitigations.rows.correlation_remover import CorrelationRemover, removed

@@ -18,12 +18,12 @@ import auditor
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.postprocessed_folder import RULES_FILE
 from auditor.model.postprocessing import PostprocessedModel
 from auditor.model.prepared import PreparedModel, Removal
+from auditor.reading.rows import load_data
 from auditor.run.mitigation import Mitigated, Training
 from mitigations.rows.correlation_remover import CorrelationRemover
 from mitigations.scores.threshold_optimizer import ThresholdOptimizer

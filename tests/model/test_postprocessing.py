@@ -19,12 +19,12 @@ from sklearn.isotonic import IsotonicRegression
 from auditor.data.audit_data import AuditData
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.rows.reading import load_data, stream_counts
 from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.postprocessing import GroupRule, IsotonicMap, PlattScaling, PostprocessedModel, Postprocessing, Steps
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
+from auditor.reading.rows import load_data, stream_counts
 from auditor.rows import FloatArray
 from auditor.run.mitigation import Mitigation, Training
 from mitigations.rows.correlation_remover import CorrelationRemover

@@ -51,13 +51,13 @@ from auditor.data.audit_data import AuditData, numeric_target
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.regression import AuditedRegressor, TorchRegressor
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
+from auditor.reading.rows import load_data
 from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from cli.main import app

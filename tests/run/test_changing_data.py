@@ -11,8 +11,8 @@ import pytest
 
 from auditor.errors import DataError
 from auditor.files import sha256_of, state_of
-from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec
+from auditor.reading.rows import load_data
 from auditor.run import child
 from auditor.run.messages import DataRead
 

@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 from auditor.data.table_schema import PublicColumn, TableSchema
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec, ModelSpec, TrainSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.outputs import WRITTEN
 from auditor.privacy.accounting import gaussian_noise
+from auditor.reading.rows import load_data
 from auditor.training.rows import stratified_split, write_rows
 from auditor.training.train import _batch_size, train_table
 from cli.main import app

@@ -35,8 +35,8 @@ def read_texts(path: str, what: str, column: str | None = None) -> Texts:
     import pyarrow as pa
 
     from auditor.files import regular_file, sha256_of
-    from auditor.intake.rows.tables import open_table
-    from auditor.intake.rows.texts import text_column
+    from auditor.reading.tables import open_table
+    from auditor.reading.texts import text_column
 
     where = regular_file(path, what)
     table = open_table(where, what)

@@ -18,10 +18,10 @@ from auditor.errors import ConfigError, DataError, NotApplicableError, UsageErro
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.intake.rows.vectors import input_embeddings, word_vectors
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.torch_model import TorchModel
+from auditor.reading.vectors import input_embeddings, word_vectors
 from auditor.rows import FloatArray
 from auditor.run.audit import no_data
 from auditor.run.probe import make_probe

@@ -25,9 +25,9 @@ from auditor.finding.criterion import Criterion
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec
 from auditor.model.audited_model import AuditedModel
+from auditor.reading.rows import load_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 from probes.privacy.membership.loss_threshold import cross_entropy

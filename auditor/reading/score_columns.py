@@ -12,8 +12,8 @@ from auditor.data.audit_data import encode_labels, numeric_target
 from auditor.data.preprocessing import label_name
 from auditor.data.recorded import Recorded
 from auditor.errors import DataError, UsageError
-from auditor.intake.rows.tables import TableFile
 from auditor.intake.specs import RecordedSpec
+from auditor.reading.tables import TableFile
 from auditor.rows import FloatArray
 
 _OFF_ONE = 1e-3

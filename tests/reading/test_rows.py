@@ -21,14 +21,14 @@ from auditor.data.counts import MISSING, count_groups
 from auditor.data.preprocessing import fit_tabular, label_name
 from auditor.errors import AuditorError, DataError, UsageError
 from auditor.finding.measurement import Measurement
-from auditor.intake.rows.columns import id_like
-from auditor.intake.rows.reading import can_stream, load_data, stream_counts
-from auditor.intake.rows.tables import open_table
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
+from auditor.reading.columns import id_like
+from auditor.reading.rows import can_stream, load_data, stream_counts
+from auditor.reading.tables import open_table
 from auditor.record.columns import missing_in, sizes_in
 from auditor.run import child
 from auditor.run.audit import data_record
@@ -242,7 +242,7 @@ def heard(folder: Path, frame: pd.DataFrame, *probes: ProbeSpec, **columns: obje
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_child_answers_the_same_streaming_or_not(frame: pd.DataFrame, tmp_path: Path, kind: str) -> None:
-    beside = ProbeSpec(name="silent", target="tests.intake.test_reading:Silent")
+    beside = ProbeSpec(name="silent", target="tests.reading.test_rows:Silent")
     said = []
     for probes in ([FAIR], [FAIR, beside]):
         try:
@@ -257,7 +257,7 @@ def test_the_child_answers_the_same_streaming_or_not(frame: pd.DataFrame, tmp_pa
 
 
 def test_a_counts_probe_of_the_users_own_goes_by_the_name_it_was_given(frame: pd.DataFrame, tmp_path: Path) -> None:
-    mine = ProbeSpec(name="mine", target="tests.intake.test_reading:OfCounts")
+    mine = ProbeSpec(name="mine", target="tests.reading.test_rows:OfCounts")
     channel = heard(tmp_path, frame, mine, FAIR)
     assert [m.probe for m in channel.of("asking")] == ["mine", "group_fairness"]
     results = {m.result.probe: m.result for m in channel.of("answered")}
@@ -265,7 +265,7 @@ def test_a_counts_probe_of_the_users_own_goes_by_the_name_it_was_given(frame: pd
 
 
 def test_a_probe_whose_options_need_rows_gets_rows(frame: pd.DataFrame, tmp_path: Path) -> None:
-    channel = heard(tmp_path, frame, ProbeSpec(name="of_rows", target="tests.intake.test_reading:OfRows"))
+    channel = heard(tmp_path, frame, ProbeSpec(name="of_rows", target="tests.reading.test_rows:OfRows"))
     assert [m.result.not_run for m in channel.of("answered") if m.result.probe == "of_rows"] == [""]
 
 
@@ -287,7 +287,7 @@ def test_a_sensitive_column_that_is_a_feature_reaches_the_model_as_it_is(
 def test_whole_numbers_that_become_fractions_stream_from_json(
     frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("auditor.intake.rows.tables.BLOCK_BYTES", 2000)
+    monkeypatch.setattr("auditor.reading.tables.BLOCK_BYTES", 2000)
     frame["a"] = np.where(np.arange(200) < 150, 1, -0.5)
     frame["y"], frame["sex"] = np.arange(200) % 2, np.where(np.arange(200) < 150, 7, 8)
     rows = [

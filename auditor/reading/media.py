@@ -74,7 +74,7 @@ def load_audio(folder: Path, names: Sequence[str], model: AuditedModel) -> Sampl
 
 def load_gated(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.NDArray[Any]:
     """The files at ``names`` below a folder as a gated model takes them; raises what reading for either raises."""
-    from auditor.intake.rows.media import loader_of
+    from auditor.reading.media import loader_of
 
     assert isinstance(model, GatedModel)
     own = loader_of(model.base)(folder, names, model.base)
@@ -124,17 +124,17 @@ def loader_of(model: AuditedModel) -> Callable[[Path, Sequence[str], AuditedMode
 
     Raises ModelError where it takes neither images nor sound.
     """
-    from auditor.intake.rows.media import load_gated
     from auditor.model.gated import GatedModel
+    from auditor.reading.media import load_gated
 
     if isinstance(model, GatedModel):
         return load_gated
     if isinstance(model.preprocessing, ImagePreprocessing):
-        from auditor.intake.rows.media import load_images
+        from auditor.reading.media import load_images
 
         return load_images
     if isinstance(model.preprocessing, AudioPreprocessing):
-        from auditor.intake.rows.media import load_audio
+        from auditor.reading.media import load_audio
 
         return load_audio
     raise ModelError(

@@ -22,13 +22,13 @@ from auditor.data.groups_digest import GroupsDigest
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
 from auditor.data.row_keys import Keys, keys_of
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
-from auditor.intake.rows.columns import id_like
-from auditor.intake.rows.recorded import read_recorded
-from auditor.intake.rows.repeats import RepeatCount, design_of, repeats_in
-from auditor.intake.rows.small_cells import cells_of, small_cells, together
-from auditor.intake.rows.tables import TableFile, open_table
-from auditor.intake.rows.texts import of_texts, on_texts
 from auditor.intake.specs import DataSpec
+from auditor.reading.columns import id_like
+from auditor.reading.repeats import RepeatCount, design_of, repeats_in
+from auditor.reading.score_columns import read_recorded
+from auditor.reading.small_cells import cells_of, small_cells, together
+from auditor.reading.tables import TableFile, open_table
+from auditor.reading.texts import of_texts, on_texts
 from auditor.rows import FloatArray, IntArray, Rows
 
 if TYPE_CHECKING:
@@ -477,8 +477,8 @@ def _inputs(
         return frame[spec.text].astype("string").fillna("").to_numpy(object), None
     if spec.image is None:
         return frame[list(features)].reset_index(drop=True), None
-    from auditor.intake.rows.media import load_gated, load_images
     from auditor.model.gated import GatedModel
+    from auditor.reading.media import load_gated, load_images
 
     folder, names = file.path.parent, frame[spec.image].tolist()
     load = load_gated if isinstance(model, GatedModel) else load_images
@@ -498,8 +498,8 @@ def _sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: _Tally) -> pd.
 
 def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tuple[str, ...]) -> AuditData:
     """Rows of a folder of media with one sub-folder per class; groups come from a table of the files' paths."""
-    from auditor.intake.rows.folders import list_folder
-    from auditor.intake.rows.media import read_files
+    from auditor.reading.folders import list_folder
+    from auditor.reading.media import read_files
 
     if model.kind == "regressor":
         raise UsageError("A folder has one sub-folder per class, and this model predicts numbers: give --data FILE.")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from auditor.errors import DataError
-from auditor.intake.rows.lines import TEXT
-from auditor.intake.rows.tables import TableFile
 from auditor.intake.specs import DataSpec
+from auditor.reading.lines import TEXT
+from auditor.reading.tables import TableFile
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from auditor.errors import DataError, UsageError
-from auditor.intake.rows.reading import load_one
-from auditor.intake.rows.tables import open_table
-from auditor.intake.rows.texts import text_column
 from auditor.intake.specs import DataSpec
+from auditor.reading.rows import load_one
+from auditor.reading.tables import open_table
+from auditor.reading.texts import text_column
 from auditor.rows import Rows
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def read_unlabelled(path: str, model: AuditedModel, like: AuditData, column: str
         wanted = "a folder of files" if media else "a table"
         raise DataError(f"{where.name!r} must be {wanted}, as the rows are.", code="AUD-DATA-FORMAT")
     if media:
-        from auditor.intake.rows.folders import files_in
-        from auditor.intake.rows.media import read_files
+        from auditor.reading.folders import files_in
+        from auditor.reading.media import read_files
 
         return read_files(where, files_in(where), model).X
     text, features = None, None

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.intake.rows.columns import date_like, id_like, repeating_ids, weight_like
+from auditor.reading.columns import date_like, id_like, repeating_ids, weight_like
 
 N = 300
 Column = Callable[[np.random.Generator], Any]

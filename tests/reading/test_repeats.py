@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from auditor.finding.copies import Copies, why_doubtful
-from auditor.intake.rows import repeats
-from auditor.intake.rows.repeats import RepeatCount, repeats_in
-from auditor.intake.rows.tables import TableFile, open_table
 from auditor.intake.specs import DataSpec
+from auditor.reading import repeats
+from auditor.reading.repeats import RepeatCount, repeats_in
+from auditor.reading.tables import TableFile, open_table
 from tests.quantifiers import all_of, none_of
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, UsageError
-from auditor.intake.rows.unlabelled import read_unlabelled
 from auditor.model.audited_model import AuditedModel
-from tests.intake.test_folders import Image, model, put
+from auditor.reading.unlabelled import read_unlabelled
+from tests.reading.test_folders import Image, model, put
 
 
 def callable_model() -> AuditedModel:

@@ -11,13 +11,13 @@ import pyarrow as pa
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import label_name
 from auditor.errors import UsageError
-from auditor.intake.rows.columns import id_like
-from auditor.intake.rows.reading import load_data
-from auditor.intake.rows.recorded import score_columns
-from auditor.intake.rows.tables import TableFile, open_table
 from auditor.intake.specs import DataSpec, ModelSpec, RecordedSpec
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.recorded_model import RecordedClassifier, RecordedRegressor, RecordedWriter
+from auditor.reading.columns import id_like
+from auditor.reading.rows import load_data
+from auditor.reading.score_columns import score_columns
+from auditor.reading.tables import TableFile, open_table
 
 PROVENANCE = Provenance(
     format="recorded predictions",

@@ -17,9 +17,9 @@ import auditor
 from auditor.data.audit_data import AuditData
 from auditor.data.recorded import Recorded
 from auditor.errors import DataError
-from auditor.intake.recorded import load_recorded
 from auditor.intake.specs import DataSpec, ModelSpec, RecordedSpec
 from auditor.model.recorded_model import RecordedClassifier, RecordedRegressor, RecordedWriter
+from auditor.reading.recorded import load_recorded
 from auditor.run.audit import run_audit
 from cli.main import app
 from probes import PROBES
@@ -394,7 +394,7 @@ def test_a_query_that_fails_is_one_sentence(database: Path, url: str, query: str
 
 def test_passwords_stay_out_of_words() -> None:
     pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed")
-    from auditor.intake.rows.sql import shown
+    from auditor.reading.sql import shown
 
     assert shown("postgresql://ann:geheim@host/db?password=geheim") == "postgresql://host/db"
     assert shown("ann:geheim, no url") == "The --data that was given"

@@ -18,7 +18,7 @@ import pytest
 
 from auditor.artifact.not_a_table import MAX_COLUMNS
 from auditor.errors import DataError
-from auditor.intake.rows.tables import open_table
+from auditor.reading.tables import open_table
 
 TABLE = "age,town,y\n" + "".join(f"{20 + i},t{i % 3},{i % 2}\n" for i in range(50))
 JARGON = re.compile(r"codec|straddling|block size|CSV parse error|magic bytes|metadata bytes|Arrow", re.IGNORECASE)

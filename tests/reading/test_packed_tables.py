@@ -18,12 +18,12 @@ import pyarrow.feather
 import pytest
 
 from auditor.errors import AuditorError, DataError, UsageError
-from auditor.intake.rows import packed
-from auditor.intake.rows.reading import load_data, stream_counts
-from auditor.intake.rows.tables import open_table
 from auditor.intake.specs import DataSpec
+from auditor.reading import packed
+from auditor.reading.rows import load_data, stream_counts
+from auditor.reading.tables import open_table
 from tests.intake.test_intake_hostile import Touch, bounded
-from tests.intake.test_reading import model
+from tests.reading.test_rows import model
 
 RNG = np.random.default_rng(0)
 FRAME = pd.DataFrame(

@@ -20,8 +20,8 @@ from auditor.artifact.not_a_table import look_wrapped, not_utf8, problem_at_sigh
 from auditor.artifact.source import printable
 from auditor.errors import DataError, UsageError, did_you_mean, first_line
 from auditor.files import regular_file
-from auditor.intake.rows.lines import TEXT, texts_in
-from auditor.intake.rows.packed import BoundedGzip, most_bytes, read_npz
+from auditor.reading.lines import TEXT, texts_in
+from auditor.reading.packed import BoundedGzip, most_bytes, read_npz
 
 Kind = Literal["csv", "tsv", "parquet", "jsonl", "txt", "arrow", "npz"]
 _SUFFIXES: dict[str, Kind] = {

@@ -11,10 +11,10 @@ import pytest
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import AuditorError, DataError, UsageError
-from auditor.intake.rows.reading import load_data
-from auditor.intake.rows.tables import BLOCK_BYTES, open_table
 from auditor.intake.specs import DataSpec
 from auditor.model.audited_model import AuditedModel
+from auditor.reading.rows import load_data
+from auditor.reading.tables import BLOCK_BYTES, open_table
 from tests.probes.privacy.memorization.toys import parrot
 from tests.quantifiers import all_of
 from tests.toys.models import model as table_model

@@ -13,9 +13,9 @@ import pyarrow as pa
 from auditor.data.design import Design, clusters_of, weights_of
 from auditor.errors import DataError
 from auditor.finding.copies import MOST_COPIES, Copies, why_doubtful
-from auditor.intake.rows.columns import FEWEST_VALUES, called_an_id, id_like
-from auditor.intake.rows.tables import TableFile
 from auditor.intake.specs import DataSpec
+from auditor.reading.columns import FEWEST_VALUES, called_an_id, id_like
+from auditor.reading.tables import TableFile
 
 # Different rows that are remembered; of more than that, a share by their digests: all copies of a row or none.
 _MOST_REMEMBERED = 1 << 18

@@ -13,11 +13,11 @@ import pytest
 
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
-from auditor.intake.rows.folders import list_folder, sha256_of_folder
-from auditor.intake.rows.media import load_images, read_files
-from auditor.intake.rows.reading import load_data
 from auditor.intake.specs import DataSpec
 from auditor.model.audited_model import AuditedModel
+from auditor.reading.folders import list_folder, sha256_of_folder
+from auditor.reading.media import load_images, read_files
+from auditor.reading.rows import load_data
 from auditor.run.audit import run_audit
 from tests.quantifiers import none_of
 
