@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,8 +15,9 @@ from auditor.rows import IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
-from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins
-from probes.deepfake.subject import fake_index
+from probes.deepfake.crops import compared, crop_twins
+from probes.deepfake.duplicates import NEAR, Vectors, digests, fingerprints, mirrored, twins
+from probes.deepfake.subject import BoolArray, fake_index
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -36,10 +38,14 @@ class SourceLeakage:
       class; [0, 1], ideal 0; so many files were graded that the detector had all but seen; Barz and Denzler, J. Imaging
       6 (2020)
 
-      Like: a correlation of at least 0.99 of their coarse pictures (24 x 24, grey), or of 0.5 of their coarse
-      waveforms. It finds copies that were compressed, resized, blurred or made noisier; neither crops nor sound that
-      begins elsewhere.
+      Like: a correlation of at least 0.99 of their coarse pictures (24 x 24, grey), mirrored or not, or of 0.5 of their
+      coarse waveforms; or one picture lies in the other, mirrored or not, down to half of a side: a correlation of at
+      least 0.97 with its window there, both without the plane that fits best. It finds copies that were compressed,
+      resized, blurred, made noisier, flipped or cropped; neither sound that begins elsewhere nor turned pictures.
 
+    - ``other_class_duplicate_share``: share of evaluation files that are copies of, or like, a training file of the
+      other class; [0, 1], ideal 0; so many files were made of files that the detector was trained on, or those of
+      them, so that they are not of another source; Barz and Denzler, J. Imaging 6 (2020)
     - ``contradictory_share``: share of evaluation files with the very content of a file of the other class, in training
       or evaluation; [0, 1], ideal 0; so many files are labelled both real and synthetic; Kapoor and Narayanan, Patterns
       4 (2023)
@@ -66,7 +72,13 @@ class SourceLeakage:
     methods: ClassVar[tuple[str, ...]] = ("compared",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
     exact: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("exact_duplicate_share", "near_duplicate_share", "contradictory_share", "shared_identity_share"),
+        (
+            "exact_duplicate_share",
+            "near_duplicate_share",
+            "other_class_duplicate_share",
+            "contradictory_share",
+            "shared_identity_share",
+        ),  # fmt: skip
         "It is about the files at hand, every one of which is compared, and about no others.",
     )
 
@@ -82,17 +94,10 @@ class SourceLeakage:
         found: list[Measurement] = []
         if members is None or others is None:
             nothing = Undefined(reason=_NO_TRAIN, inapplicable=True)
-            found += [_one(m, nothing, len(rows)) for m in ("exact_duplicate_share", "near_duplicate_share")]
+            metrics = ("exact_duplicate_share", "near_duplicate_share", "other_class_duplicate_share")
+            found += [_one(m, nothing, len(rows)) for m in metrics]
         else:
-            least = NEAR["image" if rows.modality == "image" else "audio"]
-            exact = twins(own, others, least=least)
-            same = _same_class(rows, members)
-            near = exact if same is None else twins(own, others, least=least, eligible=same)
-            either = np.where(exact.exact >= 0, exact.exact, near.near)
-            name = _namer(rows, members)
-            found.append(_share("exact_duplicate_share", exact.exact, name))
-            detail = f"correlation of at least {least:g} of what they look or sound like, coarsely"
-            found.append(_share("near_duplicate_share", either, name, detail))
+            found += _copies(rows, own, members, others)
         found.append(_contradictory(rows, own[0], members, [] if others is None else others[0]))
         if self.identity is not None:
             found.append(self._identities(rows, members))
@@ -125,7 +130,48 @@ class SourceLeakage:
         return _one(metric, estimate, int(named.sum()), detail)
 
 
-def _same_class(rows: AuditData, members: AuditData) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]] | None:
+def _copies(
+    rows: AuditData, own: tuple[Sequence[str], Vectors], members: AuditData, others: tuple[Sequence[str], Vectors]
+) -> list[Measurement]:
+    """Shares of the evaluation files that are copies of, or like, a training file, of the same class or the other."""
+    exact = twins(own, others, least=1.1).exact
+    same = _same_class(rows, members)
+    found = [_share("exact_duplicate_share", exact, _namer(rows, members))]
+    pairs = [None] if same is None else [same, ~same]
+    image = rows.modality == "image"
+    cropped = crop_twins(rows.X, members.X, pairs) if image else [None] * len(pairs)
+    metrics = ("near_duplicate_share", "other_class_duplicate_share")
+    for metric, eligible, cut in zip(metrics, pairs, cropped, strict=False):
+        near = twins(own, others, least=NEAR["image" if image else "audio"], eligible=eligible).near
+        if metric == "near_duplicate_share":
+            # A file with an exact twin in the other class alone is still one that the detector has seen.
+            near = np.where(exact >= 0, exact, near)
+        more: dict[str, int] = {}
+        if cut is not None:
+            flipped = twins((own[0], mirrored(own[1])), others, least=NEAR["image"], eligible=eligible).near
+            for what, seen in (("mirrored", flipped), ("cropped", cut)):
+                more[what] = int(((near < 0) & (seen >= 0)).sum())
+                near = np.where(near >= 0, near, seen)
+        found.append(_near(metric, near, more, rows, members))
+    if same is None:
+        reason = "the labels of evaluation or training files are not known"
+        found.append(_one("other_class_duplicate_share", Undefined(reason=reason, inapplicable=True), len(rows)))
+    return found
+
+
+def _near(metric: str, twin: IntArray, more: Mapping[str, int], rows: AuditData, members: AuditData) -> Measurement:
+    image = rows.modality == "image"
+    least = NEAR["image" if image else "audio"]
+    said = [f"correlation of at least {least:g} of what they look or sound like, coarsely"]
+    said += [f"{n:,} of them {what}" for what, n in more.items() if n]
+    looked = compared(len(rows), len(members)) if image else len(rows)
+    weak = ""
+    if looked < len(rows):
+        weak = f"Crops were looked for in {looked:,} of {len(rows):,} files, so that more may be there."
+    return replace(_share(metric, twin, _namer(rows, members), ", ".join(said)), weak=weak)
+
+
+def _same_class(rows: AuditData, members: AuditData) -> BoolArray | None:
     """(n, m) whether an evaluation and a training file have the same label; None where labels are not known."""
     if rows.y_true is None or members.y_true is None:
         return None

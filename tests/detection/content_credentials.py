@@ -74,7 +74,9 @@ def signing(
     root = certificate("Test Authority", above, above, ca=True).public_bytes(Encoding.PEM)
     leaf = certificate(common_name, below, above, ca=False).public_bytes(Encoding.PEM)
     key = below.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(b"es256", leaf + root, key, None if clock is None else clock.encode()))
+    signer = c2pa.Signer.from_info(
+        c2pa.C2paSignerInfo(b"es256", leaf + root, key, None if clock is None else clock.encode())
+    )
     return Signing(signer, root.decode())
 
 

@@ -49,9 +49,9 @@ def read_credentials(content: bytes, form: str, trust_anchors: str | None = None
     """The validated active manifest of a file's content, or None where it has none.
 
     ``form``: as :func:`auditor.detection.kinds.kind_of` names it. ``trust_anchors``: certificates of the authorities to
-    trust, in PEM; without any no signature can be more than ``intact, signer unknown``. Nothing is fetched: a manifest that lies
-    elsewhere, and the revocation of certificates, are not looked up. Raises UnreadableCredentialsError where there is a
-    manifest that cannot be read, MissingExtraError without c2pa-python.
+    trust, in PEM; without any no signature can be more than ``intact, signer unknown``. Nothing is fetched: a manifest
+    that lies elsewhere, and the revocation of certificates, are not looked up. Raises UnreadableCredentialsError where
+    there is a manifest that cannot be read, MissingExtraError without c2pa-python.
 
     Source: C2PA, Technical Specification 2.2, 2025.
     """
