@@ -332,6 +332,24 @@ class ScanOptions:
         str | None,
         Flag(help="Inputs unlike those it is made for: a table, or a folder of media.", found="reads", is_path=True),
     ] = None
+    decoder: Annotated[
+        tuple[str, ...],
+        Flag(
+            help="A watermark's decoder: invisible-watermark=TEXT, trustmark or package.module:function.",
+            found="given",
+            typed=list[str],
+            read=_unrepeated,
+            runs_code=True,
+        ),
+    ] = ()
+    embedder: Annotated[
+        str | None,
+        Flag(
+            help="What tells whose face or voice it is: an encoder (ONNX) or package.module:function.",
+            found="given",
+            runs_code=True,
+        ),
+    ] = None
     policy: Annotated[
         tuple[str, ...],
         Flag(help="What results are held to: profiles, rule packs or TOML files: a,b.", found="given", read=_names),

@@ -62,7 +62,7 @@ def refuse_code(job: Job, state: SandboxState) -> None:
         "--allow-code": model.allow_code,
         "--trust-pickle": model.trust_pickle,
         "--architecture": model.architecture is not None and ":" in model.architecture,
-        "--probe": model.code_folder is not None,
+        "--probe, --decoder or --embedder": model.code_folder is not None,
     }
     flag = next((name for name, is_given in given.items() if is_given), None)
     if flag is not None:
