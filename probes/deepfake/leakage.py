@@ -17,6 +17,7 @@ from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from probes.deepfake.crops import compared, crop_twins
 from probes.deepfake.duplicates import NEAR, Vectors, digests, fingerprints, mirrored, twins
+from probes.deepfake.identities import shared_people
 from probes.deepfake.subject import BoolArray, fake_index
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 3
 _NO_TRAIN = "Needs the files the detector was trained on: add --train FOLDER."
+_NOT_COMPARED = (
+    "identities were not compared: name a column of them with --set source_leakage.identity=COLUMN, or what tells "
+    "faces or voices with --embedder"
+)
 
 
 class SourceLeakage:
@@ -53,10 +58,16 @@ class SourceLeakage:
       too; [0, 1], ideal 0; of so many files the detector may know who, and not what; Kapoor and Narayanan, Patterns 4
       (2023)
 
-    Identities are known where ``identity`` names a column. A share s of copies can move the accuracy, or by one class
+    - ``alike_identity_share``: share of evaluation files of somebody who a training file is of, as ``embedder`` sees
+      it; [0, 1], ideal 0; of so many files the detector may know who, and not what; Kapoor and Narayanan, Patterns 4
+      (2023)
+
+    Identities are known where ``identity`` names a column, or an embedder tells faces or voices; else they are not
+    compared, and the report says so. A share s of copies can move the accuracy, or by one class
     the AUC, by no more than s of that class.
 
-    identity: the column of the sensitive features that names who, or which source, a file is of.
+    identity: the column of the sensitive features that names who, or which source, a file is of. embedder, and
+    same_identity: see :func:`~probes.deepfake.identities.shared_people`.
 
     Raises NotApplicableError for other models and data, or for a column that is not there. Without training files only
     ``contradictory_share`` is measured.
@@ -78,12 +89,19 @@ class SourceLeakage:
             "other_class_duplicate_share",
             "contradictory_share",
             "shared_identity_share",
+            "alike_identity_share",
         ),  # fmt: skip
         "It is about the files at hand, every one of which is compared, and about no others.",
     )
 
-    def __init__(self, *, identity: str | None = None) -> None:
+    def __init__(
+        self, *, identity: str | None = None, embedder: str | None = None, same_identity: float | None = None
+    ) -> None:
+        if same_identity is not None and not -1.0 < same_identity <= 1.0:
+            raise ValueError(f"same_identity is a cosine, above -1 and at most 1, not {same_identity:g}")
         self.identity = identity
+        self.embedder = embedder
+        self.same_identity = same_identity
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the evaluation files; see the class for what they are."""
@@ -98,10 +116,23 @@ class SourceLeakage:
             found += [_one(m, nothing, len(rows)) for m in metrics]
         else:
             found += _copies(rows, own, members, others)
+            if self.identity is None and self.embedder is None:
+                found = [_not_compared(m) for m in found]
         found.append(_contradictory(rows, own[0], members, [] if others is None else others[0]))
         if self.identity is not None:
             found.append(self._identities(rows, members))
+        if self.embedder is not None:
+            found.append(self._people(self.embedder, rows, members))
         return found
+
+    def _people(self, embedder: str, rows: AuditData, members: AuditData | None) -> Measurement:
+        metric = "alike_identity_share"
+        if members is None:
+            return _one(metric, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows))
+        seen = shared_people(rows.X, members.X, embedder, self.same_identity)
+        if seen.undefined:
+            return _one(metric, Undefined(reason=seen.undefined), len(rows), seen.detail)
+        return replace(_share(metric, seen.twin, _namer(rows, members), seen.detail), weak=seen.weak)
 
     def _identities(self, rows: AuditData, members: AuditData | None) -> Measurement:
         if rows.sensitive_features is None or self.identity not in rows.sensitive_features.columns:
@@ -128,6 +159,11 @@ class SourceLeakage:
         if named.any():
             estimate = Exact(known=float(shared.sum() / named.sum()))
         return _one(metric, estimate, int(named.sum()), detail)
+
+
+def _not_compared(found: Measurement) -> Measurement:
+    """The shares of copies say what they are not about."""
+    return replace(found, detail=f"{found.detail}; {_NOT_COMPARED}")
 
 
 def _copies(

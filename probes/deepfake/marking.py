@@ -126,7 +126,7 @@ class Marking:
             why = _NO_ANCHORS if anchors is None else ""
         except MissingExtraError as error:
             credentials, why = [None] * len(made.contents), str(error)
-        found = _manifests(credentials, made, why)
+        found = _manifests(credentials, made, why, asked=bool(decoders))
         if why and not decoders:
             nothing = Undefined(reason=f"There is no mark that could be looked for. {why}", inapplicable=True)
             names = ("marked_share", "surviving_share")
@@ -250,8 +250,11 @@ def _declares(found: Credentials | None) -> bool:
     return found is not None and found.standing == "trusted" and found.declares_generation
 
 
-def _manifests(credentials: Sequence[Credentials | None], made: _Files, why: str) -> list[Measurement]:
-    """Shares of the outputs by what their manifests are worth; ``why``: why none can be trusted, or ""."""
+def _manifests(credentials: Sequence[Credentials | None], made: _Files, why: str, *, asked: bool) -> list[Measurement]:
+    """Shares of the outputs by what their manifests are worth.
+
+    ``why``: why none can be trusted, or "". ``asked``: whether other marks are looked for.
+    """
     n = len(credentials)
     known = [c for c in credentials if c is not None]
     trusted = [c for c in known if c.standing == "trusted"]
@@ -265,6 +268,18 @@ def _manifests(credentials: Sequence[Credentials | None], made: _Files, why: str
     stamped = [c is not None and _declares(c) and c.time_stamp == "trusted" for c in credentials]
     unknown = Undefined(reason=why, inapplicable=True)
     no_reader = bool(why) and why != _NO_ANCHORS
+    if why and asked:
+        # Decoders were named and no authorities: manifests are no mark that was asked for.
+        return [
+            measured(
+                "intact_manifest_share",
+                unknown if no_reader else _share(np.asarray(whole)),
+                n,
+                None,
+                method="c2pa",
+                detail=f"{detail}; {why}",
+            )
+        ]
     shares: list[tuple[str, AnyEstimate, float | None]] = [
         ("trusted_manifest_share", unknown if why else _share(np.asarray([_declares(c) for c in credentials])), 1.0),
         ("timestamped_manifest_share", unknown if why else _share(np.asarray(stamped)), 1.0),
@@ -280,7 +295,7 @@ def _as_they_are(marks: _Marks, seen: BoolArray, wrong: BoolArray, copies: int, 
     """What is found in the outputs and in the unmarked files, both (n, marks), by any mark and by each."""
     n = len(seen)
     said = f"by any of {', '.join(marks.names)}" + (f"; {copies:,} exact copies count once" if copies else "")
-    found = [measured("marked_share", _share(seen.any(axis=1)), n, 1.0, method="any", detail=said, weak=weak)]
+    found = [measured("marked_share", _share(_any(seen)), n, 1.0, method="any", detail=said, weak=weak)]
     for k, name in enumerate(marks.names):
         # Of manifests, trusted_manifest_share says it.
         if name != "c2pa":
@@ -290,7 +305,7 @@ def _as_they_are(marks: _Marks, seen: BoolArray, wrong: BoolArray, copies: int, 
         nothing = Undefined(reason=_NO_UNMARKED, inapplicable=True)
         return [*found, measured("false_detection_rate", nothing, 0, 0.0, method="any")]
     metric = "false_detection_rate"
-    found.append(measured(metric, _share(wrong.any(axis=1)), len(wrong), 0.0, method="any"))
+    found.append(measured(metric, _share(_any(wrong)), len(wrong), 0.0, method="any"))
     for k, name in enumerate(marks.names):
         method = "c2pa" if name == "c2pa" else "decoder"
         share, at = _share(wrong[:, k]), {"mark": name}
@@ -324,11 +339,11 @@ def _everyday(seen: BoolArray, medium: Medium) -> tuple[list[bool], str]:
     """Of each file whether some mark is found after every everyday change, and after which change the fewest are."""
     rungs = rungs_of(medium)
     everyday = [k for k, (ladder, level) in enumerate(rungs) if level in ladder.everyday]
-    any_mark = seen[:, everyday].any(axis=2)
+    any_mark = np.asarray(seen[:, everyday].any(axis=2), bool)
     counts = any_mark.sum(axis=0)
     ladder, level = rungs[everyday[int(counts.argmin())]]
     words = f"fewest after {ladder.name} {level:g}: {int(counts.min()):,} of {len(seen):,}"
-    return any_mark.all(axis=1).tolist(), words
+    return [bool(row.all()) for row in any_mark], words
 
 
 def _rungs(marks: _Marks, seen: BoolArray, medium: Medium, metric: str, ideal: float) -> list[Measurement]:
@@ -339,12 +354,17 @@ def _rungs(marks: _Marks, seen: BoolArray, medium: Medium, metric: str, ideal: f
     for k, (ladder, level) in enumerate(rungs_of(medium) if len(seen) else []):
         at: dict[str, str | float] = {"medium": medium, ladder.coordinate: float(level)}
         name, n = f"{metric}_under_{ladder.name}", len(seen)
-        found.append(measured(name, _share(seen[:, k].any(axis=1)), n, ideal, method="any", at=at))
+        found.append(measured(name, _share(_any(seen[:, k])), n, ideal, method="any", at=at))
         for j in own:
             where = {**at, "mark": marks.names[j]}
             share = _share(seen[:, k, j])
             found.append(measured(name, share, n, ideal, method="decoder", at=where, part=True))
     return found
+
+
+def _any(seen: BoolArray) -> BoolArray:
+    """(n,) whether any of the marks (n, marks) is there."""
+    return np.asarray(seen.any(axis=1), bool)
 
 
 def _share(these: BoolArray) -> AnyEstimate:

@@ -30,7 +30,7 @@ def picture(rng: np.random.Generator, *, marked: bool) -> bytes:
 
 
 def outputs(folder: Path, n: int, *, share: float = 1.0, unmarked: int = 0, seed: int = 0) -> Path:
-    """A folder of n outputs, a share of them marked; in ``fake`` where there are unmarked files, which are in ``real``."""
+    """A folder of n outputs, a share of them marked; in ``fake`` where there are unmarked files; those in ``real``."""
     rng = np.random.default_rng(seed)
     made = folder / "fake" if unmarked else folder
     made.mkdir(parents=True, exist_ok=True)

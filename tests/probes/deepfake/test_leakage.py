@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.errors import NotApplicableError
+from auditor.errors import DataError, NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
@@ -145,6 +145,74 @@ def test_shared_identities_are_counted_over_the_files_that_have_one() -> None:
     assert shared.estimate.value == 3 / 5 and shared.n_samples == 5 and "2 shared: ann, bob" in shared.detail
     with pytest.raises(NotApplicableError, match="--sensitive source"):
         measure(data, identity="source")
+
+
+def test_without_a_column_or_an_embedder_the_report_says_that_identities_were_not_compared() -> None:
+    assert "identities were not compared" in measure(toys.distinct(6))["near_duplicate_share"].detail
+
+
+def people(n: int, rng: np.random.Generator) -> tuple[Any, list[int]]:
+    """(n, 16, 16, 3) pictures of noise in which a person is a colour, and who it is; every person twice."""
+    who = [i // 2 for i in range(n)]
+    colours = rng.normal(0.0, 60.0, (n, 3))[who]
+    return np.clip(128 + colours[:, None, None] + rng.normal(0, 4, (n, 16, 16, 3)), 0, 255).astype(np.uint8), who
+
+
+@pytest.mark.parametrize("onnx", [False, True])
+def test_people_in_training_and_evaluation_are_found_by_an_embedder(onnx: bool, tmp_path: Any) -> None:
+    embedder, least = "tests.probes.deepfake.test_leakage:colours", 0.999
+    if onnx:
+        pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+        from tests.intake.test_detector_encoders import colour_means
+
+        (tmp_path / "encoder.onnx").write_bytes(colour_means())
+        embedder, least = str(tmp_path / "encoder.onnx"), 0.99
+    X, _ = people(40, np.random.default_rng(1))
+    # Person 0 is in both; else the first 20 pictures are of other people than the last.
+    X[39] = X[1]
+    X[39, 0, 0] ^= 1
+    data = AuditData.from_arrays(X, ["real", "fake"] * 20, classes=toys.CLASSES, is_member=np.arange(40) >= 20)
+    found = measure(data, embedder=embedder, same_identity=least)["alike_identity_share"]
+    vectors = colours(X) if not onnx else colours(X, centre=False)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = ((vectors[:20] @ vectors[20:].T).max(axis=1) >= least).mean()
+    assert 0.1 <= expected < 0.6
+    if not onnx:
+        assert found.estimate.value == expected and "recognises 100% of training files mirrored" in found.detail
+        with pytest.raises(NotApplicableError, match="same_identity"):
+            measure(data, embedder=embedder)
+    else:
+        assert found.n_samples == 20
+
+
+def test_an_embedder_that_tells_nobody_apart_or_knows_nobody_again_is_no_evidence() -> None:
+    X, _ = people(40, np.random.default_rng(0))
+    data = AuditData.from_arrays(X, ["real", "fake"] * 20, classes=toys.CLASSES, is_member=np.arange(40) >= 20)
+    here = "tests.probes.deepfake.test_leakage"
+    same = measure(data, embedder=f"{here}:everybody", same_identity=0.5)["alike_identity_share"]
+    assert np.isnan(same.estimate.value) and "takes 100% of all pairs" in str(same.estimate)
+    random = measure(data, embedder=f"{here}:anybody", same_identity=0.9)["alike_identity_share"]
+    assert random.estimate.value == 0.0 and "recognises 0% of training files" in random.weak
+    with pytest.raises(DataError, match="one vector of finite numbers each"):
+        measure(data, embedder=f"{here}:nobody", same_identity=0.9)
+
+
+def colours(rows: Any, centre: bool = True) -> Any:
+    """The mean colour, from the middle grey: whose picture it is."""
+    return np.asarray(rows, float).mean(axis=(1, 2)) - 128.0 * centre
+
+
+def everybody(rows: Any) -> Any:
+    return np.ones((len(rows), 4))
+
+
+def anybody(rows: Any) -> Any:
+    seeds = [int.from_bytes(hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest()[:4], "big") for row in rows]
+    return np.stack([np.random.default_rng(seed).standard_normal(64) for seed in seeds])
+
+
+def nobody(rows: Any) -> Any:
+    return np.full((len(rows), 4), np.nan)
 
 
 def test_twins_against_a_loop_over_pairs() -> None:
