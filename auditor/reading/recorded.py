@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,6 @@ from auditor.intake.specs import DataSpec, ModelSpec, RecordedSpec
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.recorded_model import RecordedClassifier, RecordedRegressor, RecordedWriter
 from auditor.reading.columns import id_like
-from auditor.reading.made import load_made
 from auditor.reading.rows import load_data
 from auditor.reading.score_columns import score_columns
 from auditor.reading.tables import TableFile, open_table
@@ -35,13 +33,11 @@ _IMPLIED = (("0", "1"), ("False", "True"))
 
 
 def load_recorded(model: ModelSpec, spec: DataSpec) -> tuple[AuditedModel, AuditData]:
-    """The model that the answers in the data files are of, and the rows with them; of a folder, the generator.
+    """The model that the answers in the data files are of, and the rows with them.
 
     Raises UsageError for a column that is not there or a flag that is missing, DataError for answers that are none.
     """
     asked = spec.recorded or RecordedSpec()
-    if Path(spec.path).is_dir():
-        return load_made(spec.path)
     file = open_table(spec.path, "predictions file")
     scores = score_columns(asked, file)
     answers = (*scores.values(), asked.predicted, asked.loss, asked.generated)

@@ -12,7 +12,7 @@ import PIL.Image
 
 from auditor.data.audit_data import AuditData
 from auditor.model.recorded_model import RecordedGenerator
-from auditor.reading.made import load_made
+from auditor.run.made import load_made
 
 SIDE = 32
 # Of pictures of seed 0, as they are.

@@ -14,7 +14,7 @@ from auditor.errors import DataError, OtherKindError, UsageError
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.reading.made import load_made
+from auditor.run.made import load_made
 from auditor.statistics.intervals import clopper_pearson
 from probes.deepfake.decoders import decoder_of
 from probes.deepfake.marking import Marking
