@@ -117,7 +117,8 @@ class SourceLeakage:
         else:
             found += _copies(rows, own, members, others)
             if self.identity is None and self.embedder is None:
-                found = [_not_compared(m) for m in found]
+                # The shares of copies say what they are not about.
+                found = [replace(m, detail=f"{m.detail}; {_NOT_COMPARED}") for m in found]
         found.append(_contradictory(rows, own[0], members, [] if others is None else others[0]))
         if self.identity is not None:
             found.append(self._identities(rows, members))
@@ -161,11 +162,6 @@ class SourceLeakage:
         return _one(metric, estimate, int(named.sum()), detail)
 
 
-def _not_compared(found: Measurement) -> Measurement:
-    """The shares of copies say what they are not about."""
-    return replace(found, detail=f"{found.detail}; {_NOT_COMPARED}")
-
-
 def _copies(
     rows: AuditData, own: tuple[Sequence[str], Vectors], members: AuditData, others: tuple[Sequence[str], Vectors]
 ) -> list[Measurement]:
@@ -173,7 +169,7 @@ def _copies(
     exact = twins(own, others, least=1.1).exact
     same = _same_class(rows, members)
     found = [_share("exact_duplicate_share", exact, _namer(rows, members))]
-    pairs = [None] if same is None else [same, ~same]
+    pairs = [None] if same is None else [same, ~same & _labelled(rows)[:, None] & _labelled(members)]
     image = rows.modality == "image"
     cropped = crop_twins(rows.X, members.X, pairs) if image else [None] * len(pairs)
     metrics = ("near_duplicate_share", "other_class_duplicate_share")
@@ -212,6 +208,10 @@ def _same_class(rows: AuditData, members: AuditData) -> BoolArray | None:
     if rows.y_true is None or members.y_true is None:
         return None
     return np.asarray(rows.y_true[:, None] == members.y_true[None, :], bool)
+
+
+def _labelled(data: AuditData) -> BoolArray:
+    return np.ones(len(data), bool) if data.y_true is None else np.asarray(data.y_true >= 0, bool)
 
 
 def _namer(rows: AuditData, members: AuditData) -> Callable[[int, int], str]:
