@@ -195,7 +195,7 @@ class ScanOptions:
     predictions: Annotated[
         str | None,
         Flag(
-            help="Rows that hold a model's own answers (see --score, --predicted), or a folder of files a generator made.",
+            help="Rows that hold a model's own answers: see --score, --predicted; or a folder a generator made.",
             found="reads",
             is_path=True,
         ),
