@@ -45,7 +45,7 @@ class SourceLeakage:
 
       Like: a correlation of at least 0.99 of their coarse pictures (24 x 24, grey), mirrored or not, or of 0.5 of their
       coarse waveforms; or one picture lies in the other, mirrored or not, down to half of a side: a correlation of at
-      least 0.97 with its window there, both without the plane that fits best. It finds copies that were compressed,
+      least 0.96 with its window there, both without the plane that fits best. It finds copies that were compressed,
       resized, blurred, made noisier, flipped or cropped; neither sound that begins elsewhere nor turned pictures.
 
     - ``other_class_duplicate_share``: share of evaluation files that are copies of, or like, a training file of the

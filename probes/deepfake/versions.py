@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import wave
 from io import BytesIO
 
 import numpy as np
@@ -33,23 +32,14 @@ def versions(content: bytes, name: str, medium: Medium, seed: int) -> list[bytes
             changed_picture(picture, ladder.name, level, np.random.default_rng(seed)).save(out, "PNG")
             found.append(out.getvalue())
         return found
-    from auditor.data.audio import decode
+    from auditor.data.audio import decode, encode
 
     sound = decode(content, name)
     return [
-        _as_wav(
+        encode(
             changed_sound(sound.samples, sound.sampling_rate, ladder.name, level, np.random.default_rng(seed)),
             sound.sampling_rate,
+            "wav",
         )
         for ladder, level in rungs_of(medium)
     ]
-
-
-def _as_wav(samples: np.ndarray[tuple[int, ...], np.dtype[np.int16]], rate: int) -> bytes:
-    out = BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(samples.astype("<i2").tobytes())
-    return out.getvalue()
