@@ -14,8 +14,6 @@ _OF_FILES = frozenset({"marking"})
 _PILLAR = "performance"
 # What a reader knows a model by, one number of each kind of model.
 _KNOWN_BY = ("accuracy", "mean_absolute_error", "perplexity")
-
-
 _OF_DECISIONS = ("balanced_accuracy", "adjusted_balanced_accuracy")
 
 

@@ -24,9 +24,9 @@ _WHOLE: Window = (64.0, 0.0, 0.0)
 _SCALES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
 _STEP = 3.0
 _COARSE, _FINE = 12, 24
-# Found at the coarse windows, which hit no crop exactly, and after the one most alike was fitted. Of 100 pictures and 500
-# crops of them to 0.5 to 0.9 of a side, half of them mirrored, all saved as JPEG: 0.76 and 0.97 at least for crops, and
-# 0.91 and 0.89 at most for others.
+# Found at the coarse windows, which hit no crop exactly, and after the one most alike was fitted. Of 100 pictures and
+# 500 crops of them to 0.5 to 0.9 of a side, half of them mirrored, all saved as JPEG: 0.76 and 0.97 at least for crops,
+# and 0.91 and 0.89 at most for others.
 _CANDIDATE, _ALIKE = 0.75, 0.96
 _ROUNDS = 5
 # Pairs of files that are compared at every window, some minute's work.
