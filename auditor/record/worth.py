@@ -37,7 +37,9 @@ class Worth:
 
 def worth_of(report: AuditReport, say: Catalogue | None = None) -> Worth | None:
     """What a report says of performance; None where it says nothing of any model's answers."""
-    if report.refusal is not None or not any(f.pillar != INTAKE and f.probe not in _OF_FILES for f in report.findings):
+    if report.refusal is not None or not any(f.pillar != INTAKE for f in report.findings):
+        return None
+    if any(f.probe in _OF_FILES and not f.other_kind for f in report.findings):
         return None
     say = say or Catalogue.of(ENGLISH)
     overall = [f for f in report.findings if f.pillar == _PILLAR and not f.group]

@@ -39,8 +39,6 @@ _R = TypeVar("_R", ModelRecord, DataRecord)
 Catalogue = Mapping[str, type[Probe]]
 # What is asked wherever there are labels, and of every language model.
 PERFORMANCE = "performance"
-# What is asked of a folder of files that a generator made.
-MARKING = "marking"
 _OF_DATA = (
     "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
     "copies_are_real",
@@ -257,10 +255,7 @@ _SAID_OF_PROBES = ("chat", "few_shot", "decoder", "embedder")
 
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
     """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
-    asked = configured.options
-    made = asked.predictions is not None and Path(asked.predictions).is_dir()
-    # A folder of outputs is no model that any other could ask.
-    chosen = [name.replace("-", "_") for name in asked.probes or ([MARKING] if made else catalogue)]
+    chosen = [name.replace("-", "_") for name in configured.options.probes or catalogue]
     of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
     if (configured.options.target is not None or of_language) and PERFORMANCE in catalogue:
         # Without it nothing tells a model that knows nothing from one that treats all alike.
@@ -288,8 +283,9 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
         for flag in _SAID_OF_PROBES:
             said = getattr(configured.options, flag)
             if flag in taken and said != taken[flag].default:
-                path = flag == "embedder" and ":" not in said
-                options.setdefault(flag, str(_existing(said, "embedder")) if path else said)
+                if flag == "embedder" and ":" not in said:
+                    said = str(_existing(said, flag))
+                options.setdefault(flag, list(said) if isinstance(said, tuple) else said)
         if configured.options.text is not None and "ood" in options and "column" in taken:
             options.setdefault("column", configured.options.text)
         make_probe(kind, options)
