@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from auditor.data.coded_groups import CodedGroups, coded, together
 from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.design import Design, clusters_of, weights_of
 from auditor.data.preprocessing import as_text, label_name
@@ -159,6 +160,19 @@ class AuditData:
     def members(self) -> AuditData | None:
         """The training rows, where there are any."""
         return self.take(self.is_member) if self.is_member is not None and self.is_member.any() else None
+
+    @cached_property
+    def _coded(self) -> dict[tuple[str, ...], CodedGroups]:
+        return {}
+
+    def groups(self, *features: str) -> CodedGroups:
+        """The groups of a sensitive feature, or of several together: coded once, however often they are asked for."""
+        if self.sensitive_features is None:
+            raise DataError(f"There are no sensitive features, so no groups by {' x '.join(features)}.")
+        if features not in self._coded:
+            own = [self.groups(name) for name in features] if len(features) > 1 else []
+            self._coded[features] = together(own) if own else coded(self.sensitive_features[features[0]])
+        return self._coded[features]
 
     @cached_property
     def keys(self) -> Keys:
