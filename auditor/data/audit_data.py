@@ -16,7 +16,7 @@ from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.design import Design, clusters_of, weights_of
 from auditor.data.preprocessing import as_text, label_name
 from auditor.data.recorded import Recorded
-from auditor.data.row_keys import Keys, digest_of_keys, generator_of, keys_of, order_of
+from auditor.data.row_keys import Keys, digest_of_keys, generator_of, keys_of, occurrence_of, order_of
 from auditor.errors import DataError, UsageError, did_you_mean
 from auditor.finding.copies import Copies
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
@@ -187,6 +187,10 @@ class AuditData:
             return self.keys
         return keys_of(self.X, self.y_true, self.target_values, None)
 
+    @cached_property
+    def _occurrence(self) -> Keys:
+        return occurrence_of(self._contents)
+
     @property
     def digest(self) -> str:
         """Hex SHA-256 of the rows' features and labels in no order; groups are no part of it."""
@@ -194,7 +198,7 @@ class AuditData:
 
     def order(self, purpose: str) -> IntArray:
         """(n,) the rows' positions in an order as good as random that no seed and no order of the file changes."""
-        return order_of(self._contents, purpose)
+        return order_of(self._contents, purpose, self._occurrence)
 
     def generator(self, purpose: str) -> np.random.Generator:
         """A generator that the rows seed: for a split that nobody may draw again."""

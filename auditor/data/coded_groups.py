@@ -75,4 +75,4 @@ def _present(levels: Sequence[tuple[str, ...]], codes: IntArray) -> CodedGroups:
         return CodedGroups(tuple(levels), codes)
     place = np.zeros(len(levels), np.int64)
     place[seen] = np.arange(seen.size)
-    return CodedGroups(tuple(levels[i] for i in seen), place[codes])
+    return CodedGroups(tuple(levels[int(i)] for i in seen), place[codes])

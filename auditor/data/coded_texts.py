@@ -37,12 +37,10 @@ def texts_of(values: pd.Series[Any], missing: str) -> CodedTexts:
     import pandas as pd
 
     kind = values.dtype
-    if isinstance(kind, pd.CategoricalDtype) or (isinstance(kind, np.dtype) and kind.kind in "iufb"):
-        codes, different = pd.factorize(values)
-        named = pd.Series(np.asarray(different)).astype("string") if len(different) else []
-    else:
-        codes, named = pd.factorize(values.astype("string"))
-    names = [missing if absent else str(name) for name, absent in zip(named, pd.isna(named), strict=True)]
+    few = isinstance(kind, pd.CategoricalDtype) or (isinstance(kind, np.dtype) and kind.kind in "iufb")
+    codes, different = pd.factorize(values if few else values.astype("string"))
+    named = pd.Series(np.asarray(different)).astype("string") if len(different) else pd.Series([], dtype="string")
+    names = [missing if absent else str(name) for name, absent in zip(named, named.isna(), strict=True)]
     if (codes < 0).any():
         codes = np.where(codes < 0, len(names), codes)
         names.append(missing)

@@ -251,12 +251,13 @@ def placements(*, positives: IntArray, negatives: IntArray, n_ranks: int) -> tup
 
     From ranks (m,) and (n,) in ``range(n_ranks)``: two counts and two look-ups, however many of them there are.
     """
-    over = _shares_below(positives, negatives, n_ranks)
-    under = _shares_below(negatives, positives, n_ranks)
+    over = shares_below(positives, negatives, n_ranks)
+    under = shares_below(negatives, positives, n_ranks)
     return over, Placements(1.0 - under.table, under.at)
 
 
-def _shares_below(own: IntArray, others: IntArray, n_ranks: int) -> Placements:
+def shares_below(own: IntArray, others: IntArray, n_ranks: int) -> Placements:
+    """(m,) the share of others (n,) below each of ``own``, by their ranks in ``range(n_ranks)``, ties counted half."""
     n = np.bincount(others, minlength=n_ranks)
     # Twice the place among the others, so that a tie is a whole number.
     doubled = 2 * np.cumsum(n) - n

@@ -19,7 +19,7 @@ from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import AreaUnderCurve, Ranked, area_of_placements, area_of_ranks, placements
+from auditor.statistics.ranks import AreaUnderCurve, Ranked, area_of_placements, area_of_ranks, placements, shares_below
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,7 @@ FEWEST_ROWS = 20
 N_BINS = 10
 MOST_LEVELS = 50
 MOST_TRAINING_ROWS = 20_000
+_BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -190,15 +191,19 @@ def _predicted(
 def _logistic(matrix: FloatArray, label: IntArray, train: IntArray, test: npt.NDArray[np.bool_]) -> FloatArray:
     from sklearn.linear_model import LogisticRegression
 
-    known = matrix[train].astype(np.float64)
+    known = matrix[train].astype(np.float64, copy=False)
     centre, spread = known.mean(axis=0), known.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     fitted = LogisticRegression(max_iter=1000, C=1.0).fit((known - centre) / spread, label[train])
-    asked = matrix[test].astype(np.float64)
-    # In place, since there may be as many numbers as rows times units of a layer.
-    asked -= centre
-    asked /= spread
-    return np.asarray(fitted.predict_proba(asked), np.float64)
+    asked = np.flatnonzero(test)
+    found = np.empty((asked.size, len(fitted.classes_)))
+    # In blocks, since there may be as many numbers as rows times units of a layer.
+    for block in range(0, asked.size, _BLOCK_ROWS):
+        part = matrix[asked[block : block + _BLOCK_ROWS]].astype(np.float64, copy=False)
+        part -= centre
+        part /= spread
+        found[block : block + _BLOCK_ROWS] = fitted.predict_proba(part)
+    return found
 
 
 def encode(frame: pd.DataFrame, train: npt.NDArray[np.bool_]) -> FloatArray:
@@ -245,22 +250,37 @@ def macro_auc(scores: FloatArray, label: IntArray, at: IntArray | None = None) -
     """
     k = scores.shape[1]
     if k == 2:
-        ranks, n_ranks = _ranks(scores[:, 1], at)
-        whole = area_of_ranks(positives=ranks[label == 1], negatives=ranks[label == 0], n_ranks=n_ranks)
+        ranked = Ranked.of(scores[:, 1])
+        ranks = ranked.ranks if at is None else ranked.ranks[at]
+        whole = area_of_ranks(positives=ranks[label == 1], negatives=ranks[label == 0], n_ranks=ranked.different.size)
         return whole, [whole.value, whole.value]
     each: list[float] = []
     variance = 0.0
     influence = np.zeros(len(label))
+    # Rows of one score and one group move the mean alike: where scores are few, they are counted once.
+    by_score = np.zeros((len(scores), k))
     for g in range(k):
         own = label == g
-        ranks, n_ranks = _ranks(scores[:, g], at)
-        over, under = placements(positives=ranks[own], negatives=ranks[~own], n_ranks=n_ranks)
+        ranked = Ranked.of(scores[:, g])
+        ranks, n_ranks = ranked.ranks if at is None else ranked.ranks[at], ranked.different.size
+        positives, negatives = ranks[own], ranks[~own]
+        over, under = placements(positives=positives, negatives=negatives, n_ranks=n_ranks)
         alone = area_of_placements(over, under)
         auc = alone.centre
         each.append(auc)
         variance += alone.standard_error**2
-        influence[own] += (over.shares - auc) / (k * own.mean())
-        influence[~own] += (under.shares - auc) / (k * (1.0 - own.mean()))
+        share = own.mean()
+        if at is None:
+            influence[own] += (over.shares - auc) / (k * share)
+            influence[~own] += (under.shares - auc) / (k * (1.0 - share))
+        else:
+            above = shares_below(ranked.ranks, negatives, n_ranks).shares
+            below = 1.0 - shares_below(ranked.ranks, positives, n_ranks).shares
+            others = np.arange(k) != g
+            by_score[:, g] += (above - auc) / (k * share)
+            by_score[:, others] += ((below - auc) / (k * (1.0 - share)))[:, None]
+    if at is not None:
+        influence = by_score[at, label]
     smallest = int(np.bincount(label, minlength=k).min())
     return (
         AreaUnderCurve(
@@ -275,11 +295,6 @@ def macro_auc(scores: FloatArray, label: IntArray, at: IntArray | None = None) -
     )
 
 
-def _ranks(scores: FloatArray, at: IntArray | None) -> tuple[IntArray, int]:
-    ranked = Ranked.of(scores)
-    return ranked.ranks if at is None else ranked.ranks[at], ranked.different.size
-
-
 # ---- the model's representation ------------------------------------------------------------------------------------
 
 
@@ -289,7 +304,7 @@ def representation(model: AuditedModel, rows: AuditData) -> FloatArray | None:
     The layer is the last ``nn.Linear`` of the module, and must make the outputs itself: as many as the classes, or one.
     """
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from auditor.model.torch_model import TorchModel
     from auditor.rows import take_rows
@@ -299,8 +314,13 @@ def representation(model: AuditedModel, rows: AuditData) -> FloatArray | None:
     layers = [m for m in model.module.modules() if isinstance(m, nn.Linear)]
     if len(layers) < 2 or layers[-1].out_features not in (1, model.n_outputs):
         return None
-    seen: list[Tensor] = []
-    handle = layers[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    seen: list[FloatArray] = []
+
+    def see(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        # numpy has no bfloat16.
+        seen.append(inputs[0].detach().to("cpu", torch.promote_types(inputs[0].dtype, torch.float32)).numpy())
+
+    handle = layers[-1].register_forward_pre_hook(see)
     try:
         with without_gradients(), model.evaluating():
             for i in range(0, len(rows), model.batch_rows):
@@ -309,5 +329,10 @@ def representation(model: AuditedModel, rows: AuditData) -> FloatArray | None:
         handle.remove()
     if not seen or any(part.ndim != 2 for part in seen):
         return None
-    hidden = torch.cat(seen).cpu().numpy()
+    hidden = np.empty((sum(map(len, seen)), seen[0].shape[1]), seen[0].dtype)
+    end = len(hidden)
+    while seen:  # each part is let go of as it is copied
+        part = seen.pop()
+        hidden[end - len(part) : end] = part
+        end -= len(part)
     return hidden if len(hidden) == len(rows) else None

@@ -149,6 +149,7 @@ class ScoreFairness:
         if self.intersections and len(features) > 1:
             wanted.append(features)
         scores = np.clip(scores, 0.0, 1.0)
+        ranked = Ranked.of(scores)
         own = own_threshold(scores, model.decisions(rows) == rows.positive)
         found = self._overall(scores, rows.y_true, rows.positive)
         for names in wanted:
@@ -159,7 +160,7 @@ class ScoreFairness:
                 found.append(many)
                 continue
             spread = scores_figure(names, titles, counts_by_score(scores, codes, len(levels)), own)
-            found += self._of(names, levels, codes, Ranked.of(scores), rows.y_true, rows.positive, spread)
+            found += self._of(names, levels, codes, ranked, rows.y_true, rows.positive, spread)
             found += at_thresholds(names, titles, codes, scores, rows.y_true, rows.positive, self.thresholds, own=own)
         return found
 
