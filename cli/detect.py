@@ -398,15 +398,21 @@ def _print_provenance(provenance: FileProvenance) -> None:
 
 
 def _signed(signed: Credentials) -> str:
-    by = signed.signer or "an unnamed certificate"
     of = f" of {signed.issuer}" if signed.issuer else ""
+    by = f"{signed.signer or 'an unnamed certificate'}{of}"
     when = f" on {signed.signed_at}" if signed.signed_at else ""
-    trust = "" if signed.anchored else "; whose certificates to trust was not said (--trust-anchors)"
-    return f"C2PA, state {signed.state}: by {by}{of}{when}{trust}"
+    said = f"C2PA, {signed.standing}: by {by}{when}"
+    if signed.standing == "intact, signer unknown":
+        why = "no authority named by --trust-anchors vouches for it" if signed.anchored else "no --trust-anchors"
+        said += f", as its own certificate says and anybody's can ({why})"
+    return f"{said}; time stamp: {signed.time_stamp}"
+
+
+_NOT_VOUCHED = {"trusted": "", "not valid": "NOT VALID: "}
 
 
 def _claims(provenance: FileProvenance) -> list[str]:
-    """What signed credentials claim of how the file was made, marked where the signature does not stand."""
+    """What signed credentials claim of how the file was made, marked where nobody known stands behind it."""
     signed = provenance.credentials
     if signed is None:
         return []
@@ -417,7 +423,7 @@ def _claims(provenance: FileProvenance) -> list[str]:
         for action in signed.actions[:_MOST_SHOWN]
     ]
     found += [f"written by {signed.claim_generator}"] if signed.claim_generator else []
-    return found if signed.state != "Invalid" else [f"NOT VALID: {claim}" for claim in found]
+    return [_NOT_VOUCHED.get(signed.standing, "SIGNER UNKNOWN: ") + claim for claim in found]
 
 
 def _said(statement: Statement) -> str:

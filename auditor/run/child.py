@@ -33,6 +33,7 @@ from auditor.intake.specs import (
     ExportSpec,
     Job,
     MitigationSpec,
+    ModelSpec,
     ProbeSpec,
 )
 from auditor.model.audited_model import AuditedModel
@@ -52,6 +53,7 @@ from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.run.intake_result import intake_result
+from auditor.run.made import load_made
 from auditor.run.memberships import ScoresProbe
 from auditor.run.messages import (
     Answered,
@@ -147,7 +149,7 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     # Before anything of the rows is read.
     other = job.mitigation or job.export or job.explain
     hashing = None if job.data is None or other is not None else Hashing(job.data)
-    recorded = None if job.data is None or job.data.recorded is None else load_recorded(job.model, job.data)
+    recorded = None if job.data is None or job.data.recorded is None else _recorded(job.model, job.data)
     # Handed over, so that the file's bytes are let go of when it is loaded.
     model = load_model(job.model, opened=opened.pop() if opened else None) if recorded is None else recorded[0]
     channel.send(Loaded(model=model_record(model), device=job.model.device))
@@ -183,6 +185,11 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     if job.evidence is not None:
         keep(model, data, channel, include_rows=job.evidence == "rows")
     answer(probes, model, data, job, channel)
+
+
+def _recorded(model: ModelSpec, data: DataSpec) -> tuple[AuditedModel, AuditData]:
+    """The model that is known by what it answered, or by the files that it made, and the rows with it."""
+    return load_made(data.path) if Path(data.path).is_dir() else load_recorded(model, data)
 
 
 def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
