@@ -57,7 +57,12 @@ ANSWERS = ("answered_real", "answered_fake", "answered_cannot_say")
 
 def detect(
     files: Annotated[list[Path], typer.Argument(help="Images, recordings or videos.")],
-    detector: Annotated[str | None, typer.Option(help="A detector, as auditor detect-train writes it.")] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="A detector, as auditor detect-train or detect-calibrate writes it.")
+    ] = None,
+    predict: Annotated[
+        str | None, typer.Option(help="Your function that the detector is a card of: package.module:function.")
+    ] = None,
     evidence: Annotated[
         Path | None, typer.Option(help="Folder for a picture per file of what the score rests on."), Writes(itself=True)
     ] = None,
@@ -95,7 +100,9 @@ def detect(
     kept = sealed(bundle, sign, timestamp)
     anchors = None if trust_anchors is None else _pem(trust_anchors)
     out = None if evidence is None else _folder(evidence)
-    scoring = scoring_job(detector, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed)
+    scoring = scoring_job(
+        detector, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed, predict=predict
+    )
     known = None if known_real is None else _channel(scoring, known_real, paths, show=not json_)
     spec = DetectionSpec(
         files=tuple(sent(os.path.realpath(path)) for path in paths),
@@ -145,7 +152,10 @@ def _channel(job: Job, known_real: Path, paths: Sequence[Path], *, show: bool) -
 
 def _check(detector: str | None, evidence: Path | None, known_real: Path | None) -> None:
     if detector is not None and not Path(detector).exists():
-        raise UsageError(f"There is no detector at {detector!r}: make one with auditor detect-train.")
+        raise UsageError(
+            f"There is no detector at {detector!r}: make one with auditor detect-train, or of any classifier with "
+            "auditor detect-calibrate."
+        )
     if evidence is not None and detector is None:
         raise UsageError("--evidence shows what a detector's score rests on: add --detector FILE.")
     if known_real is not None and detector is None:
