@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
@@ -133,7 +133,7 @@ def _meanings(class_is: Sequence[str]) -> dict[str, Meaning]:
         meaning, equals, name = text.partition("=")
         if meaning not in get_args(Meaning) or not equals or not name:
             raise UsageError(f"--class-is {text!r} must read fake=NAME, real=NAME or neither=NAME.")
-        if found.setdefault(name, meaning) != meaning:
+        if found.setdefault(name, cast(Meaning, meaning)) != meaning:
             raise UsageError(f"--class-is says two things of {name!r}: a class means one of them.")
     return found
 
@@ -180,7 +180,7 @@ def _as_classifier(
     named = None if classes is None else tuple(name.strip() for name in classes.split(","))
     return replace(
         job,
-        model=replace(job.model, classes=named, outputs=outputs),
+        model=replace(job.model, classes=named, outputs=cast(Literal["logits", "probabilities"] | None, outputs)),
         detection=replace(job.detection, meanings=said, folders=known.folders),
     )
 

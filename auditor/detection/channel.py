@@ -153,9 +153,9 @@ def _told_apart(card: DetectorCard) -> Iterator[str]:
     if said := contradicted(card):
         yield f"CONTRADICTED by the known files: {said}"
     elif area.interval(_CONFIDENCE)[0] <= _CHANCE:
-        yield f"nothing shows that it tells known fakes from files known to be real: {_area(area)}"
+        yield f"nothing shows that it tells the fakes from the real ones: {_area(area)}"
     else:
-        yield f"it tells known fakes from files known to be real: {_area(area)}"
+        yield f"it tells the fakes from the real ones: {_area(area)}"
 
 
 def _area(area: AreaUnderCurve) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.detection.fit import fit_notes
-from auditor.detection.kinds import IN_WORDS, FileKind, kind_of
+from auditor.detection.kinds import IN_WORDS, SOUND_ONLY, FileKind, kind_of
 from auditor.detection.provenance.reading import read_provenance
 from auditor.detection.record import MOST_NOTES, FileResult, FileVerdict, HeatMap
 from auditor.errors import AuditorError, DataError, ModelError, UsageError
@@ -92,7 +92,7 @@ class Examination:
 
             sound, notes = _sound(detector, content, name)
             if kind.medium == "video":
-                notes = ["Of this video the sound track was judged, not the pictures.", *notes]
+                notes = [SOUND_ONLY, *notes]
             verdict = recorded(detector.verdicts(sound[None])[0], detector.card.novelty_limit)
             heat_map = sound_heat_map(detector, sound, rng) if self.with_heat_map else None
             return verdict, _held(heat_map, verdict), notes

@@ -13,19 +13,21 @@ from typer.testing import CliRunner, Result
 from auditor.detection.channel import channel_lines, contradicted, on_channel
 from auditor.detection.classifiers import as_detector, load_classifier
 from auditor.detection.examine import Examination, loaded_detector
-from auditor.detection.record import FileResult
+from auditor.detection.record import FileResult, FileVerdict
+from auditor.detection.together import judged_by_all
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
 from auditor.model.classifier_detector import ClassifierDetector
 from auditor.model.detector import Detector
-from auditor.model.detector_card import DetectorCard
+from auditor.model.detector_card import ChannelCalibration, DetectorCard, answer_of
 from auditor.model.saving import bundle_of, save
 from cli.main import app
+from cli.without_detector import without_detector
 from tests.quantifiers import all_of
 from tests.toys.classifiers import RATE, SAMPLES, save_onnx, save_resnet
 from tests.toys.folders import save_bert
-from tests.toys.media_files import as_file, as_wav, fake_picture, real_picture, write
+from tests.toys.media_files import as_file, as_video, as_wav, fake_picture, real_picture, write
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
 pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
@@ -185,12 +187,8 @@ def test_a_detector_that_knows_nothing_is_said_to(media: Path) -> None:
     scores = [tuple(np.sort(rng.random(30)).tolist()) for _ in range(2)]
     card = DetectorCard(medium="image", fake=1, real_scores=scores[0], fake_scores=scores[1])
     assert contradicted(card) == ""
-    from auditor.model.detector_card import ChannelCalibration
-
     said = list(channel_lines(card.model_copy(update={"channel": ChannelCalibration(n_fake=30, n_found=1)})))
-    assert any(
-        line.startswith("nothing shows that it tells known fakes from files known to be real: AUC") for line in said
-    )
+    assert any(line.startswith("nothing shows that it tells the fakes from the real ones: AUC") for line in said)
 
 
 def test_answers_that_are_no_numbers_are_no_scores(media: Path, tmp_path: Path) -> None:
@@ -258,3 +256,144 @@ def test_known_files_of_which_too_few_are_real_promise_nothing(media: Path, tmp_
     detector = onnx(tmp_path)
     with pytest.raises(DataError, match="18 different files known to be real"):
         on_channel(detector.card, scored(detector, media / "human")[:18], ())
+
+
+# ---- pictures and sound of one video -------------------------------------------------------------------------------
+
+
+def video_with_sound(where: Path, frames: list[object], sound: object) -> Path:
+    """An MP4 of these pictures and this sound, (samples,) int16 at RATE."""
+    import av
+
+    with av.open(str(where), "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt, stream.bit_rate = 64, 64, "yuv420p", 8_000_000
+        track = container.add_stream("aac", rate=RATE)
+        for pixels in frames:
+            for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                container.mux(packet)
+        audio = av.AudioFrame.from_ndarray(np.asarray(sound)[None], format="s16", layout="mono")
+        audio.sample_rate = RATE
+        for packet in [*track.encode(audio), *track.encode(None), *stream.encode(None)]:
+            container.mux(packet)
+    return where
+
+
+def verdict(score: float, card: DetectorCard) -> FileVerdict:
+    p_real, p_fake = card.p_values(score)
+    answer, reason = answer_of(card, p_real, p_fake, None)
+    return FileVerdict(answer=answer, reason=reason, probability=score, p_real=p_real, p_fake=p_fake)
+
+
+def pair(n: int = 60) -> tuple[DetectorCard, DetectorCard]:
+    scores = {"real_scores": tuple(np.linspace(0, 0.4, n)), "fake_scores": tuple(np.linspace(0.6, 1, n))}
+    return DetectorCard(medium="image", fake=1, **scores), DetectorCard(medium="speech", fake=1, **scores)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "sound", "answer"),
+    [
+        (0.9, 0.1, "fake"),
+        (0.1, 0.9, "fake"),
+        (0.1, 0.1, "no known trace"),
+        (0.1, 0.5, "cannot say"),
+        (0.1, None, "cannot say"),
+        (0.9, None, "fake"),
+    ],
+)
+def test_a_video_is_judged_by_pictures_and_sound(pictures: float, sound: float | None, answer: str) -> None:
+    image, speech = pair()
+    by_pictures = FileResult(medium="video", sha256="a", verdict=verdict(pictures, image))
+    by_sound = FileResult(medium="video", sha256="a", error="It has no sound.")
+    if sound is not None:
+        by_sound = FileResult(medium="video", sha256="a", verdict=verdict(sound, speech))
+    (found,), batches = judged_by_all((image, speech), ([by_pictures], [by_sound]))
+    assert found.verdict is not None and found.verdict.answer == answer and batches == [None, None]
+    assert [part.medium for part in found.parts] == ["image", "speech"] and not found.error
+    assert "shared out (0.025 and 0.025)" in found.verdict.reason and "at most 0.05" in found.verdict.reason
+
+
+def test_real_videos_are_called_fake_no_more_often_than_the_mean_of_the_rates() -> None:
+    """Over 4,000 real videos whose pictures and sound score by themselves; the bound is 4 standard errors above."""
+    rng = np.random.default_rng(0)
+    image, speech = (card.model_copy(update={"fake_scores": tuple(np.linspace(0, 1, 199))}) for card in pair(199))
+    alone = wrong = 0
+    for scores in rng.uniform(0, 0.4, (4_000, 2)).tolist():
+        each = [FileResult(medium="video", verdict=verdict(s, c)) for s, c in zip(scores, (image, speech), strict=True)]
+        alone += any(r.verdict is not None and r.verdict.answer == "fake" for r in each)
+        (found,), _ = judged_by_all((image, speech), ([each[0]], [each[1]]))
+        wrong += found.verdict is not None and found.verdict.answer == "fake"
+    assert wrong / 4_000 <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / 4_000) < alone / 4_000
+
+
+def test_too_few_calibration_files_for_a_share_are_said() -> None:
+    image, speech = pair(22)
+    results = [[FileResult(medium="video", verdict=verdict(0.95, card))] for card in (image, speech)]
+    (found,), _ = judged_by_all((image, speech), results)
+    assert found.verdict is not None and found.verdict.answer == "cannot say"
+    assert all_of(
+        "fewer than 39 calibration files of real ones, and there are 22" in p.verdict.reason for p in found.parts
+    )
+
+
+def test_a_picture_and_a_sound_detector_are_asked_in_one_call(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="the extra 'media' is not installed")
+    for name, classes, sound in (("a", ("real", "ai"), False), ("b", ("real", "ai"), True)):
+        detector = onnx(tmp_path / name, classes=classes, sound=sound)
+        scores = {"real_scores": tuple(np.linspace(0, 0.4, 90)), "fake_scores": tuple(np.linspace(0.6, 1, 90))}
+        save(detector.with_card(detector.card.model_copy(update=scores)), tmp_path / f"{name}.pt")
+    rng = np.random.default_rng(2)
+    noise = rng.integers(-9_000, 9_000, 8 * SAMPLES).astype(np.int16)
+    video = video_with_sound(tmp_path / "v.mp4", [fake_picture(rng, 64) for _ in range(8)], noise)
+    (tmp_path / "p.png").write_bytes(as_file(fake_picture(rng)))
+    kept = tmp_path / "kept.zip"
+    both = ["--detector", tmp_path / "a.pt", "--detector", tmp_path / "b.pt"]
+    result = run("detect", video, tmp_path / "p.png", *both, "--json", "--bundle", kept)
+    said = json.loads(result.stdout)
+    film, picture = said["files"]
+    assert film["verdict"]["answer"] == "fake" and [p["medium"] for p in film["parts"]] == ["image", "speech"]
+    assert film["parts"][0]["verdict"]["answer"] == "fake" and film["parts"][1]["verdict"]["answer"] != "fake"
+    # A picture has the whole error rate.
+    assert picture["verdict"]["answer"] == "fake" and "parts" not in picture
+    assert (said["detector"]["card"]["medium"], said["second_detector"]["card"]["medium"]) == ("image", "speech")
+    checked = run("verify", kept, "--allow-unsigned", "--json")
+    states = {check["name"]: check["state"] for check in json.loads(checked.stdout)["checks"]}
+    assert states["record"] == "ok" and checked.exit_code == 0, checked.output
+    twice = run("detect", video, "--detector", tmp_path / "a.pt", "--detector", tmp_path / "a.pt", "--json")
+    assert "second_detector" not in json.loads(twice.stdout)
+    (tmp_path / "c.pt").write_bytes((tmp_path / "a.pt").read_bytes())
+    same = run("detect", video, "--detector", tmp_path / "a.pt", "--detector", tmp_path / "c.pt")
+    assert same.exit_code == 2 and "Both detectors are for pictures" in words(same)
+
+
+# ---- nobody's detector ---------------------------------------------------------------------------------------------
+
+
+def test_a_newcomer_without_a_detector_is_told_in_five_lines(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="the extra 'media' is not installed")
+    rng = np.random.default_rng(4)
+    noise = rng.integers(-9_000, 9_000, 8_000).astype(np.int16)
+    write(
+        tmp_path,
+        {
+            "photo.jpg": as_file(real_picture(rng), "JPEG"),
+            "talk.wav": as_wav(noise),
+            "film.mp4": as_video([real_picture(rng, 64)] * 4),
+        },
+    )
+    for names, asked_for, two in (
+        (("photo.jpg",), "gather pictures that", False),
+        (("talk.wav",), "gather recordings that", False),
+        (("film.mp4",), "gather pictures and recordings that", True),
+        (("photo.jpg", "talk.wav"), "gather pictures and recordings that", True),
+    ):
+        found = [Examination(detector=None).of(tmp_path / name) for name in names]
+        lines = list(without_detector(found))
+        assert [line.split()[0] for line in lines] == ["can", "cannot", "next", "next"]
+        assert asked_for in lines[3] and ("one of pictures and one of sound" in lines[3]) is two
+        assert "say whether one is synthetic" in lines[1] and max(map(len, lines)) < 330
+    result = run("detect", tmp_path / "photo.jpg")
+    assert result.exit_code == 3 and "auditor detect-calibrate MODEL --data DIR" in words(result)
+    assert [line.split()[0] for line in result.stderr.splitlines() if line[:1] != " "] == [
+        "can", "cannot", "next", "next", "exit",
+    ]  # fmt: skip
