@@ -53,6 +53,7 @@ UNMEASURED = (
     "not measured on another collection: of files that came another way than those it was made with, far more real "
     "ones may be called fake (detect-calibrate, or --known-real DIR)"
 )
+_NOBODY: list[str | None] = [None]
 MEDIA = {"image": "images", "speech": "speech"}
 _OF_PART = {"image": "pictures", "speech": "sound"}
 ANSWERS = ("answered_real", "answered_fake", "answered_cannot_say")
@@ -107,7 +108,7 @@ def detect(
     out = None if evidence is None else _folder(evidence)
     jobs = [
         scoring_job(one, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed, predict=predict)
-        for one in named or [None]
+        for one in (named or _NOBODY)
     ]
     known = None if known_real is None else _channel(jobs[0], known_real, paths, show=not json_)
     spec = DetectionSpec(

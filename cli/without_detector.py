@@ -23,8 +23,8 @@ def without_detector(results: Sequence[FileResult]) -> Iterator[str]:
         "either; a signature says who signed, and for that --trust-anchors."
     )
     yield (
-        "cannot    say whether one is synthetic: nothing looked at what is shown or heard, and a file that claims nothing "
-        "is neither real nor fake for it."
+        "cannot    say whether one is synthetic: nothing looked at what is shown or heard, and a file that claims "
+        "nothing is neither real nor fake for it."
     )
     yield (
         "next      ask for each file as it left the camera or the editor, and from whom it came: sites and messengers "
@@ -34,6 +34,7 @@ def without_detector(results: Sequence[FileResult]) -> Iterator[str]:
     of = _OF["video"] if len(media) != 1 or "video" in media else _OF[media.pop()]
     two = ", one of pictures and one of sound" if of == _OF["video"] else ""
     yield (
-        f"next      gather {of} that came the same way, in folders real (19 or more) and fake, and make a detector{two}: "
-        "auditor detect-train DIR, or of any classifier auditor detect-calibrate MODEL --data DIR. Then add --detector."
+        f"next      gather {of} that came the same way, in folders real (19 or more) and fake, and make a "
+        f"detector{two}: auditor detect-train DIR, or of any classifier auditor detect-calibrate MODEL --data DIR. "
+        "Then add --detector."
     )

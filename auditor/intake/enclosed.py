@@ -59,7 +59,8 @@ def load_enclosed(
 def _function(record: Enclosed, spec: ModelSpec, name: str) -> AuditedModel:
     if record.function is None or spec.predict is None:
         raise UsageError(
-            f"{name!r} holds a card of a function of yours: add --predict {printable(record.function, 200)}."
+            f"{name!r} holds a card of a function of yours, which auditor detect alone can ask: add --predict "
+            f"{printable(record.function, 200)}."
         )
     return load_function(spec)
 

@@ -7,7 +7,7 @@ large a picture is and how it is scaled, or the sampling rate; ``config.json`` n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,59 +45,9 @@ def load_onnx_media(path: str, spec: ModelSpec) -> AuditedModel:
         check(proto, source.name)
         session = session_of(onnxruntime, source.data)
     settings: Mapping[str, Any] = folder.json(CONFIG) if folder.has(CONFIG) else {}
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    shape = list(inputs[0].shape) if len(inputs) == 1 else []
-    if len(outputs) != 1 or len(shape) not in (2, 4) or inputs[0].type != "tensor(float)":
-        takes = f"{inputs[0].type} of shape {printable(shape, 60)}" if len(inputs) == 1 else f"{len(inputs)} inputs"
-        raise UnsupportedError(
-            f"{source.name!r} takes {takes} and gives {len(outputs)} outputs; a classifier of media takes pictures "
-            "(n, 3, height, width) or sound (n, samples) as float32 and gives one: wrap it in a function of yours."
-        )
-    if not folder.has(PREPROCESSOR):
-        raise ModelError(
-            f"Beside {source.name!r} lies no {PREPROCESSOR}, without which its input's size and scale are a guess: put "
-            "there the one that the model was exported with.",
-            code="AUD-LOAD-INCOMPLETE",
-        )
-    scaled = bool(folder.json(PREPROCESSOR).get("do_normalize", True))
-    wanted: ImagePreprocessing | AudioPreprocessing
-    if len(shape) == 4:
-        wanted, notes = image_preprocessing(folder, settings)
-        expected: list[object] = [shape[0], len(wanted.mean), *wanted.size]
-    else:
-        wanted, notes = _sound(folder, shape[1]), ()
-        expected = [shape[0], wanted.samples]
-    if (
-        any(isinstance(n, int) and n != m for n, m in zip(shape, expected, strict=True))
-        or shape[0] not in (1, None)
-        and isinstance(shape[0], int)
-    ):
-        raise ModelError(
-            f"{source.name!r} takes an input of shape {printable(shape, 60)}, and its {PREPROCESSOR} says "
-            f"{printable(expected[1:], 60)} for one file."
-        )
-    kind = spec.outputs or ("logits" if outputs[0].name == "logits" else None)
-    if kind is None:
-        raise UsageError(
-            f"{source.name!r} does not say what its output {printable(outputs[0].name, 40)!r} is: add --outputs logits "
-            "or --outputs probabilities."
-        )
-
-    def predict(X: Rows) -> npt.ArrayLike:
-        assert isinstance(X, np.ndarray)
-        encoded = wanted.encode(X)
-        if isinstance(wanted, AudioPreprocessing) and scaled:
-            encoded = (encoded - encoded.mean(axis=1, keepdims=True)) / np.sqrt(
-                encoded.var(axis=1, keepdims=True) + _QUIET
-            )
-        try:
-            found = np.asarray(session.run([outputs[0].name], {inputs[0].name: encoded.astype(np.float32)})[0])
-        except Exception as error:  # whatever onnxruntime raises on an input it cannot use
-            raise ModelError(
-                f"{source.name!r} refused the data: {printable(error, 300)}", code="AUD-LOAD-ANSWERS"
-            ) from None
-        return found.reshape(len(found), -1)
-
+    shape, kind = _shape_and_kind(session, source.name, spec)
+    wanted, notes = _wanted(folder, settings, shape, source.name)
+    predict = _asked(session, wanted, source.name, scaled=bool(folder.json(PREPROCESSOR).get("do_normalize", True)))
     model = AuditedModel(
         of_logits(predict) if kind == "logits" else predict,
         classes=named_classes(_labels(settings), spec),
@@ -114,6 +64,71 @@ def load_onnx_media(path: str, spec: ModelSpec) -> AuditedModel:
     )
     model.said = Said(classes=spec.classes, outputs=spec.outputs)
     return model
+
+
+def _shape_and_kind(session: Any, name: str, spec: ModelSpec) -> tuple[list[object], str]:
+    """The shape of the one input, and what the one output is."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    shape = list(inputs[0].shape) if len(inputs) == 1 else []
+    fixed = shape and isinstance(shape[0], int) and shape[0] != 1
+    if len(outputs) != 1 or len(shape) not in (2, 4) or inputs[0].type != "tensor(float)" or fixed:
+        takes = f"{inputs[0].type} of shape {printable(shape, 60)}" if len(inputs) == 1 else f"{len(inputs)} inputs"
+        raise UnsupportedError(
+            f"{name!r} takes {takes} and gives {len(outputs)} outputs; a classifier of media takes pictures "
+            "(n, 3, height, width) or sound (n, samples) as float32 and gives one: wrap it in a function of yours."
+        )
+    kind = spec.outputs or ("logits" if outputs[0].name == "logits" else None)
+    if kind is None:
+        raise UsageError(
+            f"{name!r} does not say what its output {printable(outputs[0].name, 40)!r} is: add --outputs logits or "
+            "--outputs probabilities."
+        )
+    return shape, kind
+
+
+def _wanted(
+    folder: Folder, settings: Mapping[str, Any], shape: Sequence[object], name: str
+) -> tuple[ImagePreprocessing | AudioPreprocessing, tuple[str, ...]]:
+    """How a file becomes its input, and notes. ModelError where nothing says it, or the graph takes something else."""
+    if not folder.has(PREPROCESSOR):
+        raise ModelError(
+            f"Beside {name!r} lies no {PREPROCESSOR}, without which its input's size and scale are a guess: put there "
+            "the one that the model was exported with.",
+            code="AUD-LOAD-INCOMPLETE",
+        )
+    wanted: ImagePreprocessing | AudioPreprocessing
+    if len(shape) == 4:
+        wanted, notes = image_preprocessing(folder, settings)
+        expected: list[int] = [len(wanted.mean), *wanted.size]
+    else:
+        wanted, notes = _sound(folder, shape[1]), ()
+        expected = [wanted.samples]
+    if any(isinstance(n, int) and n != m for n, m in zip(shape[1:], expected, strict=True)):
+        raise ModelError(
+            f"{name!r} takes an input of shape {printable(list(shape), 60)}, and its {PREPROCESSOR} says "
+            f"{printable(expected, 60)} for one file."
+        )
+    return wanted, notes
+
+
+def _asked(
+    session: Any, wanted: ImagePreprocessing | AudioPreprocessing, name: str, *, scaled: bool
+) -> Callable[[Rows], npt.ArrayLike]:
+    """The graph as a function of rows; ``scaled``: whether each recording is brought to mean 0 and variance 1."""
+    given, output = session.get_inputs()[0].name, session.get_outputs()[0].name
+
+    def predict(X: Rows) -> npt.ArrayLike:
+        assert isinstance(X, np.ndarray)
+        x = wanted.encode(X)
+        if isinstance(wanted, AudioPreprocessing) and scaled:
+            x = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + _QUIET)
+        try:
+            found = np.asarray(session.run([output], {given: x.astype(np.float32)})[0])
+        except Exception as error:  # whatever onnxruntime raises on an input it cannot use
+            raise ModelError(f"{name!r} refused the data: {printable(error, 300)}", code="AUD-LOAD-ANSWERS") from None
+        return found.reshape(len(found), -1)
+
+    return predict
 
 
 def _digest(folder: Folder, graph: str) -> str:

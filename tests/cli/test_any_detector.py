@@ -143,7 +143,7 @@ def test_a_function_is_named_again_by_whoever_asks_it(
     assert made.exit_code == 0, made.output
     asked = ["detect", media / "1_fake" / "00.png", "--detector", "f.pt"]
     refused = run(*asked)
-    assert refused.exit_code == 2 and "add --predict own_steps:steps" in words(refused)
+    assert refused.exit_code == 2 and "auditor detect alone can ask: add --predict own_steps:steps" in words(refused)
     assert run(*asked, "--predict", "own_steps:steps").exit_code == 0
 
 

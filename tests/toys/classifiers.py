@@ -1,4 +1,4 @@
-"""Classifiers of small pictures and sounds that other libraries wrote: they tell noise, as real, from ramps, as fake."""
+"""Classifiers of small pictures and sounds that other libraries wrote: noise is real, ramps are fake."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def save_onnx(
 ) -> None:
     """A graph of logits with what lies beside it: the mean step between neighbours, large for noise, decides.
 
-    Of three classes the last two share what speaks for ramps. ``factor``: of the mean step; 0 is a constant detector, NaN
-    one whose every answer is none.
+    Of three classes the last two share what speaks for ramps. ``factor``: of the mean step; 0 is a constant detector,
+    NaN one whose every answer is none.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
