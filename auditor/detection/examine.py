@@ -118,13 +118,9 @@ def loaded_detector(
     model raises.
     """
     from auditor.detection.classifiers import as_detector, load_classifier
-    from auditor.intake.formats import load_model
     from auditor.model.detector import Detector
 
-    if meanings is not None or (spec.predict is not None and spec.path is not None):
-        model = load_classifier(spec)
-    else:
-        model = load_model(spec)
+    model = load_classifier(spec)
     if isinstance(model, Detector):
         if set(meanings or ()) - set(folders):
             raise UsageError("This detector says itself what its classes mean: leave --class-is out.")

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from auditor.artifact.folder import Folder
 from auditor.artifact.onnx_graphs import check, libraries, session_of
 from auditor.artifact.source import printable, reading
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import ModelError, UnsupportedError, UsageError
-from auditor.intake.huggingface import image_preprocessing
+from auditor.intake.huggingface import image_preprocessing, scales_sound, sound_preprocessing
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes
 from auditor.model.audited_model import AuditedModel, Provenance, Said, of_logits
@@ -47,7 +46,7 @@ def load_onnx_media(path: str, spec: ModelSpec) -> AuditedModel:
     settings: Mapping[str, Any] = folder.json(CONFIG) if folder.has(CONFIG) else {}
     shape, kind = _shape_and_kind(session, source.name, spec)
     wanted, notes = _wanted(folder, settings, shape, source.name)
-    predict = _asked(session, wanted, source.name, scaled=bool(folder.json(PREPROCESSOR).get("do_normalize", True)))
+    predict = _asked(session, wanted, source.name, scaled=scales_sound(folder))
     model = AuditedModel(
         of_logits(predict) if kind == "logits" else predict,
         classes=named_classes(_labels(settings), spec),
@@ -101,7 +100,7 @@ def _wanted(
         wanted, notes = image_preprocessing(folder, settings)
         expected: list[int] = [len(wanted.mean), *wanted.size]
     else:
-        wanted, notes = _sound(folder, shape[1]), ()
+        wanted, notes = sound_preprocessing(folder, shape[1] if isinstance(shape[1], int) else None), ()
         expected = [wanted.samples]
     if any(isinstance(n, int) and n != m for n, m in zip(shape[1:], expected, strict=True)):
         raise ModelError(
@@ -142,16 +141,3 @@ def _labels(settings: Mapping[str, Any]) -> list[str] | None:
     if not isinstance(labels, dict) or sorted(labels) != sorted(str(i) for i in range(len(labels))):
         return None
     return [str(labels[str(i)]) for i in range(len(labels))]
-
-
-def _sound(folder: Folder, samples: object) -> AudioPreprocessing:
-    said = folder.json(PREPROCESSOR)
-    length = samples if isinstance(samples, int) else said.get("max_length")
-    try:
-        return AudioPreprocessing.model_validate({"sampling_rate": said.get("sampling_rate"), "samples": length})
-    except ValidationError:
-        raise ModelError(
-            f"The {PREPROCESSOR} in {folder.name!r} must say sampling_rate (4000 to 192000) and, where the graph does "
-            "not fix it, max_length, the samples that the model takes.",
-            code="AUD-LOAD-INCOMPLETE",
-        ) from None

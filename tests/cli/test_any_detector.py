@@ -25,7 +25,7 @@ from auditor.model.saving import bundle_of, save
 from cli.main import app
 from cli.without_detector import without_detector
 from tests.quantifiers import all_of
-from tests.toys.classifiers import RATE, SAMPLES, save_onnx, save_resnet
+from tests.toys.classifiers import RATE, SAMPLES, save_onnx, save_resnet, save_wav2vec2
 from tests.toys.folders import save_bert
 from tests.toys.media_files import as_file, as_video, as_wav, fake_picture, real_picture, write
 
@@ -158,6 +158,24 @@ def test_a_recording_is_scored_by_a_graph_of_sound(tmp_path: Path) -> None:
     scores = [Examination(detector=detector).of(tmp_path / f"{name}.wav").verdict for name in ("noise", "tone")]
     values = [None if v is None else v.probability for v in scores]
     assert values[0] is not None and values[1] is not None and values[0] < values[1]
+
+
+def test_a_folder_of_sound_answers_as_transformers_does(tmp_path: Path) -> None:
+    from transformers import Wav2Vec2FeatureExtractor
+
+    network = save_wav2vec2(tmp_path / "net")
+    detector = loaded_detector(ModelSpec(path=str(tmp_path / "net")), {})
+    assert isinstance(detector, ClassifierDetector) and detector.card.medium == "speech"
+    sounds = np.random.default_rng(6).integers(-9_000, 9_000, (3, SAMPLES)).astype(np.int16)
+    values = Wav2Vec2FeatureExtractor(sampling_rate=RATE)(
+        list(sounds / 32768.0), sampling_rate=RATE, return_tensors="pt"
+    )
+    with torch.no_grad():
+        expected = network(values.input_values.float()).logits.softmax(dim=1)[:, 1]
+    np.testing.assert_allclose(detector.predict_proba(sounds)[:, 1], expected.numpy(), atol=1e-5)
+    (tmp_path / "net" / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": RATE}))
+    with pytest.raises(ModelError, match="must say sampling_rate .* max_length"):
+        loaded_detector(ModelSpec(path=str(tmp_path / "net")), {})
 
 
 # ---- how it can lie ------------------------------------------------------------------------------------------------

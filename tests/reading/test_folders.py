@@ -56,7 +56,6 @@ def folder(tmp_path: Path) -> Path:
     return where
 
 
-
 def test_sub_folders_of_media_are_of_the_class_that_means_the_same(tmp_path: Path) -> None:
     """A detector with the classes ai and real, and the folders that every data set has."""
     for name in ("fake/a.png", "real/b.png", "real/c.png"):
@@ -67,6 +66,7 @@ def test_sub_folders_of_media_are_of_the_class_that_means_the_same(tmp_path: Pat
     for classes in (("ai", "real", "deepfake"), ("cat", "dog")):
         with pytest.raises(DataError, match="none of the model's classes"):
             list_folder(tmp_path, classes)
+
 
 def spec(folder: Path, **more: object) -> DataSpec:
     return DataSpec(path=str(folder), positive="dog", **more)  # type: ignore[arg-type]

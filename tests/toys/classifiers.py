@@ -105,3 +105,30 @@ def save_onnx(
     (path.parent / "config.json").write_text(json.dumps({"id2label": dict(enumerate(classes)), "image_size": SIZE}))
     said = {"sampling_rate": RATE, "do_normalize": True} if sound else _PREPROCESSOR
     (path.parent / "preprocessor_config.json").write_text(json.dumps(said))
+
+
+def save_wav2vec2(folder: Path, classes: tuple[str, ...] = ("bonafide", "spoof")) -> Any:
+    """A transformer of sound with weights of a seed, in a Hugging Face folder."""
+    from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
+
+    config = Wav2Vec2Config(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=(8, 8),
+        conv_stride=(5, 4),
+        conv_kernel=(10, 8),
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        classifier_proj_size=8,
+        id2label=dict(enumerate(classes)),
+        label2id={name: i for i, name in enumerate(classes)},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network: Any = Wav2Vec2ForSequenceClassification(config)
+    network.eval().save_pretrained(folder)
+    said = {"sampling_rate": RATE, "do_normalize": True, "max_length": SAMPLES}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    return network
