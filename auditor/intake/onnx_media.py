@@ -105,7 +105,8 @@ def _wanted(
     if any(isinstance(n, int) and n != m for n, m in zip(shape[1:], expected, strict=True)):
         raise ModelError(
             f"{name!r} takes an input of shape {printable(list(shape), 60)}, and its {PREPROCESSOR} says "
-            f"{printable(expected, 60)} for one file."
+            f"{printable(expected, 60)} for one file.",
+            code="AUD-LOAD-WEIGHTS",
         )
     return wanted, notes
 
