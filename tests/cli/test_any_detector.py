@@ -332,16 +332,16 @@ def test_a_video_is_judged_by_pictures_and_sound(pictures: float, sound: float |
 
 
 def test_real_videos_are_called_fake_no_more_often_than_the_mean_of_the_rates() -> None:
-    """Over 4,000 real videos whose pictures and sound score by themselves; the bound is 4 standard errors above."""
+    """Over 1,500 real videos whose pictures and sound score by themselves; the bound is 4 standard errors above."""
     rng = np.random.default_rng(0)
     image, speech = (card.model_copy(update={"fake_scores": tuple(np.linspace(0, 1, 199))}) for card in pair(199))
     alone = wrong = 0
-    for scores in rng.uniform(0, 0.4, (4_000, 2)).tolist():
+    for scores in rng.uniform(0, 0.4, (1_500, 2)).tolist():
         each = [FileResult(medium="video", verdict=verdict(s, c)) for s, c in zip(scores, (image, speech), strict=True)]
         alone += any(r.verdict is not None and r.verdict.answer == "fake" for r in each)
         (found,), _ = judged_by_all((image, speech), ([each[0]], [each[1]]))
         wrong += found.verdict is not None and found.verdict.answer == "fake"
-    assert wrong / 4_000 <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / 4_000) < alone / 4_000
+    assert wrong / 1_500 <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / 1_500) < alone / 1_500
 
 
 def test_too_few_calibration_files_for_a_share_are_said() -> None:
