@@ -37,7 +37,6 @@ from auditor.intake.specs import (
     ProbeSpec,
 )
 from auditor.model.audited_model import AuditedModel
-from auditor.model.detector import DeepfakeDetector
 from auditor.model.detector_card import ChannelCalibration, DetectorCard
 from auditor.model.saving import save
 from auditor.reading.folders import sha256_of_folder
@@ -293,18 +292,19 @@ def _check_columns(said: DataSpec, values: Mapping[str, Collection[str]]) -> Non
 
 def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
     """Examines one file after another, by the detector where there is one."""
-    detector = None if job.model.path is None else loaded_detector(job.model)
+    named = job.model.path is not None or job.model.predict is not None
+    detector = loaded_detector(job.model, spec.meanings, spec.folders) if named else None
     record = None
     if detector is not None:
         if spec.card is not None:
-            detector = DeepfakeDetector.around(detector, DetectorCard.model_validate_json(spec.card))
+            detector = detector.with_card(DetectorCard.model_validate_json(spec.card))
         if spec.out is not None:
             save(detector, spec.out)
         sha256, whole = detector.provenance.sha256, spec.with_calibration
         record = DetectorRecord.of(detector.classes, detector.card, sha256, with_calibration=whole)
         if spec.scores_only:
             card = detector.card.model_copy(update={"novelty_limit": None, "channel": ChannelCalibration()})
-            detector = DeepfakeDetector.around(detector, card)
+            detector = detector.with_card(card)
     channel.send(DetectorLoaded(detector=record, device=job.model.device))
     asked = Examination(
         detector=detector,
