@@ -28,7 +28,7 @@ from probes import PROBES
 
 CONFIG_NAME = "audit.toml"
 # Options of probes that name files or folders, relative to the configuration that names them.
-PATH_OPTIONS = READ_BY_PROBES - {"benchmarks"} | {"checkpoint"}
+PATH_OPTIONS = READ_BY_PROBES - {"benchmarks"} | {"benchmark_filter", "checkpoint"}
 
 
 def _as_list(value: object) -> list[str]:
@@ -125,7 +125,7 @@ def _audit(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for name, flag in flags().items():
         if flag.is_path and isinstance(merged.get(name), str) and not is_database(merged[name]):
             merged[name] = str(path.parent / merged[name])
-    for name in ("policy", "benchmark"):
+    for name in ("policy", "benchmark", "benchmark_filter"):
         if name in merged:
             merged[name] = [_beside(path, item) for item in _as_list(merged[name])]
     return merged

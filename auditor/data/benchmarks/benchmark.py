@@ -22,7 +22,8 @@ _MAX_BYTES = 512 << 20
 class Benchmark(Generic[T]):
     """The examples of a benchmark in file order, the digest of the file they came from, and what to know of them.
 
-    ``left_out``: examples of the file that a list of the user's leaves out, which ``note`` says.
+    ``left_out``: examples of the file that a list of the user's leaves out, which ``note`` says. ``templates``: what
+    its examples share that makes them no independent evidence, in the plural.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Benchmark(Generic[T]):
     examples: tuple[T, ...]
     note: str = ""
     left_out: tuple[T, ...] = ()
+    templates: str = "templates"
 
     @property
     def source(self) -> str:

@@ -27,4 +27,4 @@ def read_crows_pairs(path: str | Path) -> Benchmark[SentencePair]:
         )
         for number, row in enumerate(rows)
     )
-    return Benchmark("CrowS-Pairs", str(path), digest, examples)
+    return Benchmark("CrowS-Pairs", str(path), digest, examples, templates="writers")
