@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
     from auditor.model.chat import Chat, How
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.text_scores import ScoresTexts
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -134,7 +134,7 @@ def _with_shots(
 
 
 def bbq_answers(
-    model: AuditedLanguageModel,
+    model: ScoresTexts,
     examples: Sequence[BBQExample],
     shots: Sequence[BBQExample] = (),
     chat: Chat | None = None,
