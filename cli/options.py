@@ -21,7 +21,7 @@ from auditor.reading.sql import is_database
 from auditor.record.about import SECTIONS, about_of
 from auditor.record.catalogue import catalogue_file
 from auditor.record.labels import Labels
-from auditor.run.options import Configured, ScanOptions, flags
+from auditor.run.options import Configured, ScanOptions, flags, is_endpoint
 from cli.found import READ_BY_PROBES, refuse_more
 from cli.guarded import files_named
 from probes import PROBES
@@ -120,6 +120,11 @@ def _audit(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if len(merged) < len(table):
         twice = sorted(k for k in table if "-" in k and _snake(k) in table)
         raise ConfigError(f"{path}: [audit] says {twice[0]!r} and {_snake(twice[0])!r}: keep one.")
+    if is_endpoint(str(merged.get("model"))):
+        raise ConfigError(
+            f"{path}: [audit] names a URL as the model, and where texts go is for the command line alone to say: "
+            "auditor scan URL."
+        )
     if "json" in merged:
         merged["json_"] = merged.pop("json")
     for name, flag in flags().items():

@@ -17,7 +17,7 @@ from auditor.errors import AuditorError
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
 from auditor.run.options import Configured
-from auditor.run.scan import held_to, job_of, record_of, rows_at_hand, scan_job, workloads
+from auditor.run.scan import endpoint_at_hand, held_to, job_of, record_of, rows_at_hand, scan_job, workloads
 from auditor.sandbox.measuring_process import MeasuringProcess
 from cli.evidence import check_flags, enclosed_of, start_log, write_evidence
 from cli.looks import at_level, check_history, entered, next_of_campaign
@@ -56,8 +56,12 @@ def scan(
     check_history(options)
     campaign = next_of_campaign(options)
     registration = opened(options.registration)
-    with rows_at_hand(configured) as (asked, told):
-        job = job_of(asked, PROBES)
+    with (
+        rows_at_hand(configured) as (asked, told),
+        stages(not (quiet or as_json)) as shaking,
+        endpoint_at_hand(options, shaking) as endpoint,
+    ):
+        job = job_of(asked, PROBES, endpoint)
         plan = None if registration is None else plan_of(configured)
         registered = None if plan is None else followed(registration, configured, began, plan)
         log = start_log(job)
@@ -71,7 +75,10 @@ def scan(
                 shown(waits.get(stage, stage))
 
             level = at_level(asked, campaign)
-            scanned = scan_job(level, job, PROBES, started, command=command_line(), on_stage=on_stage, waiting=waiting)
+            scanned = scan_job(
+                level, job, PROBES, started,
+                command=command_line(), on_stage=on_stage, waiting=waiting, endpoint=endpoint,
+            )  # fmt: skip
     measured = scanned.measured
     if debug and measured.log.strip():
         typer.echo(last_lines(measured.log, 200), err=True)
