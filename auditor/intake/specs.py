@@ -17,7 +17,8 @@ class ModelSpec:
     """Which model, and how it may be loaded; the command line's model flags, one field each.
 
     ``path`` is None only with ``predict``, ``generate`` or an ``endpoint``, which is what its server was shown to do.
-    ``base``: the model that an adapter changes. ``task``: None means what the file says, else classification. ``outputs``:
+    ``base``: the model that an adapter changes. ``task``: None means what the file says, else classification.
+    ``outputs``:
     None means what the file or the network says, else logits where its answers can be nothing else. ``architecture``: a
     key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``code_folder``: where the user's own modules
     lie; it is put on the import path only where a flag names one of them.
