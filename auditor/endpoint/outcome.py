@@ -26,7 +26,9 @@ class Outcome:
     def of(cls, error: ModelError) -> Outcome:
         """What an error of the client's comes to."""
         status = error.status if isinstance(error, RefusedError) else 0
-        return cls(failed=first_line(error)[:500], status=status, spent=isinstance(error, BudgetSpentError))
+        return cls(
+            failed=f"{first_line(error)[:500].rstrip('.')}.", status=status, spent=isinstance(error, BudgetSpentError)
+        )
 
     @property
     def settled(self) -> bool:

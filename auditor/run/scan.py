@@ -43,7 +43,7 @@ Catalogue = Mapping[str, type[Probe]]
 # What is asked wherever there are labels, and of every language model.
 PERFORMANCE = "performance"
 _OF_ENDPOINTS = ("model_name", "api_key_env", "max_calls", "concurrency", "allow_remote")
-_OF_A_FILE = ("base", "task", "classes", "outputs", "architecture", "predict", "allow_code", "trust_pickle")
+_OF_A_FILE = ("base", "task", "classes", "outputs", "architecture", "predict", "generate", "allow_code", "trust_pickle")
 _OF_DATA = (
     "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
     "copies_are_real",
@@ -179,7 +179,9 @@ def job_of(configured: Configured, catalogue: Catalogue, endpoint: OpenEndpoint 
         if given:
             raise UsageError(f"--{given[0].replace('_', '-')} says something about data: add --data FILE.")
     return Job(
-        model=model_spec(options) if endpoint is None else ModelSpec(endpoint=endpoint.handshake, device="cpu"),
+        model=model_spec(options)
+        if endpoint is None
+        else ModelSpec(endpoint=endpoint.handshake, device="cpu", code_folder=_code_folder(options)),
         data=None
         if options.data is None and options.predictions is None
         else data_spec(options, configured.labels, configured.roles, configured.about),
@@ -194,7 +196,6 @@ def job_of(configured: Configured, catalogue: Catalogue, endpoint: OpenEndpoint 
 
 def model_spec(options: ScanOptions) -> ModelSpec:
     """Which model, and how it may be loaded. Raises UsageError where there is none."""
-    own_code = [options.architecture, options.predict, options.generate, *options.probe]
     return ModelSpec(
         path=None if options.model is None else str(_existing(options.model, "model")),
         base=None if options.base is None else str(_existing(options.base, "base model")),
@@ -210,8 +211,13 @@ def model_spec(options: ScanOptions) -> ModelSpec:
         trust_pickle=options.trust_pickle,
         features=options.features,
         device=options.device,
-        code_folder=str(Path.cwd()) if any(name and ":" in name for name in own_code) else None,
+        code_folder=_code_folder(options),
     )
+
+
+def _code_folder(options: ScanOptions) -> str | None:
+    own_code = [options.architecture, options.predict, options.generate, *options.probe]
+    return str(Path.cwd()) if any(name and ":" in name for name in own_code) else None
 
 
 def data_spec(
