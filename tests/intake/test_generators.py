@@ -62,7 +62,7 @@ def test_what_returns_no_text_or_raises_is_told_in_a_sentence(tmp_path: Path) ->
         writer_of(load_model(spec(tmp_path, "number"))).replies([["a"]], 4)
     with pytest.raises(ModelError, match="raised PermissionError: no network.*needs --allow-unsandboxed"):
         writer_of(load_model(spec(tmp_path, "fails"))).replies([["a"]], 4)
-    with pytest.raises(UsageError, match="the module has no 'shou', did you mean"):
+    with pytest.raises(UsageError, match="the module has no 'shou'; did you mean 'shout'"):
         load_model(spec(tmp_path, "shou"))
 
 
