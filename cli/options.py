@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
+from auditor.endpoint.address import is_endpoint
 from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.finding.criterion import Criterion, parse_budgets, parse_criterion
 from auditor.finding.obeyed import ObeyedFile, read_obeyed
@@ -21,7 +22,7 @@ from auditor.reading.sql import is_database
 from auditor.record.about import SECTIONS, about_of
 from auditor.record.catalogue import catalogue_file
 from auditor.record.labels import Labels
-from auditor.run.options import Configured, ScanOptions, flags, is_endpoint
+from auditor.run.options import Configured, ScanOptions, flags
 from cli.found import READ_BY_PROBES, refuse_more
 from cli.guarded import files_named
 from probes import PROBES

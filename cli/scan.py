@@ -68,9 +68,8 @@ def scan(
                 log.add("stage", stage=stage)
                 shown(waits.get(stage, stage))
 
-            level = at_level(asked, campaign)
             scanned = scan_job(
-                level, job, PROBES, started,
+                at_level(asked, campaign), job, PROBES, started,
                 command=command_line(), on_stage=on_stage, waiting=waiting, endpoint=endpoint,
             )  # fmt: skip
     measured = scanned.measured

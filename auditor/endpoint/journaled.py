@@ -18,10 +18,12 @@ _GONE = 8
 
 @dataclass
 class JournaledClient(Client):
-    """The same with a ``journal``; ``left_open`` says that some request has no settled outcome."""
+    """The same with a ``journal``; ``left_open`` says that some request has no settled outcome, ``requests``
+    how many there were, from the journal or not."""
 
     journal: Journal | None = None
     left_open: bool = field(default=False, init=False)
+    requests: int = field(default=0, init=False)
     _unanswered: int = field(default=0, init=False, repr=False)
 
     def ask(self, request: Request, *, model: str | None = None) -> Answer:
@@ -40,6 +42,7 @@ class JournaledClient(Client):
             return list(pool.map(lambda pair: self._outcome(pair[0], None, pair[1]), zip(requests, known, strict=True)))
 
     def _known(self, request: Request, model: str | None) -> tuple[str, Outcome | None]:
+        self.requests += 1
         return ("", None) if self.journal is None else self.journal.next_of(request, model or self.model)
 
     def _outcome(self, request: Request, model: str | None, known: tuple[str, Outcome | None]) -> Outcome:

@@ -76,7 +76,7 @@ def open_endpoint(
     try:
         with JournaledClient(address, asked.model, key, asked.limits, journal=kept) as client:
             asking = Asking(client)
-            found = shake_hands(client, on_stage=on_stage, asking=asking)
+            found = replace(shake_hands(client, on_stage=on_stage, asking=asking), calls=client.requests)
             resumed = 0 if kept is None else kept.resumed
             if resumed:
                 with Client(address, asked.model, key, asked.limits) as plain:

@@ -84,11 +84,6 @@ def _names(value: object) -> object:
     return value
 
 
-def is_endpoint(model: str | None) -> bool:
-    """Whether a model is named by the URL of its server."""
-    return model is not None and model.lower().startswith(("http://", "https://"))
-
-
 def names_in(text: str) -> list[str]:
     """The names in ``a,b,c``; one that holds a comma stands in double quotes, as in CSV. Raises ValueError."""
     try:
@@ -202,7 +197,12 @@ class ScanOptions:
     ] = 4
     allow_remote: Annotated[
         bool,
-        Flag(help="Let texts leave this machine; else the URL must be its own.", found="given", typed=bool),
+        Flag(
+            help="Let texts leave this machine; else the URL must be its own.",
+            found="given",
+            typed=bool,
+            of_one_run=True,
+        ),
     ] = False
     data: Annotated[
         str | None,

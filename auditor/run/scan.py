@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from auditor.data.bins import parse_bin_rule
+from auditor.endpoint.address import is_endpoint
 from auditor.endpoint.client import Limits as Calls
 from auditor.endpoint.journal import NAME as JOURNAL
 from auditor.endpoint.opened import EndpointAsked, OpenEndpoint, open_endpoint
@@ -31,7 +32,7 @@ from auditor.record.labels import Labels
 from auditor.run.audit import assemble, environment
 from auditor.run.heard import Measured
 from auditor.run.isolate import measure
-from auditor.run.options import Configured, ScanOptions, is_endpoint
+from auditor.run.options import Configured, ScanOptions
 from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, make_probe
 from auditor.sandbox.measuring_process import MeasuringProcess
@@ -195,7 +196,9 @@ def job_of(configured: Configured, catalogue: Catalogue, endpoint: OpenEndpoint 
 
 
 def model_spec(options: ScanOptions) -> ModelSpec:
-    """Which model, and how it may be loaded. Raises UsageError where there is none."""
+    """Which model, and how it may be loaded. Raises UsageError where there is none, or it is behind a URL."""
+    if is_endpoint(options.model):
+        raise UsageError("A model behind a URL is asked by auditor scan, where the URL is typed; this takes files.")
     return ModelSpec(
         path=None if options.model is None else str(_existing(options.model, "model")),
         base=None if options.base is None else str(_existing(options.base, "base model")),

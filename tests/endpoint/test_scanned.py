@@ -26,8 +26,8 @@ from auditor.endpoint.outcome import Outcome
 from auditor.errors import ModelError, NotApplicableError, UsageError
 from auditor.model.generation import Sampling
 from auditor.record.audit_report import AuditReport
-from auditor.run.options import Configured, ScanOptions
-from auditor.run.scan import endpoint_at_hand
+from auditor.run.options import Configured, ScanOptions, flags
+from auditor.run.scan import endpoint_at_hand, job_of
 from auditor.run.scan import scan as run_scan
 from cli.options import configure
 from probes import PROBES
@@ -94,10 +94,12 @@ def test_what_was_answered_is_not_asked_again_and_a_torn_line_is(tmp_path: Path)
             assert stub.calls == before + 3 and again == first
             assert endpoint.outcomes("bbq", requests(2, start=9))[0].answer is not None
             assert any("from the journal of a run that did not end" in note for note in endpoint.notes())
+            assert 30 <= endpoint.handshake.calls <= 40
         assert stub.calls == before + 5
         # It ended: the next scan asks this server anew.
         with open_endpoint(asked_of(url), path) as endpoint:
             assert endpoint.resumed == 0
+            assert 30 <= endpoint.handshake.calls <= 40
         assert stub.calls > before + 30
 
 
@@ -244,6 +246,14 @@ def test_a_url_comes_from_the_command_line_alone(tmp_path: Path) -> None:
     (tmp_path / "audit.toml").write_text('[audit]\nmodel = "http://127.0.0.1:8000/v1"\nmodel_name = "x"\n')
     with pytest.raises(UsageError, match="for the command line alone to say"):
         configure({}, str(tmp_path / "audit.toml"), [])
+
+
+def test_a_bundle_s_url_is_asked_by_nobody() -> None:
+    # As auditor reproduce makes the job of a stranger's request, and every command that loads a file.
+    asked = ScanOptions.of({"model": "http://127.0.0.1:9/v1", "model_name": "x", "allow_remote": True})
+    with pytest.raises(UsageError, match="asked by auditor scan, where the URL is typed"):
+        job_of(Configured(asked, {}, ()), PROBES)
+    assert flags()["allow_remote"].of_one_run and flags()["api_key_env"].of_one_run
 
 
 def test_a_path_that_is_none_and_a_name_that_is_not_served_are_told_in_a_sentence(tmp_path: Path) -> None:
