@@ -88,7 +88,10 @@ class Journal:
             raise UsageError(f"The journal {str(self.path)!r} cannot be written: {error.strerror}.") from None
 
     def _write(self, content: dict[str, Any]) -> None:
-        self._file.write((json.dumps(content, ensure_ascii=True) + "\n").encode())
+        try:
+            self._file.write((json.dumps(content, ensure_ascii=True) + "\n").encode())
+        except OSError as error:
+            raise UsageError(f"The journal {str(self.path)!r} cannot be written: {error.strerror}.") from None
 
     def _read(self) -> bool:
         """Whether there is an unfinished scan of this endpoint, whose calls are then known."""
