@@ -357,7 +357,7 @@ def _may_ask(job: Job) -> Sequence[str]:
     return [spec.name for spec in job.probes] if job.explain is None else list(map(str, job.explain.rows))
 
 
-def _send_job(child: subprocess.Popen[bytes], job: Job, *, more: bool) -> None:
+def _send_job(child: subprocess.Popen[bytes], job: Job, *, more: bool = False) -> None:
     if child.stdin is None:
         raise RuntimeError("the child was started without a standard input")
     try:
