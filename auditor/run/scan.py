@@ -39,6 +39,7 @@ _R = TypeVar("_R", ModelRecord, DataRecord)
 Catalogue = Mapping[str, type[Probe]]
 # What is asked wherever there are labels, and of every language model.
 PERFORMANCE = "performance"
+DERIVED = "derived"
 _OF_DATA = (
     "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
     "copies_are_real",
@@ -242,13 +243,16 @@ _FOR_PROBES = {
     "scorer": "scorer", "reference": "reference", "ood": "file or folder of strange inputs", "system": "system message",
 }  # fmt: skip
 # Said of every probe that has an option of that name, where it is not said already.
-_SAID_OF_PROBES = ("chat", "few_shot")
+_SAID_OF_PROBES = ("chat", "few_shot", "quantize")
 
 
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
     """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
     chosen = [name.replace("-", "_") for name in configured.options.probes or catalogue]
+    if configured.options.quantize is not None and DERIVED not in chosen:
+        raise UsageError(f"--quantize is what the probe {DERIVED} is asked: add it to --probes.")
     of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
+    of_language |= DERIVED in chosen
     if (configured.options.target is not None or of_language) and PERFORMANCE in catalogue:
         # Without it nothing tells a model that knows nothing from one that treats all alike.
         chosen = [PERFORMANCE, *chosen]
@@ -268,6 +272,8 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
         if name in benchmarks:
             options.setdefault("benchmarks", {name: benchmarks[name]})
         taken = inspect.signature(kind).parameters
+        if benchmarks and "pair_benchmarks" in taken:
+            options.setdefault("pair_benchmarks", benchmarks)
         for flag, what in _FOR_PROBES.items():
             path = getattr(configured.options, flag)
             if path is not None and flag in taken:
