@@ -42,6 +42,9 @@ class Derived:
     - ``churn_direction``: of the items that flipped, the share that went to the favourable decision, or to the
       stereotypical sentence; [0, 1], no ideal; at 0.5 as many went one way as the other; McNemar, Psychometrika 12
       (1947)
+
+      Only where any flipped; ``detail`` has the exact p-value of as many going either way.
+
     - ``negative_flip_rate``: share of the items with a known answer that the reference had right and this model has
       wrong; [0, 1], ideal 0; at 0.02 two in 100 were right and are wrong, however many became right; Yan et al., CVPR
       2021

@@ -54,7 +54,7 @@ def drift(before: AuditedModel, after: AuditedModel, data: AuditData, whose: str
         if favourable is not None:
             ways = favourable[turned & own]
             told = way_in_words(int(ways.sum()), ways.size, "to the favourable decision", "from it")
-            found.append(direction(ways, None, METHOD, group, joined(told, whose)))
+            found += direction(ways, None, METHOD, group, joined(told, whose))
         if labelled.any():
             righted = f"{int((better & own).sum()):,} were wrong and are right"
             of_rows = _rate("negative_flip_rate", worse, own & labelled, "labelled rows", whose, group)

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import scipy.stats
 
 from auditor.finding.measurement import Measurement
-from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 
@@ -36,14 +35,18 @@ def way_in_words(one_way: int, flipped: int, one: str, other: str) -> str:
 
 def direction(
     one_way: BoolArray, estimate: AnyEstimate | None, method: str, group: dict[str, str], detail: str
-) -> Measurement:
-    """The share of the flipped items, (k,) whether each went one way; ``estimate``: of dependent items, else None."""
+) -> list[Measurement]:
+    """The share of the flipped items, (k,) whether each went one way; nothing where none flipped.
+
+    ``estimate``: that of items that depend on each other; None where they do not.
+    """
     k = int(one_way.size)
     if not k:
-        found: AnyEstimate = Undefined(reason="no item flipped, so there is no way that they went (0/0)")
-    else:
-        found = Proportion(successes=int(one_way.sum()), n=k) if estimate is None else estimate
-    return Measurement(metric="churn_direction", method=method, estimate=found, n_samples=k, group=group, detail=detail)
+        return []
+    found = Proportion(successes=int(one_way.sum()), n=k) if estimate is None else estimate
+    return [
+        Measurement(metric="churn_direction", method=method, estimate=found, n_samples=k, group=group, detail=detail)
+    ]
 
 
 def most_flipped(flipped: BoolArray, names: Sequence[str]) -> str:

@@ -115,8 +115,9 @@ def _pairs(models: Models, items: Benchmark[SentencePair], method: str, rng: np.
         found += [
             _measurement("churn", method, share, len(at), group, joined(told, overall), silent),
             _measurement("preference_shift", method, shift, len(at), group, joined(way, models.whose), silent),
-            replace(direction(ways, _of_flips(ways, turned, examples), method, group, way), too_few=silent),
         ]
+        went = direction(ways, _of_flips(ways, turned, examples), method, group, way)
+        found += [replace(m, too_few=silent) for m in went]
     return [*found, floor]
 
 
