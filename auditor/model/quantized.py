@@ -64,7 +64,7 @@ def _quantise(network: nn.Module, bits: Bits, names: set[str]) -> None:
         config: Any = (
             Int8WeightOnlyConfig()
             if bits == "int8"
-            else IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(_GROUP))
+            else IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(_GROUP))  # type: ignore[attr-defined]
         )
         quantize_(network, config, filter_fn=lambda module, name: name in names)
     finally:
