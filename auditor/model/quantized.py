@@ -13,7 +13,7 @@ from torch import nn
 from auditor.errors import MissingExtraError, NotApplicableError
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel
-from auditor.model.torch_model import TorchNetwork
+from auditor.model.torch_model import TorchModel
 
 Bits = Literal["int8", "int4"]
 BITS: tuple[str, ...] = get_args(Bits)
@@ -27,9 +27,9 @@ def quantized(model: AuditedModel, bits: Bits) -> tuple[AuditedModel, str]:
     Weights alone are rounded, to the nearest of 256 or 16 levels with one scale a row or a group of 32; arithmetic
     stays in the number format that the model has. The last layer of a language model stays as it is, as usual, and so
     does the model given. Raises MissingExtraError without torchao, NotApplicableError for a model that is no
-    network of torch, or has no linear layer to quantise.
+    classifier or language model of torch, or has no linear layer to quantise.
     """
-    if not isinstance(model, (TorchNetwork, AuditedLanguageModel)):
+    if not isinstance(model, (TorchModel, AuditedLanguageModel)):
         raise NotApplicableError("Needs a network of torch to quantise: this model has no layers that can be reached.")
     if importlib.util.find_spec("torchao") is None:
         raise MissingExtraError("Quantising needs torchao: pip install 'responsible-auditor[quantize]'.")
@@ -48,8 +48,12 @@ def quantized(model: AuditedModel, bits: Bits) -> tuple[AuditedModel, str]:
     held = sum(layer.weight.numel() for layer in layers.values())
     of = sum(p.numel() for p in network.parameters())
     _quantise(network, bits, set(layers))
-    other = copy.copy(model)
-    other.module = network
+    other: AuditedModel
+    if isinstance(model, TorchModel):
+        other = model.with_module(network)
+    else:
+        other = copy.copy(model)
+        other.module = network
     return other, f"weights of {len(layers):,} linear layers in {bits} by torchao, {held / of:.0%} of all"
 
 

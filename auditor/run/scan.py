@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 from auditor.data.bins import parse_bin_rule
-from auditor.errors import ConfigError, UsageError, did_you_mean
+from auditor.errors import ConfigError, MissingExtraError, UsageError, did_you_mean
 from auditor.finding.budgets import Family
 from auditor.finding.measurement import Pillar
 from auditor.finding.policy import Policy
@@ -251,6 +252,10 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
     chosen = [name.replace("-", "_") for name in configured.options.probes or catalogue]
     if configured.options.quantize is not None and DERIVED not in chosen:
         raise UsageError(f"--quantize is what the probe {DERIVED} is asked: add it to --probes.")
+    if configured.options.quantize is not None and configured.options.reference is not None:
+        raise UsageError("--quantize compares a model with itself: leave --reference out, or ask in two scans.")
+    if configured.options.quantize is not None and find_spec("torchao") is None:
+        raise MissingExtraError("--quantize needs torchao: pip install 'responsible-auditor[quantize]'.")
     of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
     of_language |= DERIVED in chosen
     if (configured.options.target is not None or of_language) and PERFORMANCE in catalogue:
