@@ -16,6 +16,7 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
+import auditor.run.scan
 from auditor.data.audit_data import AuditData
 from auditor.errors import MissingExtraError, NotApplicableError, OtherKindError, UsageError
 from auditor.finding.criterion import load_criteria
@@ -27,9 +28,13 @@ from auditor.model.quantized import quantized
 from auditor.model.regression import AuditedRegressor
 from auditor.model.torch_model import TorchModel
 from auditor.run.audit import no_data, run_audit
+from auditor.run.scan import probe_specs
 from auditor.run.while_training.audit import TrainingAudit
 from auditor.statistics.changes import RateChange
 from auditor.statistics.rates import Proportion
+from cli.mitigate import with_reference
+from cli.options import configure
+from probes import PROBES
 from probes.language.stereotype import built_in_pairs
 from probes.performance import derived_language
 from probes.performance.derived import Derived
@@ -400,3 +405,45 @@ def test_a_quantised_copy_is_compared_and_the_model_stays_as_it_is() -> None:
         assert f"{how}, against this model as it is" in one(found, "churn").detail
     assert 0.0 < off["int8"] < off["int4"] / 4
     assert all_of(torch.equal(before[name], value) for name, value in module.state_dict().items())
+
+
+# ---- as it is asked for ----------------------------------------------------------------------------------------------
+
+
+def asked(**options: Any) -> dict[str, dict[str, Any]]:
+    """The options of each probe that a scan asks."""
+    return {
+        spec.name: dict(spec.options) for spec in probe_specs(configure({"model": "a.pt"} | options, None, []), PROBES)
+    }
+
+
+def test_a_scan_asks_it_with_the_reference_and_the_files_of_benchmarks(tmp_path: Path) -> None:
+    base, file = tmp_path / "base.pt", tmp_path / "pairs.csv"
+    base.touch()
+    file.touch()
+    found = asked(reference=str(base), benchmark=(f"crows_pairs={file}",))
+    assert found["derived"] == {"reference": str(base), "pair_benchmarks": {"crows_pairs": str(file)}}
+    # Skill is asked for too: without it nobody knows whether there was anything to keep.
+    assert list(asked(reference=str(base), probes=["derived"])) == ["performance", "derived"]
+    assert asked()["derived"] == {}
+
+
+def test_quantising_that_cannot_be_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tmp_path / "base.pt"
+    base.touch()
+    with pytest.raises(UsageError, match="add it to --probes"):
+        asked(quantize="int8", probes=["stereotype"])
+    with pytest.raises(UsageError, match="leave --reference out"):
+        asked(quantize="int8", reference=str(base))
+    monkeypatch.setattr(auditor.run.scan, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"needs torchao: pip install 'responsible-auditor\[quantize\]'"):
+        asked(quantize="int4")
+
+
+def test_a_mitigation_is_not_held_against_what_it_is_there_to_change(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.pt", tmp_path / "new.pt"
+    for path in (old, new):
+        path.touch()
+    for probes, options in ((None, {}), (["derived"], {"reference": str(old)})):
+        _, job = with_reference(configure({"model": str(old), "probes": probes}, None, []), new)
+        assert {spec.name: dict(spec.options) for spec in job.probes}["derived"] == options
