@@ -6,7 +6,7 @@ server draws from the reference, :math:`u` is uniform whatever came before (Rose
 randomised one), so all of them are independent, though each token's context is made of the tokens before it.
 
 Beside this test of any difference stands one of those that are usual: for other temperatures, and for a tail that
-top_k, top_p or min_p cuts, each token counts :math:`q(x)/p(x)`, with :math:`q` what the reference would become. Its
+top_k or min_p cuts, each token counts :math:`q(x)/p(x)`, with :math:`q` what the reference would become. Its
 mean is 1 where :math:`p` is drawn from, so the product, averaged over all of them, exceeds :math:`1/\alpha` with
 probability at most :math:`\alpha` (Ville 1939).
 
@@ -40,9 +40,9 @@ from auditor.statistics.uniformity import largest_mean, least_mean, p_of_uniform
 # The chance that a distance is said to be larger than it is, and that it is said to be smaller.
 FALSE_LEAST, FALSE_LARGEST = 5e-4, 0.05
 _UNLIKELY = 0.95
-_POWERS = np.asarray([0.7, 0.85, 0.93, 1.08, 1.2, 1.5, 4.0])
+_POWERS = np.asarray([0.8, 0.93, 1.08, 1.25, 3.0])
 # What the usual samplers keep, and the share of the odds that their cut leaves to all else.
-_TOP_K, _TOP_P, _MIN_P, _LEFT = 40, 0.95, 0.05, 0.05
+_TOP_K, _MIN_P, _LEFT = 40, 0.05, 0.05
 _MOST_NAMED = 5
 _Ids = tuple[int, ...]
 
@@ -88,7 +88,7 @@ def compare(reference: AuditedLanguageModel, served: ServedTexts, rng: np.random
     told = _told(spelling, served.texts)
     lost = [name for names, classes in told for name, c in zip(names, classes, strict=True) if c is None]
     if lost:
-        named = tuple(dict.fromkeys(name[:40] for name in lost))[:_MOST_NAMED]
+        named = tuple(dict.fromkeys(lost))[:_MOST_NAMED]
         return Compared(unspelled=named, n_unspelled=len(lost))
     classes = [[c for c in found if c is not None] for _, found in told]
     wrong = [_misspelled(spelling, t, c) for t, c in zip(served.texts, classes, strict=True)]
@@ -208,9 +208,11 @@ def _places(reference: AuditedLanguageModel, spelling: Spelling, draws: Sequence
             for length, row in zip(lengths, rows, strict=True):
                 for bare in (False, True):
                     here = [i for i in after[whole[:length]] if draws[i].bare is bare]
+                    if not here:
+                        continue
                     classes = spelling.bare_classes if bare else spelling.classes
-                    placing = _Placing(np.bincount(classes, weights=row)) if here else None
-                    for i in here if placing is not None else ():
+                    placing = _Placing(np.bincount(classes, weights=row))
+                    for i in here:
                         found[i] = placing.of(draws[i].drawn)
     return [place for place in found if place is not None]
 
@@ -220,16 +222,10 @@ class _Placing:
 
     def __init__(self, probabilities: npt.NDArray[Any]) -> None:
         self.probabilities = probabilities
-        with np.errstate(divide="ignore"):
-            self.logs = np.log(probabilities)
-        self.scales = scipy.special.logsumexp(_POWERS[:, None] * self.logs, axis=1)
-        falling = np.sort(probabilities)[::-1]
-        before = falling.cumsum() - falling
-        cuts = (
-            falling[min(_TOP_K, len(falling)) - 1],
-            falling[int((before < _TOP_P).sum()) - 1],
-            _MIN_P * falling[0],
-        )
+        logs = np.log(probabilities[probabilities > 0.0])
+        self.scales = np.log([np.exp(power * logs).sum() for power in _POWERS])
+        k = min(_TOP_K, len(probabilities))
+        cuts = (np.partition(probabilities, -k)[-k], _MIN_P * probabilities.max())
         self.cuts = [(cut, float(probabilities[probabilities >= cut].sum())) for cut in cuts]
 
     def of(self, drawn: int) -> _Place:
@@ -238,8 +234,7 @@ class _Placing:
         likelier = self.probabilities > own
         # Of two that are as likely the one that comes first is likelier: any order will do that is fixed.
         likelier[:drawn] |= self.probabilities[:drawn] == own
-        log = float(self.logs[drawn])
-        tempered = (_POWERS - 1.0) * log - self.scales if own > 0.0 else np.zeros(len(_POWERS))
+        tempered = (_POWERS - 1.0) * math.log(own) - self.scales if own > 0.0 else np.zeros(len(_POWERS))
         kept = [math.log((1.0 if own >= cut else _LEFT) / (mass + _LEFT * (1.0 - mass))) for cut, mass in self.cuts]
         return _Place(float(self.probabilities[likelier].sum()), own, np.concatenate([tempered, kept]))
 

@@ -26,6 +26,7 @@ LENGTH = 32
 PLAIN = 96
 _AT_ONCE = 8
 _FEWEST = 100
+_MOST_NAMED, _LONGEST_NAME = 5, 40
 # What must not have been found of a server whose log-probabilities are believed.
 _BELIEVED = ("logprobs", "pure_sampling", "temperature")
 _SEEDS = 1 << 31
@@ -157,7 +158,7 @@ def capability_of(compared: Compared, handshake: Handshake, within: float = WITH
     if compared.misspelled:
         return ignored(NAME, "A text is not what its own tokens spell: it, or they, are of something else.")
     if compared.unspelled:
-        named = ", ".join(map(repr, compared.unspelled))
+        named = ", ".join(repr(name[:_LONGEST_NAME]) for name in compared.unspelled[:_MOST_NAMED])
         what = f"{compared.n_unspelled} tokens are none that the reference can spell, such as {named}"
         return untold(NAME, f"{what}: another tokenizer, or another way to write tokens. Nothing was tested.")
     drawn = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from auditor.endpoint.handshake import NAMES
 from auditor.endpoint.openings import _PASSAGES
 from auditor.model.language_model import AuditedLanguageModel
 from tests.endpoint.stub import TABLES, VOCABULARY, Stub, Toy
+from tests.toys.language import tiny
 
 END = VOCABULARY
 _OTHERS = ["</s>", "<unk>", *sorted({word for passage in _PASSAGES for word in passage.split()})]
@@ -68,14 +70,40 @@ class ToyNetwork(nn.Module):
         return SimpleNamespace(logits=logits)
 
 
-def reference_of(toy: ReadableToy) -> AuditedLanguageModel:
+def tokenizer_of(toy: ReadableToy) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer(models.WordLevel(toy.ids, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
-    return AuditedLanguageModel(ToyNetwork(toy), tokenizer, objective="causal")
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
+
+
+def reference_of(toy: ReadableToy) -> AuditedLanguageModel:
+    return AuditedLanguageModel(ToyNetwork(toy), tokenizer_of(toy), objective="causal")
+
+
+class SteadyToy(ReadableToy):
+    """A toy that has one distribution after any text, so that a small Llama has it too."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.orders = np.tile(self.orders[0], (TABLES, 1))
+        self.logs = np.tile(self.logs[0], (TABLES, 1))
+
+    def save(self, folder: Path) -> None:
+        """A Llama that looks at nothing: every token leads to the same states, and these to the toy's logits."""
+        network: Any = tiny("llama", vocab_size=len(self.ids), eos_token_id=END, max_position_embeddings=256)
+        with torch.no_grad():
+            network.model.embed_tokens.weight.fill_(1.0)
+            for layer in network.model.layers:
+                layer.self_attn.o_proj.weight.zero_()
+                layer.mlp.down_proj.weight.zero_()
+            network.lm_head.weight.zero_()
+            network.lm_head.weight[:, 0] = -60.0
+            network.lm_head.weight[self.orders[0], 0] = torch.from_numpy(self.logs[0]).float()
+        network.save_pretrained(folder)
+        tokenizer_of(self).save_pretrained(folder)
 
 
 @dataclass

@@ -1,0 +1,78 @@
+"""Uniform numbers, and means of means: against another library or by simulation, at their stated rates of error."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy
+
+from auditor.statistics.uniformity import largest_mean, least_mean, p_of_uniform
+from tests.quantifiers import all_of
+
+N = 685
+
+
+def test_the_parts_are_fishers_and_kolmogorovs() -> None:
+    rng = np.random.default_rng(0)
+    for shape in (0.8, 1.0, 1.3):
+        u = rng.random(50) ** shape
+        parts = [float(scipy.stats.kstest(u, "uniform", method="exact").pvalue)]
+        for side in (u, 1.0 - u):
+            p = float(scipy.stats.combine_pvalues(side, method="fisher").pvalue)
+            parts.append(2.0 * min(p, 1.0 - p))
+        assert p_of_uniform(u) == pytest.approx(min(1.0, 3.0 * min(parts)), rel=1e-9)
+    assert p_of_uniform([]) == 1.0
+
+
+def test_uniform_numbers_are_rejected_as_seldom_as_stated() -> None:
+    """With `benchmarks/served_model.py` as the larger one: 0.038 of 4,000 at 0.05."""
+    rng = np.random.default_rng(1)
+    p = np.asarray([p_of_uniform(rng.random(N)) for _ in range(600)])
+    # 600 at 0.05 come to 30 at most by the mean, and to more than 46 once in 500.
+    assert 10 <= int((p <= 0.05).sum()) <= 46
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda u: u * 0.93,  # a tail of 7 % that is never drawn
+        lambda u: u**1.25,
+        lambda u: 1.0 - (1.0 - u) ** 1.25,
+        lambda u: np.abs(u - 0.5) * 1.6 % 1.0,
+        lambda u: np.zeros_like(u),
+        lambda u: np.ones_like(u),
+        lambda u: np.full_like(u, 0.5),
+    ],
+)
+def test_what_is_not_uniform_is_rejected(change: object) -> None:
+    u = np.random.default_rng(2).random(N)
+    assert p_of_uniform(change(u)) < 5e-4  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("share", [0.002, 0.02, 0.3])
+def test_bounds_of_a_mean_hold_where_each_value_depends_on_those_before(share: float) -> None:
+    rng = np.random.default_rng(3)
+    runs, n, alpha = 1_000, 200, 0.05
+    total, means, last = np.zeros(runs), np.zeros(runs), np.zeros(runs)
+    for _ in range(n):
+        # After a success another one is three times as likely.
+        mean = np.where(last > 0.0, 3.0 * share, share)
+        last = (rng.random(runs) < mean).astype(float)
+        total, means = total + last, means + mean / n
+    by_total = {s: (least_mean(s, n, alpha), largest_mean(s, n, alpha)) for s in set(total.tolist())}
+    least, largest = np.transpose([by_total[s] for s in total.tolist()])
+    assert np.mean(means < least) <= alpha and np.mean(means > largest) <= alpha
+    assert np.mean(largest - least) < 0.5
+
+
+def test_bounds_of_a_mean_enclose_it_and_shrink() -> None:
+    assert (least_mean(0.0, 0, 0.05), largest_mean(0.0, 0, 0.05)) == (0.0, 1.0)
+    assert largest_mean(0.0, 768, 0.05) == pytest.approx(0.0054, abs=2e-4)
+    # Six slopes share the level, and the steepest is the one that is used up.
+    assert largest_mean(0.0, 768, 0.05) <= (math.log(20.0) + math.log(6.0)) / (1.0 - math.exp(-4.0)) / 768
+    assert largest_mean(200.0, 200, 0.05) == 1.0 and least_mean(200.0, 200, 0.05) > 0.75
+    found = [(least_mean(0.1 * n, n, 0.05), largest_mean(0.1 * n, n, 0.05)) for n in (50, 500, 5_000)]
+    assert all_of(low <= 0.1 <= high for low, high in found)
+    assert all_of(b[1] - b[0] < a[1] - a[0] for a, b in zip(found, found[1:], strict=False))
