@@ -75,8 +75,9 @@ def endpoint(
 
 
 def _check(reference: Path | None, within: float | None) -> None:
-    if reference is not None and not reference.exists():
-        raise UsageError(f"There is no reference at {str(reference)!r}.")
+    if reference is not None and not (reference.is_file() or (reference / "config.json").is_file()):
+        # Before anything is asked; all else of it is seen in the sandbox, after the calls.
+        raise UsageError(f"There is no language model at {str(reference)!r}: name its folder, or a GGUF file.")
     if within is not None and reference is None:
         raise UsageError("--within says how near the served model is to be to a reference: add --reference FOLDER.")
     if within is not None and not 0.0 < within < 1.0:

@@ -29,9 +29,9 @@ def test_the_parts_are_fishers_and_kolmogorovs() -> None:
 def test_uniform_numbers_are_rejected_as_seldom_as_stated() -> None:
     """With `benchmarks/served_model.py` as the larger one: 0.038 of 4,000 at 0.05."""
     rng = np.random.default_rng(1)
-    p = np.asarray([p_of_uniform(rng.random(N)) for _ in range(600)])
-    # 600 at 0.05 come to 30 at most by the mean, and to more than 46 once in 500.
-    assert 10 <= int((p <= 0.05).sum()) <= 46
+    p = np.asarray([p_of_uniform(rng.random(N)) for _ in range(500)])
+    # 500 at 0.05 come to 25 at most by the mean, and to more than 40 once in 500.
+    assert 8 <= int((p <= 0.05).sum()) <= 40
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_what_is_not_uniform_is_rejected(change: object) -> None:
     assert p_of_uniform(change(u)) < 5e-4  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("share", [0.002, 0.02, 0.3])
+@pytest.mark.parametrize("share", [0.005, 0.3])
 def test_bounds_of_a_mean_hold_where_each_value_depends_on_those_before(share: float) -> None:
     rng = np.random.default_rng(3)
-    runs, n, alpha = 1_000, 200, 0.05
+    runs, n, alpha = 600, 200, 0.05
     total, means, last = np.zeros(runs), np.zeros(runs), np.zeros(runs)
     for _ in range(n):
         # After a success another one is three times as likely.
