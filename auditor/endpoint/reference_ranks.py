@@ -59,7 +59,7 @@ class _Draw:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where a drawn class lies in the reference's distribution: the probability of all that is likelier, and its own.
 
     ``ahead``: logarithms of its probability under each usual alternative to its own.
@@ -171,7 +171,7 @@ def _compared(
     apart = [_apart(own[i], draws[i].log_probability) for i in reported]
     return Compared(
         n=len(draws),
-        p=min(1.0, 2.0 * min(p_of_uniform(ranks), _p_of_usual(placed))),
+        p=min(1.0, 2.0 * min(p_of_uniform(ranks), p_of_usual(placed))),
         unlikely=float((ranks[: len(draws)] > _UNLIKELY).mean()) if draws else 0.0,
         n_reported=len(reported),
         nearest=least_mean(math.fsum(a for a, _ in apart), len(apart), FALSE_LEAST),
@@ -179,7 +179,7 @@ def _compared(
     )
 
 
-def _p_of_usual(placed: Sequence[_Place]) -> float:
+def p_of_usual(placed: Sequence[Place]) -> float:
     """p-value of "drawn from the reference" against what usually is drawn from instead: one over the e-value."""
     if not placed:
         return 1.0
@@ -197,8 +197,8 @@ def _apart(probability: float, log_reported: float | None) -> tuple[float, float
     return max(-math.expm1(-ahead), 0.0) if ahead < 700.0 else 1.0, -math.expm1(-abs(ahead))
 
 
-def _places(reference: AuditedLanguageModel, spelling: Spelling, draws: Sequence[_Draw]) -> list[_Place]:
-    found: list[_Place | None] = [None] * len(draws)
+def _places(reference: AuditedLanguageModel, spelling: Spelling, draws: Sequence[_Draw]) -> list[Place]:
+    found: list[Place | None] = [None] * len(draws)
     after: dict[_Ids, list[int]] = {}
     for i, draw in enumerate(draws):
         after.setdefault(draw.context, []).append(i)
@@ -211,13 +211,13 @@ def _places(reference: AuditedLanguageModel, spelling: Spelling, draws: Sequence
                     if not here:
                         continue
                     classes = spelling.bare_classes if bare else spelling.classes
-                    placing = _Placing(np.bincount(classes, weights=row))
+                    placing = Placing(np.bincount(classes, weights=row))
                     for i in here:
                         found[i] = placing.of(draws[i].drawn)
     return [place for place in found if place is not None]
 
 
-class _Placing:
+class Placing:
     """The (n_classes,) probabilities of one place, and what the usual alternatives make of them."""
 
     def __init__(self, probabilities: npt.NDArray[Any]) -> None:
@@ -228,7 +228,7 @@ class _Placing:
         cuts = (np.partition(probabilities, -k)[-k], _MIN_P * probabilities.max())
         self.cuts = [(cut, float(probabilities[probabilities >= cut].sum())) for cut in cuts]
 
-    def of(self, drawn: int) -> _Place:
+    def of(self, drawn: int) -> Place:
         """Where a class lies."""
         own = float(self.probabilities[drawn])
         likelier = self.probabilities > own
@@ -236,7 +236,7 @@ class _Placing:
         likelier[:drawn] |= self.probabilities[:drawn] == own
         tempered = (_POWERS - 1.0) * math.log(own) - self.scales if own > 0.0 else np.zeros(len(_POWERS))
         kept = [math.log((1.0 if own >= cut else _LEFT) / (mass + _LEFT * (1.0 - mass))) for cut, mass in self.cuts]
-        return _Place(float(self.probabilities[likelier].sum()), own, np.concatenate([tempered, kept]))
+        return Place(float(self.probabilities[likelier].sum()), own, np.concatenate([tempered, kept]))
 
 
 def _covering(contexts: Sequence[_Ids]) -> Iterator[tuple[_Ids, list[int]]]:
