@@ -129,6 +129,8 @@ def _served(prompt: str, choice: Choice, length: int, with_tokens: bool) -> Serv
     if choice.finish == "content_filter":
         raise ModelError("The server says itself that it filters what is answered.")
     positions = choice.positions if with_tokens else None
+    if len(positions or ()) > length:
+        raise ModelError(f"{length} tokens were asked for, and {len(positions or ()):,} came.")
     # A text that ended at once has no position to report.
     reported = with_tokens and (positions is not None or not choice.text)
     return ServedText(

@@ -182,6 +182,15 @@ def test_texts_that_always_end_at_once_are_not_the_reference() -> None:
         assert found(Silent(5), handshake).accepted
 
 
+def test_more_tokens_than_were_asked_for_are_not_tested() -> None:
+    class GoesOn(Serves):
+        def _made(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+            return super()._made(route, body | {"max_tokens": body["max_tokens"] + 1})
+
+    with pytest.raises(ModelError, match="32 tokens were asked for, and 33 came"):
+        texts_of(GoesOn(5), shown())
+
+
 def test_draws_that_are_not_fresh_or_too_few_are_not_tested() -> None:
     with pytest.raises(ModelError, match="not drawn afresh"):
         texts_of(Serves(5), shown(fresh_draws="ignored", seed="lacking"))
