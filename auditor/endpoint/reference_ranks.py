@@ -174,8 +174,8 @@ def _compared(
         p=min(1.0, 2.0 * min(p_of_uniform(ranks), p_of_usual(placed))),
         unlikely=float((ranks[: len(draws)] > _UNLIKELY).mean()) if draws else 0.0,
         n_reported=len(reported),
-        nearest=least_mean(math.fsum(a for a, _ in apart), len(apart), FALSE_LEAST),
-        farthest=largest_mean(math.fsum(b for _, b in apart), len(apart), FALSE_LARGEST),
+        nearest=least_mean([a for a, _ in apart], FALSE_LEAST),
+        farthest=largest_mean([b for _, b in apart], FALSE_LARGEST),
     )
 
 

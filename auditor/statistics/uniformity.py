@@ -11,8 +11,8 @@ import scipy
 # Where a number comes to 0 or 1 by rounding, its logarithm stays finite.
 _EDGE = 1e-16
 _TESTS = 3
-# How sharply an exponential bound looks: small ones for sums of many, large ones for next to none.
-_SLOPES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
+# How sharply an exponential bound looks: small ones for values that spread, large ones for those that hardly do.
+_SLOPES = np.asarray([0.1, 0.25, 0.5, 0.75, 0.9])
 
 
 def p_of_uniform(values: npt.ArrayLike) -> float:
@@ -35,39 +35,39 @@ def _two_sided(total: float, n: int) -> float:
     return 2.0 * min(float(scipy.special.gammainc(n, total)), float(scipy.special.gammaincc(n, total)))
 
 
-def least_mean(total: float, n: int, alpha: float) -> float:
-    r"""At least this is the mean of the conditional means of ``n`` values in [0, 1] with that sum, but for ``alpha``.
+def least_mean(values: npt.ArrayLike, alpha: float) -> float:
+    r"""At least this is the mean of the conditional means of values in [0, 1], but for ``alpha``; 0 where none are.
 
-    Each value may depend on those before it: :math:`\exp(\lambda x_t - (e^\lambda - 1)\mu_t)` has mean at most 1 given
-    the past, so its products, averaged over a few :math:`\lambda`, exceed :math:`1/\alpha` with probability at most
-    :math:`\alpha` (Ville 1939).
+    Each value may depend on those before it: with :math:`\hat x_t` the mean of these,
+    :math:`\exp(\lambda(x_t - \mu_t) + (\ln(1 - \lambda) + \lambda)(x_t - \hat x_t)^2)` has mean at most 1 given them,
+    so its products, averaged over a few :math:`\lambda`, exceed :math:`1/\alpha` with probability at most
+    :math:`\alpha` (Ville 1939). Source: Howard, Ramdas, McAuliffe and Sekhon, Annals of Statistics 2021, theorem 4.
     """
-    return _end(total, n, alpha, sign=1.0)
+    x = np.asarray(values, np.float64)
+    return max(0.0, float(x.mean()) - _reach(x, alpha)) if len(x) else 0.0
 
 
-def largest_mean(total: float, n: int, alpha: float) -> float:
-    """The same from above."""
-    return _end(total, n, alpha, sign=-1.0)
+def largest_mean(values: npt.ArrayLike, alpha: float) -> float:
+    """The same from above; 1 where there are none."""
+    x = np.asarray(values, np.float64)
+    return min(1.0, float(x.mean()) + _reach(x, alpha)) if len(x) else 1.0
 
 
-def _end(total: float, n: int, alpha: float, sign: float) -> float:
-    slopes = sign * np.asarray(_SLOPES)
+def _reach(x: npt.NDArray[np.float64], alpha: float) -> float:
+    """By how much the mean of the conditional means may lie off that of the values, on one side."""
+    before = np.concatenate([[0.0], x.cumsum()[:-1] / np.arange(1, len(x))])
+    spread = float(((x - before) ** 2).sum())
+    shrunk = (np.log1p(-_SLOPES) + _SLOPES) * spread
 
-    def shown(mean: float) -> bool:
-        """Whether a mean is excluded."""
-        logs = slopes * total - np.expm1(slopes) * mean * n
-        return bool(scipy.special.logsumexp(logs) - math.log(len(slopes)) >= -math.log(alpha))
+    def excluded(reach: float) -> bool:
+        logs = _SLOPES * reach * len(x) + shrunk
+        most = float(logs.max())
+        return most + math.log(float(np.exp(logs - most).mean())) >= -math.log(alpha)
 
-    # Between a mean that is excluded and one that is not.
-    out, inside = (0.0, 1.0) if sign > 0.0 else (1.0, 0.0)
-    if n == 0 or not shown(out):
+    inside, out = 0.0, 1.0
+    if not excluded(out):
         return out
-    if shown(inside):
-        return inside
-    for _ in range(60):
-        middle = (out + inside) / 2.0
-        if shown(middle):
-            out = middle
-        else:
-            inside = middle
+    for _ in range(40):
+        middle = (inside + out) / 2.0
+        inside, out = (inside, middle) if excluded(middle) else (middle, out)
     return out

@@ -27,7 +27,7 @@ def test_the_parts_are_fishers_and_kolmogorovs() -> None:
 
 
 def test_uniform_numbers_are_rejected_as_seldom_as_stated() -> None:
-    """With `benchmarks/served_model.py` as the larger one: 0.038 of 4,000 at 0.05."""
+    """With `benchmarks/served_model.py` as the larger one; 4,000 of these come to 0.040 at 0.05."""
     rng = np.random.default_rng(1)
     p = np.asarray([p_of_uniform(rng.random(N)) for _ in range(500)])
     # 500 at 0.05 come to 25 at most by the mean, and to more than 40 once in 500.
@@ -54,25 +54,30 @@ def test_what_is_not_uniform_is_rejected(change: object) -> None:
 @pytest.mark.parametrize("share", [0.005, 0.3])
 def test_bounds_of_a_mean_hold_where_each_value_depends_on_those_before(share: float) -> None:
     rng = np.random.default_rng(3)
-    runs, n, alpha = 600, 200, 0.05
-    total, means, last = np.zeros(runs), np.zeros(runs), np.zeros(runs)
-    for _ in range(n):
+    runs, n, alpha = 400, 200, 0.05
+    values, means, last = np.zeros((n, runs)), np.zeros(runs), np.zeros(runs)
+    for t in range(n):
         # After a success another one is three times as likely.
         mean = np.where(last > 0.0, 3.0 * share, share)
-        last = (rng.random(runs) < mean).astype(float)
-        total, means = total + last, means + mean / n
-    by_total = {s: (least_mean(s, n, alpha), largest_mean(s, n, alpha)) for s in set(total.tolist())}
-    least, largest = np.transpose([by_total[s] for s in total.tolist()])
+        values[t] = last = (rng.random(runs) < mean).astype(float)
+        means = means + mean / n
+    least = np.asarray([least_mean(x, alpha) for x in values.T])
+    largest = np.asarray([largest_mean(x, alpha) for x in values.T])
     assert np.mean(means < least) <= alpha and np.mean(means > largest) <= alpha
-    assert np.mean(largest - least) < 0.5
+    assert np.mean(largest - least) < 0.3
 
 
 def test_bounds_of_a_mean_enclose_it_and_shrink() -> None:
-    assert (least_mean(0.0, 0, 0.05), largest_mean(0.0, 0, 0.05)) == (0.0, 1.0)
-    assert largest_mean(0.0, 768, 0.05) == pytest.approx(0.0054, abs=2e-4)
-    # Six slopes share the level, and the steepest is the one that is used up.
-    assert largest_mean(0.0, 768, 0.05) <= (math.log(20.0) + math.log(6.0)) / (1.0 - math.exp(-4.0)) / 768
-    assert largest_mean(200.0, 200, 0.05) == 1.0 and least_mean(200.0, 200, 0.05) > 0.75
-    found = [(least_mean(0.1 * n, n, 0.05), largest_mean(0.1 * n, n, 0.05)) for n in (50, 500, 5_000)]
+    assert (least_mean([], 0.05), largest_mean([], 0.05)) == (0.0, 1.0)
+    # Five slopes share the level, and the steepest is the one that is used up.
+    assert math.log(20.0) < 0.9 * 768 * largest_mean(np.zeros(768), 0.05) < math.log(20.0) + math.log(5.0)
+    assert largest_mean(np.ones(200), 0.05) == 1.0 and 0.95 < least_mean(np.ones(200), 0.05) < 1.0
+    found = [(least_mean(x, 0.05), largest_mean(x, 0.05)) for x in (np.tile([0.0, 0.2], k) for k in (25, 250, 2_500))]
     assert all_of(low <= 0.1 <= high for low, high in found)
     assert all_of(b[1] - b[0] < a[1] - a[0] for a, b in zip(found, found[1:], strict=False))
+
+
+def test_values_that_hardly_spread_are_bounded_closely() -> None:
+    """As of a model that is served rounded: each token a little off."""
+    x = np.random.default_rng(4).random(768) * 0.08
+    assert least_mean(x, 5e-4) > 0.02 and largest_mean(x, 0.05) < 0.05
