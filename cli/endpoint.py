@@ -36,7 +36,7 @@ def endpoint(
     ] = None,
     within: Annotated[
         float | None,
-        typer.Option(help="Total variation up to which a served model is the reference: 0.05.", show_default=False),
+        typer.Option(help="Total variation up to which a served model is the reference: 0.1.", show_default=False),
     ] = None,
     max_calls: Annotated[
         int | None,
