@@ -25,7 +25,7 @@ from probes import PROBES
 # Options of probes that name files or folders to read.
 READ_BY_PROBES = frozenset({
     "lexicon", "scorer", "reference", "vectors", "encoder", "lists", "texts", "canaries", "prompts", "ood", "patch",
-    "benchmarks", "system",
+    "benchmarks", "system", "calibration",
 })  # fmt: skip
 # They say what is measured, and how hard it is tried.
 ASKED_OF_PROBES = frozenset({
