@@ -215,7 +215,7 @@ class EmbeddingAssociation:
     def _estimate(
         self, x: FloatArray, y: FloatArray, rng: np.random.Generator
     ) -> tuple[AnyEstimate, str, PermutationP | None]:
-        """x (n_x, n_templates) and y (n_y, n_templates) associations; the effect size, its p-values in words, and they."""
+        """x (n_x, n_templates), y (n_y, n_templates) associations; the effect size, and its p-values, also in words."""
         by_word = x.mean(axis=1), y.mean(axis=1)
         d = effect_size(*by_word)
         if math.isnan(d):

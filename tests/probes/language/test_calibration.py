@@ -141,15 +141,15 @@ def _without(group: str, folder: Path) -> str:
 def test_a_gap_of_the_devices_making_is_no_fail() -> None:
     """Both groups' texts are so as often as the other's; the device overlooks half of them in one group."""
     rng = np.random.default_rng(5)
-    n, seen = 400, {"a": 0.98, "b": 0.5}
+    n, seen = 1_600, {"a": 0.98, "b": 0.5}
     flags = {g: rng.random(n) < 0.5 * found for g, found in seen.items()}
-    told = errors(a=(392, 400, 400, 400), b=(200, 400, 400, 400))
+    told = errors(a=(1_568, 1_600, 1_600, 1_600), b=(800, 1_600, 1_600, 1_600))
     alike = Errors(told.every, {"a": told.every, "b": told.every}, "as if it erred alike")
     as_if, of_each = (group_rates(flags, e, method="m", said="", mute="")[0][0] for e in (alike, told))
     assert judged([as_if], "corrected_rate_gap").outcome is Outcome.FAIL
     assert judged([of_each], "corrected_rate_gap").outcome is not Outcome.FAIL and of_each.estimate.value < 0.1
     # And one that the device hides is one.
-    hidden = {"a": rng.random(4 * n) < 0.3, "b": rng.random(4 * n) < 0.6 * 0.5}
+    hidden = {"a": rng.random(n) < 0.3, "b": rng.random(n) < 0.6 * 0.5}
     assert abs(hidden["a"].mean() - hidden["b"].mean()) < 0.05
     (gap,) = group_rates(hidden, told, method="m", said="", mute="")[0]
     assert judged([gap], "corrected_rate_gap").outcome is Outcome.FAIL
