@@ -222,13 +222,13 @@ def group_rates(
     counted = {name: part.successes / part.n for name, part in parts.items() if part.n}
     detail = f"{_extremes('counted', counted)}; "
     detail += _extremes("corrected", {name: part.value for name, part in parts.items()})
-    by = "each group's own" if of_group else "all"
+    by = "the errors on texts about each group" if of_group else "the errors on all texts"
     gap = _measured(
         GAP,
         WorstCorrectedDifference(parts=tuple(parts.values())),
         sum(map(len, flags.values())),
         method,
-        f"{detail}; {said}; by {by} {errors.source}",
+        f"{detail}; {said}; by {by}: {errors.source}",
         mute or errors.lacking(list(flags)),
     )
     return [gap], rates
