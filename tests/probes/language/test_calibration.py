@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,19 @@ import pytest
 
 from auditor.data.audit_data import AuditData
 from auditor.data.recorded import Recorded
-from auditor.errors import ConfigError
+from auditor.errors import ConfigError, UsageError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.finding.obeyed import ObeyedFile
 from auditor.model.recorded_model import RecordedWriter
 from auditor.run.audit import no_data
+from auditor.run.options import Configured, ScanOptions
 from auditor.run.probe import make_probe
+from auditor.run.scan import probe_specs
+from cli.found import refuse_more
+from probes import PROBES
 from probes.language.calibration import Counted, Errors, group_rates, read_calibration, whole_rate
 from probes.language.generated_text import GeneratedText
 from probes.language.generation_bias import GenerationBias
@@ -214,3 +220,16 @@ def test_recorded_texts_by_group() -> None:
         assert gap.outcome is outcome and gap.measurement is not None and gap.measurement.estimate.value == 1.0
     assert gap.measurement is not None
     assert judged([gap.measurement], "corrected_rate_gap").outcome is Outcome.INCONCLUSIVE
+
+
+def test_the_flag_is_of_the_scorer_alone_and_lies_where_a_found_file_may_read(tmp_path: Path) -> None:
+    options = ScanOptions(calibration=calibrated(), probes=tuple(PROBES))
+    specs = probe_specs(Configured(options=options, probe_options={}, criteria=()), PROBES)
+    given = {spec.name for spec in specs if "calibration" in spec.options}
+    assert given == {"generation_bias", "bold", "generated_text"}
+    nowhere = replace(options, calibration=str(tmp_path / "nowhere.csv"))
+    with pytest.raises(UsageError, match="There is no calibration at"):
+        probe_specs(Configured(options=nowhere, probe_options={}, criteria=()), PROBES)
+    found = ObeyedFile(path="audit.toml", role="configuration", origin="found", content=b"")
+    with pytest.raises(ConfigError, match="calibration, which lies outside of it"):
+        refuse_more(found, {"calibration": calibrated()}, {}, [])
