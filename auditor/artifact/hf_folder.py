@@ -131,9 +131,17 @@ def _shards(folder: Folder, index_name: str) -> dict[str, Tensor]:
 
 
 def build_network(
-    family: str, name: str, settings: Mapping[str, Any], weights: dict[str, Tensor], folder: Folder
+    family: str,
+    name: str,
+    settings: Mapping[str, Any],
+    weights: dict[str, Tensor],
+    folder: Folder,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[nn.Module, Any]:
-    """The network with its weights, and its configuration. Every weight must be in the file: none is left to chance."""
+    """The network with its weights as numbers of ``dtype``, and its configuration.
+
+    Every weight must be in the file: none is left to chance.
+    """
     import transformers
 
     _check_layers(settings, len(weights), folder)
@@ -153,14 +161,14 @@ def build_network(
             )
         for weight, tensor in weights.items():
             # One at a time, and each lets go of what it was stored as.
-            if tensor.is_floating_point() and tensor.dtype != torch.float32:
-                weights[weight] = tensor.to(torch.float32)
+            if tensor.is_floating_point() and tensor.dtype != dtype:
+                weights[weight] = tensor.to(dtype)
         network, info = kind.from_pretrained(
             None,
             config=config,
             state_dict=weights,
             output_loading_info=True,
-            dtype=torch.float32,
+            dtype=dtype,
             # They are refused below, each with its shapes; transformers' own error names none.
             ignore_mismatched_sizes=True,
         )

@@ -29,6 +29,7 @@ from auditor.artifact.source import Source, printable, reading
 from auditor.artifact.weight_files import check_gguf
 from auditor.errors import MissingExtraError, ModelError, UnsupportedError
 from auditor.files import sha256_of
+from auditor.intake.number_formats import computed_in, name_of, stored_in, told
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import provenance_in, provenance_of
 from auditor.model.language_model import AuditedLanguageModel, Objective
@@ -61,8 +62,10 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
             )
     objective, name = found
     weights = read_weights(folder)
+    stored = stored_in(weights)
+    dtype = computed_in(spec.dtype, spec.device, stored)
     with quiet_and_offline():
-        network, _ = build_network("text", name, settings, weights, folder)
+        network, _ = build_network("text", name, settings, weights, folder, dtype)
         tokenizer = read_tokenizer(folder)
     return AuditedLanguageModel(
         network,
@@ -70,7 +73,14 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
         objective=objective,
         device=spec.device,
         provenance=provenance_in(
-            folder, name, (*ignored_files(folder), *unused_keys(settings), *template_notes(tokenizer))
+            folder,
+            name,
+            (
+                told(dtype, stored, spec.dtype),
+                *ignored_files(folder),
+                *unused_keys(settings),
+                *template_notes(tokenizer),
+            ),
         ),
     )
 
@@ -91,7 +101,7 @@ def _objective(settings: Mapping[str, Any]) -> tuple[Objective, str] | None:
 
 
 def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
-    """The causal model of a GGUF file, dequantised to float32 by transformers.
+    """The causal model of a GGUF file, dequantised by transformers, to float32 unless a flag says otherwise.
 
     Raises MissingExtraError without the packages that read it, ModelError where it cannot be used.
     """
@@ -103,6 +113,7 @@ def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
         )
     import transformers
 
+    dtype = computed_in(spec.dtype, spec.device, torch.float32)
     file = "model.gguf"
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -114,7 +125,7 @@ def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
         where: dict[str, Any] = {"gguf_file": file, "local_files_only": True, "trust_remote_code": False}
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **where)
         network, info = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, **where, dtype=torch.float32, output_loading_info=True
+            folder, **where, dtype=dtype, output_loading_info=True
         )
     if info["missing_keys"]:
         raise ModelError(
@@ -132,6 +143,8 @@ def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
         objective="causal",
         device=spec.device,
         provenance=provenance_of(
-            source, GGUF_FORMAT, f"transformers.{type(network).__name__} with gguf_file=, dequantised to float32"
+            source,
+            GGUF_FORMAT,
+            f"transformers.{type(network).__name__} with gguf_file=, dequantised to {name_of(dtype)}",
         ),
     )

@@ -18,7 +18,8 @@ class ModelSpec:
     ``path`` is None only with ``predict``. ``base``: the model that an adapter changes. ``task``: None means what the
     file says, else classification. ``outputs``:
     None means what the file or the network says, else logits where its answers can be nothing else. ``architecture``: a
-    key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``code_folder``: where the user's own modules
+    key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``dtype``: the numbers that a language model is
+    computed in, which :mod:`auditor.intake.number_formats` reads. ``code_folder``: where the user's own modules
     lie; it is put on the import path only where a flag names one of them.
     """
 
@@ -35,6 +36,7 @@ class ModelSpec:
     trust_pickle: bool = False
     features: tuple[str, ...] | None = None
     device: str = "cpu"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     code_folder: str | None = None
 
 

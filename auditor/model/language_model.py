@@ -88,6 +88,11 @@ class AuditedLanguageModel(AuditedModel):
         return sum(p.numel() for p in self.module.parameters())
 
     @property
+    def dtype(self) -> str:
+        """The number format that it is computed in, such as ``bfloat16``."""
+        return str(next(p.dtype for p in self.module.parameters() if p.is_floating_point())).removeprefix("torch.")
+
+    @property
     def notes(self) -> str:
         """How texts are scored, in one sentence, for a finding's detail."""
         if self.objective == "masked":
@@ -588,12 +593,16 @@ def _pick(logits: Tensor, at: Tensor, targets: Tensor) -> Tensor:
 def _by_tiles(states: Tensor, head: nn.Linear, at: Tensor, targets: Tensor) -> Tensor:
     """The same from what goes into the last layer, states (n_places, width), one tile of the vocabulary at a time.
 
-    A tile of logits stays in the processor's cache and its weights are read once, which whole rows of them are not.
+    A tile of logits stays in the processor's cache and its weights are read once, which whole rows of them are not. On
+    a CPU all of it is in float32: logits rounded to half of its digits are off by hundredths of a nat each.
     """
+    wide = torch.float32 if states.device.type == "cpu" else states.dtype
     weights = torch.split(head.weight, _TILE)
     offsets = [None] * len(weights) if head.bias is None else torch.split(head.bias, _TILE)
     parts = [
-        torch.logsumexp(nn.functional.linear(states, w, b).float(), dim=-1)
+        torch.logsumexp(
+            nn.functional.linear(states.to(wide), w.to(wide), b if b is None else b.to(wide)).float(), dim=-1
+        )
         for w, b in zip(weights, offsets, strict=True)
     ]
     total = torch.logsumexp(torch.stack(parts), dim=0)
