@@ -64,7 +64,7 @@ def adapted(path: str, spec: ModelSpec, base: AuditedModel) -> AuditedModel:
     Kalajdzievski 2023); what the adapter saved whole replaces the base's own. Raises ModelError where the adapter is of
     another kind or another model, UnsafeModelError where it names code.
     """
-    folder = Folder(path)
+    folder = Folder(path, mapped=spec.mapped)
     settings = folder.json(_CONFIG)
     _check(settings, folder)
     if not folder.has(_WEIGHTS):

@@ -58,7 +58,7 @@ _OTHER_TASKS = {
 
 def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
     """The model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
-    folder, settings = opened(path)
+    folder, settings = opened(path, mapped=spec.mapped)
     family, name = _architecture(settings, folder)
     if family not in ("text", "image"):
         return _other(folder, settings, name, family)

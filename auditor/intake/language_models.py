@@ -48,7 +48,7 @@ def is_language_model(path: str) -> bool:
 
 def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     """The language model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
-    folder, settings = opened(path)
+    folder, settings = opened(path, mapped=spec.mapped)
     found = _objective(settings)
     if found is None:
         raise UnsupportedError(

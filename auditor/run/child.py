@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 
 from auditor.artifact.source import printable
+from auditor.artifact.streamed import changed_since
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
 from auditor.data.groups_digest import GroupsDigest
 from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
-from auditor.errors import DataError, OutputsError, UsageError
+from auditor.errors import DataError, ModelError, OutputsError, UsageError
 from auditor.files import received, sha256_of, state_of, write_beside
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
@@ -136,7 +137,20 @@ def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> Dat
 
 
 def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
-    """The job, from loading to the last answer."""
+    """The job, from loading to the last answer. Raises ModelError where the model's files changed meanwhile."""
+    # What trains writes its weights, and keeps them in memory.
+    job = replace(job, model=replace(job.model, mapped=job.mitigation is None))
+    _run(job, channel, opened)
+    changed = changed_since()
+    if changed:
+        raise ModelError(
+            f"The model file {changed[0]!r} was written into while it was audited, so that not all numbers may be of "
+            "one model: audit it when it is complete.",
+            code="AUD-LOAD-INCOMPLETE",
+        )
+
+
+def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
     if job.detection is not None:
         examine(job.detection, job, channel)
         return

@@ -104,7 +104,7 @@ def load_model(path: str | PathLike[str], **options: Any) -> AuditedModel:
     from auditor.intake.formats import load_model as load
     from auditor.networks.device import resolve_device
 
-    known = {each.name for each in fields(ModelSpec)} - {"path", "code_folder"}
+    known = {each.name for each in fields(ModelSpec)} - {"path", "code_folder", "mapped"}
     _refuse_unknown(options, known, "load_model")
     if not isinstance(path, str | PathLike):
         raise UsageError(f"load_model takes the path of a model, and this is a {type(path).__name__}.")
