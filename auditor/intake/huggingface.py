@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from auditor.artifact.folder import Folder, opened
 from auditor.artifact.hf_folder import (
-    REFUSED_KEYS,
     build_network,
     ignored_files,
     quiet_and_offline,
     read_weights,
+    refuse_settings,
     tokenizer_backend,
     unused_keys,
 )
@@ -103,11 +103,7 @@ def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str
     """("text", "image" or another task in words, name of transformers' class), by exact name from its own tables."""
     from transformers.models.auto import modeling_auto
 
-    for key, why in REFUSED_KEYS.items():
-        if settings.get(key) is not None:
-            raise UnsupportedError(
-                f"{folder.name!r} {why}, which is not supported yet: audit it with --predict package.module:function."
-            )
+    refuse_settings(settings, folder)
     kind, listed = settings.get("model_type"), settings.get("architectures")
     name = listed[0] if isinstance(listed, list) and listed else None
     if not isinstance(kind, str) or not isinstance(name, str):

@@ -17,12 +17,12 @@ import torch
 from auditor.artifact.chat_templates import template_notes
 from auditor.artifact.folder import Folder, opened
 from auditor.artifact.hf_folder import (
-    REFUSED_KEYS,
     build_network,
     ignored_files,
     quiet_and_offline,
     read_tokenizer,
     read_weights,
+    refuse_settings,
     unused_keys,
 )
 from auditor.artifact.source import Source, printable, reading
@@ -55,11 +55,7 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
             f"{folder.name!r} is none of transformers' own causal or masked language models: see the architectures in "
             "its config.json."
         )
-    for key, why in REFUSED_KEYS.items():
-        if settings.get(key) is not None:
-            raise UnsupportedError(
-                f"{folder.name!r} {why}, which is not supported yet: save it unquantised, or as GGUF."
-            )
+    refuse_settings(settings, folder)
     objective, name = found
     weights = read_weights(folder)
     stored = stored_in(weights)
