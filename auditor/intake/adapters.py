@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from auditor.artifact.folder import Folder
 from auditor.artifact.source import printable
 from auditor.errors import DamagedError, ModelError, UnsafeModelError, UnsupportedError, UsageError
+from auditor.intake.huggingface import OneLabel, TextClassifier
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
 
@@ -147,8 +148,9 @@ def _network(base: AuditedModel) -> nn.Module:
     module = getattr(base, "module", None)
     if not isinstance(module, nn.Module):
         raise ModelError("--base must name a Hugging Face folder with a network in it.", code="AUD-LOAD-INCOMPLETE")
-    inner = getattr(module, "network", module)
-    return inner if isinstance(inner, nn.Module) else module
+    while isinstance(module, TextClassifier | OneLabel):
+        module = module.network
+    return module
 
 
 def _add(network: nn.Module, weights: Mapping[str, Tensor], settings: Mapping[str, Any], what: str) -> int:
