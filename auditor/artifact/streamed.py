@@ -113,7 +113,7 @@ def stream_safetensors(path: Path, *, mapped: bool = False) -> tuple[dict[str, T
         ]
         entries.sort(key=lambda e: (e[0], e[1]))
         if mapped:
-            tensors = {}
+            tensors: dict[str, Tensor] = {}
             for some in _neighbours(entries, max(_LEAST_MAPPED, size // _MAPPINGS)):
                 with reading(f"{name!r} cannot be read as a safetensors file"):
                     tensors |= _pages(file, some, len(head), name)

@@ -32,13 +32,14 @@ from auditor.files import sha256_of
 from auditor.intake.number_formats import computed_in, name_of, stored_in, told
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import provenance_in, provenance_of
+from auditor.model.encoder_decoder import FAMILIES, AuditedEncoderDecoder
 from auditor.model.language_model import AuditedLanguageModel, Objective
 
 GGUF_FORMAT = "GGUF"
 
 
 def is_language_model(path: str) -> bool:
-    """Whether a folder's config.json names a causal or masked language model of transformers.
+    """Whether a folder's config.json names a language model of transformers: causal, masked, or one like T5.
 
     Raises ModelError where config.json is no JSON object, UnsafeModelError where it names code to run.
     """
@@ -63,22 +64,14 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     with quiet_and_offline():
         network, _ = build_network("text", name, settings, weights, folder, dtype)
         tokenizer = read_tokenizer(folder)
-    return AuditedLanguageModel(
-        network,
-        tokenizer,
-        objective=objective,
-        device=spec.device,
-        provenance=provenance_in(
-            folder,
-            name,
-            (
-                told(dtype, stored, spec.dtype),
-                *ignored_files(folder),
-                *unused_keys(settings),
-                *template_notes(tokenizer),
-            ),
-        ),
+    provenance = provenance_in(
+        folder,
+        name,
+        (told(dtype, stored, spec.dtype), *ignored_files(folder), *unused_keys(settings), *template_notes(tokenizer)),
     )
+    if objective == "seq2seq":
+        return AuditedEncoderDecoder(network, tokenizer, device=spec.device, provenance=provenance)
+    return AuditedLanguageModel(network, tokenizer, objective=objective, device=spec.device, provenance=provenance)
 
 
 def _objective(settings: Mapping[str, Any]) -> tuple[Objective, str] | None:
@@ -93,6 +86,8 @@ def _objective(settings: Mapping[str, Any]) -> tuple[Objective, str] | None:
         return "causal", name
     if modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(kind) == name:
         return "masked", name
+    if kind in FAMILIES and modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.get(kind) == name:
+        return "seq2seq", name
     return None
 
 

@@ -26,7 +26,7 @@ from auditor.model.prefix_trees import Encoded, Forest, batches, packed, shared_
 from auditor.model.torch_model import evaluating
 from auditor.rows import FloatArray
 
-Objective = Literal["causal", "masked"]
+Objective = Literal["causal", "masked", "seq2seq"]
 Form = Literal["whole", "shared"]
 # Decoders whose attention takes a mask of our own with positions of our own; a test holds each of them to it.
 TREE_ATTENTION = frozenset(
@@ -79,7 +79,7 @@ class AuditedLanguageModel(AuditedModel):
         self._backend = _backend(tokenizer)
         self._check_vocabulary()
         self._prefix_named = prefix is not None
-        self._begins_with = self._prefix(prefix) if self.objective == "causal" else ()
+        self._begins_with = () if self.objective == "masked" else self._prefix(prefix)
         self._pad = int(getattr(tokenizer, "pad_token_id", None) or 0)
         self._plain_head: bool | None = None
 
@@ -196,8 +196,8 @@ class AuditedLanguageModel(AuditedModel):
     def _encoded(self, encoding: Any) -> Encoded:
         special = [bool(s) for s in encoding.special_tokens_mask]
         lead = self._begins_with
-        scored = [True] * len(encoding.ids) if self.objective == "causal" else [not s for s in special]
-        if self.objective == "causal" and not lead and scored:
+        scored = [not s for s in special] if self.objective == "masked" else [True] * len(encoding.ids)
+        if self.objective != "masked" and not lead and scored:
             scored[0] = False
         words = [-1 if w is None else int(w) for w in encoding.word_ids]
         return Encoded(
@@ -302,8 +302,8 @@ class AuditedLanguageModel(AuditedModel):
 
     @property
     def own_form(self) -> Form:
-        """How two texts are compared by default: ``whole`` by a causal model, ``shared`` by a masked one."""
-        return "whole" if self.objective == "causal" else "shared"
+        """How two texts are compared by default: ``shared`` by a masked model, ``whole`` by any other."""
+        return "shared" if self.objective == "masked" else "whole"
 
     def token_log_probabilities(
         self, texts: Sequence[Encoded], places: Sequence[Sequence[int]] | None = None, *, within_word: bool = False
@@ -319,10 +319,10 @@ class AuditedLanguageModel(AuditedModel):
             if self._plain_head is None and texts:
                 # What follows the last layer acts on each place alone, so a few will show it.
                 self._plain_head = self._has_plain_head(texts[0].ids[:4])
-            if self.objective == "causal":
-                found = self._causal([t.ids for t in texts], wanted)
-            else:
+            if self.objective == "masked":
                 found = self._masked(texts, wanted, within_word)
+            else:
+                found = self._causal([t.ids for t in texts], wanted)
         # A sum over NaN would be that of the other tokens, and equal for all texts where there are none.
         if any(np.isnan(p[list(at)]).any() for p, at in zip(found, wanted, strict=True)):
             raise ModelError(NO_PROBABILITY)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
+from auditor.errors import NotApplicableError, OtherKindError
 from probes.attribution.token_prompts import Prompt, spaced
 from probes.attribution.token_scores import Ending, next_tokens
 
@@ -53,6 +53,8 @@ class Tokens:
 
 def placed(model: AuditedLanguageModel, prompts: Sequence[Prompt], unit: Unit) -> list[Tokens]:
     """The prompts as tokens; see :func:`token_problem` for what it raises."""
+    if model.objective == "seq2seq":
+        raise OtherKindError("Needs a causal or masked language model: an encoder-decoder goes on with no prompt.")
     masked = model.objective == "masked"
     texts: list[str] = []
     for p in prompts:
