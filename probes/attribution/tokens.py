@@ -92,9 +92,7 @@ def _split(
     own = [i for i, word in enumerate(encoded.words) if word >= 0]
     limit = len(prompt.prompt)
     begin = next((i for i in own if encoded.ends[i] > limit), len(encoded.ids))
-    stop = next((i for i in own if encoded.ends[i] > limit + len(end)), None)
-    if stop is None:
-        stop = own[-1] + 1 if own else begin
+    stop = next((i for i in own if encoded.ends[i] > limit + len(end)), own[-1] + 1 if own else begin)
     head = tuple(zip(encoded.ids[:begin], encoded.ends[:begin], strict=True))
     return head, encoded.ids[begin:stop], encoded.ids[stop:]
 

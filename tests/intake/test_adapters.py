@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from auditor.errors import AuditorError, ModelError, UnsafeModelError, UsageError
 from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
+from tests.quantifiers import none_of
 from tests.toys.folders import change_json, save_bert
 
 peft = pytest.importorskip("peft")
@@ -105,7 +106,7 @@ def test_an_adapter_of_another_language_model_is_refused_or_said(folders: tuple[
         causal_tokenizer().save_pretrained(base.with_name(name))
     network = LlamaForCausalLM.from_pretrained(base)
     adapter(network, folder, target_modules=["q_proj"], task_type="CAUSAL_LM")
-    assert not any("is the word of" in note for note in _language_model(folder, base).provenance.notes)
+    assert none_of("is the word of" in note for note in _language_model(folder, base).provenance.notes)
     same_shapes = _language_model(folder, base.with_name("llama")).provenance
     assert any("it was trained on" in note and "is the word of whoever named it" in note for note in same_shapes.notes)
     for name in ("gpt2", "wide"):

@@ -87,13 +87,11 @@ def test_a_number_of_texts_is_scanned(tmp_path: Path) -> None:
     lines = [f"{words[i % 5]},{i % 7},{'fm'[i % 2]}" for i in range(60)]
     (tmp_path / "rows.csv").write_text("\n".join(["text,y,g", *lines]))
     report = auditor.scan(
-        str(tmp_path / "m"),
+        load_model(ModelSpec(path=str(tmp_path / "m"))),
         data=str(tmp_path / "rows.csv"),
-        text="text",
         target="y",
         sensitive=["g"],
         probes=["performance"],
         seed=0,
-        max_memory=4 << 30,
     )
     assert {f.metric for f in report.findings if f.probe == "performance"} >= {"mean_absolute_error"}
