@@ -14,6 +14,7 @@ from auditor.errors import UsageError
 from auditor.intake.formats import load_model
 from auditor.intake.number_formats import computed_in, stored_in, told
 from auditor.intake.specs import ModelSpec
+from probes.inputs import load_reference
 from tests.quantifiers import all_of
 from tests.toys.folders import change_json, save_bert
 from tests.toys.language import causal_tokenizer, sentences, tiny
@@ -97,6 +98,12 @@ def test_a_scan_says_in_which_numbers(tmp_path: Path) -> None:
     report = auditor.scan(str(saved(tmp_path / "m")), dtype="bfloat16", probes=["bbq"], seed=0, max_memory=4 << 30)
     assert report.model.dtype == "bfloat16"
     assert any(note.startswith("Computed in bfloat16, as --dtype says") for note in report.model.notes)
+
+
+def test_a_reference_is_computed_in_the_same_numbers(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "m")
+    for asked in ("bfloat16", "float32"):
+        assert load_reference(str(folder), loaded(folder, asked))[0].dtype == asked  # type: ignore[attr-defined]
 
 
 def test_it_is_for_language_models(tmp_path: Path) -> None:
