@@ -138,6 +138,17 @@ def changed_since() -> list[str]:
     return found
 
 
+def check_unchanged() -> None:
+    """Raises ModelError where somebody has written into a mapped file."""
+    changed = changed_since()
+    if changed:
+        raise ModelError(
+            f"The model file {changed[0]!r} was written into while it was audited, so that not all numbers may be of "
+            "one model: audit it when it is complete.",
+            code="AUD-LOAD-INCOMPLETE",
+        )
+
+
 _Entry = tuple[int, str, Any]
 
 
