@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from auditor.artifact.source import printable
+from auditor.artifact.streamed import check_unchanged
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
 from auditor.data.groups_digest import GroupsDigest
@@ -139,7 +140,14 @@ def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> Dat
 
 
 def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
-    """The job, from loading to the last answer."""
+    """The job, from loading to the last answer. Raises ModelError where the model's files changed meanwhile."""
+    # What trains writes its weights, and keeps them in memory.
+    job = replace(job, model=replace(job.model, mapped=job.mitigation is None))
+    _run(job, channel, opened)
+    check_unchanged()
+
+
+def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
     if job.detection is not None:
         examine(job.detection, job, channel)
         return

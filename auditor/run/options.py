@@ -481,6 +481,14 @@ class ScanOptions:
     quiet: Annotated[bool, Flag(help="Print nothing but errors.", found="given", typed=bool, of_one_run=True)] = False
     seed: Annotated[int, Ge(0), Flag(help="Seed; the same seed gives the same report.", found="asks", typed=int)] = 0
     device: Annotated[str, Flag(help="auto, cpu, cuda, cuda:1, ...", found="asks")] = "auto"
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        Flag(
+            help="Numbers a language model is computed in: auto, bfloat16, float16 or float32.",
+            found="asks",
+            decides=True,
+        ),
+    ] = "auto"
     error_rate: Annotated[
         float,
         Gt(0.0),

@@ -162,6 +162,7 @@ def model_spec(options: ScanOptions) -> ModelSpec:
         trust_pickle=options.trust_pickle,
         features=options.features,
         device=options.device,
+        dtype=options.dtype,
         code_folder=str(Path.cwd()) if any(name and ":" in name for name in own_code) else None,
     )
 

@@ -85,7 +85,9 @@ def causal_model(model: AuditedModel, prefix_token: str | int | None = None) -> 
     from auditor.model.language_model import AuditedLanguageModel
 
     if not isinstance(model, AuditedLanguageModel) or model.objective != "causal":
-        raise OtherKindError("Needs a causal language model: a masked one, or a classifier, continues no text.")
+        raise OtherKindError(
+            "Needs a causal language model: a masked one, an encoder-decoder or a classifier continues no text."
+        )
     return model if prefix_token is None else model.after(prefix_token)
 
 
