@@ -350,12 +350,12 @@ def _print_file(path: str, result: FileResult, known: DetectorRecord | None, pic
         if line:
             typer.echo(paragraph(visible(line), 12))
     if verdict is not None:
-        limit = None if known is None else known.card.novelty_limit
         said = []
         if verdict.p_real is not None and verdict.p_fake is not None:
             said.append(f"p-values: real {verdict.p_real:.3f}, fake {verdict.p_fake:.3f}")
-        if verdict.novelty is not None and limit is not None:
-            said.append(f"novelty {verdict.novelty:.3g} of at most {limit:.3g}")
+        if verdict.novelty is not None and known is not None and known.card.novelties:
+            p = known.card.p_known(verdict.novelty)
+            said.append(f"of a kind it knows: p {p:.3f}, unsupported at {known.card.novelty_rate:g}")
         if said:
             typer.echo(f"{'':12}{'; '.join(said)}")
     if not result.error or result.form:

@@ -38,9 +38,9 @@ _ROWS_OF = {"image": ImagePreprocessing, "speech": AudioPreprocessing}
 class Verdict:
     """What a detector says of one file.
 
-    ``probability``: calibrated, of being synthetic. p_real, p_fake: see :meth:`DetectorCard.p_values`. ``novelty`` in
-    the units of ``novelty_limit``; None where the detector has no rule for it. ``reason``: why this answer, in a
-    sentence.
+    ``probability``: calibrated, of being synthetic. p_real, p_fake: see :meth:`DetectorCard.p_values`. ``novelty``
+    is how unlike the training files it is; None where the detector has no rule for it. ``reason``: why this answer, in
+    a sentence.
     """
 
     answer: Answer
@@ -54,7 +54,7 @@ class Verdict:
 class DeepfakeDetector(TorchModel):
     """A binary classifier of media with a :class:`DetectorCard`; audited like any other classifier.
 
-    Its module has a method ``novelty(inputs) -> (n,)`` where ``card.novelty_limit`` is set: how unlike its training
+    Its module has a method ``novelty(inputs) -> (n,)`` where ``card.novelties`` are set: how unlike its training
     files an encoded input is, whatever their class. Raises ModelError where it has none, for other than two classes,
     and for a card that contradicts the names of the classes or the medium of the rows.
     """
@@ -63,8 +63,8 @@ class DeepfakeDetector(TorchModel):
         super().__init__(module, **how)
         if self.n_outputs != 2:
             raise ModelError(f"A detector tells two classes apart, and this model has {self.n_outputs}.")
-        if card.novelty_limit is not None and not callable(getattr(module, "novelty", None)):
-            raise ModelError("The detector's card has a novelty limit, and its network measures no novelty.")
+        if card.novelties and not callable(getattr(module, "novelty", None)):
+            raise ModelError("The detector's card has novelties, and its network measures no novelty.")
         named = fake_class(self.classes)
         if named is not None and named != card.fake:
             raise ModelError(
@@ -98,9 +98,9 @@ class DeepfakeDetector(TorchModel):
 
     @property
     def _measures_novelty(self) -> bool:
-        """Whether novelty is needed: for a limit, or for what a batch on a channel shows."""
+        """Whether novelty is needed: for what is unlike the training files, or for what a batch on a channel shows."""
         on_channel = self.card.channel is not None and callable(getattr(self.module, "novelty", None))
-        return self.card.novelty_limit is not None or on_channel
+        return bool(self.card.novelties) or on_channel
 
     def novelty(self, X: Rows) -> FloatArray:
         """(n,) how unlike the training files each row is; ModelError where the detector has no rule for it."""
@@ -130,7 +130,7 @@ def judge_file(card: DetectorCard, probability: float, novelty: float | None) ->
     """The answer for one file: see :func:`answer_of`.
 
     A class is ruled out where its p-value is at most ``card.error_rate``. Conformal coverage does not hold for files
-    that no calibration file is like, so a novelty above the limit ends in ``cannot say`` whatever the p-values are.
+    that no calibration file is like, so a novelty beyond theirs ends in ``cannot say`` whatever the p-values are.
     """
     p_real, p_fake = card.p_values(probability)
     answer, reason = answer_of(card, p_real, p_fake, novelty)

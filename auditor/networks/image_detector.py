@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from auditor.model.outputs import Outputs
 from auditor.networks.head import Calibration, HeadOnFeatures, LinearHead
 from auditor.networks.image_features import image_features, n_image_features, residual
-from auditor.networks.novelty import MahalanobisNovelty
+from auditor.networks.novelty import KindNovelty
 
 _GROUPS_OF_CHANNELS = 4
 # Levels of a residual at which half of its range is reached.
@@ -36,7 +36,7 @@ class FrequencyDetector(HeadOnFeatures):
         super().__init__()
         n_features = n_image_features(size)
         self.head: LinearHead = LinearHead(n_features, fake)
-        self.rule: MahalanobisNovelty = MahalanobisNovelty(n_features, n_groups)
+        self.rule: KindNovelty = KindNovelty(n_features, n_groups)
 
     def features(self, x: Tensor) -> Tensor:
         """(n, d) the numbers of :func:`~auditor.networks.image_features.image_features`."""
@@ -63,7 +63,7 @@ class ResidualCNN(HeadOnFeatures):
             before = after
         self.blocks = nn.Sequential(*blocks)
         self.head: LinearHead = LinearHead(2 * before, fake)
-        self.rule: MahalanobisNovelty = MahalanobisNovelty(2 * before, n_groups)
+        self.rule: KindNovelty = KindNovelty(2 * before, n_groups)
 
     def features(self, x: Tensor) -> Tensor:
         """(n, 8 width) mean and mean square of each channel of the last convolution."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.networks.head import Calibration, HeadOnFeatures, LinearHead
-from auditor.networks.kind_novelty import KindNovelty
+from auditor.networks.novelty import KindNovelty
 from auditor.networks.speech_features import Cepstrum, LogSpectrum, delta, moments
 
 # Recordings whose frames are compared with all components at once.

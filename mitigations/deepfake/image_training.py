@@ -40,10 +40,7 @@ from auditor.rows import FloatArray, IntArray
 from auditor.training.loop import PlainStep, Schedule, train
 from mitigations.deepfake.encoder_files import EncoderFile, read_encoder
 from mitigations.deepfake.fitting import (
-    NOVELTY_LEVEL,
-    BoolArray,
     CrossValidation,
-    Kinds,
     Learner,
     Scorer,
     answers_to_unseen,
@@ -53,11 +50,11 @@ from mitigations.deepfake.fitting import (
     cross_validate,
     figures,
     fit_head,
-    fit_novelty,
     linear_learner,
     make_card,
     refuse_unreadable,
 )
+from mitigations.deepfake.novelty import NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
 
 Method = Literal["frequency", "cnn", "ensemble", "encoder"]
 METHODS: tuple[Method, ...] = ("frequency", "cnn", "ensemble", "encoder")

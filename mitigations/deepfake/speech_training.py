@@ -36,8 +36,6 @@ from auditor.randomness import seeded_globals
 from auditor.rows import FloatArray, IntArray
 from auditor.training.loop import PlainStep, Schedule, train
 from mitigations.deepfake.fitting import (
-    BoolArray,
-    Kinds,
     Scorer,
     answers_to_unseen,
     calibrate,
@@ -47,7 +45,7 @@ from mitigations.deepfake.fitting import (
     make_card,
     refuse_unreadable,
 )
-from mitigations.deepfake.kind_novelty import fit_kind_novelty
+from mitigations.deepfake.novelty import NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
 
 Network: TypeAlias = SpeechDetector | SpeechGMM | SpeechCNN
 Method = Literal["lfcc", "gmm", "cnn"]
@@ -83,7 +81,7 @@ class SpeechOptions:
     n_coefficients: int = 20
     fake: str | None = None
     error_rate: float = 0.05
-    supported: float = 0.9
+    supported: float = NOVELTY_LEVEL
     answers: bool = True
     epochs: int = 20
     n_components: int = 16
@@ -254,7 +252,7 @@ class SpeechFitter:
 
     def __call__(self, rows: IntArray) -> Network:
         """A network fitted to these recordings, with its rule for novelty; not calibrated yet."""
-        rule = fit_kind_novelty(
+        rule = fit_novelty(
             self.statistics[rows], self.is_fake[rows], [self.kinds[i] for i in rows], self.options.supported
         )
         network = self._new(len(rule.means))

@@ -198,7 +198,7 @@ def detector(**changes: Any) -> DeepfakeDetector:
         "fake": 1,
         "real_scores": tuple(np.linspace(0.0, 0.3, 60)),
         "fake_scores": tuple(np.linspace(0.7, 1.0, 60)),
-        "novelty_limit": 1.0,
+        "novelties": (1.0,) * 19,
     }
     preprocessing = ImagePreprocessing(size=(8, 8))
     whole = DetectorCard(**(card | changes))

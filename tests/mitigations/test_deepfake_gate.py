@@ -80,7 +80,7 @@ def test_rejected_inputs_get_the_answer_and_the_others_the_models_own(detector: 
     base = classifier()
     detector = DeepfakeDetector(
         _KnowsNoWhite(detector.module),
-        card=card(novelty_limit=0.99),
+        card=card(novelties=(0.99,) * 19),
         classes=detector.classes,
         preprocessing=detector.preprocessing,
     )
@@ -123,7 +123,7 @@ def test_the_old_model_is_untouched_and_the_new_one_is_read_back(detector: Deepf
 def test_what_the_gate_did_with_the_rows_is_counted(detector: DeepfakeDetector, on_cannot_say: Any, said: str) -> None:
     unsure = DeepfakeDetector(
         _KnowsNoWhite(detector.module),
-        card=card(novelty_limit=0.99),
+        card=card(novelties=(0.99,) * 19),
         classes=detector.classes,
         preprocessing=detector.preprocessing,
     )
