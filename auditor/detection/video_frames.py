@@ -38,8 +38,6 @@ def judged_video(detector: DeepfakeDetector, content: bytes, name: str) -> tuple
     notes = [*fit_notes(sizes, wanted, "Of its frames"), *found.notes]
     if detector.card.is_unlike(found.novelty):
         return FileVerdict(answer=found.answer, reason=found.reason, novelty=novelty), notes
-    if found.change is not None:
-        notes.append(f"The scores of neighbouring frames differ by {found.change:.2f} on average.")
     frames = tuple(
         FrameScore(seconds=max(0.0, at), probability=score)
         for at, score in zip(found.seconds, found.scores, strict=True)

@@ -21,6 +21,7 @@ from auditor.model.detector_card import Medium as Medium
 from auditor.model.detector_card import answer_of
 from auditor.model.gradients import without_gradients
 from auditor.model.torch_model import TorchModel
+from auditor.networks.head import features_kept
 from auditor.rows import FloatArray, Rows, take_rows
 
 if TYPE_CHECKING:
@@ -116,10 +117,17 @@ class DeepfakeDetector(TorchModel):
 
     def verdicts(self, X: Rows, probabilities: FloatArray | None = None) -> list[Verdict]:
         """(n,) answers of rows; ``probabilities`` (n, 2) where they are known already."""
-        known = self.predict_proba(X) if probabilities is None else probabilities
-        scores = known[:, self.card.fake]
-        novelty = self.novelty(X).tolist() if self._measures_novelty else [None] * len(X)
-        return [judge_file(self.card, float(s), n) for s, n in zip(scores, novelty, strict=True)]
+        found: list[Verdict] = []
+        with features_kept(self.module):
+            for start in range(0, len(X), self.batch_rows):
+                rows = take_rows(X, slice(start, start + self.batch_rows))
+                known = self.predict_part(rows) if probabilities is None else probabilities[start : start + len(rows)]
+                novelty = self.novelty(rows).tolist() if self._measures_novelty else [None] * len(rows)
+                scores = known[:, self.card.fake].tolist()
+                found += [judge_file(self.card, score, n) for score, n in zip(scores, novelty, strict=True)]
+        if probabilities is None:
+            self.check_outputs()
+        return found
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
         """The model itself, and its card."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -16,6 +18,9 @@ class HeadOnFeatures(nn.Module):
     output_kind: ClassVar[Outputs] = "logits"
     head: nn.Module
     rule: nn.Module
+    # Within features_kept the last input and its features: an encoder takes nearly all of the time.
+    _keeps: bool = False
+    _kept: tuple[Tensor, Tensor] | None = None
 
     def features(self, x: Tensor) -> Tensor:
         """(n, d) what the head sees of each file."""
@@ -23,12 +28,32 @@ class HeadOnFeatures(nn.Module):
 
     def novelty(self, x: Tensor) -> Tensor:
         """(n,) distance from the nearest group of training files."""
-        distance: Tensor = self.rule(self.features(x))
+        distance: Tensor = self.rule(self._features_once(x))
         return distance
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(x))
+        logits: Tensor = self.head(self._features_once(x))
         return logits
+
+    def _features_once(self, x: Tensor) -> Tensor:
+        if not self._keeps:
+            return self.features(x)
+        if self._kept is None or not torch.equal(self._kept[0], x):
+            self._kept = (x, self.features(x))
+        return self._kept[1]
+
+
+@contextmanager
+def features_kept(network: nn.Module) -> Iterator[None]:
+    """Inside, heads on features keep those of the last input, for the answer and the novelty of the same files."""
+    heads = [part for part in network.modules() if isinstance(part, HeadOnFeatures)]
+    for part in heads:
+        part._keeps = True
+    try:
+        yield
+    finally:
+        for part in heads:
+            part._keeps, part._kept = False, None
 
 
 class LinearHead(nn.Module):

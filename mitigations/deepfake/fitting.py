@@ -72,10 +72,17 @@ def classes_of(labels: Sequence[str], fake: str | None = None) -> tuple[tuple[st
 # ---- heads ---------------------------------------------------------------------------------------------------------
 
 
-def fit_head(features: FloatArray, is_fake: BoolArray, *, fake: int = 1, C: float = 1.0) -> LinearHead:
-    """Logistic regression on standardised features, (n, d), with L2 penalty ``1 / C``; not calibrated yet."""
+def fit_head(
+    features: FloatArray, is_fake: BoolArray, *, fake: int = 1, C: float = 1.0, changed: FloatArray | None = None
+) -> LinearHead:
+    """Logistic regression on standardised features, (n, d), with L2 penalty ``1 / C``; not calibrated yet.
+
+    ``changed``: (n, d) of the same files augmented, which are fitted to as well; without columns, none.
+    """
     from sklearn.linear_model import LogisticRegression
 
+    if changed is not None and changed.size:
+        features, is_fake = np.concatenate([features, changed]), np.concatenate([is_fake, is_fake])
     mean, scale = _standard(features)
     fitted = LogisticRegression(C=C, max_iter=5_000).fit((features - mean) / scale, is_fake)
     head = LinearHead(features.shape[1], fake)
@@ -94,12 +101,21 @@ def _standard(features: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def linear_learner(
-    features: FloatArray, is_fake: BoolArray, kinds: Kinds, *, C: float = 1.0, within: float = NOVELTY_LEVEL
+    features: FloatArray,
+    is_fake: BoolArray,
+    kinds: Kinds,
+    *,
+    C: float = 1.0,
+    within: float = NOVELTY_LEVEL,
+    changed: FloatArray | None = None,
 ) -> Learner:
-    """A learner that fits a linear head and the rule for novelty to some rows of ``features``, (n, d)."""
+    """A learner that fits a linear head and the rule for novelty to some rows of ``features``, (n, d).
+
+    ``changed``: as :func:`fit_head` has it; files are scored, and known to the rule for novelty, as they are.
+    """
 
     def learn(rows: IntArray) -> Scorer:
-        head = fit_head(features[rows], is_fake[rows], C=C)
+        head = fit_head(features[rows], is_fake[rows], C=C, changed=None if changed is None else changed[rows])
         rule = fit_novelty(features[rows], is_fake[rows], [kinds[i] for i in rows], within)
 
         def score(others: IntArray) -> tuple[FloatArray, FloatArray]:

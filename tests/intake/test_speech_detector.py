@@ -19,7 +19,7 @@ from auditor.intake.specs import ModelSpec
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.saving import save
 from auditor.networks.novelty import KindNovelty
-from auditor.networks.speech_detector import MaxFeatureMap, SpeechCNN, SpeechDetector, SpeechGMM
+from auditor.networks.speech_detector import SpeechDetector, SpeechGMM
 from auditor.networks.speech_features import Cepstrum, LogSpectrum, Scale, delta, moments
 from mitigations.deepfake.novelty import fit_novelty, kind_groups
 from mitigations.deepfake.speech_training import (
@@ -32,7 +32,7 @@ from mitigations.deepfake.speech_training import (
 )
 
 RATE = 8_000
-METHODS: list[Method] = ["lfcc", "gmm", "cnn"]
+METHODS: list[Method] = ["lfcc", "gmm"]
 
 
 def sounds(n: int = 3, seconds: float = 0.5, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -134,10 +134,6 @@ def test_a_line_has_one_slope() -> None:
 # ---- networks ------------------------------------------------------------------------------------------------------
 
 
-def test_max_feature_map_takes_the_larger_of_each_pair() -> None:
-    assert MaxFeatureMap()(torch.tensor([[1.0, 5.0, 3.0, 2.0]])).tolist() == [[3.0, 5.0]]
-
-
 def test_the_mixtures_score_as_scikit_learn_does() -> None:
     from sklearn.mixture import GaussianMixture
 
@@ -157,7 +153,7 @@ def test_the_mixtures_score_as_scikit_learn_does() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("network", [SpeechDetector, SpeechGMM, SpeechCNN])
+@pytest.mark.parametrize("network", [SpeechDetector, SpeechGMM])
 @pytest.mark.parametrize("fake", [0, 1])
 def test_networks_are_differentiable_and_of_their_shapes(network: Any, fake: int) -> None:
     torch.manual_seed(0)
@@ -281,7 +277,7 @@ def recordings(n: int = 12, seed: int = 0, seconds: float = 0.5) -> tuple[Sample
 
 
 def small(method: Method, **more: Any) -> SpeechOptions:
-    few: dict[str, Any] = {"n_filters": 20, "n_coefficients": 10, "n_components": 2, "epochs": 6, "answers": False}
+    few: dict[str, Any] = {"n_filters": 20, "n_coefficients": 10, "n_components": 2, "answers": False}
     return SpeechOptions(method=method, **(few | more))
 
 
@@ -304,8 +300,7 @@ def test_a_detector_is_trained_saved_and_read_back(method: Method, tmp_path: Pat
     X, labels, _ = recordings(seed=1)
     chance = detector.predict_proba(X)[:, 0]
     fakes = np.asarray(labels) == "fake"
-    # A network of a few epochs on 48 recordings is only asked to be better than chance.
-    assert (chance[fakes][:, None] > chance[~fakes][None]).mean() > (0.7 if method == "cnn" else 0.95)
+    assert (chance[fakes][:, None] > chance[~fakes][None]).mean() > 0.95
     save(detector, tmp_path / "d.pt")
     again = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
     assert isinstance(again, DeepfakeDetector)
@@ -316,7 +311,7 @@ def test_a_detector_is_trained_saved_and_read_back(method: Method, tmp_path: Pat
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_seed_makes_the_same_detector(method: Method) -> None:
     X = recordings(seed=2)[0]
-    first, second = made(method, epochs=2), made(method, epochs=2)
+    first, second = made(method), made(method)
     np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
     assert first.card == second.card
 
@@ -393,5 +388,5 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(UsageError, match="lfcc, gmm or cnn"):
+    with pytest.raises(UsageError, match="lfcc or gmm"):
         made("wav2vec")  # type: ignore[arg-type]

@@ -118,6 +118,34 @@ def test_verdicts_of_rows_agree_with_those_of_single_files() -> None:
     np.testing.assert_allclose([v.probability for v in verdicts], model.predict_proba(X)[:, 1])
 
 
+def test_answer_and_novelty_of_a_file_take_one_look_at_it() -> None:
+    """And the features of other files, or of the same file asked again, are their own."""
+    from auditor.networks.image_detector import FrequencyDetector
+
+    looks: list[int] = []
+
+    class Counting(FrequencyDetector):
+        def features(self, x: Tensor) -> Tensor:
+            looks.append(len(x))
+            return super().features(x)
+
+    network = Counting(16, 1).eval()
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    model = DeepfakeDetector(
+        network,
+        card=card(novelties=(1.0,) * 19),
+        classes=("real", "fake"),
+        preprocessing=ImagePreprocessing(size=(16, 16)),
+        batch_rows=4,
+    )
+    X = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3)).astype(np.uint8)
+    verdicts = model.verdicts(X)
+    assert looks == [4, 4, 2]
+    np.testing.assert_allclose([v.novelty for v in verdicts], model.novelty(X), rtol=1e-6)
+    np.testing.assert_allclose([v.probability for v in verdicts], model.predict_proba(X)[:, 1], rtol=1e-6)
+    assert network._kept is None and len(looks) == 9
+
+
 def test_a_network_without_novelty_cannot_carry_novelties() -> None:
     with pytest.raises(ModelError, match="measures no novelty"):
         detector(nn.Linear(2, 2), novelties=(1.0,) * 19)
