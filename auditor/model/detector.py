@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +22,6 @@ from auditor.model.detector_card import Medium as Medium
 from auditor.model.detector_card import answer_of
 from auditor.model.gradients import without_gradients
 from auditor.model.torch_model import TorchModel
-from auditor.networks.head import features_kept
 from auditor.rows import FloatArray, Rows, take_rows
 
 if TYPE_CHECKING:
@@ -118,7 +118,9 @@ class DeepfakeDetector(TorchModel):
     def verdicts(self, X: Rows, probabilities: FloatArray | None = None) -> list[Verdict]:
         """(n,) answers of rows; ``probabilities`` (n, 2) where they are known already."""
         found: list[Verdict] = []
-        with features_kept(self.module):
+        # A head on features looks at a file once for its answer and its novelty.
+        keeping = getattr(self.module, "features_kept", nullcontext)
+        with keeping():
             for start in range(0, len(X), self.batch_rows):
                 rows = take_rows(X, slice(start, start + self.batch_rows))
                 known = self.predict_part(rows) if probabilities is None else probabilities[start : start + len(rows)]

@@ -147,9 +147,8 @@ class DetectorCard(Closed):
         lies beyond all. Source: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005.
         """
         n = len(self.novelties)
-        known = novelty is not None and math.isfinite(novelty)
-        at_least = n - int(np.searchsorted(np.asarray(self.novelties), novelty, side="left")) if known else 0
-        return (1 + at_least) / (n + 1)
+        beyond = math.inf if novelty is None or not math.isfinite(novelty) else novelty
+        return (1 + n - int(np.searchsorted(np.asarray(self.novelties), beyond, side="left"))) / (n + 1)
 
     def is_unlike(self, novelty: float | None) -> bool:
         """Whether a file of this novelty is of no kind that the detector knows, at its ``novelty_rate``.

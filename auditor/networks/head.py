@@ -18,7 +18,7 @@ class HeadOnFeatures(nn.Module):
     output_kind: ClassVar[Outputs] = "logits"
     head: nn.Module
     rule: nn.Module
-    # Within features_kept the last input and its features: an encoder takes nearly all of the time.
+    # The last input and its features, within features_kept: an encoder takes nearly all of the time.
     _keeps: bool = False
     _kept: tuple[Tensor, Tensor] | None = None
 
@@ -42,18 +42,14 @@ class HeadOnFeatures(nn.Module):
             self._kept = (x, self.features(x))
         return self._kept[1]
 
-
-@contextmanager
-def features_kept(network: nn.Module) -> Iterator[None]:
-    """Inside, heads on features keep those of the last input, for the answer and the novelty of the same files."""
-    heads = [part for part in network.modules() if isinstance(part, HeadOnFeatures)]
-    for part in heads:
-        part._keeps = True
-    try:
-        yield
-    finally:
-        for part in heads:
-            part._keeps, part._kept = False, None
+    @contextmanager
+    def features_kept(self) -> Iterator[None]:
+        """Inside, the features of the last input are kept, for the answer and the novelty of the same files."""
+        self._keeps = True
+        try:
+            yield
+        finally:
+            self._keeps, self._kept = False, None
 
 
 class LinearHead(nn.Module):

@@ -6,6 +6,7 @@ Their input is (n, 3, height, width) in [-1, 1], the middle of each picture at i
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import ClassVar
 
 import torch
@@ -99,6 +100,10 @@ class ImageEnsemble(nn.Module):
     def novelty(self, x: Tensor) -> Tensor:
         """(n,) distance of the hand-made features from the nearest group of training files."""
         return self.frequency.novelty(x)
+
+    def features_kept(self) -> AbstractContextManager[None]:
+        """Inside, the hand-made features of the last input are kept."""
+        return self.frequency.features_kept()
 
     def forward(self, x: Tensor) -> Tensor:
         fake = self.calibration.fake

@@ -51,7 +51,7 @@ class KindNovelty(nn.Module):
     (2004).
 
     Not a promise about every odd file: an unknown generator whose files lie among those of known kinds is not unlike
-    them. Of ten generators and subjects left out in turn of 100 pictures, one file in ten was found so.
+    them. Of ten generators and subjects left out in turn of 100 pictures, one file in twenty was found so.
     """
 
     def __init__(self, n_features: int, n_kinds: int) -> None:

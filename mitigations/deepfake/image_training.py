@@ -295,7 +295,7 @@ def fit_image_detector(
     notes = [f"{how[method]}; each picture is {height} x {width} pixels, {look}."]
     notes += images.encoder.notes if images.encoder is not None else ()
     if options.faces:
-        notes.append("Only the largest face of a picture is looked at.")
+        notes.append("Only the largest face of a picture is looked at; whether that helps was not measured.")
     if images.changed.size or images.changed_pixels.size:
         notes.append("It was trained on every picture a second time, resized, blurred and compressed at random.")
     notes += _half_size(images, found, is_fake, kinds, options, seed)
