@@ -1,7 +1,7 @@
 """Images a second through a detector on a frozen encoder, on one thread: decoded, brought to size, judged.
 
 The encoder is a vision transformer of CLIP's size B/32 (4.4 billion multiplications an image) with weights at random,
-exported to ONNX and quantised on the fly to 8 bits; a path as argument names another ONNX file. 64 JPEG files of 559 x
+exported to ONNX and quantised on the fly to 8 bits; a path as argument names another ONNX file. 32 JPEG files of 559 x
 559, 4 at a time, answered with verdicts: probability, p-values and novelty. ``ratio`` is images a second of processor
 time, with the bar of the issue; the peer's time is that of answer and novelty each looking at the picture by itself,
 as it was. Needs onnx, onnxruntime and transformers.
@@ -24,7 +24,7 @@ from benchmarks.common import emit
 from benchmarks.detector_throughput import make_files
 from mitigations.deepfake.encoder_files import read_encoder
 
-FILES, BATCH, BAR, ROUNDS = 64, 4, 40.0, 5
+FILES, BATCH, BAR, ROUNDS = 32, 4, 40.0, 4
 
 
 def make_encoder(folder: Path) -> str:
