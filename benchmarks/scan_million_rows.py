@@ -72,8 +72,8 @@ def prepare(folder: Path) -> None:
     save(model, folder / "model.pt")
 
 
-def timed(command: list[str], job: bytes | None = None) -> tuple[float, float]:
-    """Wall seconds and peak resident MiB of one process."""
+def timed(command: list[str], job: bytes | None = None) -> tuple[float, float, float]:
+    """Wall seconds, peak resident MiB and processor seconds of one process."""
     reader, writer = os.pipe()
     started = time.perf_counter()
     child = subprocess.Popen(
@@ -93,7 +93,7 @@ def timed(command: list[str], job: bytes | None = None) -> tuple[float, float]:
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode or (job is not None and b'"kind":"done"' not in received):
         raise SystemExit(f"{command[:4]} ended with {child.returncode}: {received[-500:]!r}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+    return time.perf_counter() - started, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime
 
 
 def main() -> None:
@@ -114,7 +114,7 @@ def main() -> None:
             )
         )
         bare = [sys.executable, "-I", "-c", BARE, name, str(FEATURES), str(BLOCK_BYTES), str(BATCH_ROWS)]
-        ours = [sys.executable, "-I", "-m", "auditor.run.child", "{channel}"]
+        ours = [sys.executable, "-I", "-m", "auditor.run.start", "{channel}"]
         timed(bare), timed(ours, job)
         pairs = [(timed(bare), timed(ours, job)) for _ in range(PAIRS)]
     emit(

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from auditor.data.coded_groups import CodedGroups, coded, together
 from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.design import Design, clusters_of, weights_of
 from auditor.data.preprocessing import as_text, label_name
 from auditor.data.recorded import Recorded
-from auditor.data.row_keys import Keys, digest_of_keys, generator_of, keys_of, order_of
+from auditor.data.row_keys import Keys, digest_of_keys, generator_of, keys_of, occurrence_of, order_of
 from auditor.errors import DataError, UsageError, did_you_mean
 from auditor.finding.copies import Copies
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
@@ -161,6 +162,19 @@ class AuditData:
         return self.take(self.is_member) if self.is_member is not None and self.is_member.any() else None
 
     @cached_property
+    def _coded(self) -> dict[tuple[str, ...], CodedGroups]:
+        return {}
+
+    def groups(self, *features: str) -> CodedGroups:
+        """The groups of a sensitive feature, or of several together: coded once, however often they are asked for."""
+        if self.sensitive_features is None:
+            raise DataError(f"There are no sensitive features, so no groups by {' x '.join(features)}.")
+        if features not in self._coded:
+            own = [self.groups(name) for name in features] if len(features) > 1 else []
+            self._coded[features] = together(own) if own else coded(self.sensitive_features[features[0]])
+        return self._coded[features]
+
+    @cached_property
     def keys(self) -> Keys:
         """(n,) a number for each row, of its features, label and recorded answers; equal rows have equal ones."""
         return keys_of(self.X, self.y_true, self.target_values, self.recorded)
@@ -173,6 +187,10 @@ class AuditData:
             return self.keys
         return keys_of(self.X, self.y_true, self.target_values, None)
 
+    @cached_property
+    def _occurrence(self) -> Keys:
+        return occurrence_of(self._contents)
+
     @property
     def digest(self) -> str:
         """Hex SHA-256 of the rows' features and labels in no order; groups are no part of it."""
@@ -180,7 +198,7 @@ class AuditData:
 
     def order(self, purpose: str) -> IntArray:
         """(n,) the rows' positions in an order as good as random that no seed and no order of the file changes."""
-        return order_of(self._contents, purpose)
+        return order_of(self._contents, purpose, self._occurrence)
 
     def generator(self, purpose: str) -> np.random.Generator:
         """A generator that the rows seed: for a split that nobody may draw again."""

@@ -53,15 +53,16 @@ def digest_of_keys(keys: Keys) -> str:
     return hashlib.sha256(b"auditor-rows/1\0" + np.sort(keys).astype("<u8").tobytes()).hexdigest()
 
 
-def order_of(keys: Keys, purpose: str) -> IntArray:
+def order_of(keys: Keys, purpose: str, occurrence: Keys | None = None) -> IntArray:
     """(n,) positions of the rows in an order as good as random, which their contents decide and nothing else does.
 
     Rows are sorted by a hash of their key, of how many equal rows stand before them, and of ``purpose``, so that two
     purposes have two orders. No seed and no order of the file changes which rows come first, and a row that is added or
-    left out moves hardly any other: nobody can draw again until a split suits him.
+    left out moves hardly any other: nobody can draw again until a split suits him. ``occurrence``: that of the keys,
+    where it is known.
     """
     salt = np.uint64(_digest(purpose.encode()))
-    mixed = _mixed(keys ^ _mixed(_occurrence(keys) + salt))
+    mixed = _mixed(keys ^ _mixed((occurrence_of(keys) if occurrence is None else occurrence) + salt))
     return np.argsort(mixed, kind="stable").astype(np.int64)
 
 
@@ -70,7 +71,7 @@ def generator_of(keys: Keys, purpose: str) -> np.random.Generator:
     return np.random.default_rng([int(digest_of_keys(keys)[:16], 16), *purpose.encode()])
 
 
-def _occurrence(keys: Keys) -> Keys:
+def occurrence_of(keys: Keys) -> Keys:
     """(n,) how many equal keys stand before each."""
     by_key = np.argsort(keys, kind="stable")
     ordered = keys[by_key]

@@ -392,16 +392,13 @@ def data_record(data: AuditData | None) -> DataRecord:
 
 def _groups(rows: AuditData) -> dict[str, str] | None:
     """A digest of each sensitive feature's groups, row by row."""
-    import pandas as pd
-
     if rows.sensitive_features is None:
         return None
     found = {}
-    for name in rows.sensitive_features.columns:
-        digest = GroupsDigest()
-        codes, levels = pd.factorize(rows.sensitive_features[name].astype(str))
-        digest.add(codes, list(levels))
-        found[str(name)] = digest.hexdigest()
+    for name in map(str, rows.sensitive_features.columns):
+        digest, groups = GroupsDigest(), rows.groups(name)
+        digest.add(groups.codes, groups.titles)
+        found[name] = digest.hexdigest()
     return found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -11,10 +13,13 @@ import numpy.typing as npt
 import scipy
 from pydantic import Field
 
-from auditor.rows import FloatArray
+from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Estimate, Side, Undefined, smallest_p
 from auditor.statistics.intervals import area_reach, clopper_pearson
 from auditor.statistics.thresholds import rate_bounds, rate_level
+
+BoolArray = npt.NDArray[np.bool_]
+_NO_AREA = Undefined(reason="an AUC needs at least two finite scores on either side")
 
 
 class AreaUnderCurve(Estimate):
@@ -198,30 +203,107 @@ def quantile(values: npt.ArrayLike, level: float, *, ceiling: float | None = Non
     return Quantile(level=level, values=tuple(np.sort(np.asarray(values, np.float64)).tolist()), ceiling=ceiling)
 
 
-def area_under_curve(*, positives: npt.ArrayLike, negatives: npt.ArrayLike) -> AreaUnderCurve | Undefined:
-    """``P(positive > negative) + P(tie) / 2`` of scores, positives (m,) and negatives (n,), with its uncertainty.
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """Values that were sorted once: ``ranks`` (n,), the place of each among the ``different`` (r,), ascending."""
+
+    different: FloatArray
+    ranks: IntArray
+
+    @classmethod
+    def of(cls, values: FloatArray) -> Ranked:
+        """Values (n,), none of them NaN."""
+        return cls(*np.unique(values, return_inverse=True))
+
+    @property
+    def values(self) -> FloatArray:
+        """(n,) as they were given."""
+        return self.different[self.ranks]
+
+    def area(self, *, positives: IntArray | BoolArray, negatives: IntArray | BoolArray) -> AreaUnderCurve | Undefined:
+        """:func:`area_under_curve` of some of them against others, each by mask or positions; no value is infinite."""
+        x, y = self.ranks[positives], self.ranks[negatives]
+        return area_of_ranks(positives=x, negatives=y, n_ranks=self.different.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Placements:
+    """The share of one sample below, or above, each member of another: ``table`` (t,) the shares that occur, ``at``
+    (m,) which of them each member has."""
+
+    table: FloatArray
+    at: IntArray
+
+    @cached_property
+    def shares(self) -> FloatArray:
+        """(m,) by member."""
+        return self.table[self.at]
+
+    def mean_cube(self, centre: float) -> float:
+        """The mean cubed deviation from a centre; cubes take long, and are made of as few numbers as there are."""
+        if self.table.size < self.at.size:
+            return float(((self.table - centre) ** 3)[self.at].mean())
+        return float(((self.shares - centre) ** 3).mean())
+
+
+def placements(*, positives: IntArray, negatives: IntArray, n_ranks: int) -> tuple[Placements, Placements]:
+    """(m,) the share of negatives below each positive and (n,) of positives above each negative, ties counted half.
+
+    From ranks (m,) and (n,) in ``range(n_ranks)``: two counts and two look-ups, however many of them there are.
+    """
+    over = shares_below(positives, negatives, n_ranks)
+    under = shares_below(negatives, positives, n_ranks)
+    return over, Placements(1.0 - under.table, under.at)
+
+
+def shares_below(own: IntArray, others: IntArray, n_ranks: int) -> Placements:
+    """(m,) the share of others (n,) below each of ``own``, by their ranks in ``range(n_ranks)``, ties counted half."""
+    n = np.bincount(others, minlength=n_ranks)
+    # Twice the place among the others, so that a tie is a whole number.
+    doubled = 2 * np.cumsum(n) - n
+    if 2 * others.size + 1 < n_ranks:
+        return Placements(np.arange(2 * others.size + 1) / (2.0 * others.size), doubled[own])
+    return Placements(doubled / (2.0 * others.size), own)
+
+
+def area_of_ranks(*, positives: IntArray, negatives: IntArray, n_ranks: int) -> AreaUnderCurve | Undefined:
+    """:func:`area_under_curve` of scores known by their ranks among all those compared: see :class:`Ranked`."""
+    if min(positives.size, negatives.size) < 2:
+        return _NO_AREA
+    return area_of_placements(*placements(positives=positives, negatives=negatives, n_ranks=n_ranks))
+
+
+def area_of_placements(over: Placements, under: Placements) -> AreaUnderCurve:
+    """The area and its uncertainty from the placements (m,) of positives and (n,) of negatives, two at least of each.
 
     The variance is DeLong's, never below Hanley and McNeil's at the estimate shrunk by half a pair, so a separation of
-    few rows is not certain. Undefined below two rows on either side.
+    few rows is not certain.
     Sources: DeLong et al., Biometrics 44 (1988); Hanley and McNeil, Radiology 143 (1982).
     """
-    x, y = np.asarray(positives, np.float64), np.asarray(negatives, np.float64)
-    m, n = x.size, y.size
-    if min(m, n) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return Undefined(reason="an AUC needs at least two finite scores on either side")
-    xs, ys = np.sort(x), np.sort(y)
-    over = (np.searchsorted(ys, x, "left") + np.searchsorted(ys, x, "right")) / (2.0 * n)
-    under = 1.0 - (np.searchsorted(xs, y, "left") + np.searchsorted(xs, y, "right")) / (2.0 * m)
-    auc = float(over.mean())
-    delong = float(over.var(ddof=1) / m + under.var(ddof=1) / n)
+    m, n = over.at.size, under.at.size
+    auc = float(over.shares.mean())
+    delong = float(over.shares.var(ddof=1) / m + under.shares.var(ddof=1) / n)
     shrunk = (auc * m * n + 0.5) / (m * n + 1.0)
     return AreaUnderCurve(
         centre=auc,
         standard_error=math.sqrt(max(delong, _hanley_mcneil(shrunk, m=m, n=n))),
         n_positive=m,
         n_negative=n,
-        third_cumulant=float(((over - auc) ** 3).mean() / m**2 + ((under - auc) ** 3).mean() / n**2),
+        third_cumulant=float(over.mean_cube(auc) / m**2 + under.mean_cube(auc) / n**2),
     )
+
+
+def area_under_curve(*, positives: npt.ArrayLike, negatives: npt.ArrayLike) -> AreaUnderCurve | Undefined:
+    """``P(positive > negative) + P(tie) / 2`` of scores, positives (m,) and negatives (n,), with its uncertainty.
+
+    Undefined below two finite scores on either side; see :func:`area_of_placements`.
+    """
+    x, y = np.asarray(positives, np.float64), np.asarray(negatives, np.float64)
+    both = np.concatenate([x, y])
+    if min(x.size, y.size) < 2 or not np.isfinite(both).all():
+        return _NO_AREA
+    own = np.arange(both.size) < x.size
+    return Ranked.of(both).area(positives=own, negatives=~own)
 
 
 def true_positive_rate_at(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from auditor.data.coded_groups import CodedGroups
 from auditor.data.counts import MISSING
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
@@ -21,8 +22,6 @@ from auditor.statistics.rates import Proportion, RateTable
 from probes.fairness.crowds import crowd
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
 
@@ -135,12 +134,12 @@ class AdverseImpact:
                 median = float(np.median(scores))
                 chosen, note = scores > median, f"the sample's median score is {median:.4g}"
             for names in wanted:
-                categories = rows.sensitive_features[list(names)]
-                many = crowd("impact_ratio_min", method, names, len(categories.drop_duplicates()), len(rows))
+                groups = rows.groups(*names)
+                many = crowd("impact_ratio_min", method, names, len(groups.levels), len(rows))
                 if many is not None:
                     found.append(many)
                     continue
-                found += self.tables(method, categories, np.asarray(chosen, bool), note, scores)
+                found += self.tables(method, names, groups, np.asarray(chosen, bool), note, scores)
         if not found:
             raise NotApplicableError(
                 "A regression model selects nobody, and its scoring rate needs predictions of at least three values."
@@ -152,21 +151,19 @@ class AdverseImpact:
     def tables(
         self,
         method: str,
-        categories: pd.DataFrame,
+        names: tuple[str, ...],
+        groups: CodedGroups,
         chosen: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
         note: str,
         scores: FloatArray | None = None,
     ) -> list[Measurement]:
-        """One table: categories (n, s) names of each row, chosen (n,) whether it was selected or scored high.
+        """One table: the groups by the features ``names``, chosen (n,) whether a row was selected or scored high.
 
         With ``scores`` (n,) their standardized mean differences too.
         """
-        names = tuple(str(c) for c in categories.columns)
-        known = ~(categories == MISSING).any(axis=1).to_numpy()
-        keys = list(categories[known].astype(str).itertuples(index=False, name=None))
-        levels = sorted(set(keys))
-        place = {level: i for i, level in enumerate(levels)}
-        codes = np.fromiter((place[key] for key in keys), np.int64, len(keys))
+        known = np.asarray([MISSING not in level for level in groups.levels], bool)[groups.codes]
+        of_known = groups.take(known)
+        levels, codes = of_known.levels, of_known.codes
         n = np.bincount(codes, minlength=len(levels))
         k = np.bincount(codes[chosen[known]], minlength=len(levels))
         unknown = Measurement(

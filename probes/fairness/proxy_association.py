@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.data.bins import BinRule, bin_values
+from auditor.data.coded_texts import texts_of
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.model.gradients import without_gradients
@@ -18,7 +19,7 @@ from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
+from auditor.statistics.ranks import AreaUnderCurve, Ranked, area_of_placements, area_of_ranks, placements, shares_below
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,7 @@ FEWEST_ROWS = 20
 N_BINS = 10
 MOST_LEVELS = 50
 MOST_TRAINING_ROWS = 20_000
+_BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,9 @@ class ProxyAssociation:
         train[rows.order(self.name)[: len(rows) // 2]] = True
         sources = self._sources(model, rows, train)
         found = []
-        for column in rows.sensitive_features.columns:
-            groups = rows.sensitive_features[column].astype("category")
-            names = [str(level) for level in groups.cat.categories]
-            codes = groups.cat.codes.to_numpy().astype(np.int64)
-            found += [_measured(str(column), names, codes, source, train) for source in sources]
+        for column in map(str, rows.sensitive_features.columns):
+            groups = rows.groups(column)
+            found += [_measured(column, groups.titles, groups.codes, source, train) for source in sources]
         return found
 
     def _sources(self, model: AuditedModel, rows: AuditData, train: npt.NDArray[np.bool_]) -> list[_Source]:
@@ -134,7 +134,7 @@ def _measured(
     )
     kept = np.flatnonzero(sizes >= FEWEST_ROWS)
     small = [name for i, name in enumerate(names) if i not in kept]
-    here = np.isin(codes, kept)
+    here = np.isin(np.arange(len(names)), kept)[codes]
     at: dict[str, str | float] = {"from": source.name}
     if source.name == "feature":
         at["feature"] = source.what
@@ -143,9 +143,10 @@ def _measured(
     )
     parts = [f"predicted from {source.what}"]
     if kept.size > 1:
-        label = np.searchsorted(kept, codes)
-        scores = _predicted(source, label, train & here, ~train & here, kept.size)
-        estimate, each = macro_auc(scores, label[~train & here])
+        label = np.searchsorted(kept, np.arange(len(names)))[codes]
+        test = ~train & here
+        scores, at_level = _predicted(source, label, train & here, test, kept.size)
+        estimate, each = macro_auc(scores, label[test], at_level)
         if kept.size > 2:
             order = np.argsort(-np.asarray(each))[:3]
             parts.append("best told apart: " + ", ".join(f"{names[kept[i]]} {each[i]:.3f}" for i in order))
@@ -170,26 +171,39 @@ def _measured(
 
 def _predicted(
     source: _Source, label: IntArray, train: npt.NDArray[np.bool_], test: npt.NDArray[np.bool_], n_groups: int
-) -> FloatArray:
-    """(n_test, n_groups) scores of the groups, from rows of ``train`` only."""
+) -> tuple[FloatArray, IntArray | None]:
+    """(m, n_groups) scores of the groups, from rows of ``train`` only, and which of them each row of ``test`` has.
+
+    None for the second where each row has its own.
+    """
     if source.codes is not None:
-        counts = np.zeros((int(source.codes.max()) + 1, n_groups))
-        np.add.at(counts, (source.codes[train], label[train]), 1.0)
+        n_levels = int(source.codes.max()) + 1
+        own = source.codes[train] * n_groups + label[train]
+        counts = np.bincount(own, minlength=n_levels * n_groups).reshape(n_levels, n_groups).astype(np.float64)
         overall = counts.sum(axis=0) / counts.sum()
         shares = (counts + overall) / (counts.sum(axis=1, keepdims=True) + 1.0)
-        return np.asarray(shares[source.codes[test]], np.float64)
+        return np.asarray(shares, np.float64), source.codes[test]
     if source.matrix is None:
         raise ValueError("a source has a matrix or codes")
-    return _logistic(source.matrix, label, np.flatnonzero(train)[:MOST_TRAINING_ROWS], test)
+    return _logistic(source.matrix, label, np.flatnonzero(train)[:MOST_TRAINING_ROWS], test), None
 
 
 def _logistic(matrix: FloatArray, label: IntArray, train: IntArray, test: npt.NDArray[np.bool_]) -> FloatArray:
     from sklearn.linear_model import LogisticRegression
 
-    centre, spread = matrix[train].mean(axis=0), matrix[train].std(axis=0)
-    scaled = (matrix - centre) / np.where(spread > 0, spread, 1.0)
-    fitted = LogisticRegression(max_iter=1000, C=1.0).fit(scaled[train], label[train])
-    return np.asarray(fitted.predict_proba(scaled[test]), np.float64)
+    known = matrix[train].astype(np.float64, copy=False)
+    centre, spread = known.mean(axis=0), known.std(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    fitted = LogisticRegression(max_iter=1000, C=1.0).fit((known - centre) / spread, label[train])
+    asked = np.flatnonzero(test)
+    found = np.empty((asked.size, len(fitted.classes_)))
+    # In blocks, since there may be as many numbers as rows times units of a layer.
+    for block in range(0, asked.size, _BLOCK_ROWS):
+        part = matrix[asked[block : block + _BLOCK_ROWS]].astype(np.float64, copy=False)
+        part -= centre
+        part /= spread
+        found[block : block + _BLOCK_ROWS] = fitted.predict_proba(part)
+    return found
 
 
 def encode(frame: pd.DataFrame, train: npt.NDArray[np.bool_]) -> FloatArray:
@@ -206,28 +220,28 @@ def encode(frame: pd.DataFrame, train: npt.NDArray[np.bool_]) -> FloatArray:
             if missing.any():
                 parts.append(missing[:, None].astype(np.float64))
         else:
-            text = values.astype("string").fillna("")
-            levels = text[train].value_counts().index[:20]
-            parts += [(text == level).to_numpy(np.float64)[:, None] for level in levels]
+            text = texts_of(values, "")
+            parts += [(text.codes == level).astype(np.float64)[:, None] for level in text.commonest(20, train)]
     return np.concatenate(parts, axis=1) if parts else np.empty((len(frame), 0))
 
 
 def _binned(name: str, values: pd.Series[Any], train: npt.NDArray[np.bool_]) -> IntArray:
     """(n,) codes of a feature: tenths of a number, the most frequent levels of anything else, one for all the rest."""
-    import pandas as pd
-
     if values.dtype.kind in "iuf" and values.nunique() > N_BINS:
         numbers = values.to_numpy(np.float64, na_value=np.nan)
         codes, labels = bin_values(numbers, BinRule(name, quantiles=N_BINS))
         return np.where(codes < 0, len(labels), codes).astype(np.int64)
-    text = values.astype("string").fillna("")
-    levels = text[train].value_counts().index[:MOST_LEVELS]
-    found = pd.Index(levels).get_indexer(pd.Index(text))
-    return np.where(found < 0, len(levels), found).astype(np.int64)
+    text = texts_of(values, "")
+    levels = text.commonest(MOST_LEVELS, train)
+    place = np.full(len(text.names), len(levels), np.int64)
+    place[levels] = np.arange(len(levels))
+    return place[text.codes]
 
 
-def macro_auc(scores: FloatArray, label: IntArray) -> tuple[AnyEstimate, list[float]]:
-    """Mean over the groups of the AUC of each against the rest, and each one's; scores (n, k), label (n,).
+def macro_auc(scores: FloatArray, label: IntArray, at: IntArray | None = None) -> tuple[AnyEstimate, list[float]]:
+    """Mean over the groups of the AUC of each against the rest, and each one's; scores (m, k), label (n,).
+
+    ``at``: (n,) which of the scores each row has; None where m is n and each has its own.
 
     Of two groups it is the one curve with its DeLong interval. Of more, row r moves the mean by
     ``psi_r = sum_g (over_rg - A_g) / (k share_g)`` as a member of g and likewise as one of the rest, so the standard
@@ -236,23 +250,37 @@ def macro_auc(scores: FloatArray, label: IntArray) -> tuple[AnyEstimate, list[fl
     """
     k = scores.shape[1]
     if k == 2:
-        whole = area_under_curve(positives=scores[label == 1, 1], negatives=scores[label == 0, 1])
+        ranked = Ranked.of(scores[:, 1])
+        ranks = ranked.ranks if at is None else ranked.ranks[at]
+        whole = area_of_ranks(positives=ranks[label == 1], negatives=ranks[label == 0], n_ranks=ranked.different.size)
         return whole, [whole.value, whole.value]
     each: list[float] = []
     variance = 0.0
     influence = np.zeros(len(label))
+    # Rows of one score and one group move the mean alike: where scores are few, they are counted once.
+    by_score = np.zeros((len(scores), k))
     for g in range(k):
         own = label == g
-        x, y = scores[own, g], scores[~own, g]
-        xs, ys = np.sort(x), np.sort(y)
-        over = (np.searchsorted(ys, x, "left") + np.searchsorted(ys, x, "right")) / (2.0 * y.size)
-        under = 1.0 - (np.searchsorted(xs, y, "left") + np.searchsorted(xs, y, "right")) / (2.0 * x.size)
-        auc = float(over.mean())
+        ranked = Ranked.of(scores[:, g])
+        ranks, n_ranks = ranked.ranks if at is None else ranked.ranks[at], ranked.different.size
+        positives, negatives = ranks[own], ranks[~own]
+        over, under = placements(positives=positives, negatives=negatives, n_ranks=n_ranks)
+        alone = area_of_placements(over, under)
+        auc = alone.centre
         each.append(auc)
-        alone = area_under_curve(positives=x, negatives=y)
-        variance += alone.standard_error**2 if isinstance(alone, AreaUnderCurve) else 0.0
-        influence[own] += (over - auc) / (k * own.mean())
-        influence[~own] += (under - auc) / (k * (1.0 - own.mean()))
+        variance += alone.standard_error**2
+        share = own.mean()
+        if at is None:
+            influence[own] += (over.shares - auc) / (k * share)
+            influence[~own] += (under.shares - auc) / (k * (1.0 - share))
+        else:
+            above = shares_below(ranked.ranks, negatives, n_ranks).shares
+            below = 1.0 - shares_below(ranked.ranks, positives, n_ranks).shares
+            others = np.arange(k) != g
+            by_score[:, g] += (above - auc) / (k * share)
+            by_score[:, others] += ((below - auc) / (k * (1.0 - share)))[:, None]
+    if at is not None:
+        influence = by_score[at, label]
     smallest = int(np.bincount(label, minlength=k).min())
     return (
         AreaUnderCurve(
@@ -276,7 +304,7 @@ def representation(model: AuditedModel, rows: AuditData) -> FloatArray | None:
     The layer is the last ``nn.Linear`` of the module, and must make the outputs itself: as many as the classes, or one.
     """
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from auditor.model.torch_model import TorchModel
     from auditor.rows import take_rows
@@ -286,8 +314,13 @@ def representation(model: AuditedModel, rows: AuditData) -> FloatArray | None:
     layers = [m for m in model.module.modules() if isinstance(m, nn.Linear)]
     if len(layers) < 2 or layers[-1].out_features not in (1, model.n_outputs):
         return None
-    seen: list[Tensor] = []
-    handle = layers[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    seen: list[FloatArray] = []
+
+    def see(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        # numpy has no bfloat16.
+        seen.append(inputs[0].detach().to("cpu", torch.promote_types(inputs[0].dtype, torch.float32)).numpy())
+
+    handle = layers[-1].register_forward_pre_hook(see)
     try:
         with without_gradients(), model.evaluating():
             for i in range(0, len(rows), model.batch_rows):
@@ -296,5 +329,10 @@ def representation(model: AuditedModel, rows: AuditData) -> FloatArray | None:
         handle.remove()
     if not seen or any(part.ndim != 2 for part in seen):
         return None
-    hidden = torch.cat(seen).double().cpu().numpy()
+    hidden = np.empty((sum(map(len, seen)), seen[0].shape[1]), seen[0].dtype)
+    end = len(hidden)
+    while seen:  # each part is let go of as it is copied
+        part = seen.pop()
+        hidden[end - len(part) : end] = part
+        end -= len(part)
     return hidden if len(hidden) == len(rows) else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from auditor.data.coded_groups import CodedGroups, coded_texts, together
 from auditor.data.counts import MISSING
 from auditor.errors import DataError, NotApplicableError, OtherKindError
 from auditor.finding.measurement import Measurement, Pillar
@@ -123,8 +124,8 @@ class RegressionFairness:
             raise OtherKindError("Needs a regression model: this model predicts no numbers.")
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
-        groups = {str(c): rows.sensitive_features[c].astype(str).tolist() for c in rows.sensitive_features.columns}
-        return self.measure_predictions(predict(rows), rows.target_values, sensitive_features=groups)
+        groups = {str(c): rows.groups(str(c)) for c in rows.sensitive_features.columns}
+        return self._measured(predict(rows), rows.target_values, groups)
 
     def measure_predictions(
         self,
@@ -143,15 +144,20 @@ class RegressionFairness:
         lengths = {len(predicted), *map(len, sensitive_features.values()), *([] if true is None else [len(true)])}
         if len(lengths) > 1:
             raise DataError("Predictions, true values and groups must have one entry for each row.")
+        groups = {name: coded_texts(map(str, own)) for name, own in sensitive_features.items()}
+        return self._measured(predicted, true, groups)
+
+    def _measured(
+        self, predicted: FloatArray, true: FloatArray | None, own_groups: Mapping[str, CodedGroups]
+    ) -> list[Measurement]:
         predicted, true = self._checked(predicted, true)
-        features = tuple(sensitive_features)
+        features = tuple(own_groups)
         wanted: list[tuple[str, ...]] = [(feature,) for feature in features]
         if self.intersections and len(features) > 1:
             wanted.append(features)
         found: list[Measurement] = []
         for names in wanted:
-            keys = list(zip(*(map(str, sensitive_features[name]) for name in names), strict=True))
-            found += self._of(names, keys, predicted, true)
+            found += self._of(names, together([own_groups[name] for name in names]), predicted, true)
         return found
 
     def _checked(self, predicted: FloatArray, true: FloatArray | None) -> tuple[FloatArray, FloatArray | None]:
@@ -173,11 +179,9 @@ class RegressionFairness:
         return np.clip(predicted, low, high), None if true is None else np.clip(true, low, high)
 
     def _of(
-        self, names: tuple[str, ...], keys: Sequence[tuple[str, ...]], predicted: FloatArray, true: FloatArray | None
+        self, names: tuple[str, ...], coded: CodedGroups, predicted: FloatArray, true: FloatArray | None
     ) -> list[Measurement]:
-        levels = sorted(set(keys))
-        place = {level: i for i, level in enumerate(levels)}
-        codes = np.fromiter((place[key] for key in keys), np.int64, len(keys))
+        levels, codes = coded.levels, coded.codes
         groups = _Groups(names, levels)
         headlines: list[Measurement] = []
         per_group: list[Measurement] = []
@@ -254,7 +258,7 @@ class RegressionFairness:
         elif len(own) > 1:
             low, high = self.value_range or _ends(own)
             pairs = list(combinations(range(len(own)), 2))
-            scaled = [(v - low) / (high - low) for v in own]
+            scaled = [np.sort((v - low) / (high - low)) for v in own]
             found = np.asarray([distances(scaled[i], scaled[j]) for i, j in pairs])
             steps = WorstDistance(distances=tuple(found[:, 0].tolist()), n=n)
             moved = tuple((found[:, 1] * (high - low)).tolist())

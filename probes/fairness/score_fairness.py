@@ -18,7 +18,7 @@ from auditor.statistics.detection import LowestArea
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
+from auditor.statistics.ranks import AreaUnderCurve, Ranked
 from probes.fairness.crowds import crowd
 from probes.fairness.score_thresholds import (
     at_thresholds,
@@ -149,21 +149,18 @@ class ScoreFairness:
         if self.intersections and len(features) > 1:
             wanted.append(features)
         scores = np.clip(scores, 0.0, 1.0)
+        ranked = Ranked.of(scores)
         own = own_threshold(scores, model.decisions(rows) == rows.positive)
         found = self._overall(scores, rows.y_true, rows.positive)
         for names in wanted:
-            keys = list(rows.sensitive_features[list(names)].astype(str).itertuples(index=False, name=None))
-            levels = sorted(set(keys))
-            many = crowd("auc_difference", "between_groups", names, len(levels), len(keys))
+            groups = rows.groups(*names)
+            levels, codes, titles = groups.levels, groups.codes, groups.titles
+            many = crowd("auc_difference", "between_groups", names, len(levels), len(rows))
             if many is not None:
                 found.append(many)
                 continue
-            titles = [" x ".join(level) for level in levels]
-            place = {level: i for i, level in enumerate(levels)}
-            codes = np.fromiter((place[key] for key in keys), np.int64, len(keys))
             spread = scores_figure(names, titles, counts_by_score(scores, codes, len(levels)), own)
-            found += self._of(names, levels, codes, scores, rows.y_true, rows.positive, spread)
-            titles = [" x ".join(level) for level in levels]
+            found += self._of(names, levels, codes, ranked, rows.y_true, rows.positive, spread)
             found += at_thresholds(names, titles, codes, scores, rows.y_true, rows.positive, self.thresholds, own=own)
         return found
 
@@ -187,21 +184,24 @@ class ScoreFairness:
         names: tuple[str, ...],
         levels: Sequence[tuple[str, ...]],
         codes: IntArray,
-        scores: FloatArray,
+        ranked: Ranked,
         y_true: IntArray | None,
         positive: int,
         spread: Figure | None,
     ) -> list[Measurement]:
         titles = [" x ".join(level) for level in levels]
+        scores = ranked.values
         members = [codes == g for g in range(len(levels))]
         headlines = _distances(names, titles, [scores[own] for own in members], spread)
         if y_true is None or not (y_true >= 0).any():
             return headlines
         labelled = [own & (y_true >= 0) for own in members]
-        curves = [_auc(scores[own], y_true[own] == positive) for own in labelled]
+        curves = [
+            ranked.area(positives=own & (y_true == positive), negatives=own & (y_true != positive)) for own in labelled
+        ]
         errors = [calibration_error(scores[own], y_true[own] == positive, self.bins) for own in labelled]
         n = [int(own.sum()) for own in labelled]
-        against = _against_the_rest(scores, labelled, y_true == positive)
+        against = _against_the_rest(ranked, labelled, y_true == positive)
         headlines = [
             _gap("auc_difference", "roc_auc", names, titles, n, curves),
             *(
@@ -232,12 +232,8 @@ class ScoreFairness:
         return headlines + per_group
 
 
-def _auc(scores: FloatArray, favourable: BoolArray) -> AreaUnderCurve | Undefined:
-    return area_under_curve(positives=scores[favourable], negatives=scores[~favourable])
-
-
 def _against_the_rest(
-    scores: FloatArray, labelled: Sequence[BoolArray], favourable: BoolArray
+    ranked: Ranked, labelled: Sequence[BoolArray], favourable: BoolArray
 ) -> dict[str, list[AreaUnderCurve | Undefined]]:
     """``bpsn_auc`` and ``bnsp_auc`` by group, whose labelled rows are (n,) each; none of one group alone."""
     if len(labelled) < 2:
@@ -246,7 +242,7 @@ def _against_the_rest(
     rest = [known & ~own for own in labelled]
 
     def area(positives: BoolArray, negatives: BoolArray) -> AreaUnderCurve | Undefined:
-        return area_under_curve(positives=scores[positives & favourable], negatives=scores[negatives & ~favourable])
+        return ranked.area(positives=positives & favourable, negatives=negatives & ~favourable)
 
     pairs = list(zip(rest, labelled, strict=True))
     return {
@@ -345,7 +341,8 @@ def _distances(
 ) -> list[Measurement]:
     sizes = tuple(s.size for s in scores)
     pairs = list(combinations(range(len(scores)), 2))
-    both = np.asarray([distances(scores[i], scores[j]) for i, j in pairs]).reshape(-1, 2)
+    ordered = [np.sort(own) for own in scores]
+    both = np.asarray([distances(ordered[i], ordered[j]) for i, j in pairs]).reshape(-1, 2)
     found = []
     for column, metric in enumerate(("score_kolmogorov_smirnov", "score_wasserstein")):
         estimate: AnyEstimate = Undefined(reason="only one group is present, so there is nothing to compare it with")
@@ -371,7 +368,12 @@ def _distances(
 
 
 def distances(a: FloatArray, b: FloatArray) -> tuple[float, float]:
-    """Kolmogorov-Smirnov and Wasserstein-1 distance, both in [0, 1], of two samples of scores in [0, 1], (m,), (n,)."""
-    at = np.sort(np.concatenate([a, b]))
-    gap = np.abs(np.searchsorted(np.sort(a), at, "right") / a.size - np.searchsorted(np.sort(b), at, "right") / b.size)
+    """Kolmogorov-Smirnov and Wasserstein-1 distance, both in [0, 1], of two samples of scores in [0, 1], (m,), (n,).
+
+    Of samples in ascending order it takes one pass.
+    """
+    # A stable sort merges what is in order already.
+    a, b = np.sort(a, kind="stable"), np.sort(b, kind="stable")
+    at = np.sort(np.concatenate([a, b]), kind="stable")
+    gap = np.abs(np.searchsorted(a, at, "right") / a.size - np.searchsorted(b, at, "right") / b.size)
     return float(min(gap.max(), 1.0)), float(min((gap[:-1] * np.diff(at)).sum(), 1.0))

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.data.bins import BinRule, bin_values
+from auditor.data.coded_texts import texts_of
 from auditor.data.counts import MISSING
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
@@ -312,21 +313,30 @@ def columns_of(rows: AuditData, bins: int, features: Sequence[str] | None = None
 def _column(name: str, values: pd.Series[Any], bins: int, most_levels: int = 20) -> Column:
     import pandas as pd
 
-    numbers = values if values.dtype.kind in "iuf" else None
-    named = values.astype("string").fillna(MISSING)
-    if numbers is None and named.nunique() > most_levels:
-        # Sensitive features are text by the time they arrive here, an age too.
-        parsed = pd.to_numeric(named, errors="coerce")
-        numbers = parsed if (parsed.notna() | (named == MISSING)).all() else None
-    if numbers is not None and numbers.nunique() > bins:
-        codes, labels = bin_values(numbers.to_numpy(np.float64, na_value=np.nan), BinRule(name, quantiles=bins))
+    numbers: FloatArray | None = None
+    text = None
+    if values.dtype.kind in "iuf":
+        numbers = values.to_numpy(np.float64, na_value=np.nan)
+    else:
+        text = texts_of(values, MISSING)
+        if len(text.names) > most_levels:
+            # Sensitive features are text by the time they arrive here, an age too.
+            parsed = pd.to_numeric(pd.Series(text.names, dtype="string"), errors="coerce")
+            if (parsed.notna() | (np.asarray(text.names, object) == MISSING)).all():
+                numbers = parsed.to_numpy(np.float64, na_value=np.nan)[text.codes]
+    if numbers is not None and pd.Series(numbers).nunique() > bins:
+        codes, labels = bin_values(numbers, BinRule(name, quantiles=bins))
         if (codes < 0).any():
             labels, codes = [*labels, MISSING], np.where(codes < 0, len(labels), codes)
         return Column(name, codes, tuple(labels), numeric=True)
-    levels = tuple(sorted(map(str, named.value_counts().index[:most_levels])))
-    found = pd.Index(levels).get_indexer(pd.Index(named)).astype(np.int64)
-    if (found < 0).any():
-        return Column(name, np.where(found < 0, len(levels), found), (*levels, "(other)"), rest=True)
+    text = texts_of(values, MISSING) if text is None else text
+    kept = sorted(text.commonest(most_levels), key=lambda level: text.names[level])
+    levels = tuple(text.names[level] for level in kept)
+    place = np.full(len(text.names), len(levels), np.int64)
+    place[kept] = np.arange(len(levels))
+    found = place[text.codes]
+    if len(levels) < len(text.names):
+        return Column(name, found, (*levels, "(other)"), rest=True)
     return Column(name, found, levels)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,6 +68,12 @@ class Answered:
         """(n,) whether the decision is the true class."""
         return np.asarray(self.truth == self.decided, bool)
 
+    @cached_property
+    def area(self) -> AnyEstimate:
+        """How well the scores rank the favourable class above the others."""
+        scores, favourable = self.scores[:, self.positive], self.truth == self.positive
+        return area_under_curve(positives=scores[favourable], negatives=scores[~favourable])
+
 
 def measured(rows: Answered, classes: Sequence[str], bins: int) -> list[Measurement]:
     """Everything over all labelled rows."""
@@ -101,7 +108,7 @@ def by_group(rows: Answered, group: dict[str, str], bins: int, *, graded: bool) 
 def skill(rows: Answered, *, with_scores: bool) -> Measurement:
     """The number that shows skill: how well the scores rank two classes, else how often each class is recognised."""
     if with_scores and rows.scores.shape[1] == 2:
-        return _one("roc_auc", _area(rows), len(rows), 1.0, chance=0.5)
+        return _one("roc_auc", rows.area, len(rows), 1.0, chance=0.5)
     recalls = _recalls(rows)
     k = len(recalls.n)
     estimate: AnyEstimate = Undefined(reason="all labelled rows are of one class, so there is nothing to tell apart")
@@ -131,7 +138,7 @@ def _errors(rows: Answered, bins: int, graded: bool) -> list[Measurement]:
     if not graded:
         return found
     if rows.scores.shape[1] == 2:
-        found.append(_one("roc_auc", _area(rows), n, 1.0))
+        found.append(_one("roc_auc", rows.area, n, 1.0))
         sure, right = rows.scores[:, rows.positive], rows.truth == rows.positive
         of = "the favourable class" if n else ""
     else:
@@ -161,11 +168,6 @@ def _recalls(rows: Answered) -> RateTable:
     seen = np.flatnonzero(n)
     found = np.bincount(rows.truth[rows.right], minlength=n.size)
     return RateTable(rate="recall", successes=tuple(found[seen].tolist()), n=tuple(n[seen].tolist()))
-
-
-def _area(rows: Answered) -> AnyEstimate:
-    scores, favourable = rows.scores[:, rows.positive], rows.truth == rows.positive
-    return area_under_curve(positives=scores[favourable], negatives=scores[~favourable])
 
 
 def _log_loss(rows: Answered) -> AnyEstimate:

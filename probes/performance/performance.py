@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from auditor.data.counts import MISSING
 from auditor.data.design import Part
 from auditor.errors import NotApplicableError, OtherKindError
 from auditor.finding.measurement import Measurement, Pillar
@@ -176,10 +175,9 @@ def _groups(rows: AuditData) -> list[tuple[dict[str, str], Any]]:
     table = rows.sensitive_features
     found = []
     for column in [] if table is None else table.columns:
-        names = table[column].astype("string").fillna(MISSING).to_numpy(object)  # type: ignore[index]
-        levels = sorted(set(names))
-        if len(levels) <= _MOST_GROUPS:
-            found += [({str(column): str(level)}, np.asarray(names == level, bool)) for level in levels]
+        groups = rows.groups(str(column))
+        if len(groups.levels) <= _MOST_GROUPS:
+            found += [({str(column): name}, groups.codes == g) for g, name in enumerate(groups.titles)]
     return found
 
 

@@ -18,7 +18,14 @@ from sklearn.metrics import roc_auc_score
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.intervals import area_reach
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import AreaUnderCurve, TruePositiveRateAt, area_under_curve, true_positive_rate_at
+from auditor.statistics.ranks import (
+    AreaUnderCurve,
+    Ranked,
+    TruePositiveRateAt,
+    area_under_curve,
+    placements,
+    true_positive_rate_at,
+)
 from tests.statistics.worlds import WORLDS, areas, areas_of, most_misses
 
 Scores = npt.NDArray[np.float64]
@@ -56,6 +63,31 @@ def test_auc_agrees_with_the_double_loop_and_with_sklearn(levels: int | None) ->
         assert estimate.value == pytest.approx(slow_auc(x, y), abs=1e-12)
         assert estimate.value == pytest.approx(roc_auc_score(np.r_[np.ones(m), np.zeros(n)], np.r_[x, y]), abs=1e-12)
         assert estimate.standard_error**2 >= slow_delong_variance(x, y) - 1e-12
+
+
+def searched(x: Scores, y: Scores) -> tuple[Scores, Scores]:
+    """Placements by searching in the sorted other sample."""
+    xs, ys = np.sort(x), np.sort(y)
+    over = (np.searchsorted(ys, x, "left") + np.searchsorted(ys, x, "right")) / (2.0 * y.size)
+    return over, 1.0 - (np.searchsorted(xs, y, "left") + np.searchsorted(xs, y, "right")) / (2.0 * x.size)
+
+
+@pytest.mark.parametrize("m, n", [(2, 2), (3, 400), (400, 3), (200, 300)])
+@pytest.mark.parametrize("decimals", [0, 1, 8])
+def test_placements_by_rank_are_those_by_searching_to_the_last_digit(m: int, n: int, decimals: int) -> None:
+    rng = np.random.default_rng([m, n, decimals])
+    values = rng.normal(size=m + n + 50).round(decimals)
+    ranked = Ranked.of(values)
+    np.testing.assert_array_equal(ranked.values, values)
+    chosen = rng.permutation(len(values))
+    first, second = chosen[:m], chosen[m : m + n]
+    over, under = placements(
+        positives=ranked.ranks[first], negatives=ranked.ranks[second], n_ranks=ranked.different.size
+    )
+    for found, slow in zip((over, under), searched(values[first], values[second]), strict=True):
+        np.testing.assert_array_equal(found.shares, slow)
+        assert found.mean_cube(0.3) == float(((slow - 0.3) ** 3).mean())
+    assert ranked.area(positives=first, negatives=second) == area_of(values[first], values[second])
 
 
 def test_standard_error_is_delongs_where_that_is_the_larger() -> None:

@@ -130,6 +130,15 @@ def test_macro_agrees_with_scikit_learn(seed: int) -> None:
     assert estimate.value == pytest.approx(roc_auc_score(label, scores, multi_class="ovr"), abs=1e-12)
 
 
+@pytest.mark.parametrize("k", [2, 3, 6])
+@pytest.mark.parametrize("m", [1, 4, 80])
+def test_scores_that_many_rows_have_are_as_if_each_had_its_own(k: int, m: int) -> None:
+    rng = np.random.default_rng([k, m])
+    label, at = rng.integers(0, k, 300), rng.integers(0, m, 300)
+    scores = rng.random((m, k))
+    assert macro_auc(scores, label, at) == macro_auc(scores[at], label)
+
+
 def test_perfect_separation_is_not_certain() -> None:
     label = np.repeat(np.arange(3), 30)
     estimate, each = macro_auc(np.eye(3)[label], label)
