@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from auditor.data.images import decode_as
+from auditor.intake.encoder_files import read_encoder
 from auditor.model.detector import DeepfakeDetector, DetectorCard
 from auditor.networks.encoder_probe import EncoderProbe
 from benchmarks.common import emit
 from benchmarks.detector_throughput import make_files
-from mitigations.deepfake.encoder_files import read_encoder
 
 FILES, BATCH, BAR, ROUNDS = 32, 4, 40.0, 4
 

@@ -25,7 +25,7 @@ from probes import PROBES
 # Options of probes that name files or folders to read.
 READ_BY_PROBES = frozenset({
     "lexicon", "scorer", "reference", "vectors", "encoder", "lists", "texts", "canaries", "prompts", "ood", "patch",
-    "benchmarks", "system",
+    "benchmarks", "system", "trust_anchors",
 })  # fmt: skip
 # They say what is measured, and how hard it is tried.
 ASKED_OF_PROBES = frozenset({
@@ -43,7 +43,7 @@ ASKED_OF_PROBES = frozenset({
 # that intervals rest on.
 GIVEN_TO_PROBES = frozenset({
     "checkpoint", "max_memory", "show_samples", "show_texts", "min_share", "min_rows", "min_hits", "min_words", "small",
-    "exclude_small", "margin", "proxy_strength", "value_range",
+    "exclude_small", "margin", "proxy_strength", "value_range", "decoder", "embedder", "same_identity",
 })  # fmt: skip
 # Of [model]: by which an audit is known in a history, and by which it is due again. All else there is words.
 _OF_A_HISTORY = ("id", "audit_every", "next_due")

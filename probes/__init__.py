@@ -6,6 +6,7 @@ from probes.attribution.token_attribution import TokenAttribution
 from probes.deepfake.evasion import DetectorEvasion
 from probes.deepfake.ladder import DetectorRobustness
 from probes.deepfake.leakage import SourceLeakage
+from probes.deepfake.marking import Marking
 from probes.deepfake.performance import DetectorPerformance
 from probes.deepfake.trivial_cues import TrivialCues
 from probes.fairness.adverse_impact import AdverseImpact
@@ -77,6 +78,7 @@ PROBES: dict[str, type[Probe]] = {
     "trivial_cues": TrivialCues,
     "detector_robustness": DetectorRobustness,
     "source_leakage": SourceLeakage,
+    "marking": Marking,
     "detector_evasion": DetectorEvasion,
     "stereotype": Stereotype,
     "crows_pairs": CrowsPairs,

@@ -11,10 +11,10 @@ from auditor.errors import ModelError
 from auditor.finding.png import Pixels
 
 if TYPE_CHECKING:
-    from auditor.model.detector import DeepfakeDetector
+    from auditor.model.detector import Detector
 
 
-def judged_video(detector: DeepfakeDetector, content: bytes, name: str) -> tuple[FileVerdict, list[str]]:
+def judged_video(detector: Detector, content: bytes, name: str) -> tuple[FileVerdict, list[str]]:
     """The verdict over frames taken evenly from a video's content, and what a reader must know of it.
 
     Raises DataError where no frame can be decoded, ModelError for a detector that takes no images.

@@ -15,7 +15,7 @@ from auditor.errors import ModelError
 from auditor.model.detector_card import answer_of
 
 if TYPE_CHECKING:
-    from auditor.model.detector import Answer, DeepfakeDetector
+    from auditor.model.detector import Answer, Detector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class VideoVerdict:
     notes: tuple[str, ...]
 
 
-def model_frames(data: bytes, name: str, model: DeepfakeDetector, n: int = FRAMES) -> Frames:
+def model_frames(data: bytes, name: str, model: Detector, n: int = FRAMES) -> Frames:
     """As :func:`sample_frames`, each as the model takes images; ModelError where it takes none."""
     wanted = model.preprocessing
     if not isinstance(wanted, ImagePreprocessing):
@@ -49,7 +49,7 @@ def model_frames(data: bytes, name: str, model: DeepfakeDetector, n: int = FRAME
     return sample_frames(data, name, n, shrink=lambda pixels: fitted_picture(pixels, name, wanted))
 
 
-def video_verdict(detector: DeepfakeDetector, frames: Frames) -> VideoVerdict:
+def video_verdict(detector: Detector, frames: Frames) -> VideoVerdict:
     """One verdict over frames as the detector takes them.
 
     Frames of one video are alike, so they do not count as so many files. The interval of the mean probability is

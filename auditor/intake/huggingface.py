@@ -1,4 +1,4 @@
-"""Hugging Face folders: sequence and image classifiers of transformers' own classes, weights from safetensors only."""
+"""Hugging Face folders: classifiers of transformers' own classes, of text, image and sound, out of safetensors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from auditor.artifact.folder import Folder, opened
@@ -21,16 +22,20 @@ from auditor.artifact.hf_folder import (
     unused_keys,
 )
 from auditor.artifact.source import printable, reading
-from auditor.data.preprocessing import ImagePreprocessing
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
 from auditor.errors import DamagedError, ModelError, UnsupportedError
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, provenance_in
+from auditor.model.enclosed import PREPROCESSOR
 from auditor.model.other_model import OtherModel
 from auditor.model.torch_model import TorchModel
 from auditor.rows import Rows
 
 _MAX_TOKENS = 1 << 16
-_TEXT_BATCH, _IMAGE_BATCH = 64, 64
+_TEXT_BATCH, _IMAGE_BATCH, _SOUND_BATCH = 64, 64, 8
+# Networks that take the samples themselves; all others take spectrograms of their own making.
+_OF_SAMPLES = frozenset({"wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", "sew", "sew-d"})
+_QUIET = 1e-7
 _DEFAULT_TOKENS = 512
 # Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
 _OFFSET_POSITIONS = frozenset(
@@ -60,7 +65,7 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
     """The model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
     folder, settings = opened(path)
     family, name = _architecture(settings, folder)
-    if family not in ("text", "image"):
+    if family not in ("text", "image", "sound"):
         return _other(folder, settings, name, family)
     classes = _classes(settings, folder, spec)
     weights = read_weights(folder)
@@ -72,7 +77,11 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = text.pad
         module: nn.Module = TextClassifier(network, text.pad, text.left)
-        preprocessing, more, encoder, token_name = None, text.notes, text.encode, text.token_name
+        preprocessing: Preprocessing | None = None
+        more, encoder, token_name = text.notes, text.encode, text.token_name
+    elif family == "sound":
+        preprocessing, more, encoder, token_name = sound_preprocessing(folder), (), None, None
+        module = SoundClassifier(network, scaled=scales_sound(folder))
     else:
         preprocessing, more = image_preprocessing(folder, settings)
         module, encoder, token_name = network, None, None
@@ -85,7 +94,7 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
         outputs=spec.outputs or "logits",
         threshold=0.5 if spec.threshold is None else spec.threshold,
         device=spec.device,
-        batch_rows=_TEXT_BATCH if family == "text" else _IMAGE_BATCH,
+        batch_rows={"text": _TEXT_BATCH, "image": _IMAGE_BATCH}.get(family, _SOUND_BATCH),
         provenance=provenance_in(folder, name, (*notes, *more)),
     )
 
@@ -100,7 +109,7 @@ def _other(folder: Folder, settings: Mapping[str, Any], name: str, what: str) ->
 
 
 def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str]:
-    """("text", "image" or another task in words, name of transformers' class), by exact name from its own tables."""
+    """("text", "image", "sound" or another task in words, the class in transformers), by exact name from its tables."""
     from transformers.models.auto import modeling_auto
 
     for key, why in REFUSED_KEYS.items():
@@ -123,13 +132,16 @@ def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str
         known = table.get(kind, ())
         if name in ((known,) if isinstance(known, str) else tuple(known)):
             return family, name
+    if kind in _OF_SAMPLES and name == modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.get(kind):
+        return "sound", name
     for table_name, what in _OTHER_TASKS.items():
         known = getattr(modeling_auto, table_name).get(kind, ())
         if name in ((known,) if isinstance(known, str) else tuple(known)):
             return what, name
     raise UnsupportedError(
         f"{folder.name!r} is a {printable(name, 60)} ({printable(kind, 40)}); supported yet are transformers' own "
-        "...ForSequenceClassification and ...ForImageClassification. Audit it with --predict package.module:function."
+        "...ForSequenceClassification and ...ForImageClassification, of sound too where it takes samples. Audit it "
+        "with --predict package.module:function."
     )
 
 
@@ -263,13 +275,13 @@ def _token_limit(settings: Mapping[str, Any], options: Mapping[str, Any], pad: i
 
 def image_preprocessing(folder: Folder, settings: Mapping[str, Any]) -> tuple[ImagePreprocessing, tuple[str, ...]]:
     """How a folder's images are encoded, by its preprocessor_config.json, and notes; ModelError without one."""
-    if not folder.has("preprocessor_config.json"):
+    if not folder.has(PREPROCESSOR):
         raise ModelError(
             f"{folder.name!r} holds no preprocessor_config.json, without which its images' size and scale are a guess: "
             "save it with AutoImageProcessor.from_pretrained(...).save_pretrained(folder).",
             code="AUD-LOAD-INCOMPLETE",
         )
-    options = folder.json("preprocessor_config.json")
+    options = folder.json(PREPROCESSOR)
     notes = []
     size = options.get("size")
     if options.get("do_center_crop") and options.get("crop_size") is not None:
@@ -311,3 +323,43 @@ def _per_channel(options: Mapping[str, Any], key: str, channels: int) -> list[fl
     if len(values) != channels:
         raise DamagedError(f"Its {key} has {len(values)} numbers for {channels} channels.")
     return values
+
+
+# ---- sound ---------------------------------------------------------------------------------------------------------
+
+
+class SoundClassifier(nn.Module):
+    """A transformers classifier of (n, samples) in [-1, 1); where ``scaled``, each at mean 0 and variance 1."""
+
+    def __init__(self, network: nn.Module, *, scaled: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.scaled = scaled
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scaled:
+            x = (x - x.mean(dim=1, keepdim=True)) / torch.sqrt(x.var(dim=1, keepdim=True, correction=0) + _QUIET)
+        logits: Tensor = self.network(input_values=x).logits
+        return logits
+
+
+def sound_preprocessing(folder: Folder, samples: int | None = None) -> AudioPreprocessing:
+    """How a folder's recordings are read, by its preprocessor_config.json; ModelError where that does not say it.
+
+    ``samples``: how many the network takes, where it says so itself; else the file's ``max_length``.
+    """
+    said = folder.json(PREPROCESSOR) if folder.has(PREPROCESSOR) else {}
+    length = said.get("max_length") if samples is None else samples
+    try:
+        return AudioPreprocessing.model_validate({"sampling_rate": said.get("sampling_rate"), "samples": length})
+    except ValidationError:
+        raise ModelError(
+            f"The {PREPROCESSOR} in {folder.name!r} must say sampling_rate (4000 to 192000) and, where the network "
+            "does not fix it, max_length, the samples of a recording that are looked at.",
+            code="AUD-LOAD-INCOMPLETE",
+        ) from None
+
+
+def scales_sound(folder: Folder) -> bool:
+    """Whether each recording is brought to mean 0 and variance 1, as transformers does unless it is told not to."""
+    return bool(folder.json(PREPROCESSOR).get("do_normalize", True))

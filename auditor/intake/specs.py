@@ -139,7 +139,9 @@ class DetectionSpec:
     ``with_heat_map``: whether a picture is made of what each verdict rests on. ``with_calibration``: whether the
     detector's calibration scores are sent too. ``scores_only``: whether every file gets its score, unsupported or not,
     and nothing is read of its making. ``card``: the JSON of the card that stands in for the detector's own; ``out``:
-    where the detector with it is written.
+    where the detector with it is written. ``meanings``: what classes mean by their names, where any classifier will do
+    that is then made a detector; None where it must be one already. ``folders``: names that may be among those and
+    are not of its classes.
     """
 
     files: tuple[str, ...]
@@ -149,6 +151,8 @@ class DetectionSpec:
     scores_only: bool = False
     card: str | None = None
     out: str | None = None
+    meanings: dict[str, Literal["fake", "real", "neither"]] | None = None
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import Tensor, nn
 
+from auditor.data.media_classes import fake_class as fake_class
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import ModelError
 from auditor.model.audited_model import AuditedModel
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 # Files encoded at once: a recording or a picture takes a thousand times the memory of a row of a table.
 MOST_ROWS = 256
-# What the synthetic class is called, in the data sets of the field.
-FAKE_NAMES = ("fake", "ai", "synthetic", "generated", "spoof", "deepfake", "gan", "diffusion")
-REAL_NAMES = ("real", "genuine", "bonafide", "bona-fide", "authentic", "original", "human", "photo", "nature")
 _ROWS_OF = {"image": ImagePreprocessing, "speech": AudioPreprocessing}
 
 
@@ -52,7 +49,33 @@ class Verdict:
     reason: str
 
 
-class DeepfakeDetector(TorchModel):
+class Detector(AuditedModel):
+    """What every detector has, whatever answers below it: a card, and verdicts by it."""
+
+    card: DetectorCard
+
+    def with_card(self, card: DetectorCard) -> Detector:
+        """The same detector with another card."""
+        raise NotImplementedError
+
+    @property
+    def _measures_novelty(self) -> bool:
+        """Whether it says how unlike its training files a row is."""
+        return False
+
+    def novelty(self, X: Rows) -> FloatArray:
+        """(n,) how unlike the training files each row is; ModelError where the detector has no rule for it."""
+        raise ModelError("This detector has no rule for files unlike its training files.")
+
+    def verdicts(self, X: Rows, probabilities: FloatArray | None = None) -> list[Verdict]:
+        """(n,) answers of rows; ``probabilities`` (n, 2) where they are known already."""
+        known = self.predict_proba(X) if probabilities is None else probabilities
+        scores = known[:, self.card.fake]
+        novelty = self.novelty(X).tolist() if self._measures_novelty else [None] * len(X)
+        return [judge_file(self.card, float(s), n) for s, n in zip(scores, novelty, strict=True)]
+
+
+class DeepfakeDetector(TorchModel, Detector):
     """A binary classifier of media with a :class:`DetectorCard`; audited like any other classifier.
 
     Its module has a method ``novelty(inputs) -> (n,)`` where ``card.novelties`` are set: how unlike its training
@@ -97,6 +120,9 @@ class DeepfakeDetector(TorchModel):
             provenance=model.provenance,
         )
 
+    def with_card(self, card: DetectorCard) -> DeepfakeDetector:
+        return DeepfakeDetector.around(self, card)
+
     @property
     def _measures_novelty(self) -> bool:
         """Whether novelty is needed: for what is unlike the training files, or for what a batch on a channel shows."""
@@ -104,7 +130,6 @@ class DeepfakeDetector(TorchModel):
         return bool(self.card.novelties) or on_channel
 
     def novelty(self, X: Rows) -> FloatArray:
-        """(n,) how unlike the training files each row is; ModelError where the detector has no rule for it."""
         if not self._measures_novelty:
             raise ModelError("This detector has no rule for files unlike its training files.")
         measure = cast(Any, self.module).novelty
@@ -147,21 +172,9 @@ def judge_file(card: DetectorCard, probability: float, novelty: float | None) ->
     return Verdict(answer=answer, probability=probability, p_real=p_real, p_fake=p_fake, novelty=novelty, reason=reason)
 
 
-def fake_class(classes: Sequence[str]) -> int | None:
-    """Index of the synthetic one of two classes by its name, such as ``fake`` beside ``real``; None if unclear."""
-    if len(classes) != 2:
-        return None
-    names = [c.strip().lower() for c in classes]
-    fakes = [i for i, name in enumerate(names) if name in FAKE_NAMES]
-    reals = [i for i, name in enumerate(names) if name in REAL_NAMES]
-    if len(fakes) == 1 and (not reals or reals != fakes):
-        return fakes[0]
-    return 1 - reals[0] if len(reals) == 1 and not fakes else None
-
-
-def detector_of(model: AuditedModel) -> DeepfakeDetector | None:
+def detector_of(model: AuditedModel) -> Detector | None:
     """The model as a detector with a card, or None."""
-    return model if isinstance(model, DeepfakeDetector) else None
+    return model if isinstance(model, Detector) else None
 
 
 def synthetic(model: AuditedModel, data: AuditData) -> int | None:
@@ -171,6 +184,6 @@ def synthetic(model: AuditedModel, data: AuditData) -> int | None:
     """
     if data.modality not in ("image", "audio") and model.can_be_asked:
         return None
-    if isinstance(model, DeepfakeDetector):
+    if isinstance(model, Detector):
         return int(model.card.fake)
     return fake_class(model.classes)

@@ -68,12 +68,15 @@ class ChannelCalibration(Closed):
 
     ``novelties``: ascending, of the files known to be real. ``moved``: the p-value that those are exchangeable with the
     real files of the calibration before, by their scores; None where there was none. ``fake_before``: how many of them
-    that calibration called fake. ``n_fake``: known fakes, and for ``n_found`` of them real is ruled out.
+    that calibration called fake. ``promised``: whether it promised anything; of a classifier that had none
+    ``fake_before`` counts scores of 0.5 and more. ``n_fake``: known fakes, and for ``n_found`` of them real is ruled
+    out.
     """
 
     novelties: Annotated[tuple[float, ...], Field(max_length=MOST_SCORES)] = ()
     moved: Share | None = None
     fake_before: Annotated[int, Field(ge=0)] = 0
+    promised: bool = True
     n_fake: Annotated[int, Field(ge=0)] = 0
     n_found: Annotated[int, Field(ge=0)] = 0
 

@@ -89,6 +89,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question("travelled", ("detector_robustness",)),
     Question("graded_on_known", ("source_leakage",)),
     Question("evaded", ("detector_evasion",)),
+    Question("marked", ("marking",)),
     Question(
         "stereotypes",
         ("crows_pairs", "stereoset"),

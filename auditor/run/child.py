@@ -33,10 +33,10 @@ from auditor.intake.specs import (
     ExportSpec,
     Job,
     MitigationSpec,
+    ModelSpec,
     ProbeSpec,
 )
 from auditor.model.audited_model import AuditedModel
-from auditor.model.detector import DeepfakeDetector
 from auditor.model.detector_card import ChannelCalibration, DetectorCard
 from auditor.model.saving import save
 from auditor.reading.folders import sha256_of_folder
@@ -52,6 +52,7 @@ from auditor.run.alike import alike_in_counts
 from auditor.run.answers import counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.run.intake_result import intake_result
+from auditor.run.made import load_made
 from auditor.run.memberships import ScoresProbe
 from auditor.run.messages import (
     Answered,
@@ -147,7 +148,7 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     # Before anything of the rows is read.
     other = job.mitigation or job.export or job.explain
     hashing = None if job.data is None or other is not None else Hashing(job.data)
-    recorded = None if job.data is None or job.data.recorded is None else load_recorded(job.model, job.data)
+    recorded = None if job.data is None or job.data.recorded is None else _recorded(job.model, job.data)
     # Handed over, so that the file's bytes are let go of when it is loaded.
     model = load_model(job.model, opened=opened.pop() if opened else None) if recorded is None else recorded[0]
     channel.send(Loaded(model=model_record(model), device=job.model.device))
@@ -183,6 +184,11 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     if job.evidence is not None:
         keep(model, data, channel, include_rows=job.evidence == "rows")
     answer(probes, model, data, job, channel)
+
+
+def _recorded(model: ModelSpec, data: DataSpec) -> tuple[AuditedModel, AuditData]:
+    """The model that is known by what it answered, or by the files that it made, and the rows with it."""
+    return load_made(data.path) if Path(data.path).is_dir() else load_recorded(model, data)
 
 
 def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
@@ -286,18 +292,19 @@ def _check_columns(said: DataSpec, values: Mapping[str, Collection[str]]) -> Non
 
 def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
     """Examines one file after another, by the detector where there is one."""
-    detector = None if job.model.path is None else loaded_detector(job.model)
+    named = job.model.path is not None or job.model.predict is not None
+    detector = loaded_detector(job.model, spec.meanings, spec.folders) if named else None
     record = None
     if detector is not None:
         if spec.card is not None:
-            detector = DeepfakeDetector.around(detector, DetectorCard.model_validate_json(spec.card))
+            detector = detector.with_card(DetectorCard.model_validate_json(spec.card))
         if spec.out is not None:
             save(detector, spec.out)
         sha256, whole = detector.provenance.sha256, spec.with_calibration
         record = DetectorRecord.of(detector.classes, detector.card, sha256, with_calibration=whole)
         if spec.scores_only:
             card = detector.card.model_copy(update={"novelties": (), "channel": ChannelCalibration()})
-            detector = DeepfakeDetector.around(detector, card)
+            detector = detector.with_card(card)
     channel.send(DetectorLoaded(detector=record, device=job.model.device))
     asked = Examination(
         detector=detector,

@@ -195,7 +195,7 @@ class ScanOptions:
     predictions: Annotated[
         str | None,
         Flag(
-            help="Rows that hold a model's own answers, for want of it: see --score, --predicted.",
+            help="Rows that hold a model's own answers: see --score, --predicted; or a folder a generator made.",
             found="reads",
             is_path=True,
         ),
@@ -331,6 +331,24 @@ class ScanOptions:
     ood: Annotated[
         str | None,
         Flag(help="Inputs unlike those it is made for: a table, or a folder of media.", found="reads", is_path=True),
+    ] = None
+    decoder: Annotated[
+        tuple[str, ...],
+        Flag(
+            help="A watermark's decoder: invisible-watermark=TEXT, trustmark or package.module:function.",
+            found="given",
+            typed=list[str],
+            read=_unrepeated,
+            runs_code=True,
+        ),
+    ] = ()
+    embedder: Annotated[
+        str | None,
+        Flag(
+            help="What tells whose face or voice it is: an encoder (ONNX) or package.module:function.",
+            found="given",
+            runs_code=True,
+        ),
     ] = None
     policy: Annotated[
         tuple[str, ...],

@@ -145,7 +145,7 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
 
 def model_spec(options: ScanOptions) -> ModelSpec:
     """Which model, and how it may be loaded. Raises UsageError where there is none."""
-    own_code = [options.architecture, options.predict, *options.probe]
+    own_code = [options.architecture, options.predict, *options.probe, *options.decoder, options.embedder]
     return ModelSpec(
         path=None if options.model is None else str(_existing(options.model, "model")),
         base=None if options.base is None else str(_existing(options.base, "base model")),
@@ -213,6 +213,14 @@ def _check_predictions(options: ScanOptions) -> None:
         if getattr(options, name):
             flag = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
             raise UsageError(f"--predictions holds the rows and the answers, and no model is asked: leave {flag} out.")
+    if Path(options.predictions).is_dir():
+        for name in (*_OF_PREDICTIONS, *_OF_DATA, "features", "bins"):
+            if getattr(options, name):
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(
+                    f"--predictions is a folder of files that a generator made, not a table: {flag} says nothing of it."
+                )
+        return
     if not any(getattr(options, name) for name in _OF_PREDICTIONS):
         raise UsageError("--predictions: say where the answers stand, with --score COLUMN or --predicted COLUMN.")
     if options.generated and (options.score or options.predicted or options.loss or options.target):
@@ -242,7 +250,7 @@ _FOR_PROBES = {
     "scorer": "scorer", "reference": "reference", "ood": "file or folder of strange inputs", "system": "system message",
 }  # fmt: skip
 # Said of every probe that has an option of that name, where it is not said already.
-_SAID_OF_PROBES = ("chat", "few_shot")
+_SAID_OF_PROBES = ("chat", "few_shot", "decoder", "embedder")
 
 
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
@@ -275,7 +283,9 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
         for flag in _SAID_OF_PROBES:
             said = getattr(configured.options, flag)
             if flag in taken and said != taken[flag].default:
-                options.setdefault(flag, said)
+                if flag == "embedder" and ":" not in said:
+                    said = str(_existing(said, flag))
+                options.setdefault(flag, list(said) if isinstance(said, tuple) else said)
         if configured.options.text is not None and "ood" in options and "column" in taken:
             options.setdefault("column", configured.options.text)
         make_probe(kind, options)

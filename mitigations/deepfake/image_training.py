@@ -29,6 +29,7 @@ from auditor.data.images import FORMATS, decode_as
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import DataError, UsageError
 from auditor.files import read_regular, shown
+from auditor.intake.encoder_files import EncoderFile, read_encoder
 from auditor.model.audited_model import Recipe
 from auditor.model.detector import DeepfakeDetector, KnownRate
 from auditor.networks.encoder_probe import EncoderProbe, hold, mebibytes
@@ -39,7 +40,6 @@ from auditor.randomness import seeded_globals
 from auditor.rows import FloatArray, IntArray
 from auditor.training.loop import PlainStep, Schedule, train
 from mitigations.deepfake.augmentation import augmented
-from mitigations.deepfake.encoder_files import EncoderFile, read_encoder
 from mitigations.deepfake.fitting import (
     CrossValidation,
     Learner,

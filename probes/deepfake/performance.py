@@ -27,7 +27,7 @@ from probes.fairness.score_fairness import calibration_error
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
-    from auditor.model.detector import DeepfakeDetector, DetectorCard, KnownRate, Verdict
+    from auditor.model.detector import Detector, DetectorCard, KnownRate, Verdict
 
 _IDEALS = {"auc": 1.0, "equal_error_rate": 0.0, "average_precision": 1.0, "tpr_at_fpr": 1.0}
 _MOST_DECLARED = 200
@@ -254,7 +254,7 @@ class DetectorPerformance:
 _one = partial(measured, method="measured")
 
 
-def _answers(detector: DeepfakeDetector, subject: Subject) -> list[Measurement]:
+def _answers(detector: Detector, subject: Subject) -> list[Measurement]:
     card = detector.card
     probabilities = np.empty((subject.scores.size, 2))
     probabilities[:, card.fake], probabilities[:, 1 - card.fake] = subject.scores, 1.0 - subject.scores

@@ -484,9 +484,13 @@ def test_a_claim_and_a_guess_stand_apart(
     assert (
         "NO KNOWN TRACE" in text
         and "no evidence that it is real" in text
-        and "state Trusted: by Test Camera of Camera Works" in text
+        and "C2PA, trusted: by Test Camera of Camera Works; time stamp: none" in text
     )
     assert "claims c2pa.created with Dream Machine, trainedAlgorithmicMedia: synthetic" in text
+    unknown = " ".join(run(*arguments).output.split())
+    assert "C2PA, intact, signer unknown: by Test Camera of Camera Works, as its own certificate says" in unknown
+    assert "claims SIGNER UNKNOWN: c2pa.created with Dream Machine" in unknown
+    assert "Valid" not in unknown and "C2PA, trusted" not in unknown
     assert "known worst of 1 kinds left out: ramp, equal error rate 0.40 [0.00, 0.60]" in text
     assert "never merged" in text
 

@@ -32,7 +32,7 @@ READ = {
     "compare": {"before", "after", "sign"},
     "publish": {"run"},
     "detect": {"files", "known_real", "sign", "trust_anchors"},
-    "detect-calibrate": {"known_fake", "known_real"},
+    "detect-calibrate": {"data", "known_fake", "known_real"},
     "detect-train": {"folder"},
     "dossier": {"attestations", "run", "sign", "tradeoff"},
     "dp-audit": {"sign"},

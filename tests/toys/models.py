@@ -22,6 +22,7 @@ from auditor.model.regression import TorchRegressor
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from tests.toys import detectors as media
+from tests.toys import marked
 
 CLASSES = ("0", "1")
 FEATURES = ("skill", "group", "seen")
@@ -569,6 +570,17 @@ TOYS: dict[str, Toys] = {
         ],
         data=lambda: media.distinct(60),
         violating_data=lambda: media.copied(60, 0.2),
+    ),
+    "marking": Toys(
+        ideal=marked.generator,
+        violating=marked.generator,
+        criteria=[
+            criterion("marked_share", "at_least", 0.8),
+            criterion("surviving_share", "at_least", 0.5),
+        ],
+        data=lambda: marked.files(40, unmarked=60),
+        violating_data=lambda: marked.files(40, share=0.2, unmarked=60),
+        options={"decoder": ("tests.toys.marked:finds",), "n_samples": 12},
     ),
     "detector_evasion": Toys(
         ideal=media.of_halves,
