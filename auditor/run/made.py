@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from auditor.data.audit_data import AuditData
+from auditor.data.media_classes import meaning_of
 from auditor.detection.kinds import kind_of
 from auditor.errors import DataError
 from auditor.files import read_regular, shown
 from auditor.model.audited_model import AuditedModel, Provenance
-from auditor.model.detector import FAKE_NAMES, REAL_NAMES
 from auditor.model.recorded_model import RecordedGenerator
 from auditor.reading.folders import files_in
 
@@ -49,8 +49,8 @@ def load_made(path: str) -> tuple[AuditedModel, AuditData]:
     if not names:
         raise DataError(f"No file of {shown(root.name)!r} is an image, sound or video.", code="AUD-DATA-EMPTY")
     tops = sorted({name.partition("/")[0] if "/" in name else "" for name in names})
-    real = [top for top in tops if top.lower() in REAL_NAMES]
-    fake = [top for top in tops if top.lower() in FAKE_NAMES]
+    real = [top for top in tops if meaning_of(top) == "real"]
+    fake = [top for top in tops if meaning_of(top) == "fake"]
     notes: tuple[str, ...] = ()
     labels = None
     if len(tops) == 2 and len(real) == len(fake) == 1:
