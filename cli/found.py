@@ -25,7 +25,7 @@ from probes import PROBES
 # Options of probes that name files or folders to read.
 READ_BY_PROBES = frozenset({
     "lexicon", "scorer", "reference", "vectors", "encoder", "lists", "texts", "canaries", "prompts", "ood", "patch",
-    "benchmarks", "system", "trust_anchors",
+    "benchmarks", "pair_benchmarks", "system", "trust_anchors",
 })  # fmt: skip
 # They say what is measured, and how hard it is tried.
 ASKED_OF_PROBES = frozenset({
@@ -35,7 +35,7 @@ ASKED_OF_PROBES = frozenset({
     "max_steps", "max_tokens", "method", "methods", "missing", "n", "n_background", "n_bins", "n_candidates",
     "n_copies", "n_draws", "n_folds", "n_permutations", "n_prompts", "n_queries", "n_references", "n_samples",
     "n_shadows", "n_shards", "n_steps", "n_strange", "n_templates", "n_texts", "near", "noise", "p", "prefix_token",
-    "prefix_tokens", "prefix_words", "proxies", "quality", "scorer_class", "separator", "shadow_seconds",
+    "prefix_tokens", "prefix_words", "proxies", "quality", "quantize", "scorer_class", "separator", "shadow_seconds",
     "shard_examples", "sigma", "single_features", "smoothness", "strata", "suffix_tokens", "target", "temperature",
     "tests", "thresholds", "top", "top_k", "top_p", "trigger", "typos", "unit", "until", "within_word", "words",
 })  # fmt: skip

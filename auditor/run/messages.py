@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from auditor.detection.record import DetectorRecord, FileResult
+from auditor.endpoint.served_texts import Compared
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.reasons import ExplainedRow
 from auditor.record.audit_report import DataRecord, ModelRecord
@@ -104,6 +105,13 @@ class FileExported(Said):
     largest_difference: float
 
 
+class ServedCompared(Said):
+    """Texts that a server drew were held against the model."""
+
+    kind: Literal["compared"] = "compared"
+    compared: Compared
+
+
 class RowExplained(Said):
     """What was found of a row."""
 
@@ -164,6 +172,7 @@ Message = Annotated[
     | Working
     | Repaired
     | FileExported
+    | ServedCompared
     | RowExplained
     | DetectorLoaded
     | Opening

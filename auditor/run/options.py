@@ -328,6 +328,10 @@ class ScanOptions:
         str | None,
         Flag(help="An earlier model: what changed since, row by row on the same data.", found="reads", is_path=True),
     ] = None
+    quantize: Annotated[
+        Literal["int8", "int4"] | None,
+        Flag(help="Ask what quantising would change: int8 or int4, against the model as it is.", found="asks"),
+    ] = None
     ood: Annotated[
         str | None,
         Flag(help="Inputs unlike those it is made for: a table, or a folder of media.", found="reads", is_path=True),

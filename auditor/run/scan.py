@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 from auditor.data.bins import parse_bin_rule
-from auditor.errors import ConfigError, UsageError, did_you_mean
+from auditor.errors import ConfigError, MissingExtraError, UsageError, did_you_mean
 from auditor.finding.budgets import Family
 from auditor.finding.measurement import Pillar
 from auditor.finding.policy import Policy
@@ -39,6 +40,7 @@ _R = TypeVar("_R", ModelRecord, DataRecord)
 Catalogue = Mapping[str, type[Probe]]
 # What is asked wherever there are labels, and of every language model.
 PERFORMANCE = "performance"
+DERIVED = "derived"
 _OF_DATA = (
     "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
     "copies_are_real",
@@ -250,13 +252,20 @@ _FOR_PROBES = {
     "scorer": "scorer", "reference": "reference", "ood": "file or folder of strange inputs", "system": "system message",
 }  # fmt: skip
 # Said of every probe that has an option of that name, where it is not said already.
-_SAID_OF_PROBES = ("chat", "few_shot", "decoder", "embedder")
+_SAID_OF_PROBES = ("chat", "few_shot", "quantize", "decoder", "embedder")
 
 
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
     """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
     chosen = [name.replace("-", "_") for name in configured.options.probes or catalogue]
+    if configured.options.quantize is not None and DERIVED not in chosen:
+        raise UsageError(f"--quantize is what the probe {DERIVED} is asked: add it to --probes.")
+    if configured.options.quantize is not None and configured.options.reference is not None:
+        raise UsageError("--quantize compares a model with itself: leave --reference out, or ask in two scans.")
+    if configured.options.quantize is not None and find_spec("torchao") is None:
+        raise MissingExtraError("--quantize needs torchao: pip install 'responsible-auditor[quantize]'.")
     of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
+    of_language |= DERIVED in chosen
     if (configured.options.target is not None or of_language) and PERFORMANCE in catalogue:
         # Without it nothing tells a model that knows nothing from one that treats all alike.
         chosen = [PERFORMANCE, *chosen]
@@ -276,6 +285,8 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
         if name in benchmarks:
             options.setdefault("benchmarks", {name: benchmarks[name]})
         taken = inspect.signature(kind).parameters
+        if benchmarks and "pair_benchmarks" in taken:
+            options.setdefault("pair_benchmarks", benchmarks)
         for flag, what in _FOR_PROBES.items():
             path = getattr(configured.options, flag)
             if path is not None and flag in taken:

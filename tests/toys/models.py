@@ -531,6 +531,16 @@ TOYS: dict[str, Toys] = {
         data=lambda: repeated(600),
         violating_data=lambda: contradictory(600),
     ),
+    "derived": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill * (1.0 - 2.0 * group)),
+        criteria=[
+            criterion("negative_flip_rate", "at_most", 0.02),
+            criterion("largest_group_negative_flip_rate", "at_most", 0.05),
+        ],
+        data=lambda: rows(2_000),
+        options={"reference": model(lambda skill, group, seen: skill)},
+    ),
     "weight_changes": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),
         violating=lambda: scaled(1.01),
