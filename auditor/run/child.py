@@ -326,7 +326,7 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
         sha256, whole = detector.provenance.sha256, spec.with_calibration
         record = DetectorRecord.of(detector.classes, detector.card, sha256, with_calibration=whole)
         if spec.scores_only:
-            card = detector.card.model_copy(update={"novelty_limit": None, "channel": ChannelCalibration()})
+            card = detector.card.model_copy(update={"novelties": (), "channel": ChannelCalibration()})
             detector = detector.with_card(card)
     channel.send(DetectorLoaded(detector=record, device=job.model.device))
     asked = Examination(
