@@ -25,7 +25,7 @@ from probes import PROBES
 # Options of probes that name files or folders to read.
 READ_BY_PROBES = frozenset({
     "lexicon", "scorer", "reference", "vectors", "encoder", "lists", "texts", "canaries", "prompts", "ood", "patch",
-    "benchmarks", "system",
+    "benchmarks", "pair_benchmarks", "system", "calibration", "trust_anchors",
 })  # fmt: skip
 # They say what is measured, and how hard it is tried.
 ASKED_OF_PROBES = frozenset({
@@ -36,7 +36,7 @@ ASKED_OF_PROBES = frozenset({
     "max_steps", "max_tokens", "method", "methods", "missing", "n", "n_background", "n_bins", "n_candidates",
     "n_copies", "n_draws", "n_folds", "n_permutations", "n_prompts", "n_queries", "n_references", "n_samples",
     "n_shadows", "n_shards", "n_steps", "n_strange", "n_templates", "n_texts", "near", "noise", "p", "prefix_token",
-    "prefix_tokens", "prefix_words", "proxies", "quality", "scorer_class", "separator", "shadow_seconds",
+    "prefix_tokens", "prefix_words", "proxies", "quality", "quantize", "scorer_class", "separator", "shadow_seconds",
     "shard_examples", "sigma", "single_features", "smoothness", "strata", "suffix_tokens", "target", "temperature",
     "tests", "thresholds", "top", "top_k", "top_p", "trigger", "typos", "unit", "until", "within_word", "words",
 })  # fmt: skip
@@ -44,7 +44,7 @@ ASKED_OF_PROBES = frozenset({
 # that intervals rest on.
 GIVEN_TO_PROBES = frozenset({
     "checkpoint", "max_memory", "show_samples", "show_texts", "min_share", "min_rows", "min_hits", "min_words", "small",
-    "exclude_small", "margin", "proxy_strength", "value_range",
+    "exclude_small", "margin", "proxy_strength", "value_range", "decoder", "embedder", "same_identity",
 })  # fmt: skip
 # Of [model]: by which an audit is known in a history, and by which it is due again. All else there is words.
 _OF_A_HISTORY = ("id", "audit_every", "next_due")

@@ -6,6 +6,7 @@ from probes.attribution.token_attribution import TokenAttribution
 from probes.deepfake.evasion import DetectorEvasion
 from probes.deepfake.ladder import DetectorRobustness
 from probes.deepfake.leakage import SourceLeakage
+from probes.deepfake.marking import Marking
 from probes.deepfake.performance import DetectorPerformance
 from probes.deepfake.trivial_cues import TrivialCues
 from probes.fairness.adverse_impact import AdverseImpact
@@ -28,6 +29,7 @@ from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.winobias import WinoBias
 from probes.language.winogender import Winogender
+from probes.performance.derived import Derived
 from probes.performance.performance import Performance
 from probes.privacy.attribute_inference import AttributeInference
 from probes.privacy.dp_claim import DPClaim
@@ -47,6 +49,7 @@ from probes.robustness.weight_changes import WeightChanges
 
 PROBES: dict[str, type[Probe]] = {
     "performance": Performance,
+    "derived": Derived,
     "group_fairness": GroupFairness,
     "adverse_impact": AdverseImpact,
     "score_fairness": ScoreFairness,
@@ -77,6 +80,7 @@ PROBES: dict[str, type[Probe]] = {
     "trivial_cues": TrivialCues,
     "detector_robustness": DetectorRobustness,
     "source_leakage": SourceLeakage,
+    "marking": Marking,
     "detector_evasion": DetectorEvasion,
     "stereotype": Stereotype,
     "crows_pairs": CrowsPairs,

@@ -21,7 +21,7 @@ from cli.main import app
 from tests import ROOT
 from tests.report.samples import refused_report, report_of
 
-_WINGS = ("artifact", "intake")
+_WINGS = ("artifact", "intake", "reading")
 _REFUSALS = (
     "ModelError", "DataError", "UnsafeModelError", "OutputsError", "BenchmarkError", "DamagedError", "UnsupportedError",
 )  # fmt: skip

@@ -40,6 +40,21 @@ class RecordedWriter(AuditedModel):
         _not_asked(X)
 
 
+class RecordedGenerator(AuditedModel):
+    """A generator of images, sound or video known by the files it made."""
+
+    kind = "other"
+    can_be_asked = False
+    what = "a generator known by its files alone"
+
+    def __init__(self, *, provenance: Provenance | None = None) -> None:
+        super().__init__(_not_asked, classes=(), provenance=provenance)
+
+    def predict_proba(self, X: Rows) -> FloatArray:
+        """Raises NotApplicableError."""
+        _not_asked(X)
+
+
 class RecordedClassifier(AuditedModel):
     """A classifier known by its answers on the rows: ``data.recorded`` of the rows at hand.
 

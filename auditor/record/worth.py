@@ -9,11 +9,11 @@ from auditor.record import of_finding
 from auditor.record.audit_report import INTAKE, AuditReport, Finding
 from auditor.record.catalogue import ENGLISH, Catalogue
 
+# What is asked of files that were made, and of no model.
+_OF_FILES = frozenset({"marking"})
 _PILLAR = "performance"
 # What a reader knows a model by, one number of each kind of model.
 _KNOWN_BY = ("accuracy", "mean_absolute_error", "perplexity")
-
-
 _OF_DECISIONS = ("balanced_accuracy", "adjusted_balanced_accuracy")
 
 
@@ -38,6 +38,8 @@ class Worth:
 def worth_of(report: AuditReport, say: Catalogue | None = None) -> Worth | None:
     """What a report says of performance; None where it says nothing of any model's answers."""
     if report.refusal is not None or not any(f.pillar != INTAKE for f in report.findings):
+        return None
+    if any(f.probe in _OF_FILES and not f.other_kind for f in report.findings):
         return None
     say = say or Catalogue.of(ENGLISH)
     overall = [f for f in report.findings if f.pillar == _PILLAR and not f.group]

@@ -219,7 +219,7 @@ class ScanOptions:
     predictions: Annotated[
         str | None,
         Flag(
-            help="Rows that hold a model's own answers, for want of it: see --score, --predicted.",
+            help="Rows that hold a model's own answers: see --score, --predicted; or a folder a generator made.",
             found="reads",
             is_path=True,
         ),
@@ -334,6 +334,14 @@ class ScanOptions:
             is_path=True,
         ),
     ] = None
+    calibration: Annotated[
+        str | None,
+        Flag(
+            help="CSV of texts that a person labelled, by which the scorer's errors are measured.",
+            found="reads",
+            is_path=True,
+        ),
+    ] = None
     chat: Annotated[
         Literal["auto", "on", "off"],
         Flag(help="Ask a language model through its chat template: auto (where it has one), on or off.", found="asks"),
@@ -352,9 +360,31 @@ class ScanOptions:
         str | None,
         Flag(help="An earlier model: what changed since, row by row on the same data.", found="reads", is_path=True),
     ] = None
+    quantize: Annotated[
+        Literal["int8", "int4"] | None,
+        Flag(help="Ask what quantising would change: int8 or int4, against the model as it is.", found="asks"),
+    ] = None
     ood: Annotated[
         str | None,
         Flag(help="Inputs unlike those it is made for: a table, or a folder of media.", found="reads", is_path=True),
+    ] = None
+    decoder: Annotated[
+        tuple[str, ...],
+        Flag(
+            help="A watermark's decoder: invisible-watermark=TEXT, trustmark or package.module:function.",
+            found="given",
+            typed=list[str],
+            read=_unrepeated,
+            runs_code=True,
+        ),
+    ] = ()
+    embedder: Annotated[
+        str | None,
+        Flag(
+            help="What tells whose face or voice it is: an encoder (ONNX) or package.module:function.",
+            found="given",
+            runs_code=True,
+        ),
     ] = None
     policy: Annotated[
         tuple[str, ...],
@@ -475,6 +505,14 @@ class ScanOptions:
     quiet: Annotated[bool, Flag(help="Print nothing but errors.", found="given", typed=bool, of_one_run=True)] = False
     seed: Annotated[int, Ge(0), Flag(help="Seed; the same seed gives the same report.", found="asks", typed=int)] = 0
     device: Annotated[str, Flag(help="auto, cpu, cuda, cuda:1, ...", found="asks")] = "auto"
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        Flag(
+            help="Numbers a language model is computed in: auto, bfloat16, float16 or float32.",
+            found="asks",
+            decides=True,
+        ),
+    ] = "auto"
     error_rate: Annotated[
         float,
         Gt(0.0),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from auditor.endpoint.address import is_endpoint
 from auditor.endpoint.client import Limits as Calls
 from auditor.endpoint.journal import NAME as JOURNAL
 from auditor.endpoint.opened import EndpointAsked, OpenEndpoint, open_endpoint
-from auditor.errors import ConfigError, UsageError, did_you_mean
+from auditor.errors import ConfigError, MissingExtraError, UsageError, did_you_mean
 from auditor.finding.budgets import Family
 from auditor.finding.measurement import Pillar
 from auditor.finding.policy import Policy
@@ -45,6 +46,7 @@ Catalogue = Mapping[str, type[Probe]]
 PERFORMANCE = "performance"
 _OF_ENDPOINTS = ("model_name", "api_key_env", "max_calls", "concurrency", "allow_remote")
 _OF_A_FILE = ("base", "task", "classes", "outputs", "architecture", "predict", "generate", "allow_code", "trust_pickle")
+DERIVED = "derived"
 _OF_DATA = (
     "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
     "copies_are_real",
@@ -214,12 +216,14 @@ def model_spec(options: ScanOptions) -> ModelSpec:
         trust_pickle=options.trust_pickle,
         features=options.features,
         device=options.device,
+        dtype=options.dtype,
         code_folder=_code_folder(options),
     )
 
 
 def _code_folder(options: ScanOptions) -> str | None:
-    own_code = [options.architecture, options.predict, options.generate, *options.probe]
+    named = (options.predict, options.generate, options.architecture, options.embedder)
+    own_code = [*named, *options.probe, *options.decoder]
     return str(Path.cwd()) if any(name and ":" in name for name in own_code) else None
 
 
@@ -272,6 +276,14 @@ def _check_predictions(options: ScanOptions) -> None:
         if getattr(options, name):
             flag = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
             raise UsageError(f"--predictions holds the rows and the answers, and no model is asked: leave {flag} out.")
+    if Path(options.predictions).is_dir():
+        for name in (*_OF_PREDICTIONS, *_OF_DATA, "features", "bins"):
+            if getattr(options, name):
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(
+                    f"--predictions is a folder of files that a generator made, not a table: {flag} says nothing of it."
+                )
+        return
     if not any(getattr(options, name) for name in _OF_PREDICTIONS):
         raise UsageError("--predictions: say where the answers stand, with --score COLUMN or --predicted COLUMN.")
     if options.generated and (options.score or options.predicted or options.loss or options.target):
@@ -299,15 +311,23 @@ def _existing(path: str, what: str) -> Path:
 # Files that are an option of every probe that has one of that name, and what they are.
 _FOR_PROBES = {
     "scorer": "scorer", "reference": "reference", "ood": "file or folder of strange inputs", "system": "system message",
+    "calibration": "calibration",
 }  # fmt: skip
 # Said of every probe that has an option of that name, where it is not said already.
-_SAID_OF_PROBES = ("chat", "few_shot")
+_SAID_OF_PROBES = ("chat", "few_shot", "quantize", "decoder", "embedder")
 
 
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
     """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
     chosen = [name.replace("-", "_") for name in configured.options.probes or catalogue]
+    if configured.options.quantize is not None and DERIVED not in chosen:
+        raise UsageError(f"--quantize is what the probe {DERIVED} is asked: add it to --probes.")
+    if configured.options.quantize is not None and configured.options.reference is not None:
+        raise UsageError("--quantize compares a model with itself: leave --reference out, or ask in two scans.")
+    if configured.options.quantize is not None and find_spec("torchao") is None:
+        raise MissingExtraError("--quantize needs torchao: pip install 'responsible-auditor[quantize]'.")
     of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
+    of_language |= DERIVED in chosen
     if (configured.options.target is not None or of_language) and PERFORMANCE in catalogue:
         # Without it nothing tells a model that knows nothing from one that treats all alike.
         chosen = [PERFORMANCE, *chosen]
@@ -327,14 +347,20 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
         if name in benchmarks:
             options.setdefault("benchmarks", {name: benchmarks[name]})
         taken = inspect.signature(kind).parameters
+        if benchmarks and "pair_benchmarks" in taken:
+            options.setdefault("pair_benchmarks", benchmarks)
         for flag, what in _FOR_PROBES.items():
             path = getattr(configured.options, flag)
-            if path is not None and flag in taken:
+            # A calibration is of the scorer; what else labels texts is tried by items of its own.
+            of_it = flag in taken and (flag != "calibration" or "scorer" in taken)
+            if path is not None and of_it:
                 options.setdefault(flag, str(_existing(path, what)))
         for flag in _SAID_OF_PROBES:
             said = getattr(configured.options, flag)
             if flag in taken and said != taken[flag].default:
-                options.setdefault(flag, said)
+                if flag == "embedder" and ":" not in said:
+                    said = str(_existing(said, flag))
+                options.setdefault(flag, list(said) if isinstance(said, tuple) else said)
         if configured.options.text is not None and "ood" in options and "column" in taken:
             options.setdefault("column", configured.options.text)
         make_probe(kind, options)

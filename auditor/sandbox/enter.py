@@ -63,6 +63,8 @@ def refuse_code(job: Job, state: SandboxState) -> None:
         "--allow-code": model.allow_code,
         "--trust-pickle": model.trust_pickle,
         "--architecture": model.architecture is not None and ":" in model.architecture,
+        "--decoder": _names_code(job, "decoder"),
+        "--embedder": _names_code(job, "embedder"),
         "--probe": model.code_folder is not None,
     }
     flag = next((name for name, is_given in given.items() if is_given), None)
@@ -71,3 +73,10 @@ def refuse_code(job: Job, state: SandboxState) -> None:
             f"{flag} runs code, and there is no kernel sandbox to run it in: {state.why}. Leave it out, or add {ASKED} "
             "to run it with your rights."
         )
+
+
+def _names_code(job: Job, option: str) -> bool:
+    """Whether an option of a probe names a function of the user's own."""
+    named = [spec.options.get(option) for spec in job.probes]
+    texts = [text for value in named for text in (value if isinstance(value, list | tuple) else [value])]
+    return any(isinstance(text, str) and ":" in text for text in texts)

@@ -58,6 +58,11 @@ def fingerprints(X: Rows) -> Vectors:
     return np.asarray(np.divide(flat, length, out=np.zeros_like(flat), where=length > 1e-6), np.float32)
 
 
+def mirrored(vectors: Vectors) -> Vectors:
+    """Fingerprints of the same pictures, left and right exchanged."""
+    return vectors.reshape(len(vectors), _SIDE, _SIDE)[:, :, ::-1].reshape(len(vectors), -1)
+
+
 def _coarse(rows: npt.NDArray[Any]) -> Vectors:
     if rows.ndim == 4:
         import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,8 +15,10 @@ from auditor.rows import IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
-from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins
-from probes.deepfake.subject import fake_index
+from probes.deepfake.crops import compared, crop_twins
+from probes.deepfake.duplicates import NEAR, Vectors, digests, fingerprints, mirrored, twins
+from probes.deepfake.identities import shared_people
+from probes.deepfake.subject import BoolArray, fake_index
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 3
 _NO_TRAIN = "Needs the files the detector was trained on: add --train FOLDER."
+_NOT_COMPARED = (
+    "identities were not compared: name a column of them with --set source_leakage.identity=COLUMN, or what tells "
+    "faces or voices with --embedder"
+)
 
 
 class SourceLeakage:
@@ -36,10 +43,14 @@ class SourceLeakage:
       class; [0, 1], ideal 0; so many files were graded that the detector had all but seen; Barz and Denzler, J. Imaging
       6 (2020)
 
-      Like: a correlation of at least 0.99 of their coarse pictures (24 x 24, grey), or of 0.5 of their coarse
-      waveforms. It finds copies that were compressed, resized, blurred or made noisier; neither crops nor sound that
-      begins elsewhere.
+      Like: a correlation of at least 0.99 of their coarse pictures (24 x 24, grey), mirrored or not, or of 0.5 of their
+      coarse waveforms; or one picture lies in the other, mirrored or not, down to half of a side: a correlation of at
+      least 0.96 with its window there, both without the plane that fits best. It finds copies that were compressed,
+      resized, blurred, made noisier, flipped or cropped; neither sound that begins elsewhere nor turned pictures.
 
+    - ``other_class_duplicate_share``: share of evaluation files that are copies of, or like, a training file of the
+      other class; [0, 1], ideal 0; so many files were made of files that the detector was trained on, or those of
+      them, so that they are not of another source; Barz and Denzler, J. Imaging 6 (2020)
     - ``contradictory_share``: share of evaluation files with the very content of a file of the other class, in training
       or evaluation; [0, 1], ideal 0; so many files are labelled both real and synthetic; Kapoor and Narayanan, Patterns
       4 (2023)
@@ -47,10 +58,16 @@ class SourceLeakage:
       too; [0, 1], ideal 0; of so many files the detector may know who, and not what; Kapoor and Narayanan, Patterns 4
       (2023)
 
-    Identities are known where ``identity`` names a column. A share s of copies can move the accuracy, or by one class
+    - ``alike_identity_share``: share of evaluation files of somebody who a training file is of, as ``embedder`` sees
+      it; [0, 1], ideal 0; of so many files the detector may know who, and not what; Kapoor and Narayanan, Patterns 4
+      (2023)
+
+    Identities are known where ``identity`` names a column, or an embedder tells faces or voices; else they are not
+    compared, and the report says so. A share s of copies can move the accuracy, or by one class
     the AUC, by no more than s of that class.
 
-    identity: the column of the sensitive features that names who, or which source, a file is of.
+    identity: the column of the sensitive features that names who, or which source, a file is of. embedder, and
+    same_identity: see :func:`~probes.deepfake.identities.shared_people`.
 
     Raises NotApplicableError for other models and data, or for a column that is not there. Without training files only
     ``contradictory_share`` is measured.
@@ -66,12 +83,25 @@ class SourceLeakage:
     methods: ClassVar[tuple[str, ...]] = ("compared",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
     exact: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("exact_duplicate_share", "near_duplicate_share", "contradictory_share", "shared_identity_share"),
+        (
+            "exact_duplicate_share",
+            "near_duplicate_share",
+            "other_class_duplicate_share",
+            "contradictory_share",
+            "shared_identity_share",
+            "alike_identity_share",
+        ),  # fmt: skip
         "It is about the files at hand, every one of which is compared, and about no others.",
     )
 
-    def __init__(self, *, identity: str | None = None) -> None:
+    def __init__(
+        self, *, identity: str | None = None, embedder: str | None = None, same_identity: float | None = None
+    ) -> None:
+        if same_identity is not None and not -1.0 < same_identity <= 1.0:
+            raise ValueError(f"same_identity is a cosine, above -1 and at most 1, not {same_identity:g}")
         self.identity = identity
+        self.embedder = embedder
+        self.same_identity = same_identity
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the evaluation files; see the class for what they are."""
@@ -82,21 +112,28 @@ class SourceLeakage:
         found: list[Measurement] = []
         if members is None or others is None:
             nothing = Undefined(reason=_NO_TRAIN, inapplicable=True)
-            found += [_one(m, nothing, len(rows)) for m in ("exact_duplicate_share", "near_duplicate_share")]
+            metrics = ("exact_duplicate_share", "near_duplicate_share", "other_class_duplicate_share")
+            found += [_one(m, nothing, len(rows)) for m in metrics]
         else:
-            least = NEAR["image" if rows.modality == "image" else "audio"]
-            exact = twins(own, others, least=least)
-            same = _same_class(rows, members)
-            near = exact if same is None else twins(own, others, least=least, eligible=same)
-            either = np.where(exact.exact >= 0, exact.exact, near.near)
-            name = _namer(rows, members)
-            found.append(_share("exact_duplicate_share", exact.exact, name))
-            detail = f"correlation of at least {least:g} of what they look or sound like, coarsely"
-            found.append(_share("near_duplicate_share", either, name, detail))
+            found += _copies(rows, own, members, others)
+            if self.identity is None and self.embedder is None:
+                # The shares of copies say what they are not about.
+                found = [replace(m, detail=f"{m.detail}; {_NOT_COMPARED}") for m in found]
         found.append(_contradictory(rows, own[0], members, [] if others is None else others[0]))
         if self.identity is not None:
             found.append(self._identities(rows, members))
+        if self.embedder is not None:
+            found.append(self._people(self.embedder, rows, members))
         return found
+
+    def _people(self, embedder: str, rows: AuditData, members: AuditData | None) -> Measurement:
+        metric = "alike_identity_share"
+        if members is None:
+            return _one(metric, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows))
+        seen = shared_people(rows.X, members.X, embedder, self.same_identity)
+        if seen.undefined:
+            return _one(metric, Undefined(reason=seen.undefined), len(rows), seen.detail)
+        return replace(_share(metric, seen.twin, _namer(rows, members), seen.detail), weak=seen.weak)
 
     def _identities(self, rows: AuditData, members: AuditData | None) -> Measurement:
         if rows.sensitive_features is None or self.identity not in rows.sensitive_features.columns:
@@ -125,11 +162,56 @@ class SourceLeakage:
         return _one(metric, estimate, int(named.sum()), detail)
 
 
-def _same_class(rows: AuditData, members: AuditData) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]] | None:
+def _copies(
+    rows: AuditData, own: tuple[Sequence[str], Vectors], members: AuditData, others: tuple[Sequence[str], Vectors]
+) -> list[Measurement]:
+    """Shares of the evaluation files that are copies of, or like, a training file, of the same class or the other."""
+    exact = twins(own, others, least=1.1).exact
+    same = _same_class(rows, members)
+    found = [_share("exact_duplicate_share", exact, _namer(rows, members))]
+    pairs = [None] if same is None else [same, ~same & _labelled(rows)[:, None] & _labelled(members)]
+    image = rows.modality == "image"
+    cropped = crop_twins(rows.X, members.X, pairs) if image else [None] * len(pairs)
+    metrics = ("near_duplicate_share", "other_class_duplicate_share")
+    for metric, eligible, cut in zip(metrics, pairs, cropped, strict=False):
+        near = twins(own, others, least=NEAR["image" if image else "audio"], eligible=eligible).near
+        if metric == "near_duplicate_share":
+            # A file with an exact twin in the other class alone is still one that the detector has seen.
+            near = np.where(exact >= 0, exact, near)
+        more: dict[str, int] = {}
+        if cut is not None:
+            flipped = twins((own[0], mirrored(own[1])), others, least=NEAR["image"], eligible=eligible).near
+            for what, seen in (("mirrored", flipped), ("cropped", cut)):
+                more[what] = int(((near < 0) & (seen >= 0)).sum())
+                near = np.where(near >= 0, near, seen)
+        found.append(_near(metric, near, more, rows, members))
+    if same is None:
+        reason = "the labels of evaluation or training files are not known"
+        found.append(_one("other_class_duplicate_share", Undefined(reason=reason, inapplicable=True), len(rows)))
+    return found
+
+
+def _near(metric: str, twin: IntArray, more: Mapping[str, int], rows: AuditData, members: AuditData) -> Measurement:
+    image = rows.modality == "image"
+    least = NEAR["image" if image else "audio"]
+    said = [f"correlation of at least {least:g} of what they look or sound like, coarsely"]
+    said += [f"{n:,} of them {what}" for what, n in more.items() if n]
+    looked = compared(len(rows), len(members)) if image else len(rows)
+    weak = ""
+    if looked < len(rows):
+        weak = f"Crops were looked for in {looked:,} of {len(rows):,} files, so that more may be there."
+    return replace(_share(metric, twin, _namer(rows, members), ", ".join(said)), weak=weak)
+
+
+def _same_class(rows: AuditData, members: AuditData) -> BoolArray | None:
     """(n, m) whether an evaluation and a training file have the same label; None where labels are not known."""
     if rows.y_true is None or members.y_true is None:
         return None
     return np.asarray(rows.y_true[:, None] == members.y_true[None, :], bool)
+
+
+def _labelled(data: AuditData) -> BoolArray:
+    return np.ones(len(data), bool) if data.y_true is None else np.asarray(data.y_true >= 0, bool)
 
 
 def _namer(rows: AuditData, members: AuditData) -> Callable[[int, int], str]:

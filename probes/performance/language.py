@@ -48,15 +48,9 @@ def measured(
     ``earlier``: a model that is asked of the same texts in the same other order, where it cuts them into the same
     tokens, and whose it is.
     """
+    texts, kept, own = chosen_texts(data, n_samples, rng)
     rows = data.evaluation
-    own = len(rows) > 0 and rows.modality == "text"
-    texts = [str(x) for x in rows.X] if own else plain_sentences()
-    kept = np.asarray([i for i, text in enumerate(texts) if text.strip()], np.int64)
-    if not kept.size:
-        raise NotApplicableError("Needs texts: name the column that holds them with --text COLUMN.")
-    if kept.size > n_samples:
-        kept = np.sort(rng.choice(kept, size=n_samples, replace=False))
-    encoded = _read(model, [texts[i] for i in kept])
+    encoded = read(model, [texts[i] for i in kept])
     found = model.token_log_probabilities(encoded)
     likelihoods = np.asarray([np.nansum(p) for p in found])
     n_tokens = np.asarray([np.isfinite(p).sum() for p in found], np.float64)
@@ -74,7 +68,26 @@ def measured(
     return [*_order(model, encoded, likelihoods, size, whence, rng, words, earlier), *perplexities]
 
 
-def _read(model: ScoresTexts, texts: Sequence[str]) -> list[Encoded]:
+def chosen_texts(
+    data: AuditData, n_samples: int, rng: np.random.Generator
+) -> tuple[list[str], npt.NDArray[np.int64], bool]:
+    """Texts of the data, or the built-in ones where there are none; which are asked; whether they are the data's.
+
+    Raises NotApplicableError where the rows are texts without a word.
+    """
+    rows = data.evaluation
+    own = len(rows) > 0 and rows.modality == "text"
+    texts = [str(x) for x in rows.X] if own else plain_sentences()
+    kept = np.asarray([i for i, text in enumerate(texts) if text.strip()], np.int64)
+    if not kept.size:
+        raise NotApplicableError("Needs texts: name the column that holds them with --text COLUMN.")
+    if kept.size > n_samples:
+        kept = np.sort(rng.choice(kept, size=n_samples, replace=False))
+    return texts, kept, own
+
+
+def read(model: ScoresTexts, texts: Sequence[str]) -> list[Encoded]:
+    """The texts as tokens; those of a causal model are cut where they are long."""
     if model.objective == "masked":
         return model.encode(texts)
     return model.encode_cut(texts, _MOST_TOKENS)[0]
@@ -126,7 +139,7 @@ def _order(
         chance=0.5,
         detail=f"{whence}, {len(shuffled):,} of them each against its own tokens in another order",
     )
-    if earlier is None or _read(earlier[0], words) != texts:
+    if earlier is None or read(earlier[0], words) != texts:
         return [found]
     old = np.asarray([np.nansum(p) for p in earlier[0].token_log_probabilities(texts)])
     had = _won(earlier[0], shuffled, old, size, rng)

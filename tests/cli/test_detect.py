@@ -267,7 +267,7 @@ def test_what_a_detector_does_not_look_at_is_said(tmp_path: Path) -> None:
 
 def test_evidence_of_an_unsupported_file_is_not_to_be_relied_on(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(as_file(real_picture(np.random.default_rng(0), 24)))
-    detector = cropping(novelty_limit=1.0)
+    detector = cropping(novelties=(1.0,) * 19)
     heat = HeatMap(png="", drop_marked=1.0, drop_random=0.0, earned=True)
     found = Examination(detector=detector, with_heat_map=True).of(tmp_path / "a.png")
     assert found.verdict is not None and found.verdict.probability is None
@@ -484,9 +484,13 @@ def test_a_claim_and_a_guess_stand_apart(
     assert (
         "NO KNOWN TRACE" in text
         and "no evidence that it is real" in text
-        and "state Trusted: by Test Camera of Camera Works" in text
+        and "C2PA, trusted: by Test Camera of Camera Works; time stamp: none" in text
     )
     assert "claims c2pa.created with Dream Machine, trainedAlgorithmicMedia: synthetic" in text
+    unknown = " ".join(run(*arguments).output.split())
+    assert "C2PA, intact, signer unknown: by Test Camera of Camera Works, as its own certificate says" in unknown
+    assert "claims SIGNER UNKNOWN: c2pa.created with Dream Machine" in unknown
+    assert "Valid" not in unknown and "C2PA, trusted" not in unknown
     assert "known worst of 1 kinds left out: ramp, equal error rate 0.40 [0.00, 0.60]" in text
     assert "never merged" in text
 
@@ -623,7 +627,7 @@ def tone(*halves: float, seconds: float = 1.0) -> npt.NDArray[np.int16]:
 def listener() -> Examination:
     detector = DeepfakeDetector(
         _Loud(),
-        card=card(medium="speech", novelty_limit=-0.001, kinds=()),
+        card=card(medium="speech", novelties=(-0.001,) * 19, kinds=()),
         classes=("real", "fake"),
         preprocessing=AudioPreprocessing(sampling_rate=8_000, samples=8_000),
     )

@@ -26,8 +26,13 @@ class Signing:
     root: str
 
 
-def signing(common_name: str = "Test Camera", organisation: str = "Camera Works") -> Signing:
-    """A fresh authority and a signer below it; skips the test where the packages for it are not installed."""
+def signing(
+    common_name: str = "Test Camera", organisation: str = "Camera Works", *, clock: str | None = None
+) -> Signing:
+    """A fresh authority and a signer below it; skips the test where the packages for it are not installed.
+
+    ``clock``: the URL of an authority that stamps the time of each signature.
+    """
     c2pa = pytest.importorskip("c2pa", reason="the extra 'provenance' is not installed")
     pytest.importorskip("cryptography", reason="cryptography is not installed")
     from cryptography import x509
@@ -69,7 +74,9 @@ def signing(common_name: str = "Test Camera", organisation: str = "Camera Works"
     root = certificate("Test Authority", above, above, ca=True).public_bytes(Encoding.PEM)
     leaf = certificate(common_name, below, above, ca=False).public_bytes(Encoding.PEM)
     key = below.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(b"es256", leaf + root, key, None))
+    signer = c2pa.Signer.from_info(
+        c2pa.C2paSignerInfo(b"es256", leaf + root, key, None if clock is None else clock.encode())
+    )
     return Signing(signer, root.decode())
 
 

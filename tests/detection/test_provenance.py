@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 from auditor.detection.kinds import FileKind, kind_of
+from auditor.detection.provenance.content_credentials import _time_stamp
 from auditor.detection.provenance.marks import points_to
 from auditor.detection.provenance.reading import read_provenance
 from auditor.detection.provenance.record import FileProvenance, Statement, origin_of, short_type
 from tests.detection.content_credentials import SYNTHETIC, signed, signing
+from tests.evidence.authority import authority, serving
 from tests.quantifiers import all_of
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
@@ -52,7 +54,8 @@ def test_credentials_say_who_signed_what_and_whether_he_is_trusted(form: str, mi
     content = signed(picture(form), mime, by)
     found = provenance(content).credentials
     assert found is not None
-    assert (found.state, found.anchored) == ("Valid", False)
+    assert (found.state, found.standing, found.anchored) == ("Valid", "intact, signer unknown", False)
+    assert (found.time_stamp, found.declares_generation) == ("none", True)
     assert (found.signer, found.issuer) == ("Test Camera", "Camera Works")
     assert found.claim_generator == "test_maker 1.0"
     (action,) = found.actions
@@ -61,16 +64,45 @@ def test_credentials_say_who_signed_what_and_whether_he_is_trusted(form: str, mi
     assert found.failures == ("signingCredential.untrusted: signing certificate untrusted",)
     trusted = provenance(content, by.root).credentials
     assert trusted is not None
-    assert (trusted.state, trusted.anchored, trusted.failures) == ("Trusted", True, ())
+    assert (trusted.standing, trusted.anchored, trusted.failures) == ("trusted", True, ())
     stranger = provenance(content, signing().root).credentials
-    assert stranger is not None and stranger.state == "Valid"
+    assert stranger is not None and stranger.standing == "intact, signer unknown"
+
+
+def test_a_camera_that_anybody_says_to_be_is_a_signer_unknown() -> None:
+    """A certificate made a moment ago names a camera maker and says that the picture was taken."""
+    by = signing("A Camera", "A Camera Maker")
+    capture = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"
+    found = provenance(signed(picture("JPEG"), "image/jpeg", by, source=capture)).credentials
+    assert found is not None and found.actions[0].origin == "captured"
+    assert found.standing == "intact, signer unknown" and not found.declares_generation
+
+
+def test_a_time_stamp_is_trusted_where_its_authority_is(tmp_path: Path) -> None:
+    clock = authority(tmp_path / "clock")
+    with serving(clock.answer) as url:
+        by = signing(clock=url)
+        content = signed(picture("JPEG"), "image/jpeg", by)
+    stands = {
+        anchors: found.time_stamp
+        for anchors in (None, by.root, by.root + clock.root.read_text())
+        if (found := provenance(content, anchors).credentials) is not None and found.signed_at
+    }
+    assert list(stands.values()) == ["intact, authority unknown", "intact, authority unknown", "trusted"]
+
+
+def test_a_time_without_a_stamp_that_holds_is_not_valid() -> None:
+    informational = [{"code": "timeStamp.mismatch"}]
+    told = {"validation_results": {"activeManifest": {"success": [], "informational": informational}}}
+    assert _time_stamp(told, timed=True) == "not valid"
+    assert _time_stamp({}, timed=True) == "not valid" and _time_stamp({}, timed=False) == "none"
 
 
 def test_a_file_that_was_changed_after_it_was_signed_is_invalid() -> None:
     content = bytearray(signed(picture("JPEG"), "image/jpeg", signing()))
     content[-30] ^= 0xFF
     found = provenance(bytes(content)).credentials
-    assert found is not None and found.state == "Invalid"
+    assert found is not None and (found.state, found.standing) == ("Invalid", "not valid")
     assert any(failure.startswith("assertion.dataHash.mismatch") for failure in found.failures)
 
 

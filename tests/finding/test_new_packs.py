@@ -101,6 +101,18 @@ def test_a_pack_says_what_was_not_read_and_sets_no_bound(name: str) -> None:
     assert none_of(control.certainty == "text" for control in pack.controls)
 
 
+def test_a_generators_files_are_evidence_of_marking() -> None:
+    pack = PACKS["eu-marking-code"]
+    marks = ("marked_share", "found_share", "surviving_share", "false_detection_rate")
+    assert _evidence(report_of([_result("marking", m) for m in marks], held_to=[]), pack) == {
+        "section 1, marking", "section 1, detection", "section 1, quality",
+    }  # fmt: skip
+    (act,) = load_policies(["eu-ai-act"])[0]
+    assert _evidence(report_of([_result("marking", "surviving_share")], held_to=[]), act) == {"Art. 50(2)"}
+    # What anybody's certificate says is evidence of nothing.
+    assert _evidence(report_of([_result("marking", "intact_manifest_share")], held_to=[]), act) == set()
+
+
 def test_a_trade_off_is_evidence_of_the_search_for_alternatives() -> None:
     pack = PACKS["us-ny-dfs-cl-2024-7"]
     search = "discrimination, alternatives"

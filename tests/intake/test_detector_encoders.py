@@ -12,6 +12,7 @@ import torch
 
 from auditor.data.audit_data import AuditData
 from auditor.errors import MissingExtraError, ModelError, NotApplicableError, UnsafeModelError, UsageError
+from auditor.intake.encoder_files import CLIP_MEAN, read_encoder
 from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
 from auditor.model.detector import DeepfakeDetector
@@ -19,7 +20,6 @@ from auditor.model.saving import save
 from auditor.networks.encoder_probe import EncoderProbe, hold, mebibytes
 from auditor.networks.encoders import FORMS, encoder_of
 from auditor.reading.media import load_images
-from mitigations.deepfake.encoder_files import CLIP_MEAN, read_encoder
 from mitigations.deepfake.image_training import ImageOptions, train_image_detector
 from probes.inputs import differentiable
 from probes.robustness.robustness import Robustness

@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import UsageError
 from auditor.finding.criterion import load_criteria
-from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec
+from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
@@ -308,7 +308,9 @@ def bare_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmChil
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measuring processes of tests are forked on Linux")
-@pytest.mark.parametrize("flag", ["--predict", "--trust-pickle", "--allow-code", "--architecture", "--probe"])
+@pytest.mark.parametrize(
+    "flag", ["--predict", "--trust-pickle", "--allow-code", "--architecture", "--probe", "--decoder"]
+)
 def test_without_a_sandbox_what_runs_code_is_refused(
     tmp_path: Path,
     listening: dict[str, object],
@@ -325,7 +327,10 @@ def test_without_a_sandbox_what_runs_code_is_refused(
         "--allow-code": replace(scene.plant("pickle", "fired()"), allow_code=True),
         "--architecture": replace(scene.plant("pickle", "fired()"), architecture="own:Net"),
         "--probe": scene.plant("pickle", "fired()"),
+        "--decoder": scene.plant("pickle", "fired()"),
     }[flag]
+    if flag == "--decoder":
+        own = replace(own, probes=(ProbeSpec(name="marking", target="", options={"decoder": ["own:finds"]}),))
     with pytest.raises(UsageError, match=f"^{flag} runs code.*no Landlock.*--allow-unsandboxed"):
         measure(replace(own, model=model), {})
     if flag in ("--predict", "--trust-pickle"):

@@ -7,7 +7,16 @@ from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
-from auditor.detection.provenance.record import LONGEST_VALUE, MOST_ACTIONS, Action, Credentials, origin_of, short_type
+from auditor.detection.provenance.record import (
+    LONGEST_VALUE,
+    MOST_ACTIONS,
+    Action,
+    Credentials,
+    Standing,
+    TimeStamp,
+    origin_of,
+    short_type,
+)
 from auditor.errors import MissingExtraError, first_line
 
 MAX_MANIFEST_CHARACTERS = 8_000_000
@@ -25,6 +34,12 @@ FORMATS = {
     "MP4": "video/mp4",
 }
 
+_STANDINGS: dict[str, Standing] = {
+    "Trusted": "trusted",
+    "Valid": "intact, signer unknown",
+    "Invalid": "not valid",
+}
+
 
 class UnreadableCredentialsError(Exception):
     """A file has something like Content Credentials that cannot be read; the message is a sentence."""
@@ -34,9 +49,9 @@ def read_credentials(content: bytes, form: str, trust_anchors: str | None = None
     """The validated active manifest of a file's content, or None where it has none.
 
     ``form``: as :func:`auditor.detection.kinds.kind_of` names it. ``trust_anchors``: certificates of the authorities to
-    trust, in PEM; without any no signature can be more than ``Valid``. Nothing is fetched: a manifest that lies
-    elsewhere, and the revocation of certificates, are not looked up. Raises UnreadableCredentialsError where there is a
-    manifest that cannot be read, MissingExtraError without c2pa-python.
+    trust, in PEM; without any no signature can be more than ``intact, signer unknown``. Nothing is fetched: a manifest
+    that lies elsewhere, and the revocation of certificates, are not looked up. Raises UnreadableCredentialsError where
+    there is a manifest that cannot be read, MissingExtraError without c2pa-python.
 
     Source: C2PA, Technical Specification 2.2, 2025.
     """
@@ -77,18 +92,34 @@ def _from_store(store: Mapping[str, Any], *, anchored: bool) -> Credentials:
     manifest = _mapping(_mapping(store.get("manifests")).get(str(store.get("active_manifest"))))
     signature = _mapping(manifest.get("signature_info"))
     failures = [_failure(found) for found in _sequence(store.get("validation_status"))]
+    state = _line(store.get("validation_state")) or "unknown"
     return Credentials(
-        state=_line(store.get("validation_state")) or "unknown",
+        state=state,
+        standing=_STANDINGS.get(state, "not known"),
         anchored=anchored,
         signer=_line(signature.get("common_name")),
         issuer=_line(signature.get("issuer")),
         signed_at=_line(signature.get("time")),
+        time_stamp=_time_stamp(store, bool(signature.get("time"))),
         claim_generator=_line(_generator(manifest)),
         title=_line(manifest.get("title")),
         actions=tuple(_actions(manifest))[:MOST_ACTIONS],
         failures=tuple(failure for failure in failures if failure)[:MOST_ACTIONS],
         n_ingredients=len(_sequence(manifest.get("ingredients"))),
     )
+
+
+def _time_stamp(store: Mapping[str, Any], timed: bool) -> TimeStamp:
+    """What the reader's codes say of the active manifest's time stamp; C2PA 2.2, section 15.8."""
+    results = _mapping(_mapping(store.get("validation_results")).get("activeManifest"))
+    passed, others = (
+        {str(_mapping(found).get("code")) for kind in kinds for found in _sequence(results.get(kind))}
+        for kinds in (("success",), ("informational", "failure"))
+    )
+    wrong = {code for code in others if code.startswith("timeStamp.")} - {"timeStamp.untrusted"}
+    if "timeStamp.validated" not in passed or wrong:
+        return "not valid" if timed or wrong else "none"
+    return "trusted" if "timeStamp.trusted" in passed else "intact, authority unknown"
 
 
 def _generator(manifest: Mapping[str, Any]) -> str:

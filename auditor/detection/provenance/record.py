@@ -16,6 +16,10 @@ Line = Annotated[str, Field(max_length=LONGEST_VALUE)]
 Where = Literal["EXIF", "PNG text", "XMP", "IPTC", "comment", "container"]
 # What a digital source type comes to: made by a trained model, partly so, recorded from life, or something else.
 Origin = Literal["synthetic", "partly synthetic", "captured", "other"]
+# What a signature is worth: an intact one by a signer for whom no authority vouches is one that anybody can make.
+Standing = Literal["trusted", "intact, signer unknown", "not valid", "not known"]
+# What vouches for the time of a signature, so that it holds after its certificate has ended.
+TimeStamp = Literal["none", "trusted", "intact, authority unknown", "not valid"]
 
 _ORIGINS: dict[str, Origin] = {
     "trainedAlgorithmicMedia": "synthetic",
@@ -68,22 +72,31 @@ class Action(Closed):
 class Credentials(Closed):
     """The active manifest of a file's C2PA Content Credentials.
 
-    ``state``: as the reader says it. ``Invalid``: the file was changed since, or the manifest is not sound. ``Valid``:
-    unchanged since it was signed, by somebody whose certificate leads to none of the authorities trusted here.
-    ``Trusted``: it leads to one of them. ``anchored``: whether any such authority was named. ``failures``: codes and
-    explanations of the checks that failed, as the reader says them.
+    ``state``: as the reader says it, ``Invalid``, ``Valid`` or ``Trusted``. ``standing``: what that comes to.
+    ``not valid``: the file was changed since, or the manifest is not sound. ``intact, signer unknown``: unchanged since
+    it was signed, by a certificate that leads to none of the authorities trusted here, so that the names and claims in
+    it are anybody's. ``trusted``: it leads to one of them. ``anchored``: whether any such authority was named.
+    ``time_stamp``: likewise of the authority that vouches for ``signed_at``. ``failures``: codes and explanations of
+    the checks that failed, as the reader says them.
     """
 
     state: Line
+    standing: Standing
     anchored: bool
     signer: Line = ""
     issuer: Line = ""
     signed_at: Line = ""
+    time_stamp: TimeStamp = "none"
     claim_generator: Line = ""
     title: Line = ""
     actions: Annotated[tuple[Action, ...], Field(max_length=MOST_ACTIONS)] = ()
     failures: Annotated[tuple[Line, ...], Field(max_length=MOST_ACTIONS)] = ()
     n_ingredients: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def declares_generation(self) -> bool:
+        """Whether an action of the manifest says that the file was made by a trained model, or partly so."""
+        return any(action.origin in ("synthetic", "partly synthetic") for action in self.actions)
 
 
 class FileProvenance(Closed):

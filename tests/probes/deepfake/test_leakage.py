@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.errors import NotApplicableError
+from auditor.errors import DataError, NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from probes.deepfake.crops import crop_twins
 from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins
 from probes.deepfake.leakage import SourceLeakage
+from tests.quantifiers import none_of
 from tests.toys import detectors as toys
 
 
@@ -65,7 +67,63 @@ def test_a_copy_of_the_other_class_is_no_leak_of_the_answer_and_contradicts_it()
     assert found["contradictory_share"].estimate.value == 4 / 20
     slightly = X.copy()
     slightly[21, 0, 0, 0] ^= 1
-    assert measure(replace(data, X=slightly))["near_duplicate_share"].estimate.value == 0.0
+    found = measure(replace(data, X=slightly))
+    assert found["near_duplicate_share"].estimate.value == 0.0
+    assert found["other_class_duplicate_share"].estimate.value == 1 / 20
+
+
+def test_fakes_made_from_real_training_files_do_not_pass() -> None:
+    """30 of 100 evaluation files are synthetic versions, compressed and retouched, of real files of the training."""
+    data = toys.distinct(100)
+    X = np.asarray(data.X).copy()
+    assert data.y_true is not None
+    fakes = np.flatnonzero(data.y_true[:100] == 1)[:30]
+    sources = 100 + np.flatnonzero(data.y_true[100:] == 0)[:30]
+    X[fakes] = X[sources]
+    X[fakes, 4:8, 4:8] ^= 31
+    found = judged(replace(data, X=X))
+    assert found["near_duplicate_share"].outcome is Outcome.PASS
+    assert found["other_class_duplicate_share"].outcome is Outcome.FAIL
+    assert found["other_class_duplicate_share"].measurement.estimate.value == 0.30  # type: ignore[union-attr]
+    assert judged(data)["other_class_duplicate_share"].outcome is Outcome.PASS
+
+
+def scenes(n: int, rng: np.random.Generator) -> Any:
+    """(n, 64, 64, 3) pictures of ever finer blots, as photographs have, no two alike."""
+    X = np.zeros((n, 64, 64, 3))
+    for k in (2, 4, 8, 16):
+        X += rng.normal(0.0, 40.0, (n, k, k, 3)).repeat(64 // k, axis=1).repeat(64 // k, axis=2)
+    return np.clip(np.rint(120.0 + X), 0, 255).astype(np.uint8)
+
+
+def test_flipped_and_cropped_copies_are_found_and_other_pictures_are_not() -> None:
+    PIL = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
+    rng = np.random.default_rng(0)
+    X = scenes(40, rng)
+
+    def cut(x: Any, left: int, top: int, side: int) -> Any:
+        return np.asarray(PIL.fromarray(x).crop((left, top, left + side, top + side)).resize((64, 64)))
+
+    X[0] = X[20][:, ::-1]
+    X[1] = cut(X[21], 5, 3, 52)
+    X[2] = cut(X[22], 20, 9, 34)[:, ::-1]
+    X[23] = cut(X[3], 0, 12, 45)
+    X[24] = cut(X[5], 7, 7, 50)
+    classes = ["real", "fake"] * 20
+    data = AuditData.from_arrays(X, classes, classes=toys.CLASSES, is_member=np.arange(40) >= 20)
+    found = SourceLeakage().measure(toys.of_halves(), data, np.random.default_rng(0))
+    shares = {m.metric: m for m in found}
+    assert shares["exact_duplicate_share"].estimate.value == 0.0
+    assert shares["near_duplicate_share"].estimate.value == 4 / 20
+    assert "1 of them mirrored, 3 of them cropped" in shares["near_duplicate_share"].detail
+    # The fake 5 of the evaluation holds the real 24 of the training.
+    assert shares["other_class_duplicate_share"].estimate.value == 1 / 20
+
+
+def test_where_crops_were_looked_for_in_few_files_there_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probes.deepfake.crops.MOST_PAIRS", 40 * 10)
+    found = judged(toys.distinct(40))["near_duplicate_share"]
+    assert found.outcome is Outcome.INCONCLUSIVE and "looked for in 10 of 40 files" in found.reason
 
 
 def test_without_training_files_the_rest_is_measured_and_the_flag_named() -> None:
@@ -87,6 +145,74 @@ def test_shared_identities_are_counted_over_the_files_that_have_one() -> None:
     assert shared.estimate.value == 3 / 5 and shared.n_samples == 5 and "2 shared: ann, bob" in shared.detail
     with pytest.raises(NotApplicableError, match="--sensitive source"):
         measure(data, identity="source")
+
+
+def test_without_a_column_or_an_embedder_the_report_says_that_identities_were_not_compared() -> None:
+    assert "identities were not compared" in measure(toys.distinct(6))["near_duplicate_share"].detail
+
+
+def people(n: int, rng: np.random.Generator) -> tuple[Any, list[int]]:
+    """(n, 16, 16, 3) pictures of noise in which a person is a colour, and who it is; every person twice."""
+    who = [i // 2 for i in range(n)]
+    colours = rng.normal(0.0, 60.0, (n, 3))[who]
+    return np.clip(128 + colours[:, None, None] + rng.normal(0, 4, (n, 16, 16, 3)), 0, 255).astype(np.uint8), who
+
+
+@pytest.mark.parametrize("onnx", [False, True])
+def test_people_in_training_and_evaluation_are_found_by_an_embedder(onnx: bool, tmp_path: Any) -> None:
+    embedder, least = "tests.probes.deepfake.test_leakage:colours", 0.999
+    if onnx:
+        pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+        from tests.intake.test_detector_encoders import colour_means
+
+        (tmp_path / "encoder.onnx").write_bytes(colour_means())
+        embedder, least = str(tmp_path / "encoder.onnx"), 0.99
+    X, _ = people(40, np.random.default_rng(1))
+    # Person 0 is in both; else the first 20 pictures are of other people than the last.
+    X[39] = X[1]
+    X[39, 0, 0] ^= 1
+    data = AuditData.from_arrays(X, ["real", "fake"] * 20, classes=toys.CLASSES, is_member=np.arange(40) >= 20)
+    found = measure(data, embedder=embedder, same_identity=least)["alike_identity_share"]
+    vectors = colours(X) if not onnx else colours(X, centre=False)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = ((vectors[:20] @ vectors[20:].T).max(axis=1) >= least).mean()
+    assert 0.1 <= expected < 0.6
+    if not onnx:
+        assert found.estimate.value == expected and "recognises 100% of training files mirrored" in found.detail
+        with pytest.raises(NotApplicableError, match="same_identity"):
+            measure(data, embedder=embedder)
+    else:
+        assert found.n_samples == 20
+
+
+def test_an_embedder_that_tells_nobody_apart_or_knows_nobody_again_is_no_evidence() -> None:
+    X, _ = people(40, np.random.default_rng(0))
+    data = AuditData.from_arrays(X, ["real", "fake"] * 20, classes=toys.CLASSES, is_member=np.arange(40) >= 20)
+    here = "tests.probes.deepfake.test_leakage"
+    same = measure(data, embedder=f"{here}:everybody", same_identity=0.5)["alike_identity_share"]
+    assert np.isnan(same.estimate.value) and "takes 100% of all pairs" in str(same.estimate)
+    random = measure(data, embedder=f"{here}:anybody", same_identity=0.9)["alike_identity_share"]
+    assert random.estimate.value == 0.0 and "recognises 0% of training files" in random.weak
+    with pytest.raises(DataError, match="one vector of finite numbers each"):
+        measure(data, embedder=f"{here}:nobody", same_identity=0.9)
+
+
+def colours(rows: Any, centre: bool = True) -> Any:
+    """The mean colour, from the middle grey: whose picture it is."""
+    return np.asarray(rows, float).mean(axis=(1, 2)) - 128.0 * centre
+
+
+def everybody(rows: Any) -> Any:
+    return np.ones((len(rows), 4))
+
+
+def anybody(rows: Any) -> Any:
+    seeds = [int.from_bytes(hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest()[:4], "big") for row in rows]
+    return np.stack([np.random.default_rng(seed).standard_normal(64) for seed in seeds])
+
+
+def nobody(rows: Any) -> Any:
+    return np.full((len(rows), 4), np.nan)
 
 
 def test_twins_against_a_loop_over_pairs() -> None:
@@ -180,6 +306,7 @@ def test_real_photographs_are_not_taken_for_copies_of_each_other_and_compressed_
         X.append(np.asarray(picture))
         copies.append(np.asarray(changed_picture(picture, "jpeg", 45, np.random.default_rng(0))))
     vectors = fingerprints(np.stack(X))
+    assert none_of(crop_twins(np.stack(X[:40]), np.stack(X[40:80]))[0] >= 0)
     alike = vectors @ fingerprints(np.stack(copies)).T
     assert np.diag(alike).min() > NEAR["image"]
     assert (alike - 2.0 * np.eye(len(alike))).max() < 0.95

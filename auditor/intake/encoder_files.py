@@ -69,7 +69,8 @@ def _measured(form: str, content: bytes, preprocessing: ImagePreprocessing, note
         found = encoder(torch.zeros(1, len(preprocessing.mean), *preprocessing.size))
     if found.ndim != 2 or not found.is_floating_point():
         raise ModelError(
-            f"The encoder gives {tuple(found.shape)} for one image: expected one vector, or tokens of one."
+            f"The encoder gives {tuple(found.shape)} for one image: expected one vector, or tokens of one.",
+            code="AUD-LOAD-OUTPUTS",
         )
     return EncoderFile(
         form=FORMS.index(form),
@@ -84,7 +85,9 @@ def _measured(form: str, content: bytes, preprocessing: ImagePreprocessing, note
 def _folder(where: str) -> EncoderFile:
     folder = Folder(where)
     if not folder.has("config.json"):
-        raise ModelError(f"{folder.name!r} is no transformers folder: it holds no config.json.")
+        raise ModelError(
+            f"{folder.name!r} is no transformers folder: it holds no config.json.", code="AUD-LOAD-INCOMPLETE"
+        )
     settings = folder.json("config.json")
     listed = settings.get("architectures")
     name = listed[0] if isinstance(listed, list) and listed else ""
@@ -107,7 +110,9 @@ def _torchvision(name: str, weights: str, mean: tuple[float, ...] | None, std: t
         archive = open_archive(source.data, source.name)
         record = pickle_record(archive)
         if record is None:
-            raise ModelError(f"{source.name!r} is neither a safetensors file nor one that torch.save wrote.")
+            raise ModelError(
+                f"{source.name!r} is neither a safetensors file nor one that torch.save wrote.", code="AUD-LOAD-UNKNOWN"
+            )
         loaded = as_state_dict(load_torch(source, archive, record), source.name)
     preprocessing = ImagePreprocessing(
         size=(_SIDE, _SIDE), mean=mean or IMAGENET_MEAN, std=std or IMAGENET_STD, fit="cover"
@@ -137,5 +142,6 @@ def _colours(content: bytes) -> tuple[tuple[float, ...], tuple[float, ...]]:
     except (ValueError, TypeError, KeyError):
         raise ModelError(
             "The preprocessor_config.json beside the encoder cannot be used: its image_mean and image_std must be "
-            "three numbers each."
+            "three numbers each.",
+            code="AUD-LOAD-UNUSABLE",
         ) from None

@@ -1,0 +1,373 @@
+"""Marking: do files that a generator made carry a mark that machines read, and does it survive their way?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.detection.kinds import FileKind, Medium, kind_of
+from auditor.errors import DataError, MissingExtraError, OtherKindError
+from auditor.files import read_regular, shown
+from auditor.finding.measurement import Measurement, Pillar
+from auditor.run.probe import Need
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.intervals import clopper_pearson
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.rates import Proportion
+from probes.deepfake.decoders import Decoder, decoder_of
+from probes.deepfake.files import content, need_pillow
+from probes.deepfake.subject import measured
+from probes.deepfake.versions import rungs_of, versions
+from probes.inputs import whole_number
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.detection.provenance.record import Credentials
+    from auditor.model.audited_model import AuditedModel
+
+BoolArray = npt.NDArray[np.bool_]
+_N_SAMPLES = 60
+# Of unmarked files, what a decoder may find at most, at 95 %, for what it finds to count as a mark.
+_MOST_FALSE = 0.05
+_MEDIA: tuple[Medium, ...] = ("image", "audio")
+_NO_ANCHORS = (
+    "Which authorities to trust was not said, and without one anybody's certificate is as good: add "
+    "--set marking.trust_anchors=FILE with their certificates (PEM)."
+)
+_NO_UNMARKED = "Needs files that carry no mark: a sub-folder named real beside one named fake that holds the outputs."
+
+
+@dataclass(frozen=True, eq=False)
+class _Files:
+    """Different files of one sort: their contents, names and kinds, and how many copies were left out."""
+
+    contents: list[bytes]
+    names: list[str]
+    kinds: list[FileKind]
+    copies: int
+
+
+class Marking:
+    """Marks of a generator's outputs: signed manifests, watermarks, what is left of them, and marks seen where none is.
+
+    Over the different files that a generator made, of which exact copies count once; a mark is a trusted manifest that
+    declares generation by AI, or what a named decoder finds:
+
+    - ``trusted_manifest_share``: share of outputs with a C2PA manifest that is intact, whose signer an authority named
+      in ``trust_anchors`` vouches for, and that declares generation by AI; [0, 1], ideal 1; so many outputs say by a
+      signature that they are synthetic; C2PA, Technical Specification 2.2
+    - ``intact_manifest_share``: the same whoever signed; [0, 1], no ideal; so many carry such a manifest, which anybody
+      can make and put on any file; C2PA, Technical Specification 2.2
+    - ``timestamped_manifest_share``: share of outputs with such a trusted manifest whose time is vouched for as well;
+      [0, 1], ideal 1; of so many the signature can be checked after its certificate has ended; C2PA, Technical
+      Specification 2.2
+    - ``found_share``: share of outputs in which the mark ``mark`` is found; [0, 1], ideal 1; so many can be detected by
+      this mark alone; Fernandez et al., ICCV 2023
+    - ``marked_share``: share of outputs in which any of the marks is found; [0, 1], ideal 1; so many are marked in a
+      way that machines read; Regulation (EU) 2024/1689, Art. 50(2)
+    - ``found_share_under_*``: share of sampled outputs in which the mark, or any of them, is found after that change;
+      [0, 1], ideal 1; so many can still be detected after it; Fernandez et al., ICCV 2023
+    - ``surviving_share``: share of sampled outputs in which some mark is found after each of the everyday changes; [0,
+      1], ideal 1; so many stay marked whatever of these a file meets on its way; Fernandez et al., ICCV 2023
+    - ``false_detection_rate``: share of unmarked files in which the mark, or any of them, is found; [0, 1], ideal 0; of
+      so many files it would be said wrongly that they are synthetic; Fernandez et al., ICCV 2023
+    - ``false_detection_rate_under_*``: the same of sampled unmarked files after that change; [0, 1], ideal 0; of so
+      many an ordinary change makes a marked file; Fernandez et al., ICCV 2023
+
+    Changes, and which of them are everyday ones: those of ``detector_robustness``, for images and sound; files are then
+    saved without loss and without metadata, as programs do that know nothing of C2PA, so that a manifest is gone. Video
+    is not changed. A PASS that a decoder has a part in needs it to be shown, by files without a mark, that it finds one
+    in at most 5 % of such files (exact, at 95 %): 59 of them at least.
+
+    trust_anchors: certificates of the authorities to trust, PEM. decoder: ``invisible-watermark=TEXT``, ``trustmark``,
+    or functions ``package.module:name`` that are given a file's content and answer True or False. n_samples: outputs,
+    and unmarked files, that are changed.
+
+    Raises OtherKindError unless what is audited is a folder of outputs.
+
+    Sources: C2PA, Technical Specification 2.2, 2025; Fernandez et al., ICCV 2023.
+    """
+
+    name: ClassVar[str] = "marking"
+    pillar: ClassVar[Pillar] = "deepfake"
+    goal: ClassVar[str] = "Are a generator's outputs marked as synthetic, and does the mark survive?"
+    citation: ClassVar[str] = "C2PA, Technical Specification 2.2, 2025; Fernandez et al., ICCV 2023"
+    methods: ClassVar[tuple[str, ...]] = ("c2pa", "decoder", "any")
+    needs: ClassVar[tuple[Need, ...]] = ()
+
+    def __init__(
+        self, *, trust_anchors: str | None = None, decoder: Sequence[str] = (), n_samples: int = _N_SAMPLES
+    ) -> None:
+        whole_number("n_samples", n_samples, 1)
+        self.trust_anchors = trust_anchors
+        self.decoder = (decoder,) if isinstance(decoder, str) else tuple(dict.fromkeys(decoder))
+        self.n_samples = n_samples
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """Measurements over the files of the folder; see the class for what they are."""
+        from auditor.model.recorded_model import RecordedGenerator
+
+        if not isinstance(model, RecordedGenerator):
+            raise OtherKindError("Asks about files that a generator made: auditor scan --predictions FOLDER.")
+        anchors = None if self.trust_anchors is None else _pem(self.trust_anchors)
+        decoders = [decoder_of(named) for named in self.decoder]
+        is_made = np.ones(len(data), bool) if data.y_true is None else data.y_true == 1
+        made, unmarked = (_different(data, np.flatnonzero(these).tolist()) for these in (is_made, ~is_made))
+        _apart(made, unmarked)
+        try:
+            credentials = [_manifest(c, k, anchors) for c, k in zip(made.contents, made.kinds, strict=True)]
+            why = _NO_ANCHORS if anchors is None else ""
+        except MissingExtraError as error:
+            credentials, why = [None] * len(made.contents), str(error)
+        found = _manifests(credentials, made, why, asked=bool(decoders))
+        if why and not decoders:
+            nothing = Undefined(reason=f"There is no mark that could be looked for. {why}", inapplicable=True)
+            names = ("marked_share", "surviving_share")
+            return [*(measured(m, nothing, len(made.names), 1.0, method="any") for m in names), *found]
+        marks = _Marks(decoders, "" if anchors is None or why else anchors)
+        seen, wrong = marks.table(made), marks.table(unmarked)
+        weak = marks.unproven(wrong)
+        shown_as = _as_they_are(marks, seen, wrong, made.copies, weak)
+        return [*shown_as, *found, *self._changed(marks, made, unmarked, weak, rng)]
+
+    def _changed(
+        self, marks: _Marks, made: _Files, unmarked: _Files, weak: str, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """What is found after every change, in outputs and in unmarked files, and after all everyday ones."""
+        found: list[Measurement] = []
+        survives: list[bool] = []
+        said: list[str] = []
+        for files, metric, ideal in ((made, "found_share", 1.0), (unmarked, "false_detection_rate", 0.0)):
+            for medium in _MEDIA:
+                which = [i for i, kind in enumerate(files.kinds) if kind.medium == medium]
+                if len(which) > self.n_samples:
+                    which = sorted(rng.choice(which, self.n_samples, replace=False).tolist())
+                if not which:
+                    continue
+                seen, undecoded = _after_changes(marks, files, which, medium, rng)
+                if files is made:
+                    after, words = _everyday(seen, medium)
+                    survives += after
+                    said += [words]
+                    said += [f"{undecoded:,} could not be decoded and count as not found"] if undecoded else []
+                elif undecoded:
+                    # An unmarked file that shows nothing is none in which no mark was found.
+                    seen = seen[:-undecoded]
+                found += _rungs(marks, seen, medium, metric, ideal)
+        video = sum(kind.medium not in _MEDIA for kind in made.kinds)
+        said += [f"{video:,} videos are not changed, and not among these"] if video else []
+        none = Undefined(reason="there are no images and no sound among the outputs", inapplicable=True)
+        estimate: AnyEstimate = _share(np.asarray(survives, bool)) if survives else none
+        detail = "; ".join(said)
+        headline = measured("surviving_share", estimate, len(survives), 1.0, method="any", detail=detail, weak=weak)
+        return [headline, *found]
+
+
+@dataclass(frozen=True, eq=False)
+class _Marks:
+    """The marks that are looked for: manifests where ``anchors`` are given, and what each decoder finds."""
+
+    decoders: Sequence[Decoder]
+    anchors: str
+
+    @property
+    def names(self) -> list[str]:
+        """What each mark is called, in the order of :meth:`of`."""
+        return [*(["c2pa"] if self.anchors else []), *(d.name for d in self.decoders)]
+
+    def of(self, data: bytes, kind: FileKind) -> list[bool]:
+        """Which of the marks a file's content carries."""
+        manifest = [_declares(_manifest(data, kind, self.anchors))] if self.anchors else []
+        return [*manifest, *(d.find(data) for d in self.decoders)]
+
+    def table(self, files: _Files) -> BoolArray:
+        """(n, marks) which marks the files carry."""
+        rows = [self.of(c, k) for c, k in zip(files.contents, files.kinds, strict=True)]
+        return np.asarray(rows, bool).reshape(len(rows), len(self.names))
+
+    def unproven(self, wrong: BoolArray) -> str:
+        """Why what the decoders find is not known to be a mark, in a sentence; "" where it is.
+
+        wrong: (n, marks) what is found in unmarked files.
+        """
+        if not self.decoders:
+            return ""
+        if not len(wrong):
+            return f"A decoder that finds a mark in every file would get the same. {_NO_UNMARKED}"
+        counts = wrong[:, -len(self.decoders) :].sum(axis=0)
+        n, worst = len(wrong), int(counts.max())
+        if clopper_pearson(worst, n=n, alpha=0.05)[1] <= _MOST_FALSE:
+            return ""
+        return (
+            f"{self.decoders[int(counts.argmax())].name} finds a mark in {worst:,} of {n:,} unmarked files, which does "
+            f"not show that it finds one in at most {_MOST_FALSE:.0%} of such files: what it finds may be no mark."
+        )
+
+
+def _different(data: AuditData, which: Sequence[int]) -> _Files:
+    found: dict[str, tuple[bytes, str, FileKind]] = {}
+    for i in which:
+        own = content(data, i)
+        found.setdefault(hashlib.sha256(own).hexdigest(), (own, Path(str(data.X[i])).name, kind_of(own)))
+    parts = list(found.values())
+    return _Files([p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts], len(which) - len(parts))
+
+
+def _apart(made: _Files, unmarked: _Files) -> None:
+    both = set(made.contents) & set(unmarked.contents)
+    if both:
+        name = made.names[made.contents.index(next(iter(both)))]
+        raise DataError(
+            f"{len(both):,} files lie both among the outputs and among the unmarked ones, such as {shown(name)!r}: a "
+            "file is one or the other."
+        )
+
+
+def _pem(path: str) -> str:
+    text = read_regular(Path(os.path.realpath(path)), f"The file {shown(Path(path).name)!r}").decode("utf-8", "replace")
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise DataError(f"The file {shown(Path(path).name)!r} holds no certificate in PEM: see marking.trust_anchors.")
+    return text
+
+
+def _manifest(data: bytes, kind: FileKind, anchors: str | None) -> Credentials | None:
+    from auditor.detection.provenance.content_credentials import UnreadableCredentialsError, read_credentials
+
+    try:
+        return read_credentials(data, kind.form, anchors)
+    except UnreadableCredentialsError:
+        return None
+
+
+def _declares(found: Credentials | None) -> bool:
+    return found is not None and found.standing == "trusted" and found.declares_generation
+
+
+def _manifests(credentials: Sequence[Credentials | None], made: _Files, why: str, *, asked: bool) -> list[Measurement]:
+    """Shares of the outputs by what their manifests are worth.
+
+    ``why``: why none can be trusted, or "". ``asked``: whether other marks are looked for.
+    """
+    n = len(credentials)
+    known = [c for c in credentials if c is not None]
+    trusted = [c for c in known if c.standing == "trusted"]
+    silent = sum(not c.declares_generation for c in trusted)
+    said = [f"{len(known):,} of {n:,} files have a manifest"]
+    said += [f"{sum(c.standing == state for c in known):,} {state}" for state in _STANDINGS]
+    said += [f"{silent:,} of the trusted declare no generation by AI"] if silent else []
+    said += [f"{made.copies:,} exact copies count once"] if made.copies else []
+    detail = "; ".join(said)
+    whole = [c is not None and c.standing in _STANDINGS[:2] and c.declares_generation for c in credentials]
+    stamped = [c is not None and _declares(c) and c.time_stamp == "trusted" for c in credentials]
+    unknown = Undefined(reason=why, inapplicable=True)
+    no_reader = bool(why) and why != _NO_ANCHORS
+    if why and asked:
+        # Decoders were named and no authorities: manifests are no mark that was asked for.
+        return [
+            measured(
+                "intact_manifest_share",
+                unknown if no_reader else _share(np.asarray(whole)),
+                n,
+                None,
+                method="c2pa",
+                detail=f"{detail}; {why}",
+            )
+        ]
+    shares: list[tuple[str, AnyEstimate, float | None]] = [
+        ("trusted_manifest_share", unknown if why else _share(np.asarray([_declares(c) for c in credentials])), 1.0),
+        ("timestamped_manifest_share", unknown if why else _share(np.asarray(stamped)), 1.0),
+        ("intact_manifest_share", unknown if no_reader else _share(np.asarray(whole)), None),
+    ]
+    return [measured(m, e, n, ideal, method="c2pa", detail=detail) for m, e, ideal in shares]
+
+
+_STANDINGS = ("trusted", "intact, signer unknown", "not valid")
+
+
+def _as_they_are(marks: _Marks, seen: BoolArray, wrong: BoolArray, copies: int, weak: str) -> list[Measurement]:
+    """What is found in the outputs and in the unmarked files, both (n, marks), by any mark and by each."""
+    n = len(seen)
+    said = f"by any of {', '.join(marks.names)}" + (f"; {copies:,} exact copies count once" if copies else "")
+    found = [measured("marked_share", _share(_any(seen)), n, 1.0, method="any", detail=said, weak=weak)]
+    for k, name in enumerate(marks.names):
+        # Of manifests, trusted_manifest_share says it.
+        if name != "c2pa":
+            at = {"mark": name}
+            found.append(measured("found_share", _share(seen[:, k]), n, 1.0, method="decoder", at=at, weak=weak))
+    if not len(wrong):
+        nothing = Undefined(reason=_NO_UNMARKED, inapplicable=True)
+        return [*found, measured("false_detection_rate", nothing, 0, 0.0, method="any")]
+    metric = "false_detection_rate"
+    found.append(measured(metric, _share(_any(wrong)), len(wrong), 0.0, method="any"))
+    for k, name in enumerate(marks.names):
+        method = "c2pa" if name == "c2pa" else "decoder"
+        share, at = _share(wrong[:, k]), {"mark": name}
+        found.append(measured(metric, share, len(wrong), 0.0, method=method, at=at, part=True))
+    return found
+
+
+def _after_changes(
+    marks: _Marks, files: _Files, which: Sequence[int], medium: Medium, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.bool_], int]:
+    """(n, rungs, marks) which marks are found after every change, and how many files could not be decoded.
+
+    Those stand last, as files in which nothing is found.
+    """
+    if medium == "image":
+        need_pillow()
+    kind = FileKind(medium, "PNG" if medium == "image" else "WAV")
+    seen, undecoded, shape = [], 0, (len(rungs_of(medium)), len(marks.names))
+    for i in which:
+        try:
+            changed = versions(files.contents[i], files.names[i], medium, int(rng.integers(2**31)))
+        except DataError:
+            undecoded += 1
+            continue
+        seen.append(np.asarray([marks.of(version, kind) for version in changed], bool).reshape(shape))
+    seen += [np.zeros(shape, bool)] * undecoded
+    return np.stack(seen), undecoded
+
+
+def _everyday(seen: BoolArray, medium: Medium) -> tuple[list[bool], str]:
+    """Of each file whether some mark is found after every everyday change, and after which change the fewest are."""
+    rungs = rungs_of(medium)
+    everyday = [k for k, (ladder, level) in enumerate(rungs) if level in ladder.everyday]
+    any_mark = np.asarray(seen[:, everyday].any(axis=2), bool)
+    counts = any_mark.sum(axis=0)
+    ladder, level = rungs[everyday[int(counts.argmin())]]
+    words = f"fewest after {ladder.name} {level:g}: {int(counts.min()):,} of {len(seen):,}"
+    return [bool(row.all()) for row in any_mark], words
+
+
+def _rungs(marks: _Marks, seen: BoolArray, medium: Medium, metric: str, ideal: float) -> list[Measurement]:
+    """What is found after every change by any mark, and of several decoders by each."""
+    found = []
+    # A manifest is gone, so that of one decoder the share of any mark says it.
+    own = [j for j, mark in enumerate(marks.names) if mark != "c2pa"] if len(marks.decoders) > 1 else []
+    for k, (ladder, level) in enumerate(rungs_of(medium) if len(seen) else []):
+        at: dict[str, str | float] = {"medium": medium, ladder.coordinate: float(level)}
+        name, n = f"{metric}_under_{ladder.name}", len(seen)
+        found.append(measured(name, _share(_any(seen[:, k])), n, ideal, method="any", at=at))
+        for j in own:
+            where = {**at, "mark": marks.names[j]}
+            share = _share(seen[:, k, j])
+            found.append(measured(name, share, n, ideal, method="decoder", at=where, part=True))
+    return found
+
+
+def _any(seen: BoolArray) -> BoolArray:
+    """(n,) whether any of the marks (n, marks) is there."""
+    return np.asarray(seen.any(axis=1), bool)
+
+
+def _share(these: BoolArray) -> AnyEstimate:
+    if not len(these):
+        return Undefined(reason="there are no outputs", inapplicable=True)
+    return Proportion(successes=int(these.sum()), n=int(these.size))

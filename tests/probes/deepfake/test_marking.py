@@ -1,0 +1,199 @@
+"""Marks of a generator's files: what is counted as one, what survives, and what is none however often it is found."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from auditor.errors import DataError, OtherKindError, UsageError
+from auditor.finding.judgement import Judgement
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.run.made import load_made
+from auditor.statistics.intervals import clopper_pearson
+from probes.deepfake.decoders import decoder_of
+from probes.deepfake.marking import Marking
+from probes.deepfake.picture_changes import PICTURE_LADDERS
+from tests.detection.content_credentials import SYNTHETIC, signed, signing
+from tests.toys import detectors, marked
+from tests.toys.models import criterion
+
+GOOD = "tests.toys.marked:finds"
+
+
+def measure(folder: Path, **options: Any) -> list[Measurement]:
+    model, data = load_made(str(folder))
+    return Marking(**{"n_samples": 4} | options).measure(model, data, np.random.default_rng(0))
+
+
+def named(found: list[Measurement], metric: str, **at: Any) -> Measurement:
+    (one,) = [m for m in found if m.metric == metric and dict(m.at) == at]
+    return one
+
+
+def judged(found: list[Measurement], metric: str, direction: Any, bound: float) -> Judgement:
+    result = ProbeResult(probe="marking", pillar="deepfake", citation="", measurements=tuple(found))
+    judgements = judge([result], [criterion(metric, direction, bound)])[0]
+    (one,) = [
+        j
+        for j in judgements
+        if j.measurement is not None and j.criterion is not None and j.measurement.metric == metric
+    ]
+    return one
+
+
+def test_shares_are_counted_with_exact_intervals(tmp_path: Path) -> None:
+    found = measure(marked.outputs(tmp_path, 20, share=0.9, unmarked=60), decoder=GOOD)
+    share = named(found, "marked_share")
+    low, high = share.estimate.bounds(0.10)  # type: ignore[union-attr]
+    below, above = clopper_pearson(18, n=20, alpha=0.10)
+    assert share.estimate.value == 0.9 and (low, high) == pytest.approx((float(below), float(above)))
+    assert named(found, "found_share", mark=GOOD).estimate.value == 0.9
+    assert named(found, "false_detection_rate").estimate.value == 0.0
+    assert named(found, "surviving_share").n_samples == 4
+    rungs = [m for m in found if m.metric.startswith("found_share_under_")]
+    assert len(rungs) == sum(len(ladder.levels) for ladder in PICTURE_LADDERS)
+    assert judged(found, "marked_share", "at_least", 0.5).outcome is Outcome.PASS
+
+
+def test_a_mark_that_an_ordinary_change_takes_off_does_not_survive(tmp_path: Path) -> None:
+    """A decoder that finds its mark in files as they were made, by their digests, finds none after any change."""
+    found = measure(marked.outputs(tmp_path, 10, unmarked=60), decoder="tests.toys.marked:untouched")
+    assert named(found, "marked_share").estimate.value == 1.0
+    survives = named(found, "surviving_share")
+    assert survives.estimate.value == 0.0 and "fewest after jpeg 95: 0 of 4" in survives.detail
+
+
+@pytest.mark.parametrize("decoder", ["tests.toys.marked:always", "tests.toys.marked:tosses"])
+@pytest.mark.parametrize("unmarked", [0, 60])
+def test_a_decoder_that_finds_marks_everywhere_passes_nothing(decoder: str, unmarked: int, tmp_path: Path) -> None:
+    found = measure(marked.outputs(tmp_path, 30, unmarked=unmarked), decoder=decoder)
+    for metric in ("marked_share", "surviving_share", "found_share"):
+        one = judged(found, metric, "at_least", 0.0 if decoder.endswith("tosses") else 0.3)
+        assert one.outcome is not Outcome.PASS, metric
+    share = judged(found, "marked_share", "at_least", 0.1)
+    assert share.outcome is Outcome.INCONCLUSIVE
+    assert ("may be no mark" if unmarked else "finds a mark in every file would get the same") in share.reason
+    if unmarked:
+        wrong = judged(found, "false_detection_rate", "at_most", 0.05)
+        assert wrong.outcome is Outcome.FAIL
+    else:
+        assert named(found, "false_detection_rate").n_samples == 0
+
+
+def test_few_unmarked_files_show_nothing_of_a_decoder(tmp_path: Path) -> None:
+    found = measure(marked.outputs(tmp_path, 30, unmarked=20), decoder=GOOD)
+    share = judged(found, "marked_share", "at_least", 0.5)
+    assert share.outcome is Outcome.INCONCLUSIVE and "0 of 20 unmarked files" in share.reason
+
+
+def test_one_marked_file_copied_is_one_file(tmp_path: Path) -> None:
+    folder = marked.outputs(tmp_path, 5, share=0.2, unmarked=60)
+    for i in range(95):
+        shutil.copy(folder / "fake" / "000.png", folder / "fake" / f"copy{i}.png")
+    share = named(measure(folder, decoder=GOOD), "marked_share")
+    assert (share.estimate.value, share.n_samples) == (0.2, 5) and "95 exact copies" in share.detail
+
+
+def test_a_file_on_both_sides_is_refused(tmp_path: Path) -> None:
+    folder = marked.outputs(tmp_path, 3, unmarked=3)
+    shutil.copy(folder / "fake" / "000.png", folder / "real" / "same.png")
+    with pytest.raises(DataError, match="one or the other"):
+        measure(folder, decoder=GOOD)
+
+
+def _signed(folder: Path, by: Any, count: int, source: str = SYNTHETIC) -> None:
+    for path in sorted(folder.glob("*.png"))[:count]:
+        path.write_bytes(signed(path.read_bytes(), "image/png", by, source=source))
+
+
+def test_only_a_trusted_manifest_that_declares_generation_is_a_mark(tmp_path: Path) -> None:
+    folder = marked.outputs(tmp_path / "made", 10)
+    camera = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"
+    by, stranger = signing(), signing()
+    _signed(folder, by, 6)
+    names = sorted(folder.glob("*.png"))
+    for path, who, source in ((names[6], stranger, SYNTHETIC), (names[7], by, camera)):
+        path.write_bytes(signed(path.read_bytes(), "image/png", who, source=source))
+    broken = bytearray(names[0].read_bytes())
+    broken[-20] ^= 255
+    names[0].write_bytes(bytes(broken))
+    anchors = tmp_path / "root.pem"
+    anchors.write_text(by.root)
+    found = measure(folder, trust_anchors=str(anchors))
+    trusted = named(found, "trusted_manifest_share")
+    assert trusted.estimate.value == 0.5 == named(found, "marked_share").estimate.value
+    assert "8 of 10 files have a manifest; 6 trusted; 1 intact, signer unknown; 1 not valid" in trusted.detail
+    assert "1 of the trusted declare no generation by AI" in trusted.detail
+    assert named(found, "intact_manifest_share").estimate.value == 0.6
+    assert named(found, "timestamped_manifest_share").estimate.value == 0.0
+    assert named(found, "surviving_share").estimate.value == 0.0
+    one = judged(found, "trusted_manifest_share", "at_least", 0.05)
+    assert one.outcome is Outcome.PASS, one.reason
+    untrusted = measure(folder)
+    for metric in ("trusted_manifest_share", "marked_share", "surviving_share"):
+        one = judged(untrusted, metric, "at_least", 0.1)
+        assert one.outcome is Outcome.NOT_APPLICABLE and "trust_anchors" in one.reason
+
+
+def test_folders_that_name_no_unmarked_files_are_outputs_all_and_other_files_are_named(tmp_path: Path) -> None:
+    marked.outputs(tmp_path / "a" / "landscapes", 2)
+    marked.outputs(tmp_path / "a" / "real", 2, seed=1)
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    data = load_made(str(tmp_path / "a"))[1]
+    assert data.y_true is None and len(data) == 4 and data.unreadable[0].startswith("notes.txt: It is neither")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "notes.txt").write_text("no picture")
+    with pytest.raises(DataError, match="No file of 'b'"):
+        load_made(str(tmp_path / "b"))
+
+
+def test_a_model_that_made_nothing_is_of_another_kind() -> None:
+    with pytest.raises(OtherKindError, match="--predictions FOLDER"):
+        Marking().measure(detectors.of_halves(), detectors.pictures(4), np.random.default_rng(0))
+
+
+def test_a_decoder_answers_yes_or_no(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="answered a float"):
+        decoder_of("tests.toys.marked:unsure").find(b"")
+    with pytest.raises(DataError, match="raised UnidentifiedImageError"):
+        decoder_of(GOOD).find(b"no picture")
+    with pytest.raises(UsageError, match="none of invisible-watermark"):
+        decoder_of("stable-signature")
+    with pytest.raises(UsageError, match="StableDiffusionV1"):
+        decoder_of("invisible-watermark")
+
+
+def test_the_invisible_watermark_is_found_where_it_was_put_and_nowhere_else() -> None:
+    cv2 = pytest.importorskip("cv2", reason="the extra 'watermarks' is not installed")
+    encoder = pytest.importorskip("imwatermark", reason="the extra 'watermarks' is not installed").WatermarkEncoder()
+    encoder.set_watermark("bytes", b"StableDiffusionV1")
+    rng = np.random.default_rng(0)
+    find: Callable[[bytes], bool] = decoder_of("invisible-watermark=StableDiffusionV1").find
+    for _ in range(3):
+        blots = cv2.resize(rng.integers(40, 210, (16, 16, 3)).astype(np.uint8), (320, 320))
+        plain, mine = (cv2.imencode(".png", x)[1].tobytes() for x in (blots, encoder.encode(blots, "dwtDct")))
+        assert find(mine) and not find(plain)
+        assert not decoder_of("invisible-watermark=SomebodyElsesMark").find(mine)
+    assert not find(b"no picture")
+
+
+def test_sound_is_changed_as_sound_is(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="the extra 'media' is not installed")
+    import wave
+
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        with wave.open(str(tmp_path / f"{i}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16_000)
+            file.writeframes((3_000 * rng.standard_normal(16_000)).astype("<i2").tobytes())
+    found = measure(tmp_path, decoder="tests.toys.marked:always")
+    assert named(found, "found_share_under_telephone", medium="audio", calls=1.0).estimate.value == 1.0
+    assert named(found, "surviving_share").n_samples == 2
