@@ -20,7 +20,7 @@ from probes.language.shares import mean_of_pairs, preferences, shifts, stereotyp
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.text_scores import ScoresTexts
 
 # What a model that tells no texts apart reaches the ideal of.
 RESTING: dict[str, Answer] = dict.fromkeys(
@@ -49,7 +49,7 @@ def preferred_pairs(
     everything = (*found.examples, *found.left_out)
     pairs = [(p.more, p.less) for p in found.examples]
 
-    def scored(by: AuditedLanguageModel, of: Sequence[SentencePair]) -> tuple[FloatArray, FloatArray]:
+    def scored(by: ScoresTexts, of: Sequence[SentencePair]) -> tuple[FloatArray, FloatArray]:
         texts, rests = [(p.more, p.less) for p in of], [p.rest for p in of]
         return by.pair_scores_and_rest(texts, rests, form=options.form, within_word=options.within_word)
 
