@@ -116,9 +116,11 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     from auditor.record import rows_for_all
     from auditor.record.about import About
     from auditor.record.acceptances import told as accepted_told
+    from auditor.record.catalogue import ENGLISH, Catalogue
     from auditor.record.left_out import groups_left_out, hidden_gradients
     from auditor.record.text import count, visible
     from auditor.record.worth import worth_of
+    from auditor.report.first_page import first_page
     from auditor.report.view import counts_of, for_other_kinds
 
     model, data = report.model, report.data
@@ -154,6 +156,8 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(paragraph(coloured("attack  ", "INCONCLUSIVE") + visible(hidden), 0))
     for left_out in groups_left_out(report):
         typer.echo(paragraph("groups  " + visible(left_out), 0))
+    for shown in first_page(report, Catalogue.of(ENGLISH)).shown:
+        typer.echo(paragraph(coloured("shown   ", "NOT_JUDGED") + visible(shown.sentence) + "; nobody set a bound", 0))
     if report.refusal is not None:
         typer.echo()
         typer.echo(coloured("REFUSED", "FAIL") + f" {visible(report.refusal.shown)}")

@@ -92,6 +92,14 @@ QUESTIONS: tuple[Question, ...] = (
     Question("graded_on_known", ("source_leakage",)),
     Question("evaded", ("detector_evasion",)),
     Question("marked", ("marking",)),
+    # Of whole sentences, who is named decides most: that score is no headline where another one is crossed.
+    Question(
+        "stereotypes",
+        ("stereotype",),
+        ("*stereotype_score",),
+        form="percent",
+        headline=("conditional_stereotype_score",),
+    ),
     Question(
         "stereotypes",
         ("crows_pairs", "stereoset"),
@@ -105,7 +113,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question("continued", ("generation_bias", "bold")),
     Question("hurtful", ("honest",)),
     Question("written", ("generated_text",)),
-    Question("embeddings", ("embedding_association",)),
+    Question("embeddings", ("embedding_association",), headline=("association_effect_size",)),
     Question("file", ("intake", "files")),
 )
 

@@ -394,8 +394,8 @@ class _Writer:
                 continue
             if f.outcome is not Outcome.NOT_JUDGED or f.group or question is None or f.metric not in question.headline:
                 continue
-            # Of many numbers of the same kind the one that matters: the score, and what is decided by it.
-            if f.at and f.at.get("from") != "score":
+            # Of many numbers of a kind the one that matters: the score, what is decided by it, the plainest test.
+            if f.at and f.at.get("from") != "score" and set(f.at) != {"test"}:
                 continue
             if f.ideal is not None and f.interval is not None and _leaves_out(f.interval, f.ideal):
                 found.append(f)
@@ -550,6 +550,8 @@ class _Writer:
         return text.shortened(at, _LONGEST_NAME) or self.say.say("page.everybody")
 
     def _where(self, f: Finding) -> str:
+        if "test" in f.at:
+            return f", {text.shortened(' '.join(filter(None, (f.method, str(f.at['test'])))), _LONGEST_NAME)}"
         return f", {self._about(f)}" if f.sensitive or f.group else ""
 
     def _favourable(self) -> str:
