@@ -92,17 +92,9 @@ QUESTIONS: tuple[Question, ...] = (
     Question("graded_on_known", ("source_leakage",)),
     Question("evaded", ("detector_evasion",)),
     Question("marked", ("marking",)),
-    # Of whole sentences, who is named decides most: that score is no headline where another one is crossed.
     Question(
         "stereotypes",
-        ("stereotype",),
-        ("*stereotype_score",),
-        form="percent",
-        headline=("conditional_stereotype_score",),
-    ),
-    Question(
-        "stereotypes",
-        ("crows_pairs", "stereoset"),
+        ("stereotype", "crows_pairs", "stereoset"),
         ("*stereotype_score",),
         form="percent",
         headline=("conditional_stereotype_score", "stereotype_score"),

@@ -388,6 +388,12 @@ class _Writer:
         found = []
         # What is judged of several attacks together is bounded, and so are they.
         bounded = {(f.probe, f.metric) for f in self.report.findings if f.criterion is not None}
+        # Of whole sentences who is named decides most: the score of what is said given that speaks for both.
+        bounded |= {
+            (f.probe, f.metric.removeprefix("conditional_"))
+            for f in self.report.findings
+            if f.metric is not None and f.metric.startswith("conditional_")
+        }
         for f in self.report.findings:
             question = question_of(f.probe, f.metric)
             if (f.probe, f.metric) in bounded and not f.sensitive:
