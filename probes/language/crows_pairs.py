@@ -19,7 +19,7 @@ from probes.language.stereotype import Stereotype
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
-    from auditor.model.language_model import Form
+    from auditor.model.text_scores import Form
 
 
 class CrowsPairs(PairsOfAFile):

@@ -81,8 +81,8 @@ def read_bbq(path: str | Path) -> Benchmark[BBQExample]:
         text, digests[file.name] = read_text(file, name)
         rows = json_lines(text, file, name)
         if rows and "answers" in rows[0] and "ans0" not in rows[0]:
-            rows, lost = with_implicit_cues(rows, file.stem, repr(file.name))
-            left_out += lost
+            own_rows, lost = with_implicit_cues(rows, file.stem, repr(file.name))
+            rows, left_out = list(own_rows), left_out + lost
             by_number = {(category, number): place for (category, _, number), place in targets.items()}
             own = {(file.stem, r["question_index"], str(r["example_id"])): r for r in rows}
             targets |= {key: by_number[key[0], key[2]] for key in own if (key[0], key[2]) in by_number}
