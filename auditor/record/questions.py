@@ -94,7 +94,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question("marked", ("marking",)),
     Question(
         "stereotypes",
-        ("crows_pairs", "stereoset"),
+        ("stereotype", "crows_pairs", "stereoset"),
         ("*stereotype_score",),
         form="percent",
         headline=("conditional_stereotype_score", "stereotype_score"),
@@ -105,7 +105,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question("continued", ("generation_bias", "bold")),
     Question("hurtful", ("honest",)),
     Question("written", ("generated_text",)),
-    Question("embeddings", ("embedding_association",)),
+    Question("embeddings", ("embedding_association",), headline=("association_effect_size",)),
     Question("file", ("intake", "files")),
 )
 

@@ -335,7 +335,11 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
     others = known_probes(catalogue) if {*chosen, *configured.probe_options} - set(catalogue) else {}
     targets = {name: probe_target(name, catalogue, others) for name in chosen}
     specs = []
-    benchmarks = _benchmarks(configured.options, catalogue)
+    benchmarks = _by_probe("benchmark", configured.options.benchmark, "benchmarks", catalogue)
+    filters = _by_probe("benchmark-filter", configured.options.benchmark_filter, "benchmark_filter", catalogue)
+    if unread := sorted(filters.keys() - benchmarks.keys()):
+        flag = f"--benchmark {unread[0]}=PATH"
+        raise UsageError(f"--benchmark-filter {unread[0]} leaves items out of a file that was not given: add {flag}.")
     for name in dict.fromkeys(chosen):
         options = dict(configured.probe_options.get(name, {}))
         if name not in catalogue:
@@ -346,6 +350,8 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
         kind = catalogue[name]
         if name in benchmarks:
             options.setdefault("benchmarks", {name: benchmarks[name]})
+        if name in filters:
+            options.setdefault("benchmark_filter", filters[name])
         taken = inspect.signature(kind).parameters
         if benchmarks and "pair_benchmarks" in taken:
             options.setdefault("pair_benchmarks", benchmarks)
@@ -397,17 +403,17 @@ def check_policies(policies: Sequence[Policy], options: ScanOptions, catalogue: 
             raise ConfigError(f"{policy.name}, control {control.id!r}: there is no probe {probe!r}{near}")
 
 
-def _benchmarks(options: ScanOptions, catalogue: Catalogue) -> dict[str, str]:
-    """Benchmark files by the name of the probe that reads them."""
-    known = [name for name, kind in catalogue.items() if "benchmarks" in inspect.signature(kind).parameters]
+def _by_probe(flag: str, given: Sequence[str], taken: str, catalogue: Catalogue) -> dict[str, str]:
+    """Files by the name of the probe that takes them as its option ``taken``."""
+    known = [name for name, kind in catalogue.items() if taken in inspect.signature(kind).parameters]
     found = {}
-    for text in options.benchmark:
+    for text in given:
         name, equals, path = text.partition("=")
         name = name.replace("-", "_")
         if not equals or name not in known:
             near = did_you_mean(name, known) or "."
-            raise UsageError(f"--benchmark {text!r} must look like NAME=PATH{near} Known names: {', '.join(known)}.")
-        found[name] = str(_existing(path, "benchmark file"))
+            raise UsageError(f"--{flag} {text!r} must look like NAME=PATH{near} Known names: {', '.join(known)}.")
+        found[name] = str(_existing(path, f"{flag.replace('-', ' ')} file"))
     return found
 
 
