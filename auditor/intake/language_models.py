@@ -31,7 +31,8 @@ from auditor.errors import MissingExtraError, ModelError, UnsupportedError
 from auditor.files import sha256_of
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import provenance_in, provenance_of
-from auditor.model.language_model import AuditedLanguageModel, Objective
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.text_scores import Objective
 
 GGUF_FORMAT = "GGUF"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -21,6 +22,7 @@ from auditor.data.groups_digest import GroupsDigest
 from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
+from auditor.endpoint.model import endpoint_model
 from auditor.errors import DataError, OutputsError, UsageError
 from auditor.files import received, sha256_of, state_of, write_beside
 from auditor.finding.measurement import Measurement
@@ -57,6 +59,7 @@ from auditor.run.memberships import ScoresProbe
 from auditor.run.messages import (
     Answered,
     Asking,
+    Calling,
     DataRead,
     DetectorLoaded,
     Examined,
@@ -75,6 +78,7 @@ from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.run.protocol import Channel, Working
 from auditor.run.writing import check_ending, write_made
+from auditor.sandbox.outside import Outside
 
 
 def load_probe(spec: ProbeSpec) -> Probe:
@@ -150,7 +154,7 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     hashing = None if job.data is None or other is not None else Hashing(job.data)
     recorded = None if job.data is None or job.data.recorded is None else _recorded(job.model, job.data)
     # Handed over, so that the file's bytes are let go of when it is loaded.
-    model = load_model(job.model, opened=opened.pop() if opened else None) if recorded is None else recorded[0]
+    model = _model(job, channel, opened) if recorded is None else recorded[0]
     channel.send(Loaded(model=model_record(model), device=job.model.device))
     if job.with_intake:
         channel.send(Answered(result=intake_result(model)))
@@ -189,6 +193,13 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
 def _recorded(model: ModelSpec, data: DataSpec) -> tuple[AuditedModel, AuditData]:
     """The model that is known by what it answered, or by the files that it made, and the rows with it."""
     return load_made(data.path) if Path(data.path).is_dir() else load_recorded(model, data)
+
+
+def _model(job: Job, channel: Channel, opened: list[Opened] | None) -> AuditedModel:
+    if job.model.endpoint is None:
+        return load_model(job.model, opened=opened.pop() if opened else None)
+    outside = Outside(lambda requests: channel.send(Calling(requests=requests)), sys.stdin.buffer)
+    return endpoint_model(job.model.endpoint, outside)
 
 
 def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Channel) -> None:

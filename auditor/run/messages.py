@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from auditor.detection.record import DetectorRecord, FileResult
+from auditor.endpoint.messages import Request
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.reasons import ExplainedRow
 from auditor.record.audit_report import DataRecord, ModelRecord
 from auditor.run.answers import AnswersHead, AnswersPart, CountsRecord
 from auditor.run.memberships import MembershipColumns, MembershipHead
 from auditor.run.protocol import Confined, Done, Line, Refused, Said, TableTrained, Working
+from auditor.sandbox.outside import MOST_REQUESTS
 
 
 class Loaded(Said):
@@ -38,6 +40,16 @@ class Asking(Said):
 
     def once(self) -> str | None:
         return f"asking {self.probe}"
+
+
+class Calling(Said):
+    """Requests that the parent is to make of the endpoint that the job names; it answers on standard input."""
+
+    kind: Literal["calling"] = "calling"
+    requests: Annotated[tuple[Request, ...], Field(min_length=1, max_length=MOST_REQUESTS)]
+
+    def once(self) -> str | None:
+        return None
 
 
 class Answered(Said):
@@ -159,6 +171,7 @@ Message = Annotated[
     | Keeping
     | Kept
     | Asking
+    | Calling
     | Scored
     | Answered
     | Working
