@@ -20,6 +20,7 @@ INVERTS: Mapping[str, str] = {
     "odds": f"{_BINOMIAL} of the first count given the sum of both",
     "exposure": f"{_BINOMIAL} of the share of candidates that are as likely",
     "corrected_proportion": f"{_BINOMIAL} of the count, of the misses and of the false alarms, together",
+    "worst_corrected_difference": f"{_BINOMIAL} of count, misses and false alarms of every group, over every pair",
     "difference": "an exact test of two binomial counts",
     "weighted_sum": "exact binomial tests of all shares, as one joint region",
     "worst_difference": _OF_PAIRS,

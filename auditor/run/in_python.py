@@ -165,6 +165,7 @@ def _in_memory(
         target=options.target or ("labels" if labelled else None),
         benchmark=options.benchmark,
         scorer=options.scorer,
+        calibration=options.calibration,
         chat=options.chat,
         system=options.system,
         few_shot=options.few_shot,

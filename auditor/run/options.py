@@ -334,6 +334,14 @@ class ScanOptions:
             is_path=True,
         ),
     ] = None
+    calibration: Annotated[
+        str | None,
+        Flag(
+            help="CSV of texts that a person labelled, by which the scorer's errors are measured.",
+            found="reads",
+            is_path=True,
+        ),
+    ] = None
     chat: Annotated[
         Literal["auto", "on", "off"],
         Flag(help="Ask a language model through its chat template: auto (where it has one), on or off.", found="asks"),

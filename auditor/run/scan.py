@@ -311,6 +311,7 @@ def _existing(path: str, what: str) -> Path:
 # Files that are an option of every probe that has one of that name, and what they are.
 _FOR_PROBES = {
     "scorer": "scorer", "reference": "reference", "ood": "file or folder of strange inputs", "system": "system message",
+    "calibration": "calibration",
 }  # fmt: skip
 # Said of every probe that has an option of that name, where it is not said already.
 _SAID_OF_PROBES = ("chat", "few_shot", "quantize", "decoder", "embedder")
@@ -350,7 +351,9 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
             options.setdefault("pair_benchmarks", benchmarks)
         for flag, what in _FOR_PROBES.items():
             path = getattr(configured.options, flag)
-            if path is not None and flag in taken:
+            # A calibration is of the scorer; what else labels texts is tried by items of its own.
+            of_it = flag in taken and (flag != "calibration" or "scorer" in taken)
+            if path is not None and of_it:
                 options.setdefault(flag, str(_existing(path, what)))
         for flag in _SAID_OF_PROBES:
             said = getattr(configured.options, flag)

@@ -14,7 +14,7 @@ from auditor.statistics.clusters import (
     WorstClusteredDifference,
     WorstClusteredRatio,
 )
-from auditor.statistics.corrected import Corrected
+from auditor.statistics.corrected import Corrected, WorstCorrectedDifference
 from auditor.statistics.detection import (
     AreaDifference,
     AveragePrecision,
@@ -116,6 +116,7 @@ AnyEstimate = Annotated[
     | Bracket
     | WorstBracketDifference
     | Corrected
+    | WorstCorrectedDifference
     | StrongestAttack,
     Field(discriminator="kind"),
 ]
@@ -175,6 +176,7 @@ JUDGED = frozenset(
         "bracket",
         "worst_bracket_difference",
         "corrected_proportion",
+        "worst_corrected_difference",
         "strongest_attack",
     }
 )

@@ -9,7 +9,8 @@ import numpy as np
 
 from probes.inputs import whole_number
 from probes.language.asking import Asking
-from probes.language.scorers import Scorer, load_scorer
+from probes.language.calibration import Errors, read_calibration
+from probes.language.scorers import Device, load_device
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
@@ -72,8 +73,9 @@ class SamplingOptions:
 
 
 class ScoredOptions(SamplingOptions):
-    """The same with ``scorer`` (None is VADER's sentiment; or the path of a text classifier, or such a model) and
-    ``scorer_class``, the class whose probability is the score (default its last)."""
+    """The same with ``scorer`` (None is VADER's sentiment; or the path of a text classifier, or such a model),
+    ``scorer_class``, the class whose probability is the score (default its last), and ``calibration``: the path of
+    texts that a person labelled, by which the scorer's errors are measured."""
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class ScoredOptions(SamplingOptions):
         batch_rows: int,
         scorer: str | AuditedModel | None,
         scorer_class: str | None,
+        calibration: str | None,
         chat: How,
         system: str | None,
     ) -> None:
@@ -94,10 +97,14 @@ class ScoredOptions(SamplingOptions):
         )  # fmt: skip
         self.scorer = scorer
         self.scorer_class = scorer_class
+        self.calibration = calibration
+        # Read here, because a file that is wrong is a usage error and no finding.
+        self.calibration_ = None if calibration is None else read_calibration(calibration)
 
-    def load_scorer(self) -> tuple[Scorer, str]:
-        """See :func:`~probes.language.scorers.load_scorer`."""
-        return load_scorer(self.scorer, self.scorer_class)
+    def load_device(self) -> tuple[Device, Errors | None]:
+        """The scorer, and what it gets wrong, None where nobody tried it."""
+        device = load_device(self.scorer, self.scorer_class)
+        return device, None if self.calibration_ is None else self.calibration_.tried(device.labels)
 
 
 # Beyond this share of empty continuations what is said is no longer what a model says of people.

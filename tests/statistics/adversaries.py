@@ -31,7 +31,7 @@ from auditor.statistics.clusters import (
     WorstClusteredRatio,
     mean_of_clusters,
 )
-from auditor.statistics.corrected import Corrected
+from auditor.statistics.corrected import Corrected, WorstCorrectedDifference
 from auditor.statistics.detection import (
     EqualErrorRate,
     ExcessShare,
@@ -340,6 +340,32 @@ def corrected_shares() -> Worlds:
             lambda k: Corrected(successes=k[0], n=20, found=k[1], positives=8, spared=(k[2],), negatives=(9,)),
             pi,
         )
+
+
+def corrected_apart() -> Worlds:
+    """Groups that are alike and that are not, of a device that is right of both, and of one that misses some of one."""
+    cases = (
+        (((0.3, 1.0, 0.0), 12, 60), ((0.3, 1.0, 0.0), 12, 60)),
+        (((0.02, 1.0, 0.0), 12, 60), ((0.9, 1.0, 0.0), 12, 60)),
+        (((0.5, 0.7, 0.0), 8, 14), ((0.5, 1.0, 0.0), 8, 60)),
+    )
+    for groups in cases:
+        samples = together(
+            *(
+                part
+                for (pi, se, f), n, known in groups
+                for part in (counts(n, pi * se + (1.0 - pi) * f), counts(known, se), counts(known, 1.0 - f))
+            )
+        )
+
+        def apart(k: Sequence[int], groups: Any = groups) -> Estimate:
+            parts = (
+                Corrected(successes=a, n=n, found=b, positives=m, spared=(c,), negatives=(m,))
+                for a, b, c, (_, n, m) in zip(k[::3], k[1::3], k[2::3], groups, strict=True)
+            )
+            return WorstCorrectedDifference(parts=tuple(parts))
+
+        yield worlds_of(samples, apart, spread(np.asarray([pi for (pi, _, _), _, _ in groups])))
 
 
 def corrected_candidates() -> Worlds:
@@ -802,6 +828,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
     "bracket": (of_searches(proof=True, attack=True),),
     "worst_bracket_difference": (brackets_apart,),
     "corrected_proportion": (corrected_shares, corrected_candidates),
+    "worst_corrected_difference": (corrected_apart,),
     "smallest_rate": (of_groups(lambda t: SmallestRate(table=t), lambda p: float(p.min())),),
     "largest_rate": (of_groups(lambda t: LargestRate(table=t), lambda p: float(p.max())),),
     "ratio_to_largest": (of_groups(lambda t: RatioToLargest(table=t, index=0), lambda p: float(p[0] / p.max())),),

@@ -19,7 +19,7 @@ from auditor.statistics.clusters import (
     WorstClusteredDifference,
     WorstClusteredRatio,
 )
-from auditor.statistics.corrected import Corrected
+from auditor.statistics.corrected import Corrected, WorstCorrectedDifference
 from auditor.statistics.detection import (
     AreaDifference,
     AveragePrecision,
@@ -434,6 +434,22 @@ EXAMPLES: dict[str, Examples] = {
             Corrected(successes=0, n=0, found=0, positives=0, spared=(0,), negatives=(0,)),
             Corrected(successes=3, n=5, found=1, positives=2, spared=(1,), negatives=(2,), candidates=4),
             Corrected(successes=9, n=9, found=40, positives=40, spared=(40, 50), negatives=(40, 50)),
+        ),
+        plans=NO_PLAN,
+    ),
+    "worst_corrected_difference": Examples(
+        WorstCorrectedDifference(parts=(corrected(120, candidates=200), corrected(60, candidates=200))),
+        (
+            WorstCorrectedDifference(parts=(corrected(120),)),
+            WorstCorrectedDifference(
+                parts=(
+                    corrected(9),
+                    Corrected(successes=0, n=0, found=0, positives=0, spared=(0,), negatives=(0,)),
+                )
+            ),
+            WorstCorrectedDifference(
+                parts=(corrected(9), Corrected(successes=3, n=5, found=1, positives=2, spared=(1,), negatives=(2,)))
+            ),
         ),
         plans=NO_PLAN,
     ),

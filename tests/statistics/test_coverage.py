@@ -27,7 +27,7 @@ from auditor.statistics.clusters import (
     WorstClusteredRatio,
     mean_of_clusters,
 )
-from auditor.statistics.corrected import Corrected
+from auditor.statistics.corrected import Corrected, WorstCorrectedDifference
 from auditor.statistics.detection import (
     AreaDifference,
     ExcessShare,
@@ -146,6 +146,16 @@ def corrected(pi: float, se: float, f: float, looks: float | None = None) -> Dra
             yield Corrected(
                 successes=a, n=200, found=found, positives=80, spared=(spared,), negatives=(90,), candidates=candidates
             )
+
+    return draw
+
+
+def corrected_apart(*groups: tuple[float, float, float]) -> Draw:
+    """Groups with these shares, sensitivities and false alarms of a device, which may err on each in its own way."""
+
+    def draw(rng: Rng) -> Iterable[Estimate]:
+        each = [list(corrected(*group)(rng)) for group in groups]
+        return (WorstCorrectedDifference.model_validate({"parts": parts}) for parts in zip(*each, strict=True))
 
     return draw
 
@@ -730,6 +740,10 @@ CASES: dict[str, tuple[Draw, float]] = {
     "corrected proportion, none": (corrected(0.0, 0.95, 0.03), 0.0),
     "corrected proportion, some": (corrected(0.3, 0.8, 0.1), 0.3),
     "corrected proportion, few candidates": (corrected(0.1, 0.9, 0.05, 0.2), 0.1),
+    "worst corrected difference, none but in the device": (
+        corrected_apart((0.3, 0.95, 0.2), (0.3, 0.6, 0.02)), 0.0,
+    ),
+    "worst corrected difference, some": (corrected_apart((0.2, 0.9, 0.1), (0.6, 0.9, 0.05)), 0.4),
     "odds": (odds(0.3), 0.3 / 0.7),
     "difference, none": (difference((0.4, 0.4), (60, 200)), 0.0),
     "difference, some": (difference((0.6, 0.3), (30, 40)), 0.3),

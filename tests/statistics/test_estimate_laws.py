@@ -480,6 +480,7 @@ def test_these_kinds_alone_are_not_planned() -> None:
         "at_least",
         "worst_bracket_difference",
         "corrected_proportion",
+        "worst_corrected_difference",
     }
 
 
