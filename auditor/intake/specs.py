@@ -10,6 +10,7 @@ from pydantic import ConfigDict, JsonValue
 
 from auditor.data.table_schema import TableSchema
 from auditor.endpoint.capability import Handshake
+from auditor.endpoint.served_texts import ServedTexts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +270,8 @@ class Job:
     ``evidence``: what of the model's answers is kept beside the measurements, by row: its scores, or each row's groups
     too. ``recognise``: whether the rows are to be known again where they are shuffled or saved anew. With a
     ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe; with an ``explain``
-    it explains rows of ``data``; with an ``export`` it writes the model anew. With a ``detection`` it examines files,
+    it explains rows of ``data``; with an ``export`` it writes the model anew; with ``served`` texts
+    it holds them against it. With a ``detection`` it examines files,
     by the model where there is one; with a ``detector_training`` it trains a detector, and with a ``table_training`` a
     classifier. ``allow_unsandboxed``: whether it goes without the kernel's sandbox.
     """
@@ -288,5 +290,6 @@ class Job:
     detector_training: DetectorTrainingSpec | None = None
     table_training: TableTrainingSpec | None = None
     export: ExportSpec | None = None
+    served: ServedTexts | None = None
     allow_unsandboxed: bool = False
     parent: int | None = None

@@ -23,7 +23,8 @@ from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.endpoint.model import endpoint_model
-from auditor.errors import DataError, OutputsError, UsageError
+from auditor.endpoint.served_texts import ServedTexts
+from auditor.errors import DataError, ModelError, OutputsError, UsageError
 from auditor.files import received, sha256_of, state_of, write_beside
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
@@ -71,6 +72,7 @@ from auditor.run.messages import (
     Repaired,
     RowExplained,
     Scored,
+    ServedCompared,
     Trained,
 )
 from auditor.run.mitigation import Training, experience_of, keeps_kind, learns, make_mitigation, needs_rows
@@ -163,6 +165,9 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
         return
     if job.export is not None:
         export(job.export, model, job, channel)
+        return
+    if job.served is not None:
+        compare_served(job.served, model, job, channel)
         return
     if job.explain is not None:
         explain(job.explain, model, job, channel)
@@ -265,6 +270,16 @@ def export(spec: ExportSpec, model: AuditedModel, job: Job, channel: Channel) ->
             largest_difference=0.0 if found is None else found.largest_difference,
         )
     )
+
+
+def compare_served(texts: ServedTexts, model: AuditedModel, job: Job, channel: Channel) -> None:
+    """Holds texts that a server drew against the model."""
+    from auditor.endpoint.reference_ranks import compare
+    from auditor.model.language_model import AuditedLanguageModel
+
+    if not isinstance(model, AuditedLanguageModel):
+        raise ModelError("--reference is no language model: name the folder of the one that was audited.")
+    channel.send(ServedCompared(compared=compare(model, texts, generator_for(job.seed, "served_model"))))
 
 
 def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) -> None:

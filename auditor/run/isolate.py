@@ -37,6 +37,7 @@ from auditor.sandbox.measuring_process import MeasuringProcess, measuring_proces
 from auditor.sandbox.outside import reply
 
 if TYPE_CHECKING:
+    from auditor.endpoint.served_texts import Compared
     from auditor.finding.measurement import Pillar, ProbeResult
     from auditor.run.heard import FilesExamined, Measured, RowsExplained
     from auditor.run.messages import FileExported, Message, Trained
@@ -150,6 +151,18 @@ def export(job: Job, *, on_stage: Callable[[str], None] | None = None) -> FileEx
     if done.exported is None:
         raise ModelError(f"The export did not end well: {end.why or 'it wrote no file.'}")
     return done.exported
+
+
+def compare_served(job: Job, *, on_stage: Callable[[str], None] | None = None) -> Compared:
+    """Holds ``job.served`` against the job's model in a child, which reaches no server; raises as :func:`export`."""
+    from auditor.run.heard import TextsCompared
+
+    done = TextsCompared()
+    end = _one_child(job, done, on_stage or (lambda _: None))
+    _raise_refusal(done)
+    if done.compared is None:
+        raise ModelError(f"The comparison did not end well: {end.why or 'nothing was said.'}")
+    return done.compared
 
 
 def explain(job: Job, *, on_stage: Callable[[str], None] | None = None) -> RowsExplained:

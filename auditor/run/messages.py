@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from auditor.detection.record import DetectorRecord, FileResult
 from auditor.endpoint.messages import Request
+from auditor.endpoint.served_texts import Compared
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.reasons import ExplainedRow
 from auditor.record.audit_report import DataRecord, ModelRecord
@@ -116,6 +117,13 @@ class FileExported(Said):
     largest_difference: float
 
 
+class ServedCompared(Said):
+    """Texts that a server drew were held against the model."""
+
+    kind: Literal["compared"] = "compared"
+    compared: Compared
+
+
 class RowExplained(Said):
     """What was found of a row."""
 
@@ -177,6 +185,7 @@ Message = Annotated[
     | Working
     | Repaired
     | FileExported
+    | ServedCompared
     | RowExplained
     | DetectorLoaded
     | Opening

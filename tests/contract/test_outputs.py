@@ -37,6 +37,7 @@ READ = {
     "dossier": {"attestations", "run", "sign", "tradeoff"},
     "dp-audit": {"sign"},
     "dp-lint": {"run"},
+    "endpoint": {"reference"},
     "gate": {"reports"},
     "history": {"key"},
     "init": {"data"},
