@@ -64,7 +64,7 @@ _OTHER_TASKS = {
 def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
     """The model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
     folder, settings = opened(path)
-    family, name = _architecture(settings, folder)
+    family, name = architecture(settings, folder)
     if family not in ("text", "image", "sound"):
         return _other(folder, settings, name, family)
     classes = _classes(settings, folder, spec)
@@ -73,7 +73,7 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
         network, config = build_network(family, name, settings, weights, folder)
     notes = (*ignored_files(folder), *unused_keys(settings))
     if family == "text":
-        text = _text_encoding(folder, settings, network)
+        text = text_encoding(folder, settings, network.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = text.pad
         module: nn.Module = TextClassifier(network, text.pad, text.left)
@@ -108,7 +108,7 @@ def _other(folder: Folder, settings: Mapping[str, Any], name: str, what: str) ->
     return OtherModel(network, what=what, provenance=provenance_in(folder, name, notes))
 
 
-def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str]:
+def architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str]:
     """("text", "image", "sound" or another task in words, the class in transformers), by exact name from its tables."""
     from transformers.models.auto import modeling_auto
 
@@ -156,14 +156,20 @@ def _classes(settings: Mapping[str, Any], folder: Folder, spec: ModelSpec) -> tu
         raise UnsupportedError(
             f"{folder.name!r} predicts a number, not a class, not supported yet: audit decisions with --predict."
         )
+    return named_classes(labels_in(settings, folder), spec)
+
+
+def labels_in(settings: Mapping[str, Any], folder: Folder) -> tuple[str, ...]:
+    """The labels that a config.json names, in the order of the outputs. Raises ModelError where it numbers others."""
+    labels = settings.get("id2label")
     if labels is None:
         # transformers leaves two labels unnamed.
-        return named_classes(("LABEL_0", "LABEL_1"), spec)
+        return ("LABEL_0", "LABEL_1")
     if not isinstance(labels, dict) or sorted(labels) != sorted(str(i) for i in range(len(labels))):
         raise ModelError(
             f"The id2label of {folder.name!r} does not number its classes from 0.", code="AUD-LOAD-CLASSES"
         )
-    return named_classes(tuple(str(labels[str(i)]) for i in range(len(labels))), spec)
+    return tuple(str(labels[str(i)]) for i in range(len(labels)))
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------
@@ -184,18 +190,23 @@ class TextClassifier(nn.Module):
 
     def attention_mask(self, ids: Tensor) -> Tensor:
         """(n, length) 1 for tokens that count, 0 for padding."""
-        real = (ids != self.pad).long()
-        if self.left:
-            mask = real.cummax(dim=1).values
-            mask[:, -1:] = 1
-        else:
-            mask = real.flip(1).cummax(dim=1).values.flip(1)
-            mask[:, :1] = 1
-        return mask
+        return attention_mask(ids, self.pad, self.left)
 
     def forward(self, ids: Tensor) -> Tensor:
         logits: Tensor = self.network(input_ids=ids, attention_mask=self.attention_mask(ids)).logits
         return logits
+
+
+def attention_mask(ids: Tensor, pad: int, left: bool) -> Tensor:
+    """(n, length) 1 for tokens that count, 0 for padding; see :class:`TextClassifier`."""
+    real = (ids != pad).long()
+    if left:
+        mask = real.cummax(dim=1).values
+        mask[:, -1:] = 1
+    else:
+        mask = real.flip(1).cummax(dim=1).values.flip(1)
+        mask[:, :1] = 1
+    return mask
 
 
 @dataclass(frozen=True)
@@ -208,16 +219,20 @@ class TextEncoding:
     token_name: Callable[[int], str | None]
     notes: tuple[str, ...]
 
+    def mask(self, ids: Tensor) -> Tensor:
+        """(n, length) 1 for tokens that count, 0 for padding."""
+        return attention_mask(ids, self.pad, self.left)
 
-def _text_encoding(folder: Folder, settings: Mapping[str, Any], network: nn.Module) -> TextEncoding:
+
+def text_encoding(folder: Folder, settings: Mapping[str, Any], n_known: int) -> TextEncoding:
+    """How a folder's texts become ids, of which its network knows ``n_known``; ModelError where they do not fit."""
     options = folder.json("tokenizer_config.json") if folder.has("tokenizer_config.json") else {}
     tokenizer, notes = tokenizer_backend(folder, options)
-    embeddings: Any = network.get_input_embeddings()  # type: ignore[operator]
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    if not 0 <= largest < embeddings.num_embeddings:
+    if not 0 <= largest < n_known:
         raise ModelError(
             f"The tokenizer in {folder.name!r} has {largest + 1:,} tokens, the network knows "
-            f"{embeddings.num_embeddings:,}: they do not belong together.",
+            f"{n_known:,}: they do not belong together.",
             code="AUD-LOAD-WEIGHTS",
         )
     pad, left = _padding(tokenizer, options, folder)

@@ -22,7 +22,7 @@ from auditor.statistics.values import bounded_mean
 from probes.inputs import whole_number
 from probes.language.calibration import BoolArray, Errors, group_rates, untried, whole_rate
 from probes.language.distances import group_fairness, individual_fairness
-from probes.language.prompts import CATEGORIES, built_in_prompts, own_prompts
+from probes.language.prompts import DEFAULT, built_in_prompts, own_prompts
 from probes.language.sampling import ScoredOptions, silence
 from probes.language.scorers import extremes
 
@@ -95,7 +95,8 @@ class GenerationBias(ScoredOptions):
     individual fairness takes many continuations of each prompt. The intervals speak of beginnings like these, this
     scorer and these settings of sampling.
 
-    categories: out of ``CATEGORIES``. lexicon: paths of the user's own lexicons with templates of their own, which are
+    categories: gender, names, religion and occupation; orientation, disability, age and nationality where they are
+    named. lexicon: paths of the user's own lexicons with templates of their own, which are
     used as prompts. n_templates: most beginnings. n_samples: continuations of each prompt, at least 2. scorer: None is
     VADER's sentiment, (compound + 1) / 2; or the path of a text classifier that the auditor can load, or such a model.
     scorer_class: the class whose probability is the score, default its last. calibration: path of a CSV file, see
@@ -132,7 +133,7 @@ class GenerationBias(ScoredOptions):
     def __init__(
         self,
         *,
-        categories: str | Sequence[str] = CATEGORIES,
+        categories: str | Sequence[str] = DEFAULT,
         lexicon: str | Sequence[str] | None = None,
         n_templates: int = 40,
         n_samples: int = 2,
