@@ -176,6 +176,11 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, opened: Open
 
         no_flags_of_classes(spec)
     model = _load(spec, max_bytes, opened)
+    if spec.dtype not in ("auto", "float32") and model.kind != "language_model":
+        raise UsageError(
+            "--dtype names the numbers that a language model is computed in, and the model named here is none: leave "
+            "--dtype out."
+        )
     if spec.task is not None and (spec.task == "regression") != (model.kind == "regressor"):
         found = {"regressor": "a regression model", "classifier": "a classifier"}.get(
             model.kind, getattr(model, "what", "a language model")

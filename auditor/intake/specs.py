@@ -21,7 +21,10 @@ class ModelSpec:
     ``base``: the model that an adapter changes. ``task``: None means what the file says, else classification.
     ``outputs``:
     None means what the file or the network says, else logits where its answers can be nothing else. ``architecture``: a
-    key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``code_folder``: where the user's own modules
+    key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``dtype``: the numbers that a language model is
+    computed in, which :mod:`auditor.intake.number_formats` reads. ``mapped``: whether weights may stay in their files,
+    as pages of them: in a process of its own, since whoever shortens such a file meanwhile ends it. ``code_folder``:
+    where the user's own modules
     lie; it is put on the import path only where a flag names one of them.
     """
 
@@ -40,7 +43,9 @@ class ModelSpec:
     trust_pickle: bool = False
     features: tuple[str, ...] | None = None
     device: str = "cpu"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     code_folder: str | None = None
+    mapped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

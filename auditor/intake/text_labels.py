@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
-
 from auditor.artifact.folder import Folder, opened
-from auditor.artifact.hf_folder import build_network, ignored_files, quiet_and_offline, read_weights
 from auditor.artifact.source import reading
 from auditor.errors import ModelError, UnsupportedError, UsageError, did_you_mean
-from auditor.intake.huggingface import TextClassifier, architecture, labels_in, text_encoding
+from auditor.intake.huggingface import labels_in, load_folder, text_encoding
+from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import provenance_in
 from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
 from auditor.rows import FloatArray, Rows
 
 _GRAPH = "model.onnx"
@@ -62,37 +59,7 @@ def load_label(path: str, label: str | None) -> AuditedModel:
     classes = (f"not {labels[column]}", labels[column])
     if folder.has(_GRAPH) and not folder.has("model.safetensors"):
         return _of_a_graph(folder, settings, column, classes, several)
-    family, name = architecture(settings, folder)
-    if family != "text":
-        raise UnsupportedError(f"{folder.name!r} is no classifier of texts: name one that is with --scorer.")
-    weights = read_weights(folder)
-    with quiet_and_offline():
-        network, config = build_network(family, name, settings, weights, folder)
-    text = text_encoding(folder, settings, network.get_input_embeddings().num_embeddings)  # type: ignore[operator]
-    if getattr(config, "pad_token_id", None) is None:
-        config.pad_token_id = text.pad
-    return TorchModel(
-        _OneLabel(TextClassifier(network, text.pad, text.left), column),
-        classes=classes,
-        encoder=text.encode,
-        token_name=text.token_name,
-        outputs="logits",
-        batch_rows=_ROWS,
-        provenance=provenance_in(folder, name, (*ignored_files(folder), *text.notes)),
-    )
-
-
-class _OneLabel(nn.Module):
-    """(n, 1) logit of one of a classifier's labels."""
-
-    def __init__(self, classifier: nn.Module, column: int) -> None:
-        super().__init__()
-        self.classifier = classifier
-        self.column = column
-
-    def forward(self, ids: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(ids)
-        return logits[:, self.column : self.column + 1]
+    return load_folder(path, ModelSpec(path=path, classes=classes))
 
 
 def _of_a_graph(

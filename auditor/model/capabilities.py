@@ -110,7 +110,7 @@ def writer_of(model: AuditedModel, how: How = "auto", system: str = "") -> Gener
         return model.asked(how, system)
     if not isinstance(model, AuditedLanguageModel):
         raise lacking(model, "generates")
-    if model.objective != "causal":
+    if model.objective == "masked":
         raise OtherKindError("Needs a causal language model: a masked one continues no text.")
     return Writer(model).asked(how, system)
 

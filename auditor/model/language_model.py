@@ -28,7 +28,8 @@ from auditor.rows import FloatArray
 
 # Decoders whose attention takes a mask of our own with positions of our own; a test holds each of them to it.
 TREE_ATTENTION = frozenset(
-    {"gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi", "phi3", "qwen2", "qwen3", "smollm3"}
+    {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "gpt_oss", "granite", "granitemoe", "llama", "mistral"}
+    | {"mixtral", "olmo2", "olmoe", "phi", "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3"}
 )
 # Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
 _OFFSET_POSITIONS = frozenset(
@@ -76,7 +77,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         self._backend = _backend(tokenizer)
         self._check_vocabulary()
         self._prefix_named = prefix is not None
-        self._begins_with = self._prefix(prefix) if self.objective == "causal" else ()
+        self._begins_with = () if self.objective == "masked" else self._prefix(prefix)
         self._pad = int(getattr(tokenizer, "pad_token_id", None) or 0)
         self._plain_head: bool | None = None
 
@@ -89,6 +90,11 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
     def vocabulary(self) -> int:
         """How many tokens the network knows."""
         return int(self.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+
+    @property
+    def dtype(self) -> str:
+        """The number format that it is computed in, such as ``bfloat16``."""
+        return str(next(p.dtype for p in self.module.parameters() if p.is_floating_point())).removeprefix("torch.")
 
     @property
     def notes(self) -> str:
@@ -193,8 +199,8 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
     def _encoded(self, encoding: Any) -> Encoded:
         special = [bool(s) for s in encoding.special_tokens_mask]
         lead = self._begins_with
-        scored = [True] * len(encoding.ids) if self.objective == "causal" else [not s for s in special]
-        if self.objective == "causal" and not lead and scored:
+        scored = [not s for s in special] if self.objective == "masked" else [True] * len(encoding.ids)
+        if self.objective != "masked" and not lead and scored:
             scored[0] = False
         words = [-1 if w is None else int(w) for w in encoding.word_ids]
         return Encoded(
@@ -254,10 +260,10 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
             if self._plain_head is None and texts:
                 # What follows the last layer acts on each place alone, so a few will show it.
                 self._plain_head = self._has_plain_head(texts[0].ids[:4])
-            if self.objective == "causal":
-                found = self._causal([t.ids for t in texts], wanted)
-            else:
+            if self.objective == "masked":
                 found = self._masked(texts, wanted, within_word)
+            else:
+                found = self._causal([t.ids for t in texts], wanted)
         # A sum over NaN would be that of the other tokens, and equal for all texts where there are none.
         if any(np.isnan(p[list(at)]).any() for p, at in zip(found, wanted, strict=True)):
             raise ModelError(NO_PROBABILITY)
@@ -529,12 +535,16 @@ def _pick(logits: Tensor, at: Tensor, targets: Tensor) -> Tensor:
 def _by_tiles(states: Tensor, head: nn.Linear, at: Tensor, targets: Tensor) -> Tensor:
     """The same from what goes into the last layer, states (n_places, width), one tile of the vocabulary at a time.
 
-    A tile of logits stays in the processor's cache and its weights are read once, which whole rows of them are not.
+    A tile of logits stays in the processor's cache and its weights are read once, which whole rows of them are not. On
+    a CPU all of it is in float32: logits rounded to half of its digits are off by hundredths of a nat each.
     """
+    wide = torch.float32 if states.device.type == "cpu" else states.dtype
     weights = torch.split(head.weight, _TILE)
     offsets = [None] * len(weights) if head.bias is None else torch.split(head.bias, _TILE)
     parts = [
-        torch.logsumexp(nn.functional.linear(states, w, b).float(), dim=-1)
+        torch.logsumexp(
+            nn.functional.linear(states.to(wide), w.to(wide), b if b is None else b.to(wide)).float(), dim=-1
+        )
         for w, b in zip(weights, offsets, strict=True)
     ]
     total = torch.logsumexp(torch.stack(parts), dim=0)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from auditor.model.prefix_trees import Encoded, shared_of_pairs, sums_of_pairs
 from auditor.rows import FloatArray
 
-Objective = Literal["causal", "masked"]
+Objective = Literal["causal", "masked", "seq2seq"]
 Form = Literal["whole", "shared"]
 
 
@@ -111,5 +111,5 @@ class ScoresTexts(ABC):
 
     @property
     def own_form(self) -> Form:
-        """How two texts are compared by default: ``whole`` by a causal model, ``shared`` by a masked one."""
-        return "whole" if self.objective == "causal" else "shared"
+        """How two texts are compared by default: ``shared`` by a masked model, ``whole`` by any other."""
+        return "shared" if self.objective == "masked" else "whole"

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from auditor.artifact.source import printable
+from auditor.artifact.streamed import check_unchanged
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
 from auditor.data.groups_digest import GroupsDigest
@@ -143,7 +144,14 @@ def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> Dat
 
 
 def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
-    """The job, from loading to the last answer."""
+    """The job, from loading to the last answer. Raises ModelError where the model's files changed meanwhile."""
+    # What trains writes its weights, and keeps them in memory.
+    job = replace(job, model=replace(job.model, mapped=job.mitigation is None))
+    _run(job, channel, opened)
+    check_unchanged()
+
+
+def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
     if job.detection is not None:
         examine(job.detection, job, channel)
         return
@@ -195,16 +203,16 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     answer(probes, model, data, job, channel)
 
 
-def _recorded(model: ModelSpec, data: DataSpec) -> tuple[AuditedModel, AuditData]:
-    """The model that is known by what it answered, or by the files that it made, and the rows with it."""
-    return load_made(data.path) if Path(data.path).is_dir() else load_recorded(model, data)
-
-
 def _model(job: Job, channel: Channel, opened: list[Opened] | None) -> AuditedModel:
     if job.model.endpoint is None:
         return load_model(job.model, opened=opened.pop() if opened else None)
     outside = Outside(lambda requests: channel.send(Calling(requests=requests)), sys.stdin.buffer)
     return endpoint_model(job.model.endpoint, outside)
+
+
+def _recorded(model: ModelSpec, data: DataSpec) -> tuple[AuditedModel, AuditData]:
+    """The model that is known by what it answered, or by the files that it made, and the rows with it."""
+    return load_made(data.path) if Path(data.path).is_dir() else load_recorded(model, data)
 
 
 def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
@@ -329,7 +337,7 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
         sha256, whole = detector.provenance.sha256, spec.with_calibration
         record = DetectorRecord.of(detector.classes, detector.card, sha256, with_calibration=whole)
         if spec.scores_only:
-            card = detector.card.model_copy(update={"novelty_limit": None, "channel": ChannelCalibration()})
+            card = detector.card.model_copy(update={"novelties": (), "channel": ChannelCalibration()})
             detector = detector.with_card(card)
     channel.send(DetectorLoaded(detector=record, device=job.model.device))
     asked = Examination(

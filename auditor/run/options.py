@@ -186,8 +186,7 @@ class ScanOptions:
         str | None, Flag(help="The model's name, as the server behind the URL knows it.", found="given", decides=True)
     ] = None
     api_key_env: Annotated[
-        str | None,
-        Flag(help="Environment variable that holds the server's key.", found="given", of_one_run=True),
+        str | None, Flag(help="Environment variable with the server's key.", found="given", of_one_run=True)
     ] = None
     max_calls: Annotated[
         int, Ge(1), Flag(help="Calls of the server in all, retries among them.", found="lowers", typed=int)
@@ -196,13 +195,7 @@ class ScanOptions:
         int, Ge(1), Le(256), Flag(help="Calls of the server at once.", found="given", typed=int, of_one_run=True)
     ] = 4
     allow_remote: Annotated[
-        bool,
-        Flag(
-            help="Let texts leave this machine; else the URL must be its own.",
-            found="given",
-            typed=bool,
-            of_one_run=True,
-        ),
+        bool, Flag(help="Let texts leave this machine.", found="given", typed=bool, of_one_run=True)
     ] = False
     data: Annotated[
         str | None,
@@ -505,6 +498,14 @@ class ScanOptions:
     quiet: Annotated[bool, Flag(help="Print nothing but errors.", found="given", typed=bool, of_one_run=True)] = False
     seed: Annotated[int, Ge(0), Flag(help="Seed; the same seed gives the same report.", found="asks", typed=int)] = 0
     device: Annotated[str, Flag(help="auto, cpu, cuda, cuda:1, ...", found="asks")] = "auto"
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        Flag(
+            help="Numbers a language model is computed in: auto, bfloat16, float16 or float32.",
+            found="asks",
+            decides=True,
+        ),
+    ] = "auto"
     error_rate: Annotated[
         float,
         Gt(0.0),
@@ -543,12 +544,7 @@ class ScanOptions:
     ] = None
     generate: Annotated[
         str | None,
-        Flag(
-            help="Audit a function from text to text: package.module:function.",
-            found="given",
-            decides=True,
-            runs_code=True,
-        ),
+        Flag(help="Audit a function of texts: package.module:function.", found="given", decides=True, runs_code=True),
     ] = None
     allow_code: Annotated[
         bool, Flag(help="Load formats that run code: TorchScript, .pt2.", found="given", typed=bool, runs_code=True)

@@ -44,9 +44,9 @@ _R = TypeVar("_R", ModelRecord, DataRecord)
 Catalogue = Mapping[str, type[Probe]]
 # What is asked wherever there are labels, and of every language model.
 PERFORMANCE = "performance"
-DERIVED = "derived"
 _OF_ENDPOINTS = ("model_name", "api_key_env", "max_calls", "concurrency", "allow_remote")
 _OF_A_FILE = ("base", "task", "classes", "outputs", "architecture", "predict", "generate", "allow_code", "trust_pickle")
+DERIVED = "derived"
 _OF_DATA = (
     "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
     "copies_are_real",
@@ -216,14 +216,14 @@ def model_spec(options: ScanOptions) -> ModelSpec:
         trust_pickle=options.trust_pickle,
         features=options.features,
         device=options.device,
+        dtype=options.dtype,
         code_folder=_code_folder(options),
     )
 
 
 def _code_folder(options: ScanOptions) -> str | None:
-    own_code = [
-        options.architecture, options.predict, options.generate, *options.probe, *options.decoder, options.embedder
-    ]
+    named = (options.predict, options.generate, options.architecture, options.embedder)
+    own_code = [*named, *options.probe, *options.decoder]
     return str(Path.cwd()) if any(name and ":" in name for name in own_code) else None
 
 

@@ -19,9 +19,9 @@ from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from auditor.run.intake_result import intake_result
 from auditor.run.probe import Need, defined_in
-from auditor.run.while_training.asking import Accountant
-from auditor.run.while_training.told import of_the_looks
 from auditor.statistics.estimate import Exact
+from auditor.while_training.asking import Accountant
+from auditor.while_training.told import of_the_looks
 from probes import PROBES
 from tests.quantifiers import all_of, none_of
 from tests.toys.models import TOYS

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from auditor.errors import ModelError, UnsupportedError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
+from auditor.errors import ModelError, UsageError
 from auditor.intake.text_labels import gives_labels, load_label
 from probes.language.scorers import load_device, load_scorer
 from tests.quantifiers import all_of
@@ -101,9 +99,6 @@ def test_which_label_is_the_users_to_say(tmp_path: Path) -> None:
         load_scorer(str(tmp_path))
     with pytest.raises(UsageError, match=r"no label 'thread'.*threat"):
         load_scorer(str(tmp_path), "thread")
-    # As a model it is none that can be audited as a classifier, as before.
-    with pytest.raises(UnsupportedError, match="several labels"):
-        load_model(ModelSpec(path=str(tmp_path)))
 
 
 def test_a_folder_with_one_answer_is_loaded_as_before(tmp_path: Path) -> None:

@@ -84,11 +84,12 @@ def causal_model(model: AuditedModel, prefix_token: str | int | None = None) -> 
     """
     from auditor.model.capabilities import weights_of
 
+    said = "Needs a causal language model: a masked one, an encoder-decoder or a classifier continues no text."
     if model.kind != "language_model":
-        raise OtherKindError("Needs a causal language model: a masked one, or a classifier, continues no text.")
+        raise OtherKindError(said)
     found = weights_of(model)
     if found.objective != "causal":
-        raise OtherKindError("Needs a causal language model: a masked one, or a classifier, continues no text.")
+        raise OtherKindError(said)
     return found if prefix_token is None else found.after(prefix_token)
 
 
