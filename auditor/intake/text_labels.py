@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from auditor.artifact.folder import Folder, opened
 from auditor.artifact.source import reading
 from auditor.errors import ModelError, UnsupportedError, UsageError, did_you_mean
