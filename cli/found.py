@@ -29,13 +29,12 @@ READ_BY_PROBES = frozenset({
 })  # fmt: skip
 # They say what is measured, and how hard it is tried.
 ASKED_OF_PROBES = frozenset({
-    "answer_by",
+    "answer_by", "half_width", "max_continuations", "n_pairs", "n_questions", "n_requests",
     "attribute", "baseline", "batch_rows", "bins", "branches", "cases", "categories", "chat", "column", "depth",
     "epsilon", "false_positive_rate", "features", "few_shot", "form", "format", "generator", "identity", "immutable",
     "infill", "intersections", "k", "label_randomisation", "max_examples", "max_new_tokens", "max_partitions",
     "max_steps", "max_tokens", "method", "methods", "missing", "n", "n_background", "n_bins", "n_candidates",
-    "n_copies", "n_draws", "n_folds", "n_pairs", "n_permutations", "n_prompts", "n_queries", "n_questions",
-    "n_references", "n_requests", "n_samples",
+    "n_copies", "n_draws", "n_folds", "n_permutations", "n_prompts", "n_queries", "n_references", "n_samples",
     "n_shadows", "n_shards", "n_steps", "n_strange", "n_templates", "n_texts", "near", "noise", "p", "prefix_token",
     "prefix_tokens", "prefix_words", "proxies", "quality", "quantize", "scorer_class", "separator", "shadow_seconds",
     "shard_examples", "sigma", "single_features", "smoothness", "strata", "suffix_tokens", "target", "temperature",
