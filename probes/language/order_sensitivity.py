@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 BoolArray = npt.NDArray[np.bool_]
 METHOD = "rotated_options"
-# Of the questions: with more that are open, what is left is hardly about the model.
-_MOST_OPEN = 0.5
 
 
 class OrderSensitivity:
@@ -53,7 +51,7 @@ class OrderSensitivity:
 
     The questions are the tool's own, 96 of common knowledge with three options each, in English: whoever knows the
     answers and is moved by the order is moved wherever it knows less. A model that is not shown to choose rightly more
-    often than one in three passes nothing, and one that leaves more than half of the questions open is not judged.
+    often than one in three passes nothing; one that answers none leaves everything open between 0 and 1.
 
     n_questions: as many of them, drawn. chat, system: see :class:`~probes.language.asking.Asking`.
 
@@ -71,7 +69,7 @@ class OrderSensitivity:
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"order_sensitivity": "scores"}
 
-    def __init__(self, *, n_questions: int = 96, chat: How = "auto", system: str | None = None) -> None:
+    def __init__(self, *, n_questions: int = 64, chat: How = "auto", system: str | None = None) -> None:
         whole_number("n_questions", n_questions, 2)
         self.n_questions = n_questions
         self.asking = Asking(chat, system)
@@ -105,9 +103,6 @@ def order_measurements(
     changed = np.asarray([len(some) > 1 for some in answers])
     is_open = ~changed & ~complete
     accuracy = accuracy_of(chosen)
-    few = ""
-    if is_open.sum() > _MOST_OPEN * n:
-        few = f"{int(is_open.sum()):,} of {n:,} questions are open: what is left says little of the model."
     detail = " ".join(filter(None, (counted(found), f"{n:,} questions in {N_OPTIONS} orders each.", described)))
     return [
         Measurement(
@@ -116,8 +111,7 @@ def order_measurements(
             estimate=_rate(changed, is_open),
             n_samples=n,
             ideal=0.0,
-            detail=f"{int(changed.sum()):,} of {n:,} changed. {detail}",
-            too_few=few,
+            detail=f"{int(changed.sum()):,} of {n:,} changed, {int(is_open.sum()):,} are open. {detail}",
             weak=not_shown(accuracy),
         ),
         Measurement(
@@ -128,9 +122,8 @@ def order_measurements(
             ideal=1.0,
             chance=BY_CHANCE,
             detail=detail,
-            too_few=few,
         ),
-        *_of_places(found, orders, complete, few),
+        *_of_places(found, orders, complete),
     ]
 
 
@@ -141,9 +134,7 @@ def _rate(changed: BoolArray, is_open: BoolArray) -> Proportion | RatioOfTotals 
     return share_between(least, least + is_open, np.ones(len(changed)), int(is_open.sum()), len(changed))
 
 
-def _of_places(
-    found: Sequence[Choice], orders: Sequence[Sequence[int]], complete: BoolArray, few: str
-) -> list[Measurement]:
+def _of_places(found: Sequence[Choice], orders: Sequence[Sequence[int]], complete: BoolArray) -> list[Measurement]:
     """How often each place is named, over the questions that were answered in every order."""
     places = np.asarray(
         [-1 if c.option is None else list(order).index(c.option) for c, order in zip(found, orders, strict=True)]
@@ -158,7 +149,6 @@ def _of_places(
             n_samples=len(places),
             at={"position": LETTERS[place]},
             detail=f"over {len(places):,} questions that were answered in every order",
-            too_few=few,
         )
         for place in range(N_OPTIONS)
     ]
