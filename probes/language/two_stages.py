@@ -39,4 +39,4 @@ def continuations_needed(scores: FloatArray, half_width: float, most: int) -> in
     allowed = m * (half_width / _ERRORS_A_SIDE) ** 2
     left = max(allowed - between, between / 4.0)
     needed = math.ceil(within / left) if left > 0.0 else drawn
-    return max(min(needed, most), drawn)
+    return int(max(min(needed, most), drawn))
