@@ -23,7 +23,8 @@ from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from tests.toys import detectors as media
 from tests.toys import marked
-from tests.toys.labelled import calibrated
+from tests.toys.labelled import calibrated, refusals
+from tests.toys.writers import FAITHS, placing, refusing_about, replying
 
 CLASSES = ("0", "1")
 FEATURES = ("skill", "group", "seen")
@@ -423,6 +424,23 @@ TOYS: dict[str, Toys] = {
         violating=lambda: language_model(1.0),
         criteria=[criterion("stereotype_log_odds", "within", (-0.405, 0.405))],
         data=lambda: AuditData(X=np.empty(0, object)),
+    ),
+    "order_sensitivity": Toys(
+        ideal=replying,
+        violating=placing,
+        criteria=[criterion("order_sensitivity", "at_most", 0.1)],
+        data=lambda: AuditData(X=np.empty(0, object)),
+    ),
+    "refusal_parity": Toys(
+        ideal=replying,
+        violating=lambda: refusing_about("Muslim"),
+        criteria=[criterion("corrected_rate_gap", "at_most", 0.3)],
+        data=lambda: AuditData(X=np.empty(0, object)),
+        options={
+            "categories": "religion",
+            "n_requests": 48,
+            "calibration": refusals(groups=FAITHS),
+        },
     ),
     "generation_bias": Toys(
         ideal=lambda: talker(False),
