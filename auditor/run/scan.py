@@ -33,6 +33,7 @@ from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, make_probe
 from auditor.sandbox.measuring_process import MeasuringProcess
 from auditor.sandbox.scratch import scratch_folder
+from auditor.training.meter import Meter
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
@@ -112,7 +113,9 @@ def scan_job(
     waiting: MeasuringProcess | None = None,
 ) -> Scanned:
     """:func:`scan` of a job that was made before; ``started`` is what ``time.perf_counter`` said then."""
-    measured = measure(job, pillars(catalogue), on_stage=on_stage, waiting=waiting)
+    with Meter(job.model.device) as meter:
+        measured = measure(job, pillars(catalogue), on_stage=on_stage, waiting=waiting, meter=meter)
+        measured.energy = meter.record(measured.results, device=measured.device, of="audit")
     return Scanned(record_of(configured, job, measured, command, time.perf_counter() - started), measured)
 
 
@@ -377,6 +380,7 @@ def record_of(configured: Configured, job: Job, measured: Measured, command: str
         family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
         refusal=measured.refusal,
         allow_inconclusive=options.allow_inconclusive,
+        energy=measured.energy,
         duration_s=seconds,
     ).model_copy(
         update={"about": configured.about, "roles": configured.roles, "configuration": recorded(configured.obeyed)}
