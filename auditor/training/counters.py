@@ -15,6 +15,7 @@ from auditor.record.energy import Counts, EnergyCounter, NotMeasured, Why
 from auditor.record.text import visible
 
 POWERCAP = Path("/sys/class/powercap")
+DRIVER = Path("/proc/driver/nvidia")
 # A counter of 65 kJ, the smallest there are, goes round once in so many seconds at 540 W.
 MOST_BETWEEN = 120.0
 _ZONE = re.compile(r"intel-rapl:(\d+)(?::(\d+))?")
@@ -74,7 +75,8 @@ class Counter:
 def counters_of(device: str, root: Path = POWERCAP) -> tuple[list[Counter], list[NotMeasured]]:
     """Those that can be read for a computation on a device, and why others cannot."""
     found, silent = rapl(root)
-    if device.startswith("cuda"):
+    # Which device ``auto`` comes to is known once the model is loaded.
+    if device.startswith("cuda") or (device == "auto" and DRIVER.exists()):
         cards, dumb = nvml()
         found, silent = [*found, *cards], [*silent, *dumb]
     return found, silent

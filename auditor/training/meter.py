@@ -78,8 +78,11 @@ class Meter:
         """What was taken so far. ``device``: where the model turned out to be."""
         self._read()
         counters, not_measured = recorded(self._counters, self._silent)
-        known = {counter.name for counter in counters}
         on_gpu = (device or self._device).startswith(("cuda", "mps"))
+        if not on_gpu:
+            counters = tuple(each for each in counters if each.counts != "card")
+            not_measured = tuple(each for each in not_measured if not each.counter.startswith("NVML"))
+        known = {counter.name for counter in counters}
         flops = [result.flops for result in results if result.flops is not None]
         ways = {result.flops_by for result in results if result.flops}
         return EnergyRecord(
