@@ -40,7 +40,13 @@ def synchronised(work: Callable[[], object], device: torch.device) -> float:
 
 
 def shadows(
-    make: Callable[[], nn.Module], shape: tuple[int, ...], n_models: int, device: torch.device, *, rows: int = 4_000
+    make: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    n_models: int,
+    device: torch.device,
+    *,
+    rows: int = 4_000,
+    turns: int = PAIRS,
 ) -> tuple[float, float, float]:
     """Seconds of training together and one by one, and how many times faster the first is."""
     rng = np.random.default_rng(0)
@@ -58,7 +64,7 @@ def shadows(
             device,
         )
 
-    return interleaved(trained(True), trained(False), PAIRS)
+    return interleaved(trained(True), trained(False), turns)
 
 
 def pairs(device: torch.device) -> tuple[float, float, float]:

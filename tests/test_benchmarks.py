@@ -69,7 +69,7 @@ def test_setup_installs_all_that_any_benchmark_asks_for() -> None:
 
 
 def test_each_way_of_training_shadow_models_is_timed_and_no_card_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine, alone, ratio = on_gpu.shadows(lambda: MLP(5, [4], 2), (5,), 2, torch.device("cpu"), rows=64)
+    mine, alone, ratio = on_gpu.shadows(lambda: MLP(5, [4], 2), (5,), 2, torch.device("cpu"), rows=64, turns=1)
     assert mine > 0.0 and alone > 0.0 and ratio > 0.0
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="Nothing was measured"):
