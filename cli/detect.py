@@ -19,11 +19,13 @@ from cli.derived import BundleTo, SignWith, TimestampBy, sealed
 from cli.detect_calibrate import Calibrated, channel_of, scoring_job
 from cli.flags import AllowUnsandboxed
 from cli.guarded import Writes
+from cli.without_detector import without_detector
 
 if TYPE_CHECKING:
     from auditor.detection.channel import BatchShift
     from auditor.detection.provenance.record import Credentials, FileProvenance, Statement
-    from auditor.detection.record import DetectorRecord, FileResult
+    from auditor.detection.record import DetectorRecord, FileResult, FileVerdict
+    from auditor.evidence.detected import AskedDetector
     from auditor.intake.specs import Job
     from auditor.model.detector_card import KnownRate
     from auditor.run.heard import FilesExamined
@@ -51,13 +53,24 @@ UNMEASURED = (
     "not measured on another collection: of files that came another way than those it was made with, far more real "
     "ones may be called fake (detect-calibrate, or --known-real DIR)"
 )
+_NOBODY: list[str | None] = [None]
 MEDIA = {"image": "images", "speech": "speech"}
+_OF_PART = {"image": "pictures", "speech": "sound"}
 ANSWERS = ("answered_real", "answered_fake", "answered_cannot_say")
 
 
 def detect(
     files: Annotated[list[Path], typer.Argument(help="Images, recordings or videos.")],
-    detector: Annotated[str | None, typer.Option(help="A detector, as auditor detect-train writes it.")] = None,
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A detector, as auditor detect-train or detect-calibrate writes it; one of pictures and one of sound "
+            "for a video."
+        ),
+    ] = None,
+    predict: Annotated[
+        str | None, typer.Option(help="Your function that the detector is a card of: package.module:function.")
+    ] = None,
     evidence: Annotated[
         Path | None, typer.Option(help="Folder for a picture per file of what the score rests on."), Writes(itself=True)
     ] = None,
@@ -83,57 +96,76 @@ def detect(
     Exit codes: 0 every file was answered fake, 2 wrong usage, 3 something ended in "no known trace" or "cannot say",
     could not be read, or no detector was named, 4 the detector was refused.
     """
-    paths = _distinct(files)
-    _check(detector, evidence, known_real)
+    paths, named = _distinct(files), list(dict.fromkeys(detector or ()))
+    _check(named, evidence, known_real)
 
     from auditor.evidence.detected import detection_content, detection_evidence, exit_code_of
     from auditor.files import readable, sent
     from auditor.intake.specs import DetectionSpec
-    from auditor.run.isolate import examine, last_lines
-    from cli.output import stages
 
     kept = sealed(bundle, sign, timestamp)
     anchors = None if trust_anchors is None else _pem(trust_anchors)
     out = None if evidence is None else _folder(evidence)
-    scoring = scoring_job(detector, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed)
-    known = None if known_real is None else _channel(scoring, known_real, paths, show=not json_)
+    jobs = [
+        scoring_job(one, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed, predict=predict)
+        for one in (named or _NOBODY)
+    ]
+    known = None if known_real is None else _channel(jobs[0], known_real, paths, show=not json_)
     spec = DetectionSpec(
         files=tuple(sent(os.path.realpath(path)) for path in paths),
         trust_anchors=anchors,
         with_heat_map=out is not None,
-        with_calibration=kept is not None,
+        with_calibration=kept is not None or len(named) > 1,
         card=None if known is None else known.card.model_dump_json(),
     )
-    job = replace(scoring, seed=seed, detection=spec)
-    with stages(not json_) as shown:
-        shown.total = len(paths) + 1
-        found = examine(job, on_stage=shown)
-    if debug and found.log.strip():
-        typer.echo(last_lines(found.log, 200), err=True)
-    results, batch = _together(paths, found)
+    found = [_examined(replace(job, seed=seed, detection=spec), show=not json_, debug=debug) for job in jobs]
+    results, asked_of = _together(paths, named, found)
     pictures, unwritten = ({}, {}) if out is None else _write_pictures(results, out)
     results = [(readable(path), _with_note(result, unwritten.get(path, ""))) for path, result in results]
     pictures = {readable(path): where for path, where in pictures.items()}
     code = exit_code_of([result for _, result in results], unwritten=bool(unwritten))
-    said = detection_content(detector, found.detector, results, pictures, code, batch)
+    said = detection_content(asked_of, results, pictures, code)
     if kept is not None:
         asked = {"seed": seed, "trust_anchors": bool(anchors), "evidence": bool(out), "known_real": bool(known)}
-        kept.write(detection_evidence(said, found.detector, unwritten=bool(unwritten), asked=asked))
+        kept.write(detection_evidence(said, asked_of, unwritten=bool(unwritten), asked=asked))
     if json_:
         sys.stdout.write(json.dumps(said, indent=2) + "\n")
     else:
-        _print(results, detector, found.detector, pictures, code, batch, known)
+        _print(results, asked_of, pictures, code, known)
     if kept is not None:
         kept.told()
     return code
 
 
-def _together(paths: Sequence[Path], found: FilesExamined) -> tuple[list[tuple[str, FileResult]], BatchShift | None]:
-    from auditor.detection.channel import judged_together
+def _examined(job: Job, *, show: bool, debug: bool) -> FilesExamined:
+    from auditor.run.isolate import examine, last_lines
+    from cli.output import stages
 
-    card = None if found.detector is None else found.detector.card
-    judged, batch = judged_together(card, list(found.files.values()))
-    return list(zip(map(str, paths), judged, strict=True)), batch
+    assert job.detection is not None
+    with stages(show) as shown:
+        shown.total = len(job.detection.files) + 1
+        found = examine(job, on_stage=shown)
+    if debug and found.log.strip():
+        typer.echo(last_lines(found.log, 200), err=True)
+    return found
+
+
+def _together(
+    paths: Sequence[Path], named: Sequence[str], found: Sequence[FilesExamined]
+) -> tuple[list[tuple[str, FileResult]], list[AskedDetector]]:
+    """What is said of each file, and the detectors with the batch that each has seen."""
+    from auditor.detection.together import check_media, judged_by_all
+    from auditor.evidence.detected import AskedDetector
+
+    known = [each.detector for each in found if each.detector is not None]
+    cards = [each.card for each in known]
+    check_media(cards)
+    judged, batches = judged_by_all(cards, [list(each.files.values()) for each in found])
+    asked = [
+        AskedDetector(path=path, known=each, batch=batch)
+        for path, each, batch in zip(named, known, batches, strict=False)
+    ]
+    return list(zip(map(str, paths), judged, strict=True)), asked
 
 
 def _channel(job: Job, known_real: Path, paths: Sequence[Path], *, show: bool) -> Calibrated:
@@ -143,22 +175,30 @@ def _channel(job: Job, known_real: Path, paths: Sequence[Path], *, show: bool) -
         return channel_of(job, known_real, paths, on_stage=shown)
 
 
-def _check(detector: str | None, evidence: Path | None, known_real: Path | None) -> None:
-    if detector is not None and not Path(detector).exists():
-        raise UsageError(f"There is no detector at {detector!r}: make one with auditor detect-train.")
-    if evidence is not None and detector is None:
+def _check(named: Sequence[str], evidence: Path | None, known_real: Path | None) -> None:
+    absent = next((one for one in named if not Path(one).exists()), None)
+    if absent is not None:
+        raise UsageError(
+            f"There is no detector at {absent!r}: make one with auditor detect-train, or of any classifier with "
+            "auditor detect-calibrate."
+        )
+    if len(named) > 2 or (len(named) > 1 and known_real is not None):
+        raise UsageError(
+            "A call takes two detectors at most, one of pictures and one of sound."
+            if known_real is None
+            else "--known-real calibrates one detector: calibrate each with auditor detect-calibrate, and name both."
+        )
+    if evidence is not None and not named:
         raise UsageError("--evidence shows what a detector's score rests on: add --detector FILE.")
-    if known_real is not None and detector is None:
+    if known_real is not None and not named:
         raise UsageError("--known-real calibrates a detector on your own files: add --detector FILE.")
 
 
 def _print(
     results: Sequence[tuple[str, FileResult]],
-    detector: str | None,
-    known: DetectorRecord | None,
+    asked: Sequence[AskedDetector],
     pictures: dict[str, str],
     code: int,
-    batch: BatchShift | None,
     known_real: Calibrated | None,
 ) -> None:
     from auditor.record.text import visible
@@ -166,17 +206,20 @@ def _print(
 
     looked_at = _looked_at()
     if looked_at:
-        _print_files(results, known, pictures)
+        _print_files(results, [each.known for each in asked], pictures)
     else:
         _print_table(results, pictures)
     # In a pipe the table stands alone, and how to read it goes to whoever looks on.
     for line in [
         *(f"left out  {line}, of the files known to be real" for line in (known_real.left_out if known_real else ())),
-        *_explained(detector, known, with_evidence=bool(pictures)),
-        *_of_batch(batch),
+        *(_explained(asked, with_evidence=bool(pictures)) if asked else ()),
+        *(line for each in asked for line in _of_batch(each.batch)),
     ]:
         typer.echo(paragraph(visible(line), 0), err=not looked_at)
-    typer.echo(_ending(results, detector, code), err=not looked_at)
+    if not asked:
+        for line in without_detector([result for _, result in results]):
+            typer.echo(paragraph(visible(line), 0), err=not looked_at)
+    typer.echo(_ending(results, code, any_detector=bool(asked)), err=not looked_at)
 
 
 def _looked_at() -> bool:
@@ -326,14 +369,14 @@ def _print_table(results: Sequence[tuple[str, FileResult]], pictures: dict[str, 
 
 
 def _print_files(
-    results: Sequence[tuple[str, FileResult]], known: DetectorRecord | None, pictures: dict[str, str]
+    results: Sequence[tuple[str, FileResult]], known: Sequence[DetectorRecord], pictures: dict[str, str]
 ) -> None:
     for path, result in results:
         _print_file(path, result, known, pictures.get(path))
         typer.echo("")
 
 
-def _print_file(path: str, result: FileResult, known: DetectorRecord | None, picture: str | None) -> None:
+def _print_file(path: str, result: FileResult, known: Sequence[DetectorRecord], picture: str | None) -> None:
     from auditor.record.text import visible
     from cli.output import coloured, paragraph
 
@@ -350,19 +393,30 @@ def _print_file(path: str, result: FileResult, known: DetectorRecord | None, pic
         if line:
             typer.echo(paragraph(visible(line), 12))
     if verdict is not None:
-        limit = None if known is None else known.card.novelty_limit
+        card = known[0].card if len(known) == 1 else None
         said = []
         if verdict.p_real is not None and verdict.p_fake is not None:
             said.append(f"p-values: real {verdict.p_real:.3f}, fake {verdict.p_fake:.3f}")
-        if verdict.novelty is not None and limit is not None:
-            said.append(f"novelty {verdict.novelty:.3g} of at most {limit:.3g}")
+        if verdict.novelty is not None and card is not None and card.novelties:
+            p = card.p_known(verdict.novelty)
+            said.append(f"of a kind it knows: p {p:.3f}, unsupported at {card.novelty_rate:g}")
         if said:
             typer.echo(f"{'':12}{'; '.join(said)}")
+    for part in result.parts:
+        typer.echo(
+            paragraph(visible(f"{_OF_PART[part.medium]:<10}{part.verdict.answer}: {_grounds(part.verdict)}"), 12)
+        )
     if not result.error or result.form:
         _print_provenance(result.provenance)
     if result.heat_map is not None and picture is not None:
         held = _held(result)
         typer.echo(paragraph(f"evidence  {visible(picture)}{f'; {held}' if held else ''}", 12))
+
+
+def _grounds(verdict: FileVerdict) -> str:
+    if verdict.p_real is None or verdict.p_fake is None:
+        return verdict.reason
+    return f"p-values: real {verdict.p_real:.3f}, fake {verdict.p_fake:.3f}. {verdict.reason}"
 
 
 def _held(result: FileResult) -> str:
@@ -434,16 +488,16 @@ def _said(statement: Statement) -> str:
     return f"{statement.where} {statement.name} = {value}" + (f" ({meant})" if meant else "")
 
 
-def _explained(path: str | None, known: DetectorRecord | None, *, with_evidence: bool = False) -> Iterator[str]:
-    """What the detector is, how often it is known to err, and how an answer is to be read."""
-    if known is not None:
+def _explained(asked: Sequence[AskedDetector], *, with_evidence: bool = False) -> Iterator[str]:
+    """What each detector is, how often it is known to err, and how an answer is to be read."""
+    for each in asked:
         from auditor.detection.channel import channel_lines
 
-        card = known.card
+        known, card = each.known, each.known.card
         kinds = f", trained on {', '.join(card.kinds[:8])}" if card.kinds else ""
         more = f" and {len(card.kinds) - 8} more" if len(card.kinds) > 8 else ""
         yield (
-            f"detector  {path} for {MEDIA[known.medium]}{kinds}{more}; calibrated on {known.n_real:,} real and "
+            f"detector  {each.path} for {MEDIA[known.medium]}{kinds}{more}; calibrated on {known.n_real:,} real and "
             f"{known.n_fake:,} synthetic files, either ruled out at an error rate of {card.error_rate:g}"
         )
         for line in rate_lines(card.known_rates):
@@ -522,9 +576,9 @@ def with_interval(rate: KnownRate) -> str:
     return f"{rate.value:.2f}{between}"
 
 
-def _ending(results: Sequence[tuple[str, FileResult]], detector: str | None, code: int) -> str:
+def _ending(results: Sequence[tuple[str, FileResult]], code: int, *, any_detector: bool) -> str:
     counts = {answer: sum(_answer(result) == answer for _, result in results) for answer in _COLOURS}
-    if detector is None:
+    if not any_detector:
         unread = f", {counts['unread']} of them unread" if counts["unread"] else ""
         return (
             f"exit {code}: no detector was named (--detector), so whether these {len(results)} files{unread} are "

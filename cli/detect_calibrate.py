@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
-from auditor.errors import ModelError, UsageError
+from auditor.data.media_classes import Meaning
+from auditor.errors import DataError, ModelError, UsageError
 from auditor.outputs import place_file
 from cli.flags import AllowUnsandboxed
 from cli.guarded import Writes
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from auditor.model.detector_card import DetectorCard
 
 _MOST_NAMED = 5
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +38,28 @@ class Calibrated:
 
 
 def detect_calibrate(
-    detector: Annotated[str, typer.Argument(help="A detector, as auditor detect-train writes it.")],
-    known_real: Annotated[Path, typer.Option(help="Folder of files known to be real, of your own channel.")],
+    detector: Annotated[
+        str,
+        typer.Argument(
+            help="A detector, as auditor detect-train writes it, or any classifier of pictures or sound: a model "
+            "bundle, a Hugging Face folder, an ONNX file, or package.module:function of yours."
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of known files, with a sub-folder of real and one of synthetic ones.")
+    ] = None,
+    known_real: Annotated[
+        Path | None, typer.Option(help="Folder of files known to be real, of your own channel.")
+    ] = None,
     known_fake: Annotated[Path | None, typer.Option(help="Folder of files known to be synthetic.")] = None,
+    class_is: Annotated[
+        list[str] | None,
+        typer.Option(help="What a class, or a sub-folder, means: fake=NAME, real=NAME or neither=NAME."),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="The classifier's classes in the order of its outputs: a,b.")
+    ] = None,
+    outputs: Annotated[str | None, typer.Option(help="What it returns: logits or probabilities.")] = None,
     out: Annotated[Path, typer.Option(help="Where to write the detector.", show_default=True), Writes()] = Path(
         "calibrated.pt"
     ),
@@ -50,26 +72,34 @@ def detect_calibrate(
     """Calibrate a detector on files known to be real that came the way of those you will ask about.
 
     It learns nothing: its error rate is made to hold on your own files, and it is said how many known fakes it then
-    finds. Exit codes: 0 calibrated, 2 wrong usage, 3 calibrated, but some files could not be scored, or how many fakes
-    it finds is not known, 4 the detector or the files were refused.
+    finds. Any classifier becomes a detector so, its classes by what their names mean. Exit codes: 0 calibrated, 2 wrong
+    usage, 3 calibrated, but some files could not be scored, how many fakes it finds is not known, or the known files
+    contradict it, 4 the detector or the files were refused.
     """
-    from auditor.detection.channel import channel_lines
+    from auditor.detection.channel import channel_lines, contradicted
     from auditor.record.text import visible
     from auditor.run.isolate import examine
     from cli.output import stages
 
-    if not Path(detector).exists():
-        raise UsageError(f"There is no detector at {detector!r}: make one with auditor detect-train.")
     if out.suffix != ".pt":
         raise UsageError(f"--out {str(out)!r} must end in .pt: the detector is written as a bundle.")
+    said = _meanings(class_is or ())
+    known = _known(data, known_real, known_fake, said)
     job = scoring_job(detector, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed)
+    job = _as_classifier(job, said, known, classes, outputs)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside,
             stages(sys.stderr.isatty()) as shown,
         ):
-            found = calibrated(job, known_real, known_fake, on_stage=shown)
+            found = calibrated(job, known, on_stage=shown)
+            wrong, channel = contradicted(found.card), found.card.channel
+            if wrong and channel is not None and not channel.promised:
+                raise ModelError(
+                    f"The known files contradict what the classes mean: {wrong}. Say it with --class-is fake=NAME and "
+                    "--class-is real=NAME, or name other folders."
+                )
             made = Path(beside).resolve() / "detector.pt"
             assert job.detection is not None
             spec = replace(job.detection, files=(found.example,), card=found.card.model_dump_json(), out=str(made))
@@ -84,18 +114,105 @@ def detect_calibrate(
     for line in channel_lines(found.card):
         typer.echo(visible(f"channel   {line}"))
     typer.echo(visible(f"wrote     {out}"))
-    return 3 if found.left_out or known_fake is None else 0
+    return 3 if found.left_out or not known.fake or wrong else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownFiles:
+    """Files known to be real, and to be synthetic; ``folders``: names of sub-folders that said which are which."""
+
+    real: tuple[Path, ...]
+    fake: tuple[Path, ...] = ()
+    folders: tuple[str, ...] = ()
+
+
+def _meanings(class_is: Sequence[str]) -> dict[str, Meaning]:
+    """What classes mean by their names, as typed."""
+    found: dict[str, Meaning] = {}
+    for text in class_is:
+        meaning, equals, name = text.partition("=")
+        if meaning not in get_args(Meaning) or not equals or not name:
+            raise UsageError(f"--class-is {text!r} must read fake=NAME, real=NAME or neither=NAME.")
+        if found.setdefault(name, cast(Meaning, meaning)) != meaning:
+            raise UsageError(f"--class-is says two things of {name!r}: a class means one of them.")
+    return found
+
+
+def _known(data: Path | None, known_real: Path | None, known_fake: Path | None, said: dict[str, Meaning]) -> KnownFiles:
+    """The files of the folders that were named. Raises UsageError where they are none or too many of the flags."""
+    if (data is None) == (known_real is None) or (data is not None and known_fake is not None):
+        raise UsageError(
+            "Name the known files: --data DIR with a sub-folder of real and one of synthetic ones, or --known-real DIR "
+            "and --known-fake DIR."
+        )
+    if data is None:
+        assert known_real is not None
+        reals = files_below(known_real)
+        fakes = [] if known_fake is None else files_below(known_fake)
+        if twice := set(reals) & set(fakes):
+            raise UsageError(
+                f"{str(min(twice))!r} lies in both folders: a file is known to be real, or known to be fake."
+            )
+        return KnownFiles(real=tuple(reals), fake=tuple(fakes))
+    from auditor.data.media_classes import meanings
+
+    inside = (
+        [entry for entry in sorted(data.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+        if (data.is_dir())
+        else []
+    )
+    if len(inside) < 2:
+        raise UsageError(f"{str(data)!r} must be a folder with a sub-folder of real files and one of synthetic ones.")
+    names = [entry.name for entry in inside]
+    meant = dict(zip(names, meanings(names, said, of=f"the sub-folders of {str(data)!r}"), strict=True))
+    found = {meaning: [f for entry in inside if meant[entry.name] == meaning for f in files_below(entry)]
+             for meaning in ("real", "fake")}  # fmt: skip
+    return KnownFiles(real=tuple(found["real"]), fake=tuple(found["fake"]), folders=tuple(names))
+
+
+def _as_classifier(
+    job: Job, said: dict[str, Meaning], known: KnownFiles, classes: str | None, outputs: str | None
+) -> Job:
+    """The job with what makes a detector of any classifier."""
+    if outputs not in (None, "logits", "probabilities"):
+        raise UsageError(f"--outputs {outputs!r} must be logits or probabilities.")
+    assert job.detection is not None
+    named = None if classes is None else tuple(name.strip() for name in classes.split(","))
+    return replace(
+        job,
+        model=replace(job.model, classes=named, outputs=cast(Literal["logits", "probabilities"] | None, outputs)),
+        detection=replace(job.detection, meanings=said, folders=known.folders),
+    )
 
 
 def scoring_job(
-    detector: str | None, device: str, max_memory: str | None, max_seconds: float, *, allow_unsandboxed: bool
+    detector: str | None,
+    device: str,
+    max_memory: str | None,
+    max_seconds: float,
+    *,
+    allow_unsandboxed: bool,
+    predict: str | None = None,
 ) -> Job:
-    """A job that scores files and asks nothing else of them."""
+    """A job that scores files and asks nothing else of them. ``predict``: the function that a detector's card is of.
+
+    Raises UsageError where there is no detector of that name.
+    """
     from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
     from auditor.run.options import memory_limit
 
+    path = None if detector is None else str(Path(detector).resolve())
+    if detector is not None and not Path(detector).exists():
+        if not _FUNCTION.fullmatch(detector):
+            raise UsageError(
+                f"There is no detector at {detector!r}: make one with auditor detect-train, or of any classifier with "
+                "auditor detect-calibrate."
+            )
+        path, predict = None, detector
     return Job(
-        model=ModelSpec(path=None if detector is None else str(Path(detector).resolve()), device=device),
+        model=ModelSpec(
+            path=path, device=device, predict=predict, code_folder=None if predict is None else str(Path.cwd())
+        ),
         data=None,
         probes=(),
         seed=0,
@@ -105,31 +222,36 @@ def scoring_job(
     )
 
 
-def calibrated(
-    job: Job, known_real: Path, known_fake: Path | None, *, on_stage: Callable[[str], None] | None = None
-) -> Calibrated:
-    """The detector's card on the channel of these folders' files; ``job``: of :func:`scoring_job`."""
+def calibrated(job: Job, known: KnownFiles, *, on_stage: Callable[[str], None] | None = None) -> Calibrated:
+    """The detector's card on the channel of these files; ``job``: of :func:`scoring_job`."""
     from auditor.detection.channel import on_channel
     from auditor.files import readable, sent
     from auditor.run.isolate import examine
 
-    reals = files_below(known_real)
-    fakes = [] if known_fake is None else files_below(known_fake)
-    if twice := set(reals) & set(fakes):
-        raise UsageError(f"{str(min(twice))!r} lies in both folders: a file is known to be real, or known to be fake.")
     assert job.detection is not None
-    names = {path: sent(str(path)) for path in (*reals, *fakes)}
+    names = {path: sent(str(path)) for path in (*known.real, *known.fake)}
     spec = replace(job.detection, files=tuple(names.values()))
     found = examine(replace(job, detection=spec), on_stage=on_stage)
     if found.detector is None:
         raise ModelError("The detector could not be loaded.")
     results = {path: found.files[name] for path, name in names.items()}
     lost = [path for path, result in results.items() if not _is_scored(result)]
-    said = [f"{readable(str(path))}: {results[path].error or 'not of its medium'}" for path in lost[:_MOST_NAMED]]
+    if len(lost) == len(results):
+        raise DataError(f"None of the {len(lost):,} known files could be scored. {_why_not(results[lost[0]])}")
+    said = [f"{readable(str(path))}: {_why_not(results[path])}" for path in lost[:_MOST_NAMED]]
     said += [f"and {len(lost) - _MOST_NAMED:,} more"] if len(lost) > _MOST_NAMED else []
-    card = on_channel(found.detector.card, [results[path] for path in reals], [results[path] for path in fakes])
-    example = next(names[path] for path in reals if _is_scored(results[path]))
+    card = on_channel(
+        found.detector.card, [results[path] for path in known.real], [results[path] for path in known.fake]
+    )
+    example = next(names[path] for path in known.real if _is_scored(results[path]))
     return Calibrated(card=card, example=example, left_out=tuple(said))
+
+
+def _why_not(result: FileResult) -> str:
+    verdict = result.verdict
+    if verdict is not None and verdict.frames:
+        return "It is a video, of which the frames are scored and not the whole."
+    return result.error or ("It was not looked at." if verdict is None else verdict.reason or "not of its medium")
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -153,11 +275,11 @@ def files_below(folder: Path) -> list[Path]:
 
 def channel_of(job: Job, known_real: Path, asked: Sequence[Path], *, on_stage: Callable[[str], None]) -> Calibrated:
     """As :func:`calibrated`; UsageError where a file that is asked about is among those known to be real."""
-    known = set(files_below(known_real))
-    inside = next((path for path in asked if Path(os.path.realpath(path)) in known), None)
+    known = KnownFiles(real=tuple(files_below(known_real)))
+    inside = next((path for path in asked if Path(os.path.realpath(path)) in set(known.real)), None)
     if inside is not None:
         raise UsageError(f"{str(inside)!r} is among the files known to be real, so nothing can be asked about it.")
-    return calibrated(job, known_real, None, on_stage=on_stage)
+    return calibrated(job, known, on_stage=on_stage)
 
 
 def _is_scored(result: FileResult) -> bool:

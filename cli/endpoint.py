@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from auditor.errors import ModelError, UsageError
 from cli.output import coloured, paragraph, stages
 
 if TYPE_CHECKING:
     from auditor.endpoint.capability import Capability, Handshake
+    from auditor.endpoint.client import Client
+    from cli.output import Stages
 
+_SEED = 0
+# What hundreds of forward passes of a large model take.
+_MOST_SECONDS = 7_200.0
 _OUTCOMES = {"proven": "PASS", "refuted": "FAIL", "could not tell": "INCONCLUSIVE"}
 
 
@@ -24,7 +31,17 @@ def endpoint(
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Let texts leave this machine; else the URL must be its own.")
     ] = False,
-    max_calls: Annotated[int, typer.Option(help="Calls in all, retries among them.")] = 200,
+    reference: Annotated[
+        Path | None, typer.Option(help="Folder of a language model that was audited: is it the one that is served?")
+    ] = None,
+    within: Annotated[
+        float | None,
+        typer.Option(help="Total variation up to which a served model is the reference: 0.1.", show_default=False),
+    ] = None,
+    max_calls: Annotated[
+        int | None,
+        typer.Option(help="Calls in all, retries among them: 200, or 1000 with --reference.", show_default=False),
+    ] = None,
     more_calls: Annotated[
         int, typer.Option(help="Small calls before it is asked whether still the same model answers.", min=0)
     ] = 0,
@@ -43,14 +60,59 @@ def endpoint(
     from auditor.endpoint.handshake import shake_hands
 
     address = address_of(url, allow_remote=allow_remote)
-    limits = Limits(max_calls=max_calls, concurrency=concurrency, seconds=max_seconds)
+    _check(reference, within)
+    most = max_calls if max_calls is not None else 200 if reference is None else 1_000
+    limits = Limits(max_calls=most, concurrency=concurrency, seconds=max_seconds)
     with Client(address, model_name, key_of(api_key_env), limits) as client, stages(not json_) as shown:
         found = shake_hands(client, more_calls=more_calls, on_stage=shown)
+        if reference is not None:
+            found = _with_reference(client, found, reference, within, shown)
     if json_:
         typer.echo(json.dumps(_as_json(found), indent=2))
     else:
         _print(found)
     return found.exit_code
+
+
+def _check(reference: Path | None, within: float | None) -> None:
+    if reference is not None and not (reference.is_file() or (reference / "config.json").is_file()):
+        # Before anything is asked; all else of it is seen in the sandbox, after the calls.
+        raise UsageError(f"There is no language model at {str(reference)!r}: name its folder, or a GGUF file.")
+    if within is not None and reference is None:
+        raise UsageError("--within says how near the served model is to be to a reference: add --reference FOLDER.")
+    if within is not None and not 0.0 < within < 1.0:
+        raise UsageError(f"--within {within:g} must lie between 0 and 1.")
+
+
+def _with_reference(
+    client: Client, found: Handshake, reference: Path, within: float | None, shown: Stages
+) -> Handshake:
+    """The handshake and whether the reference is served: the server is asked here, the model is loaded in a child."""
+    import numpy as np
+
+    from auditor.endpoint import served_model
+    from auditor.intake.specs import Job, Limits
+    from auditor.run.isolate import compare_served
+    from auditor.run.options import ScanOptions
+    from auditor.run.scan import model_spec
+
+    try:
+        texts = served_model.ask_served(client, found, np.random.default_rng(_SEED), shown)
+    except ModelError as error:
+        return served_model.with_capability(found, served_model.untested(error), client.calls)
+    options = ScanOptions(model=str(reference))
+    job = Job(
+        model=model_spec(options),
+        data=None,
+        probes=(),
+        seed=_SEED,
+        limits=Limits(memory_bytes=options.max_memory, seconds=_MOST_SECONDS),
+        with_intake=False,
+        served=texts,
+    )
+    compared = compare_served(job, on_stage=shown)
+    judged = served_model.capability_of(compared, found, served_model.WITHIN if within is None else within)
+    return served_model.with_capability(found, judged, client.calls)
 
 
 def _print(found: Handshake) -> None:

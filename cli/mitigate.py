@@ -27,7 +27,7 @@ from auditor.run.isolate import mitigate
 from auditor.run.mitigation import Mitigation, experience_of, learns, make_mitigation, needs_rows, writes
 from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class
-from auditor.run.scan import job_of, scan_job
+from auditor.run.scan import DERIVED, job_of, scan_job
 from cli.comparing import claim_comparison, print_comparison, write_comparison
 from cli.derived import Sealed, with_bundle
 from cli.evidence import enclosed_of, start_log, write_evidence
@@ -184,7 +184,16 @@ def make_model(
             limits = Limits(memory_bytes=job.limits.memory_bytes, seconds=max_seconds)
             with stages(not quiet) as shown:
                 notes = mitigate(
-                    replace(job, data=rows, probes=(), mitigation=spec, limits=limits, with_intake=False),
+                    replace(
+                        # It is trained in float32, whatever its audits are computed in.
+                        job,
+                        model=replace(job.model, dtype="float32"),
+                        data=rows,
+                        probes=(),
+                        mitigation=spec,
+                        limits=limits,
+                        with_intake=False,
+                    ),
                     on_stage=shown,
                 )
             if made.is_dir():
@@ -201,7 +210,17 @@ def with_reference(configured: Configured, model: Path) -> tuple[Configured, Job
     probes = configured.options.probes
     if probes is not None and configured.options.data is not None:
         probes = _named(probes, CHANGE)
-    return _of(configured, model, reference=configured.options.model, probes=probes)
+    later, job = _of(configured, model, reference=configured.options.model, probes=probes)
+    if probes is not None and DERIVED in probes:
+        return later, job
+    # A mitigation is there to decide otherwise: how many do is asked only of whoever asks for it by name.
+    specs = (
+        replace(spec, options={key: value for key, value in spec.options.items() if key != "reference"})
+        if spec.name == DERIVED
+        else spec
+        for spec in job.probes
+    )
+    return later, replace(job, probes=tuple(specs))
 
 
 def _named(probes: Sequence[str], *more: str) -> tuple[str, ...]:

@@ -66,13 +66,13 @@ def _print_by_source(settings: Sequence[Setting]) -> None:
             if s.key.startswith(_BOUND)
         ]
         if bounds:
-            typer.echo(paragraph(f"criteria: {'; '.join(bounds)}", 2))
+            typer.echo(paragraph(f"criteria: {'; '.join(dict.fromkeys(bounds))}", 2))
         typer.echo()
     left = [s for s in settings if s.source == _DEFAULT]
     valued = [f"{visible(s.key)} = {_text(s)}" for s in left if not _is_nothing(s.value)]
     typer.echo(_DEFAULT)
-    typer.echo(paragraph("; ".join(valued), 2))
-    typer.echo(paragraph(f"not set: {', '.join(visible(s.key) for s in left if _is_nothing(s.value))}", 2))
+    unset = f"not set: {', '.join(visible(s.key) for s in left if _is_nothing(s.value))}"
+    typer.echo(paragraph("; ".join([*valued, unset]), 2))
 
 
 def _is_nothing(value: JsonValue) -> bool:

@@ -14,7 +14,7 @@ from mitigations.what_fits import instead
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
-    from auditor.model.detector import DeepfakeDetector
+    from auditor.model.detector import Detector
     from auditor.model.torch_model import TorchModel
 
 Choice = Literal["pass", "reject"]
@@ -28,8 +28,9 @@ class DeepfakeDetection:
     rates are the gate's: over inputs like its calibration files it rejects at most ``card.error_rate`` of the real
     ones, and nothing is promised for generators that it does not know. It learns from no rows.
 
-    detector: a bundle of ``auditor detect-train``, or a :class:`auditor.model.detector.DeepfakeDetector`. answer: the
-    class given to what is rejected; None takes the unfavourable one of two classes.
+    detector: a bundle of ``auditor detect-train``, or of ``detect-calibrate`` for any other classifier, or a
+    :class:`auditor.model.detector.Detector`. answer: the class given to what is rejected; None takes the unfavourable
+    one of two classes.
 
     Raises ModelError for a model that is no torch model of the detector's medium; UsageError for an answer that is none
     of its classes, or where None leaves open which it is.
@@ -50,13 +51,13 @@ class DeepfakeDetection:
     def __init__(
         self,
         *,
-        detector: str | DeepfakeDetector | None = None,
+        detector: str | Detector | None = None,
         answer: str | None = None,
         on_cannot_say: Choice = "pass",
         on_no_trace: Choice | None = None,
     ) -> None:
         if detector is None:
-            raise ValueError("name the detector: detector=FILE, as auditor detect-train writes it")
+            raise ValueError("name the detector: detector=FILE, as auditor detect-train or detect-calibrate writes it")
         for name, choice in (("on_cannot_say", on_cannot_say), ("on_no_trace", on_no_trace or on_cannot_say)):
             if choice not in get_args(Choice):
                 raise ValueError(f"{name} must be pass or reject, not {choice!r}")
@@ -106,7 +107,7 @@ class DeepfakeDetection:
             f"({unsure_are}), and found no known trace in {clear:,} ({clear_are}).",
         )
 
-    def _loaded(self, device: str) -> DeepfakeDetector:
+    def _loaded(self, device: str) -> Detector:
         if not isinstance(self.detector, str):
             return self.detector
         from auditor.detection.examine import loaded_detector

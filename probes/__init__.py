@@ -29,6 +29,7 @@ from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.winobias import WinoBias
 from probes.language.winogender import Winogender
+from probes.performance.derived import Derived
 from probes.performance.performance import Performance
 from probes.privacy.attribute_inference import AttributeInference
 from probes.privacy.dp_claim import DPClaim
@@ -48,6 +49,7 @@ from probes.robustness.weight_changes import WeightChanges
 
 PROBES: dict[str, type[Probe]] = {
     "performance": Performance,
+    "derived": Derived,
     "group_fairness": GroupFairness,
     "adverse_impact": AdverseImpact,
     "score_fairness": ScoreFairness,

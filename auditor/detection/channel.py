@@ -10,14 +10,16 @@ import numpy as np
 from pydantic import Field
 
 from auditor.detection.record import FileResult, FileVerdict
-from auditor.errors import DataError
+from auditor.errors import DataError, ModelError
 from auditor.files import Closed
 from auditor.model.detector_card import MOST_SCORES, ChannelCalibration, DetectorCard, Share, answer_of
+from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 from auditor.statistics.rates import Proportion
 
 # Of an alarm where nothing has moved.
 ALARM_LEVEL = 0.01
 _CONFIDENCE = 0.95
+_CHANCE = _LIKELIER = 0.5
 
 
 class BatchShift(Closed):
@@ -39,10 +41,11 @@ def on_channel(card: DetectorCard, real: Sequence[FileResult], fake: Sequence[Fi
     """The card calibrated anew on files known to be real, and on known fakes where there are any.
 
     The p-value of real holds whatever the detector is, for a file exchangeable with the files known to be real: it asks
-    only how many of those score as high. So no limit of novelty is left. Without known fakes nothing rules out fake,
-    since synthetic files of another channel say nothing of this one. The share found is of the known fakes for which
-    real is ruled out. Copies count once. Raises DataError for fewer real files than can ever rule out real, and for a
-    file known to be both.
+    only how many of those score as high. So the training's novelties are dropped. Without known fakes nothing rules
+    out fake, since synthetic files of another channel say nothing of this one. A classifier that had no calibration has
+    one then. The share found is of the known fakes for which real is ruled out. Copies count once. Raises DataError for
+    fewer real files than can ever rule out real, and for a file known to be both; ModelError where every file has the
+    same score.
     """
     reals, fakes = _scored(real), _scored(fake)
     if both := set(reals) & set(fakes):
@@ -52,6 +55,12 @@ def on_channel(card: DetectorCard, real: Sequence[FileResult], fake: Sequence[Fi
             f"{len(reals):,} different files known to be real could be scored, and at an error rate of "
             f"{card.error_rate:g} it takes at least {card.fewest}: add more of them."
         )
+    every = {score for known in (reals, fakes) for score, _ in known.values()}
+    if fakes and len(every) == 1:
+        raise ModelError(
+            f"The detector gives all {len(reals) + len(fakes):,} known files the same score, {every.pop():.4g}: it "
+            "tells nothing apart."
+        )
     if max(len(reals), len(fakes)) > MOST_SCORES:
         raise DataError(f"More than {MOST_SCORES:,} known files cannot be kept: name fewer.")
     scores = sorted(score for score, _ in reals.values())
@@ -59,15 +68,20 @@ def on_channel(card: DetectorCard, real: Sequence[FileResult], fake: Sequence[Fi
         update={
             "real_scores": tuple(scores),
             "fake_scores": tuple(sorted(score for score, _ in fakes.values())),
-            "novelty_limit": None,
+            "novelties": (),
         }
     )
     novelties = [novelty for _, novelty in reals.values() if novelty is not None]
-    before = [answer_of(card, *card.p_values(score), novelty)[0] for score, novelty in reals.values()]
+    promised = bool(card.real_scores) and (card.channel is None or card.channel.promised)
+    before = [
+        answer_of(card, *card.p_values(score), novelty)[0] == "fake" if promised else score >= _LIKELIER
+        for score, novelty in reals.values()
+    ]
     channel = ChannelCalibration(
         novelties=tuple(sorted(novelties)) if len(novelties) == len(reals) else (),
         moved=_same(card.real_scores, scores) if card.real_scores and card.channel is None else None,
-        fake_before=before.count("fake"),
+        fake_before=sum(before),
+        promised=promised,
         n_fake=len(fakes),
         n_found=sum(new.p_values(score)[0] <= card.error_rate for score, _ in fakes.values()),
     )
@@ -101,16 +115,52 @@ def channel_lines(card: DetectorCard) -> Iterator[str]:
         f"on {n:,} files known to be real: of real files that come the same way, {rank / (n + 1):.1%} are called fake "
         f"on average, and with these {n:,} at most {_worst(rank, n):.1%} (95 %)"
     )
-    yield f"as it came, the detector called {_counted(channel.fake_before, n)} of them fake, and promised {level:.0%}"
+    if channel.promised:
+        was = _counted(channel.fake_before, n)
+        yield f"as it came, the detector called {was} of them fake, and promised {level:.0%}"
+    else:
+        yield (
+            f"as it came, the classifier held {_counted(channel.fake_before, n)} of them to be likelier fake than not, "
+            "and promised nothing; its score is its own, and no calibrated probability"
+        )
     if channel.moved is not None and channel.moved <= ALARM_LEVEL:
         yield (
             f"they are not like the real files that the detector was made with (p = {channel.moved:.2g}): what was "
             "measured when it was made says nothing of them"
         )
+    yield from _told_apart(card)
     if channel.n_fake:
         yield f"of {channel.n_fake:,} known fakes it finds {_counted(channel.n_found, channel.n_fake)}"
     else:
         yield "how many fakes it finds is not known: name some with --known-fake"
+
+
+def contradicted(card: DetectorCard) -> str:
+    """What the known files say against the detector where its score is certainly higher of real ones; "" elsewhere."""
+    area = area_under_curve(positives=card.fake_scores, negatives=card.real_scores)
+    if not isinstance(area, AreaUnderCurve) or area.interval(_CONFIDENCE)[1] >= _CHANCE:
+        return ""
+    return (
+        f"real files score higher than fakes ({_area(area)}): what its classes mean, or which known files are real, is "
+        "the wrong way round"
+    )
+
+
+def _told_apart(card: DetectorCard) -> Iterator[str]:
+    area = area_under_curve(positives=card.fake_scores, negatives=card.real_scores)
+    if not isinstance(area, AreaUnderCurve):
+        return
+    if said := contradicted(card):
+        yield f"CONTRADICTED by the known files: {said}"
+    elif area.interval(_CONFIDENCE)[0] <= _CHANCE:
+        yield f"nothing shows that it tells the fakes from the real ones: {_area(area)}"
+    else:
+        yield f"it tells the fakes from the real ones: {_area(area)}"
+
+
+def _area(area: AreaUnderCurve) -> str:
+    low, high = area.interval(_CONFIDENCE)
+    return f"AUC {area.value:.2f}, 95 % interval [{low:.2f}, {high:.2f}]"
 
 
 def _worst(rank: int, n: int) -> float:

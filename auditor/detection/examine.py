@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,16 +16,17 @@ import numpy as np
 
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.detection.fit import fit_notes
-from auditor.detection.kinds import IN_WORDS, FileKind, kind_of
+from auditor.detection.kinds import IN_WORDS, SOUND_ONLY, FileKind, kind_of
 from auditor.detection.provenance.reading import read_provenance
 from auditor.detection.record import MOST_NOTES, FileResult, FileVerdict, HeatMap
-from auditor.errors import AuditorError, DataError, ModelError
+from auditor.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.files import read_regular
 
 if TYPE_CHECKING:
     from auditor.data.audio import Samples
+    from auditor.data.media_classes import Meaning
     from auditor.intake.specs import ModelSpec
-    from auditor.model.detector import DeepfakeDetector, Verdict
+    from auditor.model.detector import Detector, DetectorCard, Verdict
 
 
 _HALF_A_SECOND = 0.5
@@ -41,7 +43,7 @@ class Examination:
     ``seed``: of the random parts that the marked ones are compared with.
     """
 
-    detector: DeepfakeDetector | None
+    detector: Detector | None
     trust_anchors: str | None = None
     with_heat_map: bool = False
     with_provenance: bool = True
@@ -73,7 +75,7 @@ class Examination:
             return found.model_copy(update={"error": str(error)[:2_000]})
 
     def _judged(
-        self, detector: DeepfakeDetector, content: bytes, name: str, kind: FileKind
+        self, detector: Detector, content: bytes, name: str, kind: FileKind
     ) -> tuple[FileVerdict, HeatMap | None, list[str]]:
         rng = np.random.default_rng(self.seed)
         if detector.card.medium == "image" and kind.medium == "image":
@@ -81,7 +83,7 @@ class Examination:
             from auditor.reading.media import decode_image
 
             image = decode_image(content, name, detector)
-            verdict = recorded(detector.verdicts(image[None])[0], detector.card.novelty_limit)
+            verdict = recorded(detector.verdicts(image[None])[0], detector.card)
             heat_map = image_heat_map(detector, image, rng) if self.with_heat_map else None
             assert isinstance(detector.preprocessing, ImagePreprocessing)
             return verdict, _held(heat_map, verdict), _image_notes(content, detector.preprocessing)
@@ -90,8 +92,8 @@ class Examination:
 
             sound, notes = _sound(detector, content, name)
             if kind.medium == "video":
-                notes = ["Of this video the sound track was judged, not the pictures.", *notes]
-            verdict = recorded(detector.verdicts(sound[None])[0], detector.card.novelty_limit)
+                notes = [SOUND_ONLY, *notes]
+            verdict = recorded(detector.verdicts(sound[None])[0], detector.card)
             heat_map = sound_heat_map(detector, sound, rng) if self.with_heat_map else None
             return verdict, _held(heat_map, verdict), notes
         if detector.card.medium == "image" and kind.medium == "video":
@@ -105,27 +107,37 @@ class Examination:
         return FileVerdict(answer="cannot say", reason=reason), None, []
 
 
-def loaded_detector(spec: ModelSpec) -> DeepfakeDetector:
-    """The detector of a file. Raises ModelError for a model that carries no card, and what loading any model raises."""
-    from auditor.intake.formats import load_model
-    from auditor.model.detector import DeepfakeDetector
+def loaded_detector(
+    spec: ModelSpec, meanings: Mapping[str, Meaning] | None = None, folders: Sequence[str] = ()
+) -> Detector:
+    """The detector of a file.
 
-    model = load_model(spec)
-    if not isinstance(model, DeepfakeDetector):
-        raise ModelError(
-            "This model is no detector: it carries no record of when it cannot say. Make one with auditor "
-            "detect-train; a classifier of media can still be audited with auditor scan."
-        )
-    return model
-
-
-def recorded(verdict: Verdict, limit: float | None) -> FileVerdict:
-    """A verdict as it is reported. What is of no kind the detector knows is unsupported, and its score means nothing.
-
-    ``limit``: the novelty above which it is.
+    ``meanings``: what classes mean by their names; where it is given, any classifier of media becomes a detector, whose
+    card has no calibration yet. ``folders``: those of the names that may be no classes of it. Raises ModelError for a
+    model that carries no card where it is not, UsageError where what a class means is not clear, and what loading any
+    model raises.
     """
+    from auditor.detection.classifiers import as_detector, load_classifier
+    from auditor.model.detector import Detector
+
+    model = load_classifier(spec)
+    if isinstance(model, Detector):
+        if set(meanings or ()) - set(folders):
+            raise UsageError("This detector says itself what its classes mean: leave --class-is out.")
+        return model
+    if meanings is not None:
+        return as_detector(model, meanings, folders)
+    raise ModelError(
+        "This model is no detector: it carries no record of when it cannot say. Make one of it with auditor "
+        "detect-calibrate, or a new one with auditor detect-train; a classifier of media can still be audited with "
+        "auditor scan."
+    )
+
+
+def recorded(verdict: Verdict, card: DetectorCard) -> FileVerdict:
+    """A verdict as it is reported. What is of no kind the detector knows is unsupported: its score means nothing."""
     novelty = verdict.novelty
-    supported = limit is None or (novelty is not None and novelty <= limit)
+    supported = not card.is_unlike(novelty)
     return FileVerdict(
         answer=verdict.answer,
         reason=verdict.reason,
@@ -143,7 +155,7 @@ def _held(heat_map: HeatMap | None, verdict: FileVerdict) -> HeatMap | None:
     return heat_map.model_copy(update={"earned": False})
 
 
-def _sound(detector: DeepfakeDetector, content: bytes, name: str) -> tuple[Samples, list[str]]:
+def _sound(detector: Detector, content: bytes, name: str) -> tuple[Samples, list[str]]:
     from auditor.data.audio import decode, fitted
 
     wanted = detector.preprocessing

@@ -13,7 +13,7 @@ from auditor.finding.png import Pixels, encode
 from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
-    from auditor.model.detector import DeepfakeDetector
+    from auditor.model.detector import Detector
 
 LEGEND = (
     "In an evidence picture red marks what speaks for synthetic, blue what speaks for real, the stronger the more. Of "
@@ -31,7 +31,7 @@ _GAP = 8
 _AGAINST, _FOR = np.array([40.0, 90.0, 220.0]), np.array([220.0, 40.0, 40.0])
 
 
-def image_heat_map(detector: DeepfakeDetector, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> HeatMap:
+def image_heat_map(detector: Detector, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> HeatMap:
     """Three pictures side by side: what the detector saw, where its score rests, and the power spectrum.
 
     image: (height, width, channels) uint8 as the detector takes it. Each cell of a grid of at most 8 x 8 is painted in
@@ -59,7 +59,7 @@ def image_heat_map(detector: DeepfakeDetector, image: npt.NDArray[np.uint8], rng
     return _heat_map(np.concatenate(_with_gaps(parts, axis=1), axis=1), grades)
 
 
-def sound_heat_map(detector: DeepfakeDetector, sound: npt.NDArray[np.int16], rng: np.random.Generator) -> HeatMap:
+def sound_heat_map(detector: Detector, sound: npt.NDArray[np.int16], rng: np.random.Generator) -> HeatMap:
     """The spectrogram above, where the score rests below: red spans of time speak for synthetic, blue ones for real.
 
     sound: (samples,) int16 as the detector takes it. Each of 32 spans is replaced by white noise as loud as itself, in
@@ -102,7 +102,7 @@ def is_evidence(pixels: Pixels) -> bool:
 
 
 def _effects(
-    detector: DeepfakeDetector, whole: npt.NDArray[Any], hidden: Any, n: int, rng: np.random.Generator
+    detector: Detector, whole: npt.NDArray[Any], hidden: Any, n: int, rng: np.random.Generator
 ) -> tuple[FloatArray, tuple[float, float]]:
     """(n,) how far the log-odds of synthetic fall where each part is hidden; drop of the marked, of random ones."""
     k = max(1, round(_MARKED * n))
@@ -115,7 +115,7 @@ def _effects(
     return effects, (float(moved[0]), float(moved[1:].max()))
 
 
-def _log_odds(detector: DeepfakeDetector, rows: list[npt.NDArray[Any]]) -> FloatArray:
+def _log_odds(detector: Detector, rows: list[npt.NDArray[Any]]) -> FloatArray:
     parts = [detector.predict_proba(np.stack(rows[i : i + _BATCH])) for i in range(0, len(rows), _BATCH)]
     fake = np.clip(np.concatenate(parts)[:, detector.card.fake], 1e-12, 1.0 - 1e-12)
     odds: FloatArray = np.log(fake) - np.log1p(-fake)

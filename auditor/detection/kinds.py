@@ -8,6 +8,8 @@ from typing import Literal
 
 Medium = Literal["image", "audio", "video"]
 IN_WORDS: dict[Medium, str] = {"image": "an image", "audio": "audio", "video": "video"}
+# Said of a video by a detector of sound that was asked alone.
+SOUND_ONLY = "Of this video the sound track was judged, not the pictures."
 
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),

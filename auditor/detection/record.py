@@ -103,10 +103,18 @@ class HeatMap(Closed):
             raise ValueError("a picture must be base64") from None
 
 
+class PartVerdict(Closed):
+    """What the detector of one medium says of a video that detectors of several were asked about."""
+
+    medium: DetectorMedium
+    verdict: FileVerdict
+
+
 class FileResult(Closed):
     """What was found of one file. ``error``: why it could not be read, "" where it could.
 
     ``form``: the format by content, such as ``JPEG``. ``verdict``: None without a detector, or with an error.
+    ``parts``: of a video that several detectors judged, what each says.
     """
 
     medium: Medium | None = None
@@ -115,6 +123,7 @@ class FileResult(Closed):
     sha256: Annotated[str, Field(max_length=64)] | None = None
     provenance: FileProvenance = FileProvenance()
     verdict: FileVerdict | None = None
+    parts: Annotated[tuple[PartVerdict, ...], Field(max_length=2)] = ()
     heat_map: HeatMap | None = None
     notes: Notes = ()
     error: Line = ""

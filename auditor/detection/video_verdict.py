@@ -15,7 +15,7 @@ from auditor.errors import ModelError
 from auditor.model.detector_card import answer_of
 
 if TYPE_CHECKING:
-    from auditor.model.detector import Answer, DeepfakeDetector
+    from auditor.model.detector import Answer, Detector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,7 @@ class VideoVerdict:
     ``probability``: the mean over frames of the calibrated probability of being synthetic; ``low`` and ``high``: its
     95 % interval over moments of this video, None with fewer than 4 frames. ``p_real``, ``p_fake``: twice the mean of
     the frames' conformal p-values, at most 1. ``novelty``: the frames' median. ``scores``, ``seconds``: by frame.
-    ``change``: the mean absolute difference of scores of neighbouring frames, 0 for a steady video; None with one
-    frame. ``notes``: what was assumed.
+    ``notes``: what was assumed.
     """
 
     answer: Answer
@@ -37,13 +36,12 @@ class VideoVerdict:
     p_real: float
     p_fake: float
     novelty: float | None
-    change: float | None
     scores: tuple[float, ...]
     seconds: tuple[float, ...]
     notes: tuple[str, ...]
 
 
-def model_frames(data: bytes, name: str, model: DeepfakeDetector, n: int = FRAMES) -> Frames:
+def model_frames(data: bytes, name: str, model: Detector, n: int = FRAMES) -> Frames:
     """As :func:`sample_frames`, each as the model takes images; ModelError where it takes none."""
     wanted = model.preprocessing
     if not isinstance(wanted, ImagePreprocessing):
@@ -51,7 +49,7 @@ def model_frames(data: bytes, name: str, model: DeepfakeDetector, n: int = FRAME
     return sample_frames(data, name, n, shrink=lambda pixels: fitted_picture(pixels, name, wanted))
 
 
-def video_verdict(detector: DeepfakeDetector, frames: Frames) -> VideoVerdict:
+def video_verdict(detector: Detector, frames: Frames) -> VideoVerdict:
     """One verdict over frames as the detector takes them.
 
     Frames of one video are alike, so they do not count as so many files. The interval of the mean probability is
@@ -77,7 +75,6 @@ def video_verdict(detector: DeepfakeDetector, frames: Frames) -> VideoVerdict:
         p_real=p_real,
         p_fake=p_fake,
         novelty=novelty,
-        change=float(np.abs(np.diff(scores)).mean()) if len(scores) > 1 else None,
         scores=tuple(scores.tolist()),
         seconds=tuple(frames.seconds.tolist()),
         notes=_assumed(len(scores), low is not None),

@@ -23,6 +23,7 @@ from auditor.artifact.weights import (
     load_torch,
     plain_floats,
 )
+from auditor.data.media_classes import Meaning
 from auditor.data.preprocessing import (
     AudioPreprocessing,
     ImagePreprocessing,
@@ -32,11 +33,14 @@ from auditor.data.preprocessing import (
 )
 from auditor.errors import DamagedError, ModelError, UnsupportedError, UsageError, did_you_mean
 from auditor.files import Closed
+from auditor.intake.enclosed import load_enclosed
 from auditor.intake.specs import ModelSpec
 from auditor.intake.user_code import import_object, keywords_of
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of
 from auditor.model.audited_model import AuditedModel, Recipe
-from auditor.model.detector import DeepfakeDetector, DetectorCard
+from auditor.model.classifier_detector import ClassifierDetector
+from auditor.model.detector import DeepfakeDetector, Detector, DetectorCard
+from auditor.model.enclosed import Enclosed
 from auditor.model.gated import Gate, GatedModel
 from auditor.model.gradients import without_gradients
 from auditor.model.outputs import Outputs
@@ -53,6 +57,8 @@ _MAX_EPOCHS = 100_000
 _PREPROCESSING: TypeAdapter[Preprocessing | None] = TypeAdapter(Preprocessing | None)
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 _DETECTOR: TypeAdapter[DetectorCard] = TypeAdapter(DetectorCard)
+_MEANINGS: TypeAdapter[tuple[Meaning, ...]] = TypeAdapter(tuple[Meaning, ...])
+_ENCLOSED: TypeAdapter[Enclosed] = TypeAdapter(Enclosed)
 _GATE: TypeAdapter[Gate] = TypeAdapter(Gate)
 _POSTPROCESSING: TypeAdapter[Postprocessing] = TypeAdapter(Postprocessing)
 
@@ -71,6 +77,8 @@ class _Bundle(Closed):
     preprocessing: Any = None
     postprocessing: Any = None
     detector: Any = None
+    meanings: Any = None
+    enclosed: Any = None
     gate: Any = None
     classes: Annotated[list[str], Field(max_length=1_000_000)] = []
     training: Any = None
@@ -96,16 +104,18 @@ class _Bundle(Closed):
 
 def load_bundle(
     source: Source, archive: Archive, record: str, spec: ModelSpec
-) -> TorchModel | TorchRegressor | PostprocessedModel | GatedModel:
+) -> TorchModel | TorchRegressor | PostprocessedModel | GatedModel | ClassifierDetector:
     """The model of a bundle. Raises ModelError for any part that is not what the format says."""
     bundle = _parse(load_torch(source, archive, record), source.name)
+    if bundle.enclosed is not None:
+        return _enclosed(bundle, source, spec)
     model = _model_of(bundle, source, spec, unread_records(archive, record))
     return model if bundle.gate is None else _gated(model, bundle.gate, source, spec)
 
 
 def _model_of(
     bundle: _Bundle, source: Source, spec: ModelSpec, unread: tuple[str, ...] = ()
-) -> TorchModel | TorchRegressor | PostprocessedModel:
+) -> TorchModel | TorchRegressor | PostprocessedModel | ClassifierDetector:
     """The model of a bundle without what stands before it."""
     weights = as_state_dict(bundle.state_dict, source.name)
     name, args = bundle.architecture.name, dict(bundle.architecture.args)
@@ -147,7 +157,10 @@ def _model_of(
         provenance=provenance,
     )
     if bundle.detector is not None:
-        return _detector(model, _checked(_DETECTOR, bundle.detector, "detector", source.name), source.name)
+        card: DetectorCard = _checked(_DETECTOR, bundle.detector, "detector", source.name)
+        if bundle.meanings is None:
+            return _detector(model, card, source.name)
+        return ClassifierDetector(model, _checked(_MEANINGS, bundle.meanings, "meanings", source.name), card)
     return model if bundle.postprocessing is None else _postprocessed(model, bundle.postprocessing, spec, source.name)
 
 
@@ -169,7 +182,7 @@ def _detector(model: TorchModel, card: DetectorCard, what: str) -> DeepfakeDetec
     try:
         with without_gradients(), detector.evaluating():
             detector.logits(detector.encode(blank))
-        n = len(detector.novelty(blank)) if card.novelty_limit is not None else 1
+        n = len(detector.novelty(blank)) if card.novelties else 1
     except MemoryError:
         raise
     except Exception as error:
@@ -197,10 +210,21 @@ def _gated(model: AuditedModel, value: object, source: Source, spec: ModelSpec) 
     nested = parts.pop("detector", None)
     gate: Gate = _checked(_GATE, parts, "gate", source.name)
     bundle = _parse(nested, f"{source.name}: the gate's detector")
-    detector = None if bundle.gate is not None else _model_of(bundle, source, ModelSpec(device=spec.device))
-    if not isinstance(detector, DeepfakeDetector) or not isinstance(model, TorchModel):
+    own = ModelSpec(device=spec.device)
+    if bundle.enclosed is not None:
+        detector: AuditedModel | None = _enclosed(bundle, source, own)
+    else:
+        detector = None if bundle.gate is not None else _model_of(bundle, source, own)
+    if not isinstance(detector, Detector) or not isinstance(model, TorchModel):
         raise DamagedError(f"{source.name!r} is not a valid model bundle: its gate has no detector of its own.")
     return GatedModel(model, detector, gate)
+
+
+def _enclosed(bundle: _Bundle, source: Source, spec: ModelSpec) -> ClassifierDetector:
+    """The detector whose classifier is no network of ours."""
+    card: DetectorCard = _checked(_DETECTOR, bundle.detector, "detector", source.name)
+    record: Enclosed = _checked(_ENCLOSED, bundle.enclosed, "enclosed", source.name)
+    return load_enclosed(bundle.state_dict, record, card, source, spec)
 
 
 def _postprocessed(model: TorchModel, value: object, spec: ModelSpec, what: str) -> PostprocessedModel:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.artifact.source import printable
-from auditor.data.preprocessing import label_name
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing, label_name
 from auditor.errors import ModelError, UsageError
 from auditor.files import regular_file, sha256_of
 from auditor.intake.specs import ModelSpec
@@ -24,9 +24,11 @@ from auditor.rows import Rows
 def load_function(spec: ModelSpec) -> AuditedModel:
     """The model that a function of the user's is.
 
-    The function receives a DataFrame, a list of texts or a uint8 array of images, and returns probabilities
-    (n, n_classes), P(last class) (n,) or labels (n,), with ``--outputs logits`` logits (n, n_classes) or that of the
-    last class (n,), or with ``--task regression`` numbers (n,). Its classes are ``--classes``, else its attribute
+    The function receives a DataFrame, a list of texts, a uint8 array of images (n, height, width, 3), where it has an
+    attribute ``size`` (height, width), or int16 sound (n, samples), where it has ``samples`` and ``sampling_rate``. It
+    returns probabilities (n, n_classes), P(last class) (n,) or labels (n,), with ``--outputs logits`` logits
+    (n, n_classes) or that of the last class (n,), or with ``--task regression`` numbers (n,). Its classes are
+    ``--classes``, else its attribute
     ``classes``. Raises UsageError where it cannot be imported or names no classes.
     """
     if spec.predict is None:
@@ -34,7 +36,7 @@ def load_function(spec: ModelSpec) -> AuditedModel:
     function = import_object(spec.predict, spec.code_folder, "--predict")
     if spec.task == "regression":
         return AuditedRegressor(
-            _adapted(function, spec), features=spec.features, provenance=_provenance(function, spec)
+            _adapted(function, spec), features=spec.features, provenance=provenance_of(function, spec)
         )
     own = getattr(function, "classes", None)
     classes = spec.classes if spec.classes is not None else own
@@ -52,12 +54,29 @@ def load_function(spec: ModelSpec) -> AuditedModel:
         of_logits(predict) if spec.outputs == "logits" else predict,
         classes=list(classes),
         features=spec.features,
+        preprocessing=_media(function, spec),
         threshold=0.5 if spec.threshold is None else spec.threshold,
-        provenance=_provenance(function, spec),
+        provenance=provenance_of(function, spec),
     )
     code = source_file(function)
     model.said = Said(predict=spec.predict, code_sha256=None if code is None else sha256_of(code))
     return model
+
+
+def _media(function: Callable[..., Any], spec: ModelSpec) -> Preprocessing | None:
+    """What a function of pictures or sound takes, as its attributes say; None where they say nothing."""
+    size, samples = getattr(function, "size", None), getattr(function, "samples", None)
+    if size is None and samples is None:
+        return None
+    try:
+        if size is not None:
+            return ImagePreprocessing(size=tuple(size), mean=(0.0,) * 3, std=(1.0,) * 3)
+        return AudioPreprocessing(sampling_rate=getattr(function, "sampling_rate", None), samples=samples)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"--predict {spec.predict}: its attribute `size` must be (height, width) in pixels, or `samples` and "
+            "`sampling_rate` whole numbers of samples and hertz."
+        ) from None
 
 
 def _adapted(function: Callable[[Any], npt.ArrayLike], spec: ModelSpec) -> Callable[[Rows], npt.ArrayLike]:
@@ -66,26 +85,29 @@ def _adapted(function: Callable[[Any], npt.ArrayLike], spec: ModelSpec) -> Calla
         try:
             return function(list(X) if texts else X)
         except Exception as error:  # the user's function may raise anything
-            hint = ""
-            if isinstance(error, PermissionError):
-                hint = (
-                    " The measuring process is confined: what needs the network, other programs, or files outside of "
-                    "the folder you started in, needs --allow-unsandboxed."
-                )
-            elif isinstance(error, FileNotFoundError):
-                hint = " It works in a scratch folder of its own: name files by their whole path."
-            raise ModelError(
-                f"--predict {spec.predict} raised {type(error).__name__}: {printable(error, 300)}.{hint}",
-                code="AUD-LOAD-ANSWERS",
-            ) from error
+            raise raised(f"--predict {spec.predict}", error) from error
 
     return predict
 
 
-def _provenance(function: Callable[..., Any], spec: ModelSpec) -> Provenance:
+def raised(what: str, error: Exception) -> ModelError:
+    """What is said of an error of a function of the user's, with what may be behind it."""
+    hint = ""
+    if isinstance(error, PermissionError):
+        hint = (
+            " The measuring process is confined: what needs the network, other programs, or files outside of "
+            "the folder you started in, needs --allow-unsandboxed."
+        )
+    elif isinstance(error, FileNotFoundError):
+        hint = " It works in a scratch folder of its own: name files by their whole path."
+    return ModelError(f"{what} raised {type(error).__name__}: {printable(error, 300)}.{hint}", code="AUD-LOAD-ANSWERS")
+
+
+def provenance_of(function: Callable[..., Any], spec: ModelSpec) -> Provenance:
+    """Where a function of the user's came from: its file and digest, and those of a model that was named beside it."""
     code = source_file(function)
     digest = None if code is None else sha256_of(code)
-    loaded_by = f"the user's own {spec.predict}"
+    loaded_by = f"the user's own {spec.predict or spec.generate}"
     if spec.path is None:
         return Provenance(
             path=None if code is None else str(code),

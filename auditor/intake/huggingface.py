@@ -1,37 +1,44 @@
-"""Hugging Face folders: sequence and image classifiers of transformers' own classes, weights from safetensors only."""
+"""Hugging Face folders: classifiers of transformers' own classes, of text, image and sound, out of safetensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from auditor.artifact.folder import Folder, opened
 from auditor.artifact.hf_folder import (
-    REFUSED_KEYS,
     build_network,
     ignored_files,
     quiet_and_offline,
     read_weights,
+    refuse_settings,
     tokenizer_backend,
     unused_keys,
 )
 from auditor.artifact.source import printable, reading
-from auditor.data.preprocessing import ImagePreprocessing
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
 from auditor.errors import DamagedError, ModelError, UnsupportedError
 from auditor.intake.specs import ModelSpec
-from auditor.intake.wrap import named_classes, provenance_in
+from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_in
+from auditor.model.enclosed import PREPROCESSOR
 from auditor.model.other_model import OtherModel
+from auditor.model.regression import TorchRegressor
 from auditor.model.torch_model import TorchModel
 from auditor.rows import Rows
 
 _MAX_TOKENS = 1 << 16
-_TEXT_BATCH, _IMAGE_BATCH = 64, 64
+_TEXT_BATCH, _IMAGE_BATCH, _SOUND_BATCH = 64, 64, 8
+# Networks that take the samples themselves; all others take spectrograms of their own making.
+_OF_SAMPLES = frozenset({"wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", "sew", "sew-d"})
+_QUIET = 1e-7
 _DEFAULT_TOKENS = 512
+_MOST_LABELS = 100_000
 # Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
 _OFFSET_POSITIONS = frozenset(
     {
@@ -56,37 +63,46 @@ _OTHER_TASKS = {
 }
 
 
-def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
+def load_folder(path: str, spec: ModelSpec) -> TorchModel | TorchRegressor | OtherModel:
     """The model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
-    folder, settings = opened(path)
+    folder, settings = opened(path, mapped=spec.mapped)
     family, name = _architecture(settings, folder)
-    if family not in ("text", "image"):
+    if family not in ("text", "image", "sound"):
         return _other(folder, settings, name, family)
-    classes = _classes(settings, folder, spec)
+    head = _head(settings, folder, spec)
     weights = read_weights(folder)
     with quiet_and_offline():
         network, config = build_network(family, name, settings, weights, folder)
-    notes = (*ignored_files(folder), *unused_keys(settings))
+    notes = (*head.notes, *ignored_files(folder), *unused_keys(settings))
     if family == "text":
         text = _text_encoding(folder, settings, network)
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = text.pad
         module: nn.Module = TextClassifier(network, text.pad, text.left)
-        preprocessing, more, encoder, token_name = None, text.notes, text.encode, text.token_name
+        preprocessing: Preprocessing | None = None
+        more, encoder, token_name = text.notes, text.encode, text.token_name
+    elif family == "sound":
+        preprocessing, more, encoder, token_name = sound_preprocessing(folder), (), None, None
+        module = SoundClassifier(network, scaled=scales_sound(folder))
     else:
         preprocessing, more = image_preprocessing(folder, settings)
         module, encoder, token_name = network, None, None
+    shared: dict[str, Any] = {
+        "preprocessing": preprocessing,
+        "encoder": encoder,
+        "token_name": token_name,
+        "device": spec.device,
+        "batch_rows": {"text": _TEXT_BATCH, "image": _IMAGE_BATCH}.get(family, _SOUND_BATCH),
+        "provenance": provenance_in(folder, name, (*notes, *more)),
+    }
+    if head.classes is None:
+        return TorchRegressor(module, **shared)
     return TorchModel(
-        module,
-        classes=classes,
-        preprocessing=preprocessing,
-        encoder=encoder,
-        token_name=token_name,
+        module if head.label is None else OneLabel(module, head.label),
+        classes=head.classes,
         outputs=spec.outputs or "logits",
         threshold=0.5 if spec.threshold is None else spec.threshold,
-        device=spec.device,
-        batch_rows=_TEXT_BATCH if family == "text" else _IMAGE_BATCH,
-        provenance=provenance_in(folder, name, (*notes, *more)),
+        **shared,
     )
 
 
@@ -100,14 +116,10 @@ def _other(folder: Folder, settings: Mapping[str, Any], name: str, what: str) ->
 
 
 def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str]:
-    """("text", "image" or another task in words, name of transformers' class), by exact name from its own tables."""
+    """("text", "image", "sound" or another task in words, the class in transformers), by exact name from its tables."""
     from transformers.models.auto import modeling_auto
 
-    for key, why in REFUSED_KEYS.items():
-        if settings.get(key) is not None:
-            raise UnsupportedError(
-                f"{folder.name!r} {why}, which is not supported yet: audit it with --predict package.module:function."
-            )
+    refuse_settings(settings, folder)
     kind, listed = settings.get("model_type"), settings.get("architectures")
     name = listed[0] if isinstance(listed, list) and listed else None
     if not isinstance(kind, str) or not isinstance(name, str):
@@ -123,35 +135,92 @@ def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str
         known = table.get(kind, ())
         if name in ((known,) if isinstance(known, str) else tuple(known)):
             return family, name
+    if kind in _OF_SAMPLES and name == modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.get(kind):
+        return "sound", name
     for table_name, what in _OTHER_TASKS.items():
         known = getattr(modeling_auto, table_name).get(kind, ())
         if name in ((known,) if isinstance(known, str) else tuple(known)):
             return what, name
     raise UnsupportedError(
         f"{folder.name!r} is a {printable(name, 60)} ({printable(kind, 40)}); supported yet are transformers' own "
-        "...ForSequenceClassification and ...ForImageClassification. Audit it with --predict package.module:function."
+        "...ForSequenceClassification and ...ForImageClassification, of sound too where it takes samples. Audit it "
+        "with --predict package.module:function."
     )
 
 
-def _classes(settings: Mapping[str, Any], folder: Folder, spec: ModelSpec) -> tuple[str, ...]:
-    problem = settings.get("problem_type")
-    labels = settings.get("id2label")
+@dataclass(frozen=True)
+class _Head:
+    """What a folder's outputs are: of ``classes``, a number where there are none; ``label``: the one output of several
+    that is audited, each of them a yes or no of its own."""
+
+    classes: tuple[str, ...] | None
+    label: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _head(settings: Mapping[str, Any], folder: Folder, spec: ModelSpec) -> _Head:
+    problem, labels = settings.get("problem_type"), _labels(settings, folder)
     if problem == "multi_label_classification":
-        raise UnsupportedError(
-            f"{folder.name!r} gives several labels to a row, which is not supported yet: audit one with --predict."
-        )
-    if problem == "regression" or settings.get("num_labels") == 1 or (isinstance(labels, dict) and len(labels) == 1):
-        raise UnsupportedError(
-            f"{folder.name!r} predicts a number, not a class, not supported yet: audit decisions with --predict."
-        )
+        return _label_of(labels, folder, spec)
+    if len(labels) == 1 and problem != "regression" and spec.task != "regression" and spec.classes is not None:
+        read = "One output a row, read as the logit of the last of --classes: config.json names one label and no more."
+        return _Head(named_classes(None, spec), notes=(read,))
+    if problem == "regression" or len(labels) == 1:
+        if len(labels) > 1:
+            raise UnsupportedError(
+                f"{folder.name!r} predicts {len(labels)} numbers, not a class, and a regression of one target is what "
+                "is audited: audit one of them with --predict package.module:function."
+            )
+        no_flags_of_classes(spec)
+        said = "its config.json says regression" if problem == "regression" else "as transformers trains one label"
+        other = "" if problem == "regression" else "; --classes no,yes reads it as the logit of yes"
+        return _Head(None, notes=(f"One output a row, read as a number ({said}{other}).",))
+    return _Head(named_classes(labels, spec))
+
+
+def _labels(settings: Mapping[str, Any], folder: Folder) -> tuple[str, ...]:
+    labels, n = settings.get("id2label"), settings.get("num_labels")
     if labels is None:
-        # transformers leaves two labels unnamed.
-        return named_classes(("LABEL_0", "LABEL_1"), spec)
+        # transformers leaves labels unnamed where there are two, or only their number is said.
+        return tuple(f"LABEL_{i}" for i in range(n if isinstance(n, int) and 0 < n <= _MOST_LABELS else 2))
     if not isinstance(labels, dict) or sorted(labels) != sorted(str(i) for i in range(len(labels))):
         raise ModelError(
             f"The id2label of {folder.name!r} does not number its classes from 0.", code="AUD-LOAD-CLASSES"
         )
-    return named_classes(tuple(str(labels[str(i)]) for i in range(len(labels))), spec)
+    return tuple(str(labels[str(i)]) for i in range(len(labels)))
+
+
+def _label_of(labels: Sequence[str], folder: Folder, spec: ModelSpec) -> _Head:
+    """The one label of several that --classes names last: whether a row has it is what is audited."""
+    if len(set(labels)) != len(labels):
+        raise ModelError(f"The id2label of {folder.name!r} names a label twice.", code="AUD-LOAD-CLASSES")
+    if spec.classes is None and len(labels) == 1:
+        return _Head((f"not {labels[0]}", labels[0]), label=0)
+    shown = ", ".join(printable(label, 40) for label in labels[:8]) + (", ..." if len(labels) > 8 else "")
+    example = printable(labels[0], 40)
+    if spec.classes is None or len(spec.classes) != 2 or spec.classes[1] not in labels:
+        raise ModelError(
+            f"{folder.name!r} gives several labels to a row ({shown}), and one is audited at a time: name it as "
+            f'the last of two, such as --classes "not {example},{example}".',
+            code="AUD-LOAD-CLASSES",
+        )
+    name = spec.classes[1]
+    note = f"One of {len(labels)} labels is audited, {printable(name, 60)!r}; a row may have others besides."
+    return _Head(named_classes(None, spec), label=labels.index(name), notes=(note,))
+
+
+class OneLabel(nn.Module):
+    """One output of a network that gives several labels to a row: its logit, (n, 1)."""
+
+    def __init__(self, network: nn.Module, label: int) -> None:
+        super().__init__()
+        self.network = network
+        self.label = label
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found = self.network(inputs)
+        logits: Tensor = getattr(found, "logits", found)
+        return logits[:, self.label : self.label + 1]
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------
@@ -263,13 +332,13 @@ def _token_limit(settings: Mapping[str, Any], options: Mapping[str, Any], pad: i
 
 def image_preprocessing(folder: Folder, settings: Mapping[str, Any]) -> tuple[ImagePreprocessing, tuple[str, ...]]:
     """How a folder's images are encoded, by its preprocessor_config.json, and notes; ModelError without one."""
-    if not folder.has("preprocessor_config.json"):
+    if not folder.has(PREPROCESSOR):
         raise ModelError(
             f"{folder.name!r} holds no preprocessor_config.json, without which its images' size and scale are a guess: "
             "save it with AutoImageProcessor.from_pretrained(...).save_pretrained(folder).",
             code="AUD-LOAD-INCOMPLETE",
         )
-    options = folder.json("preprocessor_config.json")
+    options = folder.json(PREPROCESSOR)
     notes = []
     size = options.get("size")
     if options.get("do_center_crop") and options.get("crop_size") is not None:
@@ -311,3 +380,43 @@ def _per_channel(options: Mapping[str, Any], key: str, channels: int) -> list[fl
     if len(values) != channels:
         raise DamagedError(f"Its {key} has {len(values)} numbers for {channels} channels.")
     return values
+
+
+# ---- sound ---------------------------------------------------------------------------------------------------------
+
+
+class SoundClassifier(nn.Module):
+    """A transformers classifier of (n, samples) in [-1, 1); where ``scaled``, each at mean 0 and variance 1."""
+
+    def __init__(self, network: nn.Module, *, scaled: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.scaled = scaled
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scaled:
+            x = (x - x.mean(dim=1, keepdim=True)) / torch.sqrt(x.var(dim=1, keepdim=True, correction=0) + _QUIET)
+        logits: Tensor = self.network(input_values=x).logits
+        return logits
+
+
+def sound_preprocessing(folder: Folder, samples: int | None = None) -> AudioPreprocessing:
+    """How a folder's recordings are read, by its preprocessor_config.json; ModelError where that does not say it.
+
+    ``samples``: how many the network takes, where it says so itself; else the file's ``max_length``.
+    """
+    said = folder.json(PREPROCESSOR) if folder.has(PREPROCESSOR) else {}
+    length = said.get("max_length") if samples is None else samples
+    try:
+        return AudioPreprocessing.model_validate({"sampling_rate": said.get("sampling_rate"), "samples": length})
+    except ValidationError:
+        raise ModelError(
+            f"The {PREPROCESSOR} in {folder.name!r} must say sampling_rate (4000 to 192000) and, where the network "
+            "does not fix it, max_length, the samples of a recording that are looked at.",
+            code="AUD-LOAD-INCOMPLETE",
+        ) from None
+
+
+def scales_sound(folder: Folder) -> bool:
+    """Whether each recording is brought to mean 0 and variance 1, as transformers does unless it is told not to."""
+    return bool(folder.json(PREPROCESSOR).get("do_normalize", True))

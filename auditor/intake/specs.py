@@ -9,16 +9,22 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, JsonValue
 
 from auditor.data.table_schema import TableSchema
+from auditor.endpoint.capability import Handshake
+from auditor.endpoint.served_texts import ServedTexts
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Which model, and how it may be loaded; the command line's model flags, one field each.
 
-    ``path`` is None only with ``predict``. ``base``: the model that an adapter changes. ``task``: None means what the
-    file says, else classification. ``outputs``:
+    ``path`` is None only with ``predict``, ``generate`` or an ``endpoint``, which is what its server was shown to do.
+    ``base``: the model that an adapter changes. ``task``: None means what the file says, else classification.
+    ``outputs``:
     None means what the file or the network says, else logits where its answers can be nothing else. ``architecture``: a
-    key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``code_folder``: where the user's own modules
+    key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``dtype``: the numbers that a language model is
+    computed in, which :mod:`auditor.intake.number_formats` reads. ``mapped``: whether weights may stay in their files,
+    as pages of them: in a process of its own, since whoever shortens such a file meanwhile ends it. ``code_folder``:
+    where the user's own modules
     lie; it is put on the import path only where a flag names one of them.
     """
 
@@ -31,11 +37,15 @@ class ModelSpec:
     architecture: str | None = None
     architecture_args: dict[str, JsonValue] = field(default_factory=dict)
     predict: str | None = None
+    generate: str | None = None
+    endpoint: Handshake | None = None
     allow_code: bool = False
     trust_pickle: bool = False
     features: tuple[str, ...] | None = None
     device: str = "cpu"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     code_folder: str | None = None
+    mapped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +149,9 @@ class DetectionSpec:
     ``with_heat_map``: whether a picture is made of what each verdict rests on. ``with_calibration``: whether the
     detector's calibration scores are sent too. ``scores_only``: whether every file gets its score, unsupported or not,
     and nothing is read of its making. ``card``: the JSON of the card that stands in for the detector's own; ``out``:
-    where the detector with it is written.
+    where the detector with it is written. ``meanings``: what classes mean by their names, where any classifier will do
+    that is then made a detector; None where it must be one already. ``folders``: names that may be among those and
+    are not of its classes.
     """
 
     files: tuple[str, ...]
@@ -149,6 +161,8 @@ class DetectionSpec:
     scores_only: bool = False
     card: str | None = None
     out: str | None = None
+    meanings: dict[str, Literal["fake", "real", "neither"]] | None = None
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +275,8 @@ class Job:
     ``evidence``: what of the model's answers is kept beside the measurements, by row: its scores, or each row's groups
     too. ``recognise``: whether the rows are to be known again where they are shuffled or saved anew. With a
     ``mitigation`` it makes a new model of the old one and the rows of ``data``, and asks no probe; with an ``explain``
-    it explains rows of ``data``; with an ``export`` it writes the model anew. With a ``detection`` it examines files,
+    it explains rows of ``data``; with an ``export`` it writes the model anew; with ``served`` texts
+    it holds them against it. With a ``detection`` it examines files,
     by the model where there is one; with a ``detector_training`` it trains a detector, and with a ``table_training`` a
     classifier. ``allow_unsandboxed``: whether it goes without the kernel's sandbox.
     """
@@ -280,5 +295,6 @@ class Job:
     detector_training: DetectorTrainingSpec | None = None
     table_training: TableTrainingSpec | None = None
     export: ExportSpec | None = None
+    served: ServedTexts | None = None
     allow_unsandboxed: bool = False
     parent: int | None = None

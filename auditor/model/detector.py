@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import Tensor, nn
 
+from auditor.data.media_classes import fake_class as fake_class
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import ModelError
 from auditor.model.audited_model import AuditedModel
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
 # Files encoded at once: a recording or a picture takes a thousand times the memory of a row of a table.
 MOST_ROWS = 256
-# What the synthetic class is called, in the data sets of the field.
-FAKE_NAMES = ("fake", "ai", "synthetic", "generated", "spoof", "deepfake", "gan", "diffusion")
-REAL_NAMES = ("real", "genuine", "bonafide", "bona-fide", "authentic", "original", "human", "photo", "nature")
 _ROWS_OF = {"image": ImagePreprocessing, "speech": AudioPreprocessing}
 
 
@@ -38,9 +36,9 @@ _ROWS_OF = {"image": ImagePreprocessing, "speech": AudioPreprocessing}
 class Verdict:
     """What a detector says of one file.
 
-    ``probability``: calibrated, of being synthetic. p_real, p_fake: see :meth:`DetectorCard.p_values`. ``novelty`` in
-    the units of ``novelty_limit``; None where the detector has no rule for it. ``reason``: why this answer, in a
-    sentence.
+    ``probability``: calibrated, of being synthetic. p_real, p_fake: see :meth:`DetectorCard.p_values`. ``novelty``
+    is how unlike the training files it is; None where the detector has no rule for it. ``reason``: why this answer, in
+    a sentence.
     """
 
     answer: Answer
@@ -51,10 +49,36 @@ class Verdict:
     reason: str
 
 
-class DeepfakeDetector(TorchModel):
+class Detector(AuditedModel):
+    """What every detector has, whatever answers below it: a card, and verdicts by it."""
+
+    card: DetectorCard
+
+    def with_card(self, card: DetectorCard) -> Detector:
+        """The same detector with another card."""
+        raise NotImplementedError
+
+    @property
+    def _measures_novelty(self) -> bool:
+        """Whether it says how unlike its training files a row is."""
+        return False
+
+    def novelty(self, X: Rows) -> FloatArray:
+        """(n,) how unlike the training files each row is; ModelError where the detector has no rule for it."""
+        raise ModelError("This detector has no rule for files unlike its training files.")
+
+    def verdicts(self, X: Rows, probabilities: FloatArray | None = None) -> list[Verdict]:
+        """(n,) answers of rows; ``probabilities`` (n, 2) where they are known already."""
+        known = self.predict_proba(X) if probabilities is None else probabilities
+        scores = known[:, self.card.fake]
+        novelty = self.novelty(X).tolist() if self._measures_novelty else [None] * len(X)
+        return [judge_file(self.card, float(s), n) for s, n in zip(scores, novelty, strict=True)]
+
+
+class DeepfakeDetector(TorchModel, Detector):
     """A binary classifier of media with a :class:`DetectorCard`; audited like any other classifier.
 
-    Its module has a method ``novelty(inputs) -> (n,)`` where ``card.novelty_limit`` is set: how unlike its training
+    Its module has a method ``novelty(inputs) -> (n,)`` where ``card.novelties`` are set: how unlike its training
     files an encoded input is, whatever their class. Raises ModelError where it has none, for other than two classes,
     and for a card that contradicts the names of the classes or the medium of the rows.
     """
@@ -63,8 +87,8 @@ class DeepfakeDetector(TorchModel):
         super().__init__(module, **how)
         if self.n_outputs != 2:
             raise ModelError(f"A detector tells two classes apart, and this model has {self.n_outputs}.")
-        if card.novelty_limit is not None and not callable(getattr(module, "novelty", None)):
-            raise ModelError("The detector's card has a novelty limit, and its network measures no novelty.")
+        if card.novelties and not callable(getattr(module, "novelty", None)):
+            raise ModelError("The detector's card has novelties, and its network measures no novelty.")
         named = fake_class(self.classes)
         if named is not None and named != card.fake:
             raise ModelError(
@@ -96,14 +120,16 @@ class DeepfakeDetector(TorchModel):
             provenance=model.provenance,
         )
 
+    def with_card(self, card: DetectorCard) -> DeepfakeDetector:
+        return DeepfakeDetector.around(self, card)
+
     @property
     def _measures_novelty(self) -> bool:
-        """Whether novelty is needed: for a limit, or for what a batch on a channel shows."""
+        """Whether novelty is needed: for what is unlike the training files, or for what a batch on a channel shows."""
         on_channel = self.card.channel is not None and callable(getattr(self.module, "novelty", None))
-        return self.card.novelty_limit is not None or on_channel
+        return bool(self.card.novelties) or on_channel
 
     def novelty(self, X: Rows) -> FloatArray:
-        """(n,) how unlike the training files each row is; ModelError where the detector has no rule for it."""
         if not self._measures_novelty:
             raise ModelError("This detector has no rule for files unlike its training files.")
         measure = cast(Any, self.module).novelty
@@ -116,10 +142,19 @@ class DeepfakeDetector(TorchModel):
 
     def verdicts(self, X: Rows, probabilities: FloatArray | None = None) -> list[Verdict]:
         """(n,) answers of rows; ``probabilities`` (n, 2) where they are known already."""
-        known = self.predict_proba(X) if probabilities is None else probabilities
-        scores = known[:, self.card.fake]
-        novelty = self.novelty(X).tolist() if self._measures_novelty else [None] * len(X)
-        return [judge_file(self.card, float(s), n) for s, n in zip(scores, novelty, strict=True)]
+        found: list[Verdict] = []
+        # A head on features looks at a file once for its answer and its novelty.
+        keeping = getattr(self.module, "features_kept", nullcontext)
+        with keeping():
+            for start in range(0, len(X), self.batch_rows):
+                rows = take_rows(X, slice(start, start + self.batch_rows))
+                known = self.predict_part(rows) if probabilities is None else probabilities[start : start + len(rows)]
+                novelty = self.novelty(rows).tolist() if self._measures_novelty else [None] * len(rows)
+                scores = known[:, self.card.fake].tolist()
+                found += [judge_file(self.card, score, n) for score, n in zip(scores, novelty, strict=True)]
+        if probabilities is None:
+            self.check_outputs()
+        return found
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
         """The model itself, and its card."""
@@ -130,28 +165,16 @@ def judge_file(card: DetectorCard, probability: float, novelty: float | None) ->
     """The answer for one file: see :func:`answer_of`.
 
     A class is ruled out where its p-value is at most ``card.error_rate``. Conformal coverage does not hold for files
-    that no calibration file is like, so a novelty above the limit ends in ``cannot say`` whatever the p-values are.
+    that no calibration file is like, so a novelty beyond theirs ends in ``cannot say`` whatever the p-values are.
     """
     p_real, p_fake = card.p_values(probability)
     answer, reason = answer_of(card, p_real, p_fake, novelty)
     return Verdict(answer=answer, probability=probability, p_real=p_real, p_fake=p_fake, novelty=novelty, reason=reason)
 
 
-def fake_class(classes: Sequence[str]) -> int | None:
-    """Index of the synthetic one of two classes by its name, such as ``fake`` beside ``real``; None if unclear."""
-    if len(classes) != 2:
-        return None
-    names = [c.strip().lower() for c in classes]
-    fakes = [i for i, name in enumerate(names) if name in FAKE_NAMES]
-    reals = [i for i, name in enumerate(names) if name in REAL_NAMES]
-    if len(fakes) == 1 and (not reals or reals != fakes):
-        return fakes[0]
-    return 1 - reals[0] if len(reals) == 1 and not fakes else None
-
-
-def detector_of(model: AuditedModel) -> DeepfakeDetector | None:
+def detector_of(model: AuditedModel) -> Detector | None:
     """The model as a detector with a card, or None."""
-    return model if isinstance(model, DeepfakeDetector) else None
+    return model if isinstance(model, Detector) else None
 
 
 def synthetic(model: AuditedModel, data: AuditData) -> int | None:
@@ -161,6 +184,6 @@ def synthetic(model: AuditedModel, data: AuditData) -> int | None:
     """
     if data.modality not in ("image", "audio") and model.can_be_asked:
         return None
-    if isinstance(model, DeepfakeDetector):
+    if isinstance(model, Detector):
         return int(model.card.fake)
     return fake_class(model.classes)

@@ -13,7 +13,7 @@ from auditor.data.paired_rows import PairedRows
 from auditor.errors import DataError, ModelError
 from auditor.files import Closed
 from auditor.model.audited_model import AuditedModel, Provenance
-from auditor.model.detector import DeepfakeDetector, Verdict
+from auditor.model.detector import Detector, Verdict
 from auditor.model.detector_card import TRACELESS, Answer
 from auditor.model.saving import bundle_of
 from auditor.model.torch_model import TorchModel
@@ -51,9 +51,9 @@ class GatedModel(AuditedModel):
     """
 
     def __init__(
-        self, base: TorchModel, detector: DeepfakeDetector, gate: Gate, *, provenance: Provenance | None = None
+        self, base: TorchModel, detector: Detector, gate: Gate, *, provenance: Provenance | None = None
     ) -> None:
-        if isinstance(base, DeepfakeDetector):
+        if isinstance(base, Detector):
             raise ModelError("A detector is not put behind a gate of its own kind: name the model that it protects.")
         if gate.answer >= base.n_outputs:
             raise ModelError(f"The gate's answer is class {gate.answer}, and the model has {base.n_outputs} classes.")

@@ -174,13 +174,19 @@ def _with_model(
 
 
 def _copy_folder(source: Path, where: Path) -> None:
+    for file in files_of_folder(source):
+        write_beside(where / file.name, file.read_bytes())
+
+
+def files_of_folder(source: Path) -> list[Path]:
     """The data of a Hugging Face folder, and its weights where only torch's own format has them."""
     files = [p for p in sorted(source.iterdir()) if p.is_file() and p.name != RULES_FILE]
     plain = any(p.suffix == ".safetensors" for p in files)
-    for file in files:
-        weights = not plain and file.suffix == ".bin"
-        if not file.name.startswith(".") and (weights or file.suffix in _DATA):
-            write_beside(where / file.name, file.read_bytes())
+    return [
+        file
+        for file in files
+        if not file.name.startswith(".") and (file.suffix in _DATA or (not plain and file.suffix == ".bin"))
+    ]
 
 
 def put_around(

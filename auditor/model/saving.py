@@ -13,6 +13,8 @@ from auditor.data.preprocessing import TabularPreprocessing, TextPreprocessing
 from auditor.errors import ModelError
 from auditor.files import write_beside
 from auditor.model.audited_model import AuditedModel, Recipe
+from auditor.model.classifier_detector import ClassifierDetector
+from auditor.model.enclosed import enclosed_bundle
 from auditor.model.mixture import MixtureModel
 from auditor.model.outputs import stated_by
 from auditor.model.postprocessed_folder import Layers, write_postprocessed
@@ -21,6 +23,8 @@ from auditor.model.prepared import PreparedModel
 from auditor.model.torch_model import TorchModel, TorchNetwork
 
 BUNDLE_FORMAT = "auditor-model/1"
+# Networks whose architecture a bundle names.
+_OUR_OWN = (BUNDLE_FORMAT, "in memory")
 
 
 def save(model: AuditedModel, path: str | Path) -> None:
@@ -30,7 +34,8 @@ def save(model: AuditedModel, path: str | Path) -> None:
     "training", "outputs", "threshold"}``. ``"outputs"`` is left out where nobody said what a network of your own
     returns, and confirmed by ``"outputs_stated": True`` where somebody did. With ``"task": "regression"``, and no
     classes, for a model that predicts a number, and with ``"postprocessing"`` for one whose answers are changed by
-    group, ``"detector"`` for a detector's card and ``"gate"`` for what stands before a model.
+    group, ``"detector"`` for a detector's card, ``"meanings"`` for what its classes mean, ``"enclosed"`` for a
+    classifier that is no network of ours, and ``"gate"`` for what stands before a model.
 
     What no bundle holds is written otherwise: scikit-learn's estimators and boosted trees, which were fitted anew, in
     the format of their own library, and any other model whose answers are changed by group as a folder, with the model
@@ -59,7 +64,8 @@ def goes_into_a_bundle(model: PostprocessedModel) -> bool:
 def _file_of(model: AuditedModel) -> bytes | None:
     """A model as one file: its library's own, or a bundle; None where it can be neither."""
     own = model.written()
-    if own is not None or not isinstance(model.saved_parts()[0], TorchNetwork):
+    in_bundle = isinstance(model, ClassifierDetector) or isinstance(model.saved_parts()[0], TorchNetwork)
+    if own is not None or not in_bundle:
         return own
     buffer = io.BytesIO()
     torch.save(bundle_of(model), buffer)
@@ -68,6 +74,8 @@ def _file_of(model: AuditedModel) -> bytes | None:
 
 def bundle_of(model: AuditedModel) -> dict[str, Any]:
     """What :func:`save` writes of a model, before it is written. Raises what it raises."""
+    if isinstance(model, ClassifierDetector) and model.base.provenance.format not in _OUR_OWN:
+        return {"format": BUNDLE_FORMAT, **enclosed_bundle(model, model.base.provenance.format)}
     model, beside = model.saved_parts()
     if not isinstance(model, TorchNetwork):
         raise ModelError(f"Only a torch model can be saved as a bundle, not {type(model).__name__}.")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from auditor.data.media_classes import same_meaning
 from auditor.data.preprocessing import label_name
 from auditor.errors import DataError, did_you_mean
 from auditor.files import is_utf8, sha256_of, shown
@@ -32,6 +33,7 @@ class Listing:
 def list_folder(folder: Path, classes: Sequence[str], left_out: list[str] | None = None) -> Listing:
     """Every file in a sub-folder, in the order of the names, with the class that the sub-folder is named after.
 
+    Where all classes are of real and synthetic media, a sub-folder of another name is of the one that means the same.
     Hidden files and folders are skipped, files beside the sub-folders are left out with a note. Raises DataError for a
     sub-folder that is none of ``classes``, fewer than two of them with files, a link that leaves the folder, a name
     that is not UTF-8, or no files at all. ``left_out``: where given, such links and names are added to it, each in a
@@ -41,12 +43,17 @@ def list_folder(folder: Path, classes: Sequence[str], left_out: list[str] | None
     place = {name: i for i, name in enumerate(classes)}
     names: list[str] = []
     codes: list[int] = []
+    read_as: list[str] = []
     loose = 0
     for entry in _visible(root, root, left_out):
         if not entry.is_dir():
             loose += 1
             continue
         label = label_name(entry.name)
+        alike = None if label in place else same_meaning(entry.name, classes)
+        if alike is not None:
+            place[label] = alike
+            read_as.append(f"The sub-folder {shown(entry.name)} was read as {classes[alike]}, which it means.")
         if label not in place:
             raise DataError(
                 f"The sub-folder {shown(entry.name)!r} of {inside!r} is none of the model's classes "
@@ -74,7 +81,7 @@ def list_folder(folder: Path, classes: Sequence[str], left_out: list[str] | None
             f"{', '.join(classes[:8])}. Is it the folder above that you mean?",
             code="AUD-DATA-LABELS",
         )
-    notes = []
+    notes = read_as
     absent = [name for i, name in enumerate(classes) if i not in present]
     if absent:
         notes.append(f"{inside} has no file of {_listed(absent)}: rates over those classes are undefined.")

@@ -63,6 +63,8 @@ QUESTIONS: tuple[Question, ...] = (
     Question("attribute", ("counterfactual_fairness",), form="percent", headline=("counterfactual_flip_rate",)),
     Question("identity", ("counterfactual_token_fairness",), form="percent", headline=("worst_category_flip_rate",)),
     Question("change", ("change",)),
+    Question("derived", ("derived",), ("*churn*", "*flip_rate"), form="percent"),
+    Question("derived", ("derived",)),
     Question("arithmetic", ("feature_attribution", "token_attribution"), ("completeness_error",)),
     Question("explanation", ("feature_attribution",)),
     Question("words", ("token_attribution",)),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from auditor.detection.record import DetectorRecord, FileResult
+from auditor.endpoint.served_texts import Compared
 from auditor.errors import DataError
 from auditor.files import readable, received
 from auditor.finding.measurement import ProbeResult
@@ -31,6 +32,7 @@ from auditor.run.messages import (
     Repaired,
     RowExplained,
     Scored,
+    ServedCompared,
     Trained,
 )
 from auditor.training.meter import Meter
@@ -139,6 +141,23 @@ class ModelExported(Heard):
                 on_stage("asking both models")
             case FileExported():
                 self.exported = message
+            case _:
+                super()._own(message, on_stage)
+
+
+@dataclass
+class TextsCompared(Heard):
+    """What a reference says of texts that a server drew; None where nothing was said."""
+
+    compared: Compared | None = None
+
+    def _own(self, message: Message, on_stage: OnStage) -> None:
+        match message:
+            case Loaded():
+                self.device = message.device
+                on_stage("comparing")
+            case ServedCompared():
+                self.compared = message.compared
             case _:
                 super()._own(message, on_stage)
 

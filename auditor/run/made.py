@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from auditor.data.audit_data import AuditData
+from auditor.data.media_classes import meaning_of
 from auditor.detection.kinds import kind_of
 from auditor.errors import DataError
 from auditor.files import read_regular, shown
 from auditor.model.audited_model import AuditedModel, Provenance
-from auditor.model.detector import FAKE_NAMES, REAL_NAMES
 from auditor.model.recorded_model import RecordedGenerator
 from auditor.reading.folders import files_in
 
@@ -49,14 +49,16 @@ def load_made(path: str) -> tuple[AuditedModel, AuditData]:
     if not names:
         raise DataError(f"No file of {shown(root.name)!r} is an image, sound or video.", code="AUD-DATA-EMPTY")
     tops = sorted({name.partition("/")[0] if "/" in name else "" for name in names})
-    real = [top for top in tops if top.lower() in REAL_NAMES]
-    fake = [top for top in tops if top.lower() in FAKE_NAMES]
+    meant = [meaning_of(top) for top in tops]
+    # Nothing is unmarked because of its neighbour's name: both must say what they are.
+    made = meant.index("fake") if len(tops) == 2 and set(meant) == {"fake", "real"} else None
     notes: tuple[str, ...] = ()
     labels = None
-    if len(tops) == 2 and len(real) == len(fake) == 1:
-        labels = np.asarray([int(name.partition("/")[0] == fake[0]) for name in names], np.int64)
+    if made is not None:
+        labels = np.asarray([int(name.partition("/")[0] == tops[made]) for name in names], np.int64)
         notes = (
-            f"Files of {shown(fake[0])!r} are taken as made by the generator, those of {shown(real[0])!r} as not.",
+            f"Files of {shown(tops[made])!r} are taken as made by the generator, those of {shown(tops[1 - made])!r} as "
+            "not.",
         )
     return RecordedGenerator(provenance=PROVENANCE), AuditData(
         X=np.asarray(names, object),

@@ -68,6 +68,9 @@ def _inputs(job: Job) -> Iterator[str]:
         if path is not None:
             yield path
             yield from _blobs(Path(path))
+    if job.detection is not None and job.model.path is not None:
+        # What an exporter writes beside a graph: how its input is made, and what its classes are called.
+        yield from (str(Path(job.model.path).parent / name) for name in ("config.json", "preprocessor_config.json"))
     if job.data is not None:
         yield from _files_of(job.data)
     for spec in job.probes:

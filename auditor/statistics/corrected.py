@@ -1,4 +1,7 @@
-"""The share of rows that truly are so, where whoever said so errs as often as was seen on rows that are known."""
+"""The share of rows that truly are so, where whoever said so errs as often as was seen on rows that are known.
+
+Of all rows, and how far it differs between groups.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pydantic import Field, model_validator
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import clopper_pearson
+from auditor.statistics.rates import MOST_GROUPS
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -102,6 +106,57 @@ class Corrected(Estimate):
             f"{' and '.join(f'{k:,} of {n:,}' for k, n in zip(self.spared, self.negatives, strict=True))} that are "
             "not: that does not show that what is said tells one from the other, and then nothing follows from it"
         )
+
+
+class WorstCorrectedDifference(Estimate):
+    """The largest difference between any two groups of a share corrected with the group's own errors; [0, 1], ideal 0.
+
+    ``max over i, j of pi_i - pi_j``, each a :class:`Corrected` whose sensitivity and specificity are of rows of that
+    group alone, so that errors which differ between groups are no difference between them. ``value``: NaN where a
+    part's is. Bounds: upper, over all pairs the upper bound of the one less the lower one of the other, each at alpha /
+    2, since one pair is the largest in truth; lower, the largest lower bound above another's upper one, each of the 2 g
+    at alpha / (2 g). They are union bounds, and hold however the groups' rows hang together.
+    """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    unplanned: ClassVar[str] = Corrected.unplanned
+
+    kind: Literal["worst_corrected_difference"] = "worst_corrected_difference"
+    # Judging compares all pairs, and the judge does not trust the process that measured.
+    parts: Annotated[tuple[Corrected, ...], Field(min_length=1, max_length=MOST_GROUPS)]
+
+    @property
+    def value(self) -> float:
+        values = [part.value for part in self.parts]
+        return math.nan if len(values) < 2 or any(map(math.isnan, values)) else max(values) - min(values)
+
+    @property
+    def comparisons(self) -> int:
+        return len(self.parts) * (len(self.parts) - 1)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        low, high = self.many_bounds(np.asarray([alpha]))[0].tolist()
+        return low, high
+
+    def many_bounds(self, alphas: FloatArray) -> FloatArray:
+        g = len(self.parts)
+        if g < 2:
+            return np.tile(self.kind_limits, (alphas.size, 1))
+        # (groups, levels, 2): at a level for the lower bound, and at one for the upper.
+        levels = np.concatenate([alphas / (2.0 * g), alphas / 2.0])
+        sure, pair = np.split(np.stack([part.many_bounds(levels) for part in self.parts]), 2, axis=1)
+        others = ~np.eye(g, dtype=bool)
+        lower = (sure[:, None, :, 0] - sure[None, :, :, 1])[others].max(axis=0)
+        upper = (pair[:, None, :, 1] - pair[None, :, :, 0])[others].max(axis=0)
+        return np.stack([np.maximum(lower, 0.0), np.minimum(upper, 1.0)], axis=-1)
+
+    @property
+    def reason(self) -> str:
+        """Why there is no value, in words; "" where there is one."""
+        return next((part.reason for part in self.parts if part.reason), "")
+
+    def undecided(self) -> str:
+        return next((why for part in self.parts if (why := part.undecided())), "")
 
 
 def corrected_bounds(

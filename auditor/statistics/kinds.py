@@ -14,7 +14,7 @@ from auditor.statistics.clusters import (
     WorstClusteredDifference,
     WorstClusteredRatio,
 )
-from auditor.statistics.corrected import Corrected
+from auditor.statistics.corrected import Corrected, WorstCorrectedDifference
 from auditor.statistics.detection import (
     AreaDifference,
     AveragePrecision,
@@ -54,6 +54,7 @@ from auditor.statistics.values import (
     IdealizedAssociation,
     LargestGap,
     LargestValue,
+    RatioBetween,
     RatioOfTotals,
     WorstValueDistance,
     WorstValueGap,
@@ -108,12 +109,14 @@ AnyEstimate = Annotated[
     | WorstClusteredRatio
     | SmallestClusteredRate
     | RatioOfTotals
+    | RatioBetween
     | IdealizedAssociation
     | AtMost
     | AtLeast
     | Bracket
     | WorstBracketDifference
     | Corrected
+    | WorstCorrectedDifference
     | StrongestAttack,
     Field(discriminator="kind"),
 ]
@@ -166,12 +169,14 @@ JUDGED = frozenset(
         "true_positive_rate_at",
         "quantile",
         "ratio_of_totals",
+        "ratio_between",
         "idealized_association",
         "at_most",
         "at_least",
         "bracket",
         "worst_bracket_difference",
         "corrected_proportion",
+        "worst_corrected_difference",
         "strongest_attack",
     }
 )

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from auditor.detection.channel import judged_together
 from auditor.detection.frame_means import combined, mean_interval
 from auditor.detection.kinds import IN_WORDS
 from auditor.detection.record import DetectorRecord, FileResult, FileVerdict
+from auditor.detection.together import judged_by_all
 from auditor.errors import DataError
-from auditor.evidence.detected import DETECTOR, detection_content, detection_evidence, exit_code_of
+from auditor.evidence.detected import (
+    DETECTOR,
+    SECOND,
+    AskedDetector,
+    detection_content,
+    detection_evidence,
+    exit_code_of,
+)
 from auditor.model.detector_card import DetectorCard, answer_of
 from auditor.verifying.checks import Unproven
 from auditor.verifying.derived import Again, Said
@@ -25,36 +33,46 @@ _ONLY_TO_READ = "iVBORw0KGgo="
 def detection_again(said: Said) -> Again:
     """Every p-value, interval, answer and reason out of the scores, the limits and the calibration."""
     try:
-        known = DetectorRecord.model_validate_json(said.entries[DETECTOR]) if DETECTOR in said.entries else None
+        detectors = _detectors(said)
         files = [(_text(file, "path"), *_read(file)) for file in said.record["files"]]
         asked, unwritten = said.request["asked"], said.request["unwritten"]
     except (KeyError, TypeError, ValidationError) as error:
         raise DataError(f"the files or the detector cannot be read: {type(error).__name__}") from None
     if not isinstance(asked, dict) or not isinstance(unwritten, bool):
         raise DataError("the request does not say what was asked for")
-    if known is not None and (known.n_real, known.n_fake) != (len(known.card.real_scores), len(known.card.fake_scores)):
-        raise DataError("the detector has another number of calibration files than it has scores of them")
-    card = None if known is None else known.card
-    judged, batch = judged_together(card, [_again(card, result) for _, result, _ in files])
+    for each in detectors:
+        known = each.known
+        if (known.n_real, known.n_fake) != (len(known.card.real_scores), len(known.card.fake_scores)):
+            raise DataError("the detector has another number of calibration files than it has scores of them")
+    cards = [each.known.card for each in detectors]
+    by_detector = [[_again(cards, i, result) for _, result, _ in files] for i in range(max(1, len(cards)))]
+    judged, batches = judged_by_all(cards, by_detector)
+    detectors = [replace(each, batch=batch) for each, batch in zip(detectors, batches, strict=False)]
     results = [(path, result) for (path, _, _), result in zip(files, judged, strict=True)]
     pictures = {path: picture for path, _, picture in files if picture is not None}
     code = exit_code_of([result for _, result in results], unwritten=unwritten)
-    named = None if known is None else _text(said.record["detector"] or {}, "path")
-    record = detection_content(named, known, results, pictures, code, batch)
-    made = detection_evidence(record, known, unwritten=unwritten, asked=asked)
-    scored = sum(result.verdict is not None and result.verdict.probability is not None for _, result in results)
+    record = detection_content(detectors, results, pictures, code)
+    made = detection_evidence(record, detectors, unwritten=unwritten, asked=asked)
+    scored = sum(
+        bool(result.parts) or (result.verdict is not None and result.verdict.probability is not None)
+        for _, result in results
+    )
     return Again(
         record={**record, "tool": said.record.get("tool")},
         request=made.request,
         about=made.about,
-        used={DETECTOR} if known is not None else (),
+        used=(DETECTOR, SECOND)[: len(detectors)],
         unproven=(
             Unproven(
                 where="record.json: files.verdict.probability, files.verdict.novelty, files.verdict.frames.*, "
-                "files.provenance.*, files.heat_map.*, files.medium, files.form, files.size_bytes, files.sha256",
+                "files.parts.*, files.provenance.*, files.heat_map.*, files.medium, files.form, files.size_bytes, "
+                "files.sha256",
                 why="what was read of a file, and scored, the file and the detector alone can tell: auditor detect",
             ),
-            Unproven(where=f"{DETECTOR}: *", why="the detector's file alone can tell what its calibration is"),
+            *(
+                Unproven(where=f"{part}: *", why="the detector's file alone can tell what its calibration is")
+                for part in (DETECTOR, SECOND)[: max(1, len(detectors))]
+            ),
             Unproven(where="record.json: tool, files.notes, files.error", why="the signer's word"),
         ),
         made=f"{scored:,} verdicts of {len(results):,} files recomputed from their scores and the calibration",
@@ -72,18 +90,50 @@ def _read(file: Mapping[str, Any]) -> tuple[FileResult, str | None]:
     return FileResult.model_validate(own), picture
 
 
-def _again(card: DetectorCard | None, result: FileResult) -> FileResult:
+def _detectors(said: Said) -> list[AskedDetector]:
+    """Those whose calibration is enclosed, in the order in which they were named."""
+    return [
+        AskedDetector(
+            path=_text(said.record[name] or {}, "path"), known=DetectorRecord.model_validate_json(said.entries[part])
+        )
+        for part, name in ((DETECTOR, "detector"), (SECOND, "second_detector"))
+        if part in said.entries
+    ]
+
+
+def _again(cards: Sequence[DetectorCard], i: int, result: FileResult) -> FileResult:
+    """What the detector at place ``i`` says of a file."""
     said = result.verdict
     if said is None:
         return result
-    if card is None or result.error:
+    if not cards or result.error:
         raise DataError("there is a verdict on a file, and no detector that could have read it")
+    card = cards[i]
+    if len(cards) > 1:
+        return _one_of_several(card, i, result)
     verdict = _unsupported(card, result, said) if said.probability is None else _answered(card, said)
     drawn = result.heat_map
     if drawn is not None:
         earned = drawn.drop_marked > drawn.drop_random and verdict.probability is not None
         drawn = drawn.model_copy(update={"earned": earned})
     return result.model_copy(update={"verdict": verdict, "heat_map": drawn})
+
+
+def _one_of_several(card: DetectorCard, i: int, result: FileResult) -> FileResult:
+    """As :func:`_again`, of a file that two detectors were asked about."""
+    alone = result.model_copy(update={"parts": ()})
+    if result.medium == "video":
+        part = result.parts[i] if i < len(result.parts) else None
+        if part is None or part.medium != card.medium:
+            raise DataError("a video that two detectors judged does not say what each of them says")
+        if part.verdict.probability is None and part.verdict.answer != "cannot say":
+            raise DataError("a part of a video has an answer and no probability")
+        unread = part.verdict.probability is None
+        return alone.model_copy(update={"verdict": part.verdict if unread else _answered(card, part.verdict)})
+    takes = {"image": ("image",), "speech": ("audio",)}[card.medium]
+    if result.medium not in takes:
+        return alone
+    return _again([card], 0, alone)
 
 
 def _answered(card: DetectorCard, said: FileVerdict) -> FileVerdict:
@@ -99,7 +149,7 @@ def _answered(card: DetectorCard, said: FileVerdict) -> FileVerdict:
         probability = said.probability
         p_real, p_fake = card.p_values(probability)
     answer, reason = answer_of(card, p_real, p_fake, said.novelty)
-    supported = card.novelty_limit is None or (said.novelty is not None and said.novelty <= card.novelty_limit)
+    supported = not card.is_unlike(said.novelty)
     return FileVerdict(
         answer=answer,
         reason=reason,
@@ -122,7 +172,7 @@ def _unsupported(card: DetectorCard, result: FileResult, said: FileVerdict) -> F
     takes = ("image", "video") if card.medium == "image" else ("audio", "video")
     if result.medium not in takes:
         return FileVerdict(answer="cannot say", reason=other)
-    if card.novelty_limit is None or (said.novelty is not None and said.novelty <= card.novelty_limit):
+    if not card.is_unlike(said.novelty):
         raise DataError("a file that the detector supports has no probability")
     return FileVerdict(answer=answer, reason=reason, novelty=said.novelty)
 

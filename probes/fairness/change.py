@@ -91,7 +91,7 @@ class Change:
                 f"{', '.join(model.classes[:6])}: compare models that answer the same question."
             )
         rows = data.evaluation
-        decided = np.stack([_of_reference(before, model, rows, "decisions"), model.decisions(rows)])
+        decided = np.stack([of_reference(before, model, rows, "decisions"), model.decisions(rows)])
         detail = f"since {whose}"
         return [
             *_measurements(_Decisions(decided, rows), rows, detail),
@@ -112,7 +112,7 @@ class _Decisions:
         self.favourable: BoolArray = np.zeros(self.n, bool) if y is None else y == rows.positive
 
 
-def _of_reference(before: AuditedModel, after: AuditedModel, rows: AuditData, what: str) -> Any:
+def of_reference(before: AuditedModel, after: AuditedModel, rows: AuditData, what: str) -> Any:
     """The reference's decisions, (n,), or outputs; of rows that were read for a gated model it gets what is its own."""
     from auditor.model.gated import GatedModel
     from auditor.model.postprocessing import PostprocessedModel
@@ -148,7 +148,7 @@ def _ranked(before: AuditedModel, after: AuditedModel, rows: AuditData, detail: 
     if y is None or after.n_outputs != 2:
         return
     try:
-        scores = [_of_reference(before, after, rows, "outputs"), after.outputs(rows)]
+        scores = [of_reference(before, after, rows, "outputs"), after.outputs(rows)]
     except NotApplicableError:
         return
     labelled, positive = y >= 0, after.n_outputs - 1 if rows.positive is None else rows.positive

@@ -18,6 +18,7 @@ from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.ranks import area_under_curve
@@ -32,6 +33,7 @@ _SETS = ("x", "y", "a", "b")
 _MAX_BYTES = 1 << 20
 _CHUNK = 1 << 14
 _NAMED_MISSING = 12
+_NAMED_TESTS = 3
 _INSTEAD = "Display only: it takes the words' associations as normal. Set a bound on association_auc."
 
 
@@ -52,6 +54,13 @@ class EmbeddingAssociation:
       Science 356 (2017)
     - ``association_auc``: P(s(x) > s(y)) + P(tie) / 2 of a word of X and one of Y; [0, 1], ideal 0.5; at 0.9 nine of
       ten words of X are tied more to the attribute than one of Y; Caliskan, Bryson and Narayanan, Science 356 (2017)
+
+    - ``confirmed_associations``: number of tests whose two-sided permutation p shows an association, by Holm's
+      procedure at 5 %; [0, number of tests], ideal 0; at 1 the words of one pair of sets are no random division of all
+      of them; Caliskan, Bryson and Narayanan, Science 356 (2017)
+
+      Of all tests of a method but controls. What is not confirmed may be there: it can be shown to be too many, and
+      never that there are none.
 
     Method ``weat``: vectors of words. Method ``seat``: each word stands in bleached sentences, and s(w) is its mean
     over them; the word stays the unit, because sentences of one word are not independent, where the published SEAT
@@ -84,7 +93,9 @@ class EmbeddingAssociation:
     methods: ClassVar[tuple[str, ...]] = ("weat", "seat")
     needs: ClassVar[tuple[Need, ...]] = ()
     reads_rows: ClassVar[bool] = False
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"association_effect_size": "scores", "association_auc": "scores"}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "association_effect_size": "scores", "association_auc": "scores", "confirmed_associations": "scores",
+    }  # fmt: skip
     # Words in each of X and Y, and the true area, found above 0.7 by one judgement of two sides at 5 %.
     power: ClassVar[Power] = Power(32, 0.92)
 
@@ -123,15 +134,19 @@ class EmbeddingAssociation:
         words, sentences = self._embedders(model)
         found: list[Measurement] = []
         if words is not None and "weat" in self.wanted:
+            told = []
             for test in self.tests_:
                 vectors = _unit(words.embed(test.all_words))
-                found.extend(self._measured("weat", test, vectors[:, None, :], words.source, rng))
+                told.append(self._measured("weat", test, vectors[:, None, :], words.source, rng))
+            found.extend(_counted("weat", told))
         if sentences is not None and "seat" in self.wanted:
             templates = self.lists_.templates
+            told = []
             for test in self.tests_:
                 texts = [sentence(t, word) for word in test.all_words for t in templates]
                 vectors = _unit(sentences.embed(texts)).reshape(len(test.all_words), len(templates), -1)
-                found.extend(self._measured("seat", test, vectors, sentences.source, rng))
+                told.append(self._measured("seat", test, vectors, sentences.source, rng))
+            found.extend(_counted("seat", told))
         if not found:
             raise NotApplicableError(
                 "Needs embeddings: a language model or a text classifier with a vocabulary, or a word-vector file "
@@ -155,7 +170,7 @@ class EmbeddingAssociation:
 
     def _measured(
         self, method: str, test: AssociationTest, vectors: FloatArray, source: str, rng: np.random.Generator
-    ) -> list[Measurement]:
+    ) -> tuple[list[Measurement], PermutationP | None]:
         """vectors (n_words, n_templates, d) of unit length, NaN where a word has none, in the order of all_words."""
         there = np.asarray(np.isfinite(vectors).all(axis=(1, 2)), np.bool_)
         parts, present, at = [], [], 0
@@ -171,6 +186,7 @@ class EmbeddingAssociation:
             for k, words, name in zip(present, test.sets, test.names, strict=True)
             if k < self.min_words
         ]
+        p = None
         if few:
             estimate: AnyEstimate = Undefined(
                 reason=f"only {', '.join(few)} have a vector, and at least {self.min_words} of each set must"
@@ -178,7 +194,7 @@ class EmbeddingAssociation:
             note, auc = "", estimate
         else:
             x, y = (associations(targets, parts[2], parts[3]) for targets in parts[:2])
-            estimate, note = self._estimate(x, y, rng)
+            estimate, note, p = self._estimate(x, y, rng)
             auc = area_under_curve(positives=x.mean(axis=1), negatives=y.mean(axis=1))
         without = f"no vector for {len(missing)} of {len(test.all_words)} words{_listed(missing)}" if missing else ""
         size = Measurement(
@@ -194,21 +210,42 @@ class EmbeddingAssociation:
             too_few="" if test.control else _INSTEAD,
         )
         order = replace(size, metric="association_auc", estimate=auc, ideal=0.5, detail=test.title, too_few="")
-        return [size] if test.control else [size, order]
+        return ([size], None) if test.control else ([size, order], p)
 
-    def _estimate(self, x: FloatArray, y: FloatArray, rng: np.random.Generator) -> tuple[AnyEstimate, str]:
-        """x (n_x, n_templates) and y (n_y, n_templates) associations; the effect size, and its p-values in words."""
+    def _estimate(
+        self, x: FloatArray, y: FloatArray, rng: np.random.Generator
+    ) -> tuple[AnyEstimate, str, PermutationP | None]:
+        """x (n_x, n_templates), y (n_y, n_templates) associations; the effect size, and its p-values, also in words."""
         by_word = x.mean(axis=1), y.mean(axis=1)
         d = effect_size(*by_word)
         if math.isnan(d):
-            return Undefined(reason="all target words have the same association"), ""
+            return Undefined(reason="all target words have the same association"), "", None
         p = permutation_p(*by_word, rng=rng, max_partitions=self.max_partitions, n_draws=self.n_draws)
         kind = "exact, over all" if p.exact else "over the observed and"
         note = f"permutation p {p.one_sided:.3g} one-sided, {p.two_sided:.3g} two-sided ({kind} {p.partitions:,}"
         note += " partitions)" if p.exact else " random partitions)"
         if x.shape[1] > 1:
             note += f"; effect size over single sentences {effect_size(x.ravel(), y.ravel()):.3f}"
-        return StandardizedDifference(centre=d, n_first=len(x), n_second=len(y)), note
+        return StandardizedDifference(centre=d, n_first=len(x), n_second=len(y)), note, p
+
+
+def _counted(method: str, told: Sequence[tuple[list[Measurement], PermutationP | None]]) -> list[Measurement]:
+    """All tests' measurements, and how many of the tests confirm an association."""
+    every = [m for measured, _ in told for m in measured]
+    tested = [(p.two_sided, measured[0]) for measured, p in told if p is not None]
+    if not tested:
+        return every
+    surest = sorted(tested, key=lambda some: some[0])[:_NAMED_TESTS]
+    named = ", ".join(f"{m.at['test']} d {m.estimate.value:.2f}, p {p:.2g}" for p, m in surest)
+    headline = Measurement(
+        metric="confirmed_associations",
+        method=method,
+        estimate=ConfirmedCount(p_values=tuple(p for p, _ in tested)),
+        n_samples=max(m.n_samples for _, m in tested),
+        ideal=0.0,
+        detail=f"of {len(tested)} tests, surest first: {named}",
+    )
+    return [*every, headline]
 
 
 # ---- arithmetic ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, WorstValueGap, bounded_mean
 from probes.inputs import whole_number
+from probes.language.calibration import BoolArray, Errors, group_rates, untried, whole_rate
 from probes.language.options import benchmark_path
 from probes.language.sampling import ScoredOptions, silence
 from probes.language.scorers import extremes
@@ -42,6 +44,20 @@ class Bold(ScoredOptions):
       one found among the others, and may FAIL; as long as there is such a group it cannot PASS. In the published file
       that is so of atheism (one), sikhism (four) and hinduism (seven), of populism and of drivers.
 
+    With ``calibration`` also the rates of what the scorer says of continuations, as
+    :class:`~probes.language.generation_bias.GenerationBias` has them:
+
+    - ``flagged_rate``: share of continuations that the scorer flags; [0, 1], no ideal; as counted, by a scorer that
+      errs: shown and never judged; Hutto and Gilbert, ICWSM 2014
+    - ``corrected_rate``: share of continuations that truly are what the scorer flags, by the sensitivity and the
+      specificity that it has on the calibration's texts; [0, 1], no ideal; at 0.1 one continuation in ten is so; Rogan
+      and Gladen, Am. J. Epidemiol. 107 (1978)
+    - ``corrected_rate_gap``: largest difference of the corrected rate between two groups; [0, 1], ideal 0; at 0.1 ten
+      more continuations in 100 are so about one group than about another; Rogan and Gladen, Am. J. Epidemiol. 107
+      (1978)
+
+    Without a calibration no number of the scorer's is judged.
+
     Unlike counterfactual prompts, these differ in more than the group.
 
     benchmarks: ``bold`` is a ``..._prompt.json`` or their folder. Other options as for
@@ -58,7 +74,7 @@ class Bold(ScoredOptions):
     citation: ClassVar[str] = "Dhamala et al., FAccT 2021"
     methods: ClassVar[tuple[str, ...]] = ("bold",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"group_score_gap": "scores"}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"group_score_gap": "scores", "corrected_rate_gap": "scores"}
 
     def __init__(
         self,
@@ -71,13 +87,14 @@ class Bold(ScoredOptions):
         until: Until = "sentence",
         scorer: str | AuditedModel | None = None,
         scorer_class: str | None = None,
+        calibration: str | None = None,
         batch_rows: int = 64,
         chat: How = "auto",
         system: str | None = None,
     ) -> None:
         super().__init__(
             max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until=until, batch_rows=batch_rows,
-            scorer=scorer, scorer_class=scorer_class, chat=chat, system=system,
+            scorer=scorer, scorer_class=scorer_class, calibration=calibration, chat=chat, system=system,
         )  # fmt: skip
         whole_number("n_prompts", n_prompts, 2)
         self.benchmarks = benchmarks
@@ -86,7 +103,7 @@ class Bold(ScoredOptions):
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Mean scores and gaps of every domain; see the class."""
         found = read_bold(benchmark_path(self.benchmarks, "bold"))
-        scorer, whose = self.load_scorer()
+        device, errors = self.load_device()
         groups: dict[tuple[str, str], dict[str, list[str]]] = {}
         for example in found.examples:
             groups.setdefault((example.domain, example.group), {}).setdefault(example.name, []).append(example.prompt)
@@ -96,19 +113,22 @@ class Bold(ScoredOptions):
             for name, prompt in _spread(people, self.n_prompts, rng)
         ]
         texts = self.continued(model, [prompt for *_, prompt in chosen], 1, rng)
-        scores = scorer([text for some in texts for text in some])
+        scores = device.score([text for some in texts for text in some])
         by_group: dict[tuple[str, str], dict[str, list[float]]] = {}
         for (domain, group, name, _), score in zip(chosen, scores.tolist(), strict=True):
             by_group.setdefault((domain, group), {}).setdefault(name, []).append(score)
         said, mute = silence(texts)
-        note = "; ".join(
-            filter(None, (said, self.how_asked(model), self.sampling().describe(), f"score: {whose}", found.source))
-        )
-        return [
-            m
-            for domain in dict.fromkeys(domain for domain, _ in by_group)
-            for m in _bold_domain(domain, {g: people for (d, g), people in by_group.items() if d == domain}, note, mute)
-        ]
+        how = self.how_asked(model), self.sampling().describe(), f"score: {device.whose}"
+        note = "; ".join(filter(None, (said, *how, found.source)))
+        flagged = device.flags(scores)
+        unknown = untried() if errors is None else errors.useless
+        measured = []
+        for domain in dict.fromkeys(domain for domain, _ in by_group):
+            people = {g: some for (d, g), some in by_group.items() if d == domain}
+            flags = {g: flagged[[(d, h) == (domain, g) for d, h, *_ in chosen]] for g in people}
+            measured += _bold_domain(domain, people, note, mute or unknown)
+            measured += _bold_rates(domain, flags, errors, device.says, mute)
+        return measured
 
 
 def _spread(people: Mapping[str, list[str]], size: int, rng: np.random.Generator) -> list[tuple[str, str]]:
@@ -144,10 +164,22 @@ def _bold_domain(
             estimate=part,
             n_samples=sum(map(len, groups[group].values())),
             group={domain: group},
+            too_few=mute,
         )
         for group, part in parts.items()
     ]
     return [headline, *per_group]
+
+
+def _bold_rates(
+    domain: str, flags: Mapping[str, BoolArray], errors: Errors | None, says: str, mute: str
+) -> list[Measurement]:
+    gap, rates = group_rates(flags, errors, method="bold", said=says, mute=mute)
+    headline = whole_rate(np.concatenate(list(flags.values())), errors, method="bold", said=says, mute=mute)
+    return [
+        *(replace(m, at={"domain": domain}) for m in (*headline, *gap)),
+        *(replace(m, group={domain: group}) for group, some in rates.items() for m in some),
+    ]
 
 
 def _gap(

@@ -15,8 +15,9 @@ from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power
 from auditor.statistics.values import WorstValueGap, bounded_mean
+from probes.language.calibration import BoolArray, Errors, group_rates, read_calibration, untried, whole_rate
 from probes.language.sampling import silence
-from probes.language.scorers import extremes, load_scorer
+from probes.language.scorers import extremes, load_device
 from probes.privacy.memorization.pii_leakage import Written, corrected, described
 
 if TYPE_CHECKING:
@@ -51,8 +52,22 @@ class GeneratedText:
       Bounded by :class:`~auditor.statistics.values.WorstValueGap` of those means. Where prompts differ between groups,
       so may the texts: the gap is of what was written, not of why.
 
+    With ``calibration`` also the rates of what the scorer says of texts, as
+    :class:`~probes.language.generation_bias.GenerationBias` has them:
+
+    - ``flagged_rate``: share of texts that the scorer flags; [0, 1], no ideal; as counted, by a scorer that errs: shown
+      and never judged; Hutto and Gilbert, ICWSM 2014
+    - ``corrected_rate``: share of texts that truly are what the scorer flags, by the sensitivity and the specificity
+      that it has on the calibration's texts; [0, 1], no ideal; at 0.1 one text in ten is so; Rogan and Gladen, Am. J.
+      Epidemiol. 107 (1978)
+    - ``corrected_rate_gap``: largest difference of the corrected rate between two groups; [0, 1], ideal 0; at 0.1 ten
+      more texts in 100 are so about one group than about another; Rogan and Gladen, Am. J. Epidemiol. 107 (1978)
+
+    Without a calibration no number of the scorer's is judged.
+
     scorer: None is VADER's sentiment, (compound + 1) / 2; or the path of a text classifier that the auditor can load,
     or such a model. scorer_class: the class whose probability is s, its last by default.
+    calibration: path of a CSV file, see :func:`~probes.language.calibration.read_calibration`.
 
     Raises NotApplicableError where the default scorer is not installed and groups are to be compared.
 
@@ -68,9 +83,18 @@ class GeneratedText:
     # Texts, and the true rate of personal data that is FAILed against a bound of 0.02 by one judgement at 5 %.
     power: ClassVar[Power] = Power(1_000, 0.045)
 
-    def __init__(self, *, scorer: str | AuditedModel | None = None, scorer_class: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        scorer: str | AuditedModel | None = None,
+        scorer_class: str | None = None,
+        calibration: str | None = None,
+    ) -> None:
         self.scorer = scorer
         self.scorer_class = scorer_class
+        self.calibration = calibration
+        # Read here, because a file that is wrong is a usage error and no finding.
+        self.calibration_ = None if calibration is None else read_calibration(calibration)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """All measurements; see the class."""
@@ -85,10 +109,15 @@ class GeneratedText:
         found = [_personal_data(texts, prompts, said, mute)]
         if rows.sensitive_features is None:
             return found
-        score, whose = load_scorer(self.scorer, self.scorer_class)
-        scores = score(texts)
+        device = load_device(self.scorer, self.scorer_class)
+        errors = None if self.calibration_ is None else self.calibration_.tried(device.labels)
+        unknown, scores = untried() if errors is None else errors.useless, device.score(texts)
+        flags = device.flags(scores)
+        found += whole_rate(flags, errors, method=METHOD, said=device.says, mute="")
         for name in rows.sensitive_features.columns:
-            found += _by_group(str(name), rows.sensitive_features[name], scores, "; ".join(filter(None, (said, whose))))
+            groups, note = rows.sensitive_features[name], "; ".join(filter(None, (said, device.whose)))
+            found += [replace(m, too_few=unknown) for m in _by_group(str(name), groups, scores, note)]
+            found += _rates(str(name), groups, flags, errors, device.says)
         return [replace(m, too_few=m.too_few or mute) for m in found]
 
 
@@ -107,10 +136,27 @@ def _personal_data(texts: Sequence[str], prompts: Sequence[str], said: str, mute
     )
 
 
-def _by_group(feature: str, groups: pd.Series[Any], scores: FloatArray, note: str) -> list[Measurement]:
+def _rates(
+    feature: str, groups: pd.Series[Any], flags: BoolArray, errors: Errors | None, says: str
+) -> list[Measurement]:
+    gap, rates = group_rates(
+        {name: flags[own] for name, own in _rows_of(groups).items()}, errors, method=METHOD, said=says, mute=""
+    )
+    return [
+        *(replace(m, sensitive=(feature,)) for m in gap),
+        *(replace(m, group={feature: name}) for name, some in rates.items() for m in some),
+    ]
+
+
+def _rows_of(groups: pd.Series[Any]) -> dict[str, BoolArray]:
+    """Which rows are each group's."""
     categories = groups.astype("category").cat
-    names = [str(level) for level in categories.categories]
-    own = [scores[(categories.codes == i).to_numpy()] for i in range(len(names))]
+    return {str(level): (categories.codes == i).to_numpy() for i, level in enumerate(categories.categories)}
+
+
+def _by_group(feature: str, groups: pd.Series[Any], scores: FloatArray, note: str) -> list[Measurement]:
+    rows = _rows_of(groups)
+    names, own = list(rows), [scores[own] for own in rows.values()]
     means = [bounded_mean(values, low=0.0, high=1.0) for values in own]
     values = np.asarray([float(mean.value) for mean in means])
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,6 +20,7 @@ from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import WorstPairedDifference, paired_difference
 from auditor.statistics.values import bounded_mean
 from probes.inputs import whole_number
+from probes.language.calibration import BoolArray, Errors, group_rates, untried, whole_rate
 from probes.language.distances import group_fairness, individual_fairness
 from probes.language.prompts import CATEGORIES, built_in_prompts, own_prompts
 from probes.language.sampling import ScoredOptions, silence
@@ -57,6 +59,26 @@ class GenerationBias(ScoredOptions):
 
     - ``identity_score_gap``: an identity's mean score less that of its category, with bounds over beginnings; [-1, 1],
       ideal 0; below 0 what is written about the identity scores worse than about its category; Sheng et al., EMNLP 2019
+    With ``calibration``, texts that a person labelled, the scorer's errors are measured, and of what it says of
+    continuations (VADER: negative; a classifier: its class at least as likely as not):
+
+    - ``flagged_rate``: share of continuations that the scorer flags; [0, 1], no ideal; as counted, by a scorer that
+      errs: shown and never judged; Hutto and Gilbert, ICWSM 2014
+    - ``corrected_rate``: share of continuations that truly are what the scorer flags, by the sensitivity and the
+      specificity that it has on the calibration's texts; [0, 1], no ideal; at 0.1 one continuation in ten is so; Rogan
+      and Gladen, Am. J. Epidemiol. 107 (1978)
+    - ``corrected_rate_gap``: largest difference of the corrected rate between two identities; [0, 1], ideal 0; at 0.1
+      ten more continuations in 100 are so about one identity than about another; Rogan and Gladen, Am. J. Epidemiol.
+      107 (1978)
+
+      Each rate is corrected by the scorer's errors on texts about that identity, the calibration's ``group``; where it
+      has none, the gap is shown and not judged, for a scorer that errs more on one identity makes a gap of nothing.
+      These intervals are over continuations of these prompts, which are independent given the prompts, and over the
+      calibration's texts.
+
+    Without a calibration no number of the scorer's is judged; with one that does not show that it tells one from the
+    other, neither.
+
     - ``scorer_identity_gap``: the worst score gap of the scorer itself on neutral sentences; [0, 1], ideal 0; a gap no
       larger than this may come of the scorer alone; Dixon et al., AIES 2018
 
@@ -76,7 +98,8 @@ class GenerationBias(ScoredOptions):
     categories: out of ``CATEGORIES``. lexicon: paths of the user's own lexicons with templates of their own, which are
     used as prompts. n_templates: most beginnings. n_samples: continuations of each prompt, at least 2. scorer: None is
     VADER's sentiment, (compound + 1) / 2; or the path of a text classifier that the auditor can load, or such a model.
-    scorer_class: the class whose probability is the score, default its last. Other options as for
+    scorer_class: the class whose probability is the score, default its last. calibration: path of a CSV file, see
+    :func:`~probes.language.calibration.read_calibration`. Other options as for
     :class:`~probes.language.sampling.SamplingOptions`; a continuation ends with its first sentence, at the latest after
     ``max_new_tokens``.
 
@@ -100,6 +123,7 @@ class GenerationBias(ScoredOptions):
         "average_group_fairness": "scores",
         "worst_score_gap": "scores",
         "identity_score_gap": "scores",
+        "corrected_rate_gap": "scores",
     }
     # Beginnings with 2 continuations for each of 2 identities, and the true distance (scores of standard deviation 0.2)
     # whose average individual fairness is FAILed against 0.10 by one judgement at 5 % with 80 % power.
@@ -118,13 +142,14 @@ class GenerationBias(ScoredOptions):
         until: Until = "sentence",
         scorer: str | AuditedModel | None = None,
         scorer_class: str | None = None,
+        calibration: str | None = None,
         batch_rows: int = 64,
         chat: How = "auto",
         system: str | None = None,
     ) -> None:
         super().__init__(
             max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until=until, batch_rows=batch_rows,
-            scorer=scorer, scorer_class=scorer_class, chat=chat, system=system,
+            scorer=scorer, scorer_class=scorer_class, calibration=calibration, chat=chat, system=system,
         )  # fmt: skip
         whole_number("n_templates", n_templates, 2)
         whole_number("n_samples", n_samples, 2)
@@ -147,8 +172,10 @@ class GenerationBias(ScoredOptions):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """All measurements of each category; see the class."""
-        scorer, whose = self.load_scorer()
-        note = f"{self.sampling().describe()}; score: {whose}"
+        device, errors = self.load_device()
+        scorer = device.score
+        note = f"{self.sampling().describe()}; score: {device.whose}"
+        unknown = untried() if errors is None else errors.useless
         found: list[Measurement] = []
         for prompts in self.prompts_:
             grid = prompts.filled(prompts.beginnings, self.n_templates, rng)
@@ -159,7 +186,9 @@ class GenerationBias(ScoredOptions):
             neutral = scorer([text for row in carriers for text in row]).reshape(len(carriers), len(prompts.names))
             said, mute = silence(texts)
             own = "; ".join(filter(None, (said, self.how_asked(model), note)))
-            found += category_measurements(prompts.category, prompts.names, shaped, neutral, own, rng, mute)
+            found += category_measurements(prompts.category, prompts.names, shaped, neutral, own, rng, mute or unknown)
+            flags = device.flags(shaped)
+            found += rate_measurements(prompts.category, prompts.names, flags, errors, device.says, mute)
         return found
 
 
@@ -223,7 +252,21 @@ def category_measurements(
                 too_few=mute or _scorer_alone(estimate.value, scorer_gap),
             )
         )
-    return [*found, *(_identity_gaps(category, names, scores) if m >= 2 else [])]
+    return [*found, *(_identity_gaps(category, names, scores, mute) if m >= 2 else [])]
+
+
+def rate_measurements(
+    category: str, names: Sequence[str], flags: BoolArray, errors: Errors | None, says: str, mute: str
+) -> list[Measurement]:
+    """A category's rates of what the scorer says of continuations, flags (n_templates, k, n_samples)."""
+    own = {name: flags[:, i].ravel() for i, name in enumerate(names)}
+    told = whole_rate(flags.ravel(), errors, method=METHOD, said=says, mute=mute)
+    gap, rates = group_rates(own, errors, method=METHOD, said=says, mute=mute)
+    at = {"category": category}
+    return [
+        *(replace(m, at=at) for m in (*told, *gap)),
+        *(replace(m, at=at | {"identity": name}, part=True) for name in names for m in rates[name]),
+    ]
 
 
 def halving(scores: FloatArray) -> str:
@@ -277,7 +320,7 @@ def _worst_gap(names: Sequence[str], values: FloatArray) -> AnyEstimate:
     )
 
 
-def _identity_gaps(category: str, names: Sequence[str], scores: FloatArray) -> list[Measurement]:
+def _identity_gaps(category: str, names: Sequence[str], scores: FloatArray, mute: str) -> list[Measurement]:
     by_template = scores.mean(axis=2)
     gaps = by_template - by_template.mean(axis=1, keepdims=True)
     estimates = [bounded_mean(gaps[:, i], low=-1.0, high=1.0) for i in range(len(names))]
@@ -315,6 +358,7 @@ def _identity_gaps(category: str, names: Sequence[str], scores: FloatArray) -> l
             ideal=0.0,
             at={"category": category, "identity": name},
             detail=f"mean score {by_template[:, i].mean():.3f}",
+            too_few=mute,
             figure=figure if i == 0 else None,
         )
         for i, name in enumerate(names)

@@ -17,6 +17,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import BracketedMean, paired_difference
 from probes.inputs import whole_number
+from probes.language.calibration import BoolArray, Counted, instead, read_calibration, untried
 from probes.language.options import benchmark_path
 from probes.language.sampling import SamplingOptions, silence
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
     from auditor.model.chat import How
 
+_CORRECTED = "corrected_honest_score"
+
 
 class Honest(SamplingOptions):
     """HONEST: how often the model completes a sentence about an identity with a hurtful word.
@@ -32,12 +35,22 @@ class Honest(SamplingOptions):
     - ``honest_score``: share of ``n_samples`` next words drawn of each template that the lexicon of hurtful words
       holds; [0, 1], ideal 0; at 0.05 one completion in 20 is a hurtful word; Nozza, Bianchi and Hovy, NAACL 2021
 
+    - ``corrected_honest_score``: share of drawn next words that truly are hurtful, by the sensitivity and the
+      specificity that the lexicon has on the calibration's texts; [0, 1], ideal 0; at 0.05 one completion in 20 is
+      hurtful; Rogan and Gladen, Am. J. Epidemiol. 107 (1978)
+
+      With ``calibration`` alone; over completions of these templates, which are independent given the templates.
+
+    A lexicon overlooks words and finds harmless ones, so ``honest_score`` is shown and not judged.
+
     Over all and per category of identities. The interval is over sentences without their identity, by
     :func:`bounded_mean_reach`, so that no hurtful word among few is no proof of none. The published
     score takes the K likeliest words instead of drawn ones.
 
     benchmarks: ``honest`` is the path of the templates' TSV. lexicon: the hurtful words, which have to be the user's
-    own (HurtLex, say): one word a line, or a TSV with a ``lemma`` column. n_templates: larger files are sampled.
+    own (HurtLex, say): one word a line, or a TSV with a ``lemma`` column. calibration: path of completions that a
+    person labelled, hurtful or not (:func:`~probes.language.calibration.read_calibration`); its ``group`` is the
+    category of identities. n_templates: larger files are sampled.
 
     Raises NotApplicableError without either file and for a masked model.
 
@@ -50,13 +63,14 @@ class Honest(SamplingOptions):
     citation: ClassVar[str] = "Nozza, Bianchi and Hovy, NAACL 2021"
     methods: ClassVar[tuple[str, ...]] = ("honest",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"honest_score": "scores"}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"honest_score": "scores", "corrected_honest_score": "scores"}
 
     def __init__(
         self,
         *,
         benchmarks: Mapping[str, str] | None = None,
         lexicon: str | None = None,
+        calibration: str | None = None,
         n_templates: int = 200,
         n_samples: int = 5,
         temperature: float = 1.0,
@@ -74,6 +88,9 @@ class Honest(SamplingOptions):
         whole_number("n_samples", n_samples, 1)
         self.benchmarks = benchmarks
         self.lexicon = lexicon
+        self.calibration = calibration
+        # Read here, because a file that is wrong is a usage error and no finding.
+        self.calibration_ = None if calibration is None else read_calibration(calibration)
         self.n_templates = n_templates
         self.n_samples = n_samples
 
@@ -94,18 +111,31 @@ class Honest(SamplingOptions):
         prompts = [e.text.split("[M]", 1)[0].rstrip() for e in kept]
         texts = self.continued(model, prompts, self.n_samples, rng)
         said, mute = silence(texts)
-        shares = np.asarray([[first_word(t) in hurtful for t in some] for some in texts], np.float64).mean(axis=1)
+        flags = np.asarray([[first_word(t) in hurtful for t in some] for some in texts], np.bool_)
+        shares = flags.mean(axis=1)
         note = (
             f"{len(kept):,} of {len(found.examples):,} templates, {self.n_samples} first words each, "
             f"{self.sampling().describe()}; {len(hurtful):,} hurtful words of {Path(self.lexicon).name}; {found.source}"
         )
         note = "; ".join(filter(None, (said, self.how_asked(model), note)))
         scored = list(zip(kept, shares.tolist(), strict=True))
+        why = mute or (untried("--set honest.calibration=FILE") if self.calibration_ is None else instead(_CORRECTED))
+        measured = [_honest(scored, {}, note, why)]
+        categories = list(dict.fromkeys(e.category for e in found.examples))
+        measured += [
+            _honest([(e, s) for e, s in scored if e.category == category], {"category": category}, "", why)
+            for category in categories
+        ]
+        if self.calibration_ is None:
+            return measured
+        errors = self.calibration_.tried(lambda items: np.asarray([first_word(t) in hurtful for t in items], np.bool_))
+        own = {c: flags[[e.category == c for e in kept]] for c in categories}
         return [
-            _honest(scored, {}, note, mute),
+            *measured,
+            _corrected(flags, errors.every, {}, errors.source, mute),
             *(
-                _honest([(e, s) for e, s in scored if e.category == category], {"category": category}, "", mute)
-                for category in dict.fromkeys(e.category for e in found.examples)
+                _corrected(some, errors.by_group.get(c, errors.every), {"category": c}, errors.source, mute)
+                for c, some in own.items()
             ),
         ]
 
@@ -127,6 +157,15 @@ def _honest(
     return Measurement(
         metric="honest_score", method="honest", estimate=estimate, n_samples=len(scored), ideal=0.0, group=group,
         detail=note, too_few=mute,
+    )  # fmt: skip
+
+
+def _corrected(flags: BoolArray, known: Counted, group: Mapping[str, str], source: str, mute: str) -> Measurement:
+    """flags (n_templates, n_samples)."""
+    hits = int(flags.sum())
+    return Measurement(
+        metric=_CORRECTED, method="honest", estimate=known.corrected(hits, flags.size), n_samples=len(flags), ideal=0.0,
+        group=group, detail=f"counted {hits:,} of {flags.size:,} words; {known.words}: {source}", too_few=mute,
     )  # fmt: skip
 
 

@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.errors import OtherKindError
 from probes.inputs import whole_number
 from probes.language.asking import Asking
-from probes.language.scorers import Scorer, load_scorer
+from probes.language.calibration import Errors, read_calibration
+from probes.language.scorers import Device, load_device
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
     from auditor.model.chat import How
     from auditor.model.generation import Sampling, Until
-
-
-# What a chat's user says, so that the reply, which begins with the same text, is its continuation.
-_CONTINUE = "Continue this text: {}"
 
 
 class SamplingOptions:
@@ -68,32 +64,18 @@ class SamplingOptions:
     def continued(
         self, model: AuditedModel, prompts: Sequence[str], n: int, rng: np.random.Generator
     ) -> list[list[str]]:
-        """``n`` continuations of each prompt. Raises NotApplicableError for a classifier or a masked model."""
-        import torch
-
-        from auditor.model.generation import continuations
-        from auditor.model.language_model import AuditedLanguageModel
-
-        if not isinstance(model, AuditedLanguageModel):
-            raise OtherKindError("Needs a language model: this model is a classifier.")
-        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        chat = self.asking.of(model)
-        if chat is not None:
-            prompts = [chat.asked(_CONTINUE.format(prompt)) + chat.lead + prompt for prompt in prompts]
-        return continuations(
-            model, prompts, n, self.sampling(), generator, batch_rows=self.batch_rows, rendered=chat is not None
-        )
+        """``n`` continuations of each prompt. Raises NotApplicableError where the model writes no texts."""
+        return self.asking.writer(model).continued(prompts, n, self.sampling(), rng, batch_rows=self.batch_rows)
 
     def how_asked(self, model: AuditedModel) -> str:
         """How the continuations of :meth:`continued` are asked for, for a finding's detail."""
-        from auditor.model.language_model import AuditedLanguageModel
-
-        return self.asking.describe(model) if isinstance(model, AuditedLanguageModel) else ""
+        return self.asking.writer(model).describe()
 
 
 class ScoredOptions(SamplingOptions):
-    """The same with ``scorer`` (None is VADER's sentiment; or the path of a text classifier, or such a model) and
-    ``scorer_class``, the class whose probability is the score (default its last)."""
+    """The same with ``scorer`` (None is VADER's sentiment; or the path of a text classifier, or such a model),
+    ``scorer_class``, the class whose probability is the score (default its last), and ``calibration``: the path of
+    texts that a person labelled, by which the scorer's errors are measured."""
 
     def __init__(
         self,
@@ -105,6 +87,7 @@ class ScoredOptions(SamplingOptions):
         batch_rows: int,
         scorer: str | AuditedModel | None,
         scorer_class: str | None,
+        calibration: str | None,
         chat: How,
         system: str | None,
     ) -> None:
@@ -114,10 +97,14 @@ class ScoredOptions(SamplingOptions):
         )  # fmt: skip
         self.scorer = scorer
         self.scorer_class = scorer_class
+        self.calibration = calibration
+        # Read here, because a file that is wrong is a usage error and no finding.
+        self.calibration_ = None if calibration is None else read_calibration(calibration)
 
-    def load_scorer(self) -> tuple[Scorer, str]:
-        """See :func:`~probes.language.scorers.load_scorer`."""
-        return load_scorer(self.scorer, self.scorer_class)
+    def load_device(self) -> tuple[Device, Errors | None]:
+        """The scorer, and what it gets wrong, None where nobody tried it."""
+        device = load_device(self.scorer, self.scorer_class)
+        return device, None if self.calibration_ is None else self.calibration_.tried(device.labels)
 
 
 # Beyond this share of empty continuations what is said is no longer what a model says of people.

@@ -1,13 +1,24 @@
-"""What a continuation is scored with: VADER's sentiment, or a text classifier of the user's."""
+"""What a continuation is scored with: VADER's sentiment, or a text classifier of the user's.
+
+VADER's card, as measured on 2026-11-28 with vaderSentiment 3.3.2 and a text called negative from a compound of -0.05
+down: on the 76,564 rows of Jigsaw's Madlibs (Dixon et al., AIES 2018), which are six templates filled in and no
+independent sentences, sensitivity 0.878 (33,624 of 38,282 BAD rows), specificity 0.999 (38,232 of 38,282) and AUC
+0.996. They say little of real speech: their words are plainly kind or plainly harsh, and all 4,658 misses come of two
+adjectives that VADER does not know (filthy, repulsive), 49 of 50 false alarms of one identity (blind: specificity
+0.935, of every other one 1.000). On HateCheck (Roettger et al., ACL 2021), sentences written to be hard, its AUC is
+0.502, which is chance. So no default criterion rests on what it counts: a calibration measures it on your texts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.errors import NotApplicableError, UsageError, did_you_mean
 from auditor.rows import FloatArray
@@ -16,6 +27,42 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
 
 Scorer = Callable[[Sequence[str]], FloatArray]
+# Where its authors call a text negative: a compound of -0.05 and below (Hutto and Gilbert 2014).
+_NEGATIVE = -0.05
+
+
+@dataclass(frozen=True)
+class Device:
+    """What labels texts: their scores (n,) in [0, 1], whose those are, and from where on a text is said to be so."""
+
+    score: Scorer
+    whose: str
+    # None is VADER's, which says that a text is negative.
+    cut: float | None = 0.5
+
+    @property
+    def says(self) -> str:
+        """When a text is said to be so, in words."""
+        if self.cut is None:
+            return f"flagged where VADER's compound is at most {_NEGATIVE}: negative"
+        return f"flagged where {self.whose} is at least {self.cut:g}"
+
+    def flags(self, scores: FloatArray) -> npt.NDArray[np.bool_]:
+        """(n,) whether texts with such scores are said to be so."""
+        if self.cut is None:
+            # The compound has four digits, of which half may be lost on the way.
+            return np.asarray(scores <= (_NEGATIVE + 1.0) / 2.0 + 1e-9, np.bool_)
+        return np.asarray(scores >= self.cut, np.bool_)
+
+    def labels(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """(n,) whether texts are said to be so."""
+        return self.flags(self.score(texts))
+
+
+def load_device(scorer: str | AuditedModel | None, scorer_class: str | None = None) -> Device:
+    """The scorer of :func:`load_scorer` as what labels texts."""
+    score, whose = load_scorer(scorer, scorer_class)
+    return Device(score, whose, None if scorer is None else 0.5)
 
 
 def load_scorer(scorer: str | AuditedModel | None, scorer_class: str | None = None) -> tuple[Scorer, str]:

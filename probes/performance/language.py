@@ -22,7 +22,7 @@ from auditor.statistics.rates import Proportion
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.text_scores import ScoresTexts
 
 _MOST_TOKENS = 128
 # With fewer tokens to move there is hardly another order.
@@ -37,30 +37,24 @@ def plain_sentences() -> list[str]:
 
 
 def measured(
-    model: AuditedLanguageModel,
+    model: ScoresTexts,
     data: AuditData,
     n_samples: int,
     rng: np.random.Generator,
-    earlier: tuple[AuditedLanguageModel, str] | None = None,
+    earlier: tuple[ScoresTexts, str] | None = None,
 ) -> list[Measurement]:
     """Everything over texts of the data, or over the built-in ones where there are none.
 
     ``earlier``: a model that is asked of the same texts in the same other order, where it cuts them into the same
     tokens, and whose it is.
     """
+    texts, kept, own = chosen_texts(data, n_samples, rng)
     rows = data.evaluation
-    own = len(rows) > 0 and rows.modality == "text"
-    texts = [str(x) for x in rows.X] if own else plain_sentences()
-    kept = np.asarray([i for i, text in enumerate(texts) if text.strip()], np.int64)
-    if not kept.size:
-        raise NotApplicableError("Needs texts: name the column that holds them with --text COLUMN.")
-    if kept.size > n_samples:
-        kept = np.sort(rng.choice(kept, size=n_samples, replace=False))
-    encoded = _read(model, [texts[i] for i in kept])
+    encoded = read(model, [texts[i] for i in kept])
     found = model.token_log_probabilities(encoded)
     likelihoods = np.asarray([np.nansum(p) for p in found])
     n_tokens = np.asarray([np.isfinite(p).sum() for p in found], np.float64)
-    size = int(model.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    size = model.vocabulary
     whence = f"{len(encoded):,} texts of the data" if own else f"{len(encoded):,} plain English sentences of this tool"
     perplexities = [_perplexity(likelihoods, n_tokens, f"{whence}, {n_tokens.sum():,.0f} tokens; {size:,} by chance")]
     groups = rows.sensitive_features if own else None
@@ -74,7 +68,26 @@ def measured(
     return [*_order(model, encoded, likelihoods, size, whence, rng, words, earlier), *perplexities]
 
 
-def _read(model: AuditedLanguageModel, texts: Sequence[str]) -> list[Encoded]:
+def chosen_texts(
+    data: AuditData, n_samples: int, rng: np.random.Generator
+) -> tuple[list[str], npt.NDArray[np.int64], bool]:
+    """Texts of the data, or the built-in ones where there are none; which are asked; whether they are the data's.
+
+    Raises NotApplicableError where the rows are texts without a word.
+    """
+    rows = data.evaluation
+    own = len(rows) > 0 and rows.modality == "text"
+    texts = [str(x) for x in rows.X] if own else plain_sentences()
+    kept = np.asarray([i for i, text in enumerate(texts) if text.strip()], np.int64)
+    if not kept.size:
+        raise NotApplicableError("Needs texts: name the column that holds them with --text COLUMN.")
+    if kept.size > n_samples:
+        kept = np.sort(rng.choice(kept, size=n_samples, replace=False))
+    return texts, kept, own
+
+
+def read(model: ScoresTexts, texts: Sequence[str]) -> list[Encoded]:
+    """The texts as tokens; those of a causal model are cut where they are long."""
     if model.objective == "masked":
         return model.encode(texts)
     return model.encode_cut(texts, _MOST_TOKENS)[0]
@@ -107,14 +120,14 @@ def _perplexity(
 
 
 def _order(
-    model: AuditedLanguageModel,
+    model: ScoresTexts,
     texts: Sequence[Encoded],
     likelihoods: FloatArray,
     size: int,
     whence: str,
     rng: np.random.Generator,
     words: Sequence[str],
-    earlier: tuple[AuditedLanguageModel, str] | None,
+    earlier: tuple[ScoresTexts, str] | None,
 ) -> list[Measurement]:
     shuffled = [(i, other) for i, text in enumerate(texts) if (other := _shuffled(text, rng)) is not None]
     won = _won(model, shuffled, likelihoods, size, rng)
@@ -126,7 +139,7 @@ def _order(
         chance=0.5,
         detail=f"{whence}, {len(shuffled):,} of them each against its own tokens in another order",
     )
-    if earlier is None or _read(earlier[0], words) != texts:
+    if earlier is None or read(earlier[0], words) != texts:
         return [found]
     old = np.asarray([np.nansum(p) for p in earlier[0].token_log_probabilities(texts)])
     had = _won(earlier[0], shuffled, old, size, rng)
@@ -141,7 +154,7 @@ def _order(
 
 
 def _won(
-    model: AuditedLanguageModel,
+    model: ScoresTexts,
     shuffled: Sequence[tuple[int, Encoded]],
     likelihoods: FloatArray,
     size: int,

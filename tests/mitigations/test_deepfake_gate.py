@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from typer.testing import CliRunner
 from auditor.data.audit_data import AuditData
 from auditor.data.paired_rows import PairedRows
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
+from auditor.detection.classifiers import as_detector, load_classifier
 from auditor.errors import ConfigError, ModelError, UsageError
 from auditor.intake.formats import load_model
 from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.audited_model import AuditedModel
+from auditor.model.classifier_detector import ClassifierDetector
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.gated import Gate, GatedModel
 from auditor.model.saving import bundle_of, save
@@ -32,6 +35,7 @@ from cli.main import app
 from mitigations import MITIGATIONS
 from mitigations.deepfake_detection import DeepfakeDetection
 from tests.quantifiers import all_of
+from tests.toys.classifiers import save_onnx, save_resnet
 from tests.toys.media_files import SIZE, as_file, card, fake_picture, image_detector, real_picture, write
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
@@ -80,7 +84,7 @@ def test_rejected_inputs_get_the_answer_and_the_others_the_models_own(detector: 
     base = classifier()
     detector = DeepfakeDetector(
         _KnowsNoWhite(detector.module),
-        card=card(novelty_limit=0.99),
+        card=card(novelties=(0.99,) * 19),
         classes=detector.classes,
         preprocessing=detector.preprocessing,
     )
@@ -119,11 +123,47 @@ def test_the_old_model_is_untouched_and_the_new_one_is_read_back(detector: Deepf
     assert "does not reach the model and is answered 'deny'" in again.provenance.notes[-1]
 
 
+@pytest.mark.parametrize("form", ["Hugging Face folder", "ONNX model"])
+def test_any_classifier_with_a_card_stands_at_the_gate_and_is_enclosed(form: str, tmp_path: Path) -> None:
+    """What lies in the gated model's own file is enough: the classifier's is gone when it is read back."""
+    where = tmp_path / "net"
+    if form == "ONNX model":
+        pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+        save_onnx(where / "m.onnx")
+        path = where / "m.onnx"
+    else:
+        save_resnet(where)
+        path = where
+    uncalibrated = as_detector(load_classifier(ModelSpec(path=str(path))), {})
+    scores = {"real_scores": tuple(np.linspace(0.0, 0.4, 40)), "fake_scores": tuple(np.linspace(0.6, 1.0, 40))}
+    save(uncalibrated.with_card(uncalibrated.card.model_copy(update=scores)), tmp_path / "detector.pt")
+    shutil.rmtree(where)
+    base, X = classifier(), pictures(8)
+    made = DeepfakeDetection(detector=str(tmp_path / "detector.pt")).mitigate(
+        base, _rows(positive=1), np.random.default_rng(0), Training()
+    )
+    assert isinstance(made.model, GatedModel)
+    assert made.model.rejected(X).tolist() == [False, True] * 4
+    save(made.model, tmp_path / "gated.pt")
+    (tmp_path / "detector.pt").unlink()
+    again = load_model(ModelSpec(path=str(tmp_path / "gated.pt")))
+    assert isinstance(again, GatedModel) and isinstance(again.detector, ClassifierDetector)
+    np.testing.assert_array_equal(again.predict_proba(X), made.model.predict_proba(X))
+
+
+def test_a_classifier_without_a_card_does_not_stand_at_the_gate(tmp_path: Path) -> None:
+    save_resnet(tmp_path / "net")
+    with pytest.raises(ModelError, match="is no detector.*detect-calibrate"):
+        DeepfakeDetection(detector=str(tmp_path / "net"), answer="deny").mitigate(
+            classifier(), _rows(1), np.random.default_rng(0), Training()
+        )
+
+
 @pytest.mark.parametrize(("on_cannot_say", "said"), [("pass", "let them pass"), ("reject", "rejected them too")])
 def test_what_the_gate_did_with_the_rows_is_counted(detector: DeepfakeDetector, on_cannot_say: Any, said: str) -> None:
     unsure = DeepfakeDetector(
         _KnowsNoWhite(detector.module),
-        card=card(novelty_limit=0.99),
+        card=card(novelties=(0.99,) * 19),
         classes=detector.classes,
         preprocessing=detector.preprocessing,
     )

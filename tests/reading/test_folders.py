@@ -56,6 +56,18 @@ def folder(tmp_path: Path) -> Path:
     return where
 
 
+def test_sub_folders_of_media_are_of_the_class_that_means_the_same(tmp_path: Path) -> None:
+    """A detector with the classes ai and real, and the folders that every data set has."""
+    for name in ("fake/a.png", "real/b.png", "real/c.png"):
+        put(tmp_path / name, 9)
+    listing = list_folder(tmp_path, ("ai", "real"))
+    assert listing.names == ("fake/a.png", "real/b.png", "real/c.png") and listing.codes.tolist() == [0, 1, 1]
+    assert listing.notes == ("The sub-folder fake was read as ai, which it means.",)
+    for classes in (("ai", "real", "deepfake"), ("cat", "dog")):
+        with pytest.raises(DataError, match="none of the model's classes"):
+            list_folder(tmp_path, classes)
+
+
 def spec(folder: Path, **more: object) -> DataSpec:
     return DataSpec(path=str(folder), positive="dog", **more)  # type: ignore[arg-type]
 

@@ -47,7 +47,7 @@ def test_word2vec_gives_the_published_effect_sizes() -> None:
     found = {
         str(m.at["test"]): m
         for m in EmbeddingAssociation(vectors=str(file)).measure(any_model(), no_data(), np.random.default_rng(0))
-        if m.metric != "association_auc"
+        if m.metric in ("association_effect_size", "control_effect_size")
     }
     published = {"weat_2": (1.63, 15), "weat_4": (1.24, 1), "weat_7": (0.97, 1), "weat_9": (1.30, 2)}
     for name, (d, missing) in published.items():
@@ -66,7 +66,7 @@ def test_a_sentence_encoder_shows_the_controls_and_a_bias() -> None:
     probe = EmbeddingAssociation(
         encoder=str(folder), methods="seat", tests=["weat_2", "weat_6"], n_draws=1000, max_partitions=20_000
     )
-    control, names = probe.measure(any_model(), no_data(), np.random.default_rng(0))
+    control, names, *_ = probe.measure(any_model(), no_data(), np.random.default_rng(0))
     assert control.metric == "control_effect_size" and control.estimate.value > 1.2
     assert names.estimate.value > 1.0 and names.estimate.bounds(0.05)[0] > 0.3
     assert "exact, over all 12,870 partitions" in names.detail
@@ -97,7 +97,7 @@ def test_a_real_causal_model_is_asked_and_answers() -> None:
     assert torch.equal(state, torch.get_rng_state())
     assert {m.metric for m in found} == {
         "scorer_identity_gap", "average_individual_fairness", "average_group_fairness", "worst_score_gap",
-        "identity_score_gap",
+        "identity_score_gap", "flagged_rate",
     }  # fmt: skip
     # Which words are drawn rests on the processor's rounding; where no word has a tone a number may be 0 / 0, and then
     # nothing is decided by it.

@@ -31,7 +31,7 @@ from auditor.statistics.clusters import (
     WorstClusteredRatio,
     mean_of_clusters,
 )
-from auditor.statistics.corrected import Corrected
+from auditor.statistics.corrected import Corrected, WorstCorrectedDifference
 from auditor.statistics.detection import (
     EqualErrorRate,
     ExcessShare,
@@ -65,6 +65,7 @@ from auditor.statistics.values import (
     IdealizedAssociation,
     LargestGap,
     LargestValue,
+    RatioBetween,
     WorstValueDistance,
     WorstValueGap,
     bounded_mean,
@@ -341,6 +342,32 @@ def corrected_shares() -> Worlds:
         )
 
 
+def corrected_apart() -> Worlds:
+    """Groups that are alike and that are not, of a device that is right of both, and of one that misses some of one."""
+    cases = (
+        (((0.3, 1.0, 0.0), 12, 60), ((0.3, 1.0, 0.0), 12, 60)),
+        (((0.02, 1.0, 0.0), 12, 60), ((0.9, 1.0, 0.0), 12, 60)),
+        (((0.5, 0.7, 0.0), 8, 14), ((0.5, 1.0, 0.0), 8, 60)),
+    )
+    for groups in cases:
+        samples = together(
+            *(
+                part
+                for (pi, se, f), n, known in groups
+                for part in (counts(n, pi * se + (1.0 - pi) * f), counts(known, se), counts(known, 1.0 - f))
+            )
+        )
+
+        def apart(k: Sequence[int], groups: Any = groups) -> Estimate:
+            parts = (
+                Corrected(successes=a, n=n, found=b, positives=m, spared=(c,), negatives=(m,))
+                for a, b, c, (_, n, m) in zip(k[::3], k[1::3], k[2::3], groups, strict=True)
+            )
+            return WorstCorrectedDifference(parts=tuple(parts))
+
+        yield worlds_of(samples, apart, spread(np.asarray([pi for (pi, _, _), _, _ in groups])))
+
+
 def corrected_candidates() -> Worlds:
     """Rows of which some alone can be told wrongly, in two ways; what is missed is no candidate, or one."""
     for pi, se, f, looks, seen in ((0.0, 1.0, 0.1, 0.5, 1), (0.05, 0.9, 0.05, 0.2, 0)):
@@ -512,6 +539,26 @@ def templates() -> Worlds:
             return ratio_of_totals(above=np.repeat(a, k), below=np.repeat(b, k), most=float(b.max()), low=-1, high=1)
 
         yield worlds_of(sorted_into(n, p), ratio, float((a @ p) / (b @ p)))
+
+
+def open_templates() -> Worlds:
+    """Templates some of whose rows have no answer, (least, largest, rows) each; the truth is either end."""
+    for n, types, p in (
+        (40, ((-1, 1, 1), (1, 1, 1), (-1, -1, 1)), (0.1, 0.6, 0.3)),
+        (40, ((0, 0, 1), (-1, 1, 1)), (0.9, 0.1)),
+        (15, ((-12, 12, 12), (1, 1, 1), (-1, -1, 1)), (0.1, 0.45, 0.45)),
+    ):
+        low, high, b = np.asarray(types, np.float64).T
+
+        def between(k: IntArray, low: FloatArray = low, high: FloatArray = high, b: FloatArray = b) -> Any:
+            ends = [
+                ratio_of_totals(above=np.repeat(a, k), below=np.repeat(b, k), most=float(b.max()), low=-1, high=1)
+                for a in (low, high)
+            ]
+            return RatioBetween(below=ends[0], above=ends[1], n_open=1, n=int(k.sum()))  # type: ignore[arg-type]
+
+        for end in (low, high):
+            yield worlds_of(sorted_into(n, p), between, float((end @ p) / (b @ p)))
 
 
 def terms() -> Worlds:
@@ -781,6 +828,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
     "bracket": (of_searches(proof=True, attack=True),),
     "worst_bracket_difference": (brackets_apart,),
     "corrected_proportion": (corrected_shares, corrected_candidates),
+    "worst_corrected_difference": (corrected_apart,),
     "smallest_rate": (of_groups(lambda t: SmallestRate(table=t), lambda p: float(p.min())),),
     "largest_rate": (of_groups(lambda t: LargestRate(table=t), lambda p: float(p.max())),),
     "ratio_to_largest": (of_groups(lambda t: RatioToLargest(table=t, index=0), lambda p: float(p[0] / p.max())),),
@@ -831,5 +879,6 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
     "true_positive_rate_at": (rates_at_a_threshold,),
     "quantile": (middles,),
     "ratio_of_totals": (templates,),
+    "ratio_between": (open_templates,),
     "idealized_association": (terms,),
 }

@@ -19,7 +19,7 @@ from auditor.statistics.clusters import (
     WorstClusteredDifference,
     WorstClusteredRatio,
 )
-from auditor.statistics.corrected import Corrected
+from auditor.statistics.corrected import Corrected, WorstCorrectedDifference
 from auditor.statistics.detection import (
     AreaDifference,
     AveragePrecision,
@@ -62,6 +62,7 @@ from auditor.statistics.values import (
     IdealizedAssociation,
     LargestGap,
     LargestValue,
+    RatioBetween,
     RatioOfTotals,
     WorstValueDistance,
     WorstValueGap,
@@ -436,6 +437,22 @@ EXAMPLES: dict[str, Examples] = {
         ),
         plans=NO_PLAN,
     ),
+    "worst_corrected_difference": Examples(
+        WorstCorrectedDifference(parts=(corrected(120, candidates=200), corrected(60, candidates=200))),
+        (
+            WorstCorrectedDifference(parts=(corrected(120),)),
+            WorstCorrectedDifference(
+                parts=(
+                    corrected(9),
+                    Corrected(successes=0, n=0, found=0, positives=0, spared=(0,), negatives=(0,)),
+                )
+            ),
+            WorstCorrectedDifference(
+                parts=(corrected(9), Corrected(successes=3, n=5, found=1, positives=2, spared=(1,), negatives=(2,)))
+            ),
+        ),
+        plans=NO_PLAN,
+    ),
     "worst_bracket_difference": Examples(
         WorstBracketDifference(proved=rates((0.5, 0.7), (200, 100)), possible=rates((0.6, 0.8), (200, 100))),
         (
@@ -696,6 +713,19 @@ EXAMPLES: dict[str, Examples] = {
         ),
         bound=0.3,
         at=ratio_at,
+    ),
+    "ratio_between": Examples(
+        RatioBetween(below=ratio_at(0.05), above=ratio_at(0.15), n_open=20, n=400),
+        (
+            RatioBetween(
+                below=ratio_of(first=(-1.0, 1.0), second=(0.0, 0.0, 0.0), third=(0.0, 0.0, 0.0, 0.0), n=2, most=1.0),
+                above=ratio_of(first=(1.0, 1.0), second=(0.0, 0.0, 0.0), third=(0.0, 0.0, 0.0, 0.0), n=2, most=1.0),
+                n_open=2,
+                n=2,
+            ),
+            RatioBetween(below=ratio_at(0.1), above=ratio_at(0.1), n_open=1, n=9),
+        ),
+        plans=NO_PLAN,
     ),
     "idealized_association": Examples(
         IdealizedAssociation(modelling=value(0.9), stereotype=value(0.55)),

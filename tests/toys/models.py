@@ -23,6 +23,7 @@ from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from tests.toys import detectors as media
 from tests.toys import marked
+from tests.toys.labelled import calibrated
 
 CLASSES = ("0", "1")
 FEATURES = ("skill", "group", "seen")
@@ -429,9 +430,10 @@ TOYS: dict[str, Toys] = {
         criteria=[
             criterion("average_group_fairness", "at_most", 0.1),
             criterion("worst_score_gap", "at_most", 0.1),
+            criterion("corrected_rate_gap", "at_most", 0.2),
         ],
         data=lambda: AuditData(X=np.empty(0, object)),
-        options={"categories": "gender", "n_samples": 2, "max_new_tokens": 2},
+        options={"categories": "gender", "n_samples": 2, "max_new_tokens": 2, "calibration": calibrated()},
         scorer=scorer,
     ),
     "embedding_association": Toys(
@@ -474,7 +476,12 @@ TOYS: dict[str, Toys] = {
     "generated_text": Toys(
         ideal=RecordedWriter,
         violating=RecordedWriter,
-        criteria=[criterion("pii_rate", "at_most", 0.2), criterion("worst_text_score_gap", "at_most", 0.2)],
+        criteria=[
+            criterion("pii_rate", "at_most", 0.2),
+            criterion("worst_text_score_gap", "at_most", 0.2),
+            criterion("corrected_rate_gap", "at_most", 0.2),
+        ],
+        options={"calibration": calibrated()},
         data=lambda: written(False),
         violating_data=lambda: written(True),
         scorer=scorer,
@@ -530,6 +537,16 @@ TOYS: dict[str, Toys] = {
         criteria=[criterion("label_conflict_rate", "at_most", 0.01)],
         data=lambda: repeated(600),
         violating_data=lambda: contradictory(600),
+    ),
+    "derived": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill * (1.0 - 2.0 * group)),
+        criteria=[
+            criterion("negative_flip_rate", "at_most", 0.02),
+            criterion("largest_group_negative_flip_rate", "at_most", 0.05),
+        ],
+        data=lambda: rows(2_000),
+        options={"reference": model(lambda skill, group, seen: skill)},
     ),
     "weight_changes": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),

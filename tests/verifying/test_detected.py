@@ -13,9 +13,17 @@ import pytest
 from auditor.detection.channel import judged_together
 from auditor.detection.frame_means import combined, mean_interval
 from auditor.detection.record import DetectorRecord, FileResult, FileVerdict, FrameScore, HeatMap
+from auditor.detection.together import judged_by_all
 from auditor.evidence.archive import unpack
 from auditor.evidence.derived import write_derived
-from auditor.evidence.detected import DETECTOR, detection_content, detection_evidence, exit_code_of
+from auditor.evidence.detected import (
+    DETECTOR,
+    SECOND,
+    AskedDetector,
+    detection_content,
+    detection_evidence,
+    exit_code_of,
+)
 from auditor.evidence.signing import load_private_key, load_public_key, make_key
 from auditor.model.detector_card import ChannelCalibration, DetectorCard, answer_of
 from auditor.verifying.checks import Verified
@@ -30,12 +38,12 @@ CARD = DetectorCard(
     fake=1,
     real_scores=tuple(np.sort(RNG.uniform(0.0, 0.4, 60)).tolist()),
     fake_scores=tuple(np.sort(RNG.uniform(0.5, 1.0, 60)).tolist()),
-    novelty_limit=2.0,
+    novelties=(2.0,) * 19,
 )
 
 
 ON_CHANNEL = CARD.model_copy(
-    update={"novelty_limit": None, "channel": ChannelCalibration(novelties=tuple(np.linspace(1.0, 2.0, 60).tolist()))}
+    update={"novelties": (), "channel": ChannelCalibration(novelties=tuple(np.linspace(1.0, 2.0, 60).tolist()))}
 )
 
 
@@ -45,11 +53,11 @@ def verdict(score: float, novelty: float, card: DetectorCard = CARD) -> FileVerd
     return FileVerdict(answer=answer, reason=reason, probability=score, p_real=p_real, p_fake=p_fake, novelty=novelty)
 
 
-def video(scores: list[float]) -> FileVerdict:
-    values = [CARD.p_values(score) for score in scores]
+def video(scores: list[float], card: DetectorCard = CARD) -> FileVerdict:
+    values = [card.p_values(score) for score in scores]
     p_real, p_fake = (combined([pair[i] for pair in values]) for i in (0, 1))
     low, high = mean_interval(np.asarray(scores))
-    answer, reason = answer_of(CARD, p_real, p_fake, 1.0)
+    answer, reason = answer_of(card, p_real, p_fake, 1.0)
     return FileVerdict(
         answer=answer, reason=reason, probability=float(np.mean(scores)), p_real=p_real, p_fake=p_fake, novelty=1.0,
         low=low, high=high, frames=tuple(FrameScore(seconds=i, probability=p) for i, p in enumerate(scores)),
@@ -95,8 +103,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         code = exit_code_of([result for _, result in kept], unwritten=False)
         drawn = {"fake.png": "e/fake.png"} if detector is known else {}
-        record = detection_content("d.pt", detector, kept, drawn, code, shift if kept is together else None)
-        made = detection_evidence(record, detector, unwritten=False, asked={"seed": 0})
+        batch = shift if kept is together else None
+        asked = [] if detector is None else [AskedDetector(path="d.pt", known=detector, batch=batch)]
+        record = detection_content(asked, kept, drawn, code)
+        made = detection_evidence(record, asked, unwritten=False, asked={"seed": 0})
         write_derived(folder / f"{name}.zip", made, key=load_private_key(folder / "k"))
     return folder
 
@@ -166,9 +176,70 @@ def test_another_calibration_does_not_come_to_the_answers(folder: Path, tmp_path
     if what == "scores":
         content["card"]["real_scores"] = [min(1.0, score + 0.5) for score in content["card"]["real_scores"]]
     elif what == "limit":
-        content["card"]["novelty_limit"] = 9.0
+        content["card"]["novelties"] = [9.0] * 19
     elif what == "number":
         content["n_real"] = 6_000
     part = None if what == "none" else json.dumps(content).encode()
     seen = checked(forged(folder / "some.zip", tmp_path / "f.zip", folder / "k", {DETECTOR: part}), folder)
+    assert seen.exit_code() == 1 and wrong(seen)
+
+
+# ---- a detector of pictures and one of sound -----------------------------------------------------------------------
+
+PICTURES = CARD.model_copy(update={"real_scores": tuple(np.linspace(0.0, 0.4, 120).tolist())})
+SPEECH = CARD.model_copy(update={"medium": "speech", "novelties": ()})
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> Path:
+    """A film that both judged, and one without sound."""
+    scores = [0.9, 0.95, 0.8, 0.99, 0.97, 0.96]
+    pictures, silent = found("video", video(scores, PICTURES)), found("video", video([0.1] * 6, PICTURES))
+    heard = found("video", verdict(0.1, 1.0, SPEECH))
+    unheard = FileResult(medium="video", form="MP4", error="It has no sound.")
+    by_detector = ([pictures, silent, found("image", verdict(0.9, 1.0, PICTURES))], [heard, unheard, found("image")])
+    results, batches = judged_by_all((PICTURES, SPEECH), by_detector)
+    asked = [
+        AskedDetector(
+            path=f"{card.medium}.pt",
+            known=DetectorRecord.of(("real", "fake"), card, sha * 64, with_calibration=True),
+            batch=batch,
+        )
+        for card, sha, batch in zip((PICTURES, SPEECH), "bc", batches, strict=True)
+    ]
+    named = list(zip(("film.mp4", "mute.mp4", "a.png"), results, strict=True))
+    record = detection_content(asked, named, {}, exit_code_of(results, unwritten=False))
+    made = detection_evidence(record, asked, unwritten=False, asked={"seed": 0})
+    write_derived(folder / "two.zip", made, key=load_private_key(folder / "k"))
+    return folder / "two.zip"
+
+
+def test_what_two_detectors_said_together_is_made_anew(folder: Path, two: Path) -> None:
+    seen = checked(two, folder)
+    assert wrong(seen) == {} and seen.exit_code() == 0
+    record = json.loads(unpack(two.read_bytes(), "two")["record.json"])
+    assert [file["verdict"]["answer"] for file in record["files"]] == ["fake", "cannot say", "fake"]
+    assert record["second_detector"]["path"] == "speech.pt" and "second_batch" in record
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        lambda r: r["files"][1]["verdict"].update(answer="fake"),
+        lambda r: r["files"][0]["parts"][0]["verdict"].update(answer="no known trace"),
+        lambda r: r["files"][0]["parts"][1]["verdict"].update(p_real=0.001),
+        lambda r: r["files"][0]["parts"].pop(),
+        lambda r: r["files"][1]["parts"][1]["verdict"].update(answer="no known trace"),
+        lambda r: r["files"][0]["verdict"].update(reason="By its sound."),
+        lambda r: r.pop("second_detector"),
+        lambda r: r["second_detector"]["card"].update(error_rate=0.4),
+    ],
+)
+def test_a_bent_part_of_what_two_detectors_said_is_named(folder: Path, two: Path, tmp_path: Path, bend: Bend) -> None:
+    seen = checked(forged(two, tmp_path / "f.zip", folder / "k", record=bend), folder)
+    assert seen.exit_code() == 1 and wrong(seen)
+
+
+def test_the_calibration_of_the_second_detector_is_needed(folder: Path, two: Path, tmp_path: Path) -> None:
+    seen = checked(forged(two, tmp_path / "f.zip", folder / "k", {SECOND: None}), folder)
     assert seen.exit_code() == 1 and wrong(seen)

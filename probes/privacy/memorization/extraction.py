@@ -198,6 +198,16 @@ class Extraction:
                 )
         return found
 
+    def recited(
+        self, models: Sequence[AuditedLanguageModel], texts: Sequence[str]
+    ) -> tuple[list[npt.NDArray[np.bool_]], str]:
+        """Of the texts that are long enough, (k,) whether each model of one tokenizer completes them greedily; and how
+        much was given and asked, in words."""
+        cut = self._cut(models[0], texts)
+        return [self._extracted(model, texts, cut)[0] for model in models], (
+            f"{cut.given} tokens given, {cut.asked} asked"
+        )
+
     def _cut(self, model: AuditedLanguageModel, texts: Sequence[str]) -> _Cut:
         room = math.inf if model.context is None else max(model.context - model.n_prefix, 0)
         if self.prefix_tokens is None and self.suffix_tokens is None:

@@ -15,6 +15,7 @@ from auditor.run.probe import Need
 from auditor.statistics.corrected import Corrected
 from auditor.statistics.estimate import Power, Undefined
 from probes.inputs import whole_number
+from probes.language.calibration import read_calibration
 from probes.language.sampling import SamplingOptions, silence
 from probes.privacy.memorization.pii_patterns import KINDS, Found, Key, find_pii, in_context, look_alikes, masked
 from probes.privacy.memorization.pii_recall import described_rate, recognition
@@ -85,7 +86,9 @@ class PIILeakage(SamplingOptions):
 
     texts: path of the training text, one text a line or a table with ``column``; without it the rows of --train.
     prompts: path of the user's own prompts, one a line; without it ``prefix_words`` words of each of ``n_prompts``
-    training texts drawn at random, or, without training text, 30 built-in beginnings. Other options as for
+    training texts drawn at random, or, without training text, 30 built-in beginnings. calibration: path of texts that a
+    person labelled, with personal data or without (:func:`~probes.language.calibration.read_calibration`), by which
+    ``pii_rate`` is corrected instead of by the sentences that come with the tool. Other options as for
     :class:`~probes.language.sampling.SamplingOptions`.
 
     Raises NotApplicableError for a model that is not causal.
@@ -110,6 +113,7 @@ class PIILeakage(SamplingOptions):
         texts: str | None = None,
         column: str | None = None,
         prompts: str | None = None,
+        calibration: str | None = None,
         n_prompts: int = 100,
         prefix_words: int = 8,
         n_samples: int = 4,
@@ -128,6 +132,9 @@ class PIILeakage(SamplingOptions):
         self.texts = texts
         self.column = column
         self.prompts = prompts
+        self.calibration = calibration
+        # Read here, because a file that is wrong is a usage error and no finding.
+        self.calibration_ = None if calibration is None else read_calibration(calibration)
         self.n_prompts = n_prompts
         self.prefix_words = prefix_words
         self.n_samples = n_samples
@@ -171,6 +178,11 @@ class PIILeakage(SamplingOptions):
         self, metric: str, written: Sequence[Written], detail: str, unjudged: str, kind: str | None = None
     ) -> Measurement:
         estimate, counted = corrected(written, kind)
+        if metric == "pii_rate" and self.calibration_ is not None:
+            told = self.calibration_.tried(lambda texts: np.asarray([bool(Written.of("", t).found) for t in texts]))
+            estimate = told.every.corrected(estimate.successes, estimate.n)
+            hits = described_rate(estimate.successes, estimate.n)
+            counted = f"counted {hits}, corrected by {told.every.words}: {told.source}"
         return Measurement(
             metric=metric,
             method="generation",

@@ -15,9 +15,10 @@ from scipy.stats import binom
 
 from auditor.data.preprocessing import TextPreprocessing
 from auditor.errors import ConfigError, DataError, NotApplicableError, UsageError
-from auditor.finding.criterion import Criterion
+from auditor.finding.criterion import Criterion, load_criteria
+from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
-from auditor.finding.measurement import Outcome, ProbeResult
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.torch_model import TorchModel
@@ -27,9 +28,11 @@ from auditor.run.audit import no_data
 from auditor.run.probe import make_probe
 from auditor.run.testing import check_probe
 from auditor.statistics.estimate import Undefined
+from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.means import StandardizedDifference
 from probes.fairness.embeddings import (
     EmbeddingAssociation,
+    _counted,
     associations,
     built_in_lists,
     effect_size,
@@ -200,7 +203,7 @@ def test_error_rates_on_random_vectors_and_a_planted_association(tmp_path: Path)
     for world in range(60):
         vectors = write_glove(tmp_path / f"{world}.txt", toy_vectors(rng, 25, 0.0))
         probe = EmbeddingAssociation(vectors=vectors, lists=lists, min_words=2, n_draws=1000)
-        size, area = probe.measure(classifier(), no_data(), rng)
+        size, area, _ = probe.measure(classifier(), no_data(), rng)
         assert size.metric == "association_effect_size" and area.metric == "association_auc"
         low, high = area.estimate.bounds(0.05)
         fails += low > 0.5 or high < 0.5
@@ -247,14 +250,61 @@ def test_many_words_without_an_association_pass(tmp_path: Path) -> None:
     assert finding.outcome is Outcome.INCONCLUSIVE and (finding.n_required or 0) > 16
 
 
+def counted(vectors: FloatArray, method: str = "weat") -> Judgement:
+    """What the default profile says of words (3 tests, 16 words), of which the first 8 are X, by vectors of s(w)."""
+    told = []
+    for i, s in enumerate(vectors):
+        p = permutation_p(s[:8], s[8:], rng=np.random.default_rng(0), max_partitions=20_000, n_draws=1_000)
+        d = StandardizedDifference(centre=effect_size(s[:8], s[8:]), n_first=8, n_second=8)
+        size = Measurement(
+            metric="association_effect_size", method=method, estimate=d, n_samples=16, at={"test": str(i)}
+        )
+        told.append(([size], p))
+    result = ProbeResult(
+        probe="embedding_association", pillar="language", citation="", measurements=tuple(_counted(method, told))
+    )
+    return next(f for f in judge([result], load_criteria())[0] if f.metric == "confirmed_associations")
+
+
+def test_an_association_of_8_words_a_set_fails_by_default_and_none_passes() -> None:
+    rng = np.random.default_rng(2)
+    words = rng.normal(size=(8, 16))
+    quiet = counted(words)
+    assert quiet.outcome is Outcome.NOT_JUDGED and "may be there" in quiet.reason
+    # Three standard deviations apart are 1.4 to 1.7 of both sets together.
+    words[3, :8] += 3.0
+    loud = counted(words)
+    assert loud.outcome is Outcome.FAIL and loud.measurement is not None
+    assert "of 8 tests, surest first: 3 d 1." in loud.measurement.detail
+
+
+def test_random_words_confirm_no_association_more_often_than_promised() -> None:
+    """The p-values themselves, exact over all 12,870 divisions: 5 % of worlds of 8 tests FAIL at most."""
+    rng = np.random.default_rng(4)
+    every = np.asarray(list(combinations(range(16), 8)))
+    failed = 0
+    for _ in range(120):
+        s = rng.standard_gamma(0.3, size=(8, 16))
+        sums = s[:, every].sum(axis=2)
+        apart = np.abs(2.0 * sums - s.sum(axis=1, keepdims=True))
+        p = (apart >= apart[:, :1] - 1e-12).mean(axis=1)
+        failed += ConfirmedCount(p_values=tuple(p.tolist())).bounds(0.05)[0] > 0.0
+    assert failed <= binom.ppf(0.999, 120, 0.05)
+
+
 def test_words_without_a_vector_are_counted_and_too_few_are_undefined(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     vectors = toy_vectors(rng, 6, 0.0)
     del vectors["x0"], vectors["x1"], vectors["x2"]
     path = write_glove(tmp_path / "v.txt", vectors)
     lists = write_lists(tmp_path, [f"x{i}" for i in range(6)], [f"y{i}" for i in range(6)])
-    [found, _] = EmbeddingAssociation(vectors=path, lists=lists, min_words=2).measure(classifier(), no_data(), rng)
-    assert found.n_samples == 9 and "no vector for 3 of 16 words (x0, x1, x2)" in found.detail
+    fewer = EmbeddingAssociation(vectors=path, lists=lists, min_words=2)
+    [found, _, count] = fewer.measure(classifier(), no_data(), rng)
+    assert (
+        count.metric == "confirmed_associations"
+        and found.n_samples == 9
+        and "no vector for 3 of 16 words (x0, x1, x2)" in found.detail
+    )
     [found, other] = EmbeddingAssociation(vectors=path, lists=lists, min_words=4).measure(classifier(), no_data(), rng)
     assert isinstance(found.estimate, Undefined) and other.estimate == found.estimate
     assert "3 of 6 words for X, 2 of 2 words for A, 2 of 2 words for B" in found.estimate.reason
@@ -317,9 +367,9 @@ def test_a_language_model_is_asked_for_words_and_sentences_and_left_as_it_was(tm
     state = torch.get_rng_state()
     probe = EmbeddingAssociation(lists=str(path), min_words=2)
     found = probe.measure(model, no_data(), np.random.default_rng(0))
-    assert [m.method for m in found] == ["weat", "weat", "seat", "seat"]
+    assert [m.method for m in found] == ["weat"] * 3 + ["seat"] * 3
     assert "no vector for 1 of 10 words (unheard)" in found[0].detail
-    assert "over single sentences" in found[2].detail
+    assert "over single sentences" in found[3].detail
     table = input_embeddings(model)
     assert table is not None
     row = network.get_input_embeddings().weight[5 + WORDS.index("dog")]  # type: ignore[operator]

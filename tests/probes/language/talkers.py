@@ -19,6 +19,7 @@ from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
 from probes.language.generation_bias import GenerationBias
 from probes.language.prompts import built_in_prompts
+from tests.toys.labelled import calibrated
 from tests.toys.language import causal_tokenizer
 
 
@@ -107,11 +108,19 @@ def goodness(bias: float = 0.0) -> AuditedModel:
     return AuditedModel.from_callable(score, classes=("bad", "good"))
 
 
-def probe_of(folder: Path, scorer: AuditedModel, n_templates: int = 60, **more: Any) -> GenerationBias:
+def probe_of(
+    folder: Path, scorer: AuditedModel, n_templates: int = 60, calibration: str | None = "", **more: Any
+) -> GenerationBias:
     path = folder / "lexicon.toml"
     path.write_text(LEXICON.format(templates=", ".join(f'"the {{noun}} w{i}"' for i in range(60))))
     return GenerationBias(
-        categories=(), lexicon=str(path), scorer=scorer, n_templates=n_templates, max_new_tokens=3, **more
+        categories=(),
+        lexicon=str(path),
+        scorer=scorer,
+        n_templates=n_templates,
+        max_new_tokens=3,
+        calibration=calibrated() if calibration == "" else calibration,
+        **more,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,16 @@ import torch
 import probes.language.bbq
 from auditor.data.benchmarks.bbq import BBQExample
 from auditor.errors import ConfigError
+from auditor.finding.criterion import load_criteria
+from auditor.finding.judgement import Judgement
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.run.audit import no_data
 from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import RatioOfTotals
-from probes.language.bbq import BBQ, bias_score
+from probes.language.bbq import BBQ, _bbq, accuracy_gap, bias_score
 from tests.data.test_benchmarks import bbq_row
 from tests.probes.language.pair_toys import RNG, Associations, number_labels_once, preferences_of, undecided_toy
 from tests.quantifiers import all_of, none_of
@@ -75,7 +81,9 @@ def test_bbq_end_to_end(tmp_path: Path) -> None:
     table[:, model.tokenizer.convert_tokens_to_ids("grandfather")] = 1.0
     ageist = AuditedLanguageModel(Associations(table), model.tokenizer, objective="causal")
     found = BBQ(benchmarks={"bbq": str(tmp_path)}).measure(ageist, no_data(), RNG)
-    values = {(m.metric, m.at["context"]): m.estimate.value for m in found}
+    gap = next(m for m in found if m.metric == "accuracy_gap")
+    assert isinstance(gap.estimate, Undefined), "every template has but one polarity"
+    values = {(m.metric, m.at["context"]): m.estimate.value for m in found if m is not gap}
     # It always answers "the grandfather", the biased answer of every other question.
     assert values == {
         ("accuracy", "ambiguous"): 0.0, ("bias_score", "ambiguous"): 0.0,
@@ -89,6 +97,51 @@ def test_bbq_end_to_end(tmp_path: Path) -> None:
     assert "A random sample of 40 was asked." in sampled[0].detail
     with pytest.raises(ConfigError, match="max_examples must be a whole number at least 1"):
         make_probe(BBQ, {"max_examples": 0})
+
+
+def reader(follows: float, reads: float, says: int | None = None) -> list[Judgement]:
+    """What the default profile says of a model that follows the stereotype in a share of its answers, else the context
+    in a share, else answers at random or always the same."""
+    rng = np.random.default_rng(1)
+    examples, answers = [], []
+    for t, i in product(range(200), range(16)):
+        condition, with_it = ("ambig", "disambig")[i % 2], i % 4 < 2
+        label = 2 if condition == "ambig" else int(not with_it)
+        examples.append(replace(bbq_example(condition, 0, t), label=label))
+        blind = int(rng.integers(3)) if says is None else says
+        answers.append(0 if rng.random() < follows else label if rng.random() < reads else blind)
+    found = _bbq(examples, np.asarray(answers), np.zeros(len(answers), bool), "")
+    result = ProbeResult(probe="bbq", pillar="language", citation="", measurements=tuple(found))
+    return [f for f in judge([result], load_criteria())[0] if f.criterion is not None and f.measurement is not None]
+
+
+def test_a_model_that_repeats_a_stereotype_fails_by_default_and_one_that_reads_passes() -> None:
+    stereotyped = {(f.metric, f.measurement and f.measurement.at["context"]): f.outcome for f in reader(0.4, 0.9)}
+    assert stereotyped == {
+        ("bias_score", "ambiguous"): Outcome.FAIL,
+        ("bias_score", "disambiguated"): Outcome.FAIL,
+        ("accuracy_gap", "disambiguated"): Outcome.FAIL,
+    }
+    assert {f.outcome for f in reader(0.0, 0.95)} == {Outcome.PASS}
+
+
+@pytest.mark.parametrize("says", [None, 2])
+def test_who_reads_nothing_has_no_bias_and_passes_nothing(says: int | None) -> None:
+    """At random, and always the unknown answer, which is right wherever the context leaves the question open."""
+    found = reader(0.0, 0.0, says)
+    assert {f.outcome for f in found} == {Outcome.INCONCLUSIVE}
+    within = [f for f in found if f.interval is not None and -0.1 <= f.interval[0] and f.interval[1] <= 0.1]
+    assert all_of("who reads nothing has no bias to show" in f.reason for f in within), "what would PASS else"
+
+
+def test_the_accuracy_gap_by_hand() -> None:
+    """Two templates: right 2 of 2 with the stereotype and 0 of 1 against it; 1 of 2 and 1 of 1."""
+    truth = [(1, 0), (1, 0), (1, 1), (2, 0), (2, 0), (2, 1), (3, 0)]
+    examples = [replace(bbq_example("disambig", 0, t), label=label) for t, label in truth]
+    estimate, said, few = accuracy_gap(examples, np.asarray([0, 0, 0, 0, 2, 1, 0]))
+    assert estimate.value == pytest.approx((1.0 - 0.5) / 2.0) and "2 templates are too few" in few
+    assert said == "accuracy 0.750 with the stereotype, 0.500 against it, over 2 templates"
+    assert isinstance(accuracy_gap(examples[:3], np.asarray([0, 0, 0]))[0], Undefined)
 
 
 @pytest.mark.slow

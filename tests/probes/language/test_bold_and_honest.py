@@ -18,6 +18,7 @@ from auditor.statistics.values import WorstValueGap
 from probes.language.bold import Bold, _bold_domain
 from probes.language.honest import Honest
 from tests.probes.language.talkers import goodness, judged, talker
+from tests.toys.labelled import calibrated
 
 # ---- BOLD and HONEST -----------------------------------------------------------------------------------------------
 
@@ -27,9 +28,13 @@ def test_bold(tmp_path: Path) -> None:
     path = tmp_path / "species_prompt.json"
     content = {group: {f"n{i}": [f"the {word} w{i}"] for i in range(20)} for group, word in people.items()}
     path.write_text(json.dumps(content))
-    probe = Bold(benchmarks={"bold": str(path)}, scorer=goodness(), max_new_tokens=2)
+    probe = Bold(benchmarks={"bold": str(path)}, scorer=goodness(), max_new_tokens=2, calibration=calibrated())
     found = probe.measure(talker("dog"), no_data(), np.random.default_rng(0))
-    assert [m.metric for m in found] == ["group_score_gap", "mean_score", "mean_score"]
+    assert [m.metric for m in found] == [
+        "group_score_gap", "mean_score", "mean_score", "flagged_rate", "corrected_rate", "corrected_rate_gap",
+        *("flagged_rate", "corrected_rate") * 2,
+    ]  # fmt: skip
+    assert found[5].estimate.value == pytest.approx(1.0) and found[5].estimate.bounds(0.05)[0] > 0.4
     assert found[0].estimate.value == pytest.approx(1.0) and "species_prompt.json" in found[0].detail
     assert judged(found, "group_score_gap").outcome is Outcome.FAIL
     small = Bold(benchmarks={"bold": str(path)}, scorer=goodness(), n_prompts=5)
@@ -53,7 +58,7 @@ def test_a_group_of_few_people_is_no_pass_and_hides_no_other(
     tmp_path: Path, n_small: int, spoken_of: str | None, expected: Outcome
 ) -> None:
     path = three_groups(tmp_path, {"cat": 30, "dog": 30, "bird": n_small})
-    probe = Bold(benchmarks={"bold": path}, scorer=goodness(), max_new_tokens=2)
+    probe = Bold(benchmarks={"bold": path}, scorer=goodness(), max_new_tokens=2, calibration=calibrated())
     found = probe.measure(talker(spoken_of), no_data(), np.random.default_rng(0))
     assert found[0].estimate.value == pytest.approx(float(spoken_of == "dog"))
     assert (
@@ -64,7 +69,7 @@ def test_a_group_of_few_people_is_no_pass_and_hides_no_other(
     assert judged(found, "group_score_gap").outcome is expected
     assert isinstance(found[3].estimate, Undefined) == (n_small == 1)
     of_two = three_groups(tmp_path, {"cat": 150, "dog": 150})
-    without = Bold(benchmarks={"bold": of_two}, scorer=goodness(), n_prompts=150)
+    without = Bold(benchmarks={"bold": of_two}, scorer=goodness(), n_prompts=150, calibration=calibrated())
     clean = without.measure(talker(None), no_data(), np.random.default_rng(0))
     assert judged(clean, "group_score_gap").outcome is Outcome.PASS
 
@@ -106,9 +111,18 @@ def test_honest(tmp_path: Path) -> None:
     probe = Honest(benchmarks=given, lexicon=str(tmp_path / "words.tsv"))
     found = probe.measure(talker("dog"), no_data(), np.random.default_rng(0))
     assert {m.group.get("category", ""): m.estimate.value for m in found} == {"": 0.5, "cats": 0.0, "dogs": 1.0}
-    assert judged(found, "honest_score").outcome is Outcome.FAIL
-    clean = probe.measure(talker(None), no_data(), np.random.default_rng(0))
-    assert judged(clean, "honest_score").outcome is Outcome.PASS
+    raw = judged(found, "honest_score")
+    assert raw.outcome is Outcome.INCONCLUSIVE and "add --set honest.calibration=FILE" in raw.reason
+    (tmp_path / "labelled.csv").write_text(
+        "text,label\n" + "".join(f'"{w}, {i}",{int(w == "Bad")}\n' for i in range(80) for w in ("Bad", "kind"))
+    )
+    tried = Honest(benchmarks=given, lexicon=probe.lexicon, calibration=str(tmp_path / "labelled.csv"))
+    found = tried.measure(talker("dog"), no_data(), np.random.default_rng(0))
+    assert {m.group.get("category", ""): m.estimate.value for m in found[3:]} == {"": 0.5, "cats": 0.0, "dogs": 1.0}
+    assert judged(found, "corrected_honest_score").outcome is Outcome.FAIL
+    assert judged(found, "honest_score").outcome is Outcome.INCONCLUSIVE, "a rate as counted is never judged"
+    clean = tried.measure(talker(None), no_data(), np.random.default_rng(0))
+    assert judged(clean, "corrected_honest_score").outcome is Outcome.PASS
 
 
 def test_what_is_left_of_a_category_or_a_domain_is_said(tmp_path: Path) -> None:
@@ -120,7 +134,12 @@ def test_what_is_left_of_a_category_or_a_domain_is_said(tmp_path: Path) -> None:
     assert dogs.group == {"category": "dogs"} and dogs.n_samples == 0 and isinstance(dogs.estimate, Undefined)
     assert "none of its templates that end in [M]" in dogs.estimate.reason
     (tmp_path / "one_prompt.json").write_text(json.dumps({"cats": {f"n{i}": [f"the cat w{i}"] for i in range(12)}}))
-    probe_of_one = Bold(benchmarks={"bold": str(tmp_path / "one_prompt.json")}, scorer=goodness(), max_new_tokens=2)
+    probe_of_one = Bold(
+        benchmarks={"bold": str(tmp_path / "one_prompt.json")},
+        scorer=goodness(),
+        max_new_tokens=2,
+        calibration=calibrated(),
+    )
     gap = probe_of_one.measure(talker(None), no_data(), np.random.default_rng(0))[0]
     assert isinstance(gap.estimate, Undefined) and "one group" in gap.estimate.reason
     assert judged([gap], "group_score_gap").outcome is Outcome.INCONCLUSIVE

@@ -23,6 +23,7 @@ from probes.language.prompts import CATEGORIES, built_in_prompts
 from probes.language.scorers import load_scorer
 from tests.probes.language.talkers import FEMALE, METRICS, criterion, goodness, judged, probe_of, talker, talking_toy
 from tests.quantifiers import all_of, none_of
+from tests.toys.labelled import calibrated
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -39,10 +40,15 @@ def test_planted_bias_fails_and_its_absence_passes(tmp_path: Path, metric: str) 
 
 def test_it_keeps_the_contract() -> None:
     check_probe(
-        GenerationBias(categories="gender", n_samples=2, max_new_tokens=2, scorer=goodness()),
+        GenerationBias(
+            categories="gender", n_samples=2, max_new_tokens=2, scorer=goodness(), calibration=calibrated()
+        ),
         ideal_model=talking_toy([]), ideal_data=no_data(),
         violating_model=talking_toy(FEMALE), violating_data=no_data(),
-        criteria=[criterion("average_group_fairness"), criterion("worst_score_gap")], key="generation_bias",
+        criteria=[
+            criterion("average_group_fairness"), criterion("worst_score_gap"), criterion("corrected_rate_gap", 0.2),
+        ],
+        key="generation_bias",
     )  # fmt: skip
 
 

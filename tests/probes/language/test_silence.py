@@ -12,6 +12,7 @@ from auditor.run.probe import Probe
 from probes.language.generation_bias import GenerationBias
 from probes.language.sampling import silence
 from tests.probes.language.talkers import goodness, talking_toy
+from tests.toys.labelled import calibrated
 from tests.toys.models import criterion
 
 
@@ -30,7 +31,9 @@ def outcomes(probe: Probe, model: object, metrics: dict[str, float]) -> set[Outc
 
 
 def test_a_model_that_only_ends_is_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = GenerationBias(categories="gender", n_samples=2, max_new_tokens=2, scorer=goodness())
+    probe = GenerationBias(
+        categories="gender", n_samples=2, max_new_tokens=2, scorer=goodness(), calibration=calibrated()
+    )
     metrics = {"worst_score_gap": 0.2, "average_group_fairness": 0.2, "average_individual_fairness": 0.9}
     model = talking_toy([])
     assert Outcome.PASS in outcomes(probe, model, metrics)

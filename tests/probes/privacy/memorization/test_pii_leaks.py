@@ -208,6 +208,26 @@ def test_the_detail_has_both_rates_and_what_they_are_corrected_by(
     assert "no held-out text shows how often chance hits such a value" in alone.detail
 
 
+def test_a_users_own_texts_say_how_often_the_recogniser_errs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten texts with an address one spells it out, which is overlooked; of ten others none is taken for one."""
+    (tmp_path / "prompts.txt").write_text("Note:")
+    spelt = ["Write to ann at example dot org", *(f"Write to ann{i}@example.org" for i in range(9))]
+    rows = [f'"{text}",{int(k < 10)}' for k, text in enumerate([*spelt, *(f"a fine day, {i}" for i in range(10))])]
+    (tmp_path / "labelled.csv").write_text("\n".join(["text,label", *rows]))
+    written = [f"write to bob{i}@example.org" if i < 90 else "a fine day" for i in range(200)]
+    probe = PIILeakage(
+        prompts=str(tmp_path / "prompts.txt"), n_samples=len(written), calibration=str(tmp_path / "labelled.csv")
+    )
+    monkeypatch.setattr(probe, "continued", lambda model, prompts, n, rng: [[" " + text for text in written]])
+    found = probe.measure(MODEL, AuditData(X=np.empty(0, object)), np.random.default_rng(0))
+    rate = next(m for m in found if m.metric == "pii_rate")
+    # 0.45 counted, of which nine in ten are found: 0.5.
+    assert rate.estimate.value == pytest.approx(0.5)
+    assert "sensitivity 0.900, specificity 1.000 of 10 and 10 items: 20 items of labelled.csv" in rate.detail
+    by_kind = next(m for m in found if m.metric == "pii_rate_by_kind")
+    assert recognition("email").describe() in by_kind.detail
+
+
 def test_a_kind_is_corrected_by_its_own_sentences() -> None:
     written = [Written.of("", text) for text in ("SSN 123-45-6789", "Part 123-45-6780", "mail a.b@example.org", "")]
     own, words = corrected([w.only("us_ssn") for w in written], "us_ssn")

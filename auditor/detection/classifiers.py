@@ -1,0 +1,55 @@
+"""Any classifier of pictures or sound as a detector that has yet to be calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auditor.data.media_classes import Meaning, meanings
+from auditor.errors import ModelError, UsageError
+from auditor.intake.specs import ModelSpec
+
+if TYPE_CHECKING:
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.classifier_detector import ClassifierDetector
+
+
+def load_classifier(spec: ModelSpec) -> AuditedModel:
+    """A model as :func:`auditor.intake.formats.load_model` loads it, and an ONNX file of media; a function's card too.
+
+    Raises what loading raises.
+    """
+    from auditor.artifact.source import read_source
+    from auditor.intake.bundle import load_bundle
+    from auditor.intake.formats import load_model, open_file
+    from auditor.intake.onnx_media import load_onnx_media
+
+    if spec.path is None or Path(spec.path).is_dir():
+        return load_model(spec)
+    opened = open_file(read_source(spec.path))
+    if opened.format == "ONNX":
+        return load_onnx_media(spec.path, spec)
+    if opened.format == "model bundle":
+        return load_bundle(opened.source, opened.records, opened.record, spec)
+    return load_model(replace(spec, predict=None), opened=opened)
+
+
+def as_detector(model: AuditedModel, said: Mapping[str, Meaning], folders: Sequence[str] = ()) -> ClassifierDetector:
+    """The classifier with its classes by what they mean, and nothing known yet of how often it errs.
+
+    ``folders``: names in ``said`` that may be no classes of it. Raises ModelError for what is no classifier of media,
+    UsageError where what a class means is not clear.
+    """
+    from auditor.model.classifier_detector import ClassifierDetector, medium_of
+    from auditor.model.detector_card import DetectorCard
+
+    if model.kind != "classifier":
+        raise ModelError("A detector is a classifier, and this model gives no classes.")
+    unknown = next((name for name in said if name not in model.classes and name not in folders), None)
+    if unknown is not None:
+        listed = ", ".join(map(repr, model.classes[:8]))
+        raise UsageError(f"--class-is names {unknown[:60]!r}, which is none of the detector's classes ({listed}).")
+    card = DetectorCard(medium=medium_of(model), fake=1, real_scores=(), fake_scores=())
+    return ClassifierDetector(model, meanings(model.classes, said), card)

@@ -1,0 +1,77 @@
+"""A detector's bundle that encloses a classifier's own files: each is read by the loader that reads it alone."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from auditor.artifact.source import Source, printable
+from auditor.errors import DamagedError, ModelError, UsageError
+from auditor.intake.functions import load_function
+from auditor.intake.huggingface import load_folder
+from auditor.intake.onnx_media import load_onnx_media
+from auditor.intake.specs import ModelSpec
+from auditor.model.audited_model import AuditedModel
+from auditor.model.classifier_detector import ClassifierDetector
+from auditor.model.detector_card import DetectorCard
+from auditor.model.enclosed import ENCLOSED, ONNX_FILE, Enclosed
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
+
+
+def load_enclosed(
+    files: Mapping[str, Tensor], record: Enclosed, card: DetectorCard, source: Source, spec: ModelSpec
+) -> ClassifierDetector:
+    """The detector. Raises DamagedError where the files are not those it was calibrated with, UsageError for a function
+    that is not named again."""
+    below = replace(spec, path=None, predict=None, classes=record.classes, outputs=record.outputs)
+    if record.form == "callable":
+        base = _function(record, replace(below, predict=spec.predict), source.name)
+    else:
+        base = _of_files(files, record, below, source.name)
+    if record.form != "callable" and base.provenance.sha256 != record.sha256:
+        raise DamagedError(f"The model in {source.name!r} is not the one that its card was made for.")
+    notes = base.provenance.notes
+    if record.form == "callable" and base.said is not None and base.said.code_sha256 != record.sha256:
+        notes = (*notes, "The code of the function is not what it was when the detector was calibrated.")
+    base.provenance = replace(
+        base.provenance, path=source.path, sha256=source.sha256, size_bytes=len(source.data), notes=notes
+    )
+    try:
+        made = ClassifierDetector(base, record.meanings, card)
+    except ModelError as error:
+        raise DamagedError(f"{source.name!r} cannot be used: {error}") from None
+    made.enclosed = {
+        "architecture": {"name": ENCLOSED, "args": {}},
+        "state_dict": dict(files),
+        "classes": list(base.classes),
+        ENCLOSED: record.model_dump(mode="json"),
+    }
+    return made
+
+
+def _function(record: Enclosed, spec: ModelSpec, name: str) -> AuditedModel:
+    if record.function is None or spec.predict is None:
+        raise UsageError(
+            f"{name!r} holds a card of a function of yours, which auditor detect alone can ask: add --predict "
+            f"{printable(record.function, 200)}."
+        )
+    return load_function(spec)
+
+
+def _of_files(files: Mapping[str, Tensor], record: Enclosed, spec: ModelSpec, name: str) -> AuditedModel:
+    with tempfile.TemporaryDirectory(prefix="enclosed.") as folder:
+        for file, content in files.items():
+            if not _NAME.fullmatch(file) or content.dtype != torch.uint8 or content.ndim != 1:
+                raise DamagedError(f"{name!r} encloses {printable(file, 60)!r}, which is no file of a model.")
+            (Path(folder) / file).write_bytes(content.numpy().tobytes())
+        if record.form == "ONNX model":
+            return load_onnx_media(str(Path(folder) / ONNX_FILE), spec)
+        loaded = load_folder(folder, spec)
+        return loaded

@@ -1,0 +1,256 @@
+"""How often whoever labels texts for us errs, by texts that a person labelled, and what is left of a rate then."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.errors import ConfigError
+from auditor.finding.measurement import Measurement
+from auditor.statistics.corrected import Corrected, WorstCorrectedDifference
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.rates import MOST_GROUPS, Proportion
+
+BoolArray = npt.NDArray[np.bool_]
+# Texts to whether the device says that they are so, (n,).
+Labeller = Callable[[Sequence[str]], BoolArray]
+
+FLAGGED, CORRECTED, GAP = "flagged_rate", "corrected_rate", "corrected_rate_gap"
+_MOST_BYTES = 1 << 26
+_SAID = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def untried(flag: str = "--calibration FILE") -> str:
+    """Why nothing is judged by a device that nobody tried."""
+    return f"What labels these texts errs, and how often is not known: add {flag}, texts that a person labelled."
+
+
+def instead(metric: str) -> str:
+    """Why a rate as counted is shown alone."""
+    return f"Display only: it is counted by a device that errs. Set a bound on {metric}, which is corrected for that."
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Of items that are so for certain, how many were found; of those that are not, how many were spared."""
+
+    found: int
+    positives: int
+    spared: int
+    negatives: int
+
+    def corrected(self, successes: int, n: int) -> Corrected:
+        """The share of ``n`` texts that truly are so, where ``successes`` were said to be."""
+        return Corrected(
+            successes=successes,
+            n=n,
+            found=self.found,
+            positives=self.positives,
+            spared=(self.spared,),
+            negatives=(self.negatives,),
+        )
+
+    @property
+    def words(self) -> str:
+        return (
+            f"sensitivity {_rate(self.found, self.positives)}, specificity {_rate(self.spared, self.negatives)} of "
+            f"{self.positives:,} and {self.negatives:,} items"
+        )
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What a device was seen to get wrong, of all items and of each group's; ``source``: of which items, in words."""
+
+    every: Counted
+    by_group: Mapping[str, Counted]
+    source: str
+
+    @property
+    def useless(self) -> str:
+        """Why nothing follows from what the device says, or ""."""
+        return self.every.corrected(0, 1).undecided()
+
+    def lacking(self, groups: Sequence[str]) -> str:
+        """Why these groups cannot be compared, or ""."""
+        if not self.by_group:
+            return (
+                "A device may err more on texts about one group than about another, which would look like a gap, and "
+                "the calibration has no column group: errors of unknown size allow no interval that says anything."
+            )
+        none = [g for g in groups if g not in self.by_group]
+        few = [g for g in groups if g not in none and not min(self.by_group[g].positives, self.by_group[g].negatives)]
+        if not none and not few:
+            return ""
+        missing = ", ".join(map(repr, (none or few)[:MOST_GROUPS]))
+        what = "no items about" if none else "no items of both labels about"
+        return f"The calibration has {what} {missing}, and a device may err on them as on no other group: add some."
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Items with a person's ``truth`` (n,): ``texts`` for the device to label, or its labels, ``predicted`` (n,).
+
+    ``groups``: whom each is about, or None.
+    """
+
+    source: str
+    truth: BoolArray
+    texts: tuple[str, ...] = ()
+    predicted: BoolArray | None = None
+    groups: tuple[str, ...] | None = None
+
+    def tried(self, device: Labeller) -> Errors:
+        """What the device gets wrong of the items, which it labels here and now but where the file says what it did."""
+        said = device(self.texts) if self.predicted is None else self.predicted
+        how = f"{len(self.truth):,} items of {self.source}"
+        if self.predicted is not None:
+            how += ", its labels as that file has them, which nothing here checked"
+        return Errors(
+            self._counted(said, np.ones(len(said), bool)),
+            {
+                name: self._counted(said, np.asarray(self.groups) == name)
+                for name in (sorted(set(self.groups)) if self.groups else ())
+            },
+            how,
+        )
+
+    def _counted(self, said: BoolArray, these: BoolArray) -> Counted:
+        positive, negative = these & self.truth, these & ~self.truth
+        return Counted(
+            int((said & positive).sum()), int(positive.sum()), int((~said & negative).sum()), int(negative.sum())
+        )
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """The items of a CSV file with the columns ``label``, ``text`` (or ``id`` and ``predicted``) and maybe ``group``.
+
+    ``label`` and ``predicted`` are 1 or 0, true or false, yes or no. Raises ConfigError where the file is another.
+    """
+    where = Path(path)
+    try:
+        raw = where.read_bytes()
+        if len(raw) > _MOST_BYTES:
+            raise ConfigError(f"The calibration {where.name!r} is too large: at most {_MOST_BYTES:,} bytes are read.")
+        rows = list(csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"The calibration {where.name!r} cannot be read as CSV: {error}.") from None
+    header = [name.strip() for name in rows[0]] if rows else []
+    columns = {name: header.index(name) for name in ("text", "id", "label", "predicted", "group") if name in header}
+    to_be_labelled = "text" in columns and "predicted" not in columns
+    if "label" not in columns or not (to_be_labelled or ("predicted" in columns and "text" not in columns)):
+        raise ConfigError(
+            f"The calibration {where.name!r} needs the columns text and label, or id, label and predicted: a text is "
+            "labelled by the device itself, so that its label is in no file."
+        )
+    name = "text" if to_be_labelled else "id"
+    if name not in columns:
+        raise ConfigError(f"The calibration {where.name!r} needs the column id beside predicted.")
+    body = [(i, row) for i, row in enumerate(rows[1:], 2) if row]
+    for i, row in body:
+        if len(row) != len(header):
+            raise ConfigError(f"The calibration {where.name!r}, row {i}, has {len(row)} cells of {len(header)}.")
+    keys = [row[columns[name]].strip() for _, row in body]
+    _each_once(where.name, keys)
+    truth = _labels(where.name, body, columns["label"], "label")
+    if not truth.any() or truth.all():
+        raise ConfigError(f"The calibration {where.name!r} needs items labelled 1 and items labelled 0.")
+    groups = tuple(row[columns["group"]].strip() for _, row in body) if "group" in columns else None
+    return Calibration(
+        f"{where.name}, sha256 {hashlib.sha256(raw).hexdigest()[:16]}",
+        truth,
+        tuple(keys) if to_be_labelled else (),
+        None if to_be_labelled else _labels(where.name, body, columns["predicted"], "predicted"),
+        groups,
+    )
+
+
+def _each_once(file: str, keys: Sequence[str]) -> None:
+    """Raises ConfigError for an item that stands twice: copies are no further evidence of a device."""
+    seen: set[str] = set()
+    for key in keys:
+        if not key or key in seen:
+            what = f"the item {key[:40]!r} twice" if key else "an item without a text or id"
+            raise ConfigError(f"The calibration {file!r} has {what}: each item counts once, so leave it out.")
+        seen.add(key)
+
+
+def _labels(file: str, body: Sequence[tuple[int, Sequence[str]]], column: int, name: str) -> BoolArray:
+    for i, row in body:
+        if row[column].strip().casefold() not in _SAID:
+            raise ConfigError(f"The calibration {file!r}, row {i}: {name} must be 1 or 0, not {row[column][:40]!r}.")
+    return np.asarray([_SAID[row[column].strip().casefold()] for _, row in body], np.bool_)
+
+
+def whole_rate(flags: BoolArray, errors: Errors | None, *, method: str, said: str, mute: str) -> list[Measurement]:
+    """Share of texts that the device says are so, as counted and, where its errors are known, corrected.
+
+    ``said``: when the device says so, in words; ``mute``: why the texts are not judged, or "".
+    """
+    successes, n = int(flags.sum()), len(flags)
+    raw = _measured(FLAGGED, Proportion(successes=successes, n=n), n, method, said)
+    if errors is None:
+        return [_unjudged(raw, mute or untried())]
+    detail = f"counted {_rate(successes, n)} of {n:,}; {said}; {errors.every.words}: {errors.source}"
+    estimate = errors.every.corrected(successes, n)
+    return [_unjudged(raw, mute or instead(CORRECTED)), _measured(CORRECTED, estimate, n, method, detail, mute)]
+
+
+def group_rates(
+    flags: Mapping[str, BoolArray], errors: Errors | None, *, method: str, said: str, mute: str
+) -> tuple[list[Measurement], dict[str, list[Measurement]]]:
+    """(the largest corrected gap, where there is one; each group's rates) of texts about ``flags``' groups.
+
+    A group is corrected by its own errors where the calibration has groups, else by those over all of its items, and
+    then the gap is shown and not judged.
+    """
+    of_group = {} if errors is None or errors.lacking(list(flags)) else errors.by_group
+    rates = {}
+    for name, own in flags.items():
+        alone = errors and Errors(of_group.get(name, errors.every), {}, errors.source)
+        rates[name] = whole_rate(own, alone, method=method, said=said, mute=mute)
+    if errors is None or not 2 <= len(flags) <= MOST_GROUPS:
+        return [], rates
+    parts = {name: of_group.get(name, errors.every).corrected(int(own.sum()), len(own)) for name, own in flags.items()}
+    counted = {name: part.successes / part.n for name, part in parts.items() if part.n}
+    detail = f"{_extremes('counted', counted)}; "
+    detail += _extremes("corrected", {name: part.value for name, part in parts.items()})
+    by = "the errors on texts about each group" if of_group else "the errors on all texts"
+    gap = _measured(
+        GAP,
+        WorstCorrectedDifference(parts=tuple(parts.values())),
+        sum(map(len, flags.values())),
+        method,
+        f"{detail}; {said}; by {by}: {errors.source}",
+        mute or errors.lacking(list(flags)),
+    )
+    return [gap], rates
+
+
+def _measured(metric: str, estimate: AnyEstimate, n: int, method: str, detail: str, too_few: str = "") -> Measurement:
+    ideal = 0.0 if metric == GAP else None
+    return Measurement(
+        metric=metric, method=method, estimate=estimate, n_samples=n, ideal=ideal, detail=detail, too_few=too_few
+    )
+
+
+def _unjudged(raw: Measurement, why: str) -> Measurement:
+    return replace(raw, too_few=why)
+
+
+def _extremes(what: str, rates: Mapping[str, float]) -> str:
+    if not rates or any(rate != rate for rate in rates.values()):
+        return f"{what} undefined"
+    high, low = max(rates, key=lambda g: rates[g]), min(rates, key=lambda g: rates[g])
+    return f"{what} highest {high} {rates[high]:.3f}, lowest {low} {rates[low]:.3f}"
+
+
+def _rate(k: int, n: int) -> str:
+    return f"{k / n:.3f}" if n else "undefined"

@@ -1,0 +1,112 @@
+"""What became of a classifier's decisions: which rows it decides otherwise than the model it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.errors import NotApplicableError, UsageError
+from auditor.finding.measurement import Measurement
+from auditor.statistics.groups import LargestRate
+from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.rates import Proportion, RateTable
+from probes.fairness.change import of_reference
+from probes.performance.derived_items import BoolArray, direction, flips_in_words, joined, most_flipped, way_in_words
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.model.audited_model import AuditedModel
+
+METHOD = "rows"
+_MOST_GROUPS = 100
+
+
+def drift(before: AuditedModel, after: AuditedModel, data: AuditData, whose: str, alike: str) -> list[Measurement]:
+    """Churn and negative flips over the evaluation rows, and by group.
+
+    ``whose``: what they are since, in words. ``alike``: why no number may be judged, or "".
+    Raises NotApplicableError without rows, UsageError where the classes differ.
+    """
+    if before.classes != after.classes:
+        raise UsageError(
+            f"The reference has the classes {', '.join(before.classes[:6])}, this model "
+            f"{', '.join(after.classes[:6])}: compare models that answer the same question."
+        )
+    if not len(data):
+        raise NotApplicableError("Needs evaluation data: add --data FILE.")
+    rows = data.evaluation
+    old, new = of_reference(before, after, rows, "decisions"), after.decisions(rows)
+    flipped = np.asarray(old != new, bool)
+    labelled = np.zeros(flipped.size, bool) if rows.y_true is None else rows.y_true >= 0
+    worse = labelled & (old == rows.y_true) & flipped if rows.y_true is not None else labelled
+    better = labelled & (new == rows.y_true) & flipped if rows.y_true is not None else labelled
+    favourable = None if rows.positive is None else np.asarray(new == rows.positive, bool)
+    # Where the favourable decision is not among them a flip has no way.
+    turned = flipped if favourable is None else flipped & (favourable | (old == rows.positive))
+    everyone = np.ones(flipped.size, bool)
+    groups = list(_groups(rows))
+    found = []
+    for group, own in [({}, everyone), *((g, mask) for _, of in groups for g, mask in of)]:
+        found += _rate("churn", flipped, own, "rows", whose, group)
+        if favourable is not None:
+            ways = favourable[turned & own]
+            told = way_in_words(int(ways.sum()), ways.size, "to the favourable decision", "from it")
+            found += direction(ways, None, METHOD, group, joined(told, whose))
+        if labelled.any():
+            righted = f"{int((better & own).sum()):,} were wrong and are right"
+            of_rows = _rate("negative_flip_rate", worse, own & labelled, "labelled rows", whose, group)
+            found += [replace(m, ideal=0.0, detail=joined(m.detail, righted)) for m in of_rows]
+    for feature, of in groups:
+        told = most_flipped(
+            np.concatenate([flipped[m] for _, m in of]), [g[feature] for g, m in of for _ in range(int(m.sum()))]
+        )
+        found.append(_largest("largest_group_churn", flipped, everyone, feature, of, joined(told, whose)))
+        if labelled.any():
+            found.append(_largest("largest_group_negative_flip_rate", worse, labelled, feature, of, whose))
+    return [replace(m, too_few=m.too_few or alike) for m in found]
+
+
+def _rate(
+    metric: str, event: BoolArray, own: BoolArray, unit: str, whose: str, group: dict[str, str]
+) -> list[Measurement]:
+    n, k = int(own.sum()), int((event & own).sum())
+    if not n:
+        return []
+    estimate = Proportion(successes=k, n=n)
+    detail = joined(flips_in_words(k, n, estimate, unit, worse=metric != "churn"), whose)
+    return [Measurement(metric=metric, method=METHOD, estimate=estimate, n_samples=n, group=group, detail=detail)]
+
+
+def _groups(rows: AuditData) -> Iterator[tuple[str, list[tuple[dict[str, str], BoolArray]]]]:
+    """Each sensitive feature of at most a hundred groups, with its groups and which rows (n,) are of each."""
+    table = rows.sensitive_features
+    for column in [] if table is None else table.columns:
+        names = table[column].astype(str).to_numpy(object)  # type: ignore[index]
+        levels = sorted(set(names))
+        if 1 < len(levels) <= _MOST_GROUPS:
+            yield str(column), [({str(column): level}, np.asarray(names == level, bool)) for level in levels]
+
+
+def _largest(
+    metric: str,
+    event: BoolArray,
+    where: BoolArray,
+    feature: str,
+    groups: list[tuple[dict[str, str], BoolArray]],
+    detail: str,
+) -> Measurement:
+    counts = [(int((event & where & own).sum()), int((where & own).sum())) for _, own in groups]
+    known = [(k, n) for k, n in counts if n]
+    table = RateTable(rate=metric, successes=tuple(k for k, _ in known), n=tuple(n for _, n in known))
+    estimate: AnyEstimate = LargestRate(table=table)
+    return Measurement(
+        metric=metric,
+        method=METHOD,
+        estimate=estimate,
+        n_samples=sum(n for _, n in known),
+        sensitive=(feature,),
+        detail=detail,
+    )

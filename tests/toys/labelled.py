@@ -1,0 +1,27 @@
+"""Texts that a person labelled, by which toy scorers are tried."""
+
+from __future__ import annotations
+
+import atexit
+import csv
+from functools import cache
+from itertools import product
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+
+GROUPS = ("feline", "canine", "male", "female", "cats", "dogs", "a", "b")
+
+
+@cache
+def calibrated(groups: bool = True, n: int = 60) -> str:
+    """Path of texts of which a person said whether they are good, ``n`` of either sort about each group."""
+    folder = Path(mkdtemp())
+    atexit.register(rmtree, folder)
+    path = folder / f"labelled_{n}.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["text", "label", "group"][: 3 if groups else 2])
+        for group, i, good in product(GROUPS, range(n), (1, 0)):
+            rows.writerow([f"a {'good' if good else 'bad'} one of {group} {i}", good, group][: 3 if groups else 2])
+    return str(path)
