@@ -37,8 +37,8 @@ CERTAINTY = {
     "memory": "from general knowledge, not looked up",
 }
 # What answers a control: numbers of probes; a registration that is signed and was followed; a report of auditor
-# tradeoff; the days since the audit; which attacks were tried, and which were not.
-ShownBy = Literal["findings", "registration", "tradeoff", "age", "attempts"]
+# tradeoff; the days since the audit; which attacks were tried, and which were not; joules; time and operations.
+ShownBy = Literal["findings", "registration", "tradeoff", "age", "attempts", "energy", "computing"]
 # What a dossier can fill in from the record itself, beside findings.
 RecordPart = Literal[
     "model", "data", "environment", "criteria", "promise", "registration", "decisions", "selection rates",

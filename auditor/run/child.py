@@ -82,6 +82,7 @@ from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, mi
 from auditor.run.protocol import Channel, Working
 from auditor.run.writing import check_ending, write_made
 from auditor.sandbox.outside import Outside
+from auditor.training.meter import taken_by_probe
 
 
 def load_probe(spec: ProbeSpec) -> Probe:
@@ -404,6 +405,7 @@ def answer_from_counts(
 ) -> None:
     """Streams the rows past the model once; every probe answers from the counts."""
     channel.send(Asking(probe=job.probes[0].name))
+    noted = taken_by_probe(model)
     counts: GroupCounts | Exception
     copies = None
     try:
@@ -437,10 +439,11 @@ def answer_from_counts(
     for i, (named, probe) in enumerate(zip(job.probes, probes, strict=True)):
         if i:
             channel.send(Asking(probe=named.name))
+            noted = taken_by_probe(model)
         measure = partial(_measure_counts, probe, model, shape, counts)
         alike = None if isinstance(counts, Exception) else partial(alike_in_counts, counts)
         result = attempt(probe, measure, alike=alike, on_error=None if failed else traceback.print_exception)
-        channel.send(Answered(result=replace(result, probe=named.name, copies=copies)))
+        channel.send(Answered(result=noted(replace(result, probe=named.name, copies=copies))))
 
 
 def _measure_counts(

@@ -38,6 +38,7 @@ from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, make_probe
 from auditor.sandbox.measuring_process import MeasuringProcess
 from auditor.sandbox.scratch import scratch_folder
+from auditor.training.meter import Meter
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
@@ -156,7 +157,9 @@ def scan_job(
 ) -> Scanned:
     """:func:`scan` of a job that was made before; ``started`` is what ``time.perf_counter`` said then."""
     ask = None if endpoint is None else endpoint.outcomes
-    measured = measure(job, pillars(catalogue), on_stage=on_stage, waiting=waiting, ask=ask)
+    with Meter(job.model.device) as meter:
+        measured = measure(job, pillars(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
+        measured.energy = meter.record(measured.results, device=measured.device, of="audit")
     if endpoint is not None and measured.model is not None:
         notes = (*measured.model.notes, *endpoint.notes())
         measured.model = measured.model.model_copy(update={"notes": notes})
@@ -458,6 +461,7 @@ def record_of(configured: Configured, job: Job, measured: Measured, command: str
         family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
         refusal=measured.refusal,
         allow_inconclusive=options.allow_inconclusive,
+        energy=measured.energy,
         duration_s=seconds,
     ).model_copy(
         update={"about": configured.about, "roles": configured.roles, "configuration": recorded(configured.obeyed)}
