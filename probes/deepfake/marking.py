@@ -171,9 +171,7 @@ class Marking:
         headline = measured("surviving_share", estimate, len(survives), 1.0, method="any", detail=detail, weak=weak)
         return [headline, *found]
 
-    def _sampled(
-        self, marks: _Marks, files: _Files, medium: Medium, rng: np.random.Generator
-    ) -> tuple[BoolArray, int]:
+    def _sampled(self, marks: _Marks, files: _Files, medium: Medium, rng: np.random.Generator) -> tuple[BoolArray, int]:
         """(n, rungs, marks) as :func:`_after_changes` has it, of so many files of one medium as are changed."""
         which = [i for i, kind in enumerate(files.kinds) if kind.medium == medium]
         if len(which) > self.n_samples:
