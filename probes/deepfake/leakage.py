@@ -175,7 +175,7 @@ def _learnt(model: AuditedModel, rows: AuditData) -> BoolArray:
 
 
 def _by_card(rows: AuditData, learnt: BoolArray) -> list[Measurement]:
-    """Shares of the evaluation files by the card alone, which says that there are copies and never that there are none."""
+    """Shares of the evaluation files by the card alone: that there are copies, never that there are none."""
     metrics = ("exact_duplicate_share", "near_duplicate_share", "other_class_duplicate_share")
     nothing = [_one(m, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows)) for m in metrics]
     if not learnt.any():
