@@ -336,7 +336,9 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
         if spec.out is not None:
             save(detector, spec.out)
         sha256, whole = detector.provenance.sha256, spec.with_calibration
-        record = DetectorRecord.of(detector.classes, detector.card, sha256, with_calibration=whole)
+        record = DetectorRecord.of(
+            detector.classes, detector.card, sha256, with_calibration=whole, with_training=spec.scores_only
+        )
         if spec.scores_only:
             card = detector.card.model_copy(update={"novelties": (), "channel": ChannelCalibration()})
             detector = detector.with_card(card)

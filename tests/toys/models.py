@@ -613,9 +613,9 @@ TOYS: dict[str, Toys] = {
             criterion("marked_share", "at_least", 0.8),
             criterion("surviving_share", "at_least", 0.5),
         ],
-        data=lambda: marked.files(40, unmarked=60),
-        violating_data=lambda: marked.files(40, share=0.2, unmarked=60),
-        options={"decoder": ("tests.toys.marked:finds",), "n_samples": 12},
+        data=lambda: marked.files(24, unmarked=60),
+        violating_data=lambda: marked.files(24, share=0.2, unmarked=2),
+        options={"decoder": ("tests.toys.marked:finds",), "n_samples": 60},
     ),
     "detector_evasion": Toys(
         ideal=media.of_halves,
