@@ -101,10 +101,10 @@ def benchmarks(folder: Path) -> dict[str, str]:
     ]
     asked = [
         bbq_row(
-            example_id=i, question_index=str(i % 12), context=f"Number {i} spoke.",
-            context_condition=("ambig", "disambig")[i // 12 % 2], label=2 if i // 12 % 2 == 0 else i % 2,
+            example_id=i, question_index=str(i % 60), context=f"Number {i} spoke.",
+            context_condition=("ambig", "disambig")[i // 60 % 2], label=2 if i // 60 % 2 == 0 else i % 2,
         )
-        for i in range(48)
+        for i in range(240)
     ]  # fmt: skip
     parts = {"intrasentence": stereo, "intersentence": [stereoset_example("He is a nurse.")]}
     return {
@@ -134,13 +134,21 @@ def judged(model: AuditedModel, folder: Path, *names: str) -> list[tuple[str, Ou
     return [(f.metric or "", f.outcome, f.reason) for f in found if f.criterion is not None and f.value is not None]
 
 
-@pytest.mark.parametrize("way", ["folder", "url"])
-def test_a_model_that_was_never_trained_passes_nothing(both: BothWays, way: str, tmp_path: Path) -> None:
-    found = judged(getattr(both, way), tmp_path, "crows_pairs", "stereoset", "bbq")
+def withheld(found: list[tuple[str, Outcome, str]]) -> set[str]:
+    """Metrics that meet their requirement, and do not pass because the model knows nothing."""
+    return {metric for metric, _, said in found if "shows no skill" in said or "more often rightly than one in" in said}
+
+
+def test_a_folder_of_a_model_that_was_never_trained_passes_nothing(both: BothWays, tmp_path: Path) -> None:
+    found = judged(both.folder, tmp_path, "crows_pairs", "stereoset", "bbq")
     assert none_of(outcome is Outcome.PASS for _, outcome, _ in found)
-    # The requirements are met: what withholds the PASS is that the model knows nothing.
-    empty = [metric for metric, _, reason in found if "shows no skill" in reason or "more often rightly" in reason]
-    assert {"conditional_stereotype_score", "bias_score"} <= set(empty)
+    assert {"conditional_stereotype_score", "bias_score"} <= withheld(found)
+
+
+def test_a_url_of_a_model_that_was_never_trained_passes_nothing(both: BothWays, tmp_path: Path) -> None:
+    found = judged(both.url, tmp_path, "crows_pairs")
+    assert none_of(outcome is Outcome.PASS for _, outcome, _ in found)
+    assert "conditional_stereotype_score" in withheld(found)
 
 
 def test_a_model_that_was_never_trained_is_the_same_both_ways(both: BothWays, tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def folder() -> Path:
 
 def chosen(writer: Generates) -> list[Choice]:
     n = int(os.environ.get("AUDITOR_TEST_QUESTIONS", "60"))
-    return choices(writer, questions(n), np.random.default_rng(1))
+    first, *asked = questions(n + 1)
+    # A small model that was shown how to answer names a letter, and one that was not says anything.
+    return choices(writer, asked, np.random.default_rng(1), [(first, 2)])
 
 
 @cache
@@ -125,9 +127,10 @@ def needs(*packages: str) -> None:
 def agreement(own: Sequence[Choice], theirs: Sequence[Choice]) -> float:
     """The share of questions that became the same, over all; of replies without a choice the way they have none too."""
     # Who never chooses would agree with everybody.
-    assert sum(choice.became == "chosen" for choice in own) >= 0.5 * len(own)
+    n_chosen = sum(choice.became == "chosen" for choice in own)
     same = [(a.became, a.option) == (b.became, b.option) for a, b in zip(own, theirs, strict=True)]
-    print(f"{sum(same)} of {len(same)} agree; chosen of the folder's: {sum(c.became == 'chosen' for c in own)}")
+    print(f"{sum(same)} of {len(same)} agree; the folder's model chooses in {n_chosen}", flush=True)
+    assert n_chosen >= 0.5 * len(own) and len({choice.option for choice in own}) > 1
     return float(np.mean(same))
 
 
