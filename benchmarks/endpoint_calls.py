@@ -3,10 +3,10 @@
 Each run is a fresh process that imports what it needs and then times its calls; the server is another process, takes
 ``--latency`` seconds for each call, and answers "A". Ours are :func:`probes.language.forced_choice.choices` over the
 client of a scan, journal included; the peer's are ``generate`` with the scorer ``match``, its log written to a folder.
-Both ask one question
-first, untimed, for what is loaded late, and are checked to have made one call a question. ratio = peer seconds / our seconds, median of 3 pairs;
-``cpu_ratio`` is that of processor times, for a machine that other work shares. ``--peer-packages FOLDER`` is where
-``pip install --target FOLDER inspect_ai openai`` put the peer, whose own pins are not ours.
+Both ask one question first, untimed, for what is loaded late, and are checked to have made one call a question.
+ratio = peer seconds / our seconds, median of 3 pairs; ``cpu_ratio`` is that of processor times, for a machine that
+other work shares. ``--peer-packages FOLDER`` is where ``pip install --target FOLDER inspect_ai openai`` put the peer,
+whose own pins are not ours.
 """
 
 from __future__ import annotations
