@@ -34,6 +34,7 @@ from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, make_probe
 from auditor.sandbox.measuring_process import MeasuringProcess
 from auditor.sandbox.scratch import scratch_folder
+from auditor.training.handed_out import handed_out
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
@@ -114,7 +115,9 @@ def scan_job(
     waiting: MeasuringProcess | None = None,
 ) -> Scanned:
     """:func:`scan` of a job that was made before; ``started`` is what ``time.perf_counter`` said then."""
-    measured = measure(job, pillars(catalogue), on_stage=on_stage, waiting=waiting)
+    with handed_out(configured.options.executor, configured.options.address) as tasks:
+        asked = replace(job, tasks=tasks)
+        measured = measure(asked, pillars(catalogue), on_stage=on_stage, waiting=waiting)
     return Scanned(record_of(configured, job, measured, command, time.perf_counter() - started), measured)
 
 

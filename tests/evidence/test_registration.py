@@ -371,7 +371,8 @@ _ELSEWHERE = {
     "ood",
     "decoder", "embedder", "policy", "as_of", "out", "format", "history", "db",
     "bundle", "sign", "timestamp", "include_rows", "redact", "seed", "device", "error_rate", "multiplicity",
-    "max_memory", "allow_code", "trust_pickle", "allow_unsandboxed", "json_", "quiet", "debug", "registration", "lang",
+    "max_memory", "executor", "address", "allow_code", "trust_pickle", "allow_unsandboxed", "json_", "quiet", "debug",
+    "registration", "lang",
 }  # fmt: skip
 
 
