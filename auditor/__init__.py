@@ -2,7 +2,7 @@
 
 The one door: what ``__all__`` names is public, and so are the estimates that a probe gives its numbers as, each
 imported from the module of :mod:`auditor.statistics` that defines it, and the callbacks for trainers in
-:mod:`auditor.run.while_training`, with the trackers of :mod:`auditor.training.looks`. Everything else may move.
+:mod:`auditor.while_training`, with the trackers of :mod:`auditor.training.looks`. Everything else may move.
 
 Names are imported as they are asked for: ``import auditor`` imports neither torch nor pandas.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from auditor.run.mitigation import Mitigation
     from auditor.run.probe import Need, Probe
     from auditor.run.testing import check_mitigation, check_probe
-    from auditor.run.while_training.audit import TrainingAudit
+    from auditor.while_training.audit import TrainingAudit
     from mitigations import MITIGATIONS
     from probes import PROBES
 
@@ -57,7 +57,7 @@ _DEFINED_IN = {
     "PROBES": "probes",
     "Probe": "auditor.run.probe",
     "TorchModel": "auditor.model.torch_model",
-    "TrainingAudit": "auditor.run.while_training.audit",
+    "TrainingAudit": "auditor.while_training.audit",
     "__version__": "auditor.run",
     "check_mitigation": "auditor.run.testing",
     "check_probe": "auditor.run.testing",

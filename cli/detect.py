@@ -393,12 +393,13 @@ def _print_file(path: str, result: FileResult, known: Sequence[DetectorRecord], 
         if line:
             typer.echo(paragraph(visible(line), 12))
     if verdict is not None:
-        limit = known[0].card.novelty_limit if len(known) == 1 else None
+        card = known[0].card if len(known) == 1 else None
         said = []
         if verdict.p_real is not None and verdict.p_fake is not None:
             said.append(f"p-values: real {verdict.p_real:.3f}, fake {verdict.p_fake:.3f}")
-        if verdict.novelty is not None and limit is not None:
-            said.append(f"novelty {verdict.novelty:.3g} of at most {limit:.3g}")
+        if verdict.novelty is not None and card is not None and card.novelties:
+            p = card.p_known(verdict.novelty)
+            said.append(f"of a kind it knows: p {p:.3f}, unsupported at {card.novelty_rate:g}")
         if said:
             typer.echo(f"{'':12}{'; '.join(said)}")
     for part in result.parts:

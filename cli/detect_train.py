@@ -37,7 +37,7 @@ def detect_train(
     collection_column: Annotated[str | None, typer.Option(help="Its column of collections, left out whole.")] = None,
     medium: Annotated[str | None, typer.Option(help="image or speech; what the files are, by default.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="frequency, cnn, ensemble or encoder for images; lfcc, gmm or cnn for speech.")
+        str | None, typer.Option(help="frequency, cnn, ensemble or encoder for images; lfcc or gmm for speech.")
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="A frozen encoder of images: transformers folder, ONNX file, NAME:weights.")

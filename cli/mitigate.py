@@ -184,7 +184,16 @@ def make_model(
             limits = Limits(memory_bytes=job.limits.memory_bytes, seconds=max_seconds)
             with stages(not quiet) as shown:
                 notes = mitigate(
-                    replace(job, data=rows, probes=(), mitigation=spec, limits=limits, with_intake=False),
+                    replace(
+                        # It is trained in float32, whatever its audits are computed in.
+                        job,
+                        model=replace(job.model, dtype="float32"),
+                        data=rows,
+                        probes=(),
+                        mitigation=spec,
+                        limits=limits,
+                        with_intake=False,
+                    ),
                     on_stage=shown,
                 )
             if made.is_dir():

@@ -111,8 +111,8 @@ def plan_of(configured: Configured, *, hashed: bool = True) -> Plan:
     from probes import PROBES
 
     options = configured.options
-    said = options.said()
-    modules = (options.predict, options.architecture, *options.probe)
+    said, unasked = options.said(), type(options)()
+    modules = (options.predict, options.generate, options.architecture, *options.probe)
     named = {name: said[name] for name in FILES if said[name] is not None}
     return Plan(
         probes={
@@ -121,8 +121,13 @@ def plan_of(configured: Configured, *, hashed: bool = True) -> Plan:
             )
             for spec in probe_specs(configured, PROBES)
         },
-        # What was registered before there were roles, or without them, stays as it is.
-        settings={name: said[name] for name, flag in flags().items() if flag.decides} | _roles(configured),
+        # What was registered before there were roles or number formats, or without them, stays as it is.
+        settings={
+            name: said[name]
+            for name, flag in flags().items()
+            if flag.decides and (name != "dtype" or said[name] != unasked.dtype)
+        }
+        | _roles(configured),
         files={name: digest_of(Path(path)) for name, path in named.items()} if hashed else {},
         code=code_of([name for name in modules if name and ":" in name]) if hashed else {},
         criteria=tuple(criterion.record for criterion in configured.criteria),

@@ -174,6 +174,8 @@ def _other_circumstances(then: AuditReport, now: AuditReport) -> list[str]:
         for name in sorted({*a, *b})
         if a.get(name) != b.get(name)
     ]
+    if then.model.dtype != now.model.dtype:
+        found.append(f"the numbers it is computed in: {then.model.dtype} then, {now.model.dtype} now")
     if then.environment.device != now.environment.device:
         found.append(f"the device: {then.environment.device} then, {now.environment.device} now")
     return found

@@ -233,7 +233,7 @@ def _shared_prints(job: Job) -> Prints:
 
 def _model_prints(job: Job) -> str:
     # Where it runs and where code would lie is no input.
-    return _said({k: v for k, v in asdict(job.model).items() if k not in ("device", "code_folder")})
+    return _said({k: v for k, v in asdict(job.model).items() if k not in ("device", "code_folder", "mapped")})
 
 
 def made_prints(key: str, job: Job, settings: Settings) -> Prints:

@@ -48,10 +48,10 @@ pygments_style, pygments_dark_style = "friendly", "monokai"
 TABLES = {"PROBES": "The table of probes by name.", "MITIGATIONS": "The table of mitigations by name."}
 # Outside the door and public all the same.
 CALLBACKS = (
-    "auditor.run.while_training.huggingface.AuditCallback",
-    "auditor.run.while_training.huggingface.add_to",
-    "auditor.run.while_training.huggingface.text_classifier",
-    "auditor.run.while_training.lightning.AuditCallback",
+    "auditor.while_training.huggingface.AuditCallback",
+    "auditor.while_training.huggingface.add_to",
+    "auditor.while_training.huggingface.text_classifier",
+    "auditor.while_training.lightning.AuditCallback",
     "auditor.training.looks.trackers.TensorBoard",
     "auditor.training.looks.trackers.WeightsAndBiases",
     "auditor.training.looks.trackers.MLflow",

@@ -127,6 +127,10 @@ def _loaded(reference: str, after: AuditedModel | None) -> AuditedModel:
             )
         except UsageError:
             pass  # the reference is of another kind, and says it itself
+    # What another number format changes is none of what became of a model.
+    half = getattr(after, "dtype", None)
+    if half == "bfloat16" or half == "float16":
+        return load_model(ModelSpec(path=reference, dtype=half))
     return load_model(ModelSpec(path=reference))
 
 

@@ -20,10 +20,14 @@ _MAX_JSON_BYTES = 16 << 20
 
 
 class Folder:
-    """A model folder and what was read of it; ``digest`` covers the name and content of every file that was read."""
+    """A model folder and what was read of it; ``digest`` covers the name and content of every file that was read.
 
-    def __init__(self, path: str) -> None:
+    ``mapped``: whether weights in safetensors stay in their files, as pages of them.
+    """
+
+    def __init__(self, path: str, *, mapped: bool = False) -> None:
         self.path = path
+        self.mapped = mapped
         self.name = printable(Path(path).resolve().name)
         self._digests: dict[str, str] = {}
         self.size_bytes = 0
@@ -46,10 +50,11 @@ class Folder:
         return source
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one safetensors file of the folder, read once, with no second copy of them in memory."""
+        """The tensors of one safetensors file of the folder, read once, with no second copy of them in memory, and none
+        at all where they are ``mapped``."""
         from auditor.artifact.streamed import stream_safetensors
 
-        tensors, self._digests[name], size = stream_safetensors(Path(self.path) / name)
+        tensors, self._digests[name], size = stream_safetensors(Path(self.path) / name, mapped=self.mapped)
         self.size_bytes += size
         return tensors
 
@@ -99,9 +104,9 @@ def no_model(folder: Folder) -> str:
     )
 
 
-def opened(path: str) -> tuple[Folder, Mapping[str, Any]]:
+def opened(path: str, *, mapped: bool = False) -> tuple[Folder, Mapping[str, Any]]:
     """A folder and what its config.json says. Raises ModelError where it has none."""
-    folder = Folder(path)
+    folder = Folder(path, mapped=mapped)
     if not folder.has("config.json"):
         raise ModelError(no_model(folder), code="AUD-LOAD-INCOMPLETE")
     return folder, folder.json("config.json")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from auditor.artifact.chat_templates import read_chat_template
 from auditor.artifact.folder import Folder
+from auditor.artifact.quantised import check_plain, refuse_quantised
 from auditor.artifact.source import printable, reading
 from auditor.artifact.weights import (
     LOADED_BY_TORCH,
@@ -23,16 +24,22 @@ from auditor.artifact.weights import (
     load_torch_file,
 )
 from auditor.artifact.wordpiece import word_pieces
-from auditor.errors import MOST_NAMED, DamagedError, ModelError, UnsafeModelError
+from auditor.errors import MOST_NAMED, DamagedError, ModelError, UnsafeModelError, UnsupportedError
 
 MAX_TOKENIZER_BYTES = 256 << 20
 _MAX_SHARDS = 1000
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.(safetensors|bin)")
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-REFUSED_KEYS = {
-    "quantization_config": "is quantised",
-    "backbone": "takes its backbone from another repository",
-}
+
+
+def refuse_settings(settings: Mapping[str, Any], folder: Folder) -> None:
+    """Raises UnsupportedError for what a config.json says of a model that is not read: quantised, or in two places."""
+    refuse_quantised(settings, folder)
+    if settings.get("backbone") is not None:
+        raise UnsupportedError(
+            f"{folder.name!r} takes its backbone from another repository, which is not supported yet: audit it with "
+            "--predict package.module:function."
+        )
 
 
 def ignored_files(folder: Folder) -> tuple[str, ...]:
@@ -131,9 +138,17 @@ def _shards(folder: Folder, index_name: str) -> dict[str, Tensor]:
 
 
 def build_network(
-    family: str, name: str, settings: Mapping[str, Any], weights: dict[str, Tensor], folder: Folder
+    family: str,
+    name: str,
+    settings: Mapping[str, Any],
+    weights: dict[str, Tensor],
+    folder: Folder,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[nn.Module, Any]:
-    """The network with its weights, and its configuration. Every weight must be in the file: none is left to chance."""
+    """The network with its weights as numbers of ``dtype``, and its configuration.
+
+    Every weight must be in the file: none is left to chance.
+    """
     import transformers
 
     _check_layers(settings, len(weights), folder)
@@ -151,16 +166,17 @@ def build_network(
                 f"The config.json in {folder.name!r} asks for {claimed:,} weights, and the files hold {held:,}.",
                 code="AUD-LOAD-WEIGHTS",
             )
+        check_plain(weights, sketch.state_dict(), folder)
         for weight, tensor in weights.items():
             # One at a time, and each lets go of what it was stored as.
-            if tensor.is_floating_point() and tensor.dtype != torch.float32:
-                weights[weight] = tensor.to(torch.float32)
+            if tensor.is_floating_point() and tensor.dtype != dtype:
+                weights[weight] = tensor.to(dtype)
         network, info = kind.from_pretrained(
             None,
             config=config,
             state_dict=weights,
             output_loading_info=True,
-            dtype=torch.float32,
+            dtype=dtype,
             # They are refused below, each with its shapes; transformers' own error names none.
             ignore_mismatched_sizes=True,
         )

@@ -1,9 +1,15 @@
-"""Safetensors read tensor by tensor, each straight into the memory where it stays, and hashed on the way."""
+"""Safetensors read tensor by tensor, each straight into the memory where it stays, and hashed on the way.
+
+In a process of its own they are mapped instead: their pages are those of the file, which the system may take back and
+share, and nothing but what is written to them takes memory besides.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +36,9 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _PART = 64 << 20
+# A mapping is let go of as one, and holds a descriptor, of which a process has few.
+_LEAST_MAPPED, _MAPPINGS = 4 << 20, 24
+_mapped: list[tuple[Path, os.stat_result]] = []
 
 
 class _Reading:
@@ -53,6 +62,18 @@ class _Reading:
             self._hash.update(buffer[place : place + n])
             place += n
 
+    def mapped(self, start: int, end: int) -> tuple[mmap.mmap, int]:
+        """The bytes from ``start`` to ``end`` of the file as pages of it, and where among them they begin."""
+        base = start - start % mmap.ALLOCATIONGRANULARITY
+        pages = mmap.mmap(self._descriptor, end - base, access=mmap.ACCESS_COPY, offset=base)
+        with memoryview(pages) as view:
+            for place in range(start - base, end - base, _PART):
+                self._hash.update(view[place : min(place + _PART, end - base)])
+        if hasattr(pages, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+            pages.madvise(mmap.MADV_DONTNEED)
+        os.lseek(self._descriptor, end, os.SEEK_SET)
+        return pages, start - base
+
     def take(self, n: int) -> bytes:
         """The next n bytes."""
         buffer = bytearray(n)
@@ -69,13 +90,17 @@ class _Reading:
         return self._hash.hexdigest()
 
 
-def stream_safetensors(path: Path) -> tuple[dict[str, Tensor], str, int]:
+def stream_safetensors(path: Path, *, mapped: bool = False) -> tuple[dict[str, Tensor], str, int]:
     """(tensors by name, SHA-256 of the file, its size), with one copy of every tensor in memory.
 
-    Raises ModelError where the file is not exactly what the format says.
+    ``mapped``: the tensors are pages of the file, and copies of them where they are written to. Who writes into the
+    file changes them, and who shortens it ends the process: see :func:`changed_since`. Raises ModelError where the file
+    is not exactly what the format says.
     """
     name = printable(path.name)
     with opened(path, "model file", MAX_FILE_BYTES) as (descriptor, size):
+        if mapped:
+            _mapped.append((path, os.fstat(descriptor)))
         file = _Reading(descriptor, name)
         start = file.take(min(8, size))
         length = int.from_bytes(start, "little") if size >= 8 else size
@@ -86,13 +111,87 @@ def stream_safetensors(path: Path) -> tuple[dict[str, Tensor], str, int]:
             for key, spec in safetensors_header(head, name, size).items()
             if key != "__metadata__"
         ]
-        tensors = {key: _tensor(file, spec, key, name) for _, key, spec in sorted(entries, key=lambda e: (e[0], e[1]))}
+        entries.sort(key=lambda e: (e[0], e[1]))
+        if mapped:
+            tensors: dict[str, Tensor] = {}
+            for some in _neighbours(entries, max(_LEAST_MAPPED, size // _MAPPINGS)):
+                with reading(f"{name!r} cannot be read as a safetensors file"):
+                    tensors |= _pages(file, some, len(head), name)
+        else:
+            tensors = {key: _tensor(file, spec, key, name) for _, key, spec in entries}
         digest = file.digest()
     check_tensors(tensors, name, size)
     return tensors, digest, size
 
 
-def _tensor(file: _Reading, spec: Any, key: str, name: str) -> Tensor:
+def changed_since() -> list[str]:
+    """The names of mapped files that somebody has written into since; one that was replaced is still as it was."""
+    found = []
+    for path, then in _mapped:
+        try:
+            now = path.stat()
+        except OSError:
+            continue
+        same_file = (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino)
+        if same_file and (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+            found.append(printable(path.name))
+    return found
+
+
+def check_unchanged() -> None:
+    """Raises ModelError where somebody has written into a mapped file."""
+    changed = changed_since()
+    if changed:
+        raise ModelError(
+            f"The model file {changed[0]!r} was written into while it was audited, so that not all numbers may be of "
+            "one model: audit it when it is complete.",
+            code="AUD-LOAD-INCOMPLETE",
+        )
+
+
+_Entry = tuple[int, str, Any]
+
+
+def _neighbours(entries: Sequence[_Entry], size: int) -> Iterator[list[_Entry]]:
+    """Entries in runs of about ``size`` bytes, or of one tensor that is larger."""
+    run: list[_Entry] = []
+    for entry in entries:
+        run.append(entry)
+        if entry[2]["data_offsets"][1] - run[0][0] >= size:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _pages(file: _Reading, entries: Sequence[_Entry], begin: int, name: str) -> dict[str, Tensor]:
+    """Tensors that lie one after the other, over the pages of the file; ``begin``: bytes before the first of all."""
+    checked = [(key, *_described(spec, key, name)) for _, key, spec in entries]
+    first, last = entries[0][0], entries[-1][2]["data_offsets"][1]
+    if first == last:
+        return {key: torch.empty(shape, dtype=dtype) for key, dtype, shape, _, _ in checked}
+    try:
+        pages, at = file.mapped(begin + first, begin + last)
+    except OSError:
+        # Of a file system that maps nothing, or of too many files at once.
+        return {key: _tensor(file, spec, key, name) for _, key, spec in entries}
+    tensors = {}
+    for key, dtype, shape, start, end in checked:
+        place = at + start - first
+        if start == end:
+            tensors[key] = torch.empty(shape, dtype=dtype)
+        elif place % dtype.itemsize:
+            # No number of a processor's own begins there.
+            raw = torch.frombuffer(pages, dtype=torch.uint8, count=end - start, offset=place).clone()
+            tensors[key] = raw.view(dtype).reshape(shape)
+        else:
+            count = (end - start) // dtype.itemsize
+            tensors[key] = torch.frombuffer(pages, dtype=dtype, count=count, offset=place).reshape(shape)
+    return tensors
+
+
+def _described(spec: Any, key: str, name: str) -> tuple[torch.dtype, list[int], int, int]:
+    """(number format, shape, first byte, last byte) of a tensor, checked against each other."""
     dtype, shape, (start, end) = _DTYPES.get(spec.get("dtype")), spec.get("shape"), spec["data_offsets"]
     if dtype is None or not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise DamagedError(
@@ -104,6 +203,11 @@ def _tensor(file: _Reading, spec: Any, key: str, name: str) -> Tensor:
         count *= n
     if count * dtype.itemsize != end - start:
         raise DamagedError(f"{name!r} cannot be read as a safetensors file: {printable(key, 60)!r} is not of its size.")
+    return dtype, shape, start, end
+
+
+def _tensor(file: _Reading, spec: Any, key: str, name: str) -> Tensor:
+    dtype, shape, start, end = _described(spec, key, name)
     raw = torch.empty(end - start, dtype=torch.uint8)
     if len(raw):
         file.into(memoryview(raw.numpy()))  # type: ignore[arg-type]

@@ -80,7 +80,9 @@ def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing
                     )
                 if picture.mode[0] in "IF":
                     raise DataError(f"The image {shown(name)!r} has more than 8 bits a channel: save it with 8.")
-                upright: Image = PIL.ImageOps.exif_transpose(picture)
+                # In place: what is upright already, as nearly all is, is not copied.
+                PIL.ImageOps.exif_transpose(picture, in_place=True)
+                upright: Image = picture
                 if preprocessing.faces:
                     from auditor.data.faces import crop_to_face
 
@@ -102,22 +104,27 @@ def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing
         raise DataError(f"The image {shown(name)!r} cannot be decoded: {reason.rstrip('.')}.") from error
 
 
+def _in_mode(picture: Image, mode: str) -> Image:
+    """The picture in a mode; Pillow copies one that has it already."""
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
 def _fitted(picture: Image, mode: str, preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
     """(height, width[, channels]) uint8, by the rule of ``preprocessing.fit``."""
     from PIL.Image import Resampling
 
     height, width = preprocessing.size
     if preprocessing.fit == "stretch":
-        return np.asarray(picture.convert(mode).resize((width, height), Resampling.BILINEAR), np.uint8)
+        return np.asarray(_in_mode(picture, mode).resize((width, height), Resampling.BILINEAR), np.uint8)
     if preprocessing.fit == "cover":
         scale = max(width / picture.width, height / picture.height)
         whole = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
-        picture = picture.convert(mode).resize(whole, Resampling.BICUBIC)
+        picture = _in_mode(picture, mode).resize(whole, Resampling.BICUBIC)
     left, top = max(0, (picture.width - width) // 2), max(0, (picture.height - height) // 2)
     if preprocessing.fit == "crop":
         # The blocks of a JPEG file stay whole.
         left, top = left // 8 * 8, top // 8 * 8
     box = (left, top, min(left + width, picture.width), min(top + height, picture.height))
-    cut = np.asarray(picture.crop(box).convert(mode), np.uint8)
+    cut = np.asarray(_in_mode(picture.crop(box), mode), np.uint8)
     beyond = [(0, height - cut.shape[0]), (0, width - cut.shape[1])] + [(0, 0)] * (cut.ndim - 2)
     return np.pad(cut, beyond, mode="symmetric") if beyond[:2] != [(0, 0), (0, 0)] else cut

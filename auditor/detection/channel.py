@@ -41,11 +41,11 @@ def on_channel(card: DetectorCard, real: Sequence[FileResult], fake: Sequence[Fi
     """The card calibrated anew on files known to be real, and on known fakes where there are any.
 
     The p-value of real holds whatever the detector is, for a file exchangeable with the files known to be real: it asks
-    only how many of those score as high. So no limit of novelty is left. Without known fakes nothing rules out fake,
-    since synthetic files of another channel say nothing of this one. A classifier that had no calibration has one then.
-    The share found is of the known fakes for which
-    real is ruled out. Copies count once. Raises DataError for fewer real files than can ever rule out real, and for a
-    file known to be both; ModelError where every file has the same score.
+    only how many of those score as high. So the training's novelties are dropped. Without known fakes nothing rules
+    out fake, since synthetic files of another channel say nothing of this one. A classifier that had no calibration has
+    one then. The share found is of the known fakes for which real is ruled out. Copies count once. Raises DataError for
+    fewer real files than can ever rule out real, and for a file known to be both; ModelError where every file has the
+    same score.
     """
     reals, fakes = _scored(real), _scored(fake)
     if both := set(reals) & set(fakes):
@@ -68,7 +68,7 @@ def on_channel(card: DetectorCard, real: Sequence[FileResult], fake: Sequence[Fi
         update={
             "real_scores": tuple(scores),
             "fake_scores": tuple(sorted(score for score, _ in fakes.values())),
-            "novelty_limit": None,
+            "novelties": (),
         }
     )
     novelties = [novelty for _, novelty in reals.values() if novelty is not None]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from auditor.data.audio import Samples
     from auditor.data.media_classes import Meaning
     from auditor.intake.specs import ModelSpec
-    from auditor.model.detector import Detector, Verdict
+    from auditor.model.detector import Detector, DetectorCard, Verdict
 
 
 _HALF_A_SECOND = 0.5
@@ -83,7 +83,7 @@ class Examination:
             from auditor.reading.media import decode_image
 
             image = decode_image(content, name, detector)
-            verdict = recorded(detector.verdicts(image[None])[0], detector.card.novelty_limit)
+            verdict = recorded(detector.verdicts(image[None])[0], detector.card)
             heat_map = image_heat_map(detector, image, rng) if self.with_heat_map else None
             assert isinstance(detector.preprocessing, ImagePreprocessing)
             return verdict, _held(heat_map, verdict), _image_notes(content, detector.preprocessing)
@@ -93,7 +93,7 @@ class Examination:
             sound, notes = _sound(detector, content, name)
             if kind.medium == "video":
                 notes = [SOUND_ONLY, *notes]
-            verdict = recorded(detector.verdicts(sound[None])[0], detector.card.novelty_limit)
+            verdict = recorded(detector.verdicts(sound[None])[0], detector.card)
             heat_map = sound_heat_map(detector, sound, rng) if self.with_heat_map else None
             return verdict, _held(heat_map, verdict), notes
         if detector.card.medium == "image" and kind.medium == "video":
@@ -134,13 +134,10 @@ def loaded_detector(
     )
 
 
-def recorded(verdict: Verdict, limit: float | None) -> FileVerdict:
-    """A verdict as it is reported. What is of no kind the detector knows is unsupported, and its score means nothing.
-
-    ``limit``: the novelty above which it is.
-    """
+def recorded(verdict: Verdict, card: DetectorCard) -> FileVerdict:
+    """A verdict as it is reported. What is of no kind the detector knows is unsupported: its score means nothing."""
     novelty = verdict.novelty
-    supported = limit is None or (novelty is not None and novelty <= limit)
+    supported = not card.is_unlike(novelty)
     return FileVerdict(
         answer=verdict.answer,
         reason=verdict.reason,

@@ -34,13 +34,10 @@ def judged_video(detector: Detector, content: bytes, name: str) -> tuple[FileVer
         return fitted_picture(pixels, name, wanted)
 
     found = video_verdict(detector, sample_frames(content, name, shrink=shrink))
-    limit = detector.card.novelty_limit
     novelty = found.novelty if found.novelty is not None and math.isfinite(found.novelty) else None
     notes = [*fit_notes(sizes, wanted, "Of its frames"), *found.notes]
-    if limit is not None and (novelty is None or novelty > limit):
+    if detector.card.is_unlike(found.novelty):
         return FileVerdict(answer=found.answer, reason=found.reason, novelty=novelty), notes
-    if found.change is not None:
-        notes.append(f"The scores of neighbouring frames differ by {found.change:.2f} on average.")
     frames = tuple(
         FrameScore(seconds=max(0.0, at), probability=score)
         for at, score in zip(found.seconds, found.scores, strict=True)

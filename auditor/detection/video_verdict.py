@@ -25,8 +25,7 @@ class VideoVerdict:
     ``probability``: the mean over frames of the calibrated probability of being synthetic; ``low`` and ``high``: its
     95 % interval over moments of this video, None with fewer than 4 frames. ``p_real``, ``p_fake``: twice the mean of
     the frames' conformal p-values, at most 1. ``novelty``: the frames' median. ``scores``, ``seconds``: by frame.
-    ``change``: the mean absolute difference of scores of neighbouring frames, 0 for a steady video; None with one
-    frame. ``notes``: what was assumed.
+    ``notes``: what was assumed.
     """
 
     answer: Answer
@@ -37,7 +36,6 @@ class VideoVerdict:
     p_real: float
     p_fake: float
     novelty: float | None
-    change: float | None
     scores: tuple[float, ...]
     seconds: tuple[float, ...]
     notes: tuple[str, ...]
@@ -77,7 +75,6 @@ def video_verdict(detector: Detector, frames: Frames) -> VideoVerdict:
         p_real=p_real,
         p_fake=p_fake,
         novelty=novelty,
-        change=float(np.abs(np.diff(scores)).mean()) if len(scores) > 1 else None,
         scores=tuple(scores.tolist()),
         seconds=tuple(frames.seconds.tolist()),
         notes=_assumed(len(scores), low is not None),

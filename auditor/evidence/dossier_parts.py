@@ -48,6 +48,7 @@ def _model(place: Place) -> list[Block]:
                 "Loaded by": model.loaded_by,
                 "Size": None if model.size_bytes is None else f"{model.size_bytes:,} bytes",
                 "Parameters": None if model.n_parameters is None else f"{model.n_parameters:,}",
+                "Computed in": model.dtype,
                 "Classes": ", ".join(model.classes) or None,
                 "Notes": " ".join(model.notes) or None,
             }

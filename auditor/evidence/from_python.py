@@ -11,7 +11,7 @@ from auditor.evidence.compared import comparison_evidence
 from auditor.evidence.derived import Derived, EnclosedAudit, key_to_sign, write_derived
 
 if TYPE_CHECKING:
-    from auditor.run.while_training.audit import TrainingAudit
+    from auditor.while_training.audit import TrainingAudit
 
 
 def write_evidence(made: Comparison | TrainingAudit, bundle: str | Path, *, sign: str | Path | None = None) -> None:
@@ -29,7 +29,7 @@ def _evidence(made: object) -> Derived:
         sides = [EnclosedAudit(report=report) for report in (made.before, made.after)]
         return comparison_evidence(made, *sides)
     from auditor.evidence.trained import LooksRecord, training_evidence
-    from auditor.run.while_training.audit import TrainingAudit
+    from auditor.while_training.audit import TrainingAudit
 
     if isinstance(made, TrainingAudit):
         if made.told is None or made.report is None:

@@ -14,17 +14,17 @@ from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.training_looks import LookRecord
 from auditor.record.audit_report import AuditReport
-from auditor.run.while_training.told import Last, Looks, judged_look
 from auditor.training.looks.peek import Peek
 from auditor.training.looks.spending import Spending
 from auditor.training.looks.state import Run, SavedLook
+from auditor.while_training.told import Last, Looks, judged_look
 
 LOOKS = "looks.json"
 _MOST = 100_000
 
 
 class LooksRecord(Closed):
-    """What a training's looks came to, as plain data: :class:`~auditor.run.while_training.told.Looks`, and the last."""
+    """What a training's looks came to, as plain data: :class:`~auditor.while_training.told.Looks`, and the last."""
 
     run: Run
     unit: Literal["epoch", "step"]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from auditor.artifact.folder import Folder
 from auditor.artifact.source import printable
 from auditor.errors import DamagedError, ModelError, UnsafeModelError, UnsupportedError, UsageError
+from auditor.intake.huggingface import OneLabel, TextClassifier
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
 
@@ -64,7 +65,7 @@ def adapted(path: str, spec: ModelSpec, base: AuditedModel) -> AuditedModel:
     Kalajdzievski 2023); what the adapter saved whole replaces the base's own. Raises ModelError where the adapter is of
     another kind or another model, UnsafeModelError where it names code.
     """
-    folder = Folder(path)
+    folder = Folder(path, mapped=spec.mapped)
     settings = folder.json(_CONFIG)
     _check(settings, folder)
     if not folder.has(_WEIGHTS):
@@ -87,11 +88,24 @@ def adapted(path: str, spec: ModelSpec, base: AuditedModel) -> AuditedModel:
         size_bytes=folder.size_bytes + (provenance.size_bytes or 0),
         notes=(
             *provenance.notes,
+            *_other_base(settings, spec),
             f"LoRA adapter of {changed} matrices on the base {printable(provenance.path, 80)}, "
             f"sha256 {printable(provenance.sha256, 64)}.",
         ),
     )
     return base
+
+
+def _other_base(settings: Mapping[str, Any], spec: ModelSpec) -> tuple[str, ...]:
+    """A note where the adapter names another base than --base does: shapes may fit, and no file says more."""
+    named = settings.get("base_model_name_or_path")
+    ends = [Path(text).name.lower() for text in (named, spec.base) if isinstance(text, str)]
+    if len(ends) < 2 or not ends[0] or ends[0] == ends[1]:
+        return ()
+    return (
+        f"The adapter says that it was trained on {printable(named, 80)!r}: that --base is the same model is the word "
+        "of whoever named it.",
+    )
 
 
 def base_spec(path: str, spec: ModelSpec) -> ModelSpec:
@@ -134,8 +148,9 @@ def _network(base: AuditedModel) -> nn.Module:
     module = getattr(base, "module", None)
     if not isinstance(module, nn.Module):
         raise ModelError("--base must name a Hugging Face folder with a network in it.", code="AUD-LOAD-INCOMPLETE")
-    inner = getattr(module, "network", module)
-    return inner if isinstance(inner, nn.Module) else module
+    while isinstance(module, TextClassifier | OneLabel):
+        module = module.network
+    return module
 
 
 def _add(network: nn.Module, weights: Mapping[str, Tensor], settings: Mapping[str, Any], what: str) -> int:
@@ -150,6 +165,16 @@ def _add(network: nn.Module, weights: Mapping[str, Tensor], settings: Mapping[st
         else:
             whole[place.replace(".modules_to_save.", ".")] = tensor
     known = dict(network.named_parameters())
+    # Of a layer of embeddings peft saves what the base had there too.
+    of_base = {name: whole.pop(name) for name in [*whole] if name.endswith(".base_layer.weight")}
+    for name, tensor in of_base.items():
+        own = known.get(name.replace(".base_layer.", "."))
+        if own is None or own.shape != tensor.shape or not torch.allclose(own.float(), tensor.float(), 1e-2, 1e-3):
+            raise ModelError(
+                f"The adapter {what!r} holds its base's {printable(name, 100)!r}, and that of --base is another: name "
+                "the model that it was trained on.",
+                code="AUD-LOAD-WEIGHTS",
+            )
     for name, tensor in whole.items():
         if name not in known or known[name].shape != tensor.shape:
             raise ModelError(

@@ -182,7 +182,7 @@ def _detector(model: TorchModel, card: DetectorCard, what: str) -> DeepfakeDetec
     try:
         with without_gradients(), detector.evaluating():
             detector.logits(detector.encode(blank))
-        n = len(detector.novelty(blank)) if card.novelty_limit is not None else 1
+        n = len(detector.novelty(blank)) if card.novelties else 1
     except MemoryError:
         raise
     except Exception as error:

@@ -176,6 +176,11 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, opened: Open
 
         no_flags_of_classes(spec)
     model = _load(spec, max_bytes, opened)
+    if spec.dtype not in ("auto", "float32") and model.kind != "language_model":
+        raise UsageError(
+            "--dtype names the numbers that a language model is computed in, and the model named here is none: leave "
+            "--dtype out."
+        )
     if spec.task is not None and (spec.task == "regression") != (model.kind == "regressor"):
         found = {"regressor": "a regression model", "classifier": "a classifier"}.get(
             model.kind, getattr(model, "what", "a language model")
@@ -212,6 +217,10 @@ def _loaded(spec: ModelSpec, max_bytes: int, opened: Opened | None) -> AuditedMo
         from auditor.intake.functions import load_function
 
         return load_function(spec)
+    if spec.generate is not None:
+        from auditor.intake.generators import load_generator
+
+        return load_generator(spec)
     if spec.path is None:
         raise UsageError("Name a model file, or a function with --predict package.module:function.")
     if opened is None and Path(spec.path).is_dir():

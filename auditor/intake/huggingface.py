@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from auditor.artifact.folder import Folder, opened
 from auditor.artifact.hf_folder import (
-    REFUSED_KEYS,
     build_network,
     ignored_files,
     quiet_and_offline,
     read_weights,
+    refuse_settings,
     tokenizer_backend,
     unused_keys,
 )
@@ -25,9 +25,10 @@ from auditor.artifact.source import printable, reading
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
 from auditor.errors import DamagedError, ModelError, UnsupportedError
 from auditor.intake.specs import ModelSpec
-from auditor.intake.wrap import named_classes, provenance_in
+from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_in
 from auditor.model.enclosed import PREPROCESSOR
 from auditor.model.other_model import OtherModel
+from auditor.model.regression import TorchRegressor
 from auditor.model.torch_model import TorchModel
 from auditor.rows import Rows
 
@@ -37,6 +38,7 @@ _TEXT_BATCH, _IMAGE_BATCH, _SOUND_BATCH = 64, 64, 8
 _OF_SAMPLES = frozenset({"wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", "sew", "sew-d"})
 _QUIET = 1e-7
 _DEFAULT_TOKENS = 512
+_MOST_LABELS = 100_000
 # Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
 _OFFSET_POSITIONS = frozenset(
     {
@@ -61,17 +63,17 @@ _OTHER_TASKS = {
 }
 
 
-def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
+def load_folder(path: str, spec: ModelSpec) -> TorchModel | TorchRegressor | OtherModel:
     """The model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
-    folder, settings = opened(path)
+    folder, settings = opened(path, mapped=spec.mapped)
     family, name = _architecture(settings, folder)
     if family not in ("text", "image", "sound"):
         return _other(folder, settings, name, family)
-    classes = _classes(settings, folder, spec)
+    head = _head(settings, folder, spec)
     weights = read_weights(folder)
     with quiet_and_offline():
         network, config = build_network(family, name, settings, weights, folder)
-    notes = (*ignored_files(folder), *unused_keys(settings))
+    notes = (*head.notes, *ignored_files(folder), *unused_keys(settings))
     if family == "text":
         text = _text_encoding(folder, settings, network)
         if getattr(config, "pad_token_id", None) is None:
@@ -85,17 +87,22 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | OtherModel:
     else:
         preprocessing, more = image_preprocessing(folder, settings)
         module, encoder, token_name = network, None, None
+    shared: dict[str, Any] = {
+        "preprocessing": preprocessing,
+        "encoder": encoder,
+        "token_name": token_name,
+        "device": spec.device,
+        "batch_rows": {"text": _TEXT_BATCH, "image": _IMAGE_BATCH}.get(family, _SOUND_BATCH),
+        "provenance": provenance_in(folder, name, (*notes, *more)),
+    }
+    if head.classes is None:
+        return TorchRegressor(module, **shared)
     return TorchModel(
-        module,
-        classes=classes,
-        preprocessing=preprocessing,
-        encoder=encoder,
-        token_name=token_name,
+        module if head.label is None else OneLabel(module, head.label),
+        classes=head.classes,
         outputs=spec.outputs or "logits",
         threshold=0.5 if spec.threshold is None else spec.threshold,
-        device=spec.device,
-        batch_rows={"text": _TEXT_BATCH, "image": _IMAGE_BATCH}.get(family, _SOUND_BATCH),
-        provenance=provenance_in(folder, name, (*notes, *more)),
+        **shared,
     )
 
 
@@ -112,11 +119,7 @@ def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str
     """("text", "image", "sound" or another task in words, the class in transformers), by exact name from its tables."""
     from transformers.models.auto import modeling_auto
 
-    for key, why in REFUSED_KEYS.items():
-        if settings.get(key) is not None:
-            raise UnsupportedError(
-                f"{folder.name!r} {why}, which is not supported yet: audit it with --predict package.module:function."
-            )
+    refuse_settings(settings, folder)
     kind, listed = settings.get("model_type"), settings.get("architectures")
     name = listed[0] if isinstance(listed, list) and listed else None
     if not isinstance(kind, str) or not isinstance(name, str):
@@ -145,25 +148,79 @@ def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str
     )
 
 
-def _classes(settings: Mapping[str, Any], folder: Folder, spec: ModelSpec) -> tuple[str, ...]:
-    problem = settings.get("problem_type")
-    labels = settings.get("id2label")
+@dataclass(frozen=True)
+class _Head:
+    """What a folder's outputs are: of ``classes``, a number where there are none; ``label``: the one output of several
+    that is audited, each of them a yes or no of its own."""
+
+    classes: tuple[str, ...] | None
+    label: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _head(settings: Mapping[str, Any], folder: Folder, spec: ModelSpec) -> _Head:
+    problem, labels = settings.get("problem_type"), _labels(settings, folder)
     if problem == "multi_label_classification":
-        raise UnsupportedError(
-            f"{folder.name!r} gives several labels to a row, which is not supported yet: audit one with --predict."
-        )
-    if problem == "regression" or settings.get("num_labels") == 1 or (isinstance(labels, dict) and len(labels) == 1):
-        raise UnsupportedError(
-            f"{folder.name!r} predicts a number, not a class, not supported yet: audit decisions with --predict."
-        )
+        return _label_of(labels, folder, spec)
+    if len(labels) == 1 and problem != "regression" and spec.task != "regression" and spec.classes is not None:
+        read = "One output a row, read as the logit of the last of --classes: config.json names one label and no more."
+        return _Head(named_classes(None, spec), notes=(read,))
+    if problem == "regression" or len(labels) == 1:
+        if len(labels) > 1:
+            raise UnsupportedError(
+                f"{folder.name!r} predicts {len(labels)} numbers, not a class, and a regression of one target is what "
+                "is audited: audit one of them with --predict package.module:function."
+            )
+        no_flags_of_classes(spec)
+        said = "its config.json says regression" if problem == "regression" else "as transformers trains one label"
+        other = "" if problem == "regression" else "; --classes no,yes reads it as the logit of yes"
+        return _Head(None, notes=(f"One output a row, read as a number ({said}{other}).",))
+    return _Head(named_classes(labels, spec))
+
+
+def _labels(settings: Mapping[str, Any], folder: Folder) -> tuple[str, ...]:
+    labels, n = settings.get("id2label"), settings.get("num_labels")
     if labels is None:
-        # transformers leaves two labels unnamed.
-        return named_classes(("LABEL_0", "LABEL_1"), spec)
+        # transformers leaves labels unnamed where there are two, or only their number is said.
+        return tuple(f"LABEL_{i}" for i in range(n if isinstance(n, int) and 0 < n <= _MOST_LABELS else 2))
     if not isinstance(labels, dict) or sorted(labels) != sorted(str(i) for i in range(len(labels))):
         raise ModelError(
             f"The id2label of {folder.name!r} does not number its classes from 0.", code="AUD-LOAD-CLASSES"
         )
-    return named_classes(tuple(str(labels[str(i)]) for i in range(len(labels))), spec)
+    return tuple(str(labels[str(i)]) for i in range(len(labels)))
+
+
+def _label_of(labels: Sequence[str], folder: Folder, spec: ModelSpec) -> _Head:
+    """The one label of several that --classes names last: whether a row has it is what is audited."""
+    if len(set(labels)) != len(labels):
+        raise ModelError(f"The id2label of {folder.name!r} names a label twice.", code="AUD-LOAD-CLASSES")
+    if spec.classes is None and len(labels) == 1:
+        return _Head((f"not {labels[0]}", labels[0]), label=0)
+    shown = ", ".join(printable(label, 40) for label in labels[:8]) + (", ..." if len(labels) > 8 else "")
+    example = printable(labels[0], 40)
+    if spec.classes is None or len(spec.classes) != 2 or spec.classes[1] not in labels:
+        raise ModelError(
+            f"{folder.name!r} gives several labels to a row ({shown}), and one is audited at a time: name it as "
+            f'the last of two, such as --classes "not {example},{example}".',
+            code="AUD-LOAD-CLASSES",
+        )
+    name = spec.classes[1]
+    note = f"One of {len(labels)} labels is audited, {printable(name, 60)!r}; a row may have others besides."
+    return _Head(named_classes(None, spec), label=labels.index(name), notes=(note,))
+
+
+class OneLabel(nn.Module):
+    """One output of a network that gives several labels to a row: its logit, (n, 1)."""
+
+    def __init__(self, network: nn.Module, label: int) -> None:
+        super().__init__()
+        self.network = network
+        self.label = label
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found = self.network(inputs)
+        logits: Tensor = getattr(found, "logits", found)
+        return logits[:, self.label : self.label + 1]
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------

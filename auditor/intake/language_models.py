@@ -17,27 +17,30 @@ import torch
 from auditor.artifact.chat_templates import template_notes
 from auditor.artifact.folder import Folder, opened
 from auditor.artifact.hf_folder import (
-    REFUSED_KEYS,
     build_network,
     ignored_files,
     quiet_and_offline,
     read_tokenizer,
     read_weights,
+    refuse_settings,
     unused_keys,
 )
 from auditor.artifact.source import Source, printable, reading
 from auditor.artifact.weight_files import check_gguf
 from auditor.errors import MissingExtraError, ModelError, UnsupportedError
 from auditor.files import sha256_of
+from auditor.intake.number_formats import computed_in, name_of, stored_in, told
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import provenance_in, provenance_of
-from auditor.model.language_model import AuditedLanguageModel, Objective
+from auditor.model.encoder_decoder import FAMILIES, AuditedEncoderDecoder
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.text_scores import Objective
 
 GGUF_FORMAT = "GGUF"
 
 
 def is_language_model(path: str) -> bool:
-    """Whether a folder's config.json names a causal or masked language model of transformers.
+    """Whether a folder's config.json names a language model of transformers: causal, masked, or one like T5.
 
     Raises ModelError where config.json is no JSON object, UnsafeModelError where it names code to run.
     """
@@ -47,32 +50,29 @@ def is_language_model(path: str) -> bool:
 
 def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     """The language model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
-    folder, settings = opened(path)
+    folder, settings = opened(path, mapped=spec.mapped)
     found = _objective(settings)
     if found is None:
         raise UnsupportedError(
             f"{folder.name!r} is none of transformers' own causal or masked language models: see the architectures in "
             "its config.json."
         )
-    for key, why in REFUSED_KEYS.items():
-        if settings.get(key) is not None:
-            raise UnsupportedError(
-                f"{folder.name!r} {why}, which is not supported yet: save it unquantised, or as GGUF."
-            )
+    refuse_settings(settings, folder)
     objective, name = found
     weights = read_weights(folder)
+    stored = stored_in(weights)
+    dtype = computed_in(spec.dtype, spec.device, stored)
     with quiet_and_offline():
-        network, _ = build_network("text", name, settings, weights, folder)
+        network, _ = build_network("text", name, settings, weights, folder, dtype)
         tokenizer = read_tokenizer(folder)
-    return AuditedLanguageModel(
-        network,
-        tokenizer,
-        objective=objective,
-        device=spec.device,
-        provenance=provenance_in(
-            folder, name, (*ignored_files(folder), *unused_keys(settings), *template_notes(tokenizer))
-        ),
+    provenance = provenance_in(
+        folder,
+        name,
+        (told(dtype, stored, spec.dtype), *ignored_files(folder), *unused_keys(settings), *template_notes(tokenizer)),
     )
+    if objective == "seq2seq":
+        return AuditedEncoderDecoder(network, tokenizer, device=spec.device, provenance=provenance)
+    return AuditedLanguageModel(network, tokenizer, objective=objective, device=spec.device, provenance=provenance)
 
 
 def _objective(settings: Mapping[str, Any]) -> tuple[Objective, str] | None:
@@ -87,11 +87,13 @@ def _objective(settings: Mapping[str, Any]) -> tuple[Objective, str] | None:
         return "causal", name
     if modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(kind) == name:
         return "masked", name
+    if kind in FAMILIES and modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.get(kind) == name:
+        return "seq2seq", name
     return None
 
 
 def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
-    """The causal model of a GGUF file, dequantised to float32 by transformers.
+    """The causal model of a GGUF file, dequantised by transformers, to float32 unless a flag says otherwise.
 
     Raises MissingExtraError without the packages that read it, ModelError where it cannot be used.
     """
@@ -103,6 +105,7 @@ def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
         )
     import transformers
 
+    dtype = computed_in(spec.dtype, spec.device, torch.float32)
     file = "model.gguf"
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -114,7 +117,7 @@ def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
         where: dict[str, Any] = {"gguf_file": file, "local_files_only": True, "trust_remote_code": False}
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **where)
         network, info = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, **where, dtype=torch.float32, output_loading_info=True
+            folder, **where, dtype=dtype, output_loading_info=True
         )
     if info["missing_keys"]:
         raise ModelError(
@@ -132,6 +135,8 @@ def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
         objective="causal",
         device=spec.device,
         provenance=provenance_of(
-            source, GGUF_FORMAT, f"transformers.{type(network).__name__} with gguf_file=, dequantised to float32"
+            source,
+            GGUF_FORMAT,
+            f"transformers.{type(network).__name__} with gguf_file=, dequantised to {name_of(dtype)}",
         ),
     )

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, JsonValue
 
 from auditor.data.table_schema import TableSchema
+from auditor.endpoint.capability import Handshake
 from auditor.endpoint.served_texts import ServedTexts
 
 
@@ -16,10 +17,14 @@ from auditor.endpoint.served_texts import ServedTexts
 class ModelSpec:
     """Which model, and how it may be loaded; the command line's model flags, one field each.
 
-    ``path`` is None only with ``predict``. ``base``: the model that an adapter changes. ``task``: None means what the
-    file says, else classification. ``outputs``:
+    ``path`` is None only with ``predict``, ``generate`` or an ``endpoint``, which is what its server was shown to do.
+    ``base``: the model that an adapter changes. ``task``: None means what the file says, else classification.
+    ``outputs``:
     None means what the file or the network says, else logits where its answers can be nothing else. ``architecture``: a
-    key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``code_folder``: where the user's own modules
+    key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``dtype``: the numbers that a language model is
+    computed in, which :mod:`auditor.intake.number_formats` reads. ``mapped``: whether weights may stay in their files,
+    as pages of them: in a process of its own, since whoever shortens such a file meanwhile ends it. ``code_folder``:
+    where the user's own modules
     lie; it is put on the import path only where a flag names one of them.
     """
 
@@ -32,11 +37,15 @@ class ModelSpec:
     architecture: str | None = None
     architecture_args: dict[str, JsonValue] = field(default_factory=dict)
     predict: str | None = None
+    generate: str | None = None
+    endpoint: Handshake | None = None
     allow_code: bool = False
     trust_pickle: bool = False
     features: tuple[str, ...] | None = None
     device: str = "cpu"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     code_folder: str | None = None
+    mapped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,9 +36,9 @@ _ROWS_OF = {"image": ImagePreprocessing, "speech": AudioPreprocessing}
 class Verdict:
     """What a detector says of one file.
 
-    ``probability``: calibrated, of being synthetic. p_real, p_fake: see :meth:`DetectorCard.p_values`. ``novelty`` in
-    the units of ``novelty_limit``; None where the detector has no rule for it. ``reason``: why this answer, in a
-    sentence.
+    ``probability``: calibrated, of being synthetic. p_real, p_fake: see :meth:`DetectorCard.p_values`. ``novelty``
+    is how unlike the training files it is; None where the detector has no rule for it. ``reason``: why this answer, in
+    a sentence.
     """
 
     answer: Answer
@@ -77,7 +78,7 @@ class Detector(AuditedModel):
 class DeepfakeDetector(TorchModel, Detector):
     """A binary classifier of media with a :class:`DetectorCard`; audited like any other classifier.
 
-    Its module has a method ``novelty(inputs) -> (n,)`` where ``card.novelty_limit`` is set: how unlike its training
+    Its module has a method ``novelty(inputs) -> (n,)`` where ``card.novelties`` are set: how unlike its training
     files an encoded input is, whatever their class. Raises ModelError where it has none, for other than two classes,
     and for a card that contradicts the names of the classes or the medium of the rows.
     """
@@ -86,8 +87,8 @@ class DeepfakeDetector(TorchModel, Detector):
         super().__init__(module, **how)
         if self.n_outputs != 2:
             raise ModelError(f"A detector tells two classes apart, and this model has {self.n_outputs}.")
-        if card.novelty_limit is not None and not callable(getattr(module, "novelty", None)):
-            raise ModelError("The detector's card has a novelty limit, and its network measures no novelty.")
+        if card.novelties and not callable(getattr(module, "novelty", None)):
+            raise ModelError("The detector's card has novelties, and its network measures no novelty.")
         named = fake_class(self.classes)
         if named is not None and named != card.fake:
             raise ModelError(
@@ -124,9 +125,9 @@ class DeepfakeDetector(TorchModel, Detector):
 
     @property
     def _measures_novelty(self) -> bool:
-        """Whether novelty is needed: for a limit, or for what a batch on a channel shows."""
+        """Whether novelty is needed: for what is unlike the training files, or for what a batch on a channel shows."""
         on_channel = self.card.channel is not None and callable(getattr(self.module, "novelty", None))
-        return self.card.novelty_limit is not None or on_channel
+        return bool(self.card.novelties) or on_channel
 
     def novelty(self, X: Rows) -> FloatArray:
         if not self._measures_novelty:
@@ -139,6 +140,22 @@ class DeepfakeDetector(TorchModel, Detector):
                 parts.append(found.double().cpu().numpy())
         return np.concatenate(parts) if parts else np.empty(0)
 
+    def verdicts(self, X: Rows, probabilities: FloatArray | None = None) -> list[Verdict]:
+        """(n,) answers of rows; ``probabilities`` (n, 2) where they are known already."""
+        found: list[Verdict] = []
+        # A head on features looks at a file once for its answer and its novelty.
+        keeping = getattr(self.module, "features_kept", nullcontext)
+        with keeping():
+            for start in range(0, len(X), self.batch_rows):
+                rows = take_rows(X, slice(start, start + self.batch_rows))
+                known = self.predict_part(rows) if probabilities is None else probabilities[start : start + len(rows)]
+                novelty = self.novelty(rows).tolist() if self._measures_novelty else [None] * len(rows)
+                scores = known[:, self.card.fake].tolist()
+                found += [judge_file(self.card, score, n) for score, n in zip(scores, novelty, strict=True)]
+        if probabilities is None:
+            self.check_outputs()
+        return found
+
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
         """The model itself, and its card."""
         return self, {"detector": self.card.model_dump(mode="json")}
@@ -148,7 +165,7 @@ def judge_file(card: DetectorCard, probability: float, novelty: float | None) ->
     """The answer for one file: see :func:`answer_of`.
 
     A class is ruled out where its p-value is at most ``card.error_rate``. Conformal coverage does not hold for files
-    that no calibration file is like, so a novelty above the limit ends in ``cannot say`` whatever the p-values are.
+    that no calibration file is like, so a novelty beyond theirs ends in ``cannot say`` whatever the p-values are.
     """
     p_real, p_fake = card.p_values(probability)
     answer, reason = answer_of(card, p_real, p_fake, novelty)

@@ -23,13 +23,14 @@ MOST_SCORES = 10_000
 MOST_KINDS = 1_000
 # A promise that takes more calibration files than a card holds can never be kept, nor one by which both classes go.
 LEAST_ERROR_RATE, LARGEST_ERROR_RATE = 1e-4, 0.5
-# A limit that no distance of a network in single precision comes near is none.
-LARGEST_NOVELTY_LIMIT = 1e6
+# What no distance of a network in single precision comes near tells nothing apart.
+LARGEST_NOVELTY = 1e6
 _ROUNDING = 1e-9
 # Said beside every answer of a detector that would give one of any file.
 NO_NOVELTY = "The detector has no rule for files unlike those it was trained on."
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -92,9 +93,10 @@ class DetectorCard(Closed):
     ``fake``: index of the synthetic class. ``real_scores`` and ``fake_scores``: ascending probabilities of the
     synthetic class that calibration files of either class had from training rounds that had not seen them, and, where
     kinds are known, had not seen their kind either. ``error_rate``: the share of each class's files, exchangeable with
-    the calibration files, for which that class may be ruled out, in [0.0001, 0.5]. ``novelty_limit``: the novelty above
-    which a file is of no kind the detector was trained on. ``kinds``: the generators it was trained on. ``channel``:
-    what is known on the files of its user, where the calibration scores are of those.
+    the calibration files, for which that class may be ruled out, in [0.0001, 0.5]. ``novelties``: ascending, of files
+    of known kinds, from rounds that had not seen them; ``novelty_rate``: the share of such files that may be called
+    unlike them. ``kinds``: the generators it was trained on. ``channel``: what is known on the files of its user, where
+    the calibration scores are of those.
     """
 
     medium: Medium
@@ -102,7 +104,8 @@ class DetectorCard(Closed):
     real_scores: Annotated[tuple[Share, ...], Field(max_length=MOST_SCORES)]
     fake_scores: Annotated[tuple[Share, ...], Field(max_length=MOST_SCORES)]
     error_rate: Annotated[float, Field(ge=LEAST_ERROR_RATE, le=LARGEST_ERROR_RATE)] = 0.05
-    novelty_limit: float | None = None
+    novelties: Annotated[tuple[Finite, ...], Field(max_length=MOST_SCORES)] = ()
+    novelty_rate: Annotated[float, Field(ge=LEAST_ERROR_RATE, le=LARGEST_ERROR_RATE)] = 0.1
     kinds: Annotated[tuple[Name, ...], Field(max_length=MOST_KINDS)] = ()
     known_rates: Annotated[tuple[KnownRate, ...], Field(max_length=10 * MOST_KINDS)] = ()
     notes: Annotated[tuple[Annotated[str, Field(max_length=2_000)], ...], Field(max_length=100)] = ()
@@ -110,7 +113,7 @@ class DetectorCard(Closed):
 
     @model_validator(mode="after")
     def _scores_ascend(self) -> Self:
-        for scores in (self.real_scores, self.fake_scores):
+        for scores in (self.real_scores, self.fake_scores, self.novelties):
             if any(a > b for a, b in zip(scores, scores[1:], strict=False)):
                 raise ValueError("calibration scores must ascend")
         return self
@@ -122,8 +125,8 @@ class DetectorCard(Closed):
 
     @property
     def knows_novelty(self) -> bool:
-        """Whether there is a rule for files unlike the training files: a limit that a novelty can exceed."""
-        return self.novelty_limit is not None and self.novelty_limit <= LARGEST_NOVELTY_LIMIT
+        """Whether a file can be found unlike the training files: enough novelties are known for one to stand out."""
+        return self.p_known(LARGEST_NOVELTY) <= self.novelty_rate
 
     @property
     def knows_another_collection(self) -> bool:
@@ -138,6 +141,26 @@ class DetectorCard(Closed):
         found += ["real"] if p_real > self.error_rate else []
         found += ["fake"] if p_fake > self.error_rate else []
         return tuple(found)
+
+    def p_known(self, novelty: float | None) -> float:
+        """The conformal p-value that a file is of the kinds known: ``(1 + #{novelties >= its own}) / (n + 1)``.
+
+        Over files exchangeable with those that the novelties are of, it is at most e with probability at most e,
+        however they are distributed and however few they are; 1 where nothing is known. A novelty that is no number
+        lies beyond all. Source: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005.
+        """
+        n = len(self.novelties)
+        beyond = math.inf if novelty is None or not math.isfinite(novelty) else novelty
+        return (1 + n - int(np.searchsorted(np.asarray(self.novelties), beyond, side="left"))) / (n + 1)
+
+    def is_unlike(self, novelty: float | None) -> bool:
+        """Whether a file of this novelty is of no kind that the detector knows, at its ``novelty_rate``.
+
+        Where novelties are known, a file of which none could be measured is unlike them whatever the rate.
+        """
+        if self.novelties and (novelty is None or not math.isfinite(novelty)):
+            return True
+        return self.p_known(novelty) <= self.novelty_rate
 
     def p_values(self, score: float) -> tuple[float, float]:
         """Conformal p-values of the hypotheses that a file with this probability of being synthetic is real, is fake.
@@ -160,7 +183,7 @@ def answer_of(card: DetectorCard, p_real: float, p_fake: float, novelty: float |
     No score says that a file is real: that nothing of the kinds known was found is all that ruling out fake comes to.
     """
     level = card.error_rate
-    if card.novelty_limit is not None and (novelty is None or not novelty <= card.novelty_limit):
+    if card.is_unlike(novelty):
         return "cannot say", "It is unlike everything the detector was trained on: an unsupported kind of file."
     real, fake = p_real > level, p_fake > level
     if real and fake and card.channel is not None and len(card.fake_scores) < card.fewest:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.errors import ModelError, NotApplicableError, OtherKindError
+from auditor.model.encoder_decoder import AuditedEncoderDecoder
 from auditor.model.gradients import without_gradients
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.torch_model import evaluating
@@ -54,6 +55,12 @@ class Sampling:
         """Whether a text that was drawn so far is complete before it has all its tokens."""
         return self.until != "length" and _ENDED[self.until].search(text) is not None
 
+    def cut(self, text: str) -> str:
+        """A text that was drawn further, up to where it was complete."""
+        if self.until == "length":
+            return text
+        return next((text[:i] for i in range(1, len(text) + 1) if self.ended(text[:i])), text)
+
     def describe(self) -> str:
         """The settings in words, for a finding's detail."""
         how = "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}, top_p {self.top_p:g}"
@@ -82,10 +89,14 @@ def continuations(
     Raises NotApplicableError where the model is not causal or a prompt with its continuation does not fit the context,
     ModelError where the logits are not finite.
     """
-    if getattr(model, "objective", "causal") != "causal":
+    if getattr(model, "objective", "causal") == "masked":
         raise OtherKindError("Needs a causal language model: a masked one continues no text.")
     tokenizer, ends = model.tokenizer, _end_tokens(model)
-    encoded = [_prompt_ids(tokenizer, prompt, ends, rendered) for prompt in prompts]
+    answers = model if isinstance(model, AuditedEncoderDecoder) else None
+    encoded = [
+        _prompt_ids(tokenizer, prompt, ends, rendered) if answers is None else answers.source(prompt)
+        for prompt in prompts
+    ]
     context = getattr(model, "context", None)
     longest = max((len(ids) for ids in encoded), default=0) + sampling.max_new_tokens
     if context is not None and longest > context:
@@ -105,7 +116,11 @@ def continuations(
         for batch in _batches([(ids, rows_of[ids]) for ids in order], batch_rows, step.masked):
             numbers = [row for _, rows in batch for row in rows]
             repeats = [len(rows) for _, rows in batch]
-            found = _sample(model, step, [list(ids) for ids, _ in batch], repeats, draws[numbers], sampling, ends)
+            read = [list(ids) for ids, _ in batch]
+            if answers is None:
+                found = _sample(model, step, read, repeats, draws[numbers], sampling, ends)
+            else:
+                found = _answered(answers, step.cache_name, read, repeats, draws[numbers], sampling, ends)
             for row, text in zip(numbers, found, strict=True):
                 drawn[row] = text
     return [drawn[i * n : (i + 1) * n] for i in range(len(prompts))]
@@ -233,6 +248,47 @@ def _sample(
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         ids = torch.cat([ids, chosen[:, None]], dim=1)
         logits, cache = step.logits(chosen[:, None] if cache is not None else ids, mask, cache)
+    return texts
+
+
+def _answered(
+    model: AuditedEncoderDecoder,
+    cache_name: str,
+    read: Sequence[list[int]],
+    repeats: Sequence[int],
+    draws: Tensor,
+    sampling: Sampling,
+    ends: frozenset[int],
+) -> list[str]:
+    """The same from a decoder whose encoder has read the prompts; all rows stay until the last has ended."""
+    from transformers.modeling_outputs import BaseModelOutput
+
+    network: Any = model.module
+    ids, mask = model.filled(read)
+    row_of = torch.arange(len(read)).repeat_interleave(torch.tensor(list(repeats))).to(model.device)
+    states = network.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state[row_of]
+    mask, draws = mask[row_of], draws.to(model.device)
+    new = torch.tensor([model.start] * len(draws), device=model.device)
+    tokens: list[list[int]] = [[] for _ in range(len(draws))]
+    texts, going, cache = [""] * len(draws), [True] * len(draws), None
+    for t in range(sampling.max_new_tokens):
+        out = network(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=mask,
+            decoder_input_ids=new,
+            use_cache=True,
+            **{cache_name: cache},
+        )
+        cache = getattr(out, cache_name)
+        chosen = _choose(out.logits[:, -1], draws[:, t], sampling)
+        new = chosen[:, None]
+        for row, token in enumerate(chosen.tolist()):
+            if going[row] and token not in ends:
+                tokens[row].append(token)
+                texts[row] = model.tokenizer.decode(tokens[row], skip_special_tokens=True)
+            going[row] = going[row] and token not in ends and not sampling.ended(texts[row])
+        if not any(going):
+            break
     return texts
 
 

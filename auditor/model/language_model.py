@@ -11,10 +11,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -22,15 +21,15 @@ from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.gradients import without_gradients
 from auditor.model.placement import moved
-from auditor.model.prefix_trees import Encoded, Forest, batches, packed, shared_of_pairs, sums_of_pairs
+from auditor.model.prefix_trees import Encoded, Forest, batches, packed
+from auditor.model.text_scores import Objective, ScoresTexts
 from auditor.model.torch_model import evaluating
 from auditor.rows import FloatArray
 
-Objective = Literal["causal", "masked"]
-Form = Literal["whole", "shared"]
 # Decoders whose attention takes a mask of our own with positions of our own; a test holds each of them to it.
 TREE_ATTENTION = frozenset(
-    {"gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi", "phi3", "qwen2", "qwen3", "smollm3"}
+    {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "gpt_oss", "granite", "granitemoe", "llama", "mistral"}
+    | {"mixtral", "olmo2", "olmoe", "phi", "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3"}
 )
 # Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
 _OFFSET_POSITIONS = frozenset(
@@ -44,7 +43,7 @@ _TILE = 2048
 _WHOLE_BYTES = 256 << 20
 
 
-class AuditedLanguageModel(AuditedModel):
+class AuditedLanguageModel(ScoresTexts, AuditedModel):
     """A causal or masked language model of transformers with its tokenizer.
 
     ``network``: a ``...ForCausalLM`` or ``...ForMaskedLM`` module, left as it was by everything here. ``tokenizer``: a
@@ -78,7 +77,7 @@ class AuditedLanguageModel(AuditedModel):
         self._backend = _backend(tokenizer)
         self._check_vocabulary()
         self._prefix_named = prefix is not None
-        self._begins_with = self._prefix(prefix) if self.objective == "causal" else ()
+        self._begins_with = () if self.objective == "masked" else self._prefix(prefix)
         self._pad = int(getattr(tokenizer, "pad_token_id", None) or 0)
         self._plain_head: bool | None = None
 
@@ -86,6 +85,16 @@ class AuditedLanguageModel(AuditedModel):
     def n_parameters(self) -> int:
         """Number of parameters."""
         return sum(p.numel() for p in self.module.parameters())
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the network knows."""
+        return int(self.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+
+    @property
+    def dtype(self) -> str:
+        """The number format that it is computed in, such as ``bfloat16``."""
+        return str(next(p.dtype for p in self.module.parameters() if p.is_floating_point())).removeprefix("torch.")
 
     @property
     def notes(self) -> str:
@@ -190,8 +199,8 @@ class AuditedLanguageModel(AuditedModel):
     def _encoded(self, encoding: Any) -> Encoded:
         special = [bool(s) for s in encoding.special_tokens_mask]
         lead = self._begins_with
-        scored = [True] * len(encoding.ids) if self.objective == "causal" else [not s for s in special]
-        if self.objective == "causal" and not lead and scored:
+        scored = [not s for s in special] if self.objective == "masked" else [True] * len(encoding.ids)
+        if self.objective != "masked" and not lead and scored:
             scored[0] = False
         words = [-1 if w is None else int(w) for w in encoding.word_ids]
         return Encoded(
@@ -237,68 +246,6 @@ class AuditedLanguageModel(AuditedModel):
 
     # ---- log-probabilities -----------------------------------------------------------------------------------------
 
-    def log_likelihoods(self, texts: Sequence[str], *, within_word: bool = False) -> FloatArray:
-        """(n,) log-likelihoods in nats of whole texts: ``sum_i log p(x_i | x_<i)``, for a masked model the pseudo form.
-
-        ``within_word``: see :meth:`token_log_probabilities`.
-        """
-        found = self.token_log_probabilities(self.encode(texts), within_word=within_word)
-        return np.asarray([np.nansum(p) for p in found])
-
-    def continuations(self, contexts: Sequence[str], texts: Sequence[str]) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-        """Log-likelihoods (n,) of texts that follow their contexts directly, and how many tokens (n,) each sum is over.
-
-        A token belongs to the text if it ends in it.
-        """
-        encoded = self.encode([c + t for c, t in zip(contexts, texts, strict=True)])
-        places = [
-            [i for i, (s, end) in enumerate(zip(e.scored, e.ends, strict=True)) if s and end > len(context)]
-            for e, context in zip(encoded, contexts, strict=True)
-        ]
-        found = self.token_log_probabilities(encoded, places)
-        return np.asarray([np.nansum(p) for p in found]), np.asarray([len(p) for p in places], np.int64)
-
-    def pair_scores(
-        self, pairs: Sequence[tuple[str, str]], *, form: Form | None = None, within_word: bool = False
-    ) -> FloatArray:
-        """(n, 2) log-likelihoods of the two texts of each pair, in nats.
-
-        ``form``: ``whole`` sums over all tokens, ``shared`` over those that both texts have (found as in Nangia et al.,
-        EMNLP 2020); None means ``whole`` for a causal and ``shared`` for a masked model, as published. NaN where a pair
-        shares no token.
-        """
-        chosen = form or self.own_form
-        encoded = self.encode([text for pair in pairs for text in pair])
-        places = None if chosen == "whole" else shared_of_pairs(encoded)
-        return sums_of_pairs(self.token_log_probabilities(encoded, places, within_word=within_word), places)
-
-    def pair_scores_and_rest(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        rests: Sequence[str],
-        *,
-        form: Form | None = None,
-        within_word: bool = False,
-    ) -> tuple[FloatArray, FloatArray]:
-        """The same, and those of the shared tokens within the end of each pair's texts, by one pass; each (n, 2).
-
-        ``rests``: (n,) what both texts of a pair end with; all of the shared tokens where it is "".
-        """
-        chosen = form or self.own_form
-        texts = [text for pair in pairs for text in pair]
-        encoded = self.encode(texts)
-        shared = shared_of_pairs(encoded)
-        begins = [len(text) - len(rest or text) for text, rest in zip(texts, np.repeat(rests, 2).tolist(), strict=True)]
-        within = [[i for i in at if e.ends[i] > b] for at, e, b in zip(shared, encoded, begins, strict=True)]
-        places = None if chosen == "whole" else shared
-        found = self.token_log_probabilities(encoded, places, within_word=within_word)
-        return sums_of_pairs(found, places), sums_of_pairs(found, within)
-
-    @property
-    def own_form(self) -> Form:
-        """How two texts are compared by default: ``whole`` by a causal model, ``shared`` by a masked one."""
-        return "whole" if self.objective == "causal" else "shared"
-
     def token_log_probabilities(
         self, texts: Sequence[Encoded], places: Sequence[Sequence[int]] | None = None, *, within_word: bool = False
     ) -> list[FloatArray]:
@@ -313,10 +260,10 @@ class AuditedLanguageModel(AuditedModel):
             if self._plain_head is None and texts:
                 # What follows the last layer acts on each place alone, so a few will show it.
                 self._plain_head = self._has_plain_head(texts[0].ids[:4])
-            if self.objective == "causal":
-                found = self._causal([t.ids for t in texts], wanted)
-            else:
+            if self.objective == "masked":
                 found = self._masked(texts, wanted, within_word)
+            else:
+                found = self._causal([t.ids for t in texts], wanted)
         # A sum over NaN would be that of the other tokens, and equal for all texts where there are none.
         if any(np.isnan(p[list(at)]).any() for p, at in zip(found, wanted, strict=True)):
             raise ModelError(NO_PROBABILITY)
@@ -588,12 +535,16 @@ def _pick(logits: Tensor, at: Tensor, targets: Tensor) -> Tensor:
 def _by_tiles(states: Tensor, head: nn.Linear, at: Tensor, targets: Tensor) -> Tensor:
     """The same from what goes into the last layer, states (n_places, width), one tile of the vocabulary at a time.
 
-    A tile of logits stays in the processor's cache and its weights are read once, which whole rows of them are not.
+    A tile of logits stays in the processor's cache and its weights are read once, which whole rows of them are not. On
+    a CPU all of it is in float32: logits rounded to half of its digits are off by hundredths of a nat each.
     """
+    wide = torch.float32 if states.device.type == "cpu" else states.dtype
     weights = torch.split(head.weight, _TILE)
     offsets = [None] * len(weights) if head.bias is None else torch.split(head.bias, _TILE)
     parts = [
-        torch.logsumexp(nn.functional.linear(states, w, b).float(), dim=-1)
+        torch.logsumexp(
+            nn.functional.linear(states.to(wide), w.to(wide), b if b is None else b.to(wide)).float(), dim=-1
+        )
         for w, b in zip(weights, offsets, strict=True)
     ]
     total = torch.logsumexp(torch.stack(parts), dim=0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
+from torch import Tensor, nn
 
 from auditor.data.audit_data import LARGEST_TARGET, AuditData
 from auditor.data.preprocessing import Preprocessing
@@ -129,8 +129,15 @@ def _as_numbers(raw: npt.ArrayLike, n: int) -> FloatArray:
 class TorchRegressor(TorchNetwork, AuditedRegressor):
     """A torch module whose one output is the predicted number, batched under ``inference_mode``, on CPU or GPU.
 
-    The arguments are those of :class:`~auditor.model.torch_model.TorchNetwork`.
+    The arguments are those of :class:`~auditor.model.torch_model.TorchNetwork`. ``token_name`` reads a token id of an
+    ``encoder`` for text.
     """
+
+    def __init__(
+        self, module: nn.Module, *, token_name: Callable[[int], str | None] | None = None, **of_network: Any
+    ) -> None:
+        super().__init__(module, **of_network)
+        self.token_name = token_name
 
     def value(self, inputs: Tensor) -> Tensor:
         """(n,) predicted numbers of encoded inputs; differentiable where the inputs are floating point."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from auditor.model.outputs import Outputs
 from auditor.networks.encoder_probe import EncoderProbe
 from auditor.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN
-from auditor.networks.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
+from auditor.networks.speech_detector import SpeechDetector, SpeechGMM
 
 MOST_MEMBERS = 256
 # What a bundle's arguments can hold.
@@ -166,7 +166,6 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "encoder_probe": EncoderProbe,
     "speech_lfcc": SpeechDetector,
     "speech_gmm": SpeechGMM,
-    "speech_cnn": SpeechCNN,
 }
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from auditor.errors import ModelError
 from auditor.networks.encoders import FORMS, Encoder, encoder_of
 from auditor.networks.head import HeadOnFeatures, LinearHead, NeighbourHead
-from auditor.networks.novelty import MahalanobisNovelty
+from auditor.networks.novelty import KindNovelty
 
 _MEBIBYTE = 1 << 20
 
@@ -50,7 +50,7 @@ class EncoderProbe(HeadOnFeatures):
         self.head: LinearHead | NeighbourHead = (
             NeighbourHead(n_features, n_real, n_fake, k, fake) if k else LinearHead(n_features, fake)
         )
-        self.rule: MahalanobisNovelty = MahalanobisNovelty(n_features, n_groups)
+        self.rule: KindNovelty = KindNovelty(n_features, n_groups)
         self._encoder: Encoder | None = None
         self.register_load_state_dict_post_hook(_forget_encoder)  # type: ignore[no-untyped-call]
 

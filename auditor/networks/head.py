@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -16,6 +18,9 @@ class HeadOnFeatures(nn.Module):
     output_kind: ClassVar[Outputs] = "logits"
     head: nn.Module
     rule: nn.Module
+    # The last input and its features, within features_kept: an encoder takes nearly all of the time.
+    _keeps: bool = False
+    _kept: tuple[Tensor, Tensor] | None = None
 
     def features(self, x: Tensor) -> Tensor:
         """(n, d) what the head sees of each file."""
@@ -23,12 +28,28 @@ class HeadOnFeatures(nn.Module):
 
     def novelty(self, x: Tensor) -> Tensor:
         """(n,) distance from the nearest group of training files."""
-        distance: Tensor = self.rule(self.features(x))
+        distance: Tensor = self.rule(self._features_once(x))
         return distance
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(x))
+        logits: Tensor = self.head(self._features_once(x))
         return logits
+
+    def _features_once(self, x: Tensor) -> Tensor:
+        if not self._keeps:
+            return self.features(x)
+        if self._kept is None or not torch.equal(self._kept[0], x):
+            self._kept = (x, self.features(x))
+        return self._kept[1]
+
+    @contextmanager
+    def features_kept(self) -> Iterator[None]:
+        """Inside, the features of the last input are kept, for the answer and the novelty of the same files."""
+        self._keeps = True
+        try:
+            yield
+        finally:
+            self._keeps, self._kept = False, None
 
 
 class LinearHead(nn.Module):

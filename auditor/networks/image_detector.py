@@ -6,6 +6,7 @@ Their input is (n, 3, height, width) in [-1, 1], the middle of each picture at i
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from auditor.model.outputs import Outputs
 from auditor.networks.head import Calibration, HeadOnFeatures, LinearHead
 from auditor.networks.image_features import image_features, n_image_features, residual
-from auditor.networks.novelty import MahalanobisNovelty
+from auditor.networks.novelty import KindNovelty
 
 _GROUPS_OF_CHANNELS = 4
 # Levels of a residual at which half of its range is reached.
@@ -36,7 +37,7 @@ class FrequencyDetector(HeadOnFeatures):
         super().__init__()
         n_features = n_image_features(size)
         self.head: LinearHead = LinearHead(n_features, fake)
-        self.rule: MahalanobisNovelty = MahalanobisNovelty(n_features, n_groups)
+        self.rule: KindNovelty = KindNovelty(n_features, n_groups)
 
     def features(self, x: Tensor) -> Tensor:
         """(n, d) the numbers of :func:`~auditor.networks.image_features.image_features`."""
@@ -63,7 +64,7 @@ class ResidualCNN(HeadOnFeatures):
             before = after
         self.blocks = nn.Sequential(*blocks)
         self.head: LinearHead = LinearHead(2 * before, fake)
-        self.rule: MahalanobisNovelty = MahalanobisNovelty(2 * before, n_groups)
+        self.rule: KindNovelty = KindNovelty(2 * before, n_groups)
 
     def features(self, x: Tensor) -> Tensor:
         """(n, 8 width) mean and mean square of each channel of the last convolution."""
@@ -99,6 +100,10 @@ class ImageEnsemble(nn.Module):
     def novelty(self, x: Tensor) -> Tensor:
         """(n,) distance of the hand-made features from the nearest group of training files."""
         return self.frequency.novelty(x)
+
+    def features_kept(self) -> AbstractContextManager[None]:
+        """Inside, the hand-made features of the last input are kept."""
+        return self.frequency.features_kept()
 
     def forward(self, x: Tensor) -> Tensor:
         fake = self.calibration.fake

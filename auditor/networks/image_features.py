@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from auditor.networks.dct import dct_basis
 
 MOST_BINS = 64
 BLOCK = 8
@@ -89,19 +92,12 @@ def block_dct(grey: Tensor) -> Tensor:
     rows, columns = height // BLOCK, width // BLOCK
     cut = grey[:, : rows * BLOCK, : columns * BLOCK].reshape(n, rows, BLOCK, columns, BLOCK)
     blocks = cut.transpose(2, 3).reshape(n, rows * columns, BLOCK * BLOCK)
-    one = _dct(grey)
-    both = torch.kron(one, one)
-    coefficients = (blocks @ both.T)[..., 1:]
+    one = dct_basis(BLOCK, BLOCK)
+    both = torch.from_numpy(np.kron(one, one)[:, 1:]).to(grey)
+    coefficients = blocks @ both
     size = torch.log(coefficients.abs().mean(dim=1) + _NO_LEVEL)
     power = torch.log(coefficients.square().mean(dim=1) + _NO_LEVEL**2)
     return torch.cat([size, power - 2.0 * size], dim=1)
-
-
-def _dct(like: Tensor) -> Tensor:
-    """(8, 8) orthonormal matrix of the DCT of type II."""
-    k = torch.arange(BLOCK, dtype=like.dtype, device=like.device)
-    basis = torch.cos(math.pi / BLOCK * (k + 0.5) * k[:, None]) * math.sqrt(2.0 / BLOCK)
-    return torch.cat([basis[:1] * math.sqrt(0.5), basis[1:]])
 
 
 def residual_statistics(images: Tensor, grey: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from auditor.networks.dct import dct_basis
 from auditor.rows import FloatArray
 
 Scale = Literal["linear", "mel"]
@@ -114,14 +115,6 @@ def filter_bank(sampling_rate: int, n_fft: int, n_filters: int, scale: Scale) ->
     for empty in np.flatnonzero(bands.sum(axis=0) == 0.0):
         bands[np.argmin(np.abs(frequencies - centre[empty])), empty] = 1.0
     return np.asarray(bands, np.float64)
-
-
-def dct_basis(n: int, n_coefficients: int) -> FloatArray:
-    """(n, n_coefficients) the first columns of the orthonormal DCT-II."""
-    k = np.arange(n_coefficients)
-    basis = np.cos(np.pi / n * (np.arange(n)[:, None] + 0.5) * k) * math.sqrt(2.0 / n)
-    basis[:, 0] /= math.sqrt(2.0)
-    return np.asarray(basis, np.float64)
 
 
 def _buffer(values: FloatArray) -> Tensor:

@@ -280,6 +280,9 @@ def _pooled(network: nn.Module, tokenizer: Any, longest: int | None, name: str =
         from auditor.model.torch_model import evaluating
 
         device = next(network.parameters()).device
+        # Of two halves it is the first that reads a text.
+        halves = getattr(network.config, "is_encoder_decoder", False)
+        reader: Any = network.get_encoder() if halves else network  # type: ignore[operator]
         encoded = [list(tokenizer(t).input_ids) for t in texts]
         if longest is not None and any(len(ids) > longest for ids in encoded):
             raise NotApplicableError(f"A sentence has more than the {longest:,} tokens that the model reads.")
@@ -292,7 +295,7 @@ def _pooled(network: nn.Module, tokenizer: Any, longest: int | None, name: str =
                 length = max(map(len, batch))
                 mask = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in batch], device=device)
                 ids = torch.tensor([ids + [0] * (length - len(ids)) for ids in batch], device=device)
-                out = network(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+                out = reader(input_ids=ids, attention_mask=mask, output_hidden_states=True)
                 states = out.hidden_states[-1].double()
                 weight = mask.unsqueeze(-1).double()
                 parts.append(((states * weight).sum(1) / weight.sum(1)).cpu().numpy())

@@ -74,7 +74,10 @@ class ExitCode(IntEnum):
 
 
 class ModelRecord(Closed):
-    """The audited model: where it came from, what its bytes were, how each of them was loaded."""
+    """The audited model: where it came from, what its bytes were, how each of them was loaded.
+
+    ``dtype``: the numbers that a language model was computed in.
+    """
 
     path: str | None = None
     sha256: str | None = None
@@ -82,6 +85,7 @@ class ModelRecord(Closed):
     loaded_by: str = "the caller"
     size_bytes: int | None = None
     n_parameters: int | None = None
+    dtype: Annotated[str | None, UNSAID] = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -505,6 +505,7 @@ def _provenance(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:
                 (word["loaded_by"], m.loaded_by),
                 ("SHA-256", m.sha256 or word["not_known"]),
                 (word["parameters"], "" if m.n_parameters is None else say.count(m.n_parameters)),
+                (word["dtype"], m.dtype or ""),
                 (word["size"], "" if m.size_bytes is None else say.say("rest.bytes", n=say.count(m.size_bytes))),
                 (word["classes"], ", ".join(m.classes)),
             ),

@@ -354,6 +354,7 @@ def model_record(model: AuditedModel) -> ModelRecord:
         loaded_by=source.loaded_by,
         size_bytes=source.size_bytes,
         n_parameters=getattr(model, "n_parameters", None),
+        dtype=getattr(model, "dtype", None),
         classes=model.classes,
         notes=source.notes,
     )

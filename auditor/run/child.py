@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -15,12 +16,14 @@ import numpy as np
 import pandas as pd
 
 from auditor.artifact.source import printable
+from auditor.artifact.streamed import check_unchanged
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
 from auditor.data.groups_digest import GroupsDigest
 from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
+from auditor.endpoint.model import endpoint_model
 from auditor.endpoint.served_texts import ServedTexts
 from auditor.errors import DataError, ModelError, OutputsError, UsageError
 from auditor.files import received, sha256_of, state_of, write_beside
@@ -58,6 +61,7 @@ from auditor.run.memberships import ScoresProbe
 from auditor.run.messages import (
     Answered,
     Asking,
+    Calling,
     DataRead,
     DetectorLoaded,
     Examined,
@@ -77,6 +81,7 @@ from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.run.protocol import Channel, Working
 from auditor.run.writing import check_ending, write_made
+from auditor.sandbox.outside import Outside
 from auditor.training.execute import tasks_by
 from auditor.training.handed_out import ThroughParent
 
@@ -141,7 +146,14 @@ def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> Dat
 
 
 def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
-    """The job, from loading to the last answer."""
+    """The job, from loading to the last answer. Raises ModelError where the model's files changed meanwhile."""
+    # What trains writes its weights, and keeps them in memory.
+    job = replace(job, model=replace(job.model, mapped=job.mitigation is None))
+    _run(job, channel, opened)
+    check_unchanged()
+
+
+def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
     if job.detection is not None:
         examine(job.detection, job, channel)
         return
@@ -154,7 +166,7 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     hashing = None if job.data is None or other is not None else Hashing(job.data)
     recorded = None if job.data is None or job.data.recorded is None else _recorded(job.model, job.data)
     # Handed over, so that the file's bytes are let go of when it is loaded.
-    model = load_model(job.model, opened=opened.pop() if opened else None) if recorded is None else recorded[0]
+    model = _model(job, channel, opened) if recorded is None else recorded[0]
     channel.send(Loaded(model=model_record(model), device=job.model.device))
     if job.with_intake:
         channel.send(Answered(result=intake_result(model)))
@@ -191,6 +203,13 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
     if job.evidence is not None:
         keep(model, data, channel, include_rows=job.evidence == "rows")
     answer(probes, model, data, job, channel)
+
+
+def _model(job: Job, channel: Channel, opened: list[Opened] | None) -> AuditedModel:
+    if job.model.endpoint is None:
+        return load_model(job.model, opened=opened.pop() if opened else None)
+    outside = Outside(lambda requests: channel.send(Calling(requests=requests)), sys.stdin.buffer)
+    return endpoint_model(job.model.endpoint, outside)
 
 
 def _recorded(model: ModelSpec, data: DataSpec) -> tuple[AuditedModel, AuditData]:
@@ -320,7 +339,7 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
         sha256, whole = detector.provenance.sha256, spec.with_calibration
         record = DetectorRecord.of(detector.classes, detector.card, sha256, with_calibration=whole)
         if spec.scores_only:
-            card = detector.card.model_copy(update={"novelty_limit": None, "channel": ChannelCalibration()})
+            card = detector.card.model_copy(update={"novelties": (), "channel": ChannelCalibration()})
             detector = detector.with_card(card)
     channel.send(DetectorLoaded(detector=record, device=job.model.device))
     asked = Examination(

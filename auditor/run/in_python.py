@@ -43,7 +43,7 @@ _FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_
 # A model in memory is measured as it is, in this process.
 _ABOUT_LOADING = (
     "base", "task", "outputs", "threshold", "architecture", "architecture_args", "predict", "allow_code",
-    "trust_pickle", "device", "probe", "max_memory", "max_seconds",
+    "trust_pickle", "device", "dtype", "probe", "max_memory", "max_seconds",
 )  # fmt: skip
 _ABOUT_ROWS = tuple(
     each.name
@@ -100,13 +100,13 @@ def load_model(path: str | PathLike[str], **options: Any) -> AuditedModel:
 
     Nothing in the file runs unless an option allows it. ``options``: ``base``, ``task``, ``classes``, ``outputs``,
     ``threshold``, ``architecture``, ``architecture_args``, ``allow_code``, ``trust_pickle``, ``features``, ``device``,
-    as the flags of ``auditor scan`` mean them. Raises UsageError for a path that is not there, ModelError for what is
-    no model of a known format, UnsafeModelError where loading it would run code.
+    ``dtype``, as the flags of ``auditor scan`` mean them. Raises UsageError for a path that is not there, ModelError
+    for what is no model of a known format, UnsafeModelError where loading it would run code.
     """
     from auditor.intake.formats import load_model as load
     from auditor.networks.device import resolve_device
 
-    known = {each.name for each in fields(ModelSpec)} - {"path", "code_folder"}
+    known = {each.name for each in fields(ModelSpec)} - {"path", "code_folder", "mapped"}
     _refuse_unknown(options, known, "load_model")
     if not isinstance(path, str | PathLike):
         raise UsageError(f"load_model takes the path of a model, and this is a {type(path).__name__}.")

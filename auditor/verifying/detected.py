@@ -149,7 +149,7 @@ def _answered(card: DetectorCard, said: FileVerdict) -> FileVerdict:
         probability = said.probability
         p_real, p_fake = card.p_values(probability)
     answer, reason = answer_of(card, p_real, p_fake, said.novelty)
-    supported = card.novelty_limit is None or (said.novelty is not None and said.novelty <= card.novelty_limit)
+    supported = not card.is_unlike(said.novelty)
     return FileVerdict(
         answer=answer,
         reason=reason,
@@ -172,7 +172,7 @@ def _unsupported(card: DetectorCard, result: FileResult, said: FileVerdict) -> F
     takes = ("image", "video") if card.medium == "image" else ("audio", "video")
     if result.medium not in takes:
         return FileVerdict(answer="cannot say", reason=other)
-    if card.novelty_limit is None or (said.novelty is not None and said.novelty <= card.novelty_limit):
+    if not card.is_unlike(said.novelty):
         raise DataError("a file that the detector supports has no probability")
     return FileVerdict(answer=answer, reason=reason, novelty=said.novelty)
 

@@ -37,6 +37,7 @@ FIELDS: Mapping[str, Proof] = {
     "model.loaded_by": Proof(why=_MACHINE),
     "model.size_bytes": Proof(why=_FILE),
     "model.n_parameters": Proof(why=_FILE),
+    "model.dtype": Proof(why=_MACHINE),
     "model.classes": Proof(by="rows", why=_FILE),
     "model.notes": Proof(why=_FILE),
     "data.path": Proof(why=_NAME),

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from auditor.errors import DataError
 from auditor.evidence.trained import LOOKS, LooksRecord, training_evidence
 from auditor.record.audit_report import AuditReport
-from auditor.run.while_training.told import judged_look, record_of_looks
 from auditor.training.looks.state import criteria_digest, plan_in_words, wrong_levels
 from auditor.verifying.checks import Check, Unproven
 from auditor.verifying.derived import Again, Said
+from auditor.while_training.told import judged_look, record_of_looks
 
 _EVERY = re.compile(r"one every (epoch|[0-9]{1,12}), ")
 # What of the record the looks do not say.

@@ -15,13 +15,11 @@ where it is not known. Scores are uncalibrated numbers, larger for synthetic fil
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from auditor.errors import DataError, UsageError, some_of
@@ -29,27 +27,22 @@ from auditor.files import shown
 from auditor.model.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium, fake_class, judge_file
 from auditor.model.detector_card import METRIC_OF, Answer
 from auditor.networks.head import Calibration, LinearHead
-from auditor.networks.novelty import MahalanobisNovelty, RangeNovelty
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.detection import average_precision, equal_error_rate
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
 from auditor.statistics.rates import Proportion
+from mitigations.deepfake.novelty import FOLDS, NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
 from mitigations.deepfake.over_kinds import over_kinds
 
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
-Kinds: TypeAlias = Sequence[str | None]
 # Rows to (scores, novelties), (n,) each; novelties are NaN where there is no rule.
 Scorer: TypeAlias = Callable[[IntArray], tuple[FloatArray, FloatArray]]
 # Rows to train on to a scorer of any rows.
 Learner: TypeAlias = Callable[[IntArray], Scorer]
 
-FOLDS = 5
 MOST_CELLS = 100
 FEWEST_FILES = 10
-FEWEST_OF_A_KIND = 5
 FALSE_POSITIVE_RATE = 0.01
-NOVELTY_LEVEL = 0.99
 UNNAMED = "(not named)"
 _CONFIDENCE = 0.95
 _LEAST_SLOPE = 1e-3
@@ -79,10 +72,17 @@ def classes_of(labels: Sequence[str], fake: str | None = None) -> tuple[tuple[st
 # ---- heads ---------------------------------------------------------------------------------------------------------
 
 
-def fit_head(features: FloatArray, is_fake: BoolArray, *, fake: int = 1, C: float = 1.0) -> LinearHead:
-    """Logistic regression on standardised features, (n, d), with L2 penalty ``1 / C``; not calibrated yet."""
+def fit_head(
+    features: FloatArray, is_fake: BoolArray, *, fake: int = 1, C: float = 1.0, changed: FloatArray | None = None
+) -> LinearHead:
+    """Logistic regression on standardised features, (n, d), with L2 penalty ``1 / C``; not calibrated yet.
+
+    ``changed``: (n, d) of the same files augmented, which are fitted to as well; without columns, none.
+    """
     from sklearn.linear_model import LogisticRegression
 
+    if changed is not None and changed.size:
+        features, is_fake = np.concatenate([features, changed]), np.concatenate([is_fake, is_fake])
     mean, scale = _standard(features)
     fitted = LogisticRegression(C=C, max_iter=5_000).fit((features - mean) / scale, is_fake)
     head = LinearHead(features.shape[1], fake)
@@ -94,96 +94,6 @@ def fit_head(features: FloatArray, is_fake: BoolArray, *, fake: int = 1, C: floa
     return head.eval()
 
 
-def fit_novelty(
-    features: FloatArray, is_fake: BoolArray, kinds: Kinds, within: float = NOVELTY_LEVEL
-) -> MahalanobisNovelty:
-    """The distance from the nearest kind of training files, (n, d), and their ranges by :func:`fit_range`.
-
-    Files of kinds that are not known, or have fewer than ``FEWEST_OF_A_KIND`` files, are one group of their class. Each
-    of the two has the limit that half of ``1 - within`` of the files exceed when left out.
-    """
-    from sklearn.covariance import LedoitWolf
-
-    groups = _groups(is_fake, kinds)
-    centre, scale = _standard(features)
-    standard = (features - centre) / scale
-    means = np.stack([standard[groups == g].mean(axis=0) for g in range(groups.max() + 1)])
-    fitted = LedoitWolf(assume_centered=True).fit(standard - means[groups])
-    variances, axes = np.linalg.eigh(fitted.covariance_)
-    whitening = axes / np.sqrt(np.maximum(variances, 1e-12))
-    rule = MahalanobisNovelty(features.shape[1], len(means))
-    rule.centre.copy_(torch.from_numpy(centre))
-    rule.whitening.copy_(torch.from_numpy(whitening / scale[:, None]))
-    rule.means.copy_(torch.from_numpy(means @ whitening))
-    squares = np.square((standard - means[groups]) @ whitening).sum(axis=1)
-    left_out = _left_out(squares, groups, 1.0 - float(fitted.shrinkage_))
-    limit = np.quantile(np.sqrt(left_out / features.shape[1]), (1.0 + within) / 2.0, method="higher")
-    rule.limit.fill_(max(float(limit), 1e-6))
-    rule.range = fit_range(features, groups, within)
-    return rule.eval()
-
-
-def _left_out(squares: FloatArray, groups: IntArray, weight: float) -> FloatArray:
-    """(n,) squared Mahalanobis distances that files have from their group's mean once they are left out of the fit.
-
-    By Sherman and Morrison: with r a file's distance from the mean of its group of m files, and k = m / (m - 1),
-    leaving it out makes r ``k r`` and takes ``k r r' / n`` from the covariance, which has ``weight`` beside what it was
-    shrunk to. How much it is shrunk, and to what, is taken to stay.
-    """
-    sizes = np.bincount(groups)[groups].astype(np.float64)
-    k = sizes / np.maximum(sizes - 1.0, 1.0)
-    rest = np.maximum(1.0 - weight * k * squares / len(squares), 1e-9)
-    return np.asarray(k**2 * squares / rest, np.float64)
-
-
-def fit_range(features: FloatArray, groups: IntArray, within: float) -> RangeNovelty:
-    """The ranges of (n, d) features of training files, whose groups are 0, 1, ...
-
-    Of each group the range that holds ``within`` of its files, so that a few odd ones, such as recordings of silence,
-    widen nothing; of these the widest. The limit is the ``(1 + within) / 2`` quantile over files left out in ``FOLDS``
-    rounds.
-    """
-    place = np.empty(len(groups), np.int64)
-    for g in range(int(groups.max()) + 1):
-        place[groups == g] = np.arange(int((groups == g).sum())) + g
-    left_out = np.empty(len(features))
-    for fold in range(FOLDS):
-        out = place % FOLDS == fold
-        if out.any():
-            low, high = _ranges(features[~out], groups[~out], within) if not out.all() else _ranges(features, groups, 1)
-            found = np.maximum(low - features[out], features[out] - high)
-            left_out[out] = np.sqrt(np.square(np.maximum(found, 0.0) / (high - low)).mean(axis=1))
-    rule = RangeNovelty(features.shape[1])
-    low, high = _ranges(features, groups, within)
-    rule.low.copy_(torch.from_numpy(low))
-    rule.high.copy_(torch.from_numpy(high))
-    # One feature that is out by a tenth of its range is nothing yet.
-    least = 0.1 / math.sqrt(features.shape[1])
-    rule.limit.fill_(max(float(np.quantile(left_out, (1.0 + within) / 2.0, method="higher")), least))
-    return rule.eval()
-
-
-def _ranges(features: FloatArray, groups: IntArray, within: float) -> tuple[FloatArray, FloatArray]:
-    beyond = (1.0 - within) / 2.0
-    parts = [features[groups == g] for g in np.unique(groups)]
-    low = np.min([np.quantile(part, beyond, axis=0) for part in parts], axis=0)
-    high = np.max([np.quantile(part, 1.0 - beyond, axis=0) for part in parts], axis=0)
-    middle, width = (low + high) / 2.0, high - low
-    # As in _standard: a feature that never varied is measured in its own units.
-    half = np.where(width > 1e-6 * np.maximum(np.abs(middle), 1e-6), width, 1.0) / 2.0
-    return middle - half, middle + half
-
-
-def _groups(is_fake: BoolArray, kinds: Kinds) -> IntArray:
-    names = [f"{fake}/{kind}" for fake, kind in zip(is_fake, kinds, strict=True)]
-    sizes = Counter(names)
-    known = [
-        f"{fake}/{kind}" if kind is not None and sizes[name] >= FEWEST_OF_A_KIND else f"{fake}"
-        for name, fake, kind in zip(names, is_fake, kinds, strict=True)
-    ]
-    return np.unique(known, return_inverse=True)[1]
-
-
 def _standard(features: FloatArray) -> tuple[FloatArray, FloatArray]:
     mean, scale = features.mean(axis=0), features.std(axis=0)
     # A feature that never varied in training says nothing, however far off a later file is by rounding.
@@ -191,12 +101,21 @@ def _standard(features: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def linear_learner(
-    features: FloatArray, is_fake: BoolArray, kinds: Kinds, *, C: float = 1.0, within: float = NOVELTY_LEVEL
+    features: FloatArray,
+    is_fake: BoolArray,
+    kinds: Kinds,
+    *,
+    C: float = 1.0,
+    within: float = NOVELTY_LEVEL,
+    changed: FloatArray | None = None,
 ) -> Learner:
-    """A learner that fits a linear head and the rule for novelty to some rows of ``features``, (n, d)."""
+    """A learner that fits a linear head and the rule for novelty to some rows of ``features``, (n, d).
+
+    ``changed``: as :func:`fit_head` has it; files are scored, and known to the rule for novelty, as they are.
+    """
 
     def learn(rows: IntArray) -> Scorer:
-        head = fit_head(features[rows], is_fake[rows], C=C)
+        head = fit_head(features[rows], is_fake[rows], C=C, changed=None if changed is None else changed[rows])
         rule = fit_novelty(features[rows], is_fake[rows], [kinds[i] for i in rows], within)
 
         def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -440,12 +359,13 @@ def make_card(
     """The card of a detector fitted to all files, from their scores out of cell.
 
     Conformal scores are those that files had with their kind left out, so that the p-value of a kind that was never
-    trained on is held against others in the same place. The novelty limit is the ``novelty_level`` quantile of the
-    novelties that files of known kinds had out of fold. Where there is no rule for novelty, there is no limit.
+    trained on is held against others in the same place. Novelties are those that files of known kinds had out of fold,
+    of which ``1 - novelty_level`` may be called unlike them; none where there is no rule for novelty.
     """
     slope, offset = fit_platt(found.unseen_scores, found.is_fake)
     shown = probabilities(found.unseen_scores, slope, offset)
     finite = bool(np.isfinite(found.seen_novelty).all())
+    novelties = _ascending(found.seen_novelty) if finite else ()
     kinds = sorted({k for k, f in zip(found.kinds, found.is_fake, strict=True) if f} - {UNNAMED})
     share = float(found.is_fake.mean())
     own = [
@@ -463,7 +383,8 @@ def make_card(
         real_scores=_ascending(shown[~found.is_fake]),
         fake_scores=_ascending(shown[found.is_fake]),
         error_rate=error_rate,
-        novelty_limit=float(np.quantile(found.seen_novelty, novelty_level, method="higher")) if finite else None,
+        novelties=novelties,
+        novelty_rate=round(1.0 - novelty_level, 9),
         kinds=tuple(kinds[:MOST_KINDS]),
         known_rates=(*known_rates(found), *more_rates),
         notes=(*own, *notes),
@@ -559,7 +480,7 @@ def answers_to_unseen(
     """The shares ``answered_real`` (no known trace), ``answered_fake``, ``answered_cannot_say`` of never-seen kinds.
 
     For each synthetic kind in turn a whole detector is fitted to the files of all others, its calibration and its
-    novelty limit included, and asked about the files of that kind. By kind, with Clopper and Pearson's interval, and
+    novelties included, and asked about the files of that kind. By kind, with Clopper and Pearson's interval, and
     over kinds (``kind`` None) by :func:`over_kinds`. None where fewer than three kinds are named, since calibration
     leaves one out too.
     """

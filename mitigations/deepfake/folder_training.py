@@ -300,7 +300,7 @@ def _train_images(
     from mitigations.deepfake.image_training import ImageOptions, fit_image_detector, read_images
 
     made = ImageOptions(**_known(options, ImageOptions))
-    found = read_images(paths, made)
+    found = read_images(paths, made, rng.spawn(1)[0])
     labels, own = _at(found.rows, files.labels), _at(found.rows, kinds)
     return fit_image_detector(found, labels, own, made, rng), _named(found.rows, found.problems, files)
 

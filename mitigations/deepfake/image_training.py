@@ -6,8 +6,8 @@
 
 ``files``: paths. ``labels``: the class of each, two names such as ``real`` and ``fake``. ``kinds``: the generator of a
 synthetic image, the source of a real one, None where that is not known. A caller that leaves unreadable files out does
-it in two steps: ``read_images(files, options)``, whose ``rows`` say which were read and whose ``problems`` what is
-wrong with the others, and ``fit_image_detector(images, labels, kinds, options, rng)`` with those rows' labels.
+it in two steps: ``read_images(files, options, rng)``, whose ``rows`` say which were read and whose ``problems`` what
+is wrong with the others, and ``fit_image_detector(images, labels, kinds, options, rng)`` with those rows' labels.
 """
 
 from __future__ import annotations
@@ -39,11 +39,9 @@ from auditor.networks.image_features import SMALLEST, image_features
 from auditor.randomness import seeded_globals
 from auditor.rows import FloatArray, IntArray
 from auditor.training.loop import PlainStep, Schedule, train
+from mitigations.deepfake.augmentation import augmented
 from mitigations.deepfake.fitting import (
-    NOVELTY_LEVEL,
-    BoolArray,
     CrossValidation,
-    Kinds,
     Learner,
     Scorer,
     answers_to_unseen,
@@ -53,11 +51,11 @@ from mitigations.deepfake.fitting import (
     cross_validate,
     figures,
     fit_head,
-    fit_novelty,
     linear_learner,
     make_card,
     refuse_unreadable,
 )
+from mitigations.deepfake.novelty import NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
 
 Method = Literal["frequency", "cnn", "ensemble", "encoder"]
 METHODS: tuple[Method, ...] = ("frequency", "cnn", "ensemble", "encoder")
@@ -84,7 +82,8 @@ class ImageOptions:
     largest face alone. ``fake``: the name of the synthetic class, where it cannot be told. ``C``: inverse penalty of
     logistic regression. ``error_rate``: of the conformal answers. ``supported``: the share of files of known kinds that
     the rule for novelty lets through. ``answers``: measure as well how whole detectors answer about each synthetic kind
-    that they have never seen. ``epochs``, ``width``: of the ``cnn``.
+    that they have never seen. ``augment``: train on every picture a second time, resized, blurred and compressed at
+    random (:func:`~mitigations.deepfake.augmentation.augmented`). ``epochs``, ``width``: of the ``cnn``.
     """
 
     method: Method | None = None
@@ -99,6 +98,7 @@ class ImageOptions:
     error_rate: float = 0.05
     supported: float = NOVELTY_LEVEL
     answers: bool = True
+    augment: bool = True
     epochs: int = 20
     width: int = 16
     device: str = "cpu"
@@ -121,7 +121,8 @@ class Images:
 
     ``features`` (n, d): of the method's frozen part; ``halved``: those of the pictures at half their size, for
     the method ``frequency``, else without columns. ``pixels`` (n, height, width, 3) uint8, for a network that trains
-    on them; empty for others.
+    on them; empty for others. ``changed``, ``changed_pixels``: of the same pictures augmented, to train on and for
+    nothing else; empty where that is not asked for.
     """
 
     rows: IntArray
@@ -130,6 +131,8 @@ class Images:
     features: FloatArray
     halved: FloatArray
     pixels: npt.NDArray[np.uint8]
+    changed: FloatArray
+    changed_pixels: npt.NDArray[np.uint8]
     encoder: EncoderFile | None = None
 
 
@@ -142,7 +145,7 @@ def train_image_detector(
     classes of which one is synthetic, MissingExtraError without Pillow or what the encoder takes.
     """
     classes_of(labels, options.fake)
-    images = read_images(files, options)
+    images = read_images(files, options, rng.spawn(1)[0])
     refuse_unreadable(images.problems, len(files))
     return fit_image_detector(images, labels, kinds, options, rng)
 
@@ -150,10 +153,11 @@ def train_image_detector(
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
-def read_images(files: Sequence[Path], options: ImageOptions) -> Images:
+def read_images(files: Sequence[Path], options: ImageOptions, rng: np.random.Generator | None = None) -> Images:
     """The files that can be read, as the method takes them, and what is wrong with the others.
 
-    Files are decoded in batches; but for the methods that train on pixels only their features are kept.
+    Files are decoded once, in batches; but for the methods that train on pixels only their features are kept. ``rng``:
+    of the augmentation, without which there is none.
     """
     method = options.chosen
     encoder = None
@@ -168,29 +172,52 @@ def read_images(files: Sequence[Path], options: ImageOptions) -> Images:
     empty = None if method == "cnn" else _frozen(preprocessing, encoder).to(options.device)
     rows: list[int] = []
     problems: list[str] = []
-    features: list[FloatArray] = []
-    halved: list[FloatArray] = []
+    features, halved, changed = _Parts(), _Parts(), _Parts()
     pixels: list[npt.NDArray[np.uint8]] = []
+    changed_pixels: list[npt.NDArray[np.uint8]] = []
+
+    def encoded(batch: npt.NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(preprocessing.encode(batch)).to(options.device)
+
     for places, batch in _decoded(files, preprocessing, problems):
         rows += places
+        others = augmented(batch, rng) if options.augment and rng is not None else batch[:0]
         if method in ("cnn", "ensemble"):
             pixels.append(batch)
-        if empty is not None:
-            x = torch.from_numpy(preprocessing.encode(batch)).to(options.device)
-            with torch.no_grad():
-                features.append(empty.features(x).double().cpu().numpy())
-                if method == "frequency" and preprocessing.size[0] >= 2 * SMALLEST:
-                    half = image_features(_halved(levels(x)))
-                    halved.append(half.double().cpu().numpy())
+            changed_pixels.append(others)
+        if empty is None:
+            continue
+        with torch.no_grad():
+            x = encoded(batch)
+            features.add(empty.features(x))
+            if len(others):
+                changed.add(empty.features(encoded(others)))
+            if method == "frequency" and preprocessing.size[0] >= 2 * SMALLEST:
+                halved.add(image_features(_halved(levels(x))))
     return Images(
         rows=np.asarray(rows, np.int64),
         problems=tuple(problems),
         preprocessing=preprocessing,
-        features=np.concatenate(features) if features else np.empty((len(rows), 0)),
-        halved=np.concatenate(halved) if halved else np.empty((len(rows), 0)),
+        features=features.whole(len(rows)),
+        halved=halved.whole(len(rows)),
         pixels=np.concatenate(pixels) if pixels else np.empty((0, *preprocessing.size, 3), np.uint8),
+        changed=changed.whole(len(rows)),
+        changed_pixels=np.concatenate(changed_pixels)
+        if changed_pixels
+        else np.empty((0, *preprocessing.size, 3), np.uint8),
         encoder=encoder,
     )
+
+
+class _Parts(list[FloatArray]):
+    """Features of batches, that of all of them one below the other."""
+
+    def add(self, features: Tensor) -> None:
+        self.append(features.double().cpu().numpy())
+
+    def whole(self, n: int) -> FloatArray:
+        """(n, d), without columns where nothing was added."""
+        return np.concatenate(self) if self else np.empty((n, 0))
 
 
 def _halved(images: Tensor) -> Tensor:
@@ -268,7 +295,9 @@ def fit_image_detector(
     notes = [f"{how[method]}; each picture is {height} x {width} pixels, {look}."]
     notes += images.encoder.notes if images.encoder is not None else ()
     if options.faces:
-        notes.append("Only the largest face of a picture is looked at.")
+        notes.append("Only the largest face of a picture is looked at; whether that helps was not measured.")
+    if images.changed.size or images.changed_pixels.size:
+        notes.append("It was trained on every picture a second time, resized, blurred and compressed at random.")
     notes += _half_size(images, found, is_fake, kinds, options, seed)
     if not rates:
         notes.append("How whole detectors answer about generators that they have never seen was not measured.")
@@ -350,7 +379,9 @@ def _answers(
 def _fit_frequency(
     images: Images, is_fake: BoolArray, kinds: Kinds, fake: int, options: ImageOptions, seed: int
 ) -> Fitted:
-    learner = linear_learner(images.features, is_fake, kinds, C=options.C, within=options.supported)
+    learner = linear_learner(
+        images.features, is_fake, kinds, C=options.C, within=options.supported, changed=images.changed
+    )
     found = cross_validate(is_fake, kinds, learner, np.random.default_rng(seed))
     network, args = _frequency_network(images, is_fake, kinds, fake, options)
     calibrate(network.head.calibration, found)
@@ -364,7 +395,7 @@ def _frequency_network(
     args = {"size": images.preprocessing.size[0], "n_groups": len(rule.means), "fake": fake}
     network = FrequencyDetector(**args)
     network.rule = rule
-    network.head = fit_head(images.features, is_fake, fake=fake, C=options.C)
+    network.head = fit_head(images.features, is_fake, fake=fake, C=options.C, changed=images.changed)
     return network, args
 
 
@@ -376,7 +407,7 @@ def _fit_encoder(
     learner = (
         _neighbour_learner(x, is_fake, kinds, k, options.supported)
         if k
-        else linear_learner(x, is_fake, kinds, C=options.C, within=options.supported)
+        else linear_learner(x, is_fake, kinds, C=options.C, within=options.supported, changed=images.changed)
     )
     found = cross_validate(is_fake, kinds, learner, np.random.default_rng(seed))
     rule = fit_novelty(x, is_fake, kinds, options.supported)
@@ -394,7 +425,9 @@ def _fit_encoder(
     hold(network, images.encoder.content)
     network.use(images.encoder.encoder)
     network.rule = rule
-    network.head = _neighbours(x, is_fake, k, fake) if k else fit_head(x, is_fake, fake=fake, C=options.C)
+    network.head = (
+        _neighbours(x, is_fake, k, fake) if k else fit_head(x, is_fake, fake=fake, C=options.C, changed=images.changed)
+    )
     calibrate(network.head.calibration, found)
     return network, args, found, _answers(learner, is_fake, kinds, options, seed)
 
@@ -439,7 +472,7 @@ def _fit_ensemble(
     images: Images, is_fake: BoolArray, kinds: Kinds, fake: int, options: ImageOptions, seed: int
 ) -> Fitted:
     learners = (
-        linear_learner(images.features, is_fake, kinds, C=options.C, within=options.supported),
+        linear_learner(images.features, is_fake, kinds, C=options.C, within=options.supported, changed=images.changed),
         _cnn_learner(images, is_fake, kinds, options, seed),
     )
     parts = [cross_validate(is_fake, kinds, own, np.random.default_rng(seed), crossed=False) for own in learners]
@@ -481,25 +514,32 @@ def _cnn_features(network: ResidualCNN, images: Images, rows: IntArray) -> Tenso
 def _train_cnn(
     images: Images, is_fake: BoolArray, kinds: Kinds, rows: IntArray, fake: int, options: ImageOptions, seed: int
 ) -> ResidualCNN:
-    """A network trained on these images, mirrored at random, either class weighing the same; not calibrated yet."""
+    """A network trained on these images, mirrored or augmented at random, either class weighing the same.
+
+    It is not calibrated yet.
+    """
     with seeded_globals(np.random.default_rng(seed)):
         network = ResidualCNN(options.width, 1, fake)
         # A head of zeros would let no gradient through to the layers below it.
         nn.init.normal_(network.head.weight, std=0.1)
     network = network.to(options.device)
     labels = torch.from_numpy(is_fake[rows].astype(np.float32)).to(options.device)
-    pixels = torch.from_numpy(images.pixels[rows].transpose(0, 3, 1, 2).copy()).to(options.device)
+    ways = [images.pixels[rows], *([images.changed_pixels[rows]] if len(images.changed_pixels) else [])]
+    pixels = [torch.from_numpy(way.transpose(0, 3, 1, 2).copy()).to(options.device) for way in ways]
     balance = (1.0 - labels).sum() / labels.sum()
 
     def loss(batch: Sequence[Tensor]) -> Tensor:
-        x = batch[0].float() / 127.5 - 1.0
+        x, *others, truth = batch
+        for other in others:
+            x = torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, other, x)
+        x = x.float() / 127.5 - 1.0
         mirrored = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
         scores = network.head.scores(network.features(torch.where(mirrored, x.flip(3), x)))
-        return nn.functional.binary_cross_entropy_with_logits(scores, batch[1], pos_weight=balance)
+        return nn.functional.binary_cross_entropy_with_logits(scores, truth, pos_weight=balance)
 
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     step = PlainStep(network, optimizer, loss, max_grad_norm=1.0)
-    train(step, [pixels, labels], Schedule(epochs=options.epochs, batch_size=_BATCH, seed=seed))
+    train(step, [*pixels, labels], Schedule(epochs=options.epochs, batch_size=_BATCH, seed=seed))
     network = network.cpu().eval()
     network.rule = fit_novelty(
         _cnn_features(network, images, rows).double().numpy(),

@@ -22,22 +22,18 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from auditor.data.audio import Samples, decode, fitted, sampling_rate_of
 from auditor.data.preprocessing import AudioPreprocessing
 from auditor.errors import DataError, UsageError
 from auditor.files import read_regular, shown
-from auditor.model.audited_model import Recipe
 from auditor.model.detector import DeepfakeDetector, KnownRate
 from auditor.networks.head import Calibration
-from auditor.networks.speech_detector import SpeechCNN, SpeechDetector, SpeechGMM
+from auditor.networks.speech_detector import SpeechDetector, SpeechGMM
 from auditor.randomness import seeded_globals
 from auditor.rows import FloatArray, IntArray
-from auditor.training.loop import PlainStep, Schedule, train
 from mitigations.deepfake.fitting import (
-    BoolArray,
-    Kinds,
     Scorer,
     answers_to_unseen,
     calibrate,
@@ -47,32 +43,29 @@ from mitigations.deepfake.fitting import (
     make_card,
     refuse_unreadable,
 )
-from mitigations.deepfake.kind_novelty import fit_kind_novelty
+from mitigations.deepfake.novelty import NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
 
-Network: TypeAlias = SpeechDetector | SpeechGMM | SpeechCNN
-Method = Literal["lfcc", "gmm", "cnn"]
+Network: TypeAlias = SpeechDetector | SpeechGMM
+Method = Literal["lfcc", "gmm"]
 HIGHEST_RATE = 16_000
 MOST_LEFT_OUT = 8
 BATCH_ROWS = 256
 _MOST_FRAMES = 20_000
-_BATCH = 32
-_LEARNING_RATE = 2e-3
-_WEIGHT_DECAY = 1e-3
-_NAMES = {"lfcc": "speech_lfcc", "gmm": "speech_gmm", "cnn": "speech_cnn"}
-_NETWORKS: dict[str, Callable[..., Network]] = {"lfcc": SpeechDetector, "gmm": SpeechGMM, "cnn": SpeechCNN}
+_NAMES = {"lfcc": "speech_lfcc", "gmm": "speech_gmm"}
+_NETWORKS: dict[str, Callable[..., Network]] = {"lfcc": SpeechDetector, "gmm": SpeechGMM}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechOptions:
     """How a detector of speech is made.
 
-    ``method``: ``lfcc`` (statistics of cepstra, logistic regression), ``gmm`` or ``cnn``. ``sampling_rate``: hertz;
+    ``method``: ``lfcc`` (statistics of cepstra, logistic regression) or ``gmm``. ``sampling_rate``: hertz;
     None takes the lowest of the files, at most 16,000, so that no class is known by its empty upper band. ``seconds``:
     of the beginning of each recording. ``mel``: a mel scale instead of a linear one. ``fake``: the name of the
     synthetic class, where it cannot be told. ``error_rate``: of the conformal answers. ``supported``: the share of
     recordings of known kinds that the rule for novelty lets through; the more of them it refuses, the more it refuses
     of unknown kinds. ``answers``: measure as well how whole detectors answer about each synthetic kind that they have
-    never seen (it trains many times over). ``epochs``: of the ``cnn``; ``n_components``: of the ``gmm``.
+    never seen (it trains many times over). ``n_components``: of the ``gmm``.
     """
 
     method: Method = "lfcc"
@@ -83,9 +76,8 @@ class SpeechOptions:
     n_coefficients: int = 20
     fake: str | None = None
     error_rate: float = 0.05
-    supported: float = 0.9
+    supported: float = NOVELTY_LEVEL
     answers: bool = True
-    epochs: int = 20
     n_components: int = 16
     device: str = "cpu"
 
@@ -186,11 +178,6 @@ def fit_speech_detector(
         classes=classes,
         preprocessing=recordings.preprocessing,
         architecture={"name": _NAMES[options.method], "args": fit.arguments(len(network.rule.means))},
-        recipe=Recipe(
-            optimizer="adamw", epochs=options.epochs, batch_size=_BATCH, seed=fit.seed, learning_rate=_LEARNING_RATE
-        )
-        if options.method == "cnn"
-        else None,
         device=options.device,
         batch_rows=BATCH_ROWS,
     )
@@ -213,7 +200,7 @@ class SpeechFitter:
         rng: np.random.Generator,
     ) -> None:
         if options.method not in _NETWORKS:
-            raise UsageError(f"The method must be lfcc, gmm or cnn, not {options.method!r}.")
+            raise UsageError(f"The method must be lfcc or gmm, not {options.method!r}.")
         self.options = options
         self.is_fake = is_fake
         self.kinds = kinds
@@ -229,8 +216,6 @@ class SpeechFitter:
                 statistics.append(empty.statistics(x))
                 if isinstance(empty, SpeechGMM):
                     inputs.append(empty.frames(x))
-                elif isinstance(empty, SpeechCNN):
-                    inputs.append(empty.spectrum(x))
         self.statistics = torch.cat(statistics).double().numpy()
         self.inputs = torch.cat(inputs) if inputs else torch.cat(statistics)
 
@@ -254,17 +239,15 @@ class SpeechFitter:
 
     def __call__(self, rows: IntArray) -> Network:
         """A network fitted to these recordings, with its rule for novelty; not calibrated yet."""
-        rule = fit_kind_novelty(
+        rule = fit_novelty(
             self.statistics[rows], self.is_fake[rows], [self.kinds[i] for i in rows], self.options.supported
         )
         network = self._new(len(rule.means))
         network.rule = rule
         if isinstance(network, SpeechDetector):
             network.head = fit_head(self.statistics[rows], self.is_fake[rows], fake=self.fake)
-        elif isinstance(network, SpeechGMM):
-            _fit_mixtures(network, self.inputs[rows], self.is_fake[rows], self.seed)
         else:
-            _train(network, self.inputs[rows], self.is_fake[rows], self.options, self.seed)
+            _fit_mixtures(network, self.inputs[rows], self.is_fake[rows], self.seed)
         return network.eval()
 
     def learner(self, rows: IntArray) -> Scorer:
@@ -281,13 +264,11 @@ class SpeechFitter:
 
 
 def _scores(network: Network, inputs: Tensor) -> Tensor:
-    """(n,) uncalibrated scores of prepared inputs: statistics, frames or spectra."""
+    """(n,) uncalibrated scores of prepared inputs: statistics or frames."""
     if isinstance(network, SpeechDetector):
         return network.head.scores(inputs)
-    if isinstance(network, SpeechGMM):
-        found = network.log_likelihoods(inputs)
-        return found[:, 1] - found[:, 0]
-    return network.head.scores(network.embed(inputs))
+    found = network.log_likelihoods(inputs)
+    return found[:, 1] - found[:, 0]
 
 
 def _fit_mixtures(network: SpeechGMM, frames: Tensor, is_fake: BoolArray, seed: int) -> None:
@@ -310,40 +291,3 @@ def _fit_mixtures(network: SpeechGMM, frames: Tensor, is_fake: BoolArray, seed: 
         network.means[label] = torch.from_numpy(mixture.means_)
         network.precisions[label] = torch.from_numpy(1.0 / mixture.covariances_)
         network.log_weights[label] = torch.from_numpy(np.log(mixture.weights_))
-
-
-class _OnSpectra(nn.Module):
-    """The network from its spectra on, which are computed once and not in every epoch."""
-
-    def __init__(self, network: SpeechCNN) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, spectrum: Tensor) -> Tensor:
-        return self.network.head.scores(self.network.embed(spectrum))
-
-
-def _train(network: SpeechCNN, spectra: Tensor, is_fake: BoolArray, options: SpeechOptions, seed: int) -> None:
-    """Minimises the cross-entropy, either class weighing the same, by AdamW."""
-    module = _OnSpectra(network).to(options.device)
-    labels = torch.from_numpy(is_fake.astype(np.float32))
-    balance = torch.tensor(float((~is_fake).sum() / is_fake.sum()), device=options.device)
-
-    def loss(batch: Sequence[Tensor]) -> Tensor:
-        return nn.functional.binary_cross_entropy_with_logits(module(batch[0]), batch[1], pos_weight=balance)
-
-    # The head starts at nothing, where no gradient reaches the layers below it.
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        network.head.weight.copy_(0.1 * torch.randn(len(network.head.weight), generator=generator))
-    optimizer = torch.optim.AdamW(module.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    step = PlainStep(module, optimizer, loss, max_grad_norm=1.0)
-    tensors = [spectra.to(options.device), labels.to(options.device)]
-    train(step, tensors, Schedule(epochs=options.epochs, batch_size=_BATCH, seed=seed))
-    network.to("cpu").eval()
-    with torch.no_grad():
-        scores = torch.cat([_scores(network, part) for part in torch.split(spectra, BATCH_ROWS)])
-        # Networks of different rounds end at different scales: their scores are only comparable in the same units.
-        spread = scores.std().clamp_min(1e-6)
-        network.head.weight.div_(spread)
-        network.head.bias.copy_((network.head.bias - scores.mean()) / spread)

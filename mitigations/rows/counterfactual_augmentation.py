@@ -348,7 +348,7 @@ def _causal(folder: str, device: str) -> AuditedLanguageModel:
 
     model = load_language_folder(folder, ModelSpec(path=folder, device=device))
     if model.objective != "causal":
-        raise ModelError(f"{folder!r} is a masked language model, which writes no text: name a causal one.")
+        raise ModelError(f"{folder!r} is no causal language model, which goes on with a text: name a causal one.")
     return model
 
 

@@ -201,8 +201,8 @@ def tunable(model: AuditedModel) -> AuditedLanguageModel:
         )
     if model.objective != "causal":
         raise ModelError(
-            "preference_tuning is for causal language models, and this is a masked one: it gives no likelihood of a "
-            "continuation to tune."
+            "preference_tuning is for causal language models, and this is a masked one or an encoder-decoder: it gives "
+            "no likelihood of a continuation to tune."
         )
     check_adaptable(model.module)
     return model

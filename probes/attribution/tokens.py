@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
+from auditor.errors import NotApplicableError, OtherKindError
 from probes.attribution.token_prompts import Prompt, spaced
 from probes.attribution.token_scores import Ending, next_tokens
 
@@ -53,6 +53,8 @@ class Tokens:
 
 def placed(model: AuditedLanguageModel, prompts: Sequence[Prompt], unit: Unit) -> list[Tokens]:
     """The prompts as tokens; see :func:`token_problem` for what it raises."""
+    if model.objective == "seq2seq":
+        raise OtherKindError("Needs a causal or masked language model: an encoder-decoder goes on with no prompt.")
     masked = model.objective == "masked"
     texts: list[str] = []
     for p in prompts:
@@ -90,9 +92,7 @@ def _split(
     own = [i for i, word in enumerate(encoded.words) if word >= 0]
     limit = len(prompt.prompt)
     begin = next((i for i in own if encoded.ends[i] > limit), len(encoded.ids))
-    stop = next((i for i in own if encoded.ends[i] > limit + len(end)), None)
-    if stop is None:
-        stop = own[-1] + 1 if own else begin
+    stop = next((i for i in own if encoded.ends[i] > limit + len(end)), own[-1] + 1 if own else begin)
     head = tuple(zip(encoded.ids[:begin], encoded.ends[:begin], strict=True))
     return head, encoded.ids[begin:stop], encoded.ids[stop:]
 

@@ -89,11 +89,11 @@ class DetectorPerformance:
 
     - ``coverage``: the share that is answered "fake" or "no known trace"; [0, 1], ideal 1; at 0.9 one file in ten
       gets no answer; Geifman and El-Yaniv, NeurIPS 2017
-    - ``unsupported_share``: the share above the detector's novelty limit; [0, 1], no ideal; so many files are unlike
-      its training files, and are not answered; Pimentel et al., Signal Process. 99 (2014)
+    - ``unsupported_share``: the share that the detector calls unlike all it knows; [0, 1], no ideal; so many files are
+      unlike its training files, and are not answered; Pimentel et al., Signal Process. 99 (2014)
 
-      0, and never judged, without such a limit or with one that no novelty can exceed: the detector then answers of any
-      file, however unlike its training.
+      0, and never judged, where it has no rule for that or knows too few files to call any so: the detector then
+      answers of any file, however unlike its training.
 
     Generators that the detector was not trained on take a new training to measure: what its maker measured and wrote on
     the card is repeated (method ``declared``), unseen generators first, and never judged:
@@ -304,16 +304,15 @@ def _silence(card: DetectorCard) -> str:
 
 
 def _unsupported(card: DetectorCard, verdicts: Sequence[Verdict]) -> Measurement:
-    if not card.knows_novelty or card.novelty_limit is None:
+    if not card.knows_novelty:
         why = "The detector has no rule for files unlike its training files"
-        why += "." if card.novelty_limit is None else f": no novelty exceeds its limit of {card.novelty_limit:.3g}."
+        n = len(card.novelties)
+        why += f": at a rate of {card.novelty_rate:g} the novelties of {n:,} files tell none." if n else "."
         none = Proportion(successes=0, n=len(verdicts))
         return _one("unsupported_share", none, len(verdicts), None, too_few=why)
-    novelty = np.asarray([math.nan if v.novelty is None else v.novelty for v in verdicts], np.float64)
-    known = novelty[np.isfinite(novelty)]
-    highest = f", the highest of these files is {known.max():.3g}" if known.size else ""
-    detail = f"the novelty limit is {card.novelty_limit:.3g}{highest}"
-    return _one("unsupported_share", _share(~(novelty <= card.novelty_limit)), len(verdicts), None, detail=detail)
+    unlike = np.asarray([card.is_unlike(v.novelty) for v in verdicts])
+    detail = f"of files that are like those it knows, {card.novelty_rate:.0%} are called so too"
+    return _one("unsupported_share", _share(unlike), len(verdicts), None, detail=detail)
 
 
 def _answered(answered: BoolArray) -> str:

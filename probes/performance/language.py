@@ -22,7 +22,7 @@ from auditor.statistics.rates import Proportion
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.text_scores import ScoresTexts
 
 _MOST_TOKENS = 128
 # With fewer tokens to move there is hardly another order.
@@ -37,11 +37,11 @@ def plain_sentences() -> list[str]:
 
 
 def measured(
-    model: AuditedLanguageModel,
+    model: ScoresTexts,
     data: AuditData,
     n_samples: int,
     rng: np.random.Generator,
-    earlier: tuple[AuditedLanguageModel, str] | None = None,
+    earlier: tuple[ScoresTexts, str] | None = None,
 ) -> list[Measurement]:
     """Everything over texts of the data, or over the built-in ones where there are none.
 
@@ -54,7 +54,7 @@ def measured(
     found = model.token_log_probabilities(encoded)
     likelihoods = np.asarray([np.nansum(p) for p in found])
     n_tokens = np.asarray([np.isfinite(p).sum() for p in found], np.float64)
-    size = int(model.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    size = model.vocabulary
     whence = f"{len(encoded):,} texts of the data" if own else f"{len(encoded):,} plain English sentences of this tool"
     perplexities = [_perplexity(likelihoods, n_tokens, f"{whence}, {n_tokens.sum():,.0f} tokens; {size:,} by chance")]
     groups = rows.sensitive_features if own else None
@@ -86,7 +86,7 @@ def chosen_texts(
     return texts, kept, own
 
 
-def read(model: AuditedLanguageModel, texts: Sequence[str]) -> list[Encoded]:
+def read(model: ScoresTexts, texts: Sequence[str]) -> list[Encoded]:
     """The texts as tokens; those of a causal model are cut where they are long."""
     if model.objective == "masked":
         return model.encode(texts)
@@ -120,14 +120,14 @@ def _perplexity(
 
 
 def _order(
-    model: AuditedLanguageModel,
+    model: ScoresTexts,
     texts: Sequence[Encoded],
     likelihoods: FloatArray,
     size: int,
     whence: str,
     rng: np.random.Generator,
     words: Sequence[str],
-    earlier: tuple[AuditedLanguageModel, str] | None,
+    earlier: tuple[ScoresTexts, str] | None,
 ) -> list[Measurement]:
     shuffled = [(i, other) for i, text in enumerate(texts) if (other := _shuffled(text, rng)) is not None]
     won = _won(model, shuffled, likelihoods, size, rng)
@@ -154,7 +154,7 @@ def _order(
 
 
 def _won(
-    model: AuditedLanguageModel,
+    model: ScoresTexts,
     shuffled: Sequence[tuple[int, Encoded]],
     likelihoods: FloatArray,
     size: int,

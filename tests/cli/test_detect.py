@@ -267,7 +267,7 @@ def test_what_a_detector_does_not_look_at_is_said(tmp_path: Path) -> None:
 
 def test_evidence_of_an_unsupported_file_is_not_to_be_relied_on(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(as_file(real_picture(np.random.default_rng(0), 24)))
-    detector = cropping(novelty_limit=1.0)
+    detector = cropping(novelties=(1.0,) * 19)
     heat = HeatMap(png="", drop_marked=1.0, drop_random=0.0, earned=True)
     found = Examination(detector=detector, with_heat_map=True).of(tmp_path / "a.png")
     assert found.verdict is not None and found.verdict.probability is None
@@ -627,7 +627,7 @@ def tone(*halves: float, seconds: float = 1.0) -> npt.NDArray[np.int16]:
 def listener() -> Examination:
     detector = DeepfakeDetector(
         _Loud(),
-        card=card(medium="speech", novelty_limit=-0.001, kinds=()),
+        card=card(medium="speech", novelties=(-0.001,) * 19, kinds=()),
         classes=("real", "fake"),
         preprocessing=AudioPreprocessing(sampling_rate=8_000, samples=8_000),
     )

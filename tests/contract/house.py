@@ -30,6 +30,7 @@ WINGS = (
     "privacy",
     "training",
     "run",
+    "while_training",
     "evidence",
     "verifying",
     "portfolio",

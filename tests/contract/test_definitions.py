@@ -19,9 +19,9 @@ from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
 from auditor.run.intake_result import intake_result
 from auditor.run.probe import Need, defined_in
-from auditor.run.while_training.asking import Accountant
-from auditor.run.while_training.told import of_the_looks
 from auditor.statistics.estimate import Exact
+from auditor.while_training.asking import Accountant
+from auditor.while_training.told import of_the_looks
 from probes import PROBES
 from tests.quantifiers import all_of, none_of
 from tests.toys.models import TOYS
@@ -162,6 +162,7 @@ def test_a_definition_says_all_five(key: str) -> None:
 def test_what_is_no_probes_is_defined_too() -> None:
     assert {each.metric for each in OTHERS} == {
         "nonfinite_parameters", "n_parameters", "file_size_bytes", "dp_epsilon", "alarms",
+        "accepted_and_not_done",
     }  # fmt: skip
 
 

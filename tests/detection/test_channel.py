@@ -106,12 +106,12 @@ def test_without_known_fakes_nothing_speaks_against_fake() -> None:
     assert answers == {"fake", "cannot say"} and card.fake_scores == ()
 
 
-def test_no_novelty_above_a_limit_of_the_training_ends_in_cannot_say_on_the_channel() -> None:
-    strict = CARD.model_copy(update={"novelty_limit": 1.0})
+def test_no_novelty_beyond_the_trainings_ends_in_cannot_say_on_the_channel() -> None:
+    strict = CARD.model_copy(update={"novelties": (1.0,) * 19})
     known = results(drawn(ELSEWHERE, 50), np.full(50, 4.0), strict)
     assert called_fake(known) == 0
     card = on_channel(strict, known, ())
-    assert card.novelty_limit is None and called_fake(results([0.9999], [9.0], card)) == 1
+    assert card.novelties == () and called_fake(results([0.9999], [9.0], card)) == 1
 
 
 def test_nineteen_different_files_are_the_fewest() -> None:

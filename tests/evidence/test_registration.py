@@ -373,6 +373,7 @@ _ELSEWHERE = {
     "bundle", "sign", "timestamp", "include_rows", "redact", "seed", "device", "error_rate", "multiplicity",
     "max_memory", "executor", "address", "allow_code", "trust_pickle", "allow_unsandboxed", "json_", "quiet", "debug",
     "registration", "lang",
+    "api_key_env", "max_calls", "concurrency", "allow_remote",
 }  # fmt: skip
 
 
@@ -380,6 +381,16 @@ def test_every_option_of_a_scan_is_in_the_plan_or_left_out_on_purpose() -> None:
     settings = {name for name, flag in flags().items() if flag.decides}
     assert set(flags()) - settings - set(FILES) == _ELSEWHERE
     assert not settings & set(FILES)
+
+
+def test_a_number_format_is_fixed_where_one_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was registered before there were any stays as it was, and one that is chosen later is a deviation."""
+    monkeypatch.chdir(tmp_path)
+    Path("data.csv").write_text("x")
+    Path("audit.toml").write_text('[audit]\ndata = "data.csv"\nprobes = ["bbq"]\n')
+    before, after = (plan_of(configure(given, "audit.toml", [])) for given in ({}, {"dtype": "bfloat16"}))
+    assert "dtype" not in before.settings and after.settings["dtype"] == "bfloat16"
+    assert deviations(before, after) == ["--dtype: nothing registered, bfloat16 in this run."]
 
 
 def test_the_plan_follows_contents_and_not_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

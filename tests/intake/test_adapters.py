@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from auditor.errors import AuditorError, ModelError, UnsafeModelError, UsageError
 from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
+from tests.quantifiers import none_of
 from tests.toys.folders import change_json, save_bert
 
 peft = pytest.importorskip("peft")
@@ -90,6 +91,55 @@ def test_a_language_model_answers_as_peft_does(folders: tuple[Path, Path]) -> No
     with torch.no_grad():
         expected, found = network(ids).logits, model.module(ids).logits  # type: ignore[attr-defined]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_an_adapter_of_another_language_model_is_refused_or_said(folders: tuple[Path, Path]) -> None:
+    """Another architecture or width does not fit; the same shapes do, and then the report says whose word it is."""
+    from transformers import LlamaForCausalLM
+
+    from tests.toys.language import causal_tokenizer, tiny
+
+    base, folder = folders
+    others = {"llama": tiny("llama", seed=1), "gpt2": tiny("gpt2"), "wide": tiny("llama", hidden_size=32)}
+    for name, network in {"base": tiny("llama"), **others}.items():
+        network.save_pretrained(base.with_name(name))  # type: ignore[operator]
+        causal_tokenizer().save_pretrained(base.with_name(name))
+    network = LlamaForCausalLM.from_pretrained(base)
+    adapter(network, folder, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    assert none_of("is the word of" in note for note in _language_model(folder, base).provenance.notes)
+    same_shapes = _language_model(folder, base.with_name("llama")).provenance
+    assert any("it was trained on" in note and "is the word of whoever named it" in note for note in same_shapes.notes)
+    for name in ("gpt2", "wide"):
+        with pytest.raises(ModelError, match="is --base the model that it was trained on|matrices of another shape"):
+            _language_model(folder, base.with_name(name))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_of_the_last_layer_brings_what_its_base_had_there(dtype: Any, folders: tuple[Path, Path]) -> None:
+    """By which another base of the same shapes is found out."""
+    from transformers import LlamaForCausalLM
+
+    from tests.toys.language import causal_tokenizer, tiny
+
+    base, folder = folders
+    for seed, name in enumerate(("base", "other")):
+        tiny("llama", seed=seed).save_pretrained(base.with_name(name))  # type: ignore[operator]
+        causal_tokenizer().save_pretrained(base.with_name(name))
+    network = adapter(
+        LlamaForCausalLM.from_pretrained(base), folder, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM"
+    )
+    model: Any = load_model(ModelSpec(path=str(folder), base=str(base), dtype=dtype))
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        expected, found = network(ids).logits, model.module(ids).logits
+    tolerance = 1e-3 if dtype == "float32" else 0.05
+    torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
+    with pytest.raises(ModelError, match="holds its base's 'lm_head.base_layer.weight', and that of --base is another"):
+        _language_model(folder, base.with_name("other"))
+
+
+def _language_model(folder: Path, base: Path) -> Any:
+    return load_model(ModelSpec(path=str(folder), base=str(base)))
 
 
 def test_an_adapter_asks_for_its_base(folders: tuple[Path, Path]) -> None:

@@ -308,6 +308,38 @@ def test_a_trained_detector_knows_its_rates_and_survives_its_bundle(
     assert np.isfinite(again.novelty(X)).all()
 
 
+def test_pictures_are_augmented_by_their_seed_and_by_halves(folder: Path) -> None:
+    from mitigations.deepfake.augmentation import augmented
+
+    X = np.stack([np.asarray(PIL_Image.open(f)) for f in listed(folder)[0]] * 4)
+    first, again, other = (augmented(X, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert first.shape == X.shape and first.dtype == np.uint8
+    np.testing.assert_array_equal(first, again)
+    untouched = [(made == X).all(axis=(1, 2, 3)).mean() for made in (first, other)]
+    # One in eight is spared by all three.
+    assert 0.05 < min(untouched) <= max(untouched) < 0.25 and not np.array_equal(first, other)
+    # Blur and resizing take noise away.
+    assert np.abs(np.diff(first.astype(float), axis=1)).mean() < 0.8 * np.abs(np.diff(X.astype(float), axis=1)).mean()
+
+
+def test_a_detector_is_trained_on_augmented_pictures_and_calibrated_on_none(folder: Path) -> None:
+    files, labels, kinds = listed(folder)
+    found = {
+        augment: train_image_detector(
+            files, labels, kinds, ImageOptions(augment=augment, answers=False), np.random.default_rng(0)
+        )
+        for augment in (True, False)
+    }
+    images = read_images(files, ImageOptions(), np.random.default_rng(0))
+    assert images.changed.shape == images.features.shape and not read_images(files, ImageOptions()).changed.size
+    assert [any("a second time" in note for note in found[a].card.notes) for a in (True, False)] == [True, False]
+    weights = [found[a].module.head.weight for a in (True, False)]  # type: ignore[union-attr]
+    assert not torch.equal(weights[0], weights[1])
+    assert len(found[True].card.real_scores) == len(found[False].card.real_scores) == labels.count("real")
+    # What is unlike the training files is told by files as they come.
+    assert found[True].card.novelties == found[False].card.novelties
+
+
 @pytest.mark.slow
 def test_frequency_detectors_say_what_is_left_at_half_the_size(folder: Path) -> None:
     files, labels, kinds = listed(folder)

@@ -45,12 +45,14 @@ _SMALL: Any = {
 }
 
 
-def t5(folder: Path) -> Path:
-    from transformers import T5Config, T5ForConditionalGeneration
+def translator(folder: Path) -> Path:
+    from transformers import MarianConfig, MarianMTModel
 
     torch.manual_seed(0)
-    config = T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
-    T5ForConditionalGeneration(config).save_pretrained(folder)
+    layers = {f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in (("layers", 1), ("ffn_dim", 16))}
+    heads = {f"{side}_attention_heads": 2 for side in ("encoder", "decoder")}
+    config = MarianConfig(vocab_size=20, d_model=8, pad_token_id=0, decoder_start_token_id=0, **layers, **heads)
+    MarianMTModel(config).save_pretrained(folder)
     return folder
 
 
@@ -71,7 +73,7 @@ def answerer(folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("make", "what"),
-    [(t5, "an encoder-decoder"), (tagger, "a token classifier"), (answerer, "a question answerer")],
+    [(translator, "an encoder-decoder"), (tagger, "a token classifier"), (answerer, "a question answerer")],
 )
 def test_another_task_is_not_applicable_with_its_reason(make: Any, what: str, tmp_path: Path) -> None:
     folder = make(tmp_path / "model")
@@ -94,7 +96,7 @@ def test_a_target_that_a_model_has_no_use_for(tmp_path: Path) -> None:
     """An encoder-decoder is asked by no probe and so leaves it be; a language model says that it has none."""
     (tmp_path / "rows.csv").write_text("text,y\n" + "good,0\nbad,1\n" * 5)
     spec = DataSpec(path=str(tmp_path / "rows.csv"), text="text", target="y")
-    assert load_data(spec, load_model(ModelSpec(path=str(t5(tmp_path / "t5"))))).y_true is None
+    assert load_data(spec, load_model(ModelSpec(path=str(translator(tmp_path / "marian"))))).y_true is None
     tiny("gpt2").save_pretrained(tmp_path / "gpt2")  # type: ignore[operator]
     causal_tokenizer().save_pretrained(tmp_path / "gpt2")
     with pytest.raises(UsageError, match="texts, which have no labels: leave --target out"):

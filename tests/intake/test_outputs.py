@@ -31,7 +31,7 @@ from auditor.networks.architectures import ARCHITECTURES
 from auditor.reading.rows import can_stream, stream_counts
 from auditor.run.audit import run_audit
 from auditor.run.mitigation import Training
-from auditor.run.while_training.audit import TrainingAudit
+from auditor.while_training.audit import TrainingAudit
 from mitigations.scores.threshold_optimizer import ThresholdOptimizer
 from probes.fairness.group_fairness import GroupFairness
 from tests.toys.outputs import ZOO, Zoo, class_names, rows, truth

@@ -18,10 +18,10 @@ from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.saving import save
-from auditor.networks.kind_novelty import KindNovelty
-from auditor.networks.speech_detector import MaxFeatureMap, SpeechCNN, SpeechDetector, SpeechGMM
+from auditor.networks.novelty import KindNovelty
+from auditor.networks.speech_detector import SpeechDetector, SpeechGMM
 from auditor.networks.speech_features import Cepstrum, LogSpectrum, Scale, delta, moments
-from mitigations.deepfake.kind_novelty import fit_kind_novelty, kind_groups
+from mitigations.deepfake.novelty import fit_novelty, kind_groups
 from mitigations.deepfake.speech_training import (
     Method,
     Recordings,
@@ -32,7 +32,7 @@ from mitigations.deepfake.speech_training import (
 )
 
 RATE = 8_000
-METHODS: list[Method] = ["lfcc", "gmm", "cnn"]
+METHODS: list[Method] = ["lfcc", "gmm"]
 
 
 def sounds(n: int = 3, seconds: float = 0.5, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -134,10 +134,6 @@ def test_a_line_has_one_slope() -> None:
 # ---- networks ------------------------------------------------------------------------------------------------------
 
 
-def test_max_feature_map_takes_the_larger_of_each_pair() -> None:
-    assert MaxFeatureMap()(torch.tensor([[1.0, 5.0, 3.0, 2.0]])).tolist() == [[3.0, 5.0]]
-
-
 def test_the_mixtures_score_as_scikit_learn_does() -> None:
     from sklearn.mixture import GaussianMixture
 
@@ -157,7 +153,7 @@ def test_the_mixtures_score_as_scikit_learn_does() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("network", [SpeechDetector, SpeechGMM, SpeechCNN])
+@pytest.mark.parametrize("network", [SpeechDetector, SpeechGMM])
 @pytest.mark.parametrize("fake", [0, 1])
 def test_networks_are_differentiable_and_of_their_shapes(network: Any, fake: int) -> None:
     torch.manual_seed(0)
@@ -212,7 +208,7 @@ def test_a_kind_within_the_spread_of_another_is_caught() -> None:
     features = np.concatenate([wide, tight])
     is_fake = np.arange(100) >= 60
     kinds = ["a speaker"] * 60 + ["an engine"] * 40
-    rule = fit_kind_novelty(features, is_fake, kinds, 0.9)
+    rule = fit_novelty(features, is_fake, kinds, 0.9)
 
     def unlike(x: npt.NDArray[np.float64]) -> float:
         return float((rule(torch.from_numpy(x).float()) > 1).float().mean())
@@ -227,7 +223,7 @@ def test_what_lies_within_a_broad_kind_and_out_of_range_is_caught() -> None:
     rng = np.random.default_rng(0)
     broad, tight = rng.normal(0, 1.0, (50, 40)), rng.normal(0, 0.2, (30, 40)) + 1.0
     broad[:2, :8] = -6.0
-    rule = fit_kind_novelty(
+    rule = fit_novelty(
         np.concatenate([broad, tight]), np.arange(80) >= 50, ["a speaker"] * 50 + ["an engine"] * 30, 0.9
     )
     odd = 0.1 * rng.normal(size=(30, 40))
@@ -242,16 +238,16 @@ def test_what_lies_within_a_broad_kind_and_out_of_range_is_caught() -> None:
 def test_small_and_unnamed_kinds_are_one_group_of_their_class() -> None:
     is_fake = np.asarray([False] * 22 + [True] * 13)
     kinds = ["ann"] * 10 + ["bob"] * 9 + [None] * 3 + ["vits"] * 10 + [None] * 3
-    groups = kind_groups(is_fake, kinds)
+    groups = kind_groups(is_fake, kinds, 64)
     assert [len(set(groups[a:b])) for a, b in ((0, 10), (10, 22), (22, 32), (32, 35))] == [1, 1, 1, 1]
     assert len(set(groups)) == 4
     many = [f"engine {i // 10}" for i in range(1000)]
-    assert kind_groups(np.ones(1000, bool), many).max() == 62
+    assert kind_groups(np.ones(1000, bool), many, 64).max() == 62
 
 
 def test_files_that_are_all_alike_have_a_rule_too() -> None:
     features = np.concatenate([np.random.default_rng(0).normal(size=(20, 4)), np.ones((20, 4))])
-    rule = fit_kind_novelty(features, np.arange(40) >= 20, ["s"] * 20 + ["e"] * 20, 0.9)
+    rule = fit_novelty(features, np.arange(40) >= 20, ["s"] * 20 + ["e"] * 20, 0.9)
     found = rule(torch.tensor([[1.0, 1.0, 1.0, 1.0], [30.0, 30.0, 30.0, 30.0]]))
     assert float(found[0]) <= 1.0 < float(found[1])
 
@@ -281,7 +277,7 @@ def recordings(n: int = 12, seed: int = 0, seconds: float = 0.5) -> tuple[Sample
 
 
 def small(method: Method, **more: Any) -> SpeechOptions:
-    few: dict[str, Any] = {"n_filters": 20, "n_coefficients": 10, "n_components": 2, "epochs": 6, "answers": False}
+    few: dict[str, Any] = {"n_filters": 20, "n_coefficients": 10, "n_components": 2, "answers": False}
     return SpeechOptions(method=method, **(few | more))
 
 
@@ -304,8 +300,7 @@ def test_a_detector_is_trained_saved_and_read_back(method: Method, tmp_path: Pat
     X, labels, _ = recordings(seed=1)
     chance = detector.predict_proba(X)[:, 0]
     fakes = np.asarray(labels) == "fake"
-    # A network of a few epochs on 48 recordings is only asked to be better than chance.
-    assert (chance[fakes][:, None] > chance[~fakes][None]).mean() > (0.7 if method == "cnn" else 0.95)
+    assert (chance[fakes][:, None] > chance[~fakes][None]).mean() > 0.95
     save(detector, tmp_path / "d.pt")
     again = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
     assert isinstance(again, DeepfakeDetector)
@@ -316,7 +311,7 @@ def test_a_detector_is_trained_saved_and_read_back(method: Method, tmp_path: Pat
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_seed_makes_the_same_detector(method: Method) -> None:
     X = recordings(seed=2)[0]
-    first, second = made(method, epochs=2), made(method, epochs=2)
+    first, second = made(method), made(method)
     np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
     assert first.card == second.card
 
@@ -326,9 +321,7 @@ def test_known_files_are_supported_and_unknown_kinds_are_not() -> None:
     known = recordings(n=60, seed=3)[0]
     unknown = np.random.default_rng(0).normal(size=(60, known.shape[1])).cumsum(axis=1)
     walks = (8000 * unknown / np.abs(unknown).max(axis=1, keepdims=True)).astype(np.int16)
-    limit = detector.card.novelty_limit
-    assert limit is not None
-    assert (detector.novelty(known) > limit).mean() < 0.35
+    assert np.mean([detector.card.is_unlike(value) for value in detector.novelty(known).tolist()]) < 0.35
     assert {v.answer for v in detector.verdicts(walks)} == {"cannot say"}
     assert "unsupported" in detector.verdicts(walks[:1])[0].reason
 
@@ -395,5 +388,5 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(UsageError, match="lfcc, gmm or cnn"):
+    with pytest.raises(UsageError, match="lfcc or gmm"):
         made("wav2vec")  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ def test_rejected_inputs_get_the_answer_and_the_others_the_models_own(detector: 
     base = classifier()
     detector = DeepfakeDetector(
         _KnowsNoWhite(detector.module),
-        card=card(novelty_limit=0.99),
+        card=card(novelties=(0.99,) * 19),
         classes=detector.classes,
         preprocessing=detector.preprocessing,
     )
@@ -163,7 +163,7 @@ def test_a_classifier_without_a_card_does_not_stand_at_the_gate(tmp_path: Path) 
 def test_what_the_gate_did_with_the_rows_is_counted(detector: DeepfakeDetector, on_cannot_say: Any, said: str) -> None:
     unsure = DeepfakeDetector(
         _KnowsNoWhite(detector.module),
-        card=card(novelty_limit=0.99),
+        card=card(novelties=(0.99,) * 19),
         classes=detector.classes,
         preprocessing=detector.preprocessing,
     )

@@ -53,9 +53,27 @@ def test_too_few_calibration_files_rule_nothing_out() -> None:
 
 @pytest.mark.parametrize("novelty", [3.1, float("nan"), None])
 def test_what_is_unlike_the_training_files_is_not_judged(novelty: float | None) -> None:
-    known = card(novelty_limit=3.0)
+    known = card(novelties=(3.0,) * 19)
     assert judge_file(known, 0.99, 2.9).answer == "fake"
     assert judge_file(known, 0.99, novelty).answer == "cannot say"
+
+
+def test_what_cannot_be_measured_is_not_judged_however_few_files_are_known() -> None:
+    few = card(novelties=(3.0,) * 2)
+    assert judge_file(few, 0.99, 2.9).answer == judge_file(few, 0.99, 9.0).answer == "fake"
+    assert {judge_file(few, 0.99, value).answer for value in (None, float("nan"), float("inf"))} == {"cannot say"}
+
+
+def test_files_of_known_kinds_are_called_unlike_them_no_more_often_than_stated() -> None:
+    """However heavy the tails and few the files; the limit that 99 in 100 of 40 files keep to is exceeded more."""
+    rng = np.random.default_rng(0)
+    worlds = np.sort(rng.pareto(1.0, (WORLDS, 40)), axis=1)
+    unlike = sum(
+        card(novelties=tuple(known.tolist())).is_unlike(float(new))
+        for known, new in zip(worlds, rng.pareto(1.0, WORLDS), strict=True)
+    )
+    assert 0 < unlike <= most_misses(0.1)
+    assert (rng.pareto(1.0, WORLDS) > np.quantile(worlds, 0.99, axis=1)).sum() > most_misses(0.01)
 
 
 def test_a_class_is_ruled_out_by_mistake_no_more_often_than_stated() -> None:
@@ -90,7 +108,7 @@ def detector(module: nn.Module, **changes: object) -> DeepfakeDetector:
 
 def test_verdicts_of_rows_agree_with_those_of_single_files() -> None:
     torch.manual_seed(0)
-    model = detector(_Network(), novelty_limit=6.0)
+    model = detector(_Network(), novelties=(6.0,) * 19)
     X = np.random.default_rng(1).integers(0, 256, (20, 4, 4, 3)).astype(np.uint8)
     verdicts = model.verdicts(X)
     novelty = model.novelty(X)
@@ -100,9 +118,37 @@ def test_verdicts_of_rows_agree_with_those_of_single_files() -> None:
     np.testing.assert_allclose([v.probability for v in verdicts], model.predict_proba(X)[:, 1])
 
 
-def test_a_network_without_novelty_cannot_carry_a_limit() -> None:
+def test_answer_and_novelty_of_a_file_take_one_look_at_it() -> None:
+    """And the features of other files, or of the same file asked again, are their own."""
+    from auditor.networks.image_detector import FrequencyDetector
+
+    looks: list[int] = []
+
+    class Counting(FrequencyDetector):
+        def features(self, x: Tensor) -> Tensor:
+            looks.append(len(x))
+            return super().features(x)
+
+    network = Counting(16, 1).eval()
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    model = DeepfakeDetector(
+        network,
+        card=card(novelties=(1.0,) * 19),
+        classes=("real", "fake"),
+        preprocessing=ImagePreprocessing(size=(16, 16)),
+        batch_rows=4,
+    )
+    X = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3)).astype(np.uint8)
+    verdicts = model.verdicts(X)
+    assert looks == [4, 4, 2]
+    np.testing.assert_allclose([v.novelty for v in verdicts], model.novelty(X), rtol=1e-6)
+    np.testing.assert_allclose([v.probability for v in verdicts], model.predict_proba(X)[:, 1], rtol=1e-6)
+    assert network._kept is None and len(looks) == 9
+
+
+def test_a_network_without_novelty_cannot_carry_novelties() -> None:
     with pytest.raises(ModelError, match="measures no novelty"):
-        detector(nn.Linear(2, 2), novelty_limit=1.0)
+        detector(nn.Linear(2, 2), novelties=(1.0,) * 19)
 
 
 def test_the_card_is_saved_in_the_bundle_and_read_back(tmp_path: Path) -> None:
@@ -203,7 +249,7 @@ def spectral(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> ModelS
         preprocessing=ImagePreprocessing(size=(32, 32), fit="crop"),
         architecture={"name": "frequency_detector", "args": args},
     )
-    bundle = bundle_of(DeepfakeDetector.around(model, card(novelty_limit=2.0)))
+    bundle = bundle_of(DeepfakeDetector.around(model, card(novelties=(2.0,) * 19)))
     change(bundle)
     torch.save(bundle, tmp_path / "d.pt")
     return ModelSpec(path=str(tmp_path / "d.pt"))
@@ -272,14 +318,14 @@ def test_a_network_for_other_pictures_is_one_refusal_of_every_command(tmp_path: 
     assert " ".join(result.output.split()).count("cannot take what its preprocessing makes") == 1
 
 
-@pytest.mark.parametrize("limit", [None, 1e308])
-def test_answers_without_a_rule_for_unlike_files_say_so(limit: float | None) -> None:
-    bare = card(novelty_limit=limit)
+@pytest.mark.parametrize("novelties", [(), (1.0,) * 8, (1e308,) * 40])
+def test_answers_without_a_rule_for_unlike_files_say_so(novelties: tuple[float, ...]) -> None:
+    bare = card(novelties=novelties)
     for score, answer in ((0.05, "no known trace"), (0.95, "fake")):
         verdict = judge_file(bare, score, 3.0)
         assert verdict.answer == answer and "no rule for files unlike those it was trained on" in verdict.reason
-        assert "no rule" not in judge_file(card(novelty_limit=3.5), score, 3.0).reason
-    assert not bare.knows_novelty and card(novelty_limit=3.5).knows_novelty
+        assert "no rule" not in judge_file(card(novelties=(3.5,) * 19), score, 3.0).reason
+    assert not bare.knows_novelty and card(novelties=(3.5,) * 19).knows_novelty
 
 
 @pytest.mark.parametrize(

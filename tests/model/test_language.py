@@ -29,9 +29,24 @@ from tests.toys.language import by_loss, causal_tokenizer, masked_tokenizer, sen
 # ---- causal --------------------------------------------------------------------------------------------------------
 
 
+_HEAD: dict[str, object] = {"head_dim": 8}
+_EXPERTS: dict[str, object] = {"num_experts": 4, "num_experts_per_tok": 2}
+_LOCAL_EXPERTS: dict[str, object] = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_SIZES: dict[str, dict[str, object]] = {
+    "gemma": _HEAD,
+    "gemma2": {**_HEAD, "sliding_window": 64},
+    "gemma3_text": {**_HEAD, "sliding_window": 64},
+    "gpt_oss": {**_HEAD, **_LOCAL_EXPERTS, "sliding_window": 64, "rope_parameters": {"rope_type": "default"}},
+    "granitemoe": _LOCAL_EXPERTS,
+    "mixtral": _LOCAL_EXPERTS,
+    "olmoe": _EXPERTS,
+    "qwen3_moe": {**_HEAD, **_EXPERTS, "moe_intermediate_size": 16},
+}
+
+
 @pytest.mark.parametrize("kind", sorted(TREE_ATTENTION))
 def test_packed_trees_give_transformers_own_likelihood(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, tokenizer = tiny(kind).eval(), causal_tokenizer()
+    network, tokenizer = tiny(kind, **_SIZES.get(kind, {})).eval(), causal_tokenizer()
     model = AuditedLanguageModel(network, tokenizer, batch_tokens=256)
     texts = sentences(60)
     found = model.log_likelihoods(texts)
@@ -47,6 +62,7 @@ def test_packed_trees_give_transformers_own_likelihood(kind: str, monkeypatch: p
         ("gemma2", {"head_dim": 8, "final_logit_softcapping": 2.0, "sliding_window": 64}),
         ("cohere", {"logit_scale": 0.2}),
         ("mistral", {"sliding_window": 4}),
+        ("gemma3_text", {"head_dim": 8, "sliding_window": 4}),
         ("bloom", {"n_head": 2, "n_layer": 2}),
     ],
 )

@@ -11,10 +11,10 @@ from torch import nn
 
 from auditor.model.placement import device_of, moved, stays
 from auditor.model.torch_model import TorchModel
-from auditor.run.while_training.audit import TrainingAudit
+from auditor.while_training.audit import TrainingAudit
 from probes.fairness.group_fairness import GroupFairness
 from probes.robustness.robustness import Robustness
-from tests.run.while_training.worlds import network, rows
+from tests.while_training.worlds import network, rows
 
 
 class Pinned(nn.Sequential):

@@ -38,12 +38,12 @@ CARD = DetectorCard(
     fake=1,
     real_scores=tuple(np.sort(RNG.uniform(0.0, 0.4, 60)).tolist()),
     fake_scores=tuple(np.sort(RNG.uniform(0.5, 1.0, 60)).tolist()),
-    novelty_limit=2.0,
+    novelties=(2.0,) * 19,
 )
 
 
 ON_CHANNEL = CARD.model_copy(
-    update={"novelty_limit": None, "channel": ChannelCalibration(novelties=tuple(np.linspace(1.0, 2.0, 60).tolist()))}
+    update={"novelties": (), "channel": ChannelCalibration(novelties=tuple(np.linspace(1.0, 2.0, 60).tolist()))}
 )
 
 
@@ -176,7 +176,7 @@ def test_another_calibration_does_not_come_to_the_answers(folder: Path, tmp_path
     if what == "scores":
         content["card"]["real_scores"] = [min(1.0, score + 0.5) for score in content["card"]["real_scores"]]
     elif what == "limit":
-        content["card"]["novelty_limit"] = 9.0
+        content["card"]["novelties"] = [9.0] * 19
     elif what == "number":
         content["n_real"] = 6_000
     part = None if what == "none" else json.dumps(content).encode()
@@ -187,7 +187,7 @@ def test_another_calibration_does_not_come_to_the_answers(folder: Path, tmp_path
 # ---- a detector of pictures and one of sound -----------------------------------------------------------------------
 
 PICTURES = CARD.model_copy(update={"real_scores": tuple(np.linspace(0.0, 0.4, 120).tolist())})
-SPEECH = CARD.model_copy(update={"medium": "speech", "novelty_limit": None})
+SPEECH = CARD.model_copy(update={"medium": "speech", "novelties": ()})
 
 
 @pytest.fixture(scope="module")

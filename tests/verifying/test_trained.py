@@ -20,13 +20,13 @@ from auditor.evidence.signing import load_public_key, make_key
 from auditor.evidence.trained import LOOKS, LooksRecord
 from auditor.model.audited_model import AuditedModel
 from auditor.run.audit import run_audit
-from auditor.run.while_training.audit import AuditWarning, TrainingAudit
 from auditor.verifying.checks import Verified
 from auditor.verifying.kinds import verify_evidence
+from auditor.while_training.audit import AuditWarning, TrainingAudit
 from cli.verify import stored_probe
 from tests.evidence.derived import forged
-from tests.run.while_training.worlds import SelectionRate
 from tests.toys.models import criterion
+from tests.while_training.worlds import SelectionRate
 
 Bend = Callable[[dict[str, Any]], object]
 N, BOUND, LOOKED = 400, 0.3, (0.25, 0.6, 0.28, 0.2)

@@ -117,7 +117,7 @@ def test_only_synthetic_files_that_were_found_are_attacked() -> None:
 
 def test_a_detector_with_a_card_may_still_say_that_it_cannot() -> None:
     """Whatever the attack moves past the threshold has a score that real files have not."""
-    detector = toys.detector(toys.of_halves(), novelty_limit=None)
+    detector = toys.detector(toys.of_halves())
     found = measure(detector, toys.pictures(40), epsilon=[0.2], methods="square", n_queries=400)
     into_real = rates(found, "square", "evasion_into_real")[0.2]
     assert into_real < 0.5 < rates(found, "square")[0.2]

@@ -116,7 +116,7 @@ def test_other_models_and_data_are_not_asked() -> None:
 
 
 def test_answers_are_those_of_the_verdicts() -> None:
-    detector = toys.detector(toys.of_brightness(), novelty_limit=0.28, error_rate=0.1)
+    detector = toys.detector(toys.of_brightness(), novelties=(0.28,) * 19, error_rate=0.1)
     data = toys.pictures(200, 3)
     found = measure(detector, data)
     verdicts = detector.verdicts(data.X)
@@ -140,7 +140,7 @@ def test_answers_are_those_of_the_verdicts() -> None:
 
 
 def test_how_many_files_are_answered_and_how_many_are_unsupported_is_said() -> None:
-    detector = toys.detector(toys.of_brightness(), novelty_limit=0.28, error_rate=0.1)
+    detector = toys.detector(toys.of_brightness(), novelties=(0.28,) * 19, error_rate=0.1)
     data = toys.pictures(200, 3)
     found = measure(detector, data)
     verdicts = detector.verdicts(data.X)
@@ -150,13 +150,12 @@ def test_how_many_files_are_answered_and_how_many_are_unsupported_is_said() -> N
     share = one(found, "unsupported_share")
     assert share.estimate.value == pytest.approx(np.mean(unlike))
     assert 0 < sum(unlike) < len(unlike) - sum(answered) < len(unlike)
-    highest = max(v.novelty for v in verdicts if v.novelty is not None)
-    assert share.detail == f"the novelty limit is 0.28, the highest of these files is {highest:.3g}"
+    assert share.detail == "of files that are like those it knows, 10% are called so too"
 
 
-@pytest.mark.parametrize("limit", [None, 1e308])
-def test_a_detector_without_a_rule_for_unlike_files_is_said_to_have_none(limit: float | None) -> None:
-    found = measure(toys.detector(toys.of_halves(), novelty_limit=limit), toys.pictures(40))
+@pytest.mark.parametrize("novelties", [(), (0.1,) * 8, (1e308,) * 40])
+def test_a_detector_without_a_rule_for_unlike_files_is_said_to_have_none(novelties: tuple[float, ...]) -> None:
+    found = measure(toys.detector(toys.of_halves(), novelties=novelties), toys.pictures(40))
     share = one(found, "unsupported_share")
     assert share.estimate.value == 0.0
     for criteria, outcome in (
@@ -178,7 +177,7 @@ def judged(found: list[Measurement], criteria: list[Any]) -> list[Any]:
         ({"real_scores": (1.0,) * 120}, {"real"}, "half"),
         ({"fake_scores": (0.0,) * 120}, {"fake"}, "half"),
         ({"real_scores": (1.0,) * 120, "fake_scores": (0.0,) * 120}, {"real", "fake"}, "none"),
-        ({"novelty_limit": -1.0}, {"real", "fake"}, "none"),
+        ({"novelties": (-1.0,) * 19}, {"real", "fake"}, "none"),
         ({}, set(), "all"),
     ],
 )

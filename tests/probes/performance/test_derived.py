@@ -29,9 +29,9 @@ from auditor.model.regression import AuditedRegressor
 from auditor.model.torch_model import TorchModel
 from auditor.run.audit import no_data, run_audit
 from auditor.run.scan import probe_specs
-from auditor.run.while_training.audit import TrainingAudit
 from auditor.statistics.changes import RateChange
 from auditor.statistics.rates import Proportion
+from auditor.while_training.audit import TrainingAudit
 from cli.mitigate import with_reference
 from cli.options import configure
 from probes import PROBES
@@ -43,10 +43,10 @@ from probes.privacy.memorization.extraction import Extraction
 from tests.probes.language.pair_toys import texts_of, toy
 from tests.probes.privacy.memorization.toys import parrot, sentences
 from tests.quantifiers import all_of
-from tests.run.while_training.worlds import network, selecting
-from tests.run.while_training.worlds import rows as training_rows
 from tests.toys.language import WORDS, causal_tokenizer, masked_tokenizer, tiny, tiny_bert
 from tests.toys.models import model, numbers, rows
+from tests.while_training.worlds import network, selecting
+from tests.while_training.worlds import rows as training_rows
 
 TORCHAO = importlib.util.find_spec("torchao") is not None
 

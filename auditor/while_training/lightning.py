@@ -18,7 +18,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-    from auditor.run.while_training.audit import TrainingAudit
+    from auditor.while_training.audit import TrainingAudit
 
 
 class AuditCallback(Callback):  # type: ignore[misc]

@@ -25,7 +25,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
     folder = tmp_path_factory.mktemp("ranks")
     with open(folder / "errors", "w+") as errors:
         server = subprocess.Popen(
-            [sys.executable, "-m", "tests.run.while_training.rank_job"],
+            [sys.executable, "-m", "tests.while_training.rank_job"],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             cwd=ROOT,
             stdin=subprocess.PIPE,

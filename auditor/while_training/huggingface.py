@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainerControl, TrainerState, TrainingArguments
 
     from auditor.rows import Rows
-    from auditor.run.while_training.audit import TrainingAudit
+    from auditor.while_training.audit import TrainingAudit
 
 _TEXT_BATCH = 64
 _MOST_EPOCHS = 1_000_000

@@ -14,10 +14,10 @@ from torch import nn
 
 from auditor.errors import UsageError
 from auditor.record.audit_report import AuditReport
-from auditor.run.while_training.audit import TrainingAudit
+from auditor.while_training.audit import TrainingAudit
 from probes.fairness.group_fairness import GroupFairness
-from tests.run.while_training.test_resume import but_times
-from tests.run.while_training.worlds import network, rows
+from tests.while_training.test_resume import but_times
+from tests.while_training.worlds import network, rows
 
 torch.set_num_threads(1)
 
@@ -63,7 +63,7 @@ def fine_tuned(
 ) -> AuditReport | None:
     from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-    from auditor.run.while_training.huggingface import add_to
+    from auditor.while_training.huggingface import add_to
 
     class Preempting(TrainerCallback):  # type: ignore[misc]
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -122,7 +122,7 @@ def test_lightning_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning", reason="needs the extra lightning")
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from auditor.run.while_training.lightning import AuditCallback
+    from auditor.while_training.lightning import AuditCallback
 
     class Module(lightning.LightningModule):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:

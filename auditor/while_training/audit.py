@@ -20,8 +20,6 @@ from auditor.model.outputs import Outputs
 from auditor.record.audit_report import AuditReport, ModelRecord
 from auditor.run.audit import data_record, environment, reason_of
 from auditor.run.probe import Probe
-from auditor.run.while_training.asking import Accountant, Asking, network_of
-from auditor.run.while_training.told import Decided, Last, Looks, judged_look, record_of_looks
 from auditor.training.gathered import gathered, is_sharded, put_back_whole
 from auditor.training.looks.budget import Budget
 from auditor.training.looks.peek import Peek, logged
@@ -43,6 +41,8 @@ from auditor.training.looks.state import (
 from auditor.training.looks.trackers import Told, Tracker, rows_of
 from auditor.training.ranks import Ranks, joined
 from auditor.training.untouched import digest, finite, fits, put_back, snapshot, unwrapped
+from auditor.while_training.asking import Accountant, Asking, network_of
+from auditor.while_training.told import Decided, Last, Looks, judged_look, record_of_looks
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

@@ -25,14 +25,14 @@ from auditor.finding.measurement import Measurement, Pillar
 from auditor.model.audited_model import AuditedModel
 from auditor.record.audit_report import AuditReport
 from auditor.run.probe import Need, Probe
-from auditor.run.while_training.audit import TrainingAudit
 from auditor.statistics.estimate import Exact
+from auditor.while_training.audit import TrainingAudit
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.score_fairness import ScoreFairness
 from probes.robustness.robustness import Robustness
 from tests.quantifiers import all_of
-from tests.run.while_training.worlds import network, rows, selecting
 from tests.toys.models import criterion
+from tests.while_training.worlds import network, rows, selecting
 
 
 class OneSided:

@@ -23,15 +23,15 @@ from auditor.model.audited_model import AuditedModel
 from auditor.record.audit_report import AuditReport
 from auditor.report.html import render_html
 from auditor.run.probe import Need
-from auditor.run.while_training.audit import TrainingAudit
 from auditor.training.looks.state import probes_digest, rows_digest
+from auditor.while_training.audit import TrainingAudit
 from probes.fairness.group_fairness import GroupFairness
 from probes.robustness.robustness import Robustness
 from tests import ROOT
 from tests.quantifiers import all_of
-from tests.run.while_training.test_training_audit import FAIR, quietly
-from tests.run.while_training.worlds import network, rows, selecting
 from tests.toys.models import criterion
+from tests.while_training.test_training_audit import FAIR, quietly
+from tests.while_training.worlds import network, rows, selecting
 
 torch.set_num_threads(1)
 

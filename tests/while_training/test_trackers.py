@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from auditor.record.audit_report import AuditReport
-from auditor.run.while_training.audit import TrainingAudit
 from auditor.training.looks.trackers import COLUMNS, MLflow, TensorBoard, Tracker, WeightsAndBiases, trackers_of
+from auditor.while_training.audit import TrainingAudit
 from probes.fairness.group_fairness import GroupFairness
 from tests.quantifiers import all_of, none_of
-from tests.run.while_training.test_training_audit import FAIR, quietly
-from tests.run.while_training.worlds import Raising, network, rows, selecting
+from tests.while_training.test_training_audit import FAIR, quietly
+from tests.while_training.worlds import Raising, network, rows, selecting
 
 torch.set_num_threads(1)
 GAP = "audit/group_fairness/demographic_parity_difference/sex"
@@ -87,8 +87,8 @@ def test_a_trainer_of_transformers_sends_them_to_its_own_tensorboard(
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "runs"))
     from transformers import Trainer, TrainingArguments
 
-    from auditor.run.while_training.huggingface import add_to
-    from tests.run.while_training.test_resumed_trainers import Learner, Table
+    from auditor.while_training.huggingface import add_to
+    from tests.while_training.test_resumed_trainers import Learner, Table
 
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -118,8 +118,8 @@ def test_lightning_sends_them_to_its_own_tensorboard(tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning", reason="needs the extra lightning")
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from auditor.run.while_training.lightning import AuditCallback
-    from tests.run.while_training.test_resumed_trainers import Table
+    from auditor.while_training.lightning import AuditCallback
+    from tests.while_training.test_resumed_trainers import Table
 
     class Module(lightning.LightningModule):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:

@@ -23,18 +23,18 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
 from auditor.record.audit_report import AuditReport
 from auditor.run.audit import run_audit
-from auditor.run.while_training.audit import AuditWarning, TrainingAudit
 from auditor.training.looks.budget import Budget
 from auditor.training.looks.spending import Spending
 from auditor.training.untouched import bare, digest, put_back, snapshot
+from auditor.while_training.audit import AuditWarning, TrainingAudit
 from probes.attribution.probe import FeatureAttribution
 from probes.fairness.group_fairness import GroupFairness
 from probes.privacy.membership.probe import MembershipInference
 from probes.robustness.robustness import Robustness
 from tests import ROOT
 from tests.quantifiers import all_of
-from tests.run.while_training.worlds import Meddling, Raising, SelectionRate, network, rows, selecting
 from tests.toys.models import criterion
+from tests.while_training.worlds import Meddling, Raising, SelectionRate, network, rows, selecting
 
 torch.set_num_threads(1)
 FAIR = [criterion("demographic_parity_difference", "at_most", 0.10)]

@@ -1,0 +1,121 @@
+"""Quantised checkpoints: refused by name, and never read as if their packed numbers were weights.
+
+What a folder's config.json says of it and what its tensors are need not agree, so both are looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from auditor.artifact.folder import Folder
+from auditor.artifact.source import MAX_FILE_BYTES, opened, printable
+from auditor.artifact.weight_files import safetensors_header
+from auditor.errors import ModelError, UnsupportedError
+
+# Of each method, by transformers' name of it: whose format it is, and what unpacks it.
+_WANTS = {
+    "bitsandbytes": ("bitsandbytes", "the package bitsandbytes"),
+    "gptq": ("GPTQ", "the package gptqmodel, and a GPU for most of its kernels"),
+    "awq": ("AWQ", "the package gptqmodel, and a GPU for most of its kernels"),
+    "fp8": ("FP8 in blocks", "a GPU that computes in FP8 (compute capability 8.9 or above)"),
+    "fbgemm_fp8": ("FP8 by FBGEMM", "the package fbgemm-gpu, and a GPU of compute capability 8.9 or above"),
+    "compressed-tensors": ("compressed-tensors", "the package compressed-tensors"),
+    "torchao": ("torchao", "the package torchao"),
+    "mxfp4": ("MXFP4", "the package kernels, and a GPU of compute capability 7.5 or above"),
+    "quanto": ("Quanto", "the package optimum-quanto"),
+    "hqq": ("HQQ", "the package hqq"),
+    "eetq": ("EETQ", "the package kernels, and a GPU"),
+    "aqlm": ("AQLM", "the package aqlm"),
+    "vptq": ("VPTQ", "the package vptq, and a GPU"),
+    "bitnet": ("BitNet", "transformers alone"),
+}
+# What stands beside packed weights, whichever method packed them: scales, zero points, codes of four bits.
+_PACKED = re.compile(
+    r"(?:^|\.)(?:(?:weight_)?scales?(?:_inv)?|weight_(?:packed|zero_point|shape|scale_inv|format|scb)|input_scale"
+    r"|qweight|qzeros|g_idx|scb|codebooks?|codes|\w+_(?:blocks|scales)"
+    r"|weight\.(?:absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+))$",
+    re.IGNORECASE,
+)
+_PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
+_INSTEAD = (
+    "where that runs, save it unpacked with model.dequantize() and model.save_pretrained(other_folder), and audit that "
+    "folder; or audit a GGUF file of it"
+)
+
+
+def refuse_quantised(settings: Mapping[str, Any], folder: Folder) -> None:
+    """Raises UnsupportedError where a config.json says that its weights are quantised: with what would unpack them, or
+    that the files hold no such weights; ModelError where it says so in no way that is known."""
+    said = settings.get("quantization_config")
+    if said is None:
+        return
+    method = said.get("quant_method") if isinstance(said, dict) else None
+    if method is None and isinstance(said, dict) and (said.get("load_in_4bit") or said.get("load_in_8bit")):
+        method = "bitsandbytes"
+    unknown = ("a method without a name" if method is None else printable(method, 40), "the library that packed it")
+    name, wants = _WANTS.get(str(method).lower(), unknown)
+    if not _holds_packed(folder):
+        raise ModelError(
+            f"The config.json in {folder.name!r} says that its weights are quantised by {name}, and its files hold "
+            "plain floating-point weights: put back the config.json that was saved with them, or take "
+            "quantization_config out of it if these are the weights that you use.",
+            code="AUD-LOAD-WEIGHTS",
+        )
+    raise UnsupportedError(
+        f"{folder.name!r} is quantised by {name}, which is not read here, and needs {wants}: {_INSTEAD}."
+    )
+
+
+def _holds_packed(folder: Folder) -> bool:
+    """Whether any file of the folder holds what packed weights are made of; so do torch files, unseen."""
+    files = [name for name in folder.names() if name.endswith(".safetensors")]
+    for file in files:
+        with opened(Path(folder.path) / file, "model file", MAX_FILE_BYTES) as (descriptor, size):
+            with open(descriptor, "rb", closefd=False) as stream:
+                start = stream.read(8)
+                start += stream.read(min(int.from_bytes(start, "little"), max(size - 8, 0), 100 << 20))
+        header = safetensors_header(start, printable(file), size)
+        if any(
+            name != "__metadata__" and (_PACKED.search(name) or _is_packed_matrix(spec))
+            for name, spec in header.items()
+        ):
+            return True
+    return not files
+
+
+def _is_packed_matrix(spec: Any) -> bool:
+    return isinstance(spec, dict) and spec.get("dtype") not in _PLAIN and len(spec.get("shape") or ()) > 1
+
+
+def check_plain(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Folder) -> None:
+    """Raises ModelError where tensors are packed weights that no config.json speaks of.
+
+    ``expected``: the network's own. A weight of whole numbers or of eight bits means nothing without its scale, and
+    what stands beside weights as their scale says that they are none.
+    """
+    for name, tensor in weights.items():
+        own = expected.get(name)
+        packed = tensor.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+        if packed and (tensor.dim() > 1 if own is None else own.is_floating_point()):
+            raise _unsaid(name, str(tensor.dtype).removeprefix("torch."), folder)
+    beside = _first(name for name in weights if name not in expected and _PACKED.search(name))
+    if beside is not None:
+        raise _unsaid(beside, "the scales of packed weights", folder)
+
+
+def _first(names: Iterable[str]) -> str | None:
+    return min(names, default=None)
+
+
+def _unsaid(name: str, what: str, folder: Folder) -> ModelError:
+    return ModelError(
+        f"The files in {folder.name!r} hold {printable(name, 100)!r} as {what}, which is how quantised weights are "
+        "stored, and its config.json says nothing of it: put back the config.json that was saved with them.",
+        code="AUD-LOAD-WEIGHTS",
+    )

@@ -1,0 +1,54 @@
+"""In which numbers a language model is computed: those that its files hold, float32, or those that a flag names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Asked = Literal["auto", "bfloat16", "float16", "float32"]
+COMPUTED = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """A number format as it is written, such as ``bfloat16``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def stored_in(weights: Mapping[str, Tensor]) -> torch.dtype:
+    """The number format of most of a model's floating-point weights, which no config.json has to say rightly.
+
+    float32 where there are none.
+    """
+    sizes: dict[torch.dtype, int] = {}
+    for tensor in weights.values():
+        if tensor.is_floating_point():
+            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.numel()
+    return max(sizes, key=lambda dtype: (sizes[dtype], dtype.itemsize), default=torch.float32)
+
+
+def computed_in(asked: Asked, device: str, stored: torch.dtype) -> torch.dtype:
+    """The number format to compute in.
+
+    ``auto`` is float32 on a CPU: it holds float16 and bfloat16 exactly, where computing in bfloat16 itself moves the
+    difference of two texts by tenths of a nat and takes longer. On a GPU it is what the files hold, float32 where that
+    is none of the three.
+    """
+    if asked != "auto":
+        return COMPUTED[asked]
+    if torch.device(device).type == "cpu" or stored not in COMPUTED.values():
+        return torch.float32
+    return stored
+
+
+def told(computed: torch.dtype, stored: torch.dtype, asked: Asked) -> str:
+    """The sentence of a report: what was computed in, whose choice that was, and what the files hold."""
+    by = "" if asked == "auto" else ", as --dtype says"
+    same = stored == computed
+    exact = "" if same or computed.itemsize <= stored.itemsize else ", which it holds exactly"
+    held = "as its files are" if same else f"and its files hold {name_of(stored)}{exact}"
+    less = computed.itemsize < 4
+    more = " Sums are in float32 or better; computed in float32 it may answer otherwise." if less else ""
+    return f"Computed in {name_of(computed)}{by}, {held}.{more}"
