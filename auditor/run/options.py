@@ -499,17 +499,9 @@ class ScanOptions:
     seed: Annotated[int, Ge(0), Flag(help="Seed; the same seed gives the same report.", found="asks", typed=int)] = 0
     device: Annotated[str, Flag(help="auto, cpu, cuda, cuda:1, ...", found="asks")] = "auto"
     executor: Annotated[
-        Literal["local", "ray"],
-        Flag(help="Who trains shadow models: local (this machine), or ray.", found="given", of_one_run=True),
+        Literal["local", "ray"], Flag(help="Who trains shadow models: local or ray.", found="given", of_one_run=True)
     ] = "local"
-    address: Annotated[
-        str | None,
-        Flag(
-            help="The Ray cluster: host:6379, ray://host:10001 or auto. Without it, this machine's cores.",
-            found="given",
-            of_one_run=True,
-        ),
-    ] = None
+    address: Annotated[str | None, Flag(help="The Ray cluster's: host:6379.", found="given", of_one_run=True)] = None
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
         Flag(

@@ -122,12 +122,12 @@ def on_ray(address: str | None = None, *, cores: int | None = None) -> Iterator[
 
 def _reach(address: str) -> None:
     """Raises UsageError where nobody listens: Ray itself would try for a minute and say it in many lines."""
-    parts = urlsplit(address if "//" in address else f"//{address}")
     try:
-        host, port = parts.hostname, parts.port
+        parts = urlsplit(address if "//" in address else f"//{address}")
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
     except ValueError:
-        host, port = None, None
-    if host is None or port is None or parts.scheme not in ("", "ray"):
+        scheme, host, port = "", None, None
+    if host is None or port is None or scheme not in ("", "ray"):
         raise UsageError(f"--address {address!r} must look like host:6379, ray://host:10001 or auto.")
     try:
         socket.create_connection((host, port), timeout=_SECONDS_TO_REACH).close()
