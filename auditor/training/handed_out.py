@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from auditor.errors import AuditorError, ModelError, UsageError
+from auditor.errors import AuditorError, ModelError, UsageError, first_line
 from auditor.files import Closed, read_regular, write_beside
 from auditor.sandbox.scratch import scratch_folder
 from auditor.training.execute import Executor, Kept, Kind, Tasks, folder_of_tasks
@@ -23,7 +23,7 @@ from auditor.training.execute import Executor, Kept, Kind, Tasks, folder_of_task
 # What a measuring process may write into one file.
 _MOST_BYTES = 1 << 30
 _MOST_TASKS, _MOST_THREADS = 100_000, 4096
-_EVERY = 0.05
+_EVERY, _LONGEST_GOODBYE = 0.05, 2.0
 _FAILED = "failed"
 
 
@@ -87,18 +87,22 @@ class _Handing(threading.Thread):
                 except AuditorError as error:
                     self._fail(str(error))
                 except Exception as error:
-                    self._fail(f"Tasks could not be handed out ({type(error).__name__}: {error}).")
+                    if self._ended.is_set():
+                        return  # the cluster was let go of under it
+                    self._fail(f"Tasks could not be handed out ({type(error).__name__}: {first_line(error)}).")
                     raise
                 if self.failed:
                     return
                 call += 1
 
     def end(self) -> None:
-        """Waits for what is being handed out to notice that nobody waits for it."""
+        """Lets go: of a task that a worker is busy with, nobody waits for the end."""
         self._ended.set()
-        self.join()
+        self.join(timeout=_LONGEST_GOODBYE)
 
     def _fail(self, why: str) -> None:
+        if self._ended.is_set():
+            return
         self.failed = why
         write_beside(self._folder / _FAILED, why.encode())
 

@@ -1,8 +1,9 @@
-"""Tasks are pure: whoever does them, in whatever order and however often, what comes out is the same, or one sentence."""
+"""Tasks are pure: whoever does them, in what order and how often, what comes out is the same, or one sentence."""
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from auditor.errors import MissingExtraError, ModelError, UsageError
 from auditor.model.audited_model import Recipe
 from auditor.networks.architectures import Architecture
 from auditor.rows import FloatArray
-from auditor.training import on_ray, stack_tasks
+from auditor.training import handed_out, on_ray, stack_tasks
 from auditor.training.ensembles import random_halves, train_together
 from auditor.training.execute import Executor, InThisProcess, Kept, Tasks, do, folder_of_tasks, tasks_by
 from auditor.training.handed_out import ThroughParent, _Handing, chosen_executor
@@ -166,6 +167,36 @@ def test_a_process_without_a_network_gets_the_same_through_its_parent(tmp_path: 
 def test_what_becomes_of_a_lost_cluster_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"^A node was lost\.$"):
         handed(Dies(), tmp_path)
+
+
+class Busy:
+    """Never ends."""
+
+    def __init__(self) -> None:
+        self.asked, self.let_go = threading.Event(), threading.Event()
+
+    def results(self, tasks: Tasks) -> Iterator[tuple[int, bytes]]:
+        self.asked.set()
+        self.let_go.wait(timeout=60)
+        yield 0, b""
+
+
+def test_a_child_that_died_leaves_nobody_waiting_for_a_busy_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handed_out, "_LONGEST_GOODBYE", 0.1)
+    for name in ("0-shared", "0-task-0"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "0-asked").write_text('{"kind":"stack","n":1,"threads":1}')
+    busy = Busy()
+    handing = _Handing(busy, tmp_path)
+    handing.start()
+    assert busy.asked.wait(timeout=20)
+    handing.end()
+    assert handing.is_alive()
+    busy.let_go.set()
+    handing.join(timeout=20)
+    assert not handing.is_alive() and not (tmp_path / "0-result-0").exists() and not (tmp_path / "failed").exists()
 
 
 @pytest.mark.parametrize(
