@@ -1,6 +1,6 @@
 """64 shadow models, one at a time of Ray's workers of one thread against two, and what a task costs beside its models.
 
-MLPs 50-64-64-2 in stacks of 4 on halves of 4,000 rows, 60 epochs, batches of 128. ``ratio`` is the wall time with one
+MLPs 50-64-64-2 in stacks of 4 on halves of 4,000 rows, 20 epochs, batches of 128. ``ratio`` is the wall time with one
 worker over that with two, medians of interleaved pairs, on a cluster that is running: starting it is told apart. Both
 need two cores that are free, or as free as each other: the load is printed. Beside it the bytes of what all tasks
 share, of a task and of a result, the seconds that a task costs which trains next to nothing, and those of one model
@@ -27,7 +27,7 @@ from auditor.training.stack_tasks import ALONE, StackTask, done, sent_tasks
 from benchmarks.common import emit
 
 MODELS, TOGETHER, POOL, FEATURES, PAIRS, BAR = 64, 4, 4_000, 50, 3, 1.7
-RECIPE = Recipe(optimizer="sgd", learning_rate=0.05, momentum=0.9, epochs=60, batch_size=128)
+RECIPE = Recipe(optimizer="sgd", learning_rate=0.05, momentum=0.9, epochs=20, batch_size=128)
 MAKE = Architecture("mlp", {"n_features": FEATURES, "hidden": [64, 64], "n_outputs": 2})
 
 
@@ -66,7 +66,7 @@ def main() -> None:
         if said.tobytes() != train(two).tobytes():
             raise SystemExit("Ray's models are not those of this process.")
         times: dict[str, list[float]] = {"one": [], "two": []}
-        for _ in range(PAIRS):
+        for _ in range(int(os.environ.get("PAIRS", PAIRS))):
             for name, executor in (("one", one), ("two", two)):
                 began = time.perf_counter()
                 train(executor)
