@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -98,14 +99,14 @@ def on_ray(address: str | None = None, *, cores: int | None = None) -> Iterator[
     runs on this machine. ``cores``: of a cluster that is started here; None takes all. Raises MissingExtraError
     without Ray, UsageError where nobody answers.
     """
-    # Ray reports its use to its makers, where nobody says otherwise.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError:
-        raise MissingExtraError("--executor ray needs Ray: pip install 'responsible-auditor[ray]'.") from None
+    if find_spec("ray") is None:
+        raise MissingExtraError("--executor ray needs Ray: pip install 'responsible-auditor[ray]'.")
     if address is not None and address != "auto":
         _reach(address)
+    # Ray reports its use to its makers, where nobody says otherwise.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
     with ExitStack() as stack:
         if not ray.is_initialized():
             quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
