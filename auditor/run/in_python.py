@@ -168,6 +168,7 @@ def _in_memory(
         probes=options.probes,
         target=options.target or ("labels" if labelled else None),
         benchmark=options.benchmark,
+        benchmark_filter=options.benchmark_filter,
         scorer=options.scorer,
         calibration=options.calibration,
         chat=options.chat,

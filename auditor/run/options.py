@@ -319,6 +319,10 @@ class ScanOptions:
         tuple[str, ...],
         Flag(help="A published benchmark's file: crows_pairs=PATH; repeat for more.", found="reads", typed=list[str]),
     ] = ()
+    benchmark_filter: Annotated[
+        tuple[str, ...],
+        Flag(help="Ids to leave out of a benchmark, one a line: crows_pairs=PATH.", found="given", typed=list[str]),
+    ] = ()
     scorer: Annotated[
         str | None,
         Flag(
