@@ -496,7 +496,9 @@ class ScanOptions:
     quiet: Annotated[bool, Flag(help="Print nothing but errors.", found="given", typed=bool, of_one_run=True)] = False
     seed: Annotated[int, Ge(0), Flag(help="Seed; the same seed gives the same report.", found="asks", typed=int)] = 0
     device: Annotated[str, Flag(help="auto, cpu, cuda, cuda:1, ...", found="asks")] = "auto"
-    executor: Annotated[Literal["local", "ray"], Flag(help="Shadow models: local, ray.", found="given", of_one_run=True)] = "local"
+    executor: Annotated[
+        Literal["local", "ray"], Flag(help="Who trains shadow models: local or ray.", found="given", of_one_run=True)
+    ] = "local"
     address: Annotated[str | None, Flag(help="The Ray cluster's: host:6379.", found="given", of_one_run=True)] = None
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
