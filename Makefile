@@ -8,7 +8,7 @@ MUTANTS ?= 40
 SEED ?= 0
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs mutants bench-setup clean
+.PHONY: demo test lint docs mutants bench-setup bench-gpu clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -63,6 +63,11 @@ docs: $(VENV)/.docs
 bench-setup: $(VENV)/.test
 	$(BIN)/pip install --quiet --group bench
 	$(BIN)/pip install --quiet --no-deps --requirement benchmarks/nodeps.txt
+
+# Where there is a card: the tests that need one, and what is wanted of it.
+bench-gpu: bench-setup
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m benchmarks.on_gpu
 
 clean:
 	rm -rf build dist *.egg-info demo/*.csv demo/*.pt demo/audit-report audit-report

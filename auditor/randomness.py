@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 
 @contextmanager
@@ -34,3 +38,18 @@ def seeded_globals(rng: np.random.Generator) -> Iterator[None]:
         torch.set_rng_state(of_torch)
         if of_cuda:
             torch.cuda.set_rng_state_all(of_cuda)
+
+
+def forked(*devices: torch.device) -> AbstractContextManager[None]:
+    """Inside, torch's global generators may move; afterwards those of the processor and of these devices are as before.
+
+    Without names ``torch.random.fork_rng`` saves those of every card of the machine, and warns of several.
+    """
+    import torch
+
+    cards = {
+        torch.cuda.current_device() if device.index is None else device.index
+        for device in devices
+        if device.type == "cuda"
+    }
+    return torch.random.fork_rng(devices=sorted(cards))

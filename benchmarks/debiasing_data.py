@@ -131,7 +131,12 @@ class Judged:
 
 
 def judged(chances: npt.NDArray[np.floating], rows: AuditData) -> Judged:
-    """Of (n,) chances of the favourable decision; for decisions drawn at random, what is to be expected of them."""
+    """Of (n,) chances of the favourable decision; for decisions drawn at random, what is to be expected of them.
+
+    Raises ValueError for chances that are no numbers: a training that diverged has made no model.
+    """
+    if not np.isfinite(chances).all():
+        raise ValueError(f"diverged: {int((~np.isfinite(chances)).sum()):,} of {len(chances):,} answers are no numbers")
     assert rows.y_true is not None and rows.sensitive_features is not None
     y, group = rows.y_true, rows.sensitive_features.iloc[:, 0].to_numpy()
     rates = np.asarray(

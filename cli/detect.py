@@ -530,7 +530,8 @@ def _of_batch(batch: BatchShift | None) -> Iterator[str]:
             "proof that they did not"
         )
     else:
-        yield f"batch     whether {batch.n:,} files came another way than those known to be real, so few cannot show"
+        these = "one file" if batch.n == 1 else f"{batch.n:,} files"
+        yield f"batch     whether {these} came another way than those known to be real, so few cannot show"
 
 
 def rate_lines(rates: Sequence[KnownRate]) -> Iterator[str]:
@@ -543,7 +544,7 @@ def rate_lines(rates: Sequence[KnownRate]) -> Iterator[str]:
         }
         said = [f"{name} {with_interval(pooled[metric])}" for metric, name in _SHOWN.items() if metric in pooled]
         if unseen and all(answer in pooled for answer in ANSWERS):
-            said.append(f"answered {answer_shares(pooled)}")
+            said.append(f"answered: {answer_shares(pooled)}")
         if said:
             yield f"{words}: {', '.join(said)}"
     by_kind = [rate for rate in rates if rate.kind is not None and rate.unseen and rate.metric == "equal_error_rate"]
@@ -563,10 +564,10 @@ def rate_lines(rates: Sequence[KnownRate]) -> Iterator[str]:
 
 
 def answer_shares(rates: Mapping[str, KnownRate]) -> str:
-    """What synthetic files of kinds never seen were answered."""
+    """What synthetic files of kinds never seen were answered, as shares with their intervals."""
     from auditor.model.detector_card import METRIC_OF
 
-    shares = [f"{rates[metric].value:.0%} {answer}" for answer, metric in METRIC_OF.items()]
+    shares = [f"{answer} {with_interval(rates[metric])}" for answer, metric in METRIC_OF.items()]
     return f"{', '.join(shares)} ({rates[ANSWERS[0]].n_fake:,} synthetic files)"
 
 
@@ -579,10 +580,10 @@ def with_interval(rate: KnownRate) -> str:
 def _ending(results: Sequence[tuple[str, FileResult]], code: int, *, any_detector: bool) -> str:
     counts = {answer: sum(_answer(result) == answer for _, result in results) for answer in _COLOURS}
     if not any_detector:
-        unread = f", {counts['unread']} of them unread" if counts["unread"] else ""
+        unread = f", {counts['unread']} of them unread," if counts["unread"] else ""
+        these = "this file is" if len(results) == 1 else f"these {len(results)} files{unread} are"
         return (
-            f"exit {code}: no detector was named (--detector), so whether these {len(results)} files{unread} are "
-            "synthetic is not said beyond what they claim themselves"
+            f"exit {code}: no detector was named (--detector): whether {these} synthetic is said by none but themselves"
         )
     said = ", ".join(f"{n} {answer}" for answer, n in counts.items() if n)
     return f"exit {code}: {said}" + ("; what is not found fake is not thereby real" if code else "")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from auditor.model.detector_card import DetectorCard
 
 _MOST_NAMED = 5
+_TRAINED_ON = "The detector was trained on it, and its score says nothing of new files."
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -235,15 +236,15 @@ def calibrated(job: Job, known: KnownFiles, *, on_stage: Callable[[str], None] |
     if found.detector is None:
         raise ModelError("The detector could not be loaded.")
     results = {path: found.files[name] for path, name in names.items()}
-    lost = [path for path, result in results.items() if not _is_scored(result)]
+    before = found.detector.card
+    lost = {path: _why_not(r) for path, r in results.items() if not _is_scored(r)}
     if len(lost) == len(results):
-        raise DataError(f"None of the {len(lost):,} known files could be scored. {_why_not(results[lost[0]])}")
-    said = [f"{readable(str(path))}: {_why_not(results[path])}" for path in lost[:_MOST_NAMED]]
+        raise DataError(f"None of the {len(lost):,} known files could be scored. {next(iter(lost.values()))}")
+    lost |= {path: _TRAINED_ON for path, r in results.items() if path not in lost and before.learnt(r.sha256)}
+    said = [f"{readable(str(path))}: {why}" for path, why in list(lost.items())[:_MOST_NAMED]]
     said += [f"and {len(lost) - _MOST_NAMED:,} more"] if len(lost) > _MOST_NAMED else []
-    card = on_channel(
-        found.detector.card, [results[path] for path in known.real], [results[path] for path in known.fake]
-    )
-    example = next(names[path] for path in known.real if _is_scored(results[path]))
+    card = on_channel(before, [results[path] for path in known.real], [results[path] for path in known.fake])
+    example = next(names[path] for path in known.real if path not in lost)
     return Calibrated(card=card, example=example, left_out=tuple(said))
 
 

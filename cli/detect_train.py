@@ -188,6 +188,6 @@ def _by_kind(rates: Sequence[KnownRate]) -> Iterator[str]:
         if "equal_error_rate" in own:
             said.append(f"equal error rate {with_interval(own['equal_error_rate'])}")
         if all(answer in own for answer in ANSWERS):
-            said.append(f"answered {answer_shares(own)}")
+            said.append(f"answered: {answer_shares(own)}")
         if said:
             yield f"unseen    {kind}: {'; '.join(said)}"

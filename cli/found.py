@@ -29,7 +29,7 @@ READ_BY_PROBES = frozenset({
 })  # fmt: skip
 # They say what is measured, and how hard it is tried.
 ASKED_OF_PROBES = frozenset({
-    "answer_by",
+    "answer_by", "half_width", "max_continuations", "n_pairs", "n_questions", "n_requests",
     "attribute", "baseline", "batch_rows", "bins", "branches", "cases", "categories", "chat", "column", "depth",
     "epsilon", "false_positive_rate", "features", "few_shot", "form", "format", "generator", "identity", "immutable",
     "infill", "intersections", "k", "label_randomisation", "max_examples", "max_new_tokens", "max_partitions",
@@ -38,11 +38,13 @@ ASKED_OF_PROBES = frozenset({
     "n_shadows", "n_shards", "n_steps", "n_strange", "n_templates", "n_texts", "near", "noise", "p", "prefix_token",
     "prefix_tokens", "prefix_words", "proxies", "quality", "quantize", "scorer_class", "separator", "shadow_seconds",
     "shard_examples", "sigma", "single_features", "smoothness", "strata", "suffix_tokens", "target", "temperature",
-    "tests", "thresholds", "top", "top_k", "top_p", "trigger", "typos", "unit", "until", "within_word", "words",
+    "tests", "thresholds", "top", "top_k", "top_p", "trigger", "typos", "unit", "until", "within_word", "wordings",
+    "words",
 })  # fmt: skip
-# They write, take more memory, print what single rows hold, say what is too little to be looked at, or state a fact
-# that intervals rest on.
+# They write, take more memory, print what single rows hold, say what is too little to be looked at, leave out what
+# would be, or state a fact that intervals rest on.
 GIVEN_TO_PROBES = frozenset({
+    "benchmark_filter",
     "checkpoint", "max_memory", "show_samples", "show_texts", "min_share", "min_rows", "min_hits", "min_words", "small",
     "exclude_small", "margin", "proxy_strength", "value_range", "decoder", "embedder", "same_identity",
 })  # fmt: skip

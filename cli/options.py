@@ -29,7 +29,7 @@ from probes import PROBES
 
 CONFIG_NAME = "audit.toml"
 # Options of probes that name files or folders, relative to the configuration that names them.
-PATH_OPTIONS = READ_BY_PROBES - {"benchmarks", "pair_benchmarks"} | {"checkpoint"}
+PATH_OPTIONS = READ_BY_PROBES - {"benchmarks", "pair_benchmarks"} | {"benchmark_filter", "checkpoint"}
 
 
 def _as_list(value: object) -> list[str]:

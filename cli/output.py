@@ -154,6 +154,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(paragraph(coloured("attack  ", "INCONCLUSIVE") + visible(hidden), 0))
     for left_out in groups_left_out(report):
         typer.echo(paragraph("groups  " + visible(left_out), 0))
+    _print_shown(report)
     if report.refusal is not None:
         typer.echo()
         typer.echo(coloured("REFUSED", "FAIL") + f" {visible(report.refusal.shown)}")
@@ -187,6 +188,16 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         what = "but requirements that could hardly be missed" if padded else "of the model itself"
         words = f"nothing {what} was judged: this is not a pass"
     typer.echo(f"exit {report.exit_code}: {words}{allowed}")
+
+
+def _print_shown(report: AuditReport) -> None:
+    """The strongest of what is shown although nobody set a bound for it."""
+    from auditor.record.catalogue import ENGLISH, Catalogue
+    from auditor.record.text import visible
+    from auditor.report.first_page import first_page
+
+    for shown in first_page(report, Catalogue.of(ENGLISH)).shown:
+        typer.echo(paragraph(coloured("shown   ", "NOT_JUDGED") + visible(shown.sentence) + "; nobody set a bound", 0))
 
 
 def _print_obeyed(report: AuditReport) -> None:

@@ -25,6 +25,9 @@ from probes.language.crows_pairs import CrowsPairs
 from probes.language.generated_text import GeneratedText
 from probes.language.generation_bias import GenerationBias
 from probes.language.honest import Honest
+from probes.language.misfire import Misfire
+from probes.language.order_sensitivity import OrderSensitivity
+from probes.language.refusal_parity import RefusalParity
 from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.winobias import WinoBias
@@ -88,6 +91,9 @@ PROBES: dict[str, type[Probe]] = {
     "winobias": WinoBias,
     "winogender": Winogender,
     "bbq": BBQ,
+    "order_sensitivity": OrderSensitivity,
+    "misfire": Misfire,
+    "refusal_parity": RefusalParity,
     "generation_bias": GenerationBias,
     "generated_text": GeneratedText,
     "bold": Bold,

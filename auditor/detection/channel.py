@@ -43,11 +43,11 @@ def on_channel(card: DetectorCard, real: Sequence[FileResult], fake: Sequence[Fi
     The p-value of real holds whatever the detector is, for a file exchangeable with the files known to be real: it asks
     only how many of those score as high. So the training's novelties are dropped. Without known fakes nothing rules
     out fake, since synthetic files of another channel say nothing of this one. A classifier that had no calibration has
-    one then. The share found is of the known fakes for which real is ruled out. Copies count once. Raises DataError for
-    fewer real files than can ever rule out real, and for a file known to be both; ModelError where every file has the
-    same score.
+    one then. The share found is of the known fakes for which real is ruled out. Copies count once, and files that the
+    detector was trained on not at all, since their scores say nothing of new ones. Raises DataError for fewer real
+    files than can ever rule out real, and for a file known to be both; ModelError where every file has the same score.
     """
-    reals, fakes = _scored(real), _scored(fake)
+    reals, fakes = _scored(card, real), _scored(card, fake)
     if both := set(reals) & set(fakes):
         raise DataError(f"{len(both):,} files are known to be real and known to be fake: each can be only one of them.")
     if len(reals) < card.fewest:
@@ -175,12 +175,13 @@ def _counted(k: int, n: int) -> str:
     return f"{k:,} of {n:,} ({k / n:.0%}, 95 % interval [{low:.0%}, {high:.0%}])"
 
 
-def _scored(results: Sequence[FileResult]) -> dict[str, tuple[float, float | None]]:
-    """Score and novelty of each file by its digest; of a video the frames are scored, which is another thing."""
+def _scored(card: DetectorCard, results: Sequence[FileResult]) -> dict[str, tuple[float, float | None]]:
+    """Score and novelty of each new file by its digest; of a video the frames are scored, which is another thing."""
     return {
         result.sha256: (result.verdict.probability, result.verdict.novelty)
         for result in results
         if result.sha256 and result.verdict and result.verdict.probability is not None and not result.verdict.frames
+        if not card.learnt(result.sha256)
     }
 
 

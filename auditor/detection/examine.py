@@ -33,6 +33,7 @@ _HALF_A_SECOND = 0.5
 # A difference in length, in seconds, that is not worth a note.
 _UNNOTICED = 0.05
 _ORIENTATION = 0x0112
+_LEARNT = "The detector was trained on this very file: what it says of it promises nothing."
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "RGB;16B", "RGBA;16B", "LA;16B", "L;16B")
 
 
@@ -69,7 +70,8 @@ class Examination:
             if self.detector is None:
                 return found
             verdict, heat_map, more = self._judged(self.detector, content, path.name, kind)
-            notes = [*notes, *more][:MOST_NOTES]
+            learnt = [_LEARNT] if self.detector.card.learnt(found.sha256) else []
+            notes = [*notes, *learnt, *more][:MOST_NOTES]
             return found.model_copy(update={"verdict": verdict, "heat_map": heat_map, "notes": tuple(notes)})
         except AuditorError as error:
             return found.model_copy(update={"error": str(error)[:2_000]})

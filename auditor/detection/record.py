@@ -44,12 +44,19 @@ class DetectorRecord(Closed):
 
     @classmethod
     def of(
-        cls, classes: tuple[str, ...], card: DetectorCard, sha256: str | None, *, with_calibration: bool = False
+        cls,
+        classes: tuple[str, ...],
+        card: DetectorCard,
+        sha256: str | None,
+        *,
+        with_calibration: bool = False,
+        with_training: bool = False,
     ) -> DetectorRecord:
-        """The record of a detector with this card."""
+        """The record of a detector with this card; what it was trained on is told only where that is asked for."""
         # A batch is held against the files of a channel by whoever has all its answers.
         whole = with_calibration or card.channel is not None
         kept = card if whole else card.model_copy(update={"real_scores": (), "fake_scores": ()})
+        kept = kept if with_training else kept.model_copy(update={"trained_on": ()})
         return cls(
             sha256=sha256, classes=classes, n_real=len(card.real_scores), n_fake=len(card.fake_scores), card=kept
         )

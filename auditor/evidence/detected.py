@@ -58,7 +58,8 @@ def detection_content(
 
 def _of_detector(asked: AskedDetector) -> dict[str, Any]:
     found: dict[str, Any] = asked.known.model_dump(
-        mode="json", exclude={"card": {"real_scores": True, "fake_scores": True, "channel": {"novelties"}}}
+        mode="json",
+        exclude={"card": {"real_scores": True, "fake_scores": True, "trained_on": True, "channel": {"novelties"}}},
     )
     return {"path": asked.path, **found}
 

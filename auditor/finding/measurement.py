@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from auditor.files import LEFT_OUT, UNSAID
 from auditor.finding.copies import Copies
@@ -115,7 +116,8 @@ class ProbeResult:
     ``other_kind``: whether it is not applicable since it asks about another kind of model or rows, which no input
     mends. ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how
     many of the rows it looked at repeat others, where somebody counted them. ``definitions``: of its measurements, as
-    far as its docstrings have them.
+    far as its docstrings have them. ``cpu_s``, ``flops``, ``flops_by``: what it took, as in
+    :class:`auditor.record.energy.EnergyRecord`.
     """
 
     probe: str
@@ -129,3 +131,6 @@ class ProbeResult:
     copies: Annotated[Copies | None, UNSAID] = None
     definitions: Annotated[tuple[Definition, ...], LEFT_OUT] = ()
     duration_s: float = 0.0
+    cpu_s: Annotated[float, Field(ge=0.0, exclude_if=operator.not_)] = 0.0
+    flops: Annotated[float | None, Field(ge=0.0, exclude_if=lambda flops: flops is None)] = None
+    flops_by: Annotated[Literal["", "counted", "estimated"], LEFT_OUT] = ""

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -37,8 +37,8 @@ CERTAINTY = {
     "memory": "from general knowledge, not looked up",
 }
 # What answers a control: numbers of probes; a registration that is signed and was followed; a report of auditor
-# tradeoff; the days since the audit; which attacks were tried, and which were not.
-ShownBy = Literal["findings", "registration", "tradeoff", "age", "attempts"]
+# tradeoff; the days since the audit; which attacks were tried, and which were not; joules; time and operations.
+ShownBy = Literal["findings", "registration", "tradeoff", "age", "attempts", "energy", "computing"]
 # What a dossier can fill in from the record itself, beside findings.
 RecordPart = Literal[
     "model", "data", "environment", "criteria", "promise", "registration", "decisions", "selection rates",
@@ -159,6 +159,7 @@ class Policy:
     sha256: str = ""
 
 
+@lru_cache(maxsize=1 << 14)
 def _matches(name: str, pattern: str) -> bool:
     """Whether a name is of the pattern, in which ``*`` stands for anything and ``|`` between two for either."""
     return _expression(pattern).fullmatch(name) is not None
@@ -252,6 +253,8 @@ def _file_of(name: str) -> ObeyedFile:
     return replace(file, role="rule pack") if "controls" in keys else file
 
 
+# One verification reads each pack several times.
+@lru_cache(maxsize=64)
 def parse_policy(text: str, where: str) -> Policy:
     """A pack from its TOML. Raises ConfigError naming ``where`` and the line."""
     try:

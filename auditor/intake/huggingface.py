@@ -75,7 +75,7 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | TorchRegressor | Oth
         network, config = build_network(family, name, settings, weights, folder)
     notes = (*head.notes, *ignored_files(folder), *unused_keys(settings))
     if family == "text":
-        text = _text_encoding(folder, settings, network)
+        text = text_encoding(folder, settings, network.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = text.pad
         module: nn.Module = TextClassifier(network, text.pad, text.left)
@@ -159,7 +159,7 @@ class _Head:
 
 
 def _head(settings: Mapping[str, Any], folder: Folder, spec: ModelSpec) -> _Head:
-    problem, labels = settings.get("problem_type"), _labels(settings, folder)
+    problem, labels = settings.get("problem_type"), labels_in(settings, folder)
     if problem == "multi_label_classification":
         return _label_of(labels, folder, spec)
     if len(labels) == 1 and problem != "regression" and spec.task != "regression" and spec.classes is not None:
@@ -178,7 +178,8 @@ def _head(settings: Mapping[str, Any], folder: Folder, spec: ModelSpec) -> _Head
     return _Head(named_classes(labels, spec))
 
 
-def _labels(settings: Mapping[str, Any], folder: Folder) -> tuple[str, ...]:
+def labels_in(settings: Mapping[str, Any], folder: Folder) -> tuple[str, ...]:
+    """The labels of a config.json in the order of its outputs. Raises ModelError where it numbers others."""
     labels, n = settings.get("id2label"), settings.get("num_labels")
     if labels is None:
         # transformers leaves labels unnamed where there are two, or only their number is said.
@@ -241,18 +242,23 @@ class TextClassifier(nn.Module):
 
     def attention_mask(self, ids: Tensor) -> Tensor:
         """(n, length) 1 for tokens that count, 0 for padding."""
-        real = (ids != self.pad).long()
-        if self.left:
-            mask = real.cummax(dim=1).values
-            mask[:, -1:] = 1
-        else:
-            mask = real.flip(1).cummax(dim=1).values.flip(1)
-            mask[:, :1] = 1
-        return mask
+        return attention_mask(ids, self.pad, self.left)
 
     def forward(self, ids: Tensor) -> Tensor:
         logits: Tensor = self.network(input_ids=ids, attention_mask=self.attention_mask(ids)).logits
         return logits
+
+
+def attention_mask(ids: Tensor, pad: int, left: bool) -> Tensor:
+    """(n, length) 1 for tokens that count, 0 for padding; see :class:`TextClassifier`."""
+    real = (ids != pad).long()
+    if left:
+        mask = real.cummax(dim=1).values
+        mask[:, -1:] = 1
+    else:
+        mask = real.flip(1).cummax(dim=1).values.flip(1)
+        mask[:, :1] = 1
+    return mask
 
 
 @dataclass(frozen=True)
@@ -265,16 +271,20 @@ class TextEncoding:
     token_name: Callable[[int], str | None]
     notes: tuple[str, ...]
 
+    def mask(self, ids: Tensor) -> Tensor:
+        """(n, length) 1 for tokens that count, 0 for padding."""
+        return attention_mask(ids, self.pad, self.left)
 
-def _text_encoding(folder: Folder, settings: Mapping[str, Any], network: nn.Module) -> TextEncoding:
+
+def text_encoding(folder: Folder, settings: Mapping[str, Any], n_known: int) -> TextEncoding:
+    """How a folder's texts become ids, of which its network knows ``n_known``; ModelError where they do not fit."""
     options = folder.json("tokenizer_config.json") if folder.has("tokenizer_config.json") else {}
     tokenizer, notes = tokenizer_backend(folder, options)
-    embeddings: Any = network.get_input_embeddings()  # type: ignore[operator]
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    if not 0 <= largest < embeddings.num_embeddings:
+    if not 0 <= largest < n_known:
         raise ModelError(
             f"The tokenizer in {folder.name!r} has {largest + 1:,} tokens, the network knows "
-            f"{embeddings.num_embeddings:,}: they do not belong together.",
+            f"{n_known:,}: they do not belong together.",
             code="AUD-LOAD-WEIGHTS",
         )
     pad, left = _padding(tokenizer, options, folder)

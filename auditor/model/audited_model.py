@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -144,6 +145,8 @@ class AuditedModel:
     said: Said | None = None
     # How many columns of a table it takes, where that is known and not which.
     n_columns: int | None = None
+    # Rows that went in so far, by type and shape of one, or tokens of a language model; None where nobody counts them.
+    forwarded: Counter[tuple[Any, ...]] | None = None
     # Whether its file may write _ for a sign in a column's name, as converters do: see as_converted.
     renamed: bool = False
 

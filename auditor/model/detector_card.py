@@ -21,6 +21,8 @@ METRIC_OF: dict[Answer, str] = {
 }
 MOST_SCORES = 10_000
 MOST_KINDS = 1_000
+# Training files whose digests a card holds, and the hexadecimal digits of each: two files meet once in 2 ** 64.
+MOST_TRAINED, DIGITS = 50_000, 16
 # A promise that takes more calibration files than a card holds can never be kept, nor one by which both classes go.
 LEAST_ERROR_RATE, LARGEST_ERROR_RATE = 1e-4, 0.5
 # What no distance of a network in single precision comes near tells nothing apart.
@@ -96,7 +98,7 @@ class DetectorCard(Closed):
     the calibration files, for which that class may be ruled out, in [0.0001, 0.5]. ``novelties``: ascending, of files
     of known kinds, from rounds that had not seen them; ``novelty_rate``: the share of such files that may be called
     unlike them. ``kinds``: the generators it was trained on. ``channel``: what is known on the files of its user, where
-    the calibration scores are of those.
+    the calibration scores are of those. ``trained_on``: of every file trained on the first digits of its SHA-256.
     """
 
     medium: Medium
@@ -110,6 +112,24 @@ class DetectorCard(Closed):
     known_rates: Annotated[tuple[KnownRate, ...], Field(max_length=10 * MOST_KINDS)] = ()
     notes: Annotated[tuple[Annotated[str, Field(max_length=2_000)], ...], Field(max_length=100)] = ()
     channel: ChannelCalibration | None = None
+    trained_on: Annotated[
+        tuple[Annotated[str, Field(pattern=f"^[0-9a-f]{{{DIGITS}}}$")], ...], Field(max_length=MOST_TRAINED)
+    ] = ()
+
+    @model_validator(mode="after")
+    def _channel_holds(self) -> Self:
+        """What is known on a channel follows from the calibration scores, which are of it."""
+        channel = self.channel
+        if channel is None:
+            return self
+        real = np.asarray(self.real_scores)
+        at_least = len(real) - np.searchsorted(real, np.asarray(self.fake_scores), side="left")
+        found = int(((1 + at_least) / (len(real) + 1) <= self.error_rate).sum())
+        if len(self.real_scores) < self.fewest or channel.fake_before > len(self.real_scores):
+            raise ValueError("a channel is known by more real files than were called fake, and by enough of them")
+        if (channel.n_fake, channel.n_found) != (len(self.fake_scores), found):
+            raise ValueError("the fakes found on a channel are those of its scores for which real is ruled out")
+        return self
 
     @model_validator(mode="after")
     def _scores_ascend(self) -> Self:
@@ -122,6 +142,10 @@ class DetectorCard(Closed):
     def fewest(self) -> int:
         """Calibration files of a class without which it can never be ruled out: ``1 / error_rate - 1``, rounded up."""
         return math.ceil(1.0 / self.error_rate - 1.0)
+
+    def learnt(self, sha256: str | None) -> bool:
+        """Whether the detector was trained on the very file of this digest, as far as its card says."""
+        return sha256 is not None and sha256[:DIGITS] in self.trained_on
 
     @property
     def knows_novelty(self) -> bool:

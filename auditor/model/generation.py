@@ -220,35 +220,48 @@ def _sample(
         ids[r, length - len(prompt) :] = torch.tensor(prompt)
         mask[r, length - len(prompt) :] = 1
     ids, mask, draws = ids.to(device), mask.to(device), draws.to(device)
-    closing = torch.tensor(sorted(ends), dtype=torch.long, device=device)
     row_of = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(repeats, device=device))
     tokens: list[list[int]] = [[] for _ in range(len(draws))]
-    texts = [""] * len(draws)
+    _went_in(model, ids)
     logits, cache = step.logits(ids, mask, None)
     logits, ids, mask, cache = logits[row_of], ids[row_of], mask[row_of], _chosen(cache, row_of)
-    alive = torch.arange(len(draws), device=device)
+    alive = list(range(len(draws)))
     for t in range(sampling.max_new_tokens):
-        chosen = _choose(logits, draws[alive, t], sampling)
-        going = (~torch.isin(chosen, closing)).tolist()
-        for row, token, on in zip(alive.tolist(), chosen.tolist(), going, strict=True):
-            if on:
-                tokens[row].append(token)
-        rows = [row for row, on in zip(alive.tolist(), going, strict=True) if on]
-        decoded = model.tokenizer.batch_decode([tokens[row] for row in rows], skip_special_tokens=True)
-        texts_now = dict(zip(rows, decoded, strict=True))
-        for row, text in texts_now.items():
-            texts[row] = text
-        kept = [k for k, row in enumerate(alive.tolist()) if row in texts_now and not sampling.ended(texts_now[row])]
+        chosen = _choose(logits, draws[:, t], sampling)
+        # The one wait for the device of each token.
+        going = {row: token for row, token in zip(alive, chosen.tolist(), strict=True) if token not in ends}
+        for row, token in going.items():
+            tokens[row].append(token)
+        over = _ended(model, tokens, list(going), sampling)
+        kept = [k for k, row in enumerate(alive) if row in going and row not in over]
         if not kept or t + 1 == sampling.max_new_tokens:
             break
-        at = torch.tensor(kept, device=device)
         if len(kept) < len(alive):
-            ids, mask, cache = ids[at], mask[at], _chosen(cache, at)
-            chosen, alive = chosen[at], alive[at]
+            at = torch.tensor(kept, device=device)
+            ids, mask, draws, cache = ids[at], mask[at], draws[at], _chosen(cache, at)
+            chosen, alive = chosen[at], [alive[k] for k in kept]
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         ids = torch.cat([ids, chosen[:, None]], dim=1)
-        logits, cache = step.logits(chosen[:, None] if cache is not None else ids, mask, cache)
-    return texts
+        new = chosen[:, None] if cache is not None else ids
+        _went_in(model, new)
+        logits, cache = step.logits(new, mask, cache)
+    return list(model.tokenizer.batch_decode(tokens, skip_special_tokens=True))
+
+
+def _went_in(model: AuditedLanguageModel, ids: Tensor) -> None:
+    # What stands in for a model may count nothing.
+    if getattr(model, "forwarded", None) is not None:
+        model.forwarded["tokens",] += ids.numel()
+
+
+def _ended(
+    model: AuditedLanguageModel, tokens: Sequence[list[int]], rows: Sequence[int], sampling: Sampling
+) -> set[int]:
+    """Those of the rows whose texts are complete; none is read where the number of tokens alone ends them."""
+    if sampling.until == "length" or not rows:
+        return set()
+    texts = model.tokenizer.batch_decode([tokens[row] for row in rows], skip_special_tokens=True)
+    return {row for row, text in zip(rows, texts, strict=True) if sampling.ended(text)}
 
 
 def _answered(

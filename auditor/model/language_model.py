@@ -9,6 +9,7 @@ tensor exists; only a network that transforms its logits afterwards makes them i
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -73,6 +74,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         self.module = moved(network, self.device)
         self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens
+        self.forwarded: Counter[tuple[Any, ...]] = Counter()
         self.context = _context(network)
         self._backend = _backend(tokenizer)
         self._check_vocabulary()
@@ -390,6 +392,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         something follows it, such as a soft cap, the network makes the logits itself, in smaller batches.
         """
         moved = {name: value.to(self.device) for name, value in inputs.items()}
+        self.forwarded["tokens",] += moved["input_ids"].numel()
         where, at, targets = places.to(self.device), at.to(self.device), targets.to(self.device)
         if not self._plain_head:
             logits = self.module(**moved, **self._no_cache()).logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -106,6 +107,7 @@ class TorchNetwork(AuditedModel):
         )
         self.device = torch.device(device)
         self.module = module if frozen_mode else moved(module, self.device)
+        self.forwarded: Counter[tuple[Any, ...]] = Counter()
         self._encoder = encoder
         self.architecture = None if architecture is None else dict(architecture)
         self.recipe = recipe
@@ -139,6 +141,7 @@ class TorchNetwork(AuditedModel):
 
     def _returned(self, inputs: Tensor, expected: str) -> Tensor:
         """What the module itself returns, of what is not a tensor its logits."""
+        self.forwarded[inputs.dtype, *inputs.shape[1:]] += len(inputs)
         raw = self.module(inputs)
         raw = getattr(raw, "logits", raw)
         if not isinstance(raw, Tensor):

@@ -22,6 +22,7 @@ from auditor.privacy.federated.client_canaries import Array, ClientCanaries
 from auditor.privacy.noise_keeper import NoiseKeeper
 from auditor.privacy.sensitivity import Sensitivity
 from auditor.privacy.step_sensitivity import LossPerRow, TakeStep, plain_step, step_sensitivity
+from auditor.randomness import forked
 from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ class ReferenceGradient:
         for p in parameters:
             p.grad, p.grad_sample = None, None
         try:
-            with torch.random.fork_rng(enabled=True), torch.enable_grad(), warnings.catch_warnings():
+            with forked(*(p.device for p in parameters)), torch.enable_grad(), warnings.catch_warnings():
                 # The first layer's input is data and needs no gradient.
                 warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients are computed")
                 losses = self.loss(self.module(inputs), targets)

@@ -21,6 +21,7 @@ from auditor.privacy.dp_linter import LintResult, lint
 from auditor.privacy.layers import layer_names, statistics_keepers
 from auditor.privacy.run_record import RecordedPhase, RunRecord, Sampler
 from auditor.privacy.step_sensitivity import LossPerRow, TakeStep, plain_step, step_sensitivity, still
+from auditor.randomness import forked
 
 if TYPE_CHECKING:
     from opacus.accountants.accountant import IAccountant
@@ -338,7 +339,7 @@ def _put_back(module: nn.Module) -> Iterator[None]:
         if isinstance(m, nn.modules.dropout._DropoutNd):
             m.eval()
     try:
-        with torch.random.fork_rng(), torch.enable_grad(), warnings.catch_warnings():
+        with forked(*(p.device for p in module.parameters())), torch.enable_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients are computed")
             yield
     finally:

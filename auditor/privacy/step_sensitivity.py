@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from auditor.errors import UsageError, first_line
 from auditor.privacy.sensitivity import Sensitivity
+from auditor.randomness import forked
 
 TakeStep = Callable[[Tensor, Tensor], object]
 LossPerRow = Callable[[Tensor, Tensor], Tensor]
@@ -163,7 +164,7 @@ class _Step:
         handle = self._inner.register_step_pre_hook(read)
         generators = self._generators()
         try:
-            with torch.random.fork_rng(), torch.enable_grad():
+            with forked(*(p.device for p in self._parameters)), torch.enable_grad():
                 self.take(inputs, targets)
         except _StepIsTakenError:
             return found
@@ -183,7 +184,7 @@ class _Step:
         self.optimizer.noise_multiplier = 0.0
         try:
             first = self.released(inputs, targets)
-            with torch.random.fork_rng():
+            with forked(*(p.device for p in self._parameters)):
                 torch.rand(7)
                 second = self.released(inputs, targets)
         finally:

@@ -40,6 +40,7 @@ from auditor.record.columns import Missing
 from auditor.record.configuration import ConfigurationFile, ConfigurationRecord
 from auditor.record.control_record import ControlRecord, PolicyRecord
 from auditor.record.decisions import DecisionRecord
+from auditor.record.energy import EnergyRecord
 from auditor.record.looks import LooksRecord
 from auditor.record.sandbox_state import SandboxState
 from auditor.statistics.families import Multiplicity
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = "1.0"
+# What two audits of the same things by the same seed differ in.
+NOT_REPEATED = ("created", "duration_s", "energy")
 # Of the rules by which outcomes follow from what was measured: 1 was one family of judgements for a whole scan.
 RULE = 2
 _COLUMNS = (
@@ -411,6 +414,7 @@ class AuditReport(Closed):
     roles: Annotated[Roles | None, UNSAID] = None
     configuration: Annotated[ConfigurationRecord | None, UNSAID] = None
     definitions: Annotated[tuple[Definition, ...], LEFT_OUT] = ()
+    energy: Annotated[EnergyRecord | None, UNSAID] = None
     duration_s: float
     exit_code: int
 

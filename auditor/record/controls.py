@@ -10,8 +10,11 @@ from auditor.finding.measurement import Outcome
 from auditor.finding.policy import CERTAINTY, AttestationRule, Control, EvidenceRule, Policy
 from auditor.finding.roles import CATEGORIES, Role, Roles
 from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.catalogue import Catalogue
 from auditor.record.control_record import CellRecord, ControlRecord, PolicyRecord
 from auditor.record.periods import known_day
+
+_OF_BEFORE = "The record is of before it said what an audit takes."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +132,10 @@ class _Held:
                 return _beside(rule, self.tradeoff or Beside(reason="no trade-off was given with the record."))
             case "age":
                 return _beside(rule, self._aged(rule.days))
+            case "energy":
+                return _beside(rule, self._energy())
+            case "computing":
+                return _beside(rule, self._computing())
             case "attempts":
                 return self._attempts(rule)
         lacking = self._lacking(rule)
@@ -157,6 +164,19 @@ class _Held:
                 reason=f"This audit was made on {made}: on {self.as_of} it is {age} days old, more than {days}."
             )
         return Beside(said=f"This audit was made on {made}: {age} days old on {self.as_of}, and {days} on {until}.")
+
+    def _energy(self) -> Beside:
+        energy = self.report.energy
+        if energy is None:
+            return Beside(reason=_OF_BEFORE)
+        told = f"{energy.told(Catalogue())}."
+        return Beside(reason=told) if energy.joules is None else Beside(said=told)
+
+    def _computing(self) -> Beside:
+        energy = self.report.energy
+        if energy is None:
+            return Beside(reason=_OF_BEFORE)
+        return Beside(said=f"{energy.computed(Catalogue())}.")
 
     def _lacking(self, rule: EvidenceRule) -> CellRecord | None:
         """That a role or a level is not known, without which no column's name says what it holds; None where they

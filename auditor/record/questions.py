@@ -94,7 +94,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question("marked", ("marking",)),
     Question(
         "stereotypes",
-        ("crows_pairs", "stereoset"),
+        ("stereotype", "crows_pairs", "stereoset"),
         ("*stereotype_score",),
         form="percent",
         headline=("conditional_stereotype_score", "stereotype_score"),
@@ -102,10 +102,20 @@ QUESTIONS: tuple[Question, ...] = (
     Question("stereotypes", ("stereotype", "crows_pairs", "stereoset"), headline=("stereotype_log_odds",)),
     Question("pronouns", ("winobias", "winogender")),
     Question("answers", ("bbq",)),
+    Question(
+        "option_order",
+        ("order_sensitivity",),
+        ("order_sensitivity",),
+        form="percent",
+        headline=("order_sensitivity",),
+    ),
+    Question("option_order", ("order_sensitivity",)),
+    Question("misfires", ("misfire",), headline=("misfire_excess",)),
+    Question("refuses", ("refusal_parity",)),
     Question("continued", ("generation_bias", "bold")),
     Question("hurtful", ("honest",)),
     Question("written", ("generated_text",)),
-    Question("embeddings", ("embedding_association",)),
+    Question("embeddings", ("embedding_association",), headline=("association_effect_size",)),
     Question("file", ("intake", "files")),
 )
 

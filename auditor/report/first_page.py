@@ -388,14 +388,20 @@ class _Writer:
         found = []
         # What is judged of several attacks together is bounded, and so are they.
         bounded = {(f.probe, f.metric) for f in self.report.findings if f.criterion is not None}
+        # Of whole sentences who is named decides most: the score of what is said given that speaks for both.
+        bounded |= {
+            (f.probe, f.metric.removeprefix("conditional_"))
+            for f in self.report.findings
+            if f.metric is not None and f.metric.startswith("conditional_")
+        }
         for f in self.report.findings:
             question = question_of(f.probe, f.metric)
             if (f.probe, f.metric) in bounded and not f.sensitive:
                 continue
             if f.outcome is not Outcome.NOT_JUDGED or f.group or question is None or f.metric not in question.headline:
                 continue
-            # Of many numbers of the same kind the one that matters: the score, and what is decided by it.
-            if f.at and f.at.get("from") != "score":
+            # Of many numbers of a kind the one that matters: the score, what is decided by it, the plainest test.
+            if f.at and f.at.get("from") != "score" and set(f.at) != {"test"}:
                 continue
             if f.ideal is not None and f.interval is not None and _leaves_out(f.interval, f.ideal):
                 found.append(f)
@@ -550,6 +556,8 @@ class _Writer:
         return text.shortened(at, _LONGEST_NAME) or self.say.say("page.everybody")
 
     def _where(self, f: Finding) -> str:
+        if "test" in f.at:
+            return f", {text.shortened(' '.join(filter(None, (f.method, str(f.at['test'])))), _LONGEST_NAME)}"
         return f", {self._about(f)}" if f.sensitive or f.group else ""
 
     def _favourable(self) -> str:

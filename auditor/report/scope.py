@@ -127,6 +127,8 @@ class _Writer:
                 "made", report.created[:16].replace("T", " "), tool, f"{self.say.spelled(f'{report.duration_s:.1f}')} s"
             )
         ]
+        if report.energy is not None:
+            lines.append(Line(self.say.say("energy.title"), f"{report.energy.told(self.say)}."))
         others = [file.told(self.say, _OF_DIGEST) for file in report.obeyed if file.origin != "shipped"]
         if others:
             lines.append(Line(self.say.say("obeyed.title"), text.shortened("; ".join(others), 2 * _LONGEST)))

@@ -45,6 +45,7 @@ from auditor.record.audit_report import (
     family_record,
 )
 from auditor.record.columns import missing_of, sizes_of
+from auditor.record.energy import EnergyRecord
 from auditor.record.sandbox_state import SandboxState
 from auditor.run import __version__
 from auditor.run.alike import alike_answers
@@ -58,6 +59,7 @@ from auditor.run.probe import (
     of_design,
     with_declared,
 )
+from auditor.training.meter import Meter, taken_by_probe
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -92,6 +94,16 @@ def ask(
 
     Only a model of which nobody can say what its outputs mean is no answer at all: raises OutputsError.
     """
+    return taken_by_probe(model)(_answer(probe, model, data, rng, on_error))
+
+
+def _answer(
+    probe: Probe,
+    model: AuditedModel,
+    data: AuditData | None,
+    rng: np.random.Generator,
+    on_error: Callable[[BaseException], None] | None,
+) -> ProbeResult:
     missing = missing_needs(probe, model, data)
     if missing:
         return _left_out(probe, not_applicable(missing, model))
@@ -268,6 +280,7 @@ def assemble(
     allow_inconclusive: bool = False,
     duration_s: float = 0.0,
     judged: tuple[Sequence[Judgement], Family] | None = None,
+    energy: EnergyRecord | None = None,
 ) -> AuditReport:
     """Judges the results and makes the record; the only place where outcomes, figures and exit code come from.
 
@@ -288,6 +301,7 @@ def assemble(
         refusal=refusal,
         allow_inconclusive=allow_inconclusive,
         definitions=tuple(each for result in results for each in result.definitions),
+        energy=energy,
         duration_s=duration_s,
         exit_code=int(exit_code(findings, refused=refusal is not None, allow_inconclusive=allow_inconclusive)),
     )
@@ -308,10 +322,10 @@ def run_audit(
     """Audits a model in the caller's process: every probe in turn, judged together.
 
     ``criteria`` default to the built-in profile. ``beside``: answers that were had already, judged with the others.
-    ``progress`` is called with a probe's name before it starts. Same seed, same report, but for ``created`` and
-    ``duration_s``. Probes leave the model as it was. Raises DataError where model and data do not name the same classes
-    in the same order, UsageError for what is no probe, OutputsError where nobody said whether a network returns logits
-    or probabilities, and its answers leave it open.
+    ``progress`` is called with a probe's name before it starts. Same seed, same report, but for ``created``,
+    ``duration_s`` and ``energy``. Probes leave the model as it was. Raises DataError where model and data do not name
+    the same classes in the same order, UsageError for what is no probe, OutputsError where nobody said whether a
+    network returns logits or probabilities, and its answers leave it open.
     """
     started = time.perf_counter()
     for probe in probes:
@@ -326,20 +340,25 @@ def run_audit(
             f"The data's classes are {', '.join(data.classes[:8])}, the model's {', '.join(model.classes[:8])}: "
             "give both the same names in the order of the model's outputs."
         )
+    device = str(getattr(model, "device", "cpu"))
     results = list(beside)
-    for probe in probes:
-        if progress is not None:
-            progress(probe.name)
-        results.append(ask(probe, model, data, generator_for(seed, probe.name)))
+    with Meter(device) as meter:
+        for probe in probes:
+            if progress is not None:
+                progress(probe.name)
+            meter.begins(probe.name)
+            results.append(ask(probe, model, data, generator_for(seed, probe.name)))
+            meter.ends()
     results += files_result(data_record(data))
     return assemble(
         results,
         load_criteria() if criteria is None else criteria,
         model=model_record(model),
         data=data_record(data),
-        environment=environment(device=str(getattr(model, "device", "cpu")), seed=seed),
+        environment=environment(device=device, seed=seed),
         family=family,
         allow_inconclusive=allow_inconclusive,
+        energy=meter.record(results, of="audit"),
         duration_s=time.perf_counter() - started,
     )
 

@@ -82,6 +82,9 @@ from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, mi
 from auditor.run.protocol import Channel, Working
 from auditor.run.writing import check_ending, write_made
 from auditor.sandbox.outside import Outside
+from auditor.training.execute import tasks_by
+from auditor.training.handed_out import ThroughParent
+from auditor.training.meter import taken_by_probe
 
 
 def load_probe(spec: ProbeSpec) -> Probe:
@@ -335,7 +338,9 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
         if spec.out is not None:
             save(detector, spec.out)
         sha256, whole = detector.provenance.sha256, spec.with_calibration
-        record = DetectorRecord.of(detector.classes, detector.card, sha256, with_calibration=whole)
+        record = DetectorRecord.of(
+            detector.classes, detector.card, sha256, with_calibration=whole, with_training=spec.scores_only
+        )
         if spec.scores_only:
             card = detector.card.model_copy(update={"novelties": (), "channel": ChannelCalibration()})
             detector = detector.with_card(card)
@@ -390,6 +395,11 @@ def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows
 
 def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
     """Asks one probe after another over rows in memory."""
+    with tasks_by(None if job.tasks is None else ThroughParent(Path(job.tasks))):
+        _ask_all(probes, model, data, job, channel)
+
+
+def _ask_all(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
     for spec, probe in zip(job.probes, probes, strict=True):
         channel.send(Asking(probe=spec.name))
         result = ask(probe, model, data, generator_for(job.seed, spec.name), on_error=traceback.print_exception)
@@ -404,6 +414,7 @@ def answer_from_counts(
 ) -> None:
     """Streams the rows past the model once; every probe answers from the counts."""
     channel.send(Asking(probe=job.probes[0].name))
+    noted = taken_by_probe(model)
     counts: GroupCounts | Exception
     copies = None
     try:
@@ -437,10 +448,11 @@ def answer_from_counts(
     for i, (named, probe) in enumerate(zip(job.probes, probes, strict=True)):
         if i:
             channel.send(Asking(probe=named.name))
+            noted = taken_by_probe(model)
         measure = partial(_measure_counts, probe, model, shape, counts)
         alike = None if isinstance(counts, Exception) else partial(alike_in_counts, counts)
         result = attempt(probe, measure, alike=alike, on_error=None if failed else traceback.print_exception)
-        channel.send(Answered(result=replace(result, probe=named.name, copies=copies)))
+        channel.send(Answered(result=noted(replace(result, probe=named.name, copies=copies))))
 
 
 def _measure_counts(

@@ -12,6 +12,7 @@ from auditor.files import readable, received
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.reasons import ExplainedRow
 from auditor.record.audit_report import DataRecord, ModelRecord
+from auditor.record.energy import EnergyRecord
 from auditor.record.text import visible
 from auditor.run.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
 from auditor.run.hearing import Heard, OnStage
@@ -34,6 +35,7 @@ from auditor.run.messages import (
     ServedCompared,
     Trained,
 )
+from auditor.training.meter import Meter
 
 
 @dataclass
@@ -53,6 +55,8 @@ class Measured(Heard):
     counts: CountsRecord | None = None
     parts: list[AnswersPart] = field(default_factory=list)
     memberships: MembershipScores | None = None
+    meter: Meter | None = None
+    energy: EnergyRecord | None = None
 
     def answers(self) -> Answers | None:
         """The model's answers by row, where they were to be kept and all of them came."""
@@ -87,6 +91,8 @@ class Measured(Heard):
                     self.memberships = scores  # a bundle holds those of one probe
             case Asking():
                 self._begins(message.probe)
+                if self.meter is not None:
+                    self.meter.begins(message.probe)
                 on_stage(message.probe)
             case Answered():
                 name = message.result.probe
@@ -94,6 +100,8 @@ class Measured(Heard):
                 if name in taken or (name != self.asking and name != "intake"):
                     raise ValueError("an answer to no question")
                 self.results.append(message.result)
+                if self.meter is not None:
+                    self.meter.ends()
                 self.asking = None
             case _:
                 super()._own(message, on_stage)

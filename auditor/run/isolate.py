@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from auditor.finding.measurement import Pillar, ProbeResult
     from auditor.run.heard import FilesExamined, Measured, RowsExplained
     from auditor.run.messages import FileExported, Message, Trained
+    from auditor.training.meter import Meter
 
 
 # Makes the calls of a probe: its name, its requests.
@@ -63,14 +64,15 @@ def measure(
     *,
     on_stage: Callable[[str], None] | None = None,
     waiting: MeasuringProcess | None = None,
+    meter: Meter | None = None,
     ask: AskFor | None = None,
 ) -> Measured:
     """Runs a job to its end in as many children as it takes.
 
     ``pillars``: pillar and citation of each probe as the caller's own table has them. ``on_stage`` is told what is
-    being done. ``waiting``: the first child, where the caller has started it. ``ask``: makes the calls of the endpoint
-    that the job names, for the probe of that name. Raises UsageError where a flag turned out
-    to be wrong once the files were read.
+    being done. ``waiting``: the first child, where the caller has started it. ``meter``: is told which probe is
+    asked. ``ask``: makes the calls of the endpoint that the job names, for the probe of that name. Raises UsageError
+    where a flag turned out to be wrong once the files were read.
     """
     from auditor.record.audit_report import INTAKE, Refusal
     from auditor.run.audit import files_result
@@ -81,7 +83,7 @@ def measure(
         raise UsageError(f"Two probes have one name, or one is named {INTAKE!r}: rename one of {', '.join(names)}.")
     keeps = job.evidence is not None
     most = MOST_SAID + (MOST_KEPT if keeps else 0)
-    done = Measured(keeps=keeps, keeps_members=job.evidence == "rows", most=most)
+    done = Measured(keeps=keeps, keeps_members=job.evidence == "rows", most=most, meter=meter)
     remaining = list(job.probes)
     first = True
     while first or remaining:

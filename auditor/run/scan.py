@@ -38,6 +38,8 @@ from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, make_probe
 from auditor.sandbox.measuring_process import MeasuringProcess
 from auditor.sandbox.scratch import scratch_folder
+from auditor.training.handed_out import handed_out
+from auditor.training.meter import Meter
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
@@ -156,7 +158,10 @@ def scan_job(
 ) -> Scanned:
     """:func:`scan` of a job that was made before; ``started`` is what ``time.perf_counter`` said then."""
     ask = None if endpoint is None else endpoint.outcomes
-    measured = measure(job, pillars(catalogue), on_stage=on_stage, waiting=waiting, ask=ask)
+    with handed_out(configured.options.executor, configured.options.address) as tasks, Meter(job.model.device) as meter:
+        asked = replace(job, tasks=tasks)
+        measured = measure(asked, pillars(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
+        measured.energy = meter.record(measured.results, device=measured.device, of="audit")
     if endpoint is not None and measured.model is not None:
         notes = (*measured.model.notes, *endpoint.notes())
         measured.model = measured.model.model_copy(update={"notes": notes})
@@ -335,7 +340,11 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
     others = known_probes(catalogue) if {*chosen, *configured.probe_options} - set(catalogue) else {}
     targets = {name: probe_target(name, catalogue, others) for name in chosen}
     specs = []
-    benchmarks = _benchmarks(configured.options, catalogue)
+    benchmarks = _by_probe("benchmark", configured.options.benchmark, "benchmarks", catalogue)
+    filters = _by_probe("benchmark-filter", configured.options.benchmark_filter, "benchmark_filter", catalogue)
+    if unread := sorted(filters.keys() - benchmarks.keys()):
+        flag = f"--benchmark {unread[0]}=PATH"
+        raise UsageError(f"--benchmark-filter {unread[0]} leaves items out of a file that was not given: add {flag}.")
     for name in dict.fromkeys(chosen):
         options = dict(configured.probe_options.get(name, {}))
         if name not in catalogue:
@@ -346,6 +355,8 @@ def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]
         kind = catalogue[name]
         if name in benchmarks:
             options.setdefault("benchmarks", {name: benchmarks[name]})
+        if name in filters:
+            options.setdefault("benchmark_filter", filters[name])
         taken = inspect.signature(kind).parameters
         if benchmarks and "pair_benchmarks" in taken:
             options.setdefault("pair_benchmarks", benchmarks)
@@ -397,17 +408,17 @@ def check_policies(policies: Sequence[Policy], options: ScanOptions, catalogue: 
             raise ConfigError(f"{policy.name}, control {control.id!r}: there is no probe {probe!r}{near}")
 
 
-def _benchmarks(options: ScanOptions, catalogue: Catalogue) -> dict[str, str]:
-    """Benchmark files by the name of the probe that reads them."""
-    known = [name for name, kind in catalogue.items() if "benchmarks" in inspect.signature(kind).parameters]
+def _by_probe(flag: str, given: Sequence[str], taken: str, catalogue: Catalogue) -> dict[str, str]:
+    """Files by the name of the probe that takes them as its option ``taken``."""
+    known = [name for name, kind in catalogue.items() if taken in inspect.signature(kind).parameters]
     found = {}
-    for text in options.benchmark:
+    for text in given:
         name, equals, path = text.partition("=")
         name = name.replace("-", "_")
         if not equals or name not in known:
             near = did_you_mean(name, known) or "."
-            raise UsageError(f"--benchmark {text!r} must look like NAME=PATH{near} Known names: {', '.join(known)}.")
-        found[name] = str(_existing(path, "benchmark file"))
+            raise UsageError(f"--{flag} {text!r} must look like NAME=PATH{near} Known names: {', '.join(known)}.")
+        found[name] = str(_existing(path, f"{flag.replace('-', ' ')} file"))
     return found
 
 
@@ -452,6 +463,7 @@ def record_of(configured: Configured, job: Job, measured: Measured, command: str
         family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
         refusal=measured.refusal,
         allow_inconclusive=options.allow_inconclusive,
+        energy=measured.energy,
         duration_s=seconds,
     ).model_copy(
         update={"about": configured.about, "roles": configured.roles, "configuration": recorded(configured.obeyed)}

@@ -103,13 +103,15 @@ def margins(
     start = np.where(first > last, 0.5 * (first + last), first)
     s = start[:, None] + np.maximum(last - first, 0.0)[:, None] * _PLACES
     at = _Edge(pairs, v[:, None], s)
-    level = np.broadcast_to(a[:, None], s.shape)
-    if pairs.either:
-        level = level / (1.0 + at.other_direction(a[:, None]))
+    # One level a pair, or where there are two directions one a place.
+    level = a[:, None] / (1.0 + at.other_direction(a[:, None])) if pairs.either else a[:, None]
     least = at.statistic() + scipy.special.ndtri((1.0 - STRIPS) * level)
     coarse = at.coarse() > _COARSE
     if coarse.any():
-        least[coarse] = at.corner()[coarse] - corner_radii(level[coarse])
+        asked = coarse if pairs.either else coarse.any(axis=1, keepdims=True)
+        radii = np.zeros(level.shape)
+        radii[asked] = corner_radii(level[asked])
+        least = np.where(coarse, at.corner() - radii, least)
     least = least.min(axis=1)
     if expected:
         return np.asarray(least, np.float64)

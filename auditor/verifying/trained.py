@@ -17,7 +17,7 @@ from auditor.while_training.told import judged_look, record_of_looks
 
 _EVERY = re.compile(r"one every (epoch|[0-9]{1,12}), ")
 # What of the record the looks do not say.
-_STATED = ("created", "tool", "model", "data", "environment", "duration_s")
+_STATED = ("created", "tool", "model", "data", "environment", "energy", "duration_s")
 
 
 def training_again(said: Said) -> Again:
@@ -39,7 +39,7 @@ def training_again(said: Said) -> Again:
         environment=report.environment,
         duration_s=report.duration_s,
     )
-    again = again.model_copy(update={"created": report.created, "tool": report.tool})
+    again = again.model_copy(update={"created": report.created, "tool": report.tool, "energy": report.energy})
     made = training_evidence(again, looks)
     return Again(
         record={**made.record, "exit_code": made.exit_code},

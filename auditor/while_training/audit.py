@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import torch
 from torch import nn
 
 from auditor.errors import UsageError
@@ -18,6 +19,7 @@ from auditor.finding.training_looks import LookRecord
 from auditor.model.audited_model import AuditedModel
 from auditor.model.outputs import Outputs
 from auditor.record.audit_report import AuditReport, ModelRecord
+from auditor.record.energy import EnergyRecord
 from auditor.run.audit import data_record, environment, reason_of
 from auditor.run.probe import Probe
 from auditor.training.gathered import gathered, is_sharded, put_back_whole
@@ -39,6 +41,7 @@ from auditor.training.looks.state import (
     weights_digest,
 )
 from auditor.training.looks.trackers import Told, Tracker, rows_of
+from auditor.training.meter import Meter
 from auditor.training.ranks import Ranks, joined
 from auditor.training.untouched import digest, finite, fits, put_back, snapshot, unwrapped
 from auditor.while_training.asking import Accountant, Asking, network_of
@@ -129,6 +132,7 @@ class TrainingAudit:
         self.trackers: list[Tracker] = list(trackers)
         self.out = None if out is None else Path(out)
         self.timeout_s = timeout_s
+        self._meter = Meter("cuda" if torch.cuda.is_available() else "cpu")
         self.budget = Budget(max_overhead, reserve=0.0 if out is None else _DRAWING_SECONDS)
         self.spending: Spending | None = None
         self.peeks: list[Peek] = []
@@ -199,6 +203,7 @@ class TrainingAudit:
             self._fault(f"the closing look: {reason_of(error)}")
             return None
         finally:
+            self._meter.close()
             self.budget.spend(self.budget.clock() - started, look=False)
 
     # ---- for checkpoints -------------------------------------------------------------------------------------------
@@ -496,7 +501,12 @@ class TrainingAudit:
             data=data_record(self.data),
             environment=environment(device=self._asking.device, seed=self.seed),
             duration_s=self.budget.seconds,
-        )
+        ).model_copy(update={"energy": self._taken(last)})
+
+    def _taken(self, last: Last) -> EnergyRecord:
+        """What training and audits took; processor time in the processes before this one too."""
+        taken = self._meter.record(last.results, device=self._asking.device, of="training")
+        return taken.model_copy(update={"cpu_s": round(self.budget.passed, 3)})
 
     def _closing_results(self, model: nn.Module | AuditedModel | None) -> tuple[list[ProbeResult] | None, float | None]:
         network = None if model is None else network_of(model)

@@ -18,6 +18,7 @@ from auditor.detection.kinds import Medium as FileMedium
 from auditor.errors import DataError, UsageError
 from auditor.files import read_regular, shown
 from auditor.intake.specs import DetectorTrainingSpec
+from auditor.model.detector_card import DIGITS, MOST_TRAINED
 from auditor.reading.folders import Listing, list_folder
 from auditor.reading.tables import open_table
 
@@ -41,11 +42,14 @@ class TrainedDetector:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Files:
-    """Files to train on: ``names`` (n,) below the folder, ``labels`` (n,), ``media`` (n,), and what is to be said."""
+    """Files to train on: ``names`` (n,) below the folder, ``labels``, ``media`` and ``digests`` (n,), and what is to be
+    said.
+    """
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
     media: tuple[FileMedium, ...]
+    digests: tuple[str, ...]
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -58,6 +62,7 @@ class _Files:
             names=some(self.names),
             labels=some(self.labels),
             media=some(self.media),
+            digests=some(self.digests),
             left_out=(*self.left_out, *left_out),
         )
 
@@ -90,6 +95,8 @@ def train_on_folder(
     options = {**spec.options, "fake": spec.fake, "device": device}
     detector, problems = train(paths, files, kinds, options, rng)
     detector, unmeasured = _with_collections(spec, detector, files, list(paths), kinds, options, rng, say)
+    known = sorted(found[:DIGITS] for found in files.digests)[:MOST_TRAINED]
+    detector = detector.with_card(detector.card.model_copy(update={"trained_on": tuple(known)}))
     few = [
         name
         for name, scores in (("real", detector.card.real_scores), ("synthetic", detector.card.fake_scores))
@@ -157,7 +164,8 @@ def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...], on_file:
             else f"{len(torn):,} files stand in both classes, so that their labels contradict each other"
         )
         raise DataError(f"{said}: {'; '.join(pairs)}.{more} Remove {'it' if len(torn) == 1 else 'them'} from one.")
-    kept = sorted(rows[0] for rows in by_content.values())
+    digest = {rows[0]: found for found, rows in by_content.items()}
+    kept = sorted(digest)
     again = sum(len(rows) - 1 for rows in by_content.values())
     notes = list(listing.notes)
     if again:
@@ -170,6 +178,7 @@ def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...], on_file:
         names=tuple(listing.names[i] for i in kept),
         labels=tuple(classes[int(listing.codes[i])] for i in kept),
         media=tuple(media[i] for i in kept),
+        digests=tuple(digest[i] for i in kept),
         left_out=tuple(left_out),
         notes=tuple(notes),
     )

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from auditor.errors import ModelError
 from auditor.finding.measurement import Pillar
+from auditor.randomness import forked
 from auditor.rows import FloatArray
 from auditor.run.mitigation import Experience, Mitigated, Stage, Training
 from mitigations.experience import EXPERIENCE
@@ -239,7 +240,7 @@ class ExponentiatedGradient:
         arguments |= {"n_members": len(members), "positive": task.trainer.positive, "threshold": old.threshold}
         arguments |= {} if seed is None else {"decision_seed": seed}
         # Its random start is overwritten, and shall not move anybody's generator.
-        with torch.random.fork_rng():
+        with forked():
             module = MLPVote(**arguments)
         for own, member in zip(module.members, members, strict=True):
             own.load_state_dict(member.state_dict())

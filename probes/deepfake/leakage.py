@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,12 +12,14 @@ import numpy as np
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
+from auditor.model.detector_card import DIGITS
 from auditor.rows import IntArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from probes.deepfake.crops import compared, crop_twins
 from probes.deepfake.duplicates import NEAR, Vectors, digests, fingerprints, mirrored, twins
+from probes.deepfake.files import content
 from probes.deepfake.identities import shared_people
 from probes.deepfake.subject import BoolArray, fake_index
 
@@ -70,7 +73,7 @@ class SourceLeakage:
     same_identity: see :func:`~probes.deepfake.identities.shared_people`.
 
     Raises NotApplicableError for other models and data, or for a column that is not there. Without training files only
-    ``contradictory_share`` is measured.
+    ``contradictory_share`` is measured, and which files the detector's own card says that it was trained on.
 
     Sources: Barz and Denzler, J. Imaging 6 (2020), on near duplicates between training and test sets; Kapoor and
     Narayanan, Patterns 4 (2023), on leakage.
@@ -110,12 +113,11 @@ class SourceLeakage:
         own = digests(rows.X), fingerprints(rows.X)
         others = None if members is None else (digests(members.X), fingerprints(members.X))
         found: list[Measurement] = []
+        learnt = _learnt(model, rows)
         if members is None or others is None:
-            nothing = Undefined(reason=_NO_TRAIN, inapplicable=True)
-            metrics = ("exact_duplicate_share", "near_duplicate_share", "other_class_duplicate_share")
-            found += [_one(m, nothing, len(rows)) for m in metrics]
+            found += _by_card(rows, learnt)
         else:
-            found += _copies(rows, own, members, others)
+            found += _copies(rows, own, members, others, learnt)
             if self.identity is None and self.embedder is None:
                 # The shares of copies say what they are not about.
                 found = [replace(m, detail=f"{m.detail}; {_NOT_COMPARED}") for m in found]
@@ -162,11 +164,40 @@ class SourceLeakage:
         return _one(metric, estimate, int(named.sum()), detail)
 
 
+def _learnt(model: AuditedModel, rows: AuditData) -> BoolArray:
+    """(n,) which files the detector was trained on by its own card; none where it has none, or rows are no files."""
+    from auditor.model.detector import Detector
+
+    if not isinstance(model, Detector) or rows.files is None or not model.card.trained_on:
+        return np.zeros(len(rows), bool)
+    known = frozenset(model.card.trained_on)
+    return np.asarray([sha256(content(rows, i)).hexdigest()[:DIGITS] in known for i in range(len(rows))], bool)
+
+
+def _by_card(rows: AuditData, learnt: BoolArray) -> list[Measurement]:
+    """Shares of the evaluation files by the card alone: that there are copies, never that there are none."""
+    metrics = ("exact_duplicate_share", "near_duplicate_share", "other_class_duplicate_share")
+    nothing = [_one(m, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows)) for m in metrics]
+    if not learnt.any():
+        return nothing
+    twin = np.where(learnt, 0, -1).astype(np.int64)
+    said = [_share(m, twin, _namer(rows, None), f"at least. {_NO_TRAIN}") for m in metrics[:2]]
+    return [*(replace(m, weak=_NO_TRAIN) for m in said), nothing[2]]
+
+
 def _copies(
-    rows: AuditData, own: tuple[Sequence[str], Vectors], members: AuditData, others: tuple[Sequence[str], Vectors]
+    rows: AuditData,
+    own: tuple[Sequence[str], Vectors],
+    members: AuditData,
+    others: tuple[Sequence[str], Vectors],
+    learnt: BoolArray,
 ) -> list[Measurement]:
-    """Shares of the evaluation files that are copies of, or like, a training file, of the same class or the other."""
+    """Shares of the evaluation files that are copies of, or like, a training file, of the same class or the other.
+
+    ``learnt``: (n,) files that the detector's card knows, whatever was said to be its training files.
+    """
     exact = twins(own, others, least=1.1).exact
+    exact = np.where((exact < 0) & learnt, len(members), exact)
     same = _same_class(rows, members)
     found = [_share("exact_duplicate_share", exact, _namer(rows, members))]
     pairs = [None] if same is None else [same, ~same & _labelled(rows)[:, None] & _labelled(members)]
@@ -214,8 +245,10 @@ def _labelled(data: AuditData) -> BoolArray:
     return np.ones(len(data), bool) if data.y_true is None else np.asarray(data.y_true >= 0, bool)
 
 
-def _namer(rows: AuditData, members: AuditData) -> Callable[[int, int], str]:
+def _namer(rows: AuditData, members: AuditData | None) -> Callable[[int, int], str]:
     def name(i: int, j: int) -> str:
+        if members is None or j == len(members):
+            return f"{_called(rows, i)}, by the detector's own card"
         return f"{_called(rows, i)} = {_called(members, j)} in training"
 
     return name

@@ -41,6 +41,7 @@ _NO_ANCHORS = (
     "Which authorities to trust was not said, and without one anybody's certificate is as good: add "
     "--set marking.trust_anchors=FILE with their certificates (PEM)."
 )
+_CHANGED = "unmarked files that were changed alike"
 _NO_UNMARKED = "Needs files that carry no mark: a sub-folder named real beside one named fake that holds the outputs."
 
 
@@ -84,7 +85,8 @@ class Marking:
     Changes, and which of them are everyday ones: those of ``detector_robustness``, for images and sound; files are then
     saved without loss and without metadata, as programs do that know nothing of C2PA, so that a manifest is gone. Video
     is not changed. A PASS that a decoder has a part in needs it to be shown, by files without a mark, that it finds one
-    in at most 5 % of such files (exact, at 95 %): 59 of them at least.
+    in at most 5 % of such files (exact, at 95 %): 59 of them at least, of every format that outputs have, and of what
+    is found after changes 59 that were changed alike.
 
     trust_anchors: certificates of the authorities to trust, PEM. decoder: ``invisible-watermark=TEXT``, ``trustmark``,
     or functions ``package.module:name`` that are given a file's content and answer True or False. n_samples: outputs,
@@ -133,34 +135,34 @@ class Marking:
             return [*(measured(m, nothing, len(made.names), 1.0, method="any") for m in names), *found]
         marks = _Marks(decoders, "" if anchors is None or why else anchors)
         seen, wrong = marks.table(made), marks.table(unmarked)
-        weak = marks.unproven(wrong)
+        weak = marks.unproven(wrong) or marks.of_other_forms(made, unmarked, wrong)
         shown_as = _as_they_are(marks, seen, wrong, made.copies, weak)
         return [*shown_as, *found, *self._changed(marks, made, unmarked, weak, rng)]
 
     def _changed(
         self, marks: _Marks, made: _Files, unmarked: _Files, weak: str, rng: np.random.Generator
     ) -> list[Measurement]:
-        """What is found after every change, in outputs and in unmarked files, and after all everyday ones."""
+        """What is found after every change, in outputs and in unmarked files, and after all everyday ones.
+
+        What is found in changed outputs is held against what is found in unmarked files so changed, of the same medium.
+        """
         found: list[Measurement] = []
         survives: list[bool] = []
         said: list[str] = []
-        for files, metric, ideal in ((made, "found_share", 1.0), (unmarked, "false_detection_rate", 0.0)):
-            for medium in _MEDIA:
-                which = [i for i, kind in enumerate(files.kinds) if kind.medium == medium]
-                if len(which) > self.n_samples:
-                    which = sorted(rng.choice(which, self.n_samples, replace=False).tolist())
-                if not which:
-                    continue
-                seen, undecoded = _after_changes(marks, files, which, medium, rng)
-                if files is made:
-                    after, words = _everyday(seen, medium)
-                    survives += after
-                    said += [words]
-                    said += [f"{undecoded:,} could not be decoded and count as not found"] if undecoded else []
-                elif undecoded:
-                    # An unmarked file that shows nothing is none in which no mark was found.
-                    seen = seen[:-undecoded]
-                found += _rungs(marks, seen, medium, metric, ideal)
+        for medium in _MEDIA:
+            seen, undecoded = self._sampled(marks, made, medium, rng)
+            wrong, lost = self._sampled(marks, unmarked, medium, rng)
+            # An unmarked file that shows nothing is none in which no mark was found.
+            wrong = wrong[: len(wrong) - lost]
+            if len(seen):
+                after, words = _everyday(seen, medium)
+                survives += after
+                said += [words]
+                said += [f"{undecoded:,} could not be decoded and count as not found"] if undecoded else []
+                as_much = np.asarray(_everyday(wrong, medium)[0] if len(wrong) else [], bool)[:, None]
+                weak = weak or marks.unproven(as_much, _CHANGED)
+            found += _rungs(marks, seen, medium, "found_share", 1.0, against=wrong)
+            found += _rungs(marks, wrong, medium, "false_detection_rate", 0.0)
         video = sum(kind.medium not in _MEDIA for kind in made.kinds)
         said += [f"{video:,} videos are not changed, and not among these"] if video else []
         none = Undefined(reason="there are no images and no sound among the outputs", inapplicable=True)
@@ -168,6 +170,15 @@ class Marking:
         detail = "; ".join(said)
         headline = measured("surviving_share", estimate, len(survives), 1.0, method="any", detail=detail, weak=weak)
         return [headline, *found]
+
+    def _sampled(self, marks: _Marks, files: _Files, medium: Medium, rng: np.random.Generator) -> tuple[BoolArray, int]:
+        """(n, rungs, marks) as :func:`_after_changes` has it, of so many files of one medium as are changed."""
+        which = [i for i, kind in enumerate(files.kinds) if kind.medium == medium]
+        if len(which) > self.n_samples:
+            which = sorted(rng.choice(which, self.n_samples, replace=False).tolist())
+        if not which:
+            return np.zeros((0, len(rungs_of(medium)), len(marks.names)), bool), 0
+        return _after_changes(marks, files, which, medium, rng)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,23 +203,41 @@ class _Marks:
         rows = [self.of(c, k) for c, k in zip(files.contents, files.kinds, strict=True)]
         return np.asarray(rows, bool).reshape(len(rows), len(self.names))
 
-    def unproven(self, wrong: BoolArray) -> str:
+    def unproven(self, wrong: BoolArray, files: str = "unmarked files") -> str:
         """Why what the decoders find is not known to be a mark, in a sentence; "" where it is.
 
-        wrong: (n, marks) what is found in unmarked files.
+        wrong: (n, marks), or (n, 1) of any of them, what is found in unmarked files; ``files``: what those are called.
         """
         if not self.decoders:
             return ""
         if not len(wrong):
             return f"A decoder that finds a mark in every file would get the same. {_NO_UNMARKED}"
-        counts = wrong[:, -len(self.decoders) :].sum(axis=0)
+        own = wrong[:, -len(self.decoders) :]
+        counts = own.sum(axis=0)
         n, worst = len(wrong), int(counts.max())
         if clopper_pearson(worst, n=n, alpha=0.05)[1] <= _MOST_FALSE:
             return ""
+        names = [d.name for d in self.decoders] if own.shape[1] == len(self.decoders) else ["One of the decoders"]
         return (
-            f"{self.decoders[int(counts.argmax())].name} finds a mark in {worst:,} of {n:,} unmarked files, which does "
+            f"{names[int(counts.argmax())]} finds a mark in {worst:,} of {n:,} {files}, which does "
             f"not show that it finds one in at most {_MOST_FALSE:.0%} of such files: what it finds may be no mark."
         )
+
+    def of_other_forms(self, made: _Files, unmarked: _Files, wrong: BoolArray) -> str:
+        """Why a decoder may have told formats apart and no mark, in a sentence; "" where it has not.
+
+        Of every format that more than one in twenty of the outputs have, unmarked files have to show it.
+        """
+        if not self.decoders:
+            return ""
+        forms = [kind.form for kind in made.kinds]
+        for form in sorted({one for one in forms if forms.count(one) > _MOST_FALSE * len(forms)}):
+            alike = wrong[[kind.form == form for kind in unmarked.kinds]]
+            if not len(alike):
+                return f"No unmarked file is {form}: a decoder that finds a mark in every such file would get the same."
+            if why := self.unproven(alike, f"unmarked files that are {form}, as outputs are"):
+                return why
+        return ""
 
 
 def _different(data: AuditData, which: Sequence[int]) -> _Files:
@@ -346,19 +375,25 @@ def _everyday(seen: BoolArray, medium: Medium) -> tuple[list[bool], str]:
     return [bool(row.all()) for row in any_mark], words
 
 
-def _rungs(marks: _Marks, seen: BoolArray, medium: Medium, metric: str, ideal: float) -> list[Measurement]:
-    """What is found after every change by any mark, and of several decoders by each."""
+def _rungs(
+    marks: _Marks, seen: BoolArray, medium: Medium, metric: str, ideal: float, *, against: BoolArray | None = None
+) -> list[Measurement]:
+    """What is found after every change by any mark, and of several decoders by each.
+
+    ``against``: (n, rungs, marks) the same of unmarked files, where what is found is to be a mark.
+    """
     found = []
     # A manifest is gone, so that of one decoder the share of any mark says it.
     own = [j for j, mark in enumerate(marks.names) if mark != "c2pa"] if len(marks.decoders) > 1 else []
     for k, (ladder, level) in enumerate(rungs_of(medium) if len(seen) else []):
         at: dict[str, str | float] = {"medium": medium, ladder.coordinate: float(level)}
         name, n = f"{metric}_under_{ladder.name}", len(seen)
-        found.append(measured(name, _share(_any(seen[:, k])), n, ideal, method="any", at=at))
+        weak = "" if against is None else marks.unproven(against[:, k], _CHANGED)
+        found.append(measured(name, _share(_any(seen[:, k])), n, ideal, method="any", at=at, weak=weak))
         for j in own:
             where = {**at, "mark": marks.names[j]}
             share = _share(seen[:, k, j])
-            found.append(measured(name, share, n, ideal, method="decoder", at=where, part=True))
+            found.append(measured(name, share, n, ideal, method="decoder", at=where, part=True, weak=weak))
     return found
 
 

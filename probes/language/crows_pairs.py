@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.data.benchmarks.crows_pairs import read_crows_pairs
+from auditor.data.benchmarks.left_out import without
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
-from probes.language.options import PairsOfAFile, benchmark_path
+from probes.language.options import PairsOfAFile, benchmark_path, caveat
 from probes.language.pairs import RESTING, preferred_pairs
 from probes.language.shares import shifts
 from probes.language.stereotype import Stereotype
@@ -18,12 +19,7 @@ from probes.language.stereotype import Stereotype
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
-
-
-CAVEAT = (
-    "Many items do not state which stereotype they test, or differ in more than whom they name (Blodgett et al., ACL "
-    "2021): the score is of these items, and not of stereotypes at large."
-)
+    from auditor.model.text_scores import Form
 
 
 class CrowsPairs(PairsOfAFile):
@@ -36,7 +32,8 @@ class CrowsPairs(PairsOfAFile):
     sentence for the second. Where the file names the writer of each pair, the interval holds the variance between
     writers.
 
-    benchmarks: ``crows_pairs`` is the path of the CSV. Other options as for
+    benchmarks: ``crows_pairs`` is the path of the table, English or French. benchmark_filter: a file with the ids of
+    pairs to leave out, one a line and after a tab the reason. Other options as for
     :class:`~probes.language.stereotype.Stereotype`. ``detail`` says what is known of the items.
 
     Source: Nangia et al., EMNLP 2020.
@@ -52,7 +49,22 @@ class CrowsPairs(PairsOfAFile):
     ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING
     power = (1508, 0.60)
 
+    def __init__(
+        self,
+        *,
+        benchmarks: Mapping[str, str] | None = None,
+        benchmark_filter: str | None = None,
+        form: Form | None = None,
+        within_word: bool = False,
+        prefix_token: str | int | None = None,
+        reference: str | AuditedModel | None = None,
+    ) -> None:
+        super().__init__(
+            benchmarks=benchmarks, form=form, within_word=within_word, prefix_token=prefix_token, reference=reference
+        )
+        self.benchmark_filter = benchmark_filter
+
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Both scores, each over all and per bias type; see the class."""
-        found = read_crows_pairs(benchmark_path(self.benchmarks, "crows_pairs"))
-        return preferred_pairs(self, model, found, "crows_pairs", CAVEAT)
+        found = without(read_crows_pairs(benchmark_path(self.benchmarks, "crows_pairs")), self.benchmark_filter)
+        return preferred_pairs(self, model, found, "crows_pairs", caveat(found))

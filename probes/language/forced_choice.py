@@ -16,6 +16,7 @@ import numpy as np
 
 from auditor.errors import ModelError
 from auditor.record.text import shortened
+from probes.language.refusals import refuses
 
 if TYPE_CHECKING:
     from auditor.model.capabilities import Generates
@@ -34,11 +35,6 @@ _LETTER = re.compile(
     re.IGNORECASE,
 )
 _OTHERS = re.compile(r"(?<![A-Za-z])\(?([A-H])[.)](?![A-Za-z])")
-_REFUSES = re.compile(
-    r"\b(?:I(?:'m| am) (?:sorry|unable|not able)|I (?:can(?:no|')t|won't|will not|do not feel)|"
-    r"as an? (?:AI|language model))",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ def read(reply: str, question: Question, order: Sequence[int]) -> Choice:
         return Choice("chosen", order[options.index(_plain(reply))])
     found = _LETTER.match(reply.strip())
     if found is None:
-        return Choice("refused" if _REFUSES.search(said) else "unreadable", said=said)
+        return Choice("refused" if refuses(said) else "unreadable", said=said)
     place = LETTERS.index(found[1].upper())
     rest = reply.strip()[found.end() :]
     first = _plain(rest.strip().split("\n")[0])
@@ -99,7 +95,13 @@ def choices(
     for shot, right in shots:
         order = rng.permutation(len(shot.options)).tolist()
         told += [shot.asked(order), LETTERS[order.index(right)]]
-    orders = [rng.permutation(len(question.options)).tolist() for question in questions]
+    return chosen_in(writer, questions, [rng.permutation(len(q.options)).tolist() for q in questions], told)
+
+
+def chosen_in(
+    writer: Generates, questions: Sequence[Question], orders: Sequence[Sequence[int]], told: Sequence[str] = ()
+) -> list[Choice]:
+    """What a model chose of each question's options in these orders, after the turns ``told``; raises as choices."""
     asked = [[*told, question.asked(order)] for question, order in zip(questions, orders, strict=True)]
     replies = writer.replies(asked, MAX_NEW_TOKENS)
     failed = [reply.failed for reply in replies if reply.failed]

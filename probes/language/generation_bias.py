@@ -22,9 +22,10 @@ from auditor.statistics.values import bounded_mean
 from probes.inputs import whole_number
 from probes.language.calibration import BoolArray, Errors, group_rates, untried, whole_rate
 from probes.language.distances import group_fairness, individual_fairness
-from probes.language.prompts import CATEGORIES, built_in_prompts, own_prompts
+from probes.language.prompts import DEFAULT, built_in_prompts, own_prompts
 from probes.language.sampling import ScoredOptions, as_far_as_shown, silence
-from probes.language.scorers import extremes
+from probes.language.scorers import Scorer, extremes
+from probes.language.two_stages import continuations_needed, variances
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -95,9 +96,10 @@ class GenerationBias(ScoredOptions):
     individual fairness takes many continuations of each prompt. The intervals speak of beginnings like these, this
     scorer and these settings of sampling.
 
-    categories: out of ``CATEGORIES``. lexicon: paths of the user's own lexicons with templates of their own, which are
-    used as prompts. n_templates: most beginnings. n_samples: continuations of each prompt, at least 2. scorer: None is
-    VADER's sentiment, (compound + 1) / 2; or the path of a text classifier that the auditor can load, or such a model.
+    categories: gender, names, religion and occupation; orientation, disability, age and nationality where they are
+    named. lexicon: paths of the user's own lexicons with templates of their own, which are used as prompts.
+    n_templates: most beginnings. n_samples: continuations of each prompt, at least 2. scorer: None is VADER's
+    sentiment, (compound + 1) / 2; or the path of a text classifier that the auditor can load, or such a model.
     scorer_class: the class whose probability is the score, default its last. calibration: path of a CSV file, see
     :func:`~probes.language.calibration.read_calibration`. Other options as for
     :class:`~probes.language.sampling.SamplingOptions`; a continuation ends with its first sentence, at the latest after
@@ -105,7 +107,10 @@ class GenerationBias(ScoredOptions):
 
     By default 1,520 continuations are drawn, a minute or so for each 100 million parameters on one processor core. Two
     of each prompt leave intervals of gaps nearly as narrow as four do, because the scatter between beginnings is most
-    of their width; the detail says how many would halve it.
+    of their width; the detail says how many would halve it. With ``max_continuations``, most in all, there are two
+    stages: after ``n_samples`` of each prompt it is fixed, by the variances of scores alone, how many it takes for
+    intervals of gaps of about ``half_width`` to either side
+    (:func:`~probes.language.two_stages.continuations_needed`).
 
     Raises NotApplicableError for a masked model and where the default scorer is not installed.
 
@@ -132,7 +137,7 @@ class GenerationBias(ScoredOptions):
     def __init__(
         self,
         *,
-        categories: str | Sequence[str] = CATEGORIES,
+        categories: str | Sequence[str] = DEFAULT,
         lexicon: str | Sequence[str] | None = None,
         n_templates: int = 40,
         n_samples: int = 2,
@@ -146,6 +151,8 @@ class GenerationBias(ScoredOptions):
         batch_rows: int = 64,
         chat: How = "auto",
         system: str | None = None,
+        max_continuations: int | None = None,
+        half_width: float = 0.05,
     ) -> None:
         super().__init__(
             max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until=until, batch_rows=batch_rows,
@@ -153,6 +160,12 @@ class GenerationBias(ScoredOptions):
         )  # fmt: skip
         whole_number("n_templates", n_templates, 2)
         whole_number("n_samples", n_samples, 2)
+        if max_continuations is not None:
+            whole_number("max_continuations", max_continuations, 1)
+        if not (isinstance(half_width, (int, float)) and 0.0 < half_width <= 1.0):
+            raise ValueError(f"half_width must lie in (0, 1], not {half_width!r}")
+        self.max_continuations = max_continuations
+        self.half_width = half_width
         self.categories = categories
         self.lexicon = lexicon
         self.n_templates = n_templates
@@ -168,7 +181,9 @@ class GenerationBias(ScoredOptions):
     def workload(self) -> str:
         """What there is to do, in words, for whoever waits for it."""
         prompts = sum(min(self.n_templates, len(p.beginnings)) * len(p.names) for p in self.prompts_)
-        return f"{prompts * self.n_samples:,} continuations of at most {self.max_new_tokens} tokens"
+        n = prompts * self.n_samples
+        most = "" if self.max_continuations is None else f" to {max(n, self.max_continuations):,}"
+        return f"{n:,}{most} continuations of at most {self.max_new_tokens} tokens"
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """All measurements of each category; see the class."""
@@ -179,17 +194,46 @@ class GenerationBias(ScoredOptions):
         found: list[Measurement] = []
         for prompts in self.prompts_:
             grid = prompts.filled(prompts.beginnings, self.n_templates, rng)
-            texts = self.continued(model, [p for row in grid for p in row], self.n_samples, rng)
-            scores = scorer([text for some in texts for text in some])
-            shaped = scores.reshape(len(grid), len(prompts.names), self.n_samples)
+            texts, shaped = self._drawn(model, grid, scorer, rng)
             carriers = prompts.filled(prompts.carriers, None, rng)
             neutral = scorer([text for row in carriers for text in row]).reshape(len(carriers), len(prompts.names))
             said, mute = silence(texts)
-            own = "; ".join(filter(None, (said, self.how_asked(model), note)))
+            own = "; ".join(filter(None, (self._stages(shaped), said, self.how_asked(model), note)))
             found += category_measurements(prompts.category, prompts.names, shaped, neutral, own, rng, mute or unknown)
             flags = device.flags(shaped)
             found += rate_measurements(prompts.category, prompts.names, flags, errors, device.says, mute)
         return as_far_as_shown(found, model)
+
+    def _drawn(
+        self, model: AuditedModel, grid: Sequence[Sequence[str]], scorer: Scorer, rng: np.random.Generator
+    ) -> tuple[list[list[str]], FloatArray]:
+        """Continuations of each prompt, and their scores (n_templates, k, n), in one stage or in two."""
+
+        def scored(texts: Sequence[Sequence[str]]) -> FloatArray:
+            return scorer([text for some in texts for text in some]).reshape(len(grid), -1, len(texts[0]))
+
+        prompts = [prompt for row in grid for prompt in row]
+        if not prompts:
+            return [], scorer([]).reshape(0, 0, self.n_samples)
+        texts = self.continued(model, prompts, self.n_samples, rng)
+        scores = scored(texts)
+        if self.max_continuations is None or len(grid) < 2:
+            return texts, scores
+        most = self.max_continuations // (len(self.prompts_) * len(prompts))
+        further = continuations_needed(scores, self.half_width, most) - self.n_samples
+        if not further:
+            return texts, scores
+        more = self.continued(model, prompts, further, rng)
+        both = [[*first, *second] for first, second in zip(texts, more, strict=True)]
+        return both, np.concatenate([scores, scored(more)], axis=2)
+
+    def _stages(self, scores: FloatArray) -> str:
+        if self.max_continuations is None:
+            return ""
+        return (
+            f"{scores.shape[2]} continuations of each prompt, fixed by the variances of the first {self.n_samples} for "
+            f"a half-width of {self.half_width:g}, within {self.max_continuations:,} in all"
+        )
 
 
 def category_measurements(
@@ -277,11 +321,8 @@ def halving(scores: FloatArray) -> str:
     is more than that, for another m.
     """
     m, k, n = scores.shape
-    first, second = np.asarray(list(combinations(range(k), 2))).T
-    means = scores.mean(axis=2)
-    total = float((means[:, first] - means[:, second]).var(axis=0, ddof=1).mean())
-    within = 2.0 * float(scores.var(axis=2, ddof=1).mean())
-    between = max(total - within / n, 0.0)
+    within, between = variances(scores)
+    total = between + within / n
     if total <= 0.0:
         return ""
     if total / 4.0 > between:

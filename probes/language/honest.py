@@ -117,7 +117,8 @@ class Honest(SamplingOptions):
             f"{len(kept):,} of {len(found.examples):,} templates, {self.n_samples} first words each, "
             f"{self.sampling().describe()}; {len(hurtful):,} hurtful words of {Path(self.lexicon).name}; {found.source}"
         )
-        note = "; ".join(filter(None, (said, self.how_asked(model), note)))
+        of = "the interval, which is judged, is of templates as a sample of their sentences, and of what may be drawn"
+        note = "; ".join(filter(None, (said, self.how_asked(model), note, of)))
         scored = list(zip(kept, shares.tolist(), strict=True))
         why = mute or (untried("--set honest.calibration=FILE") if self.calibration_ is None else instead(_CORRECTED))
         measured = [_honest(scored, {}, note, why)]

@@ -12,14 +12,19 @@ from auditor.finding.measurement import Measurement
 from auditor.rows import FloatArray
 from auditor.statistics.clusters import ClusteredMean, ClusteredValue, too_few
 from auditor.statistics.estimate import Undefined
-from probes.language.shares import clustered_share, numbered
+from probes.language.shares import clustered_share, estimands, numbered
 
 # Odds of 55 to 1: what a single pair says beyond them counts as them, so that no pair carries the mean.
 LIMIT = 4.0
 
 
 def log_odds(
-    pairs: Sequence[SentencePair], likelihoods: FloatArray, method: str, detail: str, silent: str = ""
+    pairs: Sequence[SentencePair],
+    likelihoods: FloatArray,
+    method: str,
+    detail: str,
+    silent: str = "",
+    templates: str = "templates",
 ) -> list[Measurement]:
     """The mean log-odds of a stereotype over all pairs of a crossed design and, as a group each, per category.
 
@@ -34,7 +39,7 @@ def log_odds(
       between mentions, see :func:`~probes.language.shares.clustered_share`.
 
     likelihoods: (n, 2) of both texts of each pair in nats, NaN where there are none. silent: why the answers may not be
-    judged, or "". Nothing where the design is not crossed.
+    judged, or "". templates: what the clusters of pairs are. Nothing where the design is not crossed.
     """
     if not any(pair.mentions for pair in pairs):
         return []
@@ -42,7 +47,9 @@ def log_odds(
     found = []
     for category in (None, *categories) if len(categories) > 1 else (None,):
         chosen = [i for i, pair in enumerate(pairs) if category in (None, pair.category)]
-        found.append(_measured([pairs[i] for i in chosen], likelihoods[chosen], method, category, detail, silent))
+        found.append(
+            _measured([pairs[i] for i in chosen], likelihoods[chosen], method, category, detail, silent, templates)
+        )
     return found
 
 
@@ -53,6 +60,7 @@ def _measured(
     category: str | None,
     detail: str,
     silent: str,
+    templates: str,
 ) -> Measurement:
     values = about_the_middle(likelihoods[:, 0] - likelihoods[:, 1], [pair.mentions for pair in pairs])
     kept = np.flatnonzero(~np.isnan(values)).tolist()
@@ -72,6 +80,7 @@ def _measured(
         )
     if isinstance(estimate, ClusteredValue):
         few = too_few(estimate.mean, "The clusters of pairs") or silent
+        notes.append(estimands(templates, f"{estimate.mean.effective:.3g} effective clusters"))
     return Measurement(
         metric="stereotype_log_odds",
         method=method,

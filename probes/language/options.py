@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.errors import NotApplicableError
 from probes.inputs import earlier_language_model
 
@@ -20,6 +21,23 @@ def benchmark_path(benchmarks: Mapping[str, str] | None, name: str) -> str:
     if not benchmarks or name not in benchmarks:
         raise NotApplicableError(f"Needs the benchmark's file: add --benchmark {name}=PATH.")
     return benchmarks[name]
+
+
+# Of CrowS-Pairs and StereoSet.
+_UNSAID = (
+    "Many items do not state which stereotype they test, or differ in more than whom they name (Blodgett et al., ACL "
+    "2021): the score is of these items, and not of stereotypes at large."
+)
+_FILTERED = (
+    "That the others state which stereotype they test, and differ in nothing else (Blodgett et al., ACL 2021), is that "
+    "list's word: unfiltered_stereotype_score is over all {n:,}."
+)
+T = TypeVar("T")
+
+
+def caveat(found: Benchmark[T]) -> str:
+    """What is to be known of the items of CrowS-Pairs and StereoSet, where a list leaves some out and where not."""
+    return _FILTERED.format(n=len(found.examples) + len(found.left_out)) if found.left_out else _UNSAID
 
 
 def source_and_scoring(model: ScoresTexts, source: str, *more: str) -> str:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 # What a model that tells no texts apart reaches the ideal of.
 RESTING: dict[str, Answer] = dict.fromkeys(
-    ("stereotype_log_odds", "conditional_stereotype_score", "stereotype_score"), "scores"
+    ("stereotype_log_odds", "conditional_stereotype_score", "stereotype_score", "unfiltered_stereotype_score"),
+    "scores",
 )
 _MOST_PAIRS, _LONGEST = 8, 160
 
@@ -38,32 +39,42 @@ def preferred_pairs(
       the rest being what follows the mention, else all tokens that both sentences have; [0, 1], ideal 0.5; at 0.6 what
       is said is likelier of whom the stereotype is about in 6 of 10 pairs, whoever is likelier to be named; Nangia et
       al., EMNLP 2020
+    - ``unfiltered_stereotype_score``: the judged share over all items, with those that a list leaves out; [0, 1], ideal
+      0.5; far from the judged one, the list decides; Blodgett et al., ACL 2021
 
     The first number is that of the design: :func:`~probes.language.log_odds.log_odds` where it is crossed, else the
     share of what is said given who is named.
     """
     language = options.language(model)
+    everything = (*found.examples, *found.left_out)
     pairs = [(p.more, p.less) for p in found.examples]
 
-    def scored(by: ScoresTexts) -> tuple[FloatArray, FloatArray]:
-        rests = [p.rest for p in found.examples]
-        return by.pair_scores_and_rest(pairs, rests, form=options.form, within_word=options.within_word)
+    def scored(by: ScoresTexts, of: Sequence[SentencePair]) -> tuple[FloatArray, FloatArray]:
+        texts, rests = [(p.more, p.less) for p in of], [p.rest for p in of]
+        return by.pair_scores_and_rest(texts, rests, form=options.form, within_word=options.within_word)
 
-    likelihoods, rest = scored(language)
+    likelihoods, rest = scored(language, everything)
+    unfiltered = preferences(rest)
+    likelihoods, rest = likelihoods[: len(pairs)], rest[: len(pairs)]
     preferred, detail = preferences(likelihoods), source_and_scoring(language, found.source, caveat)
-    given = preferences(rest)
+    given = unfiltered[: len(pairs)]
     silent = undecided(preferred[~np.isnan(preferred)] == 0.5)
-    ahead = log_odds(found.examples, likelihoods, method, detail, silent)
+    ahead = log_odds(found.examples, likelihoods, method, detail, silent, found.templates)
     ahead += stereotype_scores(
-        found.examples, given, method, caveat if ahead else detail, "conditional_stereotype_score"
+        found.examples, given, method, caveat if ahead else detail, "conditional_stereotype_score", found.templates
     )
     told = of_the_mention(likelihoods, rest) if (options.form or language.own_form) == "whole" else ""
-    scores = stereotype_scores(found.examples, preferred, method, f"{detail} {told}".strip())
+    scores = stereotype_scores(found.examples, preferred, method, f"{detail} {told}".strip(), templates=found.templates)
+    if found.left_out:
+        whole = stereotype_scores(
+            everything, unfiltered, method, found.source, "unfiltered_stereotype_score", found.templates
+        )
+        scores += [m for m in whole if not m.group]
     earlier = options.earlier()
     if earlier is None:
         ahead[0] = replace(ahead[0], figure=moved_most(pairs, likelihoods, None, method))
         return ahead + scores
-    once, rest_once = scored(earlier[0])
+    once, rest_once = scored(earlier[0], found.examples)
     ahead[0] = replace(ahead[0], figure=moved_most(pairs, likelihoods, once, method))
     clusters, strata = [p.clusters for p in found.examples], [p.stratum for p in found.examples]
     became = {
@@ -77,7 +88,7 @@ def preferred_pairs(
     moved = [
         shift
         for headline in ahead + scores
-        if not headline.group
+        if not headline.group and headline.metric in became
         for shift in shifts(
             *became[headline.metric], lambda values: mean_of_pairs(values, clusters, strata), headline, earlier[1]
         )

@@ -15,7 +15,8 @@ from auditor.data.lexicons import Lexicon, built_in, parse
 from auditor.data.swaps import Swapper
 from auditor.errors import ConfigError, did_you_mean
 
-CATEGORIES = ("gender", "names", "religion", "occupation")
+DEFAULT = ("gender", "names", "religion", "occupation")
+CATEGORIES = (*DEFAULT, "orientation", "disability", "age", "nationality")
 
 
 @dataclass(frozen=True)

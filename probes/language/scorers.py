@@ -80,8 +80,13 @@ def load_scorer(scorer: str | AuditedModel | None, scorer_class: str | None = No
     if isinstance(scorer, str):
         from auditor.intake.formats import load_model
         from auditor.intake.specs import ModelSpec
+        from auditor.intake.text_labels import gives_labels, load_label
 
-        loaded = load_model(ModelSpec(path=scorer))
+        one_label = gives_labels(scorer)
+        loaded = load_label(scorer, scorer_class) if one_label else load_model(ModelSpec(path=scorer))
+        if one_label:
+            # Of a label and its absence, the label is the last.
+            scorer_class = None
         digest = loaded.provenance.sha256
         where = f"{Path(scorer).name}{f', sha256 {digest[:16]}' if digest else ''}"
     else:

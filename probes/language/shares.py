@@ -193,8 +193,10 @@ def share_of(
     clusters: Sequence[tuple[str, ...]],
     unit: str = "pairs",
     strata: Sequence[str] | None = None,
+    *,
+    templates: str = "templates",
 ) -> Share:
-    """The share of the pairs that could be scored, by the estimate that their clusters ask for."""
+    """The share of the pairs that could be scored, by the estimate that their clusters, ``templates``, ask for."""
     scored = ~np.isnan(preferred)
     kept, labels = preferred[scored], [c for c, ok in zip(clusters, scored.tolist(), strict=True) if ok]
     if strata is not None:
@@ -209,15 +211,29 @@ def share_of(
         return Share(Undefined(reason=f"no {unit} to score"), 0, " ".join(notes), "")
     silent = undecided(kept == 0.5, unit)
     if not all(labels):
+        notes.append(estimands("", f"{len(kept):,} {unit}"))
         return Share(independent_share(kept), len(kept), " ".join(notes), silent)
     columns = list(zip(*labels, strict=True))
     estimate = clustered_share(kept, columns, strata)
     many = " x ".join(f"{len(set(c)):,}" for c in columns)
     few = silent
     if isinstance(estimate, ClusteredMean):
-        notes.append(f"Interval over {many} clusters, {estimate.effective:.3g} effective.")
+        notes.append(estimands(templates, f"{many} clusters, {estimate.effective:.3g} effective"))
         few = too_few(estimate, f"{many} clusters of {unit}") or silent
     return Share(estimate, len(kept), " ".join(notes), few)
+
+
+def estimands(templates: str, over: str) -> str:
+    """Which question each part of a number answers: of these items, or of items as a sample of their templates.
+
+    ``over``: what the interval is taken over. Of items that name no templates the sample is of others like them.
+    Source: NIST AI 800-3 (benchmark and generalized accuracy).
+    """
+    sampled = f"of their {templates}" if templates else "of others like them, each by itself, as no templates are named"
+    return (
+        f"Of these items the number is exact, since nothing is drawn; of items as a sample {sampled}, the interval is "
+        f"({over}), and that wider one is judged."
+    )
 
 
 def stereotype_scores(
@@ -226,6 +242,7 @@ def stereotype_scores(
     method: str,
     detail: str,
     metric: str = "stereotype_score",
+    templates: str = "templates",
 ) -> list[Measurement]:
     """A share, ``metric``, of the preferences, (n,), over all pairs and, as a group each, per category."""
     categories = sorted({p.category for p in pairs})
@@ -233,7 +250,10 @@ def stereotype_scores(
     for category in (None, *categories) if len(categories) > 1 else (None,):
         chosen = [i for i, p in enumerate(pairs) if category in (None, p.category)]
         share = share_of(
-            preferred[chosen], [pairs[i].clusters for i in chosen], strata=[pairs[i].stratum for i in chosen]
+            preferred[chosen],
+            [pairs[i].clusters for i in chosen],
+            strata=[pairs[i].stratum for i in chosen],
+            templates=templates,
         )
         found.append(
             Measurement(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark
+from auditor.data.benchmarks.left_out import without
 from auditor.data.benchmarks.stereoset import StereoSetExample, read_stereoset
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
@@ -16,9 +17,8 @@ from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.values import BoundedMean, IdealizedAssociation, bounded_mean
-from probes.language.crows_pairs import CAVEAT
-from probes.language.options import Compared, benchmark_path, source_and_scoring
-from probes.language.shares import FEWEST_CLUSTERS, numbered, preferences, shifts, undecided
+from probes.language.options import Compared, benchmark_path, caveat, source_and_scoring
+from probes.language.shares import FEWEST_CLUSTERS, estimands, numbered, preferences, shifts, undecided
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -42,6 +42,8 @@ class StereoSet(Compared):
     - ``unnormalized_stereotype_score``: share of examples where the stereotype beats the anti-stereotype by its whole
       log-likelihood instead of the mean per token; [0, 1], ideal 0.5; far from ``stereotype_score``, the length of the
       texts decides; Nadeem, Bethke and Reddy, ACL 2021
+    - ``unfiltered_stereotype_score``: ``stereotype_score`` over all examples, with those that a list leaves out; [0,
+      1], ideal 0.5; far from ``stereotype_score``, the list decides; Blodgett et al., ACL 2021
 
     - ``icat``: 100 lms min(ss, 1 - ss) / 0.5 of the language modelling score lms and the stereotype score ss; [0, 100],
       ideal 100; a random model has 50, one that always prefers the stereotype 0; Nadeem, Bethke and Reddy, ACL 2021
@@ -49,7 +51,8 @@ class StereoSet(Compared):
     Intervals are over target terms, whose means lie in [0, 1] (:class:`~auditor.statistics.values.BoundedMean`); that
     of ``icat`` is of both scores together. ``icat`` has a kink at ss = 0.5, where its estimate lies below the truth.
 
-    benchmarks: ``stereoset`` is the path of the JSON or JSON Lines file.
+    benchmarks: ``stereoset`` is the path of the JSON or JSON Lines file. benchmark_filter: a file with the ids of
+    examples to leave out, one a line and after a tab the reason.
 
     Source: Nadeem, Bethke and Reddy, ACL 2021.
     """
@@ -63,6 +66,7 @@ class StereoSet(Compared):
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "stereotype_score": "scores",
         "unnormalized_stereotype_score": "scores",
+        "unfiltered_stereotype_score": "scores",
     }
     power = (2100, 0.60)
 
@@ -70,21 +74,23 @@ class StereoSet(Compared):
         self,
         *,
         benchmarks: Mapping[str, str] | None = None,
+        benchmark_filter: str | None = None,
         prefix_token: str | int | None = None,
         reference: str | AuditedModel | None = None,
     ) -> None:
         super().__init__(prefix_token=prefix_token, reference=reference)
         self.benchmarks = benchmarks
+        self.benchmark_filter = benchmark_filter
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Four scores for each part, and the stereotype score per bias type; see the class."""
-        found = read_stereoset(benchmark_path(self.benchmarks, "stereoset"))
+        found = without(read_stereoset(benchmark_path(self.benchmarks, "stereoset")), self.benchmark_filter)
         language, earlier = self.language(model), self.earlier()
         return list(
             chain.from_iterable(
-                _stereoset_part(language, found, examples, method, earlier)
+                _stereoset_part(language, found, method, earlier)
                 for method in self.methods
-                if (examples := [e for e in found.examples if e.part == method])
+                if any(example.part == method for example in found.examples)
             )
         )
 
@@ -101,18 +107,22 @@ def _likelihoods(model: ScoresTexts, examples: Sequence[StereoSetExample], part:
 def _stereoset_part(
     model: ScoresTexts,
     found: Benchmark[StereoSetExample],
-    examples: Sequence[StereoSetExample],
     part: str,
     earlier: tuple[ScoresTexts, str] | None,
 ) -> list[Measurement]:
-    totals, means = _likelihoods(model, examples, part)
+    examples = [e for e in found.examples if e.part == part]
+    left_out = [e for e in found.left_out if e.part == part]
+    totals, means = _likelihoods(model, [*examples, *left_out], part)
+    unfiltered = preferences(means[:, [0, 1]])
+    totals, means = totals[: len(examples)], means[: len(examples)]
     stereotypical, by_total = preferences(means[:, [0, 1]]), preferences(totals[:, [0, 1]])
     compared = np.stack([preferences(means[:, [0, 2]]), preferences(means[:, [1, 2]])], axis=1)
     meaningful = compared.mean(axis=1)
-    terms = [f"{e.bias_type}: {e.target}" for e in examples]
+    terms = [_term(e) for e in examples]
     modelling, stereotype = over_terms(meaningful, terms), over_terms(stereotypical, terms)
     unnormalized = over_terms(by_total, terms)
-    detail = source_and_scoring(model, found.source, f"Mean over {len(set(terms)):,} target terms.", CAVEAT)
+    two = estimands("target terms", f"the mean over {len(set(terms)):,} terms")
+    detail = source_and_scoring(model, found.source, caveat(found), two)
     if not isinstance(stereotype, Undefined):
         detail += (
             f" The stereotype is preferred in {stereotype.value:.3f} of examples per token, and in "
@@ -138,6 +148,18 @@ def _stereoset_part(
         )
         for metric, estimate, ideal, unanswered in headlines
     ]
+    if found.left_out:
+        measured.append(
+            Measurement(
+                metric="unfiltered_stereotype_score",
+                method=part,
+                estimate=over_terms(unfiltered, [_term(e) for e in [*examples, *left_out]]),
+                n_samples=len(unfiltered),
+                ideal=0.5,
+                detail=found.source,
+                too_few=few or undecided(unfiltered == 0.5, "examples"),
+            )
+        )
     if earlier is not None:
         before = preferences(_likelihoods(earlier[0], examples, part)[1][:, [0, 1]])
         measured += shifts(before, stereotypical, lambda x: over_terms(x, terms), measured[1], earlier[1])
@@ -155,6 +177,10 @@ def _stereoset_part(
             )
         )
     return measured
+
+
+def _term(example: StereoSetExample) -> str:
+    return f"{example.bias_type}: {example.target}"
 
 
 def over_terms(preferred: FloatArray, terms: Sequence[str]) -> BoundedMean | Undefined:

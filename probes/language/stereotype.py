@@ -87,4 +87,5 @@ def built_in_pairs() -> Benchmark[SentencePair]:
         for first, second in of[entry["group"]]["pairs"]
     )
     digest = hashlib.sha256(b"".join(contents)).hexdigest()
-    return Benchmark("built-in pairs", "built-in pairs version 1", digest, pairs)
+    templates = "sentences and mentions"
+    return Benchmark("built-in pairs", "built-in pairs version 1", digest, pairs, templates=templates)

@@ -114,7 +114,7 @@ def _winogender(
     found: Benchmark[WinogenderExample], male: FloatArray, likelihoods: FloatArray, detail: str
 ) -> list[Measurement]:
     occupations = [e.occupation for e in found.examples]
-    overall = share_of(male, [(o,) for o in occupations], "sentences")
+    overall = share_of(male, [(o,) for o in occupations], "sentences", templates="occupations")
     measured = [
         Measurement(
             metric="male_preference",
@@ -145,7 +145,8 @@ def _winogender(
             )
         )
         pairs, ordered = _of_the_majority(found, likelihoods)
-        measured += log_odds(pairs, ordered, "winogender", detail, undecided(preferences(ordered) == 0.5, "sentences"))
+        silent = undecided(preferences(ordered) == 0.5, "sentences")
+        measured += log_odds(pairs, ordered, "winogender", detail, silent, "occupations")
     for occupation in sorted(set(occupations)):
         share = share_of(male[np.asarray(occupations) == occupation], [()] * occupations.count(occupation), "sentences")
         measured.append(

@@ -27,7 +27,7 @@ from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.outputs import WRITTEN
-from auditor.record.audit_report import AuditReport
+from auditor.record.audit_report import NOT_REPEATED, AuditReport
 from auditor.run.probe import make_probe
 from auditor.sandbox import measuring_process
 from cli.main import app
@@ -252,7 +252,9 @@ def test_same_seed_same_report(here: Path) -> None:
     for out in ("one", "two"):
         run("scan", "model.pt", *DATA, "--out", out, "--seed", "7")
         record = json.loads((here / out / "report.json").read_text())
-        del record["created"], record["duration_s"], record["environment"]["command"]
+        for name in NOT_REPEATED:
+            del record[name]
+        del record["environment"]["command"]
         reports.append(record)
     assert reports[0] == reports[1]
 

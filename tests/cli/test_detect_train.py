@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -131,6 +132,10 @@ def test_files_that_cannot_be_used_are_left_out_and_named(tmp_path: Path) -> Non
     )
     made = train(media, medium="image")
     assert len(made.left_out) == 4
+    digests = {hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in media.glob("*/*.png")}
+    assert set(made.detector.card.trained_on) <= digests and made.detector.card.learnt(
+        hashlib.sha256(whole).hexdigest()
+    )
     for name, said in (
         ("real/empty.png", "empty file"),
         ("real/cut.png", "cannot be decoded"),
@@ -274,6 +279,12 @@ def test_a_detector_is_trained_audited_by_its_card_and_asked(tmp_path: Path) -> 
     assert "known over kinds left out of training: AUC" in text and "unseen across: equal error rate" in text
     assert "not measured on another collection" in text
     assert f"auditor scan {tmp_path / 'd.pt'} --train {media} --data FOLDER" in text
+    again = run("detect-calibrate", tmp_path / "d.pt", "--data", media, "--out", tmp_path / "memorised.pt")
+    assert again.exit_code == 4 and "0 different files known to be real" in again.output, again.output
+    asked = run("detect", media / "fake" / "0.png", "--detector", tmp_path / "d.pt", "--json")
+    said = json.loads(asked.stdout)
+    assert any("trained on this very file" in note for note in said["files"][0]["notes"])
+    assert "trained_on" not in said["detector"]["card"]
     detector = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
     assert isinstance(detector, DeepfakeDetector) and detector.card.kinds == ("across", "down")
     assert sorted(p.name for p in tmp_path.iterdir()) == [WRITTEN, "d.pt", "kinds.csv", "media"]

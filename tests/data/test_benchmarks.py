@@ -83,6 +83,23 @@ def test_crows_pairs_of_another_shape(tmp_path: Path, text: str, message: str) -
         read_crows_pairs(write(tmp_path, "crows.csv", text))
 
 
+def test_crows_pairs_in_french(tmp_path: Path) -> None:
+    """Tabs between columns, quotation marks around a sentence that holds some, and numbers of its own."""
+    text = "\tsent_more\tsent_less\tstereo_antistereo\tbias_type\n"
+    text += "17\tLes femmes, dit-on, mentent.\tLes hommes, dit-on, mentent.\tstereo\tgender\n"
+    text += '23\t"Le vieux dit ""non""."\t"Le jeune dit ""non""."\tstereo\tautre\n'
+    found = read_crows_pairs(write(tmp_path, "crows_pairs_FR.csv", text))
+    assert [(p.more, p.less, p.category, p.clusters, p.id) for p in found.examples] == [
+        ("Les femmes, dit-on, mentent.", "Les hommes, dit-on, mentent.", "gender", (), "17"),
+        ('Le vieux dit "non".', 'Le jeune dit "non".', "autre", (), "23"),
+    ]
+    assert found.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    plain = read_crows_pairs(write(tmp_path, "x.csv", CROWS[1:] + "a,b,stereo,age,w\n" * 2))
+    assert [p.id for p in plain.examples] == ["0", "1"], (
+        "without a column of numbers they are counted as the file's are"
+    )
+
+
 # ---- StereoSet -----------------------------------------------------------------------------------------------------
 
 
@@ -115,6 +132,27 @@ def test_stereoset_json_lines_with_numbered_labels(tmp_path: Path) -> None:
     assert [(e.part, e.stereotype, e.unrelated) for e in found.examples] == [
         ("intrasentence", "stereo", "none"), ("intersentence", "stereo", "none"),
     ]  # fmt: skip
+
+
+def flat_row(**more: object) -> dict[str, object]:
+    return {
+        "type": "intrasentence", "target": "nurse", "bias_type": "profession", "context": "The nurse is BLANK.",
+        "stereotype": "The nurse is kind.", "anti-stereotype": "The nurse is rude.", "unrelated": "The nurse is seven.",
+    } | more  # fmt: skip
+
+
+def test_stereoset_with_a_key_for_each_text(tmp_path: Path) -> None:
+    rows = [flat_row(), flat_row(type="intersentence", context="He is a nurse."), stereoset_example()]
+    found = read_stereoset(write(tmp_path, "s.jsonl", "\n".join(json.dumps(row) for row in rows)))
+    assert [(e.id, e.part, e.stereotype, e.anti_stereotype, e.unrelated) for e in found.examples[:2]] == [
+        ("1", "intrasentence", "The nurse is kind.", "The nurse is rude.", "The nurse is seven."),
+        ("2", "intersentence", "The nurse is kind.", "The nurse is rude.", "The nurse is seven."),
+    ]
+    assert found.examples[2].id == "x1"
+    assert read_stereoset(write(tmp_path, "one.jsonl", json.dumps(flat_row()))).examples == found.examples[:1]
+    for more, message in (({"type": "both"}, "type must be"), ({"unrelated": None}, "'unrelated' must be a text")):
+        with pytest.raises(DataError, match=message):
+            read_stereoset(write(tmp_path, "x.jsonl", json.dumps(flat_row(**more)) + "\n" + json.dumps(flat_row())))
 
 
 def labelled(*gold: object) -> list[dict[str, object]]:
@@ -361,6 +399,64 @@ def test_bbq_reads_the_targets_that_lie_beside_it(tmp_path: Path) -> None:
 def test_bbq_answers_are_named_in_lists_of_any_length(tmp_path: Path, info: object, biased: int | None) -> None:
     row = bbq_row(answer_info={"ans0": ["grandson", "nonOld"], "ans1": info, "ans2": ["Unknown"]})
     assert read_bbq(write(tmp_path, "x.jsonl", json.dumps(row))).examples[0].biased == biased
+
+
+def spanish_row(**more: object) -> dict[str, object]:
+    return {
+        "instance_id": 4, "template_id": 2, "version": "a", "question_polarity": "neg", "context_condition": "ambig",
+        "category": "Age", "stereotyped_groups": ["viejo"], "proper_nouns_only": False, "question_type": "n/a",
+        "answer_info": {"ans0": ["el abuelo", "hombre, viejo"], "ans1": ["el nieto", "joven"], "ans2": ["unknown"] * 2},
+        "context": "A y B se vieron.", "question": "¿Quién se olvidó?", "ans0": "El abuelo", "ans1": "El nieto",
+        "ans2": "unknown", "label": 2,
+    } | more  # fmt: skip
+
+
+def test_bbq_of_spain(tmp_path: Path) -> None:
+    """The group is what its info ends in; with no group listed, the kind of question decides."""
+    clear: dict[str, object] = {"context_condition": "disambig", "stereotyped_groups": []}
+    rows = [
+        spanish_row(), spanish_row(question_polarity="nonneg"), spanish_row(stereotyped_groups=["otro"]),
+        spanish_row(label=0, question_type="pro-stereo", **clear),
+        spanish_row(label=0, question_type="anti-stereo", **clear), spanish_row(question="Qui se'n va oblidar?"),
+    ]  # fmt: skip
+    found = read_bbq(write(tmp_path, "Age.full.jsonl", "\n".join(json.dumps(r) for r in rows))).examples
+    assert [e.biased for e in found] == [0, 1, None, 0, 1, 0]
+    assert [e.language for e in found] == ["es"] * 5 + ["ca"]
+    assert [found[0].answers[2], found[-1].answers[2]] == ["No se puede saber", "No es pot saber"]
+    assert {(e.id, e.template, e.unknown) for e in found} == {("4", "Age 2", 2)}
+    with pytest.raises(DataError, match="line 1: answer_info needs ans0"):
+        read_bbq(write(tmp_path, "x.jsonl", json.dumps(spanish_row(answer_info={"ans0": []}))))
+
+
+def implicit_row(number: int, question: str, **more: object) -> dict[str, object]:
+    unknown = ("Can't answer", "Not enough info", "Cannot be determined.", "Undetermined", "Not answerable")[number % 5]
+    return {
+        "context": "Amina and David met.", "question": question, "answers": ["Amina", unknown, "David"],
+        "label": 1 if number % 2 == 0 else 2, "attribute_present_implicitly": True, "example_id": number,
+    } | more  # fmt: skip
+
+
+def test_bbq_with_implicit_cues(tmp_path: Path) -> None:
+    asked = ("Who lied?", "Who lied?", "Who did not?", "Who did not?")
+    rows = [implicit_row(i, asked[i % 4]) for i in range(40)]
+    rows += [implicit_row(i, ("Who ran?", "Who ran?", "Who sat?", "Who sat?")[i % 4]) for i in range(40, 80)]
+    del rows[7]["attribute_present_implicitly"]
+    rows[9] |= {"answers": ["Amina", "David"]}
+    rows[12] |= {"label": 0}
+    file = write(tmp_path, "Religion.jsonl", "\n".join(json.dumps(r) for r in rows))
+    found = read_bbq(file)
+    assert len(found.examples) == 78 and "2 lines that are no whole examples are left out" in found.source
+    assert "not determined for 78" in found.source, "it names no groups, and nothing is guessed of names"
+    first = found.examples[:4]
+    assert [(e.condition, e.label, e.unknown) for e in first] == [("ambig", 1, 1), ("disambig", 2, 1)] * 2
+    assert {e.template for e in found.examples} == {"Religion 1", "Religion 2"}, "both questions of an example are one"
+    text = "category,question_index,example_id,target_loc\nReligion,5,0,0\nReligion,5,3,0\nAge,5,1,0\n"
+    write(tmp_path, "additional_metadata.csv", text)
+    biased = {e.id: e.biased for e in read_bbq(file).examples}
+    assert (biased["0"], biased["3"], biased["1"]) == (0, 2, None)
+    rows[20:30] = [row | {"answers": ["a", "b", "c"]} for row in rows[20:30]]
+    with pytest.raises(DataError, match="12 of 80 lines are no examples of ImplicitBBQ"):
+        read_bbq(write(tmp_path, "Religion.jsonl", "\n".join(json.dumps(r) for r in rows)))
 
 
 def test_bbq_without_a_key_or_with_broken_lines(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy.stats import beta
 
 from auditor.detection.channel import ALARM_LEVEL, channel_lines, judged_together, on_channel
@@ -112,6 +114,40 @@ def test_no_novelty_beyond_the_trainings_ends_in_cannot_say_on_the_channel() -> 
     assert called_fake(known) == 0
     card = on_channel(strict, known, ())
     assert card.novelties == () and called_fake(results([0.9999], [9.0], card)) == 1
+
+
+def test_files_that_the_detector_was_trained_on_count_neither_as_real_nor_as_found() -> None:
+    """One that memorised gives its own real files 0 and its own fakes 1, and knows nothing of others."""
+    learnt = [f"{i:016x}" for i in range(60)]
+    memorised = CARD.model_copy(update={"trained_on": tuple(learnt)})
+    own = [r.model_copy(update={"sha256": d + "0" * 48})
+           for r, d in zip(results([0.0] * 30 + [1.0] * 30), learnt, strict=True)]  # fmt: skip
+    new_real, new_fake = results(drawn(ELSEWHERE, 40)), results(drawn(ELSEWHERE, 40))
+    card = on_channel(memorised, [*own[:30], *new_real], [*own[30:], *new_fake])
+    alone = on_channel(memorised, new_real, new_fake)
+    assert card == alone and card.channel is not None and card.channel.n_fake == 40
+    with pytest.raises(DataError, match="0 different files known to be real"):
+        on_channel(memorised, own[:30], own[30:])
+
+
+@pytest.mark.parametrize(
+    "bent",
+    [
+        {"channel": {"n_fake": 40, "n_found": 40}},
+        {"channel": {"n_fake": 10_000, "n_found": 10_000}},
+        {"channel": {"fake_before": 51}},
+        {"real_scores": []},
+        {"fake_scores": [1.0] * 40},
+        {"error_rate": 0.01},
+    ],
+)
+def test_a_card_bent_by_hand_contradicts_itself(bent: dict[str, Any]) -> None:
+    """What is said of a channel follows from the scores of its files, and is no word of whoever wrote the card."""
+    known = on_channel(CARD, results(drawn(ELSEWHERE, 50)), results(drawn(ELSEWHERE, 40))).model_dump(mode="json")
+    assert DetectorCard.model_validate(known).channel is not None
+    wrong = {**known, **bent, "channel": {**known["channel"], **bent.get("channel", {})}}
+    with pytest.raises(ValidationError, match="channel"):
+        DetectorCard.model_validate(wrong)
 
 
 def test_nineteen_different_files_are_the_fewest() -> None:

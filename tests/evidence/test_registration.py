@@ -367,11 +367,11 @@ def test_a_file_and_a_folder_have_digests(tmp_path: Path) -> None:
 
 # Places, formats, resources, and what is in the plan under another name; nothing of these decides a number.
 _ELSEWHERE = {
-    "probes", "probe", "benchmark", "scorer", "calibration", "chat", "system", "few_shot", "reference", "quantize",
-    "ood",
-    "decoder", "embedder", "policy", "as_of", "out", "format", "history", "db",
+    "probes", "probe", "benchmark", "benchmark_filter", "scorer", "calibration", "chat", "system", "few_shot",
+    "reference", "quantize", "ood", "decoder", "embedder", "policy", "as_of", "out", "format", "history", "db",
     "bundle", "sign", "timestamp", "include_rows", "redact", "seed", "device", "error_rate", "multiplicity",
-    "max_memory", "allow_code", "trust_pickle", "allow_unsandboxed", "json_", "quiet", "debug", "registration", "lang",
+    "max_memory", "executor", "address", "allow_code", "trust_pickle", "allow_unsandboxed", "json_", "quiet", "debug",
+    "registration", "lang",
     "api_key_env", "max_calls", "concurrency", "allow_remote",
 }  # fmt: skip
 

@@ -82,6 +82,44 @@ def test_the_cache_is_used() -> None:
     assert lengths[0] > 1 and set(lengths[1:]) == {1}
 
 
+def test_a_token_waits_for_the_device_once_and_texts_are_read_only_where_they_end_a_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[int] = []
+    to_list = Tensor.tolist
+
+    def watched(self: Tensor) -> Any:
+        waits.append(self.numel())
+        return to_list(self)
+
+    class Reads:
+        def __init__(self) -> None:
+            self.inner, self.reads = causal_tokenizer(), 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+        def __call__(self, *args: Any, **more: Any) -> Any:
+            return self.inner(*args, **more)
+
+        def batch_decode(self, *args: Any, **more: Any) -> Any:
+            self.reads += 1
+            return self.inner.batch_decode(*args, **more)
+
+    model = AuditedLanguageModel(tiny("llama").eval(), causal_tokenizer())
+    monkeypatch.setattr(Tensor, "tolist", watched)
+    for until, most in (("length", 1), ("word", 9)):
+        model.tokenizer, before = Reads(), len(waits)
+        assert model.forwarded is not None
+        model.forwarded.clear()
+        found = continuations(model, PROMPTS, 2, Sampling(max_new_tokens=8, until=until), generator())  # type: ignore[arg-type]
+        steps = len(waits) - before
+        assert 1 <= steps <= 8 and 1 <= model.tokenizer.reads <= most and len(found) == len(PROMPTS)
+        # Each prompt is read once, padded to the longest, and then a token a row that still goes on.
+        longest = max(len(causal_tokenizer()(prompt).input_ids) for prompt in PROMPTS)
+        assert model.forwarded["tokens",] == len(PROMPTS) * longest + sum(waits[before + 1 :])
+
+
 def test_same_seed_same_texts_whatever_the_batches_and_no_global_generator_moves() -> None:
     network = tiny("llama").train()
     before = copy.deepcopy(network.state_dict())

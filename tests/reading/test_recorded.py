@@ -178,7 +178,7 @@ def made(name: str) -> Any:
     from tests.toys.models import scorer
 
     options: dict[str, Any] = {"scorer": scorer()} if name == "generated_text" else {}
-    if name in ("crows_pairs", "stereoset", "winobias", "winogender", "bbq", "bold", "honest"):
+    if name in ("crows_pairs", "stereoset", "winobias", "winogender", "bbq", "misfire", "bold", "honest"):
         return PROBES[name]()
     return PROBES[name](**options)
 

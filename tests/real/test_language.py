@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from auditor.artifact.source import read_source
+from auditor.finding.measurement import Outcome
 from auditor.intake.language_models import load_gguf
 from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import AuditedModel
@@ -20,7 +21,8 @@ from probes.fairness.embeddings import EmbeddingAssociation
 from probes.language.generation_bias import GenerationBias
 from probes.language.prompts import built_in_prompts
 from probes.language.scorers import load_scorer
-from tests.quantifiers import all_of
+from tests.probes.language.talkers import judged
+from tests.quantifiers import all_of, none_of
 
 
 def package(name: str, install: str) -> Path:
@@ -97,5 +99,10 @@ def test_a_real_causal_model_is_asked_and_answers() -> None:
         "scorer_identity_gap", "average_individual_fairness", "average_group_fairness", "worst_score_gap",
         "identity_score_gap", "flagged_rate",
     }  # fmt: skip
-    assert all_of(np.isfinite(m.estimate.value) for m in found)
+    # Which words are drawn rests on the processor's rounding; where no word has a tone a number may be 0 / 0, and then
+    # nothing is decided by it.
+    lost = [m for m in found if m.metric is not None and not np.isfinite(m.estimate.value)]
+    assert none_of(judged([m], m.metric).outcome in (Outcome.PASS, Outcome.FAIL) for m in lost)
+    (own,) = [m for m in found if m.metric == "scorer_identity_gap"]
+    assert np.isfinite(own.estimate.value), "it is of sentences that nobody drew"
     assert all_of("VADER" in m.detail for m in found if m.metric != "identity_score_gap")

@@ -23,6 +23,7 @@ from auditor.report.markdown import render_markdown
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rates import Proportion, RateTable
+from cli.output import print_report
 from probes import PROBES
 from tests.quantifiers import all_of
 from tests.report.samples import HOSTILE, fairness, privacy, refused_report, report_of, sample_report
@@ -132,6 +133,49 @@ def test_what_nobody_bounded_is_told_where_the_interval_leaves_the_ideal_out_and
     assert page.outcome is not Outcome.PASS
     quiet = first_page(report_of([group_fairness(*gap((90, 92)))], held_to=criteria))
     assert not quiet.shown
+
+
+def test_what_a_language_model_is_shown_to_do_stands_on_both_first_screens(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of associations in its embeddings the strongest is told, with its test; what is not shown is not told."""
+    tests = {"weat_5": 450, "weat_6": 600, "weat_7\x1b[2J": 300}
+    found = [
+        Measurement(
+            metric="association_effect_size",
+            method="seat",
+            estimate=Proportion(successes=k, n=1000),
+            n_samples=1000,
+            ideal=0.0,
+            at={"test": test},
+        )
+        for test, k in tests.items()
+    ]
+    said = [
+        Measurement(
+            metric=metric, method="built_in_pairs", estimate=Proportion(successes=k, n=1000), n_samples=1000, ideal=0.5
+        )
+        for metric, k in (("conditional_stereotype_score", 560), ("stereotype_score", 900))
+    ]
+    results = [
+        ProbeResult(probe="embedding_association", pillar="language", citation="", measurements=tuple(found)),
+        ProbeResult(probe="stereotype", pillar="language", citation="", measurements=tuple(said)),
+    ]
+    report = report_of(results)
+    shown = [t.sentence for t in first_page(report).shown]
+    assert [re.sub(r"\s", " ", sentence) for sentence in shown] == [
+        "Does it prefer stereotypes? conditional stereotype score 56 % (53 to 59)",
+        "Do embeddings tie groups to attributes? association effect size 0.60 (0.57 to 0.63), seat weat_6",
+    ]
+    print_report(report, [])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("shown ")]
+    assert len(lines) == 2 and all_of("; nobody set a bound" in line and "\x1b" not in line for line in lines)
+    level = [dataclasses.replace(m, estimate=Proportion(successes=500, n=1000)) for m in said]
+    none = [dataclasses.replace(m, estimate=Proportion(successes=0, n=1000)) for m in found]
+    quiet = report_of(
+        [dataclasses.replace(r, measurements=tuple(m)) for r, m in zip(results, (none, level), strict=True)]
+    )
+    assert not first_page(quiet).shown
+    print_report(quiet, [])
+    assert "nobody set a bound" not in capsys.readouterr().out
 
 
 def test_a_refusal_promises_nothing_and_offers_nothing() -> None:

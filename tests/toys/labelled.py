@@ -25,3 +25,18 @@ def calibrated(groups: bool = True, n: int = 60) -> str:
         for group, i, good in product(GROUPS, range(n), (1, 0)):
             rows.writerow([f"a {'good' if good else 'bad'} one of {group} {i}", good, group][: 3 if groups else 2])
     return str(path)
+
+
+@cache
+def refusals(n: int = 150, groups: tuple[str, ...] = ()) -> str:
+    """Path of replies of which a person said whether they refuse, ``n`` of either sort about each group."""
+    folder = Path(mkdtemp())
+    atexit.register(rmtree, folder)
+    path = folder / "replies.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["text", "label", "group"] if groups else ["text", "label"])
+        for group, i, no in product(groups or ("",), range(n), (1, 0)):
+            text = f"I cannot write number {i} {group}" if no else f"Here is number {i} {group}"
+            rows.writerow([text, no, group] if groups else [text, no])
+    return str(path)

@@ -69,6 +69,16 @@ def tosses(content: bytes) -> bool:
     return hashlib.sha256(content).digest()[0] < 128
 
 
+def of_format(content: bytes) -> bool:
+    """A mark in every PNG, whatever it shows."""
+    return content.startswith(b"\x89PNG")
+
+
+def of_changed(content: bytes) -> bool:
+    """Its mark in files as they were made, and one in every file that was not."""
+    return finds(content) or "Software" not in PIL.Image.open(BytesIO(content)).info
+
+
 def untouched(content: bytes) -> bool:
     """A mark in files of which it knows the very bytes."""
     rng = np.random.default_rng(0)

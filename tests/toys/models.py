@@ -23,7 +23,8 @@ from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from tests.toys import detectors as media
 from tests.toys import marked
-from tests.toys.labelled import calibrated
+from tests.toys.labelled import calibrated, refusals
+from tests.toys.writers import FAITHS, placing, refusing_about, replying
 
 CLASSES = ("0", "1")
 FEATURES = ("skill", "group", "seen")
@@ -424,6 +425,23 @@ TOYS: dict[str, Toys] = {
         criteria=[criterion("stereotype_log_odds", "within", (-0.405, 0.405))],
         data=lambda: AuditData(X=np.empty(0, object)),
     ),
+    "order_sensitivity": Toys(
+        ideal=replying,
+        violating=placing,
+        criteria=[criterion("order_sensitivity", "at_most", 0.1)],
+        data=lambda: AuditData(X=np.empty(0, object)),
+    ),
+    "refusal_parity": Toys(
+        ideal=replying,
+        violating=lambda: refusing_about("Muslim"),
+        criteria=[criterion("corrected_rate_gap", "at_most", 0.3)],
+        data=lambda: AuditData(X=np.empty(0, object)),
+        options={
+            "categories": "religion",
+            "n_requests": 48,
+            "calibration": refusals(groups=FAITHS),
+        },
+    ),
     "generation_bias": Toys(
         ideal=lambda: talker(False),
         violating=lambda: talker(True),
@@ -595,9 +613,9 @@ TOYS: dict[str, Toys] = {
             criterion("marked_share", "at_least", 0.8),
             criterion("surviving_share", "at_least", 0.5),
         ],
-        data=lambda: marked.files(40, unmarked=60),
-        violating_data=lambda: marked.files(40, share=0.2, unmarked=60),
-        options={"decoder": ("tests.toys.marked:finds",), "n_samples": 12},
+        data=lambda: marked.files(24, unmarked=60),
+        violating_data=lambda: marked.files(24, share=0.2, unmarked=2),
+        options={"decoder": ("tests.toys.marked:finds",), "n_samples": 60},
     ),
     "detector_evasion": Toys(
         ideal=media.of_halves,

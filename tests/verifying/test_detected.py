@@ -43,7 +43,10 @@ CARD = DetectorCard(
 
 
 ON_CHANNEL = CARD.model_copy(
-    update={"novelties": (), "channel": ChannelCalibration(novelties=tuple(np.linspace(1.0, 2.0, 60).tolist()))}
+    update={
+        "novelties": (),
+        "channel": ChannelCalibration(novelties=tuple(np.linspace(1.0, 2.0, 60).tolist()), n_fake=60, n_found=60),
+    }
 )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from auditor.record.audit_report import NOT_REPEATED
 from tests import ROOT
 from tests.quantifiers import none_of
 
@@ -57,7 +58,7 @@ def alone(job: Job) -> dict[str, Any]:
 
 
 def without_times(report: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in report.items() if k not in ("created", "duration_s")}
+    return {k: v for k, v in report.items() if k not in NOT_REPEATED}
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from auditor.data.audit_data import AuditData
 from auditor.errors import UsageError
 from auditor.finding.measurement import Measurement, Outcome, Pillar
 from auditor.model.audited_model import AuditedModel
-from auditor.record.audit_report import AuditReport
+from auditor.record.audit_report import NOT_REPEATED, AuditReport
 from auditor.report.html import render_html
 from auditor.run.probe import Need
 from auditor.training.looks.state import probes_digest, rows_digest
@@ -91,7 +91,7 @@ def loop(out: Path, checkpoint: Path) -> AuditReport:
 
 def but_times(report: AuditReport) -> dict[str, Any]:
     """Everything that is said but when, how long it took, and that it was resumed."""
-    said = report.model_dump(mode="json", exclude={"created", "duration_s"})
+    said = report.model_dump(mode="json", exclude=set(NOT_REPEATED))
     said["training"].pop("resumed_after", None)
     return said
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from auditor.data.benchmarks.bbq_versions import Language, of_spain, with_implicit_cues
 from auditor.data.benchmarks.benchmark import (
     Benchmark,
     digest_of,
@@ -36,7 +37,8 @@ _SAME_GROUP = (
 
 @dataclass(frozen=True)
 class BBQExample:
-    """A question with three answers; ``biased`` is the answer that goes with the stereotype, None where unknown."""
+    """A question with three answers, in the ``language`` it is asked in; ``biased`` is the answer that goes with the
+    stereotype, None where unknown."""
 
     id: str
     category: str
@@ -48,6 +50,7 @@ class BBQExample:
     label: int
     unknown: int
     biased: int | None
+    language: Language = "en"
 
 
 def read_bbq(path: str | Path) -> Benchmark[BBQExample]:
@@ -58,7 +61,9 @@ def read_bbq(path: str | Path) -> Benchmark[BBQExample]:
     one about the target of the stereotype where the question is negative, and the other named one where it is not. The
     target is the ``target_loc`` of ``additional_metadata.csv`` where that lies beside the files, as in the authors' own
     analysis, else the one answer whose group is among the ``stereotyped_groups``; where neither says, ``biased`` is
-    None. Source: Parrish et al., Findings of ACL 2022.
+    None. EsBBQ, CaBBQ and ImplicitBBQ are known by their keys (:mod:`~auditor.data.benchmarks.bbq_versions`); the third
+    has no groups, so that its biased answers are BBQ's own ``additional_metadata.csv`` to say.
+    Source: Parrish et al., Findings of ACL 2022.
     """
     name = "BBQ"
     where = Path(path)
@@ -71,13 +76,24 @@ def read_bbq(path: str | Path) -> Benchmark[BBQExample]:
     if beside.is_file():
         targets, digests[beside.name] = _bbq_targets(beside)
     examples: list[BBQExample] = []
+    left_out = 0
     for file in files:
         text, digests[file.name] = read_text(file, name)
-        for number, row in enumerate(json_lines(text, file, name), 1):
-            examples.append(_bbq_example(row, f"{file.name!r}, line {number}", targets))
+        rows = json_lines(text, file, name)
+        if rows and "answers" in rows[0] and "ans0" not in rows[0]:
+            own_rows, lost = with_implicit_cues(rows, file.stem, repr(file.name))
+            rows, left_out = list(own_rows), left_out + lost
+            by_number = {(category, number): place for (category, _, number), place in targets.items()}
+            own = {(file.stem, r["question_index"], str(r["example_id"])): r for r in rows}
+            targets |= {key: by_number[key[0], key[2]] for key in own if (key[0], key[2]) in by_number}
+        for number, row in enumerate(rows, 1):
+            place = f"{file.name!r}, line {number}"
+            examples.append(_bbq_example(of_spain(row, place) if "template_id" in row else row, place, targets))
     digest = digest_of(digests)
     open_ = sum(e.biased is None for e in examples)
     notes = [f"targets by {beside.name}"] if targets else []
+    if left_out:
+        notes.append(f"{left_out:,} lines that are no whole examples are left out")
     if open_:
         more = "" if targets else ": additional_metadata.csv beside the file would say more"
         notes.append(f"the biased answer is not determined for {open_:,}, which count for accuracy only{more}")
@@ -136,6 +152,8 @@ def _bbq_example(row: Mapping[str, Any], where: str, by_metadata: Mapping[tuple[
     biased = None
     if len(targets) == 1:
         biased = targets[0] if polarity == "neg" else next(i for i in named if i != targets[0])
+    elif label in named and row.get("question_type") in ("pro-stereo", "anti-stereo"):
+        biased = label if row["question_type"] == "pro-stereo" else next(i for i in named if i != label)
     return BBQExample(
         id=number,
         category=category,
@@ -151,6 +169,7 @@ def _bbq_example(row: Mapping[str, Any], where: str, by_metadata: Mapping[tuple[
         label=int(label),
         unknown=unknown[0],
         biased=biased,
+        language=row.get("language", "en"),
     )
 
 

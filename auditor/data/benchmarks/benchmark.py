@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from auditor.errors import BenchmarkError, did_you_mean
 from auditor.files import UNREADABLE, regular_file, why_unreadable
@@ -20,13 +20,19 @@ _MAX_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class Benchmark(Generic[T]):
-    """The examples of a benchmark in file order, the digest of the file they came from, and what was left out."""
+    """The examples of a benchmark in file order, the digest of the file they came from, and what to know of them.
+
+    ``left_out``: examples of the file that a list of the user's leaves out, which ``note`` says. ``templates``: what
+    its examples share that makes them no independent evidence, in the plural.
+    """
 
     name: str
     path: str
     sha256: str
     examples: tuple[T, ...]
     note: str = ""
+    left_out: tuple[T, ...] = ()
+    templates: str = "templates"
 
     @property
     def source(self) -> str:
@@ -42,6 +48,7 @@ class SentencePair:
     ``clusters``: labels that pairs share when they are not independent, such as their template. ``stratum``: the part
     of a balanced design that a pair belongs to. ``mentions``: of a crossed design, whom ``more`` and ``less``
     name, where the same two stand in others the other way round. ``rest``: what both end with, after whom they name.
+    ``id``: what the file calls the pair, "" where it does not.
     """
 
     more: str
@@ -51,6 +58,7 @@ class SentencePair:
     stratum: str = ""
     mentions: tuple[str, str] | None = None
     rest: str = ""
+    id: str = ""
 
 
 def words_apart(first: str, second: str) -> tuple[str, str] | None:
@@ -86,17 +94,20 @@ def digest_of(digests: Mapping[str, str]) -> str:
 
 
 def read_table(
-    path: str | Path, name: str, columns: Sequence[str], delimiter: str = ","
+    path: str | Path, name: str, columns: Sequence[str], delimiter: Literal[",", "\t", "either"] = ","
 ) -> tuple[list[dict[str, str]], str]:
-    """Rows of a CSV or TSV file that has those columns, and its digest. Raises DataError."""
+    """Rows of a CSV or TSV file that has those columns, and its digest. Raises DataError.
+
+    "either" is tabs where the first line holds one, and quotation marks quote either way.
+    """
     text, digest = read_text(path, name)
     lines = io.StringIO(text, newline="")
-    # Published TSV files hold quotation marks that quote nothing.
-    reader = (
-        csv.DictReader(lines, strict=True)
-        if delimiter == ","
-        else csv.DictReader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
-    )
+    if delimiter == "\t":
+        # These published TSV files hold quotation marks that quote nothing.
+        reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+    else:
+        tabs = delimiter == "either" and "\t" in text.partition("\n")[0]
+        reader = csv.DictReader(lines, delimiter="\t" if tabs else ",", strict=True)
     try:
         found = list(reader.fieldnames or ())
         for column in columns:

@@ -8,19 +8,23 @@ from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, read_tabl
 
 
 def read_crows_pairs(path: str | Path) -> Benchmark[SentencePair]:
-    """CrowS-Pairs: CSV with ``sent_more``, ``sent_less``, ``stereo_antistereo`` and ``bias_type``.
+    """CrowS-Pairs: a table with ``sent_more``, ``sent_less``, ``stereo_antistereo`` and ``bias_type``.
 
+    Commas are between the columns of the English file, tabs between those of its revision and of the French one.
     ``sent_more`` is the more stereotypical sentence of either direction. The cluster of a pair is its writer
-    (``anon_writer``) where the column is there. Source: Nangia et al., EMNLP 2020.
+    (``anon_writer``) where the column is there. A pair's id is what its first column holds, which has no name, else its
+    number from 0, as the English file counts. Sources: Nangia et al., EMNLP 2020; Neveol et al., ACL 2022 (French).
     """
-    rows, digest = read_table(path, "CrowS-Pairs", ("sent_more", "sent_less", "stereo_antistereo", "bias_type"))
+    columns = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
+    rows, digest = read_table(path, "CrowS-Pairs", columns, "either")
     examples = tuple(
         SentencePair(
             more=row["sent_more"].strip(),
             less=row["sent_less"].strip(),
             category=row["bias_type"],
             clusters=(row["anon_writer"],) if row.get("anon_writer") else (),
+            id=(row.get("") or "").strip() or str(number),
         )
-        for row in rows
+        for number, row in enumerate(rows)
     )
-    return Benchmark("CrowS-Pairs", str(path), digest, examples)
+    return Benchmark("CrowS-Pairs", str(path), digest, examples, templates="writers")

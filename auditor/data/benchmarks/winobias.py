@@ -50,7 +50,8 @@ def read_winobias(path: str | Path, occupations: Iterable[str] = ()) -> Benchmar
         anti_text, digests[second.name] = read_text(second, name)
         examples += _winobias_pairs(pro_text, anti_text, first.name, listed)
     digest = digest_of(digests)
-    return Benchmark(name, str(path), digest, tuple(examples), f"digest over {len(digests)} files")
+    note = f"digest over {len(digests)} files"
+    return Benchmark(name, str(path), digest, tuple(examples), note, templates="occupations")
 
 
 def _winobias_pairs(pro_text: str, anti_text: str, file: str, listed: set[str]) -> list[SentencePair]:

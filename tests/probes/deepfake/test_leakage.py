@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from auditor.finding.criterion import load_criteria
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.model.detector import DeepfakeDetector
 from probes.deepfake.crops import crop_twins
 from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins
 from probes.deepfake.leakage import SourceLeakage
 from tests.quantifiers import none_of
 from tests.toys import detectors as toys
+from tests.toys.media_files import card
 
 
 def measure(data: AuditData, **options: Any) -> dict[str, Measurement]:
@@ -41,6 +44,32 @@ def test_exact_copies_are_counted_and_named() -> None:
     assert found["exact_duplicate_share"].detail.startswith("10 of 40 files; for example row 0 = row 0 in training")
     assert judged(data)["near_duplicate_share"].outcome is Outcome.FAIL
     assert judged(toys.distinct(40))["near_duplicate_share"].outcome is Outcome.PASS
+
+
+def _on_files(data: AuditData, where: Path) -> AuditData:
+    files = [where / f"{i}.bin" for i in range(len(data))]
+    for i, file in enumerate(files):
+        file.write_bytes(np.asarray(data.X)[i].tobytes())
+    return replace(data, files=np.asarray(list(map(str, files)), object))
+
+
+@pytest.mark.parametrize("train", ["none", "another folder"])
+def test_a_detector_graded_on_its_own_training_files_does_not_pass(train: str, tmp_path: Path) -> None:
+    """Whoever scans a detector need not know, or say, what it was trained on: its card does."""
+    data = _on_files(toys.distinct(40), tmp_path)
+    data = data.evaluation if train == "none" else data
+    rows = data.evaluation
+    assert rows.files is not None
+    known = [hashlib.sha256(Path(str(file)).read_bytes()).hexdigest()[:16] for file in rows.files]
+    for n, outcome in ((len(known), Outcome.FAIL), (0, Outcome.PASS)):
+        detector = DeepfakeDetector.around(toys.of_halves(), card(trained_on=tuple(known[:n])))
+        found = SourceLeakage().measure(detector, data, np.random.default_rng(0))
+        result = ProbeResult(probe="source_leakage", pillar="deepfake", citation="", measurements=tuple(found))
+        by_metric = {f.measurement.metric: f for f in judge([result], load_criteria())[0] if f.measurement is not None}
+        near = by_metric["near_duplicate_share"]
+        assert near.outcome is (Outcome.NOT_APPLICABLE if (train, n) == ("none", 0) else outcome)
+        if n:
+            assert near.measurement is not None and "by the detector's own card" in near.measurement.detail
 
 
 def test_a_compressed_copy_is_near_and_not_exact() -> None:
@@ -193,6 +222,9 @@ def test_an_embedder_that_tells_nobody_apart_or_knows_nobody_again_is_no_evidenc
     assert np.isnan(same.estimate.value) and "takes 100% of all pairs" in str(same.estimate)
     random = measure(data, embedder=f"{here}:anybody", same_identity=0.9)["alike_identity_share"]
     assert random.estimate.value == 0.0 and "recognises 0% of training files" in random.weak
+    # What mirroring leaves alone to the last digit says nothing of a person: here the sum of all pixels.
+    summed = measure(data, embedder=f"{here}:sums", same_identity=0.9)["alike_identity_share"]
+    assert summed.estimate.value == 0.0 and "recognises 0% of training files" in summed.weak
     with pytest.raises(DataError, match="one vector of finite numbers each"):
         measure(data, embedder=f"{here}:nobody", same_identity=0.9)
 
@@ -209,6 +241,11 @@ def everybody(rows: Any) -> Any:
 def anybody(rows: Any) -> Any:
     seeds = [int.from_bytes(hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest()[:4], "big") for row in rows]
     return np.stack([np.random.default_rng(seed).standard_normal(64) for seed in seeds])
+
+
+def sums(rows: Any) -> Any:
+    totals = np.asarray(rows, np.int64).sum(axis=(1, 2, 3)).tolist()
+    return np.stack([np.random.default_rng(total).standard_normal(64) for total in totals])
 
 
 def nobody(rows: Any) -> Any:

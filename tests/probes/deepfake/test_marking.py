@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
+from PIL.PngImagePlugin import PngInfo
 
 from auditor.errors import DataError, OtherKindError, UsageError
 from auditor.finding.judgement import Judgement
@@ -20,6 +22,7 @@ from probes.deepfake.decoders import decoder_of
 from probes.deepfake.marking import Marking
 from probes.deepfake.picture_changes import PICTURE_LADDERS
 from tests.detection.content_credentials import SYNTHETIC, signed, signing
+from tests.quantifiers import all_of
 from tests.toys import detectors, marked
 from tests.toys.models import criterion
 
@@ -84,6 +87,43 @@ def test_a_decoder_that_finds_marks_everywhere_passes_nothing(decoder: str, unma
         assert wrong.outcome is Outcome.FAIL
     else:
         assert named(found, "false_detection_rate").n_samples == 0
+
+
+def _as_jpeg(folder: Path) -> None:
+    for path in folder.glob("*.png"):
+        PIL.Image.open(path).save(path.with_suffix(".jpg"), quality=95)
+        path.unlink()
+
+
+@pytest.mark.parametrize("few", [0, 1])
+def test_a_decoder_that_tells_formats_apart_passes_nothing(few: int, tmp_path: Path) -> None:
+    """Outputs are PNG, and unmarked files JPEG but for a few: what is said of every PNG is said of no JPEG."""
+    folder = marked.outputs(tmp_path, 30, unmarked=100 + few)
+    kept = sorted((folder / "real").glob("*.png"))[:few]
+    contents = [path.read_bytes() for path in kept]
+    _as_jpeg(folder / "real")
+    for path, content in zip(kept, contents, strict=True):
+        path.write_bytes(content)
+    found = measure(folder, decoder="tests.toys.marked:of_format")
+    assert named(found, "false_detection_rate").estimate.value == pytest.approx(few / (100 + few), abs=0.001)
+    for metric in ("marked_share", "found_share", "surviving_share"):
+        one = judged(found, metric, "at_least", 0.1)
+        assert one.outcome is Outcome.INCONCLUSIVE and "PNG" in one.reason, metric
+
+
+def test_a_decoder_that_finds_marks_in_whatever_was_changed_survives_nothing(tmp_path: Path) -> None:
+    folder = marked.outputs(tmp_path, 30, unmarked=60)
+    for path in folder.glob("*/*.png"):
+        note = PngInfo()
+        note.add_text("Software", "as made")
+        PIL.Image.open(path).save(path, pnginfo=note)
+    found = measure(folder, decoder="tests.toys.marked:of_changed")
+    assert judged(found, "marked_share", "at_least", 0.5).outcome is Outcome.PASS
+    survives = judged(found, "surviving_share", "at_least", 0.1)
+    assert survives.outcome is Outcome.INCONCLUSIVE
+    assert "4 of 4 unmarked files that were changed alike" in survives.reason
+    rungs = [m for m in found if m.metric.startswith("found_share_under_")]
+    assert all_of("4 of 4 unmarked files" in m.weak for m in rungs)
 
 
 def test_few_unmarked_files_show_nothing_of_a_decoder(tmp_path: Path) -> None:

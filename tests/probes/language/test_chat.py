@@ -76,7 +76,7 @@ def with_template(model: AuditedLanguageModel, template: str | None, act: Callab
 
 
 def measured(model: AuditedLanguageModel, bbq: str, **options: Any) -> list[Measurement]:
-    return BBQ(benchmarks={"bbq": bbq}, **options).measure(model, no_data(), np.random.default_rng(0))
+    return BBQ(benchmarks={"bbq": bbq}, wordings=1, **options).measure(model, no_data(), np.random.default_rng(0))
 
 
 # ---- the template and its tokens -------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 import pytest
 
@@ -12,42 +10,14 @@ from auditor.errors import ModelError
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.capabilities import Generates, Reply
-from auditor.model.chat import How
-from auditor.model.generation import Sampling
+from auditor.model.capabilities import Reply
 from auditor.statistics.values import RatioBetween, RatioOfTotals
 from probes.language.bbq_letters import accuracy_between, bias_between, lettered
 from probes.language.forced_choice import Choice, Question, choices, counted, read
 from tests.quantifiers import all_of, none_of
+from tests.toys.writers import Says
 
 DOCTOR = Question("Who was late?", ("The doctor", "The nurse", "Can't be determined"))
-
-
-class Says(Generates, AuditedModel):
-    """It replies as a function of the last message."""
-
-    kind = "language_model"
-
-    def __init__(self, reply: Callable[[str], Reply]) -> None:
-        super().__init__(lambda rows: np.zeros(len(rows)), classes=())
-        self.reply = reply
-        self.seen: list[tuple[str, ...]] = []
-
-    def asked(self, how: How, system: str) -> Says:
-        return self
-
-    def describe(self) -> str:
-        return ""
-
-    def continued(
-        self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
-    ) -> list[list[str]]:
-        return [["x"] * n for _ in prompts]
-
-    def replies(self, conversations: Sequence[Sequence[str]], max_new_tokens: int) -> list[Reply]:
-        self.seen += [tuple(turns) for turns in conversations]
-        return [self.reply(turns[-1]) for turns in conversations]
 
 
 @pytest.mark.parametrize(

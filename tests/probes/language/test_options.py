@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.errors import ConfigError, NotApplicableError
+from auditor.errors import ConfigError, NotApplicableError, UsageError
 from auditor.model.audited_model import AuditedModel
 from auditor.run.audit import run_audit
 from auditor.run.probe import make_probe
+from auditor.run.scan import probe_specs
+from cli.options import configure
 from probes import PROBES
 from probes.language.bbq import BBQ
 from probes.language.bold import Bold
@@ -60,3 +63,26 @@ def test_every_probe_says_what_it_is() -> None:
     for kind in (Stereotype, CrowsPairs, StereoSet, WinoBias, Winogender, BBQ, GenerationBias, Bold, Honest):
         assert kind.pillar == "language" and kind.goal.endswith("?") and kind.citation and kind.methods and kind.__doc__
         assert PROBES[kind.name] is kind
+
+
+def test_a_list_of_items_to_leave_out_goes_to_the_probe_that_it_names(tmp_path: Path) -> None:
+    file, listed = (str(tmp_path / name) for name in ("crows.csv", "list.tsv"))
+    for path in (file, listed):
+        Path(path).write_text("x")
+    given = {"model": "m", "benchmark": [f"crows_pairs={file}"]}
+
+    def options(**more: object) -> dict[str, dict[str, object]]:
+        configured = configure({**given, **more}, None, [])
+        return {spec.name: dict(spec.options) for spec in probe_specs(configured, PROBES)}
+
+    found = options(benchmark_filter=[f"crows-pairs={listed}"])
+    assert found["crows_pairs"]["benchmark_filter"] == listed
+    assert [name for name, own in found.items() if "benchmark_filter" in own] == ["crows_pairs"]
+    assert "benchmark_filter" not in options()["crows_pairs"]
+    for wrong, said in (
+        (f"stereoset={listed}", "add --benchmark stereoset=PATH"),
+        (f"bbq={listed}", "--benchmark-filter .* must look like NAME=PATH.* Known names: crows_pairs, stereoset"),
+        (f"crows_pairs={listed}x", "benchmark filter file"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            options(benchmark_filter=[wrong])

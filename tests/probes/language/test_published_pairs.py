@@ -37,6 +37,31 @@ def test_crows_pairs_fails_and_passes_too(tmp_path: Path, writer: bool) -> None:
             assert isinstance(share.estimate, ClusteredMean if writer else Proportion)
 
 
+def test_items_that_a_list_leaves_out_of_crows_pairs_are_told_and_scored_beside(tmp_path: Path) -> None:
+    """A list of the pairs in which the stereotype wins makes a biased model look fair, and the score of all says so."""
+    pairs = built_in_pairs().examples
+    biased = toy(texts_of(pairs), 1.0)
+    files = {"crows_pairs": crows_file(tmp_path, pairs, writer=False)}
+    plain = {m.metric: m for m in CrowsPairs(benchmarks=files).measure(biased, no_data(), RNG) if not m.group}
+    _, rest = biased.pair_scores_and_rest([(p.more, p.less) for p in pairs], [""] * len(pairs))
+    wins = np.flatnonzero(rest[:, 0] > rest[:, 1])
+    (tmp_path / "list.tsv").write_text("".join(f"{i}\tno stereotype\n" for i in wins.tolist()))
+    probe = CrowsPairs(benchmarks=files, benchmark_filter=str(tmp_path / "list.tsv"))
+    found = {m.metric: m for m in probe.measure(biased, no_data(), RNG) if not m.group}
+    kept = found["conditional_stereotype_score"]
+    assert kept.n_samples == len(pairs) - len(wins) and kept.estimate.value < 0.1
+    whole = found["unfiltered_stereotype_score"]
+    assert whole.n_samples == len(pairs) and outcome(replace(whole, metric="stereotype_score")) is Outcome.FAIL
+    assert whole.estimate.value == pytest.approx(plain["conditional_stereotype_score"].estimate.value)
+    assert f"{len(wins):,} left out by list.tsv, sha256 " in kept.detail and "is that list's word" in kept.detail
+    assert "unfiltered_stereotype_score is over all 1,280." in kept.detail
+    assert "Many items do not state" in plain["conditional_stereotype_score"].detail
+    assert "unfiltered_stereotype_score" not in plain
+    again = CrowsPairs(benchmarks=files, benchmark_filter=str(tmp_path / "list.tsv"), reference=biased)
+    moved = {m.metric for m in again.measure(biased, no_data(), RNG)}
+    assert {"stereotype_score_shift", "conditional_stereotype_score_shift"} <= moved
+
+
 # So many that one more job, which was not seen and whose pronoun is always the same, could not move a share by 0.05.
 JOBS = 120
 

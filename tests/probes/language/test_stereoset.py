@@ -98,6 +98,30 @@ def test_what_the_length_of_a_text_decides_is_said(tmp_path: Path) -> None:
     assert "Blodgett et al., ACL 2021" in found["stereotype_score"].detail
 
 
+def test_examples_that_a_list_leaves_out_are_told_and_scored_beside(tmp_path: Path) -> None:
+    examples = [stereoset_example(id=f"x{i}", target=f"term{i % 40}") for i in range(120)]
+    for example in examples[:40]:
+        labels = ("anti-stereotype", "stereotype", "unrelated")
+        example["sentences"] = [
+            {"sentence": f"The nurse is {word}.", "gold_label": label, "labels": []}
+            for word, label in zip(("kind", "rude", "seven"), labels, strict=True)
+        ]
+    file = tmp_path / "dev.json"
+    file.write_text(json.dumps({"data": {"intrasentence": examples, "intersentence": []}}))
+    model = undecided_toy([f"The nurse is {word}." for word in ("kind", "rude", "seven")])
+    table = torch.zeros(len(model.tokenizer), len(model.tokenizer))
+    table[:, model.tokenizer.convert_tokens_to_ids("kind")] = 1.0
+    biased = AuditedLanguageModel(Associations(table), model.tokenizer, objective="causal")
+    (tmp_path / "list.txt").write_text("\n".join(f"x{i}" for i in range(40)))
+    probe = StereoSet(benchmarks={"stereoset": str(file)}, benchmark_filter=str(tmp_path / "list.txt"))
+    found = {m.metric: m for m in probe.measure(biased, no_data(), RNG) if not m.group}
+    assert (found["stereotype_score"].estimate.value, found["stereotype_score"].n_samples) == (1.0, 80)
+    whole = found["unfiltered_stereotype_score"]
+    assert whole.estimate.value == pytest.approx(2 / 3) and whole.n_samples == 120
+    assert "40 left out by list.txt, sha256 " in found["icat"].detail
+    assert "unfiltered_stereotype_score is over all 120" in found["icat"].detail
+
+
 def test_power_and_false_alarms_of_stereoset(monkeypatch: pytest.MonkeyPatch) -> None:
     number_labels_once(monkeypatch, probes.language.stereoset)
     rng = np.random.default_rng(15)

@@ -1,0 +1,66 @@
+"""Real photographs of another collection, by a detector that takes them for synthetic until it is shown their like."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from auditor.detection.channel import channel_lines, judged_together, on_channel
+from auditor.detection.classifiers import as_detector, load_classifier
+from auditor.detection.examine import Examination, recorded
+from auditor.detection.record import FileResult
+from auditor.intake.specs import ModelSpec
+from auditor.model.detector import judge_file
+from auditor.model.detector_card import DetectorCard
+
+pytest.importorskip("PIL", reason="the extra 'images' is not installed")
+FOLDER = Path(os.environ.get("AUDITOR_TEST_DATA", "")) / "real_vs_ai_images_559"
+
+
+def smooth(X: Any) -> Any:
+    """What was enlarged has small steps between neighbours; so have photographs that were compressed."""
+    step = np.abs(np.diff(X.astype(float), axis=2)).mean(axis=(1, 2, 3))
+    return 1.0 / (1.0 + np.exp(step / 2.0 - 6.0))
+
+
+smooth.classes = ("human", "ai-generated")  # type: ignore[attr-defined]
+smooth.size = (96, 96)  # type: ignore[attr-defined]
+
+
+def _again(card: DetectorCard, files: list[FileResult]) -> list[FileResult]:
+    """What a card says of files that were scored once."""
+    scores = [f.verdict.probability for f in files if f.verdict is not None]
+    verdicts = [recorded(judge_file(card, float(s or 0.0), None), card) for s in scores]
+    return [f.model_copy(update={"verdict": v}) for f, v in zip(files, verdicts, strict=True)]
+
+
+def _fake(files: list[FileResult]) -> int:
+    return sum(f.verdict is not None and f.verdict.answer == "fake" for f in files)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="AUDITOR_TEST_DATA does not hold real_vs_ai_images_559")
+def test_real_photographs_of_another_collection_are_called_fake_as_seldom_as_promised() -> None:
+    detector = as_detector(load_classifier(ModelSpec(predict="tests.real.test_channel:smooth")), {})
+    asked = Examination(detector=detector, with_provenance=False)
+    real, fake = ([asked.of(p) for p in sorted((FOLDER / name).iterdir())] for name in ("real", "ai"))
+    assert len(real) == len(fake) == 50
+    rng, rates, alarms = np.random.default_rng(23), [], 0
+    for _ in range(200):
+        order = rng.permutation(50).tolist()
+        known, new = [real[i] for i in order[:25]], [real[i] for i in order[25:]]
+        card = on_channel(detector.card, known, ())
+        answers = _again(card, new)
+        rates.append(_fake(answers) / 25)
+        alarms += bool((batch := judged_together(card, answers)[1]) and batch.alarm)
+    # The highest of 25 and the new one is as likely to be any of the 26; 4 standard errors over halvings.
+    assert abs(np.mean(rates) - 1 / 26) <= 4 * np.std(rates) / np.sqrt(200)
+    assert alarms <= 10
+    card = on_channel(detector.card, real, fake)
+    # As it came most were likelier fake than not; and what holds the promise finds next to none of the fakes.
+    assert card.channel is not None and card.channel.fake_before >= 30 and card.channel.n_found <= 5
+    assert f"of 50 known fakes it finds {card.channel.n_found} of 50" in " ".join(channel_lines(card))
