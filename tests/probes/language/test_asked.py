@@ -146,8 +146,13 @@ def random_llama() -> AuditedLanguageModel:
             torch.manual_seed(0)
             network = LlamaForCausalLM(
                 LlamaConfig(
-                    vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-                    num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256,
+                    vocab_size=len(tokenizer),
+                    hidden_size=16,
+                    intermediate_size=16,
+                    num_hidden_layers=1,
+                    num_attention_heads=2,
+                    num_key_value_heads=2,
+                    max_position_embeddings=256,
                 )  # fmt: skip
             )
     return AuditedLanguageModel(network.eval(), tokenizer, objective="causal")
@@ -386,11 +391,13 @@ def test_a_call_that_failed_may_have_been_a_filter() -> None:
     with pytest.raises(ModelError, match=r"96 of 384 requests had no answer, more than 5%.*It was filtered\."):
         parity(
             Says(
-                lambda text: some(text)
-                if listed(text)
-                else Reply("", "It was filtered.")
-                if "Sikh" in text or "Hindu" in text
-                else Reply("x")
+                lambda text: (
+                    some(text)
+                    if listed(text)
+                    else Reply("", "It was filtered.")
+                    if "Sikh" in text or "Hindu" in text
+                    else Reply("x")
+                )
             )
         )
 
