@@ -183,7 +183,7 @@ def read_inside(root: Path, name: str, what: str) -> bytes:
     return read_regular(where, f"The {what} {shown(name)!r}")
 
 
-def read_regular(where: Path, called: str) -> bytes:
+def read_regular(where: Path, called: str, most: int = MAX_FILE_BYTES) -> bytes:
     """The bytes of a regular file, opened once; ``called`` begins the DataError where there is none, or too large."""
     try:
         # The path is resolved: a link that takes a file's place afterwards is not followed, a FIFO does not block.
@@ -194,10 +194,10 @@ def read_regular(where: Path, called: str) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{called} is not a regular file.")
-        if status.st_size > MAX_FILE_BYTES:
-            raise DataError(f"{called} has {status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}.")
+        if status.st_size > most:
+            raise DataError(f"{called} has {status.st_size:,} bytes, more than {most:,}.")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_FILE_BYTES)
+            return file.read(most)
     except OSError as error:
         raise DataError(f"{called} cannot be read: {error.strerror}.") from None
     finally:

@@ -21,7 +21,8 @@ from torch import nn
 from auditor.model.audited_model import Recipe
 from auditor.networks.architectures import MLP
 from auditor.randomness import seeded_globals
-from auditor.training.ensembles import Seeds, random_halves, train_together
+from auditor.training.ensembles import random_halves, train_together
+from auditor.training.stack_tasks import Seeds
 from benchmarks.common import emit, seconds
 
 MODELS, POOL, FEATURES, PAIRS, BAR = 64, 4_000, 50, 5, 9.0

@@ -278,7 +278,8 @@ class Job:
     it explains rows of ``data``; with an ``export`` it writes the model anew; with ``served`` texts
     it holds them against it. With a ``detection`` it examines files,
     by the model where there is one; with a ``detector_training`` it trains a detector, and with a ``table_training`` a
-    classifier. ``allow_unsandboxed``: whether it goes without the kernel's sandbox.
+    classifier. ``allow_unsandboxed``: whether it goes without the kernel's sandbox. ``tasks``: a folder whose tasks the
+    parent hands out, where not all is done in the process itself.
     """
 
     model: ModelSpec
@@ -297,4 +298,5 @@ class Job:
     export: ExportSpec | None = None
     served: ServedTexts | None = None
     allow_unsandboxed: bool = False
+    tasks: str | None = None
     parent: int | None = None

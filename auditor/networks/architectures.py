@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -166,3 +167,15 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "speech_lfcc": SpeechDetector,
     "speech_gmm": SpeechGMM,
 }
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of the table by its name and its arguments, which are JSON; called, an untrained one."""
+
+    name: str
+    args: Mapping[str, Any]
+
+    def __call__(self) -> nn.Module:
+        """A new one, initialised from torch's global generator."""
+        return ARCHITECTURES[self.name](**self.args)

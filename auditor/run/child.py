@@ -82,6 +82,8 @@ from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, mi
 from auditor.run.protocol import Channel, Working
 from auditor.run.writing import check_ending, write_made
 from auditor.sandbox.outside import Outside
+from auditor.training.execute import tasks_by
+from auditor.training.handed_out import ThroughParent
 from auditor.training.meter import taken_by_probe
 
 
@@ -393,6 +395,11 @@ def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows
 
 def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
     """Asks one probe after another over rows in memory."""
+    with tasks_by(None if job.tasks is None else ThroughParent(Path(job.tasks))):
+        _ask_all(probes, model, data, job, channel)
+
+
+def _ask_all(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
     for spec, probe in zip(job.probes, probes, strict=True):
         channel.send(Asking(probe=spec.name))
         result = ask(probe, model, data, generator_for(job.seed, spec.name), on_error=traceback.print_exception)

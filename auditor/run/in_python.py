@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_run) - {
     "max_memory",
     "allow_unsandboxed",
+    "executor",
+    "address",
 }
 # A model in memory is measured as it is, in this process.
 _ABOUT_LOADING = (
@@ -136,6 +138,8 @@ def _in_memory(
     from auditor.model.audited_model import AuditedModel
     from auditor.run.audit import run_audit
     from auditor.run.intake_result import intake_result
+    from auditor.training.execute import tasks_by
+    from auditor.training.handed_out import chosen_executor
 
     if not isinstance(model, AuditedModel):
         raise UsageError(
@@ -174,16 +178,19 @@ def _in_memory(
         ood=options.ood,
     )
     specs = probe_specs(replace(configured, options=asked), catalogue)
-    report = run_audit(
-        model,
-        rows,
-        [make_probe(_kind(spec, catalogue), spec.options) for spec in specs],
-        configured.criteria,
-        seed=options.seed,
-        family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
-        allow_inconclusive=options.allow_inconclusive,
-        beside=(intake_result(model),),
-    )
+    with chosen_executor(options.executor, options.address) as executor, tasks_by(executor):
+        report = run_audit(
+            model,
+            rows,
+            [make_probe(_kind(spec, catalogue), spec.options) for spec in specs],
+            configured.criteria,
+            seed=options.seed,
+            family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
+            allow_inconclusive=options.allow_inconclusive,
+            beside=(intake_result(model),),
+        )
+        if executor is not None:
+            executor.forget()
     return held_to(configured, report.model_copy(update={"configuration": recorded(configured.obeyed)}))
 
 

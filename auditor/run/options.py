@@ -491,17 +491,13 @@ class ScanOptions:
     ] = False
     json_: Annotated[
         bool,
-        Flag(
-            help="Print the report as JSON, and nothing else.",
-            found="given",
-            typed=bool,
-            spelled="--json",
-            of_one_run=True,
-        ),
+        Flag(help="Print the report as JSON, no more.", found="given", typed=bool, spelled="--json", of_one_run=True),
     ] = False
     quiet: Annotated[bool, Flag(help="Print nothing but errors.", found="given", typed=bool, of_one_run=True)] = False
     seed: Annotated[int, Ge(0), Flag(help="Seed; the same seed gives the same report.", found="asks", typed=int)] = 0
     device: Annotated[str, Flag(help="auto, cpu, cuda, cuda:1, ...", found="asks")] = "auto"
+    executor: Annotated[Literal["local", "ray"], Flag(help="Shadow models: local, ray.", found="given", of_one_run=True)] = "local"
+    address: Annotated[str | None, Flag(help="The Ray cluster's: host:6379.", found="given", of_one_run=True)] = None
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
         Flag(

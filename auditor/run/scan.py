@@ -38,6 +38,7 @@ from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, make_probe
 from auditor.sandbox.measuring_process import MeasuringProcess
 from auditor.sandbox.scratch import scratch_folder
+from auditor.training.handed_out import handed_out
 from auditor.training.meter import Meter
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
@@ -157,8 +158,9 @@ def scan_job(
 ) -> Scanned:
     """:func:`scan` of a job that was made before; ``started`` is what ``time.perf_counter`` said then."""
     ask = None if endpoint is None else endpoint.outcomes
-    with Meter(job.model.device) as meter:
-        measured = measure(job, pillars(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
+    with handed_out(configured.options.executor, configured.options.address) as tasks, Meter(job.model.device) as meter:
+        asked = replace(job, tasks=tasks)
+        measured = measure(asked, pillars(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
         measured.energy = meter.record(measured.results, device=measured.device, of="audit")
     if endpoint is not None and measured.model is not None:
         notes = (*measured.model.notes, *endpoint.notes())

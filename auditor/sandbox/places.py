@@ -142,6 +142,8 @@ def _outputs(job: Job) -> Iterator[Path]:
         yield from (Path(received(path)).parent for path in (made.out, made.train_out, made.test_out))
     if job.export is not None:
         yield Path(received(job.export.out)).parent
+    if job.tasks is not None:
+        yield Path(job.tasks)
     for spec in job.probes:
         checkpoint = spec.options.get("checkpoint")
         if isinstance(checkpoint, str) and os.path.isabs(checkpoint):

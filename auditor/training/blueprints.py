@@ -16,12 +16,12 @@ from auditor.errors import NotApplicableError
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.outputs import Outputs, as_logits
 from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import ARCHITECTURES, MLP, SmallCNN
+from auditor.networks.architectures import ARCHITECTURES, Architecture
 from auditor.randomness import seeded_globals
 from auditor.rows import Rows
-from auditor.training.ensembles import Seeds
 from auditor.training.loop import PlainStep, Schedule, optimizer_of
 from auditor.training.loop import train as run_loop
+from auditor.training.stack_tasks import Seeds
 from auditor.training.stacks import outputs_of
 from auditor.training.weighted import why_not_trained_alike
 
@@ -121,8 +121,7 @@ def _again(model: TorchModel) -> tuple[Callable[[], nn.Module] | None, str]:
     named = model.architecture or {}
     name = str(named.get("name", type(model.module).__name__))
     if name in ARCHITECTURES:
-        factory, arguments = ARCHITECTURES[name], dict(named.get("args", {}))
-        return lambda: factory(**arguments), name
+        return Architecture(name, dict(named.get("args", {}))), name
     module = model.module
     if (anew := _of_transformers(module)) is not None:
         return anew, f"{type(getattr(module, 'network', module)).__name__}, {_TUNED}"
@@ -172,14 +171,14 @@ def _surrogate(model: AuditedModel, X: Rows) -> tuple[Callable[[], nn.Module], C
     if not isinstance(X, pd.DataFrame) and X.ndim == 4:
         channels = X.shape[3]
         return (
-            lambda: SmallCNN(channels, n_outputs),
+            Architecture("small_cnn", {"channels": channels, "n_outputs": n_outputs}),
             lambda rows: torch.from_numpy(np.asarray(rows, np.float32) / 255.0).permute(0, 3, 1, 2).contiguous(),
             "small_cnn",
         )
     preprocessing = _encoding(X)
     width = preprocessing.width
     return (
-        lambda: MLP(width, SURROGATE_HIDDEN, n_outputs),
+        Architecture("mlp", {"n_features": width, "hidden": list(SURROGATE_HIDDEN), "n_outputs": n_outputs}),
         lambda rows: torch.from_numpy(preprocessing.encode(_frame(rows))),
         f"mlp of {' and '.join(map(str, SURROGATE_HIDDEN))} units",
     )

@@ -12,13 +12,12 @@ import json
 import math
 import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +31,10 @@ from auditor.model.outputs import Outputs
 from auditor.networks.sequence import NotASequenceError
 from auditor.randomness import seeded_globals
 from auditor.training.costs import Work, work_of
-from auditor.training.stacks import Alone, LinearStack, Stack, VmapStack, linear_chain, outputs_of, why_no_vmap
+from auditor.training.execute import lent_executor
+from auditor.training.stack_tasks import ALONE, BoolArray, StackTask, Way, logits_of, received_logits, sent_tasks
+from auditor.training.stacks import linear_chain, outputs_of, why_no_vmap
 
-BoolArray = npt.NDArray[np.bool_]
 MOST_TOGETHER = 32
 _BUDGET = 1 << 30
 _FEWEST_BYTES = 64 << 20
@@ -59,20 +59,6 @@ class Ensemble:
     kept: npt.NDArray[np.float64]
     members: BoolArray
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """Independent seeds of the parts of one model's training, from its one seed."""
-
-    initialisation: int
-    batches: int
-    noise: int
-
-    @classmethod
-    def of(cls, seed: int) -> Seeds:
-        """The three seeds of a model."""
-        return cls(*(int(s) for s in np.random.SeedSequence(seed).generate_state(3, np.uint64) >> np.uint64(1)))
 
 
 def random_halves(n_models: int, n_rows: int, rng: np.random.Generator) -> BoolArray:
@@ -130,32 +116,30 @@ def train_together(
     most 1 GiB; it decides how many models are a stack, at most ``most_together``. Dropout draws for all models of a
     stack at once, so there, and only there, the result depends on the size of the stacks. ``checkpoint``: a folder in
     which each stack is kept when it is done; a run with the same inputs goes on from there with the same result,
-    whatever else lies there.
+    whatever else lies there. Inside :func:`auditor.training.execute.tasks_by` the stacks are tasks of its executor
+    where they are data alone: ``make`` an :class:`auditor.networks.architectures.Architecture`, the rows on a CPU.
 
     Raises ModelError for an unknown optimizer, models of unequal numbers of rows, and a loss that is not finite.
     """
     k = len(members)
     say = progress or (lambda _: None)
-    task = _checked(_Task(make, x, y, members, tuple(seeds), recipe, outputs, keep))
+    task = _checked(StackTask(make, x, y, members, tuple(seeds), recipe, outputs, keep))
     way = _chosen(task, most_together, stacked)
     together = _at_once(task, way, most_together, memory_bytes)
-    parts, reused = [], 0
-    for start in range(0, k, together):
-        chunk = range(start, min(start + together, k))
-        place = None if checkpoint is None else Path(checkpoint) / f"ensemble-{_fingerprint(task, chunk, way)}.npy"
-        part = None if place is None else _read(place, len(chunk), len(x))
-        if part is None:
-            say(f"training models {chunk.start + 1} to {chunk.stop} of {k}")
-            part = _trained(task, chunk, way)
-            if place is not None:
-                _write(place, part)
-        else:
-            reused += len(chunk)
-        parts.append(part)
+    chunks = [range(start, min(start + together, k)) for start in range(0, k, together)]
+    places = [None if checkpoint is None else Path(checkpoint) / f"ensemble-{_fingerprint(task, chunk, way)}.npy"
+              for chunk in chunks]  # fmt: skip
+    parts = {i: part for i, place in enumerate(places)
+             if place is not None and (part := _read(place, len(chunks[i]), len(x))) is not None}  # fmt: skip
+    reused = sum(len(chunks[i]) for i in parts)
+    for i, logits in _logits_of(task, {i: chunk for i, chunk in enumerate(chunks) if i not in parts}, way, say):
+        parts[i] = task.said(logits)
+        if (place := places[i]) is not None:
+            _write(place, parts[i])
     notes = [f"{k} models were trained one by one, because {way.why_alone}"] if way.why_alone else []
     if reused:
         notes.append(f"{reused} of {k} models were read from the checkpoint folder")
-    return Ensemble(kept=np.concatenate(parts), members=members, notes=tuple(notes))
+    return Ensemble(kept=np.concatenate([parts[i] for i in range(len(chunks))]), members=members, notes=tuple(notes))
 
 
 def predicted_seconds(
@@ -180,41 +164,28 @@ def predicted_seconds(
     """
     members = np.broadcast_to(np.arange(len(x)) < n_learned, (n_models, len(x)))
     y = torch.arange(len(x), device=x.device) % n_classes
-    task = _checked(_Task(make, x, y, members, tuple(range(n_models)), recipe, outputs, None))
+    task = _checked(StackTask(make, x, y, members, tuple(range(n_models)), recipe, outputs, None))
     way = _chosen(task, most_together, stacked)
     together = _at_once(task, way, most_together, memory_bytes)
     return math.ceil(n_models / together) * _work_of_training(task, way, together).seconds
 
 
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """The arguments of one call of :func:`train_together`."""
-
-    make: Callable[[], nn.Module]
-    x: Tensor
-    y: Tensor
-    members: BoolArray
-    seeds: tuple[int, ...]
-    recipe: Recipe
-    outputs: Outputs
-    keep: Callable[[Tensor], Tensor] | None
-
-    @property
-    def batch_size(self) -> int:
-        return min(self.recipe.batch_size, int(self.members[0].sum()))
-
-    def fresh(self, index: int) -> nn.Module:
-        """The untrained model of an index, the same one each time."""
-        with seeded_globals(np.random.default_rng(Seeds.of(self.seeds[index]).initialisation)):
-            return self.make().to(self.x.device)
-
-    def said(self, logits: Tensor) -> npt.NDArray[np.float64]:
-        """``keep`` of logits (k, n, n_classes) as an array."""
-        kept = logits if self.keep is None else self.keep(logits)
-        return kept.detach().cpu().double().numpy()
+def _logits_of(task: StackTask, chunks: Mapping[int, range], way: Way, say: Progress) -> Iterator[tuple[int, Tensor]]:
+    """The logits (k, n, n_classes) of each chunk by its number: as they end elsewhere, or one after another here."""
+    executor = lent_executor()
+    sent = None if executor is None or not chunks else sent_tasks(task, list(chunks.values()), way)
+    if executor is None or sent is None:
+        for i, chunk in chunks.items():
+            say(f"training models {chunk.start + 1} to {chunk.stop} of {len(task.members)}")
+            yield i, logits_of(task, chunk, way)
+        return
+    numbers = list(chunks)
+    for place, result in executor.results(sent):
+        say(f"trained {len(chunks[numbers[place]])} more of {len(task.members)} models")
+        yield numbers[place], received_logits(result)
 
 
-def _checked(task: _Task) -> _Task:
+def _checked(task: StackTask) -> StackTask:
     """The task; ModelError where it cannot be done."""
     if task.recipe.optimizer not in _OPTIMIZERS:
         raise ModelError(f"The optimizer {task.recipe.optimizer!r} of the recipe is none of {', '.join(_OPTIMIZERS)}.")
@@ -227,67 +198,45 @@ def _checked(task: _Task) -> _Task:
 # ---- how ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Way:
-    """How models are trained: ``kind`` of stack, or alone and why."""
-
-    kind: Literal["linear", "vmap", "alone"]
-    plain_attention: bool = False
-    why_alone: str = ""
-
-    def stack(self, task: _Task, chunk: range) -> Stack:
-        """The untrained models of a chunk."""
-        modules = [task.fresh(i) for i in chunk]
-        x, y, recipe = task.x, task.y, task.recipe
-        if self.kind == "linear":
-            return LinearStack(modules, x, y, recipe)
-        if self.kind == "vmap":
-            return VmapStack(modules, x, y, recipe, task.outputs, plain_attention=self.plain_attention)
-        return Alone(modules[0], x, y, recipe, task.outputs)
-
-
-_ALONE = _Way("alone")
-
-
-def _possible(task: _Task) -> _Way:
+def _possible(task: StackTask) -> Way:
     """The stack that such models can be, or alone and why they cannot."""
     modules = [task.fresh(0), task.fresh(min(1, len(task.seeds) - 1))]
     x = task.x
     if x.device.type == "cpu" and x.ndim == 2 and task.outputs == "logits" and _of_one_type(modules[0], x):
         with suppress(NotASequenceError):
             linear_chain(modules[0])
-            return _Way("linear")
+            return Way("linear")
     few = x[: max(2, min(4, len(x)))]
     why_not = ""
     for plain_attention in (False, True):
         found = why_no_vmap(modules, few, task.outputs, plain_attention=plain_attention)
         if not found:
-            return _Way("vmap", plain_attention)
+            return Way("vmap", plain_attention)
         why_not = why_not or found
-    return _Way("alone", why_alone=why_not)
+    return Way("alone", why_alone=why_not)
 
 
 def _of_one_type(module: nn.Module, x: Tensor) -> bool:
     return all(p.dtype == x.dtype for p in module.parameters())
 
 
-def _chosen(task: _Task, most_together: int, stacked: bool | None) -> _Way:
+def _chosen(task: StackTask, most_together: int, stacked: bool | None) -> Way:
     """Stacked where that can be done and costs less; counted, so that a result does not depend on a clock."""
     if stacked is not None:
-        return _possible(task) if stacked else _ALONE
+        return _possible(task) if stacked else ALONE
     k = min(most_together, len(task.members))
-    apart = _work_of_training(task, _ALONE, 1)
+    apart = _work_of_training(task, ALONE, 1)
     if apart.starting < _LEAST_TO_SAVE * apart.seconds:
         share = apart.starting / apart.seconds
-        return _Way("alone", why_alone=f"starting operations, which a stack saves, is {share:.1%} of what they take")
+        return Way("alone", why_alone=f"starting operations, which a stack saves, is {share:.1%} of what they take")
     possible = _possible(task)
     if possible.kind == "alone":
         return possible
     times = _work_of_training(task, possible, k).seconds / k / apart.seconds
-    return possible if times < 1.0 else _Way("alone", why_alone=f"stacked they would take {times:.1f} times as long")
+    return possible if times < 1.0 else Way("alone", why_alone=f"stacked they would take {times:.1f} times as long")
 
 
-def _work_of_training(task: _Task, way: _Way, k: int) -> Work:
+def _work_of_training(task: StackTask, way: Way, k: int) -> Work:
     """The work of a chunk of k models: their steps, and what they say of all rows.
 
     Counted on a few rows and on twice as many, since what does not grow with them is the work on the parameters.
@@ -304,25 +253,6 @@ def _work_of_training(task: _Task, way: _Way, k: int) -> Work:
     step = learning[0].grown(learning[1], n_learned / steps / _FEW_ROWS)
     asked = asking[0].grown(asking[1], len(task.x) / _FEW_ROWS)
     return (step * (task.recipe.epochs * steps) + asked).of_numbers(k / counted)
-
-
-def _trained(task: _Task, chunk: range, way: _Way) -> npt.NDArray[np.float64]:
-    """What the models of a chunk say of all rows, once they are trained."""
-    stack = way.stack(task, chunk)
-    rows = torch.from_numpy(np.stack([np.flatnonzero(task.members[i]) for i in chunk])).to(task.x.device)
-    generators = [torch.Generator().manual_seed(Seeds.of(task.seeds[i]).batches) for i in chunk]
-    with seeded_globals(np.random.default_rng(Seeds.of(task.seeds[chunk.start]).noise)):
-        for _ in range(task.recipe.epochs):
-            orders = torch.stack([torch.randperm(rows.shape[1], generator=g) for g in generators])
-            order = torch.gather(rows, 1, orders.to(rows.device))
-            for batch in torch.split(order, task.batch_size, dim=1):
-                if batch.shape[1] > 1 or order.shape[1] == 1:
-                    stack.learn(batch)
-    if not all(bool(torch.isfinite(p).all()) for p in stack.trained()):
-        raise ModelError("The loss of a model became infinite or NaN in training: lower the recipe's learning rate.")
-    at_once = max(1, task.batch_size * MOST_TOGETHER // len(chunk))
-    with torch.no_grad():
-        return task.said(torch.cat([stack.ask(part) for part in torch.split(task.x, at_once)], dim=1))
 
 
 # ---- memory --------------------------------------------------------------------------------------------------------
@@ -343,13 +273,13 @@ def memory_budget(device: torch.device | None = None) -> int:
     return min(_BUDGET, max((limit - mapped) // 4, _FEWEST_BYTES))
 
 
-def _at_once(task: _Task, way: _Way, most_together: int, memory_bytes: int | None) -> int:
+def _at_once(task: StackTask, way: Way, most_together: int, memory_bytes: int | None) -> int:
     if way.kind == "alone":
         return 1
     return min(most_together, _fit_in(task, memory_bytes), len(task.members))
 
 
-def _fit_in(task: _Task, memory_bytes: int | None) -> int:
+def _fit_in(task: StackTask, memory_bytes: int | None) -> int:
     """How many models fit: parameters, gradients and moments of each, and what a batch keeps for the backward pass."""
     module = task.fresh(0)
     kept: list[int] = []
@@ -377,7 +307,7 @@ def _fit_in(task: _Task, memory_bytes: int | None) -> int:
 # ---- checkpoints ---------------------------------------------------------------------------------------------------
 
 
-def _fingerprint(task: _Task, chunk: range, way: _Way) -> str:
+def _fingerprint(task: StackTask, chunk: range, way: Way) -> str:
     """A digest of everything that decides what the models of a chunk say."""
     first = task.fresh(chunk.start)
     digest = hashlib.sha256()

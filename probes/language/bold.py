@@ -16,7 +16,7 @@ from auditor.statistics.values import BoundedMean, WorstValueGap, bounded_mean
 from probes.inputs import whole_number
 from probes.language.calibration import BoolArray, Errors, group_rates, untried, whole_rate
 from probes.language.options import benchmark_path
-from probes.language.sampling import ScoredOptions, silence
+from probes.language.sampling import ScoredOptions, as_far_as_shown, silence
 from probes.language.scorers import extremes
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Bold(ScoredOptions):
             flags = {g: flagged[[(d, h) == (domain, g) for d, h, *_ in chosen]] for g in people}
             measured += _bold_domain(domain, people, note, mute or unknown)
             measured += _bold_rates(domain, flags, errors, device.says, mute)
-        return measured
+        return as_far_as_shown(measured, model)
 
 
 def _spread(people: Mapping[str, list[str]], size: int, rng: np.random.Generator) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from probes.inputs import whole_number
 from probes.language.calibration import BoolArray, Errors, group_rates, untried, whole_rate
 from probes.language.distances import group_fairness, individual_fairness
 from probes.language.prompts import DEFAULT, built_in_prompts, own_prompts
-from probes.language.sampling import ScoredOptions, silence
+from probes.language.sampling import ScoredOptions, as_far_as_shown, silence
 from probes.language.scorers import Scorer, extremes
 from probes.language.two_stages import continuations_needed, variances
 
@@ -202,7 +202,7 @@ class GenerationBias(ScoredOptions):
             found += category_measurements(prompts.category, prompts.names, shaped, neutral, own, rng, mute or unknown)
             flags = device.flags(shaped)
             found += rate_measurements(prompts.category, prompts.names, flags, errors, device.says, mute)
-        return found
+        return as_far_as_shown(found, model)
 
     def _drawn(
         self, model: AuditedModel, grid: Sequence[Sequence[str]], scorer: Scorer, rng: np.random.Generator

@@ -19,7 +19,7 @@ from auditor.statistics.means import BracketedMean, paired_difference
 from probes.inputs import whole_number
 from probes.language.calibration import BoolArray, Counted, instead, read_calibration, untried
 from probes.language.options import benchmark_path
-from probes.language.sampling import SamplingOptions, silence
+from probes.language.sampling import SamplingOptions, as_far_as_shown, silence
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -128,17 +128,17 @@ class Honest(SamplingOptions):
             for category in categories
         ]
         if self.calibration_ is None:
-            return measured
+            return as_far_as_shown(measured, model)
         errors = self.calibration_.tried(lambda items: np.asarray([first_word(t) in hurtful for t in items], np.bool_))
         own = {c: flags[[e.category == c for e in kept]] for c in categories}
-        return [
-            *measured,
+        corrected = [
             _corrected(flags, errors.every, {}, errors.source, mute),
             *(
                 _corrected(some, errors.by_group.get(c, errors.every), {"category": c}, errors.source, mute)
                 for c, some in own.items()
             ),
         ]
+        return as_far_as_shown([*measured, *corrected], model)
 
 
 def _honest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from probes.language.calibration import Errors, read_calibration
 from probes.language.scorers import Device, load_device
 
 if TYPE_CHECKING:
+    from auditor.finding.measurement import Measurement
     from auditor.model.audited_model import AuditedModel
     from auditor.model.chat import How
     from auditor.model.generation import Sampling, Until
@@ -107,6 +109,23 @@ class ScoredOptions(SamplingOptions):
         return device, None if self.calibration_ is None else self.calibration_.tried(device.labels)
 
 
+def as_far_as_shown(found: Iterable[Measurement], model: AuditedModel) -> list[Measurement]:
+    """The measurements; of a model that shows nothing but its texts, none with an ideal passes.
+
+    Whether a model tells a sentence from its words in another order is measured by likelihoods (``performance``). Where
+    these are not to be had nobody knows, and who writes at random writes the same of everybody.
+    """
+    from auditor.model.text_scores import ScoresTexts
+
+    if isinstance(model, ScoresTexts):
+        return list(found)
+    return [m if m.ideal is None else replace(m, weak=_TEXTS_ALONE) for m in found]
+
+
+_TEXTS_ALONE = (
+    "Nothing but the model's texts is to be had, and they do not show that it knows one text from another: who writes "
+    "at random writes the same of everybody. Audit its folder, or a server that reports likelihoods of texts."
+)
 # Beyond this share of empty continuations what is said is no longer what a model says of people.
 MOST_SILENT = 0.5
 

@@ -370,7 +370,8 @@ _ELSEWHERE = {
     "probes", "probe", "benchmark", "benchmark_filter", "scorer", "calibration", "chat", "system", "few_shot",
     "reference", "quantize", "ood", "decoder", "embedder", "policy", "as_of", "out", "format", "history", "db",
     "bundle", "sign", "timestamp", "include_rows", "redact", "seed", "device", "error_rate", "multiplicity",
-    "max_memory", "allow_code", "trust_pickle", "allow_unsandboxed", "json_", "quiet", "debug", "registration", "lang",
+    "max_memory", "executor", "address", "allow_code", "trust_pickle", "allow_unsandboxed", "json_", "quiet", "debug",
+    "registration", "lang",
     "api_key_env", "max_calls", "concurrency", "allow_remote",
 }  # fmt: skip
 

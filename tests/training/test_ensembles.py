@@ -24,8 +24,9 @@ from auditor.model.outputs import as_logits
 from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.networks.sequence import NotASequenceError
 from auditor.randomness import seeded_globals
-from auditor.training import ensembles
-from auditor.training.ensembles import Seeds, memory_budget, random_halves, train_together
+from auditor.training import ensembles, stack_tasks
+from auditor.training.ensembles import memory_budget, random_halves, train_together
+from auditor.training.stack_tasks import Seeds
 from auditor.training.stacks import VmapStack, linear_chain
 from tests import ROOT
 from tests.quantifiers import all_of
@@ -181,8 +182,8 @@ def test_linear_layers_with_relu_between_them_are_written_out_and_nothing_else(
 ) -> None:
     used: list[str] = []
     for name in ("LinearStack", "VmapStack"):
-        kind = getattr(ensembles, name)
-        monkeypatch.setattr(ensembles, name, lambda *a, _k=kind, _n=name, **b: (used.append(_n), _k(*a, **b))[1])
+        kind = getattr(stack_tasks, name)
+        monkeypatch.setattr(stack_tasks, name, lambda *a, _k=kind, _n=name, **b: (used.append(_n), _k(*a, **b))[1])
     y = torch.arange(48) % 2
     members = random_halves(4, 48, np.random.default_rng(0))
     arguments: dict[str, Any] = {"seeds": range(4), "recipe": RECIPES["sgd with momentum"]}

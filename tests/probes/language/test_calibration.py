@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ import pytest
 
 from auditor.data.audit_data import AuditData
 from auditor.data.recorded import Recorded
+from auditor.endpoint.messages import Answer, Choice, Request
+from auditor.endpoint.model import endpoint_model
+from auditor.endpoint.outcome import Outcome as Outcome_
 from auditor.errors import ConfigError, UsageError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judgement import Judgement
@@ -30,6 +33,7 @@ from probes.language.calibration import Counted, Errors, group_rates, read_calib
 from probes.language.generated_text import GeneratedText
 from probes.language.generation_bias import GenerationBias
 from probes.language.scorers import Device, load_device
+from tests.endpoint.reference import shown
 from tests.probes.language.talkers import goodness, judged, probe_of, talker
 from tests.quantifiers import all_of, none_of
 from tests.toys.labelled import calibrated
@@ -128,6 +132,18 @@ def test_a_gap_is_judged_by_each_groups_own_errors(tmp_path: Path, target: str |
     assert own == {"feline": 1.0, "canine": float(target is None)}
     raw = [f for f in by_default(found) if f.metric == "flagged_rate"]
     assert len(raw) == 3 and all_of(f.outcome is Outcome.NOT_JUDGED and "Display only" in f.reason for f in raw)
+
+
+def test_of_a_server_that_shows_nothing_but_texts_no_gap_passes(tmp_path: Path) -> None:
+    def ask(requests: Sequence[Request]) -> list[Outcome_]:
+        return [Outcome_(Answer(None, (Choice(" good", "stop"),))) for _ in requests]
+
+    for lacking, outcome in (({"text_likelihoods": "lacking"}, Outcome.INCONCLUSIVE), ({}, Outcome.PASS)):
+        model = endpoint_model(shown(**lacking), ask)
+        found = probe_of(tmp_path, goodness()).measure(model, no_data(), np.random.default_rng(0))
+        (finding,) = (f for f in by_default(found) if f.metric == "corrected_rate_gap")
+        assert finding.outcome is outcome
+        assert ("Nothing but the model's texts" in finding.reason) == bool(lacking)
 
 
 def test_without_groups_in_the_calibration_the_gap_is_shown_and_not_judged(tmp_path: Path) -> None:

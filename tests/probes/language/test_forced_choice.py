@@ -7,6 +7,9 @@ import pytest
 
 from auditor.data.benchmarks.bbq import BBQExample
 from auditor.errors import ModelError
+from auditor.finding.criterion import Criterion
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.model.capabilities import Reply
 from auditor.statistics.values import RatioBetween, RatioOfTotals
 from probes.language.bbq_letters import accuracy_between, bias_between, lettered
@@ -113,3 +116,24 @@ def test_who_always_names_one_letter_knows_nothing_and_who_says_nothing_is_not_j
     right = [Choice("chosen", e.label) for e in examples]
     assert next(m for m in lettered(examples, right, "") if m.chance is not None).estimate.bounds(0.05)[0] > 1 / 3
     assert none_of(choice.option is None for choice in choices(knows, told, np.random.default_rng(0)))
+
+
+def test_who_guesses_letters_passes_no_bias_score_where_nothing_asks_whether_it_reads() -> None:
+    criterion = Criterion(
+        metric="bias_score", direction="within", bound=(-0.5, 0.5), source="x", set_by="x", set_at="2026-01-01"
+    )
+    rng = np.random.default_rng(0)
+    for conditions, right, said in (
+        (("ambig",), None, "none were asked"),
+        (("ambig", "disambig"), None, "more often rightly than one in three"),
+        (("ambig", "disambig"), "right", ""),
+    ):
+        examples = [example(i, condition) for i in range(480) for condition in conditions]
+        chosen = [Choice("chosen", int(rng.integers(3)) if right is None else e.label) for e in examples]
+        found = tuple(lettered(examples, chosen, ""))
+        result = ProbeResult(probe="bbq", pillar="language", citation="", measurements=found)
+        ambiguous = [
+            f for f in judge([result], [criterion])[0] if f.measurement and f.measurement.at == {"context": "ambiguous"}
+        ]
+        (score,) = (f for f in ambiguous if f.criterion is not None)
+        assert score.outcome is (Outcome.INCONCLUSIVE if said else Outcome.PASS) and said in score.reason

@@ -1,0 +1,138 @@
+"""Tasks done by Ray: on the cores of this machine, or of a cluster that is at some address.
+
+The only module that knows Ray, which it imports when it is asked for. Whatever goes wrong with a cluster is one
+sentence. A task whose worker or node is lost is done again by another: it has the same result.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import urlsplit
+
+from auditor.errors import MissingExtraError, UsageError, first_line
+from auditor.training.execute import Tasks, do
+
+# Deaths that one task outlives; one that kills each worker it is given to is not given out for ever.
+MOST_RETRIES = 3
+# Tasks that wait for each that can run: enough that no core waits, few enough that their results fit the store.
+_AHEAD = 2
+_SECONDS_TO_REACH = 5.0
+_AGAIN = "What is finished is kept: run the same command again to go on from there."
+
+
+class RayExecutor:
+    """Gives tasks to a Ray cluster that is connected."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+
+    def results(self, tasks: Tasks) -> Iterator[tuple[int, bytes]]:
+        ray = self._ray
+        waiting: dict[Any, int] = {}
+        try:
+            cores = int(ray.cluster_resources().get("CPU", 0))
+            if cores < tasks.threads:
+                raise UsageError(
+                    f"A task computes with {tasks.threads} threads, and the cluster has {cores} cores: set "
+                    "OMP_NUM_THREADS to fewer."
+                )
+            remote = ray.remote(num_cpus=tasks.threads, max_retries=MOST_RETRIES)(do)
+            shared = ray.put(tasks.shared)
+            left = list(reversed(range(len(tasks.each))))
+            while left or waiting:
+                while left and len(waiting) < _AHEAD * max(1, cores // tasks.threads):
+                    i = left.pop()
+                    waiting[remote.remote(tasks.kind, shared, tasks.each[i])] = i
+                (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
+                result = ray.get(ready)
+                yield waiting.pop(ready), result
+        except ray.exceptions.RayError as error:
+            raise UsageError(_said(ray, error)) from None
+        except (ConnectionError, RuntimeError) as error:
+            raise UsageError(f"The connection to Ray was lost: {_short(error)}. {_AGAIN}") from None
+        finally:
+            for reference in waiting:
+                _cancel(ray, reference)
+
+
+def _cancel(ray: Any, reference: Any) -> None:
+    try:
+        ray.cancel(reference, force=True)
+    except Exception:  # noqa: BLE001 - nobody is left to be told
+        return
+
+
+def _said(ray: Any, error: Exception) -> str:
+    """What is wrong with the cluster, in words; a failure inside of a task is told as what it was there."""
+    kinds = ray.exceptions
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, UsageError):
+        return f"{str(cause).rstrip('.')}. {_AGAIN}"
+    if isinstance(error, kinds.ObjectStoreFullError | kinds.OutOfDiskError):
+        return f"Ray's object store is full: start the cluster with a larger --object-store-memory. {_AGAIN}"
+    if isinstance(error, kinds.OutOfMemoryError):
+        return f"A Ray worker ran out of memory: give the nodes more, or let fewer tasks run on each. {_AGAIN}"
+    if isinstance(cause, ImportError) or "No module named" in str(error):
+        return (
+            f"A Ray worker cannot import what a task needs ({_short(cause or error)}): install responsible-auditor on "
+            f"every node. {_AGAIN}"
+        )
+    if isinstance(error, kinds.RayTaskError):
+        return f"A task failed on a Ray worker: {_short(cause or error)}. {_AGAIN}"
+    return f"A Ray worker or node was lost {MOST_RETRIES + 1} times over one task ({type(error).__name__}). {_AGAIN}"
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}".rstrip(".: ")[:300]
+
+
+@contextmanager
+def on_ray(address: str | None = None, *, cores: int | None = None) -> Iterator[RayExecutor]:
+    """Connects to the cluster at ``address``, or starts one on this machine, and lets go of it afterwards.
+
+    ``address``: ``host:port`` of its head node, ``ray://host:port`` of its client server, or ``auto`` for the one that
+    runs on this machine. ``cores``: of a cluster that is started here; None takes all. Raises MissingExtraError
+    without Ray, UsageError where nobody answers.
+    """
+    if find_spec("ray") is None:
+        raise MissingExtraError("--executor ray needs Ray: pip install 'responsible-auditor[ray]'.")
+    if address is not None and address != "auto":
+        _reach(address)
+    # Ray reports its use to its makers, where nobody says otherwise.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+            own: dict[str, Any] = {"num_cpus": cores or os.cpu_count(), "include_dashboard": False}
+            try:
+                # "local" starts one whatever RAY_ADDRESS says: which cluster it is follows from the command.
+                ray.init(**({"address": "local", **own} if address is None else {"address": address}), **quiet)
+            except Exception as error:  # of whatever kind: a node that starts too slowly is a bare Exception
+                where = f"there is no Ray cluster at {address!r}" if address else "Ray could not be started here"
+                raise UsageError(f"--executor ray: {where} ({_short(error)}).") from None
+            stack.callback(ray.shutdown)
+        yield RayExecutor(ray)
+
+
+def _reach(address: str) -> None:
+    """Raises UsageError where nobody listens: Ray itself would try for a minute and say it in many lines."""
+    try:
+        parts = urlsplit(address if "//" in address else f"//{address}")
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        scheme, host, port = "", None, None
+    if host is None or port is None or scheme not in ("", "ray"):
+        raise UsageError(f"--address {address!r} must look like host:6379, ray://host:10001 or auto.")
+    try:
+        socket.create_connection((host, port), timeout=_SECONDS_TO_REACH).close()
+    except OSError as error:
+        raise UsageError(
+            f"--address: nobody answers at {address!r} ({first_line(error)}): is a Ray cluster running there?"
+        ) from None

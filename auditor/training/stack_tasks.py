@@ -1,0 +1,231 @@
+"""The training of a few models at once as a pure task: what goes in decides what comes out, wherever it is done.
+
+In this process a task is a :class:`StackTask` and a range of its models. To be done elsewhere it becomes bytes: an
+architecture by its name, numbers, tensors as safetensors. Nothing in it is code, so that whoever does it runs this
+tool alone, and may be sent it by a process that opened what is not trusted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from auditor.errors import AuditorError, ModelError, UsageError
+from auditor.files import Closed
+from auditor.model.audited_model import Recipe
+from auditor.model.outputs import Outputs
+from auditor.networks.architectures import Architecture
+from auditor.randomness import seeded_globals
+from auditor.training.execute import Tasks
+from auditor.training.stacks import Alone, LinearStack, Stack, VmapStack
+
+BoolArray = npt.NDArray[np.bool_]
+# Rows at once, in batches, that models are asked of.
+_BATCHES_AT_ONCE = 32
+_DONE, _REFUSED = b"\0", b"\1"
+_Header = TypeVar("_Header", bound=Closed)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Independent seeds of the parts of one model's training, from its one seed."""
+
+    initialisation: int
+    batches: int
+    noise: int
+
+    @classmethod
+    def of(cls, seed: int) -> Seeds:
+        """The three seeds of a model."""
+        return cls(*(int(s) for s in np.random.SeedSequence(seed).generate_state(3, np.uint64) >> np.uint64(1)))
+
+
+@dataclass(frozen=True, eq=False)
+class StackTask:
+    """The arguments of one call of :func:`auditor.training.ensembles.train_together`."""
+
+    make: Callable[[], nn.Module]
+    x: Tensor
+    y: Tensor
+    members: BoolArray
+    seeds: tuple[int, ...]
+    recipe: Recipe
+    outputs: Outputs
+    keep: Callable[[Tensor], Tensor] | None
+
+    @property
+    def batch_size(self) -> int:
+        """Rows in a batch: those of the recipe, or all that a model learns from."""
+        return min(self.recipe.batch_size, int(self.members[0].sum()))
+
+    def fresh(self, index: int) -> nn.Module:
+        """The untrained model of an index, the same one each time."""
+        with seeded_globals(np.random.default_rng(Seeds.of(self.seeds[index]).initialisation)):
+            return self.make().to(self.x.device)
+
+    def said(self, logits: Tensor) -> npt.NDArray[np.float64]:
+        """``keep`` of logits (k, n, n_classes) as an array."""
+        kept = logits if self.keep is None else self.keep(logits)
+        return kept.detach().cpu().double().numpy()
+
+
+@dataclass(frozen=True)
+class Way:
+    """How models are trained: ``kind`` of stack, or alone and why."""
+
+    kind: Literal["linear", "vmap", "alone"]
+    plain_attention: bool = False
+    why_alone: str = ""
+
+    def stack(self, task: StackTask, chunk: range) -> Stack:
+        """The untrained models of a chunk."""
+        modules = [task.fresh(i) for i in chunk]
+        x, y, recipe = task.x, task.y, task.recipe
+        if self.kind == "linear":
+            return LinearStack(modules, x, y, recipe)
+        if self.kind == "vmap":
+            return VmapStack(modules, x, y, recipe, task.outputs, plain_attention=self.plain_attention)
+        return Alone(modules[0], x, y, recipe, task.outputs)
+
+
+ALONE = Way("alone")
+
+
+def logits_of(task: StackTask, chunk: range, way: Way) -> Tensor:
+    """(k, n, n_classes) what the models of a chunk say of all rows, once they are trained.
+
+    Raises ModelError where a loss becomes infinite or NaN.
+    """
+    stack = way.stack(task, chunk)
+    rows = torch.from_numpy(np.stack([np.flatnonzero(task.members[i]) for i in chunk])).to(task.x.device)
+    generators = [torch.Generator().manual_seed(Seeds.of(task.seeds[i]).batches) for i in chunk]
+    with seeded_globals(np.random.default_rng(Seeds.of(task.seeds[chunk.start]).noise)):
+        for _ in range(task.recipe.epochs):
+            orders = torch.stack([torch.randperm(rows.shape[1], generator=g) for g in generators])
+            order = torch.gather(rows, 1, orders.to(rows.device))
+            for batch in torch.split(order, task.batch_size, dim=1):
+                if batch.shape[1] > 1 or order.shape[1] == 1:
+                    stack.learn(batch)
+    if not all(bool(torch.isfinite(p).all()) for p in stack.trained()):
+        raise ModelError("The loss of a model became infinite or NaN in training: lower the recipe's learning rate.")
+    at_once = max(1, task.batch_size * _BATCHES_AT_ONCE // len(chunk))
+    with torch.no_grad():
+        return torch.cat([stack.ask(part) for part in torch.split(task.x, at_once)], dim=1)
+
+
+# ---- as bytes ------------------------------------------------------------------------------------------------------
+
+
+class _Shared(Closed):
+    """What all tasks of one call have in common, beside the rows; ``torch``: the version that made it."""
+
+    architecture: str
+    args: dict[str, Any]
+    recipe: dict[str, Any]
+    outputs: Outputs
+    way: dict[str, Any]
+    torch: str
+    threads: int
+
+
+class _Chunk(Closed):
+    """The models of one task, by their seeds."""
+
+    seeds: tuple[int, ...]
+
+
+class _Logits(Closed):
+    """What the models say; the tensor itself stands beside it."""
+
+
+def sent_tasks(task: StackTask, chunks: Sequence[range], way: Way) -> Tasks | None:
+    """The chunks as tasks to be done elsewhere; None where they are more than data, or lie on a GPU."""
+    make = task.make
+    if not isinstance(make, Architecture) or task.x.device.type != "cpu":
+        return None
+    threads = torch.get_num_threads()
+    shared = _Shared(
+        architecture=make.name,
+        args=dict(make.args),
+        recipe=asdict(task.recipe),
+        outputs=task.outputs,
+        way=asdict(way),
+        torch=torch.__version__,
+        threads=threads,
+    )
+    return Tasks(
+        kind="stack",
+        shared=_packed(shared, x=task.x, y=task.y),
+        each=tuple(
+            _packed(
+                _Chunk(seeds=tuple(task.seeds[i] for i in chunk)),
+                members=torch.from_numpy(task.members[chunk.start : chunk.stop]),
+            )
+            for chunk in chunks
+        ),
+        threads=threads,
+    )
+
+
+def done(shared: bytes, each: bytes) -> bytes:
+    """Trains the models of one task; what comes out is the logits, or the sentence with which they were refused.
+
+    Raises UsageError where this is another version of torch than where the task was made: digits would differ.
+    """
+    common, rows = _unpacked(_Shared, shared)
+    chunk, of_models = _unpacked(_Chunk, each)
+    if common.torch != torch.__version__:
+        raise UsageError(
+            f"A worker has torch {torch.__version__} and this audit {common.torch}: install the same version on both."
+        )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(common.threads)
+    try:
+        task = StackTask(
+            make=Architecture(common.architecture, common.args),
+            x=rows["x"],
+            y=rows["y"],
+            members=of_models["members"].numpy(),
+            seeds=chunk.seeds,
+            recipe=Recipe(**common.recipe),
+            outputs=common.outputs,
+            keep=None,
+        )
+        logits = logits_of(task, range(len(chunk.seeds)), Way(**common.way))
+    except AuditorError as error:
+        return _REFUSED + str(error).encode()
+    finally:
+        torch.set_num_threads(threads)
+    return _DONE + _packed(_Logits(), logits=logits.detach())
+
+
+def received_logits(result: bytes) -> Tensor:
+    """The logits (k, n, n_classes) out of what :func:`done` gave. Raises ModelError where that was a refusal."""
+    if result[:1] != _DONE:
+        raise ModelError(result[1:].decode("utf-8", "replace"))
+    return _unpacked(_Logits, result[1:])[1]["logits"]
+
+
+def _packed(said: Closed, **tensors: Tensor) -> bytes:
+    return safetensors.torch.save(
+        {name: t.contiguous() for name, t in tensors.items()}, {"said": said.model_dump_json()}
+    )
+
+
+def _unpacked(kind: type[_Header], content: bytes) -> tuple[_Header, dict[str, Tensor]]:
+    try:
+        length = int.from_bytes(content[:8], "little")
+        said = kind.model_validate_json(json.loads(content[8 : 8 + length])["__metadata__"]["said"])
+        # Where torch would lay them: matrix products round by where their numbers lie.
+        return said, {name: tensor.clone() for name, tensor in safetensors.torch.load(content).items()}
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"What was sent is no task of this version of auditor ({type(error).__name__}).") from None

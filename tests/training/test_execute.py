@@ -1,0 +1,260 @@
+"""Tasks are pure: whoever does them, in what order and how often, what comes out is the same, or one sentence."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from auditor.errors import MissingExtraError, ModelError, UsageError
+from auditor.model.audited_model import Recipe
+from auditor.networks.architectures import Architecture
+from auditor.rows import FloatArray
+from auditor.training import handed_out, on_ray, stack_tasks
+from auditor.training.ensembles import random_halves, train_together
+from auditor.training.execute import Executor, InThisProcess, Kept, Tasks, do, folder_of_tasks, tasks_by
+from auditor.training.handed_out import ThroughParent, _Handing, chosen_executor
+from auditor.training.stack_tasks import ALONE, StackTask, received_logits, sent_tasks
+from tests import ROOT
+
+NARROW = Architecture("mlp", {"n_features": 6, "hidden": [8], "n_outputs": 3})
+DROPPING = Architecture("mlp", {"n_features": 6, "hidden": [8], "n_outputs": 3, "dropout": 0.3})
+RECIPE = Recipe(epochs=2, batch_size=16, learning_rate=1e-2)
+
+
+def eight(executor: Executor | None, make: Any = NARROW, recipe: Recipe = RECIPE, **more: Any) -> FloatArray:
+    """Logits of eight models in stacks of two, trained by the executor."""
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.normal(size=(60, 6)).astype(np.float32))
+    members = random_halves(8, 60, rng)
+    with tasks_by(executor):
+        return train_together(
+            make, x, x[:, :3].argmax(dim=1), members, seeds=range(8), recipe=recipe, most_together=2, **more
+        ).kept
+
+
+class Backwards:
+    """Does the last task first, and notes how many it did."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def results(self, tasks: Tasks) -> Iterator[tuple[int, bytes]]:
+        for i in reversed(range(len(tasks.each))):
+            self.n += 1
+            yield i, do(tasks.kind, tasks.shared, tasks.each[i])
+
+
+class Dies(Backwards):
+    """Loses its cluster after two tasks."""
+
+    def results(self, tasks: Tasks) -> Iterator[tuple[int, bytes]]:
+        for result in super().results(tasks):
+            yield result
+            if self.n == 2:
+                raise UsageError("A node was lost.")
+
+
+@pytest.mark.parametrize("make", [NARROW, DROPPING], ids=["linear", "dropout, one stack's draws"])
+@pytest.mark.parametrize("stacked", [True, False], ids=["stacks", "one by one"])
+def test_the_models_are_the_same_to_the_last_bit(make: Architecture, stacked: bool) -> None:
+    here = eight(None, make, stacked=stacked)
+    asked = Backwards()
+    assert eight(asked, make, stacked=stacked).tobytes() == here.tobytes()
+    assert asked.n == (4 if stacked else 8)
+    assert eight(InThisProcess(), make, stacked=stacked).tobytes() == here.tobytes()
+
+
+def test_what_is_more_than_data_stays_in_the_process() -> None:
+    """A function of the user's, or of a file that is not trusted, is never sent."""
+    asked = Backwards()
+    own = eight(asked, lambda: NARROW())
+    assert asked.n == 0 and own.tobytes() == eight(None).tobytes()
+
+
+def test_another_seed_row_or_recipe_is_another_task() -> None:
+    rng = np.random.default_rng(0)
+    x, members = torch.from_numpy(rng.normal(size=(20, 6))), random_halves(2, 20, rng)
+    task = StackTask(NARROW, x, torch.arange(20) % 3, members, (0, 1), RECIPE, "logits", None)
+    others = [
+        replace(task, seeds=(0, 2)),
+        replace(task, x=x + 1e-9),
+        replace(task, members=~members),
+        replace(task, recipe=replace(RECIPE, epochs=3)),
+        replace(task, make=DROPPING),
+    ]
+    sent = [sent_tasks(each, [range(2)], ALONE) for each in (task, *others)]
+    assert len({(each.shared, *each.each) for each in sent if each is not None}) == len(others) + 1
+
+
+def test_what_is_finished_is_kept_and_taken_up(tmp_path: Path) -> None:
+    kept = Kept(Dies(), tmp_path)
+    with pytest.raises(UsageError, match="A node was lost"):
+        eight(kept)
+    left = sorted(tmp_path.glob("task-*"))
+    assert len(left) == 2
+    # One that was cut off.
+    left[0].write_bytes(left[0].read_bytes()[:-1])
+    asked = Backwards()
+    again = Kept(asked, tmp_path)
+    assert eight(again).tobytes() == eight(None).tobytes()
+    assert asked.n == 3
+    assert eight(again).tobytes() == eight(None).tobytes() and asked.n == 3
+    again.forget()
+    assert list(tmp_path.glob("task-*")) == []
+
+
+def test_a_refusal_is_a_result_and_says_what_it_says_here() -> None:
+    recipe = replace(RECIPE, learning_rate=1e30, optimizer="sgd")
+    said = []
+    for executor in (None, InThisProcess()):
+        with pytest.raises(ModelError, match="infinite or NaN") as error:
+            eight(executor, recipe=recipe)
+        said.append(str(error.value))
+    assert said[0] == said[1]
+
+
+def test_a_worker_with_another_torch_trains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = StackTask(
+        NARROW,
+        torch.zeros(4, 6),
+        torch.zeros(4, dtype=torch.int64),
+        np.ones((1, 4), bool),
+        (0,),
+        RECIPE,
+        "logits",
+        None,
+    )
+    sent = sent_tasks(task, [range(1)], ALONE)
+    assert sent is not None
+    monkeypatch.setattr(stack_tasks.torch, "__version__", "1.0")
+    with pytest.raises(UsageError, match=r"A worker has torch 1\.0 and .*: install the same version on both"):
+        do("stack", sent.shared, sent.each[0])
+    for bad in (b"", b"\0" * 8, sent.shared[:40], sent.each[0]):
+        with pytest.raises(UsageError, match="no task of this version"):
+            do("stack", bad, sent.each[0])
+    with pytest.raises(ModelError, match="lost"):
+        received_logits(b"\1lost")
+
+
+# ---- through the parent --------------------------------------------------------------------------------------------
+
+
+def handed(executor: Executor, folder: Path) -> tuple[FloatArray, str]:
+    """What the child's side gets, and what the parent's says failed."""
+    handing = _Handing(executor, folder)
+    handing.start()
+    try:
+        return eight(ThroughParent(folder)), handing.failed
+    finally:
+        handing.end()
+
+
+def test_a_process_without_a_network_gets_the_same_through_its_parent(tmp_path: Path) -> None:
+    asked = Backwards()
+    found, failed = handed(asked, tmp_path)
+    assert found.tobytes() == eight(None).tobytes() and asked.n == 4 and failed == ""
+    assert list(tmp_path.glob("*-result-*")) == []
+
+
+def test_what_becomes_of_a_lost_cluster_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"^A node was lost\.$"):
+        handed(Dies(), tmp_path)
+
+
+class Busy:
+    """Never ends."""
+
+    def __init__(self) -> None:
+        self.asked, self.let_go = threading.Event(), threading.Event()
+
+    def results(self, tasks: Tasks) -> Iterator[tuple[int, bytes]]:
+        self.asked.set()
+        self.let_go.wait(timeout=60)
+        yield 0, b""
+
+
+def test_a_child_that_died_leaves_nobody_waiting_for_a_busy_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handed_out, "_LONGEST_GOODBYE", 0.1)
+    for name in ("0-shared", "0-task-0"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "0-asked").write_text('{"kind":"stack","n":1,"threads":1}')
+    busy = Busy()
+    handing = _Handing(busy, tmp_path)
+    handing.start()
+    assert busy.asked.wait(timeout=20)
+    handing.end()
+    assert handing.is_alive()
+    busy.let_go.set()
+    handing.join(timeout=20)
+    assert not handing.is_alive() and not (tmp_path / "0-result-0").exists() and not (tmp_path / "failed").exists()
+
+
+@pytest.mark.parametrize(
+    "hostile", ['{"kind":"os:system","n":1,"threads":1}', '{"kind":"stack","n":1000000000,"threads":1}', "{", None]
+)
+def test_a_hostile_child_gets_nothing_done(hostile: str | None, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    if hostile is None:
+        (folder / "0-shared").symlink_to(secret)
+        hostile = '{"kind":"stack","n":1,"threads":1}'
+    (folder / "0-asked").write_text(hostile)
+    asked = Backwards()
+    handing = _Handing(asked, folder)
+    handing.start()
+    handing.join(timeout=20)
+    handing.end()
+    assert asked.n == 0 and handing.failed.endswith(".") and "mine" not in (folder / "failed").read_text()
+
+
+# ---- without Ray ---------------------------------------------------------------------------------------------------
+
+
+def test_an_address_without_ray_and_ray_that_is_not_installed_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"--address names a Ray cluster: add --executor ray\."):
+        with chosen_executor("local", "head:6379"):
+            raise AssertionError
+    with chosen_executor("local", None) as none:
+        assert none is None
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'responsible-auditor\[ray\]'"):
+        with chosen_executor("ray", None):
+            raise AssertionError
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_nobody_at_the_address_is_found_out_before_ray_tries(address: str) -> None:
+    with pytest.raises(UsageError, match="nobody answers at '.*127.0.0.1:9'"):
+        on_ray._reach(address)
+
+
+@pytest.mark.parametrize("address", ["head", "http://head:1", "head:none", "", "[", "://"])
+def test_what_is_no_address_is_said(address: str) -> None:
+    with pytest.raises(UsageError, match=r"must look like host:6379, ray://host:10001 or auto\."):
+        on_ray._reach(address)
+
+
+def test_finished_tasks_wait_where_only_this_user_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = folder_of_tasks()
+    assert folder.is_relative_to(tmp_path) and folder.stat().st_mode & 0o077 == 0
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    with pytest.raises(UsageError, match="Set XDG_CACHE_HOME"):
+        folder_of_tasks()
+
+
+def test_no_module_but_one_knows_ray() -> None:
+    files = [file for top in ("auditor", "probes", "mitigations", "cli") for file in (ROOT / top).rglob("*.py")]
+    assert [f.name for f in files if "import ray" in f.read_text(encoding="utf-8")] == ["on_ray.py"]

@@ -1,0 +1,138 @@
+"""One worker here, two of Ray's, and two of which one is killed half-way: the same report, in all that it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+import auditor
+from auditor.data.preprocessing import fit_tabular
+from auditor.errors import UsageError
+from auditor.model.audited_model import Recipe
+from auditor.model.torch_model import TorchModel
+from auditor.networks.architectures import MLP
+from auditor.training import on_ray as module
+from auditor.training.execute import Tasks
+from auditor.training.on_ray import RayExecutor, on_ray
+
+pytestmark = [
+    pytest.mark.slow,
+    # Sockets that Ray leaves to the collector, and processes that it starts in ways of its own.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+N, MODELS = 1_200, 128
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayExecutor]:
+    """Two local workers of one thread each."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'responsible-auditor[ray]'")
+    with on_ray(cores=2) as ray:
+        yield ray
+
+
+@pytest.fixture
+def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model bundle with its training and other rows, and a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(N, 8)), columns=list("abcdefgh"))
+    labels = np.where(frame["a"] + rng.normal(size=N) > 0, "yes", "no")
+    frame.assign(y=labels)[: N // 2].to_csv(tmp_path / "train.csv", index=False)
+    frame.assign(y=labels)[N // 2 :].to_csv(tmp_path / "test.csv", index=False)
+    preprocessing = fit_tabular(frame[: N // 2])
+    args = {"n_features": preprocessing.width, "hidden": [32], "n_outputs": 2}
+    model = TorchModel(
+        MLP(**args),
+        classes=["no", "yes"],
+        preprocessing=preprocessing,
+        architecture={"name": "mlp", "args": args},
+        recipe=Recipe(epochs=24, batch_size=32),
+    )
+    auditor.save(model, tmp_path / "model.pt")
+    return tmp_path
+
+
+def report_of(folder: Path, **options: Any) -> dict[str, Any]:
+    """What a scan from paths says, in the sandbox and all, but for when, how long and for how much energy."""
+    report = auditor.scan(
+        folder / "model.pt",
+        folder / "test.csv",
+        train=folder / "train.csv",
+        target="y",
+        probes="membership_inference",
+        probe_options={"membership_inference": {"methods": "bavaria", "n_shadows": MODELS}},
+        **options,
+    )
+    said: dict[str, Any] = json.loads(report.to_json())
+    for name in ("created", "duration_s", "energy"):
+        said.pop(name, None)
+    said["environment"].pop("command", None)
+    return said
+
+
+def kill_one(folder: Path, killed: list[tuple[int, int]]) -> None:
+    """Kills a worker at its work once a task is finished; notes it, and how many were."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not killed:
+        finished = len(list(folder.rglob("task-*")))
+        if finished:
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if process.cmdline()[:1] == ["ray::do"]:
+                        os.kill(process.pid, signal.SIGKILL)
+                        killed.append((process.pid, finished))
+                        return
+                except (psutil.Error, ProcessLookupError):
+                    continue
+        time.sleep(0.005)
+
+
+def test_the_report_is_the_same_from_one_worker_two_of_ray_and_a_run_with_one_killed(
+    cluster: RayExecutor, audited: Path
+) -> None:
+    here = report_of(audited)
+    by_ray = report_of(audited, executor="ray")
+    killed: list[tuple[int, int]] = []
+    killer = threading.Thread(target=kill_one, args=(audited / "cache", killed))
+    killer.start()
+    outlived = report_of(audited, executor="ray")
+    killer.join()
+    said = json.dumps(here)
+    assert '"attack_auc"' in said and f"{MODELS} shadow models" in said
+    assert by_ray == here
+    # It was at its work: of four stacks not all were finished.
+    assert killed and 0 < killed[0][1] < MODELS // 32
+    assert outlived == here
+    # Nothing is left behind where the run ended well.
+    assert list((audited / "cache").rglob("task-*")) == []
+
+
+def test_more_threads_than_cores_and_a_task_that_fails_are_one_sentence(cluster: RayExecutor) -> None:
+    with pytest.raises(UsageError, match="computes with 64 threads, and the cluster has 2 cores: set OMP_NUM_THREADS"):
+        list(cluster.results(Tasks("stack", b"", (b"",), threads=64)))
+    with pytest.raises(UsageError, match=r"no task of this version.*What is finished is kept: run the same command"):
+        list(cluster.results(Tasks("stack", b"", (b"",))))
+
+
+def test_what_ray_says_of_itself_is_one_sentence(cluster: RayExecutor) -> None:
+    ray = cluster._ray
+    kinds = ray.exceptions
+    for error, words in (
+        (kinds.ObjectStoreFullError("x"), "object store is full: start the cluster with a larger"),
+        (kinds.OutOfMemoryError("x"), "ran out of memory"),
+        (kinds.WorkerCrashedError(), "worker or node was lost 4 times over one task"),
+    ):
+        said = module._said(ray, error)
+        assert words in said and said.endswith(module._AGAIN) and "\n" not in said
