@@ -53,7 +53,7 @@ def on_channel(card: DetectorCard, real: Sequence[FileResult], fake: Sequence[Fi
     if len(reals) < card.fewest:
         raise DataError(
             f"{len(reals):,} different files known to be real could be scored, and at an error rate of "
-            f"{card.error_rate:g} it takes at least {card.fewest}: add more of them."
+            f"{card.error_rate:g} it takes at least {card.fewest}: add more of them{_but_new(card, real)}."
         )
     every = {score for known in (reals, fakes) for score, _ in known.values()}
     if fakes and len(every) == 1:
@@ -144,6 +144,11 @@ def contradicted(card: DetectorCard) -> str:
         f"real files score higher than fakes ({_area(area)}): what its classes mean, or which known files are real, is "
         "the wrong way round"
     )
+
+
+def _but_new(card: DetectorCard, results: Sequence[FileResult]) -> str:
+    learnt = sum(card.learnt(result.sha256) for result in results)
+    return f", none of which it was trained on as it was on {learnt:,} of these" if learnt else ""
 
 
 def _told_apart(card: DetectorCard) -> Iterator[str]:
