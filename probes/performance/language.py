@@ -58,7 +58,7 @@ def measured(
     found = model.token_log_probabilities(encoded)
     likelihoods = np.asarray([np.nansum(p) for p in found])
     n_tokens = np.asarray([np.isfinite(p).sum() for p in found], np.float64)
-    size = int(model.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    size = _vocabulary(model)
     whence = f"{len(encoded):,} texts of the data" if own else f"{len(encoded):,} plain English sentences of this tool"
     perplexities = [_perplexity(likelihoods, n_tokens, f"{whence}, {n_tokens.sum():,.0f} tokens; {size:,} by chance")]
     groups = rows.sensitive_features if own else None
@@ -70,7 +70,14 @@ def measured(
         ]
     words = [texts[i] for i in kept]
     order = _order(model, encoded, likelihoods, size, whence, rng, words, earlier)
-    return [*order, *perplexities, *_of_pairs(model, sentences_of_pairs(benchmarks or {}, rng), size, rng)]
+    return [*order, *perplexities, *_of_pairs(model, sentences_of_pairs(benchmarks or {}, rng), rng)]
+
+
+def word_order(model: AuditedLanguageModel, data: AuditData, n_texts: int, rng: np.random.Generator) -> Measurement:
+    """The word-order accuracy alone, of the same kind of texts."""
+    texts, kept, _ = chosen_texts(data, n_texts, rng)
+    words = [texts[i] for i in kept]
+    return _order_of(model, words, f"{len(words):,} texts", rng)
 
 
 def chosen_texts(
@@ -159,17 +166,25 @@ def _order(
 
 
 def _of_pairs(
-    model: AuditedLanguageModel, sentences: Mapping[str, Sequence[str]], size: int, rng: np.random.Generator
+    model: AuditedLanguageModel, sentences: Mapping[str, Sequence[str]], rng: np.random.Generator
 ) -> list[Measurement]:
     """Word-order accuracy of the sentences that others compare, by whose method."""
     found = []
     for method, texts in sentences.items():
-        encoded = read(model, texts)
-        likelihoods = np.asarray([np.nansum(p) for p in model.token_log_probabilities(encoded)])
-        whence = f"{len(texts):,} sentences of {method}"
-        [order] = _order(model, encoded, likelihoods, size, whence, rng, texts, None)
+        order = _order_of(model, texts, f"{len(texts):,} sentences of {method}", rng)
         found.append(replace(order, at={SENTENCES: method}, part=True))
     return found
+
+
+def _order_of(model: AuditedLanguageModel, texts: Sequence[str], whence: str, rng: np.random.Generator) -> Measurement:
+    encoded = read(model, texts)
+    likelihoods = np.asarray([np.nansum(p) for p in model.token_log_probabilities(encoded)])
+    [order] = _order(model, encoded, likelihoods, _vocabulary(model), whence, rng, texts, None)
+    return order
+
+
+def _vocabulary(model: AuditedLanguageModel) -> int:
+    return int(model.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
 
 
 def _won(
