@@ -423,7 +423,7 @@ def test_a_postgresql_is_read_and_not_written(postgres: str, here: Path) -> None
 def test_texts_that_differ_are_no_copies_although_each_stands_once(tmp_path: Path) -> None:
     """A column of short texts looks like one that numbers the rows, without which all of a group are alike."""
     path = tmp_path / "texts.csv"
-    path.write_text("about,text\n" + "".join(f"{'nurse' if i % 2 else 'pilot'},A kind one ({i})\n" for i in range(3000)))
+    path.write_text("about,text\n" + "".join(f"{('nurse', 'pilot')[i % 2]},A kind one ({i})\n" for i in range(3000)))
     spec = DataSpec(path=str(path), sensitive=("about",), recorded=RecordedSpec(generated="text"))
     _, data = load_recorded(ModelSpec(), spec)
     assert data.copies is not None and data.copies.copies == 0
