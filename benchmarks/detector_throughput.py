@@ -3,7 +3,7 @@
 The files are 559 x 559, made on the fly in a temporary folder; the detector is ``image_ensemble``, untrained, with the
 middle 256 x 256 pixels at their own resolution, which is what a trained one looks at. Files are decoded whole: JPEG's
 decoding at a fraction of the size (``draft``) and any resizing would take away the frequencies that are measured.
-``ratio`` is images a second, with the bar of the issue; the peer's time is that of decoding alone. Files are decoded
+``ratio`` is images a second, with its bar; the peer's time is that of decoding alone. Files are decoded
 and forgotten in batches of 4, so memory does not grow with their number: the peak is printed.
 """
 

@@ -3,7 +3,7 @@
 The encoder is a vision transformer of CLIP's size B/32 (4.4 billion multiplications an image) with weights at random,
 exported to ONNX and quantised on the fly to 8 bits; a path as argument names another ONNX file. 32 JPEG files of 559 x
 559, 4 at a time, answered with verdicts: probability, p-values and novelty. ``ratio`` is images a second of processor
-time, with the bar of the issue; the peer's time is that of answer and novelty each looking at the picture by itself,
+time, with its bar; the peer's time is that of answer and novelty each looking at the picture by itself,
 as it was. Needs onnx, onnxruntime and transformers.
 """
 

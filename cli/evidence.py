@@ -126,7 +126,11 @@ def _evidence(
         log.add(became, probe=result.probe, measurements=len(result.measurements), seconds=round(result.duration_s, 3))
     log.add("judged", **report.summary.model_dump(by_alias=True))
     options = configured.options
-    own = [name for name in (options.predict, options.architecture, *options.probe) if name and ":" in name]
+    own = [
+        name
+        for name in (options.predict, options.generate, options.architecture, *options.probe)
+        if name and ":" in name
+    ]
     try:
         answers = measured.answers()
     except DataError:

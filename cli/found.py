@@ -29,6 +29,7 @@ READ_BY_PROBES = frozenset({
 })  # fmt: skip
 # They say what is measured, and how hard it is tried.
 ASKED_OF_PROBES = frozenset({
+    "answer_by",
     "attribute", "baseline", "batch_rows", "bins", "branches", "cases", "categories", "chat", "column", "depth",
     "epsilon", "false_positive_rate", "features", "few_shot", "form", "format", "generator", "identity", "immutable",
     "infill", "intersections", "k", "label_randomisation", "max_examples", "max_new_tokens", "max_partitions",

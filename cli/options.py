@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
+from auditor.endpoint.address import is_endpoint
 from auditor.errors import ConfigError, UsageError, did_you_mean
 from auditor.finding.criterion import Criterion, parse_budgets, parse_criterion
 from auditor.finding.obeyed import ObeyedFile, read_obeyed
@@ -120,6 +121,11 @@ def _audit(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if len(merged) < len(table):
         twice = sorted(k for k in table if "-" in k and _snake(k) in table)
         raise ConfigError(f"{path}: [audit] says {twice[0]!r} and {_snake(twice[0])!r}: keep one.")
+    if is_endpoint(str(merged.get("model"))):
+        raise ConfigError(
+            f"{path}: [audit] names a URL as the model, and where texts go is for the command line alone to say: "
+            "auditor scan URL."
+        )
     if "json" in merged:
         merged["json_"] = merged.pop("json")
     for name, flag in flags().items():

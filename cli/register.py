@@ -112,7 +112,7 @@ def plan_of(configured: Configured, *, hashed: bool = True) -> Plan:
 
     options = configured.options
     said, unasked = options.said(), type(options)()
-    modules = (options.predict, options.architecture, *options.probe)
+    modules = (options.predict, options.generate, options.architecture, *options.probe)
     named = {name: said[name] for name in FILES if said[name] is not None}
     return Plan(
         probes={

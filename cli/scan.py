@@ -16,8 +16,8 @@ import typer
 from auditor.errors import AuditorError
 from auditor.files import check_writable
 from auditor.run.isolate import last_lines
-from auditor.run.options import Configured
-from auditor.run.scan import held_to, job_of, record_of, rows_at_hand, scan_job, workloads
+from auditor.run.options import Configured, ScanOptions
+from auditor.run.scan import endpoint_at_hand, held_to, job_of, record_of, rows_at_hand, scan_job, workloads
 from auditor.sandbox.measuring_process import MeasuringProcess
 from cli.evidence import check_flags, enclosed_of, start_log, write_evidence
 from cli.looks import at_level, check_history, entered, next_of_campaign
@@ -47,17 +47,15 @@ def scan(
     began, started = datetime.now(UTC), time.perf_counter()
     signal.signal(signal.SIGTERM, _terminated)
     options = configured.options
-    formats = known_formats(options.format)
-    out = Path(options.out)
-    check_writable(out, "Name another folder with --out.")
-    # All of them: a rendering of an earlier run is taken away, and what is somebody else's must not be.
-    claim_report(out)
-    check_flags(options)
-    check_history(options)
+    formats, out = known_formats(options.format), _place_of(options)
     campaign = next_of_campaign(options)
     registration = opened(options.registration)
-    with rows_at_hand(configured) as (asked, told):
-        job = job_of(asked, PROBES)
+    with (
+        rows_at_hand(configured) as (asked, told),
+        stages(not (quiet or as_json)) as shaking,
+        endpoint_at_hand(options, shaking) as endpoint,
+    ):
+        job = job_of(asked, PROBES, endpoint)
         plan = None if registration is None else plan_of(configured)
         registered = None if plan is None else followed(registration, configured, began, plan)
         log = start_log(job)
@@ -70,8 +68,10 @@ def scan(
                 log.add("stage", stage=stage)
                 shown(waits.get(stage, stage))
 
-            level = at_level(asked, campaign)
-            scanned = scan_job(level, job, PROBES, started, command=command_line(), on_stage=on_stage, waiting=waiting)
+            scanned = scan_job(
+                at_level(asked, campaign), job, PROBES, started,
+                command=command_line(), on_stage=on_stage, waiting=waiting, endpoint=endpoint,
+            )  # fmt: skip
     measured = scanned.measured
     if debug and measured.log.strip():
         typer.echo(last_lines(measured.log, 200), err=True)
@@ -113,6 +113,17 @@ def scan(
     if failure := unwritten or ledger_error or unpublished:
         raise failure
     return report.exit_code
+
+
+def _place_of(options: ScanOptions) -> Path:
+    """The folder of the reports, which may be written; raises UsageError where it may not, or flags contradict."""
+    out = Path(options.out)
+    check_writable(out, "Name another folder with --out.")
+    # All of them: a rendering of an earlier run is taken away, and what is somebody else's must not be.
+    claim_report(out)
+    check_flags(options)
+    check_history(options)
+    return out
 
 
 def _bundled(path: str | None, write: Callable[[], str]) -> tuple[list[str], AuditorError | None]:

@@ -44,6 +44,11 @@ def address_of(url: str, *, allow_remote: bool = False) -> Address:
     return Address(url.rstrip("/"), loopback)
 
 
+def is_endpoint(model: str | None) -> bool:
+    """Whether a model is named by the URL of its server."""
+    return model is not None and model.lower().startswith(("http://", "https://"))
+
+
 def _is_loopback(host: str) -> bool:
     if host.rstrip(".").lower() == "localhost":
         return True

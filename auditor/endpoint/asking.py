@@ -30,6 +30,8 @@ class Asking:
     found: dict[str, Capability] = field(default_factory=dict)
     # Texts drawn at temperature 1, all from the model's own distribution where the server is honest.
     drawn: list[Choice] = field(default_factory=list)
+    # What the model reported of two prompts when the handshake began.
+    taken: list[Choice] = field(default_factory=list)
 
     def ask(self, prompt: str, max_tokens: int, *, temperature: float = 0.0, **more: object) -> Answer:
         """One call of the interface that answers, with as many alternatives as it is known to report."""

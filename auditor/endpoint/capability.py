@@ -39,6 +39,10 @@ class Handshake:
     def __getitem__(self, name: str) -> Capability:
         return next(each for each in self.capabilities if each.name == name)
 
+    def has(self, name: str) -> bool:
+        """Whether a capability is proven."""
+        return self[name].shown is Shown.PROVEN
+
     @property
     def ignored(self) -> tuple[Capability, ...]:
         """What is accepted and not done: the findings."""

@@ -25,23 +25,26 @@ NAMES = (
 
 
 def shake_hands(
-    client: Client, *, more_calls: int = 0, on_stage: Callable[[str], None] = lambda name: None
+    client: Client,
+    *,
+    more_calls: int = 0,
+    on_stage: Callable[[str], None] = lambda name: None,
+    asking: Asking | None = None,
 ) -> Handshake:
     """Asks a server until each capability is proven, refuted or cannot be told.
 
     ``more_calls``: small calls to make before it is asked whether still the same model answers; a server may change it.
-    Raises ModelError where nothing answers at all.
+    ``asking``: the state that it is kept in, for whoever asks on. Raises ModelError where nothing answers at all.
     """
-    asking = Asking(client)
+    asking = asking or Asking(client)
     on_stage("interfaces")
     first = first_answers.interfaces(asking)
-    taken: list[Choice] = []
-    asking.step((), lambda a: taken.extend(read_prompts.fingerprint(a)))
+    asking.step((), lambda a: a.taken.extend(read_prompts.fingerprint(a)))
     for names, ask in _steps(first):
         on_stage(names[0])
         asking.step(names, ask)
     on_stage("same_model")
-    asking.step(("same_model",), partial(_after, taken, more_calls))
+    asking.step(("same_model",), partial(_after, more_calls))
     return Handshake(client.address.url, client.model, _in_order(asking), client.calls)
 
 
@@ -77,9 +80,9 @@ def _system_prompt(asking: Asking) -> None:
     read_prompts.system_prompt(asking)
 
 
-def _after(taken: list[Choice], more_calls: int, asking: Asking) -> None:
+def _after(more_calls: int, asking: Asking) -> None:
     asking.client.ask_all([asking.request(first_answers.STORY, 1)] * more_calls)
-    read_prompts.same_model(asking, taken, asking.client.calls)
+    read_prompts.same_model(asking, asking.taken, asking.client.calls)
 
 
 def _in_order(asking: Asking) -> tuple[Capability, ...]:

@@ -31,12 +31,14 @@ class Request:
     """One call: a text to go on with, or the turns of a chat.
 
     ``top_logprobs``: how many alternatives are wanted at each position; None for no log-probabilities at all.
-    ``temperature``: 1 is the model's own distribution, 0 its likeliest token.
+    ``temperature``: 1 is the model's own distribution, 0 its likeliest token. ``top_p``: 1 draws
+    from all tokens.
     """
 
     prompt: str | tuple[Message, ...]
     max_tokens: int
     temperature: float = 1.0
+    top_p: float = 1.0
     n: int = 1
     seed: int | None = None
     stop: tuple[str, ...] = ()
@@ -60,7 +62,7 @@ class Request:
             sent |= {} if self.top_logprobs is None else {"logprobs": True, "top_logprobs": self.top_logprobs}
         if self.temperature > 0.0:
             # A server's own clipping is not the model's distribution; 1 is the protocol's word for none.
-            sent["top_p"] = 1.0
+            sent["top_p"] = self.top_p
         sent |= {"n": self.n} if self.n != 1 else {}
         sent |= {} if self.seed is None else {"seed": self.seed}
         sent |= {"stop": list(self.stop)} if self.stop else {}

@@ -17,7 +17,7 @@ _TOKENS = 4
 _FRAME = 24
 # Nats by which log-probabilities of one model may move by what is computed beside them.
 _MOVED = 0.02
-_SAME_MODEL, _OTHER_MODEL = 0.1, 0.3
+_SAME_MODEL, OTHER_MODEL = 0.1, 0.3
 _SHORTEST_CANNED = 12
 _WORDS_OF_FILLER = 400
 # Harmless sentences with words that filters look for.
@@ -159,7 +159,7 @@ def same_model(asking: Asking, before: Sequence[Choice], calls: int) -> None:
     apart = typical(found)
     if apart is None:
         asking.add(untold("same_model", "Needs log-probabilities with alternatives, and there are none."))
-    elif apart > _OTHER_MODEL:
+    elif apart > OTHER_MODEL:
         what = f"After {calls:,} calls the same prompts have answers {apart:.2g} nats apart"
         asking.add(ignored("same_model", f"{what}: another model answers."))
     elif apart <= _SAME_MODEL:

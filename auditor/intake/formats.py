@@ -217,6 +217,10 @@ def _loaded(spec: ModelSpec, max_bytes: int, opened: Opened | None) -> AuditedMo
         from auditor.intake.functions import load_function
 
         return load_function(spec)
+    if spec.generate is not None:
+        from auditor.intake.generators import load_generator
+
+        return load_generator(spec)
     if spec.path is None:
         raise UsageError("Name a model file, or a function with --predict package.module:function.")
     if opened is None and Path(spec.path).is_dir():

@@ -36,7 +36,7 @@ def load_function(spec: ModelSpec) -> AuditedModel:
     function = import_object(spec.predict, spec.code_folder, "--predict")
     if spec.task == "regression":
         return AuditedRegressor(
-            _adapted(function, spec), features=spec.features, provenance=_provenance(function, spec)
+            _adapted(function, spec), features=spec.features, provenance=provenance_of(function, spec)
         )
     own = getattr(function, "classes", None)
     classes = spec.classes if spec.classes is not None else own
@@ -56,7 +56,7 @@ def load_function(spec: ModelSpec) -> AuditedModel:
         features=spec.features,
         preprocessing=_media(function, spec),
         threshold=0.5 if spec.threshold is None else spec.threshold,
-        provenance=_provenance(function, spec),
+        provenance=provenance_of(function, spec),
     )
     code = source_file(function)
     model.said = Said(predict=spec.predict, code_sha256=None if code is None else sha256_of(code))
@@ -85,26 +85,29 @@ def _adapted(function: Callable[[Any], npt.ArrayLike], spec: ModelSpec) -> Calla
         try:
             return function(list(X) if texts else X)
         except Exception as error:  # the user's function may raise anything
-            hint = ""
-            if isinstance(error, PermissionError):
-                hint = (
-                    " The measuring process is confined: what needs the network, other programs, or files outside of "
-                    "the folder you started in, needs --allow-unsandboxed."
-                )
-            elif isinstance(error, FileNotFoundError):
-                hint = " It works in a scratch folder of its own: name files by their whole path."
-            raise ModelError(
-                f"--predict {spec.predict} raised {type(error).__name__}: {printable(error, 300)}.{hint}",
-                code="AUD-LOAD-ANSWERS",
-            ) from error
+            raise raised(f"--predict {spec.predict}", error) from error
 
     return predict
 
 
-def _provenance(function: Callable[..., Any], spec: ModelSpec) -> Provenance:
+def raised(what: str, error: Exception) -> ModelError:
+    """What is said of an error of a function of the user's, with what may be behind it."""
+    hint = ""
+    if isinstance(error, PermissionError):
+        hint = (
+            " The measuring process is confined: what needs the network, other programs, or files outside of "
+            "the folder you started in, needs --allow-unsandboxed."
+        )
+    elif isinstance(error, FileNotFoundError):
+        hint = " It works in a scratch folder of its own: name files by their whole path."
+    return ModelError(f"{what} raised {type(error).__name__}: {printable(error, 300)}.{hint}", code="AUD-LOAD-ANSWERS")
+
+
+def provenance_of(function: Callable[..., Any], spec: ModelSpec) -> Provenance:
+    """Where a function of the user's came from: its file and digest, and those of a model that was named beside it."""
     code = source_file(function)
     digest = None if code is None else sha256_of(code)
-    loaded_by = f"the user's own {spec.predict}"
+    loaded_by = f"the user's own {spec.predict or spec.generate}"
     if spec.path is None:
         return Provenance(
             path=None if code is None else str(code),

@@ -33,7 +33,8 @@ from auditor.intake.number_formats import computed_in, name_of, stored_in, told
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import provenance_in, provenance_of
 from auditor.model.encoder_decoder import FAMILIES, AuditedEncoderDecoder
-from auditor.model.language_model import AuditedLanguageModel, Objective
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.text_scores import Objective
 
 GGUF_FORMAT = "GGUF"
 

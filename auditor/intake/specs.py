@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, JsonValue
 
 from auditor.data.table_schema import TableSchema
+from auditor.endpoint.capability import Handshake
 from auditor.endpoint.served_texts import ServedTexts
 
 
@@ -16,8 +17,9 @@ from auditor.endpoint.served_texts import ServedTexts
 class ModelSpec:
     """Which model, and how it may be loaded; the command line's model flags, one field each.
 
-    ``path`` is None only with ``predict``. ``base``: the model that an adapter changes. ``task``: None means what the
-    file says, else classification. ``outputs``:
+    ``path`` is None only with ``predict``, ``generate`` or an ``endpoint``, which is what its server was shown to do.
+    ``base``: the model that an adapter changes. ``task``: None means what the file says, else classification.
+    ``outputs``:
     None means what the file or the network says, else logits where its answers can be nothing else. ``architecture``: a
     key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``dtype``: the numbers that a language model is
     computed in, which :mod:`auditor.intake.number_formats` reads. ``mapped``: whether weights may stay in their files,
@@ -35,6 +37,8 @@ class ModelSpec:
     architecture: str | None = None
     architecture_args: dict[str, JsonValue] = field(default_factory=dict)
     predict: str | None = None
+    generate: str | None = None
+    endpoint: Handshake | None = None
     allow_code: bool = False
     trust_pickle: bool = False
     features: tuple[str, ...] | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -137,6 +138,8 @@ class AuditedModel:
     decides_by: tuple[str, ...] = ()
     # How the names of files end that it is written to.
     endings: tuple[str, ...] = (".pt",)
+    # Why a language model lacks what others can be asked for, by the names of auditor.model.capabilities.
+    why_not: Mapping[str, str] = MappingProxyType({})
     # What flags said of it when it was loaded, which its file does not say.
     said: Said | None = None
     # How many columns of a table it takes, where that is known and not which.

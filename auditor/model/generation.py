@@ -55,6 +55,12 @@ class Sampling:
         """Whether a text that was drawn so far is complete before it has all its tokens."""
         return self.until != "length" and _ENDED[self.until].search(text) is not None
 
+    def cut(self, text: str) -> str:
+        """A text that was drawn further, up to where it was complete."""
+        if self.until == "length":
+            return text
+        return next((text[:i] for i in range(1, len(text) + 1) if self.ended(text[:i])), text)
+
     def describe(self) -> str:
         """The settings in words, for a finding's detail."""
         how = "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}, top_p {self.top_p:g}"

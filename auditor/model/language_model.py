@@ -11,10 +11,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -22,12 +21,11 @@ from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.gradients import without_gradients
 from auditor.model.placement import moved
-from auditor.model.prefix_trees import Encoded, Forest, batches, packed, shared_of_pairs, sums_of_pairs
+from auditor.model.prefix_trees import Encoded, Forest, batches, packed
+from auditor.model.text_scores import Objective, ScoresTexts
 from auditor.model.torch_model import evaluating
 from auditor.rows import FloatArray
 
-Objective = Literal["causal", "masked", "seq2seq"]
-Form = Literal["whole", "shared"]
 # Decoders whose attention takes a mask of our own with positions of our own; a test holds each of them to it.
 TREE_ATTENTION = frozenset(
     {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "gpt_oss", "granite", "granitemoe", "llama", "mistral"}
@@ -45,7 +43,7 @@ _TILE = 2048
 _WHOLE_BYTES = 256 << 20
 
 
-class AuditedLanguageModel(AuditedModel):
+class AuditedLanguageModel(ScoresTexts, AuditedModel):
     """A causal or masked language model of transformers with its tokenizer.
 
     ``network``: a ``...ForCausalLM`` or ``...ForMaskedLM`` module, left as it was by everything here. ``tokenizer``: a
@@ -87,6 +85,11 @@ class AuditedLanguageModel(AuditedModel):
     def n_parameters(self) -> int:
         """Number of parameters."""
         return sum(p.numel() for p in self.module.parameters())
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the network knows."""
+        return int(self.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
 
     @property
     def dtype(self) -> str:
@@ -242,68 +245,6 @@ class AuditedLanguageModel(AuditedModel):
             )
 
     # ---- log-probabilities -----------------------------------------------------------------------------------------
-
-    def log_likelihoods(self, texts: Sequence[str], *, within_word: bool = False) -> FloatArray:
-        """(n,) log-likelihoods in nats of whole texts: ``sum_i log p(x_i | x_<i)``, for a masked model the pseudo form.
-
-        ``within_word``: see :meth:`token_log_probabilities`.
-        """
-        found = self.token_log_probabilities(self.encode(texts), within_word=within_word)
-        return np.asarray([np.nansum(p) for p in found])
-
-    def continuations(self, contexts: Sequence[str], texts: Sequence[str]) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-        """Log-likelihoods (n,) of texts that follow their contexts directly, and how many tokens (n,) each sum is over.
-
-        A token belongs to the text if it ends in it.
-        """
-        encoded = self.encode([c + t for c, t in zip(contexts, texts, strict=True)])
-        places = [
-            [i for i, (s, end) in enumerate(zip(e.scored, e.ends, strict=True)) if s and end > len(context)]
-            for e, context in zip(encoded, contexts, strict=True)
-        ]
-        found = self.token_log_probabilities(encoded, places)
-        return np.asarray([np.nansum(p) for p in found]), np.asarray([len(p) for p in places], np.int64)
-
-    def pair_scores(
-        self, pairs: Sequence[tuple[str, str]], *, form: Form | None = None, within_word: bool = False
-    ) -> FloatArray:
-        """(n, 2) log-likelihoods of the two texts of each pair, in nats.
-
-        ``form``: ``whole`` sums over all tokens, ``shared`` over those that both texts have (found as in Nangia et al.,
-        EMNLP 2020); None means ``whole`` for a causal and ``shared`` for a masked model, as published. NaN where a pair
-        shares no token.
-        """
-        chosen = form or self.own_form
-        encoded = self.encode([text for pair in pairs for text in pair])
-        places = None if chosen == "whole" else shared_of_pairs(encoded)
-        return sums_of_pairs(self.token_log_probabilities(encoded, places, within_word=within_word), places)
-
-    def pair_scores_and_rest(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        rests: Sequence[str],
-        *,
-        form: Form | None = None,
-        within_word: bool = False,
-    ) -> tuple[FloatArray, FloatArray]:
-        """The same, and those of the shared tokens within the end of each pair's texts, by one pass; each (n, 2).
-
-        ``rests``: (n,) what both texts of a pair end with; all of the shared tokens where it is "".
-        """
-        chosen = form or self.own_form
-        texts = [text for pair in pairs for text in pair]
-        encoded = self.encode(texts)
-        shared = shared_of_pairs(encoded)
-        begins = [len(text) - len(rest or text) for text, rest in zip(texts, np.repeat(rests, 2).tolist(), strict=True)]
-        within = [[i for i in at if e.ends[i] > b] for at, e, b in zip(shared, encoded, begins, strict=True)]
-        places = None if chosen == "whole" else shared
-        found = self.token_log_probabilities(encoded, places, within_word=within_word)
-        return sums_of_pairs(found, places), sums_of_pairs(found, within)
-
-    @property
-    def own_form(self) -> Form:
-        """How two texts are compared by default: ``shared`` by a masked model, ``whole`` by any other."""
-        return "shared" if self.objective == "masked" else "whole"
 
     def token_log_probabilities(
         self, texts: Sequence[Encoded], places: Sequence[Sequence[int]] | None = None, *, within_word: bool = False

@@ -42,6 +42,7 @@ INVERTS: Mapping[str, str] = {
     "student_t": "Student's t test; for display, and not judged",
     "standardized_difference": "the noncentral t test; for display, and not judged",
     "bounded_mean": "tests of a mean of bounded values that hold at every size and skew",
+    "ratio_between": "tests of two ratios of totals, one below and one above",
     "ratio_of_totals": "tests of bounded means over clusters, of every ratio that none of them rules out",
     "idealized_association": "tests of two bounded means together, over the extremes of both",
     "bracketed_mean": "tests of two bounded means, one below and one above",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -22,6 +23,7 @@ from auditor.data.groups_digest import GroupsDigest
 from auditor.data.row_keys import Keys, digest_of_keys
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
+from auditor.endpoint.model import endpoint_model
 from auditor.endpoint.served_texts import ServedTexts
 from auditor.errors import DataError, ModelError, OutputsError, UsageError
 from auditor.files import received, sha256_of, state_of, write_beside
@@ -59,6 +61,7 @@ from auditor.run.memberships import ScoresProbe
 from auditor.run.messages import (
     Answered,
     Asking,
+    Calling,
     DataRead,
     DetectorLoaded,
     Examined,
@@ -78,6 +81,7 @@ from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
 from auditor.run.protocol import Channel, Working
 from auditor.run.writing import check_ending, write_made
+from auditor.sandbox.outside import Outside
 
 
 def load_probe(spec: ProbeSpec) -> Probe:
@@ -160,7 +164,7 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
     hashing = None if job.data is None or other is not None else Hashing(job.data)
     recorded = None if job.data is None or job.data.recorded is None else _recorded(job.model, job.data)
     # Handed over, so that the file's bytes are let go of when it is loaded.
-    model = load_model(job.model, opened=opened.pop() if opened else None) if recorded is None else recorded[0]
+    model = _model(job, channel, opened) if recorded is None else recorded[0]
     channel.send(Loaded(model=model_record(model), device=job.model.device))
     if job.with_intake:
         channel.send(Answered(result=intake_result(model)))
@@ -197,6 +201,13 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
     if job.evidence is not None:
         keep(model, data, channel, include_rows=job.evidence == "rows")
     answer(probes, model, data, job, channel)
+
+
+def _model(job: Job, channel: Channel, opened: list[Opened] | None) -> AuditedModel:
+    if job.model.endpoint is None:
+        return load_model(job.model, opened=opened.pop() if opened else None)
+    outside = Outside(lambda requests: channel.send(Calling(requests=requests)), sys.stdin.buffer)
+    return endpoint_model(job.model.endpoint, outside)
 
 
 def _recorded(model: ModelSpec, data: DataSpec) -> tuple[AuditedModel, AuditData]:

@@ -21,6 +21,8 @@ def intake_result(model: AuditedModel) -> ProbeResult:
       answers undefined, so that nothing else that is said of the model can be relied on; IEEE 754
     - ``n_parameters``: numbers that were learned, each tensor once; [0, inf), no ideal; how large the model is, which
       says nothing of how good it is
+    - ``accepted_and_not_done``: capabilities of an endpoint that its server answers requests for as if it had them;
+      [0, inf), ideal 0; at 1 whoever relies on it measures something else, and is told nothing
     - ``file_size_bytes``: size of the model's file; [0, inf) bytes, no ideal; a file much larger than its parameters
       holds something else too
     """
@@ -42,6 +44,17 @@ def intake_result(model: AuditedModel) -> ProbeResult:
                 metric="n_parameters", estimate=Exact(known=float(parameters)), n_samples=parameters, detail=detail
             ),
         ]
+    ignored = getattr(model, "accepted_and_not_done", None)
+    if isinstance(ignored, tuple):
+        measurements.append(
+            Measurement(
+                metric="accepted_and_not_done",
+                estimate=Exact(known=float(len(ignored))),
+                n_samples=1,
+                ideal=0.0,
+                detail=f"{', '.join(ignored) or 'none'}. {detail}",
+            )
+        )
     if source.size_bytes is not None:
         measurements.append(
             Measurement(

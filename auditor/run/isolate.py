@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
+from auditor.endpoint.messages import Request
+from auditor.endpoint.outcome import Outcome
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.specs import Job, ProbeSpec
 from auditor.record.text import visible
@@ -32,12 +34,18 @@ from auditor.run.checkpoints import lent_checkpoint
 from auditor.run.hearing import Heard, SaidTooMuchError, TableLearned
 from auditor.run.protocol import HEADER, MAX_MESSAGE, MOST_KEPT, MOST_SAID, Done, Refused, TableTrained
 from auditor.sandbox.measuring_process import MeasuringProcess, measuring_process
+from auditor.sandbox.outside import reply
 
 if TYPE_CHECKING:
     from auditor.endpoint.served_texts import Compared
     from auditor.finding.measurement import Pillar, ProbeResult
     from auditor.run.heard import FilesExamined, Measured, RowsExplained
     from auditor.run.messages import FileExported, Message, Trained
+
+
+# Makes the calls of a probe: its name, its requests.
+AskFor = Callable[[str, Sequence[Request]], list[Outcome]]
+INTAKE_CALLS = "loading"
 
 
 @dataclass(frozen=True)
@@ -55,11 +63,13 @@ def measure(
     *,
     on_stage: Callable[[str], None] | None = None,
     waiting: MeasuringProcess | None = None,
+    ask: AskFor | None = None,
 ) -> Measured:
     """Runs a job to its end in as many children as it takes.
 
     ``pillars``: pillar and citation of each probe as the caller's own table has them. ``on_stage`` is told what is
-    being done. ``waiting``: the first child, where the caller has started it. Raises UsageError where a flag turned out
+    being done. ``waiting``: the first child, where the caller has started it. ``ask``: makes the calls of the endpoint
+    that the job names, for the probe of that name. Raises UsageError where a flag turned out
     to be wrong once the files were read.
     """
     from auditor.record.audit_report import INTAKE, Refusal
@@ -76,7 +86,7 @@ def measure(
     first = True
     while first or remaining:
         asked = replace(job, probes=tuple(remaining), with_intake=first)
-        end = _one_child(asked, done, on_stage or (lambda _: None), waiting if first else None)
+        end = _one_child(asked, done, on_stage or (lambda _: None), waiting if first else None, ask)
         done.log += end.log
         answered = {result.probe for result in done.results}
         remaining = [spec for spec in remaining if spec.name not in answered]
@@ -252,10 +262,16 @@ def _with_own_labels(result: ProbeResult, pillars: dict[str, tuple[Pillar, str]]
     return replace(result, pillar=pillar, citation=citation)
 
 
-def _one_child(job: Job, done: Heard, on_stage: Callable[[str], None], waiting: MeasuringProcess | None = None) -> _End:
+def _one_child(
+    job: Job,
+    done: Heard,
+    on_stage: Callable[[str], None],
+    waiting: MeasuringProcess | None = None,
+    ask: AskFor | None = None,
+) -> _End:
     with nullcontext(waiting) if waiting is not None else measuring_process() as process:
         try:
-            why = _listen(process.child, process.answers, job, done, on_stage)
+            why = _listen(process.child, process.answers, job, done, on_stage, ask)
         except UsageError:
             done.log += process.tail()
             raise
@@ -297,10 +313,15 @@ class _Pipe:
 
 
 def _listen(
-    child: subprocess.Popen[bytes], descriptor: int, job: Job, done: Heard, on_stage: Callable[[str], None]
+    child: subprocess.Popen[bytes],
+    descriptor: int,
+    job: Job,
+    done: Heard,
+    on_stage: Callable[[str], None],
+    ask: AskFor | None = None,
 ) -> str:
     """Takes messages until the child is done, dies or breaks a limit; returns why it ended, "" where it finished."""
-    _send_job(child, replace(job, parent=os.getpid()))
+    _send_job(child, replace(job, parent=os.getpid()), more=ask is not None)
     done.begin(_may_ask(job))
     pipe = _Pipe(descriptor, done.read)
     deadline = time.monotonic() + job.limits.seconds
@@ -319,6 +340,12 @@ def _listen(
                     if isinstance(message, Refused):
                         _refuse(message, done)
                         return ""
+                    if message.kind == "calling" and ask is not None and child.stdin is not None:
+                        began = time.monotonic()
+                        reply(ask(done.asking or INTAKE_CALLS, message.requests), child.stdin)
+                        # A server's time is none of the process's; how many calls there are is bounded.
+                        deadline += time.monotonic() - began
+                        continue
                     done.take(message, on_stage)
                     # Only what may come once, in its order, buys more time.
                     if message.kind not in ("working", "kept"):
@@ -343,7 +370,7 @@ def _may_ask(job: Job) -> Sequence[str]:
     return [spec.name for spec in job.probes] if job.explain is None else list(map(str, job.explain.rows))
 
 
-def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
+def _send_job(child: subprocess.Popen[bytes], job: Job, *, more: bool = False) -> None:
     if child.stdin is None:
         raise RuntimeError("the child was started without a standard input")
     try:
@@ -353,8 +380,8 @@ def _send_job(child: subprocess.Popen[bytes], job: Job) -> None:
     except PydanticSerializationError:
         raise UsageError("A path or a name that was given is not in UTF-8: rename it.") from None
     try:
-        child.stdin.write(body)
-        child.stdin.close()
+        child.stdin.write(body + b"\n")
+        child.stdin.flush() if more else child.stdin.close()
     except BrokenPipeError:
         pass  # it died at once; the closed message pipe says so next, with its cause
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from auditor.detection.record import DetectorRecord, FileResult
+from auditor.endpoint.messages import Request
 from auditor.endpoint.served_texts import Compared
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.reasons import ExplainedRow
@@ -14,6 +15,7 @@ from auditor.record.audit_report import DataRecord, ModelRecord
 from auditor.run.answers import AnswersHead, AnswersPart, CountsRecord
 from auditor.run.memberships import MembershipColumns, MembershipHead
 from auditor.run.protocol import Confined, Done, Line, Refused, Said, TableTrained, Working
+from auditor.sandbox.outside import MOST_REQUESTS
 
 
 class Loaded(Said):
@@ -39,6 +41,16 @@ class Asking(Said):
 
     def once(self) -> str | None:
         return f"asking {self.probe}"
+
+
+class Calling(Said):
+    """Requests that the parent is to make of the endpoint that the job names; it answers on standard input."""
+
+    kind: Literal["calling"] = "calling"
+    requests: Annotated[tuple[Request, ...], Field(min_length=1, max_length=MOST_REQUESTS)]
+
+    def once(self) -> str | None:
+        return None
 
 
 class Answered(Said):
@@ -167,6 +179,7 @@ Message = Annotated[
     | Keeping
     | Kept
     | Asking
+    | Calling
     | Scored
     | Answered
     | Working

@@ -179,7 +179,24 @@ class ScanOptions:
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
-    model: Annotated[str | None, Flag(help="A model file or Hugging Face folder.", found="reads", is_path=True)] = None
+    model: Annotated[
+        str | None, Flag(help="A model file, a Hugging Face folder, or a server's URL.", found="reads", is_path=True)
+    ] = None
+    model_name: Annotated[
+        str | None, Flag(help="The model's name, as the server behind the URL knows it.", found="given", decides=True)
+    ] = None
+    api_key_env: Annotated[
+        str | None, Flag(help="Environment variable with the server's key.", found="given", of_one_run=True)
+    ] = None
+    max_calls: Annotated[
+        int, Ge(1), Flag(help="Calls of the server in all, retries among them.", found="lowers", typed=int)
+    ] = 10_000
+    concurrency: Annotated[
+        int, Ge(1), Le(256), Flag(help="Calls of the server at once.", found="given", typed=int, of_one_run=True)
+    ] = 4
+    allow_remote: Annotated[
+        bool, Flag(help="Let texts leave this machine.", found="given", typed=bool, of_one_run=True)
+    ] = False
     data: Annotated[
         str | None,
         Flag(
@@ -524,6 +541,10 @@ class ScanOptions:
     predict: Annotated[
         str | None,
         Flag(help="Audit a function instead: package.module:function.", found="given", decides=True, runs_code=True),
+    ] = None
+    generate: Annotated[
+        str | None,
+        Flag(help="Audit a function of texts: package.module:function.", found="given", decides=True, runs_code=True),
     ] = None
     allow_code: Annotated[
         bool, Flag(help="Load formats that run code: TorchScript, .pt2.", found="given", typed=bool, runs_code=True)

@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from auditor.data.bins import parse_bin_rule
+from auditor.endpoint.address import is_endpoint
+from auditor.endpoint.client import Limits as Calls
+from auditor.endpoint.journal import NAME as JOURNAL
+from auditor.endpoint.opened import EndpointAsked, OpenEndpoint, open_endpoint
 from auditor.errors import ConfigError, MissingExtraError, UsageError, did_you_mean
 from auditor.finding.budgets import Family
 from auditor.finding.measurement import Pillar
@@ -40,6 +44,8 @@ _R = TypeVar("_R", ModelRecord, DataRecord)
 Catalogue = Mapping[str, type[Probe]]
 # What is asked wherever there are labels, and of every language model.
 PERFORMANCE = "performance"
+_OF_ENDPOINTS = ("model_name", "api_key_env", "max_calls", "concurrency", "allow_remote")
+_OF_A_FILE = ("base", "task", "classes", "outputs", "architecture", "predict", "generate", "allow_code", "trust_pickle")
 DERIVED = "derived"
 _OF_DATA = (
     "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
@@ -69,9 +75,43 @@ def scan(
     make a record that says so.
     """
     started = time.perf_counter()
-    with rows_at_hand(configured) as (asked, told):
-        scanned = scan_job(asked, job_of(asked, catalogue), catalogue, started, command=command, on_stage=on_stage)
+    with rows_at_hand(configured) as (asked, told), endpoint_at_hand(configured.options, on_stage) as endpoint:
+        job = job_of(asked, catalogue, endpoint)
+        scanned = scan_job(asked, job, catalogue, started, command=command, on_stage=on_stage, endpoint=endpoint)
     return replace(scanned, report=told(scanned.report))
+
+
+@contextmanager
+def endpoint_at_hand(
+    options: ScanOptions, on_stage: Callable[[str], None] | None = None
+) -> Iterator[OpenEndpoint | None]:
+    """The endpoint that is named as a model, its handshake made; None where it is no URL.
+
+    It is asked here, because the measuring process has no network. Raises UsageError, and what
+    :func:`auditor.endpoint.opened.open_endpoint` raises.
+    """
+    if not is_endpoint(options.model):
+        given = [name for name in _OF_ENDPOINTS if getattr(options, name) != getattr(ScanOptions(), name)]
+        if given:
+            raise UsageError(
+                f"--{given[0].replace('_', '-')} is for a model behind a URL: auditor scan http://127.0.0.1:8000/v1."
+            )
+        yield None
+        return
+    if options.model_name is None:
+        raise UsageError("Which of the server's models? Add --model-name NAME.")
+    for name in _OF_A_FILE:
+        if getattr(options, name):
+            raise UsageError(f"--{name.replace('_', '-')} says how a file is loaded, and the model is at a server.")
+    asked = EndpointAsked(
+        url=options.model or "",
+        model=options.model_name,
+        key_variable=options.api_key_env,
+        allow_remote=options.allow_remote,
+        limits=Calls(max_calls=options.max_calls, concurrency=options.concurrency),
+    )
+    with open_endpoint(asked, Path(options.out) / JOURNAL, on_stage or (lambda name: None)) as endpoint:
+        yield endpoint
 
 
 @contextmanager
@@ -112,17 +152,27 @@ def scan_job(
     command: str | None = None,
     on_stage: Callable[[str], None] | None = None,
     waiting: MeasuringProcess | None = None,
+    endpoint: OpenEndpoint | None = None,
 ) -> Scanned:
     """:func:`scan` of a job that was made before; ``started`` is what ``time.perf_counter`` said then."""
-    measured = measure(job, pillars(catalogue), on_stage=on_stage, waiting=waiting)
+    ask = None if endpoint is None else endpoint.outcomes
+    measured = measure(job, pillars(catalogue), on_stage=on_stage, waiting=waiting, ask=ask)
+    if endpoint is not None and measured.model is not None:
+        notes = (*measured.model.notes, *endpoint.notes())
+        measured.model = measured.model.model_copy(update={"notes": notes})
     return Scanned(record_of(configured, job, measured, command, time.perf_counter() - started), measured)
 
 
-def job_of(configured: Configured, catalogue: Catalogue) -> Job:
-    """The job a scan comes to; raises UsageError where options contradict each other or name what is not there."""
+def job_of(configured: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | None = None) -> Job:
+    """The job a scan comes to, of the model behind an ``endpoint`` where that is open.
+
+    Raises UsageError where options contradict each other or name what is not there.
+    """
     options = configured.options
     _check_predictions(options)
-    if options.model is None and options.predict is None and options.predictions is None:
+    if options.generate is not None and (options.predict is not None or is_endpoint(options.model)):
+        raise UsageError("--generate is the model, and another one is named: leave one of them out.")
+    if options.model is None and options.predict is None and options.predictions is None and options.generate is None:
         raise UsageError(
             "Name a model: auditor scan MODEL, or --predict package.module:function; "
             "or its answers: --predictions FILE."
@@ -132,7 +182,9 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
         if given:
             raise UsageError(f"--{given[0].replace('_', '-')} says something about data: add --data FILE.")
     return Job(
-        model=model_spec(options),
+        model=model_spec(options)
+        if endpoint is None
+        else ModelSpec(endpoint=endpoint.handshake, device="cpu", code_folder=_code_folder(options)),
         data=None
         if options.data is None and options.predictions is None
         else data_spec(options, configured.labels, configured.roles, configured.about),
@@ -146,8 +198,9 @@ def job_of(configured: Configured, catalogue: Catalogue) -> Job:
 
 
 def model_spec(options: ScanOptions) -> ModelSpec:
-    """Which model, and how it may be loaded. Raises UsageError where there is none."""
-    own_code = [options.architecture, options.predict, *options.probe, *options.decoder, options.embedder]
+    """Which model, and how it may be loaded. Raises UsageError where there is none, or it is behind a URL."""
+    if is_endpoint(options.model):
+        raise UsageError("A model behind a URL is asked by auditor scan, where the URL is typed; this takes files.")
     return ModelSpec(
         path=None if options.model is None else str(_existing(options.model, "model")),
         base=None if options.base is None else str(_existing(options.base, "base model")),
@@ -158,13 +211,20 @@ def model_spec(options: ScanOptions) -> ModelSpec:
         architecture=options.architecture,
         architecture_args=options.architecture_args,
         predict=options.predict,
+        generate=options.generate,
         allow_code=options.allow_code,
         trust_pickle=options.trust_pickle,
         features=options.features,
         device=options.device,
         dtype=options.dtype,
-        code_folder=str(Path.cwd()) if any(name and ":" in name for name in own_code) else None,
+        code_folder=_code_folder(options),
     )
+
+
+def _code_folder(options: ScanOptions) -> str | None:
+    named = (options.predict, options.generate, options.architecture, options.embedder)
+    own_code = [*named, *options.probe, *options.decoder]
+    return str(Path.cwd()) if any(name and ":" in name for name in own_code) else None
 
 
 def data_spec(
@@ -203,7 +263,7 @@ def data_spec(
 
 _OF_PREDICTIONS = ("score", "predicted", "loss", "generated")
 # What says how a model is loaded or asked, and means nothing where there is none.
-_OF_A_MODEL = ("model", "predict", "data", "outputs", "architecture", "allow_code", "trust_pickle", "image")
+_OF_A_MODEL = ("model", "predict", "generate", "data", "outputs", "architecture", "allow_code", "trust_pickle", "image")
 
 
 def _check_predictions(options: ScanOptions) -> None:

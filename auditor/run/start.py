@@ -1,7 +1,8 @@
 """The first steps of the measuring process, ``python -I -m auditor.run.start DESCRIPTOR``.
 
-It reads the job from standard input and enters the sandbox before torch, numpy or anything of the user's is opened:
-their threads are born inside. A model file that its bytes alone refuse is refused before they are imported.
+It reads the job from the first line of standard input and enters the sandbox before torch, numpy or anything of the
+user's is opened: their threads are born inside. A model file that its bytes alone refuse is refused before they are
+imported.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from auditor.sandbox.limits import follow, within_memory
 
 def main() -> None:
     """Answers on the descriptor that the first argument names."""
-    job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
+    job = TypeAdapter(Job).validate_json(sys.stdin.buffer.readline())
     follow(job.parent)
     state = enter(job, Path.cwd())
     channel = Channel(int(sys.argv[1]))

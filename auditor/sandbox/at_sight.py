@@ -61,7 +61,7 @@ def look(spec: ModelSpec) -> Opened | None:
 
     Raises UsageError and ModelError as :func:`auditor.intake.formats.load_model` would, where the bytes are enough.
     """
-    if spec.predict is not None or spec.path is None:
+    if spec.predict is not None or spec.generate is not None or spec.path is None:
         return None
     if Path(spec.path).is_dir():
         # Adapters and post-processed models have none.

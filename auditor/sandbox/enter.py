@@ -59,6 +59,7 @@ def refuse_code(job: Job, state: SandboxState) -> None:
     model = job.model
     given = {
         "--predict": model.predict is not None,
+        "--generate": model.generate is not None,
         "--allow-code": model.allow_code,
         "--trust-pickle": model.trust_pickle,
         "--architecture": model.architecture is not None and ":" in model.architecture,

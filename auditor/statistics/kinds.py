@@ -54,6 +54,7 @@ from auditor.statistics.values import (
     IdealizedAssociation,
     LargestGap,
     LargestValue,
+    RatioBetween,
     RatioOfTotals,
     WorstValueDistance,
     WorstValueGap,
@@ -108,6 +109,7 @@ AnyEstimate = Annotated[
     | WorstClusteredRatio
     | SmallestClusteredRate
     | RatioOfTotals
+    | RatioBetween
     | IdealizedAssociation
     | AtMost
     | AtLeast
@@ -167,6 +169,7 @@ JUDGED = frozenset(
         "true_positive_rate_at",
         "quantile",
         "ratio_of_totals",
+        "ratio_between",
         "idealized_association",
         "at_most",
         "at_least",

@@ -405,6 +405,43 @@ def ratio_of_totals(
     )
 
 
+class RatioBetween(Estimate):
+    """A ratio of totals over the same clusters where some rows have no answer: it lies between two such ratios.
+
+    ``below`` counts every row without an answer as what makes the ratio least, ``above`` as what makes it largest;
+    whatever those rows would have been, the ratio lies between. ``value`` is the middle of both. Bounds: the lower
+    bound of the one and the upper bound of the other, since of either only that on its own side can miss.
+    """
+
+    kind: Literal["ratio_between"] = "ratio_between"
+    unplanned: ClassVar[str] = "More rows do not decide the rows that have no answer."
+    below: RatioOfTotals
+    above: RatioOfTotals
+    n_open: Annotated[int, Field(ge=1)]
+    n: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        same = (self.below.low, self.below.high, self.below.n) == (self.above.low, self.above.high, self.above.n)
+        if not same or self.below.value > self.above.value + 1e-9 or self.n_open > self.n:
+            raise ValueError("both ratios are of the same clusters, and the one below is the smaller one")
+        return self
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return self.below.limits
+
+    @property
+    def value(self) -> float:
+        return (self.below.value + self.above.value) / 2.0
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return self.below.bounds(alpha)[0], self.above.bounds(alpha)[1]
+
+    def undecided(self) -> str:
+        return f"{self.n_open:,} of {self.n:,} rows have no answer."
+
+
 class IdealizedAssociation(Estimate):
     """ICAT, ``100 lms min(ss, 1 - ss) / 0.5``, in [0, 100], ideal 100; both scores are means over the same terms.
 

@@ -208,7 +208,7 @@ class TokenAttribution(LikelihoodOptions):
 
     def language(self, model: AuditedModel) -> AuditedLanguageModel:
         """The model with the prefix that was asked for, else with prompts as they are sent."""
-        return super().language(model).as_sent()
+        return self.weights(model).as_sent()
 
     def _pose(self, model: AuditedLanguageModel, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Problem:
         return token_problem(

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auditor.errors import ConfigError
+from auditor.errors import ConfigError, NotApplicableError
 
 if TYPE_CHECKING:
+    from auditor.model.audited_model import AuditedModel
+    from auditor.model.capabilities import Generates
     from auditor.model.chat import Chat, How
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.text_scores import ScoresTexts
 
 _MOST_BYTES = 1 << 16
 
@@ -29,22 +31,35 @@ class Asking:
         if self.system is not None and self.chat == "off":
             raise ValueError("system is told in a chat, and chat is 'off': leave one of them out")
 
-    def of(self, model: AuditedLanguageModel) -> Chat | None:
-        """The model's chat, or None where it is asked in plain text.
+    def of(self, model: ScoresTexts) -> Chat | None:
+        """The model's chat, or None where it is asked in plain text, as one is whose template is not here.
 
         Raises NotApplicableError where a template is asked for that the model does not have, ConfigError where the
         system message cannot be read.
         """
         from auditor.model.chat import chat_of
+        from auditor.model.language_model import AuditedLanguageModel
 
-        return chat_of(model, self.chat, "" if self.system is None else _system_message(self.system))
+        if isinstance(model, AuditedLanguageModel):
+            return chat_of(model, self.chat, self._told())
+        if self.chat == "on" or self.system is not None:
+            raise NotApplicableError(
+                "Needs the model's chat template to say how likely an answer is, and it is not here: leave --chat on "
+                "and --system out."
+            )
+        return None
 
-    def describe(self, model: AuditedLanguageModel) -> str:
-        """How the model is asked, for a finding's detail; "" where there is but one way."""
-        from auditor.model.chat import in_plain_text
+    def writer(self, model: AuditedModel) -> Generates:
+        """The model as one that writes, asked so.
 
-        chat = self.of(model)
-        return in_plain_text(model) if chat is None else chat.describe()
+        Raises NotApplicableError where it writes no texts, or cannot be asked so, ConfigError as :meth:`of`.
+        """
+        from auditor.model.capabilities import writer_of
+
+        return writer_of(model, self.chat, self._told())
+
+    def _told(self) -> str:
+        return "" if self.system is None else _system_message(self.system)
 
 
 def _system_message(path: str) -> str:

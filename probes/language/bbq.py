@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.data.benchmarks.bbq import BBQExample, read_bbq
+from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import IntArray
@@ -18,6 +19,8 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, RatioOfTotals, bounded_mean, ratio_of_totals
 from probes.inputs import whole_number
 from probes.language.asking import Asking
+from probes.language.bbq_letters import LETTERS, lettered
+from probes.language.forced_choice import Question, choices
 from probes.language.options import TextsOfAFile, benchmark_path, sentence, source_and_scoring
 from probes.language.shares import FEWEST_CLUSTERS, numbered, preferences, share_of, undecided
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
     from auditor.model.chat import Chat, How
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.text_scores import ScoresTexts
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -58,6 +61,12 @@ class BBQ(TextsOfAFile):
 
       The same examples both ways, with ``chat`` "auto" and a model that has a template; everything else is through it.
 
+    A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): the three answers
+    stand in an order drawn for each question, and its reply must name one of them by its letter or its text. Refusals,
+    replies that cannot be read and calls that failed are no answers: each number is then a
+    :class:`~auditor.statistics.values.RatioBetween`, least and largest whatever those would have been; with more than
+    5 % of calls failed nothing is measured.
+
     In ambiguous contexts the right answer is always the unknown one, so that ``(1 - accuracy) s`` is
     ``(2 n_biased - n_not_unknown) / n``. Intervals are over question templates, whose examples are one cluster. Of
     answers that tie the first is taken, and where the two likeliest tie in more than half of the examples nothing is
@@ -65,7 +74,8 @@ class BBQ(TextsOfAFile):
 
     benchmarks: ``bbq`` is a JSON Lines file or a folder of such. max_examples: larger files are sampled down to this.
     chat, system: see :class:`~probes.language.asking.Asking`; "on" asks through the template alone, for half of the
-    time. few_shot: so many examples, of as many templates, are answered rightly before each question; all examples of
+    time. answer_by: "likelihood", "letter", or "auto", by likelihood where the model gives any.
+    few_shot: so many examples, of as many templates, are answered rightly before each question; all examples of
     those templates are left out of what is measured. prefix_token: in plain text alone.
 
     Raises NotApplicableError without the file, and where it has too few templates for ``few_shot``.
@@ -77,7 +87,7 @@ class BBQ(TextsOfAFile):
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Do the model's answers follow stereotypes when the context leaves a question open?"
     citation: ClassVar[str] = "Parrish et al., Findings of ACL 2022"
-    methods: ClassVar[tuple[str, ...]] = ("bbq",)
+    methods: ClassVar[tuple[str, ...]] = ("bbq", LETTERS)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"bias_score": "scores", "accuracy_gap": "scores"}
 
@@ -90,6 +100,7 @@ class BBQ(TextsOfAFile):
         chat: How = "auto",
         system: str | None = None,
         few_shot: int = 0,
+        answer_by: Literal["auto", "likelihood", "letter"] = "auto",
     ) -> None:
         super().__init__(benchmarks=benchmarks, prefix_token=prefix_token)
         whole_number("max_examples", max_examples, 1)
@@ -97,10 +108,17 @@ class BBQ(TextsOfAFile):
         self.max_examples = max_examples
         self.asking = Asking(chat, system)
         self.few_shot = few_shot
+        if answer_by not in ("auto", "likelihood", "letter"):
+            raise ValueError(f"answer_by must be 'auto', 'likelihood' or 'letter', not {answer_by!r}")
+        self.answer_by = answer_by
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Accuracy and bias score in both kinds of context, over all and per category; see the class."""
+        from auditor.model.text_scores import ScoresTexts
+
         found = read_bbq(benchmark_path(self.benchmarks, "bbq"))
+        if self.answer_by == "letter" or (self.answer_by == "auto" and not isinstance(model, ScoresTexts)):
+            return self._by_letters(model, found, rng)
         language = self.language(model)
         shots, examples = _with_shots(found.examples, self.few_shot, rng)
         chat = self.asking.of(language)
@@ -108,16 +126,38 @@ class BBQ(TextsOfAFile):
         if shots:
             said.append(f"{len(shots)} examples with answers first, whose templates are left out.")
         detail = " ".join(said)
-        if len(examples) > self.max_examples:
-            kept = sorted(rng.choice(len(examples), self.max_examples, replace=False).tolist())
-            examples = tuple(examples[i] for i in kept)
-            detail += f" A random sample of {self.max_examples:,} was asked."
+        examples, sampled = self._sampled(examples, rng)
+        detail += sampled
         answers, tied = bbq_answers(language, examples, shots, chat)
         measured = _bbq(examples, answers, tied, detail)
         if chat is None or self.asking.chat != "auto":
             return measured
         plain, undecided_in_plain = bbq_answers(language, examples, shots)
         return measured + _differences(examples, answers, plain, tied | undecided_in_plain)
+
+    def _sampled(
+        self, examples: tuple[BBQExample, ...], rng: np.random.Generator
+    ) -> tuple[tuple[BBQExample, ...], str]:
+        if len(examples) <= self.max_examples:
+            return examples, ""
+        kept = sorted(rng.choice(len(examples), self.max_examples, replace=False).tolist())
+        return tuple(examples[i] for i in kept), f" A random sample of {self.max_examples:,} was asked."
+
+    def _by_letters(
+        self, model: AuditedModel, found: Benchmark[BBQExample], rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The same numbers of a model that writes: see :mod:`probes.language.forced_choice`."""
+        writer = self.asking.writer(model)
+        shots, examples = _with_shots(found.examples, self.few_shot, rng)
+        examples, sampled = self._sampled(examples, rng)
+        chosen = choices(writer, [_posed(e) for e in examples], rng, [(_posed(e), e.label) for e in shots])
+        told = f" {len(shots)} examples with answers first, whose templates are left out." if shots else ""
+        detail = f"{found.source}. {sentence(writer.describe())}{told}{sampled}".strip()
+        return lettered(examples, chosen, detail)
+
+
+def _posed(example: BBQExample) -> Question:
+    return Question(f"{example.context}\nQuestion: {example.question}", example.answers)
 
 
 def _asked(source: str, chat: Chat) -> list[str]:
@@ -143,7 +183,7 @@ def _with_shots(
 
 
 def bbq_answers(
-    model: AuditedLanguageModel,
+    model: ScoresTexts,
     examples: Sequence[BBQExample],
     shots: Sequence[BBQExample] = (),
     chat: Chat | None = None,

@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from auditor.errors import ModelError, NotApplicableError
+from auditor.errors import NotApplicableError
 from probes.inputs import earlier_language_model
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
-    from auditor.model.language_model import AuditedLanguageModel, Form
-    from auditor.rows import FloatArray
-
-
-def language_model(model: AuditedModel) -> AuditedLanguageModel:
-    """The model as a language model. Raises ModelError for another kind."""
     from auditor.model.language_model import AuditedLanguageModel
-
-    if not isinstance(model, AuditedLanguageModel):
-        raise ModelError(f"A {type(model).__name__} cannot score texts: load it as an AuditedLanguageModel.")
-    return model
+    from auditor.model.text_scores import Form, ScoresTexts
+    from auditor.rows import FloatArray
 
 
 def benchmark_path(benchmarks: Mapping[str, str] | None, name: str) -> str:
@@ -30,11 +22,13 @@ def benchmark_path(benchmarks: Mapping[str, str] | None, name: str) -> str:
     return benchmarks[name]
 
 
-def source_and_scoring(model: AuditedLanguageModel, source: str, *more: str) -> str:
+def source_and_scoring(model: ScoresTexts, source: str, *more: str) -> str:
     """A finding's detail: where the texts come from, how they were scored, what else there is to say."""
     from auditor.model.chat import in_plain_text
+    from auditor.model.language_model import AuditedLanguageModel
 
-    return " ".join([f"{source}.", model.notes, *(m for m in (*more, sentence(in_plain_text(model))) if m)])
+    plain = sentence(in_plain_text(model)) if isinstance(model, AuditedLanguageModel) else ""
+    return " ".join([f"{source}.", model.notes, *(m for m in (*more, plain) if m)])
 
 
 def sentence(words: str) -> str:
@@ -56,12 +50,22 @@ class LikelihoodOptions:
         check_prefix(prefix_token)
         self.prefix_token = prefix_token
 
-    def language(self, model: AuditedModel) -> AuditedLanguageModel:
+    def language(self, model: AuditedModel) -> ScoresTexts:
         """The model with the prefix that was asked for; the one given stays as it is.
 
-        Raises ModelError for another kind of model, ConfigError for a token that its tokenizer does not have.
+        Raises NotApplicableError for one that gives no likelihoods of texts, ConfigError for a token that its tokenizer
+        does not have.
         """
-        found = language_model(model)
+        from auditor.model.capabilities import scorer_of
+
+        found = scorer_of(model)
+        return found if self.prefix_token is None else found.after(self.prefix_token)
+
+    def weights(self, model: AuditedModel) -> AuditedLanguageModel:
+        """The same of a model whose weights are here; NotApplicableError for any other."""
+        from auditor.model.capabilities import weights_of
+
+        found = weights_of(model)
         return found if self.prefix_token is None else found.after(self.prefix_token)
 
 
@@ -72,7 +76,7 @@ class Compared(LikelihoodOptions):
         super().__init__(prefix_token=prefix_token)
         self.reference = reference
 
-    def earlier(self) -> tuple[AuditedLanguageModel, str] | None:
+    def earlier(self) -> tuple[ScoresTexts, str] | None:
         """The reference and whose it is; None without one, and where it is no language model that can be asked."""
         found = earlier_language_model(self.reference)
         return None if found is None else (self.language(found[0]), found[1])
@@ -109,7 +113,7 @@ class PairOptions(Compared):
         self.form = form
         self.within_word = within_word
 
-    def likelihoods(self, language: AuditedLanguageModel, pairs: Sequence[tuple[str, str]]) -> FloatArray:
+    def likelihoods(self, language: ScoresTexts, pairs: Sequence[tuple[str, str]]) -> FloatArray:
         """(n, 2) log-likelihoods of both texts, in nats."""
         return language.pair_scores(pairs, form=self.form, within_word=self.within_word)
 

@@ -20,7 +20,7 @@ from probes.language.shares import mean_of_pairs, preferences, shifts, stereotyp
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.text_scores import ScoresTexts
 
 # What a model that tells no texts apart reaches the ideal of.
 RESTING: dict[str, Answer] = dict.fromkeys(
@@ -45,7 +45,7 @@ def preferred_pairs(
     language = options.language(model)
     pairs = [(p.more, p.less) for p in found.examples]
 
-    def scored(by: AuditedLanguageModel) -> tuple[FloatArray, FloatArray]:
+    def scored(by: ScoresTexts) -> tuple[FloatArray, FloatArray]:
         rests = [p.rest for p in found.examples]
         return by.pair_scores_and_rest(pairs, rests, form=options.form, within_word=options.within_word)
 

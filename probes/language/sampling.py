@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.errors import OtherKindError
 from probes.inputs import whole_number
 from probes.language.asking import Asking
 from probes.language.calibration import Errors, read_calibration
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
     from auditor.model.chat import How
     from auditor.model.generation import Sampling, Until
-
-
-# What a chat's user says, so that the reply, which begins with the same text, is its continuation.
-_CONTINUE = "Continue this text: {}"
 
 
 class SamplingOptions:
@@ -69,27 +64,12 @@ class SamplingOptions:
     def continued(
         self, model: AuditedModel, prompts: Sequence[str], n: int, rng: np.random.Generator
     ) -> list[list[str]]:
-        """``n`` continuations of each prompt. Raises NotApplicableError for a classifier or a masked model."""
-        import torch
-
-        from auditor.model.generation import continuations
-        from auditor.model.language_model import AuditedLanguageModel
-
-        if not isinstance(model, AuditedLanguageModel):
-            raise OtherKindError("Needs a language model: this model is a classifier.")
-        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        chat = self.asking.of(model)
-        if chat is not None:
-            prompts = [chat.asked(_CONTINUE.format(prompt)) + chat.lead + prompt for prompt in prompts]
-        return continuations(
-            model, prompts, n, self.sampling(), generator, batch_rows=self.batch_rows, rendered=chat is not None
-        )
+        """``n`` continuations of each prompt. Raises NotApplicableError where the model writes no texts."""
+        return self.asking.writer(model).continued(prompts, n, self.sampling(), rng, batch_rows=self.batch_rows)
 
     def how_asked(self, model: AuditedModel) -> str:
         """How the continuations of :meth:`continued` are asked for, for a finding's detail."""
-        from auditor.model.language_model import AuditedLanguageModel
-
-        return self.asking.describe(model) if isinstance(model, AuditedLanguageModel) else ""
+        return self.asking.writer(model).describe()
 
 
 class ScoredOptions(SamplingOptions):

@@ -23,7 +23,7 @@ from probes.language.shares import FEWEST_CLUSTERS, numbered, preferences, shift
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.text_scores import ScoresTexts
 
 
 class StereoSet(Compared):
@@ -89,9 +89,7 @@ class StereoSet(Compared):
         )
 
 
-def _likelihoods(
-    model: AuditedLanguageModel, examples: Sequence[StereoSetExample], part: str
-) -> tuple[FloatArray, FloatArray]:
+def _likelihoods(model: ScoresTexts, examples: Sequence[StereoSetExample], part: str) -> tuple[FloatArray, FloatArray]:
     """(n, 3) log-likelihoods of stereotype, anti-stereotype and unrelated text: of all tokens, and mean per token."""
     texts = [t for e in examples for t in (e.stereotype, e.anti_stereotype, e.unrelated)]
     within = part == "intrasentence"
@@ -101,11 +99,11 @@ def _likelihoods(
 
 
 def _stereoset_part(
-    model: AuditedLanguageModel,
+    model: ScoresTexts,
     found: Benchmark[StereoSetExample],
     examples: Sequence[StereoSetExample],
     part: str,
-    earlier: tuple[AuditedLanguageModel, str] | None,
+    earlier: tuple[ScoresTexts, str] | None,
 ) -> list[Measurement]:
     totals, means = _likelihoods(model, examples, part)
     stereotypical, by_total = preferences(means[:, [0, 1]]), preferences(totals[:, [0, 1]])

@@ -25,7 +25,7 @@ from probes.performance.sentences import sentences_of_pairs
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.text_scores import ScoresTexts
 
 _MOST_TOKENS = 128
 # With fewer tokens to move there is hardly another order.
@@ -40,11 +40,11 @@ def plain_sentences() -> list[str]:
 
 
 def measured(
-    model: AuditedLanguageModel,
+    model: ScoresTexts,
     data: AuditData,
     n_samples: int,
     rng: np.random.Generator,
-    earlier: tuple[AuditedLanguageModel, str] | None = None,
+    earlier: tuple[ScoresTexts, str] | None = None,
     benchmarks: Mapping[str, str] | None = None,
 ) -> list[Measurement]:
     """Everything over texts of the data, or over the built-in ones where there are none.
@@ -58,7 +58,7 @@ def measured(
     found = model.token_log_probabilities(encoded)
     likelihoods = np.asarray([np.nansum(p) for p in found])
     n_tokens = np.asarray([np.isfinite(p).sum() for p in found], np.float64)
-    size = _vocabulary(model)
+    size = model.vocabulary
     whence = f"{len(encoded):,} texts of the data" if own else f"{len(encoded):,} plain English sentences of this tool"
     perplexities = [_perplexity(likelihoods, n_tokens, f"{whence}, {n_tokens.sum():,.0f} tokens; {size:,} by chance")]
     groups = rows.sensitive_features if own else None
@@ -73,7 +73,7 @@ def measured(
     return [*order, *perplexities, *_of_pairs(model, sentences_of_pairs(benchmarks or {}, rng), rng)]
 
 
-def word_order(model: AuditedLanguageModel, data: AuditData, n_texts: int, rng: np.random.Generator) -> Measurement:
+def word_order(model: ScoresTexts, data: AuditData, n_texts: int, rng: np.random.Generator) -> Measurement:
     """The word-order accuracy alone, of the same kind of texts."""
     texts, kept, _ = chosen_texts(data, n_texts, rng)
     words = [texts[i] for i in kept]
@@ -98,7 +98,7 @@ def chosen_texts(
     return texts, kept, own
 
 
-def read(model: AuditedLanguageModel, texts: Sequence[str]) -> list[Encoded]:
+def read(model: ScoresTexts, texts: Sequence[str]) -> list[Encoded]:
     """The texts as tokens; those of a causal model are cut where they are long."""
     if model.objective == "masked":
         return model.encode(texts)
@@ -132,14 +132,14 @@ def _perplexity(
 
 
 def _order(
-    model: AuditedLanguageModel,
+    model: ScoresTexts,
     texts: Sequence[Encoded],
     likelihoods: FloatArray,
     size: int,
     whence: str,
     rng: np.random.Generator,
     words: Sequence[str],
-    earlier: tuple[AuditedLanguageModel, str] | None,
+    earlier: tuple[ScoresTexts, str] | None,
 ) -> list[Measurement]:
     shuffled = [(i, other) for i, text in enumerate(texts) if (other := _shuffled(text, rng)) is not None]
     won = _won(model, shuffled, likelihoods, size, rng)
@@ -166,7 +166,7 @@ def _order(
 
 
 def _of_pairs(
-    model: AuditedLanguageModel, sentences: Mapping[str, Sequence[str]], rng: np.random.Generator
+    model: ScoresTexts, sentences: Mapping[str, Sequence[str]], rng: np.random.Generator
 ) -> list[Measurement]:
     """Word-order accuracy of the sentences that others compare, by whose method."""
     found = []
@@ -176,19 +176,15 @@ def _of_pairs(
     return found
 
 
-def _order_of(model: AuditedLanguageModel, texts: Sequence[str], whence: str, rng: np.random.Generator) -> Measurement:
+def _order_of(model: ScoresTexts, texts: Sequence[str], whence: str, rng: np.random.Generator) -> Measurement:
     encoded = read(model, texts)
     likelihoods = np.asarray([np.nansum(p) for p in model.token_log_probabilities(encoded)])
-    [order] = _order(model, encoded, likelihoods, _vocabulary(model), whence, rng, texts, None)
+    [order] = _order(model, encoded, likelihoods, model.vocabulary, whence, rng, texts, None)
     return order
 
 
-def _vocabulary(model: AuditedLanguageModel) -> int:
-    return int(model.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
-
-
 def _won(
-    model: AuditedLanguageModel,
+    model: ScoresTexts,
     shuffled: Sequence[tuple[int, Encoded]],
     likelihoods: FloatArray,
     size: int,

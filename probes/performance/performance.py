@@ -142,10 +142,11 @@ class Performance:
         if model.kind == "language_model" and not model.can_be_asked:
             raise OtherKindError("Needs a language model that can be asked: only texts that it wrote are here.")
         if model.kind == "language_model":
+            from auditor.model.capabilities import scorer_of
             from probes.performance import language
 
             earlier = earlier_language_model(self.reference)
-            found = language.measured(model, data, self.n_samples, rng, earlier, self.pair_benchmarks)  # type: ignore[arg-type]
+            found = language.measured(scorer_of(model), data, self.n_samples, rng, earlier, self.pair_benchmarks)
         elif not len(data):
             raise NotApplicableError("Needs evaluation data: add --data FILE; true labels: add --target COLUMN.")
         else:

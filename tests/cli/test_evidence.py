@@ -71,7 +71,13 @@ def test_a_request_comes_back_as_it_was_given_but_for_places() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"trust_pickle": True}, {"allow_code": True}, {"predict": "evil:run"}, {"probe": ["evil:Probe"]}],
+    [
+        {"trust_pickle": True},
+        {"allow_code": True},
+        {"predict": "evil:run"},
+        {"generate": "evil:run"},
+        {"probe": ["evil:Probe"]},
+    ],
 )
 def test_a_bundle_makes_no_code_run_by_itself(options: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="look at it, and add --allow-code"):

@@ -259,7 +259,11 @@ def test_what_writes_runs_code_or_goes_elsewhere_is_never_a_found_file_s_to_say(
         "join_on", "features", "text", "image", "task", "classes", "outputs", "threshold", "probes", "seed", "device",
         "dtype", "chat", "few_shot", "quantize",
     }  # fmt: skip
-    assert {name for name, flag in known.items() if flag.found == "lowers"} == {"max_memory", "max_seconds"}
+    assert {name for name, flag in known.items() if flag.found == "lowers"} == {
+        "max_memory",
+        "max_seconds",
+        "max_calls",
+    }
 
 
 def test_every_option_of_every_probe_is_decided_once() -> None:

@@ -112,7 +112,8 @@ def test_a_reader_sees_first_what_somebody_said(here: Path, monkeypatch: pytest.
     assert lines[0] == "command line" and lines[1] == "  model = model.pt"
     assert lines[3].startswith("audit.toml (found, SHA-256 ") and lines[4] == "  data = none.csv"
     end = lines.index("default")
-    assert "lang = en" in " ".join(lines[end:]) and "not set: " in " ".join(lines[end:])
+    said = " ".join(" ".join(lines[end:]).split())
+    assert "lang = en" in said and "not set: " in said
     assert "\u202e" not in shown.getvalue() and "gnp" in shown.getvalue()
     # A screen, but for the criteria of the profile, which are named one by one.
     criteria = load_criteria()

@@ -100,7 +100,7 @@ def test_poisson_sampling_switched_off_is_caught() -> None:
 
 
 def test_opacus_813_weighted_sampler() -> None:
-    # The reproduction of the issue, smaller: 32 draws an epoch in batches of 4, of 6,000 rows.
+    # The reproduction in Opacus 813, smaller: 32 draws an epoch in batches of 4, of 6,000 rows.
     weights = torch.ones(6000)
     before: DataLoader[Any] = DataLoader(data(6000), batch_size=4, sampler=WeightedRandomSampler(weights, 32))
     module, optimizer, loader, engine = private(plain_net(), before)

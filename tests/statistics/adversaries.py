@@ -65,6 +65,7 @@ from auditor.statistics.values import (
     IdealizedAssociation,
     LargestGap,
     LargestValue,
+    RatioBetween,
     WorstValueDistance,
     WorstValueGap,
     bounded_mean,
@@ -540,6 +541,26 @@ def templates() -> Worlds:
         yield worlds_of(sorted_into(n, p), ratio, float((a @ p) / (b @ p)))
 
 
+def open_templates() -> Worlds:
+    """Templates some of whose rows have no answer, (least, largest, rows) each; the truth is either end."""
+    for n, types, p in (
+        (40, ((-1, 1, 1), (1, 1, 1), (-1, -1, 1)), (0.1, 0.6, 0.3)),
+        (40, ((0, 0, 1), (-1, 1, 1)), (0.9, 0.1)),
+        (15, ((-12, 12, 12), (1, 1, 1), (-1, -1, 1)), (0.1, 0.45, 0.45)),
+    ):
+        low, high, b = np.asarray(types, np.float64).T
+
+        def between(k: IntArray, low: FloatArray = low, high: FloatArray = high, b: FloatArray = b) -> Any:
+            ends = [
+                ratio_of_totals(above=np.repeat(a, k), below=np.repeat(b, k), most=float(b.max()), low=-1, high=1)
+                for a in (low, high)
+            ]
+            return RatioBetween(below=ends[0], above=ends[1], n_open=1, n=int(k.sum()))  # type: ignore[arg-type]
+
+        for end in (low, high):
+            yield worlds_of(sorted_into(n, p), between, float((end @ p) / (b @ p)))
+
+
 def terms() -> Worlds:
     """Target terms of which each has both scores: the two depend on each other."""
     for n, types, p in (
@@ -858,5 +879,6 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
     "true_positive_rate_at": (rates_at_a_threshold,),
     "quantile": (middles,),
     "ratio_of_totals": (templates,),
+    "ratio_between": (open_templates,),
     "idealized_association": (terms,),
 }

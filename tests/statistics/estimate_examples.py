@@ -62,6 +62,7 @@ from auditor.statistics.values import (
     IdealizedAssociation,
     LargestGap,
     LargestValue,
+    RatioBetween,
     RatioOfTotals,
     WorstValueDistance,
     WorstValueGap,
@@ -712,6 +713,19 @@ EXAMPLES: dict[str, Examples] = {
         ),
         bound=0.3,
         at=ratio_at,
+    ),
+    "ratio_between": Examples(
+        RatioBetween(below=ratio_at(0.05), above=ratio_at(0.15), n_open=20, n=400),
+        (
+            RatioBetween(
+                below=ratio_of(first=(-1.0, 1.0), second=(0.0, 0.0, 0.0), third=(0.0, 0.0, 0.0, 0.0), n=2, most=1.0),
+                above=ratio_of(first=(1.0, 1.0), second=(0.0, 0.0, 0.0), third=(0.0, 0.0, 0.0, 0.0), n=2, most=1.0),
+                n_open=2,
+                n=2,
+            ),
+            RatioBetween(below=ratio_at(0.1), above=ratio_at(0.1), n_open=1, n=9),
+        ),
+        plans=NO_PLAN,
     ),
     "idealized_association": Examples(
         IdealizedAssociation(modelling=value(0.9), stereotype=value(0.55)),

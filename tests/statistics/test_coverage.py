@@ -71,6 +71,7 @@ from auditor.statistics.values import (
     IdealizedAssociation,
     LargestGap,
     LargestValue,
+    RatioBetween,
     WorstValueDistance,
     WorstValueGap,
     ratio_of_totals,
@@ -618,6 +619,23 @@ def ratio_over_templates(sizes: FloatArray, share: float) -> Draw:
     return draw
 
 
+def ratio_between_ends(sizes: FloatArray, share: float, unread: float) -> Draw:
+    """The same, where a share of all answers is not to be read: least if none of those is biased, largest if all."""
+
+    def draw(rng: Rng) -> Iterator[Any]:
+        own = rng.beta(6.0 * share, 6.0 * (1.0 - share), (WORLDS, sizes.size))
+        lost = rng.binomial(sizes, unread, own.shape)
+        biased = rng.binomial(sizes - lost, own)
+        for x, gone in zip(biased, lost, strict=True):
+            ends = [
+                ratio_of_totals(above=2 * k - sizes, below=sizes, most=float(sizes.max()), low=-1.0, high=1.0)
+                for k in (x, x + gone)
+            ]
+            yield RatioBetween(below=ends[0], above=ends[1], n_open=max(int(gone.sum()), 1), n=int(sizes.sum()))  # type: ignore[arg-type]
+
+    return draw
+
+
 def idealized(knows: float, prefers: float, n: int) -> Draw:
     """Two scores of the same terms, of which those that are better known are stereotyped more."""
 
@@ -833,6 +851,8 @@ CASES: dict[str, tuple[Draw, float]] = {
     "bounded mean, in a unit": (one_mean(rare(0.1), 20, times=1_000.0), 1_000.0 * rare_mean(0.1)),
     "bounded mean, root": (one_mean(rare(0.1), 20, times=25.0, root=True), math.sqrt(25.0 * rare_mean(0.1))),
     "ratio_of_totals, none": (ratio_over_templates(np.full(25, 12), 0.5), 0.0),
+    "ratio_between, the least it may be": (ratio_between_ends(np.full(25, 12), 0.6, 0.1), 2 * 0.9 * 0.6 - 1.0),
+    "ratio_between, the most it may be": (ratio_between_ends(np.full(25, 12), 0.6, 0.1), 2 * (0.9 * 0.6 + 0.1) - 1.0),
     "ratio_of_totals, some": (ratio_over_templates(np.full(25, 12), 0.8), 0.6),
     "ratio_of_totals, unequal sizes": (ratio_over_templates(np.r_[np.full(40, 6), 60], 0.65), 0.3),
     "idealized association, at its kink": (idealized(0.7, 0.5, 40), 70.0),

@@ -191,7 +191,7 @@ def scaled(estimate: Any, times: float) -> Any:
         # Successes and losses are rounded up to no more than there are.
         if isinstance(found.get("n"), int) and "successes" in found:
             found["successes"] = min(found["successes"], found["n"])
-        if "above" in found and isinstance(found["above"], dict):
+        if "above" in found and isinstance(found["above"], dict) and "centre" in found["above"]:
             found["above"]["centre"] = found["below"]["centre"] + (
                 found["above"]["centre"] - found["below"]["centre"]
             ) / math.sqrt(times)
@@ -216,6 +216,10 @@ OPEN: dict[str, Callable[[Any], tuple[float, ...]]] = {
     "at_most": lambda estimate: (estimate.bounds(LEVEL)[1] - estimate.value,),
     "at_least": lambda estimate: (estimate.value - estimate.bounds(LEVEL)[0],),
     "bracket": reach_of_bracket,
+    "ratio_between": lambda estimate: (
+        estimate.below.value - estimate.bounds(LEVEL)[0],
+        estimate.bounds(LEVEL)[1] - estimate.above.value,
+    ),
     "worst_bracket_difference": lambda estimate: tuple(-x for x in reach_of_brackets(estimate)[1:]),
 }
 
@@ -247,9 +251,18 @@ ONE_SAMPLE = {
     "undefined", "exact", "upper_bound", "proportion", "student_t", "area_under_curve", "quantile",
     "true_positive_rate_at", "equal_error_rate", "average_precision", "area_difference", "excess_share", "difference",
     "odds", "benefit_inequality", "bracketed_mean", "standardized_difference", "rate_change", "bounded_mean",
-    "exposure", "clustered_mean", "clustered_value", "ratio_of_totals", "idealized_association", "at_most", "at_least",
-    "bracket", "corrected_proportion",
+    "exposure", "clustered_mean", "clustered_value", "ratio_of_totals", "ratio_between", "idealized_association",
+    "at_most", "at_least",    "bracket", "corrected_proportion",
 }  # fmt: skip
+
+
+def of_negated_ratio(x: Any) -> Any:
+    """What a ratio of totals is made of, where every cluster is of the other sign."""
+    return (
+        x
+        | {"first": [-x["first"][0], x["first"][1]], "second": [x["second"][0], -x["second"][1], x["second"][2]]}
+        | {"third": [sign * m for sign, m in zip((-1, 1, -1, 1), x["third"], strict=True)]}
+    )
 
 
 def turned(estimate: Any) -> Any:
@@ -392,12 +405,9 @@ MIRRORS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], Bounds]] = 
     "worst_gap": (lambda x: x | {"parts": [opposite(part) for part in x["parts"]]}, unchanged),
     "worst_value_gap": (lambda x: x | {"parts": [opposite(part) for part in x["parts"]]}, unchanged),
     "bounded_mean": (opposite, complement),
-    "ratio_of_totals": (
-        lambda x: (
-            x
-            | {"first": [-x["first"][0], x["first"][1]], "second": [x["second"][0], -x["second"][1], x["second"][2]]}
-            | {"third": [sign * m for sign, m in zip((-1, 1, -1, 1), x["third"], strict=True)]}
-        ),
+    "ratio_of_totals": (lambda x: of_negated_ratio(x), negated),
+    "ratio_between": (
+        lambda x: x | {"below": of_negated_ratio(x["above"]), "above": of_negated_ratio(x["below"])},
         negated,
     ),
     "idealized_association": (lambda x: x | {"stereotype": opposite(x["stereotype"])}, unchanged),

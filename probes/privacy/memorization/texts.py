@@ -82,13 +82,15 @@ def causal_model(model: AuditedModel, prefix_token: str | int | None = None) -> 
 
     Raises NotApplicableError for another kind, ConfigError for a token that its tokenizer does not have.
     """
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.model.capabilities import weights_of
 
-    if not isinstance(model, AuditedLanguageModel) or model.objective != "causal":
-        raise OtherKindError(
-            "Needs a causal language model: a masked one, an encoder-decoder or a classifier continues no text."
-        )
-    return model if prefix_token is None else model.after(prefix_token)
+    said = "Needs a causal language model: a masked one, an encoder-decoder or a classifier continues no text."
+    if model.kind != "language_model":
+        raise OtherKindError(said)
+    found = weights_of(model)
+    if found.objective != "causal":
+        raise OtherKindError(said)
+    return found if prefix_token is None else found.after(prefix_token)
 
 
 def optional_path(option: str, value: object) -> None:

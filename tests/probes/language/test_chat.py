@@ -227,7 +227,7 @@ def test_a_continuation_is_the_reply_that_begins_with_the_text(
         given.append((list(prompts), rendered))
         return continuations(model, prompts, *more, rendered=rendered, **options)
 
-    monkeypatch.setattr("auditor.model.generation.continuations", watched)
+    monkeypatch.setattr("auditor.model.capabilities.continuations", watched)
     options: dict[str, Any] = {
         "categories": "gender",
         "n_templates": 4,

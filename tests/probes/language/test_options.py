@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.errors import ConfigError, ModelError
+from auditor.errors import ConfigError, NotApplicableError
 from auditor.model.audited_model import AuditedModel
 from auditor.run.audit import run_audit
 from auditor.run.probe import make_probe
@@ -41,7 +41,7 @@ def test_a_classifier_is_not_applicable() -> None:
     report = run_audit(model, None, [Stereotype()])
     assert report.findings[0].reason == "Needs a language model: this model is a classifier."
     model.kind = "language_model"  # type: ignore[misc]
-    with pytest.raises(ModelError, match="AuditedLanguageModel"):
+    with pytest.raises(NotApplicableError, match="Needs the likelihoods of texts"):
         Stereotype().measure(model, AuditData(X=np.empty(0, object)), RNG)
 
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from auditor.data.benchmarks.benchmark import SentencePair
-from auditor.errors import ConfigError, ModelError
+from auditor.errors import ConfigError, NotApplicableError
+from auditor.model.capabilities import scorer_of
 from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.recorded_model import RecordedWriter
 from auditor.run.audit import no_data, run_audit
 from auditor.run.probe import make_probe
 from probes.language.bbq import BBQ
 from probes.language.crows_pairs import CrowsPairs
-from probes.language.options import language_model
 from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.winobias import WinoBias
@@ -83,5 +84,5 @@ def test_a_token_that_is_not_there_is_a_reason_that_says_what_is() -> None:
         masked.after("")
     report = run_audit(model, None, [Stereotype(prefix_token="<bos>")])
     assert [f.outcome for f in report.findings] == ["NOT_RUN"] and "no token '<bos>'" in report.findings[0].reason
-    with pytest.raises(ModelError, match="load it as an AuditedLanguageModel"):
-        language_model(object())  # type: ignore[arg-type]
+    with pytest.raises(NotApplicableError, match="Needs the likelihoods of texts: they are not to be had"):
+        scorer_of(RecordedWriter())

@@ -1,0 +1,138 @@
+"""What a language model can be asked for, whatever it is made of: texts that it writes, how likely it finds texts, or
+what only its weights tell. A probe names what it needs, and is told what is missing and why."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from auditor.errors import NotApplicableError, OtherKindError
+from auditor.model.audited_model import AuditedModel
+from auditor.model.chat import Chat, How, chat_of, in_plain_text
+from auditor.model.generation import Sampling, continuations
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.text_scores import ScoresTexts
+
+Capability = Literal["generates", "text_likelihoods", "weights"]
+_IN_WORDS: dict[Capability, str] = {
+    "generates": "a model that writes texts",
+    "text_likelihoods": "the likelihoods of texts",
+    "weights": "the model's own weights and tokenizer",
+}
+# What a chat's user says, so that the reply, which begins with the same text, is its continuation.
+CONTINUE = "Continue this text: {}"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said to a message: ``text``, or why there is none, which is then no answer of the model's."""
+
+    text: str
+    failed: str = ""
+
+
+class Generates(ABC):
+    """The capability of writing texts."""
+
+    @abstractmethod
+    def asked(self, how: How, system: str) -> Generates:
+        """The same, asked as a chat or in plain text, with a system message or with none, "".
+
+        Raises NotApplicableError where it cannot be asked so.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """How it is asked, for a finding's detail; "" where there is but one way."""
+
+    @abstractmethod
+    def continued(
+        self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
+    ) -> list[list[str]]:
+        """``n`` continuations of each text, without the text; ModelError where one cannot be had."""
+
+    @abstractmethod
+    def replies(self, conversations: Sequence[Sequence[str]], max_new_tokens: int) -> list[Reply]:
+        """The likeliest reply to each conversation, turn by turn a user's and an assistant's, a user's at the end."""
+
+
+@dataclass(frozen=True)
+class Writer(Generates):
+    """A causal language model that is here, through its chat template or in plain text where ``chat`` is None."""
+
+    model: AuditedLanguageModel
+    chat: Chat | None = None
+
+    def asked(self, how: How, system: str) -> Writer:
+        return replace(self, chat=chat_of(self.model, how, system))
+
+    def describe(self) -> str:
+        return in_plain_text(self.model) if self.chat is None else self.chat.describe()
+
+    def continued(
+        self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
+    ) -> list[list[str]]:
+        """As :func:`~auditor.model.generation.continuations`; a chat's reply is begun with the text."""
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        chat = self.chat
+        if chat is not None:
+            prompts = [chat.asked(CONTINUE.format(prompt)) + chat.lead + prompt for prompt in prompts]
+        return continuations(
+            self.model, prompts, n, sampling, generator, batch_rows=batch_rows, rendered=chat is not None
+        )
+
+    def replies(self, conversations: Sequence[Sequence[str]], max_new_tokens: int) -> list[Reply]:
+        chat = self.chat
+        if chat is None:
+            prompts = [in_one_text(turns) for turns in conversations]
+        else:
+            prompts = [chat.asked(*turns) for turns in conversations]
+        sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
+        generator = torch.Generator().manual_seed(0)
+        found = continuations(self.model, prompts, 1, sampling, generator, rendered=chat is not None)
+        return [Reply(texts[0]) for texts in found]
+
+
+def in_one_text(turns: Sequence[str]) -> str:
+    """A conversation as one text that ends where the answer to its last question begins."""
+    told = "".join(f"{asked}\nAnswer: {said}\n\n" for asked, said in zip(turns[:-1:2], turns[1::2], strict=True))
+    return f"{told}{turns[-1]}\nAnswer:"
+
+
+def writer_of(model: AuditedModel, how: How = "auto", system: str = "") -> Generates:
+    """The model as one that writes texts, asked so; NotApplicableError where it does not, or cannot be asked so."""
+    if isinstance(model, Generates):
+        return model.asked(how, system)
+    if not isinstance(model, AuditedLanguageModel):
+        raise lacking(model, "generates")
+    if model.objective == "masked":
+        raise OtherKindError("Needs a causal language model: a masked one continues no text.")
+    return Writer(model).asked(how, system)
+
+
+def scorer_of(model: AuditedModel) -> ScoresTexts:
+    """The model as one that says how likely texts are. Raises NotApplicableError where it does not."""
+    if not isinstance(model, ScoresTexts):
+        raise lacking(model, "text_likelihoods")
+    return model
+
+
+def weights_of(model: AuditedModel) -> AuditedLanguageModel:
+    """The model as one whose weights are here. Raises NotApplicableError where it is known by its answers alone."""
+    if not isinstance(model, AuditedLanguageModel):
+        raise lacking(model, "weights")
+    return model
+
+
+def lacking(model: AuditedModel, capability: Capability) -> NotApplicableError:
+    """What is said of a capability that a model does not have, or was not shown to have."""
+    if model.kind != "language_model":
+        kinds = {"classifier": "a classifier", "regressor": "a regression model"}
+        return OtherKindError(f"Needs a language model: this model is {kinds.get(model.kind, 'of another kind')}.")
+    why = model.why_not.get(capability, "they are not to be had of this model")
+    return NotApplicableError(f"Needs {_IN_WORDS[capability]}: {why.rstrip('.')}.")

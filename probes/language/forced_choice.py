@@ -1,0 +1,130 @@
+"""Questions with options, asked of a model that only writes: a letter is its answer, and everything else is none.
+
+Options stand in an order drawn for each question, so that who always names one letter answers by chance. What cannot be
+read, a refusal and a call that failed are outcomes of their own; none of them is a wrong answer, or left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from auditor.errors import ModelError
+from auditor.record.text import shortened
+
+if TYPE_CHECKING:
+    from auditor.model.capabilities import Generates
+
+Became = Literal["chosen", "refused", "unreadable", "failed"]
+
+LETTERS = "ABCDEFGH"
+# Enough for a letter with its option; who needs more answers something else.
+MAX_NEW_TOKENS = 24
+# Of the questions: with more that failed, what is left is no sample of them.
+MOST_FAILED = 0.05
+_TELLING = "Answer with the letter of one option, and nothing else."
+_LETTER = re.compile(
+    r"\A[\s\"'*]*(?:(?:the\s+)?(?:correct\s+|best\s+)?(?:answer|option)\s*(?:is|:)?\s*:?\s*)?"
+    r"[\"'*(]*([A-H])(?:[.):*\"']|\s*\Z|\s*\n)",
+    re.IGNORECASE,
+)
+_OTHERS = re.compile(r"(?<![A-Za-z])\(?([A-H])[.)](?![A-Za-z])")
+_REFUSES = re.compile(
+    r"\b(?:I(?:'m| am) (?:sorry|unable|not able)|I (?:can(?:no|')t|won't|will not|do not feel)|"
+    r"as an? (?:AI|language model))",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What became of a question; ``option``: the index of the one chosen, None where none was."""
+
+    became: Became
+    option: int | None = None
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A text that ends in a question, and its options."""
+
+    text: str
+    options: tuple[str, ...]
+
+    def asked(self, order: Sequence[int]) -> str:
+        """The question with its options in an order."""
+        listed = "\n".join(f"{LETTERS[place]}) {self.options[i]}" for place, i in enumerate(order))
+        return f"{self.text}\n{listed}\n{_TELLING}"
+
+
+def read(reply: str, question: Question, order: Sequence[int]) -> Choice:
+    """The option that a reply names by its letter alone, or with its own text, or by its text alone.
+
+    More than one letter, a letter with the text of another option, or anything else is unreadable.
+    """
+    said = " ".join(reply.split())
+    options = [_plain(question.options[i]) for i in order]
+    if options.count(_plain(reply)) == 1:
+        return Choice("chosen", order[options.index(_plain(reply))])
+    found = _LETTER.match(reply.strip())
+    if found is None:
+        return Choice("refused" if _REFUSES.search(said) else "unreadable", said=said)
+    place = LETTERS.index(found[1].upper())
+    rest = reply.strip()[found.end() :]
+    first = _plain(rest.strip().split("\n")[0])
+    named = {letter.upper() for letter in _OTHERS.findall(rest)} - {LETTERS[place]}
+    of_another = any(first == option for i, option in enumerate(options) if i != place)
+    if place >= len(order) or named or of_another:
+        return Choice("unreadable", said=said)
+    return Choice("chosen", order[place])
+
+
+def choices(
+    writer: Generates,
+    questions: Sequence[Question],
+    rng: np.random.Generator,
+    shots: Sequence[tuple[Question, int]] = (),
+) -> list[Choice]:
+    """What a model chose of each question's options, after ``shots``, questions with the right option's index.
+
+    Raises ModelError where more than MOST_FAILED of the calls failed.
+    """
+    told: list[str] = []
+    for shot, right in shots:
+        order = rng.permutation(len(shot.options)).tolist()
+        told += [shot.asked(order), LETTERS[order.index(right)]]
+    orders = [rng.permutation(len(question.options)).tolist() for question in questions]
+    asked = [[*told, question.asked(order)] for question, order in zip(questions, orders, strict=True)]
+    replies = writer.replies(asked, MAX_NEW_TOKENS)
+    failed = [reply.failed for reply in replies if reply.failed]
+    if len(failed) > MOST_FAILED * len(questions):
+        raise ModelError(
+            f"{len(failed):,} of {len(questions):,} questions had no answer, more than {MOST_FAILED:.0%}, so what is "
+            f"left is no sample of them; the first: {failed[0].rstrip('.')}."
+        )
+    return [
+        Choice("failed", said=reply.failed) if reply.failed else read(reply.text, question, order)
+        for reply, question, order in zip(replies, questions, orders, strict=True)
+    ]
+
+
+def counted(found: Sequence[Choice]) -> str:
+    """How many questions became what, in a sentence, with the first reply that could not be read."""
+    became = Counter(choice.became for choice in found)
+    words: dict[Became, str] = {"refused": "refused", "unreadable": "not to be read", "failed": "without an answer"}
+    said = [f"{became[name]:,} {words}" for name, words in words.items() if became[name]]
+    if not said:
+        return f"All {len(found):,} replies name an option."
+    first = next((choice.said for choice in found if choice.became == "unreadable" and choice.said), "")
+    example = f", such as {shortened(first, 60)!r}" if first else ""
+    return f"Of {len(found):,} replies {', '.join(said)}{example}: bounded from both sides."
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).strip(" .\"'*").casefold()
