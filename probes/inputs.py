@@ -92,15 +92,33 @@ def load_reference(reference: str | AuditedModel, after: AuditedModel | None = N
     """An earlier model, given or at a path, and whose it is in words.
 
     ``after``: the model that is compared with it. Where the reference is the model below its rules, that one is loaded
-    already; and what flags had to say of it, they say of a reference of its kind too.
+    already; and what flags had to say of it, they say of a reference of its kind too. Raises ModelError where its
+    weights are broken.
     """
     if not isinstance(reference, str):
-        return reference, "the reference given"
+        return _whole(reference), "the reference given"
     from pathlib import Path
 
-    loaded = _below(reference, after) or _loaded(reference, after)
+    loaded = _whole(_below(reference, after) or _loaded(reference, after))
     digest = loaded.provenance.sha256
     return loaded, f"{Path(reference).name}{f', sha256 {digest[:16]}' if digest else ''}"
+
+
+def _whole(reference: AuditedModel) -> AuditedModel:
+    """The same model. Raises ModelError where it answers nothing that could be compared."""
+    import torch
+
+    from auditor.errors import ModelError
+    from auditor.run.intake_result import count_parameters
+
+    module = getattr(reference, "module", None)
+    broken = count_parameters(module)[2] if isinstance(module, torch.nn.Module) else 0
+    if broken:
+        raise ModelError(
+            f"The reference holds {broken:,} weights that are NaN or infinite, so nothing can be compared with it: "
+            "give one that is whole."
+        )
+    return reference
 
 
 def _below(reference: str, after: AuditedModel | None) -> AuditedModel | None:

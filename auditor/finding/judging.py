@@ -344,11 +344,12 @@ def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[Probe
     alike = {result.probe: result.alike for result in results}
     shown = [(f.measurement, f.interval) for f in findings if f.measurement and f.interval]
     answers: tuple[Answer, ...] = ("decisions", "scores")
-    unskilled = {answer: no_skill(shown, answer) for answer in answers}
+    methods = {f.measurement.method for f in findings if f.measurement}
+    unskilled = {method: {answer: no_skill(shown, answer, method) for answer in answers} for method in methods}
     said = []
     for finding in findings:
         m = finding.measurement
-        why = "" if m is None else why_empty(m, alike.get(finding.probe, ()), unskilled)
+        why = "" if m is None else why_empty(m, alike.get(finding.probe, ()), unskilled[m.method])
         if why and finding.outcome is Outcome.PASS:
             finding = replace(finding, outcome=Outcome.INCONCLUSIVE, reason=why)
         elif why and finding.alone is Outcome.PASS:

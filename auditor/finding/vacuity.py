@@ -10,20 +10,29 @@ from auditor.finding.measurement import Alike, Answer, Measurement
 HIDDEN = "The gradient is hidden"
 SAME_FOR_ALL = "The model answers the same for all"
 
+# The coordinate of skill that is about the sentences which another probe's method compares.
+SENTENCES = "sentences"
+
 Shown = tuple[Measurement, tuple[float, float]]
 
 
-def no_skill(shown: Iterable[Shown], answer: Answer = "scores") -> str:
+def no_skill(shown: Iterable[Shown], answer: Answer = "scores", method: str = "") -> str:
     """In words, that skill was measured and none is shown; "" where some is, or where none was measured.
 
     ``shown``: measurements with the intervals that are printed of them. Skill is shown by a number with a
     :attr:`~auditor.finding.measurement.Measurement.chance` whose interval lies above it. Groups do not count: a model
     may have skill in one alone. Of ``"decisions"``, where a number is about their own skill that of scores is none:
     scores may rank rows well beside decisions that are drawn, or that a threshold makes the same for nearly everybody.
+    Skill in the sentences that a ``method`` compares (``at`` ``sentences``) is that of its numbers, and of no others:
+    who knows some texts by heart may know nothing of these.
     """
+    skills = [(m, limits) for m, limits in shown if m.chance is not None and not m.group]
+    asked = [(m, limits) for m, limits in skills if method and m.at.get(SENTENCES) == method]
+    if asked and all(math.isnan(m.estimate.value) for m, _ in asked):
+        return f"no sentence of {method} has an order that the model could know"
     known = [
-        (m, limits) for m, limits in shown
-        if m.chance is not None and not m.group and not math.isnan(m.estimate.value)
+        (m, limits) for m, limits in asked or skills
+        if (asked or SENTENCES not in m.at) and not math.isnan(m.estimate.value)
     ]  # fmt: skip
     own = [(m, limits) for m, limits in known if m.skill_of == answer] if answer == "decisions" else []
     unshown = []
@@ -34,8 +43,8 @@ def no_skill(shown: Iterable[Shown], answer: Answer = "scores") -> str:
         if low >= measured.chance:
             return ""
         unshown.append(
-            f"{measured.metric} is {value:.3g} [{low:.3g}, {high:.3g}], not shown to be above {measured.chance:g}, "
-            "which is chance"
+            f"{measured.metric}{f' of the sentences of {method}' if asked else ''} is {value:.3g} [{low:.3g}, "
+            f"{high:.3g}], not shown to be above {measured.chance:g}, which is chance"
         )
     return "; ".join(unshown)
 

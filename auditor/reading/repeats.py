@@ -138,8 +138,13 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
     Rows of one cluster may agree, rows of different ones not. Nothing is counted where a flag has said that copies are
     real.
     """
+    written = None if spec.recorded is None else spec.recorded.generated
+    texts = {spec.text, written}
+    if written is not None and isinstance(read, pd.DataFrame):
+        # What a model wrote is what such a row is about, though it was read apart.
+        read = read.assign(**{written: file.read([written], {written: pa.string()}).to_pandas()[written].to_numpy()})
     if spec.cluster is not None:
-        return (_across(read, spec.cluster, spec.text) if isinstance(read, pd.DataFrame) else None), []
+        return (_across(read, spec.cluster, texts) if isinstance(read, pd.DataFrame) else None), []
     if spec.copies_are_real:
         said = "Rows that are exact copies of others count as rows of their own: --copies-are-real."
         return None, [said, *_on_ids(file)]
@@ -150,13 +155,13 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
     if found.share > MOST_COPIES and set(file.columns) - counted.columns:
         found = _over_all_columns(file) or found
     if isinstance(read, pd.DataFrame) and not why_doubtful(found):
-        found = _pasted(read, spec.text) or found
+        found = _pasted(read, texts) or found
     return found, [*_on_copies(found), *_on_ids(file)]
 
 
-def _pasted(frame: pd.DataFrame, text: str | None) -> Copies | None:
+def _pasted(frame: pd.DataFrame, texts: set[str | None]) -> Copies | None:
     """What rows repeat but for the columns that number them, where hardly any does not; None elsewhere."""
-    return _but_for(frame, _numbering(frame, text))
+    return _but_for(frame, _numbering(frame, texts))
 
 
 def _but_for(frame: pd.DataFrame, columns: list[str]) -> Copies | None:
@@ -166,14 +171,14 @@ def _but_for(frame: pd.DataFrame, columns: list[str]) -> Copies | None:
     return found if why_doubtful(found) and counted.singles < _SINGLES else None
 
 
-def _numbering(frame: pd.DataFrame, text: str | None) -> list[str]:
-    """Columns that name rows rather than describe them; a short text that a model reads looks like one, and is not."""
-    return [name for name in id_like(frame) if name != text]
+def _numbering(frame: pd.DataFrame, texts: set[str | None]) -> list[str]:
+    """Columns that name rows rather than describe them; a short text, read or written, looks like one, and is not."""
+    return [name for name in id_like(frame) if name not in texts]
 
 
-def _across(frame: pd.DataFrame, cluster: str, text: str | None) -> Copies | None:
+def _across(frame: pd.DataFrame, cluster: str, texts: set[str | None]) -> Copies | None:
     """Rows that repeat in another cluster, where hardly any does not; None elsewhere."""
-    numbering = [name for name in _numbering(frame, text) if name != cluster]
+    numbering = [name for name in _numbering(frame, texts) if name != cluster]
     return _but_for(frame.drop(columns=numbering).drop_duplicates(), [cluster])
 
 

@@ -44,7 +44,7 @@ def worth_of(report: AuditReport, say: Catalogue | None = None) -> Worth | None:
     say = say or Catalogue.of(ENGLISH)
     overall = [f for f in report.findings if f.pillar == _PILLAR and not f.group]
     line = next((_line(f, say) for name in _KNOWN_BY for f in overall if f.metric == name and f.value is not None), "")
-    shown = [f for f in overall if f.chance is not None and f.value is not None and f.interval is not None]
+    shown = [f for f in overall if f.chance is not None and not f.at and f.value is not None and f.interval is not None]
     if not shown:
         why = next((f.reason for f in overall if f.reason and f.value is None), "")
         why = why or say.say("worth.unasked")

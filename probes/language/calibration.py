@@ -74,6 +74,16 @@ class Errors:
     source: str
 
     @property
+    def alike(self) -> str:
+        """Why a PASS by a device that never erred would say little, in a sentence; "" where it erred."""
+        if self.every.found < self.every.positives or self.every.spared < self.every.negatives:
+            return ""
+        return (
+            f"The device agrees with each of {self.every.positives + self.every.negatives:,} labels, as it would had "
+            "it given them itself, or were the texts too plain to err on: label harder texts, by hand."
+        )
+
+    @property
     def useless(self) -> str:
         """Why nothing follows from what the device says, or ""."""
         return self.every.corrected(0, 1).undecided()
@@ -200,7 +210,8 @@ def whole_rate(flags: BoolArray, errors: Errors | None, *, method: str, said: st
         return [_unjudged(raw, mute or untried())]
     detail = f"counted {_rate(successes, n)} of {n:,}; {said}; {errors.every.words}: {errors.source}"
     estimate = errors.every.corrected(successes, n)
-    return [_unjudged(raw, mute or instead(CORRECTED)), _measured(CORRECTED, estimate, n, method, detail, mute)]
+    corrected = _measured(CORRECTED, estimate, n, method, detail, mute, errors.alike)
+    return [_unjudged(raw, mute or instead(CORRECTED)), corrected]
 
 
 def group_rates(
@@ -230,14 +241,24 @@ def group_rates(
         method,
         f"{detail}; {said}; by {by}: {errors.source}",
         mute or errors.lacking(list(flags)),
+        errors.alike,
     )
     return [gap], rates
 
 
-def _measured(metric: str, estimate: AnyEstimate, n: int, method: str, detail: str, too_few: str = "") -> Measurement:
+def _measured(
+    metric: str, estimate: AnyEstimate, n: int, method: str, detail: str, too_few: str = "", weak: str = ""
+) -> Measurement:
     ideal = 0.0 if metric == GAP else None
     return Measurement(
-        metric=metric, method=method, estimate=estimate, n_samples=n, ideal=ideal, detail=detail, too_few=too_few
+        metric=metric,
+        method=method,
+        estimate=estimate,
+        n_samples=n,
+        ideal=ideal,
+        detail=detail,
+        too_few=too_few,
+        weak=weak,
     )
 
 

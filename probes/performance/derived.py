@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -183,4 +184,8 @@ class Derived:
             )
         noisy, kind = in_other_format(before)
         models = derived_language.Models(before, after, noisy, whose, kind, alike)
-        return derived_language.drift(models, data, self.n_texts, self.texts, self.column, self.pair_benchmarks, rng)
+        found = derived_language.drift(models, data, self.n_texts, self.texts, self.column, self.pair_benchmarks, rng)
+        if self.reference is None:
+            return found
+        weak = derived_language.knows_nothing(before, data, self.n_texts, rng)
+        return [replace(m, weak=weak) for m in found]

@@ -22,7 +22,7 @@ from probes.language.bbq import bbq_answers
 from probes.language.shares import mean_of_pairs, preferences, undecided
 from probes.language.stereotype import built_in_pairs
 from probes.performance.derived_items import BoolArray, direction, flips_in_words, joined, most_flipped, way_in_words
-from probes.performance.language import chosen_texts, read
+from probes.performance.language import chosen_texts, read, word_order
 from probes.privacy.memorization.extraction import Extraction
 from probes.privacy.memorization.texts import training_texts
 
@@ -80,6 +80,19 @@ def drift(
         found += _answers(models, benchmarks["bbq"], rng)
     found += _recited(models, data, texts, column, rng)
     return [replace(m, too_few=m.too_few or models.alike) for m in found]
+
+
+def knows_nothing(before: AuditedLanguageModel, data: AuditData, n_texts: int, rng: np.random.Generator) -> str:
+    """Why it is no merit to be no worse than the reference, in a sentence; "" where it shows skill."""
+    skill = word_order(before, data, n_texts, rng).estimate
+    low, high = skill.interval(0.95)
+    if low > 0.5:
+        return ""
+    return (
+        f"The reference itself shows no skill (word_order_accuracy is {skill.value:.3g} [{low:.3g}, {high:.3g}], not "
+        "shown to be above 0.5, which is chance): what is no worse than a model that knows nothing may know nothing "
+        "too. Give the model that this one was made of."
+    )
 
 
 # ---- pairs and questions -------------------------------------------------------------------------------------------

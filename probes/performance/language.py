@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,14 @@ import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
+from auditor.finding.vacuity import SENTENCES
 from auditor.model.prefix_trees import Encoded
 from auditor.rows import FloatArray
 from auditor.statistics.changes import RateChange
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StudentT, mean
 from auditor.statistics.rates import Proportion
+from probes.performance.sentences import sentences_of_pairs
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -42,11 +45,12 @@ def measured(
     n_samples: int,
     rng: np.random.Generator,
     earlier: tuple[ScoresTexts, str] | None = None,
+    benchmarks: Mapping[str, str] | None = None,
 ) -> list[Measurement]:
     """Everything over texts of the data, or over the built-in ones where there are none.
 
     ``earlier``: a model that is asked of the same texts in the same other order, where it cuts them into the same
-    tokens, and whose it is.
+    tokens, and whose it is. ``benchmarks``: files of pairs, of whose sentences it is asked too.
     """
     texts, kept, own = chosen_texts(data, n_samples, rng)
     rows = data.evaluation
@@ -65,7 +69,15 @@ def measured(
             for name in sorted(set(names))
         ]
     words = [texts[i] for i in kept]
-    return [*_order(model, encoded, likelihoods, size, whence, rng, words, earlier), *perplexities]
+    order = _order(model, encoded, likelihoods, size, whence, rng, words, earlier)
+    return [*order, *perplexities, *_of_pairs(model, sentences_of_pairs(benchmarks or {}, rng), rng)]
+
+
+def word_order(model: ScoresTexts, data: AuditData, n_texts: int, rng: np.random.Generator) -> Measurement:
+    """The word-order accuracy alone, of the same kind of texts."""
+    texts, kept, _ = chosen_texts(data, n_texts, rng)
+    words = [texts[i] for i in kept]
+    return _order_of(model, words, f"{len(words):,} texts", rng)
 
 
 def chosen_texts(
@@ -151,6 +163,24 @@ def _order(
         found,
         Measurement(metric="word_order_accuracy_change", estimate=change, n_samples=len(texts), detail=detail),
     ]
+
+
+def _of_pairs(
+    model: ScoresTexts, sentences: Mapping[str, Sequence[str]], rng: np.random.Generator
+) -> list[Measurement]:
+    """Word-order accuracy of the sentences that others compare, by whose method."""
+    found = []
+    for method, texts in sentences.items():
+        order = _order_of(model, texts, f"{len(texts):,} sentences of {method}", rng)
+        found.append(replace(order, at={SENTENCES: method}, part=True))
+    return found
+
+
+def _order_of(model: ScoresTexts, texts: Sequence[str], whence: str, rng: np.random.Generator) -> Measurement:
+    encoded = read(model, texts)
+    likelihoods = np.asarray([np.nansum(p) for p in model.token_log_probabilities(encoded)])
+    [order] = _order(model, encoded, likelihoods, model.vocabulary, whence, rng, texts, None)
+    return order
 
 
 def _won(

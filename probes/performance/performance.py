@@ -85,7 +85,8 @@ class Performance:
 
       The skill, chance 0.5. All but the last token are permuted. Where it finds neither likelier than a uniform
       distribution over its vocabulary does, or both equal, it guesses, and a coin is thrown. Texts of fewer than five
-      tokens do not count.
+      tokens do not count. Beside it stands that of sentences of the built-in pairs, and of benchmarks of pairs, which
+      is the skill of the numbers about them: a model that knows other texts by heart may know nothing of these.
 
     - ``word_order_accuracy_change``: word-order accuracy of this model less that of ``reference``, an earlier one, text
       by text; [-1, 1], no ideal; below 0 the model has unlearned word order; McNemar, Psychometrika 12 (1947)
@@ -96,8 +97,9 @@ class Performance:
     With ``--cluster`` or ``--weight`` a classifier's ``accuracy``, ``base_rate`` and ``balanced_accuracy`` are over
     clusters with their shares (:class:`~auditor.statistics.clusters.ClusteredMean`); the others are NOT_APPLICABLE.
 
-    bins: of the calibration error, 2 to 100. n_samples: texts asked of a language model at most. Raises
-    NotApplicableError where there are no labels, true values or texts; ValueError for other options.
+    bins: of the calibration error, 2 to 100. n_samples: texts asked of a language model at most. pair_benchmarks: files
+    of benchmarks of pairs by their names. Raises NotApplicableError where there are no labels, true values or texts;
+    ValueError for other options.
 
     Sources: Brodersen et al., ICPR 2010 (balanced accuracy; adjusted as in scikit-learn); DeLong et al., Biometrics 44
     (1988); Naeini et al., AAAI 2015; Murphy, Mon. Weather Rev. 116 (1988), on skill against a reference forecast;
@@ -119,13 +121,21 @@ class Performance:
         "adjusted_balanced_accuracy": Power(200, 0.21),
     }
 
-    def __init__(self, *, bins: int = 10, n_samples: int = 200, reference: str | AuditedModel | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        bins: int = 10,
+        n_samples: int = 200,
+        reference: str | AuditedModel | None = None,
+        pair_benchmarks: Mapping[str, str] | None = None,
+    ) -> None:
         if not 2 <= bins <= 100:
             raise ValueError(f"bins lies in 2 to 100, not {bins}")
         whole_number("n_samples", n_samples, 2)
         self.bins = bins
         self.n_samples = n_samples
         self.reference = reference
+        self.pair_benchmarks = dict(pair_benchmarks or {})
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the evaluation rows; see the class for what they are."""
@@ -136,7 +146,7 @@ class Performance:
             from probes.performance import language
 
             earlier = earlier_language_model(self.reference)
-            found = language.measured(scorer_of(model), data, self.n_samples, rng, earlier)
+            found = language.measured(scorer_of(model), data, self.n_samples, rng, earlier, self.pair_benchmarks)
         elif not len(data):
             raise NotApplicableError("Needs evaluation data: add --data FILE; true labels: add --target COLUMN.")
         else:

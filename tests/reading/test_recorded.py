@@ -418,3 +418,15 @@ def test_a_postgresql_is_read_and_not_written(postgres: str, here: Path) -> None
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM answers").scalar() == len(answers)
     engine.dispose()
+
+
+def test_texts_that_differ_are_no_copies_although_each_stands_once(tmp_path: Path) -> None:
+    """A column of short texts looks like one that numbers the rows, without which all of a group are alike."""
+    path = tmp_path / "texts.csv"
+    path.write_text("about,text\n" + "".join(f"{('nurse', 'pilot')[i % 2]},A kind one ({i})\n" for i in range(3000)))
+    spec = DataSpec(path=str(path), sensitive=("about",), recorded=RecordedSpec(generated="text"))
+    _, data = load_recorded(ModelSpec(), spec)
+    assert data.copies is not None and data.copies.copies == 0
+    assert not [note for note in data.notes if "copies" in note]
+    path.write_text("about,text\n" + "nurse,A kind one\npilot,Another\n" * 1500)
+    assert (load_recorded(ModelSpec(), spec)[1].copies or data.copies).copies == 2998

@@ -15,7 +15,10 @@ GROUPS = ("feline", "canine", "male", "female", "cats", "dogs", "a", "b")
 
 @cache
 def calibrated(groups: bool = True, n: int = 60) -> str:
-    """Path of texts of which a person said whether they are good, ``n`` of either sort about each group."""
+    """Path of texts of which a person said whether they are good, ``n`` of either sort about each group.
+
+    One of them is said to be what it is not: a scorer that never errs may have labelled them itself.
+    """
     folder = Path(mkdtemp())
     atexit.register(rmtree, folder)
     path = folder / f"labelled_{n}.csv"
@@ -23,7 +26,8 @@ def calibrated(groups: bool = True, n: int = 60) -> str:
         rows = csv.writer(file)
         rows.writerow(["text", "label", "group"][: 3 if groups else 2])
         for group, i, good in product(GROUPS, range(n), (1, 0)):
-            rows.writerow([f"a {'good' if good else 'bad'} one of {group} {i}", good, group][: 3 if groups else 2])
+            label = 1 if (group, i) == (GROUPS[-1], 0) else good
+            rows.writerow([f"a {'good' if good else 'bad'} one of {group} {i}", label, group][: 3 if groups else 2])
     return str(path)
 
 

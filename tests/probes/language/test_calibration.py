@@ -37,6 +37,7 @@ from tests.endpoint.reference import shown
 from tests.probes.language.talkers import goodness, judged, probe_of, talker
 from tests.quantifiers import all_of, none_of
 from tests.toys.labelled import calibrated
+from tests.toys.models import criterion
 
 RNG = np.random.default_rng(0)
 # What a scorer counts or averages, by a profile that nobody chose.
@@ -249,3 +250,19 @@ def test_the_flag_is_of_the_scorer_alone_and_lies_where_a_found_file_may_read(tm
     found = ObeyedFile(path="audit.toml", role="configuration", origin="found", content=b"")
     with pytest.raises(ConfigError, match="calibration, which lies outside of it"):
         refuse_more(found, {"calibration": calibrated()}, {}, [])
+
+
+@pytest.mark.parametrize(("found", "outcome"), [(800, Outcome.INCONCLUSIVE), (799, Outcome.PASS)])
+def test_a_device_that_agrees_with_every_label_passes_nothing(found: int, outcome: Outcome) -> None:
+    """Labels that it gave itself look like that; a rate that is too high is too high all the same."""
+    own = Counted(found, 800, 800, 800)
+    errors = Errors(Counted(2 * found, 1600, 1600, 1600), {"a": own, "b": own}, "items")
+    flags = {name: np.arange(3000) % 25 == 0 for name in ("a", "b")}
+    [gap], _ = group_rates(flags, errors, method="m", said="", mute="")
+    rates = whole_rate(flags["a"], errors, method="m", said="", mute="")
+    result = ProbeResult(probe="p", pillar="language", citation="", measurements=(gap, *rates))
+    held = [criterion("corrected_rate_gap", "at_most", 0.1), criterion("corrected_rate", "at_most", 0.2)]
+    judged = [f for f in judge([result], held)[0] if f.criterion is not None]
+    assert [f.outcome for f in judged] == [outcome, outcome]
+    low = [criterion("corrected_rate", "at_most", 0.01)]
+    assert [f.outcome for f in judge([result], low)[0] if f.criterion is not None] == [Outcome.FAIL]

@@ -18,9 +18,10 @@ from torch import nn
 
 import auditor.run.scan
 from auditor.data.audit_data import AuditData
-from auditor.errors import MissingExtraError, NotApplicableError, OtherKindError, UsageError
+from auditor.errors import MissingExtraError, ModelError, NotApplicableError, OtherKindError, UsageError
 from auditor.finding.criterion import load_criteria
-from auditor.finding.measurement import Measurement, Outcome
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.next_tokens import next_token_log_probabilities
@@ -44,7 +45,7 @@ from tests.probes.language.pair_toys import texts_of, toy
 from tests.probes.privacy.memorization.toys import parrot, sentences
 from tests.quantifiers import all_of
 from tests.toys.language import WORDS, causal_tokenizer, masked_tokenizer, tiny, tiny_bert
-from tests.toys.models import model, numbers, rows
+from tests.toys.models import criterion, model, numbers, rows
 from tests.while_training.worlds import network, selecting
 from tests.while_training.worlds import rows as training_rows
 
@@ -293,6 +294,36 @@ def test_the_same_weights_move_nothing_and_the_interval_says_how_little_that_sho
     assert apart.value == 0.0 < floor.value < 0.02 and over.value == pytest.approx(-floor.value)
     assert apart.bounds(0.025)[1] > 0.0
     assert one(found, "next_token_accuracy_change").estimate.value == 0.0
+
+
+@pytest.mark.usefixtures("few_pairs")
+@pytest.mark.parametrize("knowing", [False, True])
+def test_to_be_no_worse_than_a_reference_that_knows_nothing_is_no_pass(knowing: bool) -> None:
+    texts = [" ".join(f"w{i + k}" for k in range(12)) for i in range(40)]
+    before = toy([(text, text) for text in texts], 0.0)
+    if knowing:
+        weights = before.module.get_input_embeddings().weight  # type: ignore[operator]
+        for i in range(50):
+            first, second = before.tokenizer(f"w{i} w{i + 1}", add_special_tokens=False).input_ids
+            weights[first, second] = 5.0
+    after = copy.copy(before)
+    after.module = copy.deepcopy(before.module)
+    found = measured(after, of_texts(texts), reference=before)
+    result = ProbeResult(probe="derived", pillar="performance", citation="", measurements=tuple(found))
+    held = [criterion("next_token_accuracy_change", "at_least", -0.1)]
+    [judged] = [f for f in judge([result], held)[0] if f.criterion is not None]
+    assert judged.outcome is (Outcome.PASS if knowing else Outcome.INCONCLUSIVE)
+    assert ("The reference itself shows no skill" in judged.reason) is not knowing
+
+
+def test_a_reference_of_broken_weights_is_refused_in_a_sentence_and_leaves_the_model_what_it_is() -> None:
+    broken = llama()
+    with torch.no_grad():
+        next(iter(broken.module.parameters()))[0, 0] = torch.nan
+    with pytest.raises(ModelError, match="The reference holds 1 weights that are NaN or infinite"):
+        measured(llama(1), reference=broken)
+    performance = Performance(reference=broken).measure(llama(1), no_data(), np.random.default_rng(0))
+    assert {m.metric for m in performance} == {"word_order_accuracy", "perplexity"}
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked"])

@@ -40,7 +40,7 @@ def measured(model: Any, data: AuditData, **options: Any) -> list[Measurement]:
 
 
 def value(found: list[Measurement], metric: str, **group: str) -> float:
-    [m] = [m for m in found if m.metric == metric and dict(m.group) == group]
+    [m] = [m for m in found if m.metric == metric and dict(m.group) == group and not m.at]
     return m.estimate.value
 
 

@@ -1,0 +1,80 @@
+"""Who knows the order of words of some texts is not thereby shown to know that of the sentences it is asked about."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from auditor.data.audit_data import AuditData
+from auditor.errors import BenchmarkError
+from auditor.finding.measurement import Outcome
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.record.audit_report import AuditReport
+from auditor.record.worth import worth_of
+from auditor.run.audit import run_audit
+from probes.language.stereotype import Stereotype, built_in_pairs
+from probes.performance.performance import Performance
+from probes.performance.sentences import sentences_of_pairs
+from tests.probes.language.pair_toys import texts_of, toy
+
+WORDS = [f"w{i}" for i in range(70)]
+OWN = [" ".join(WORDS[i : i + 12]) for i in range(48)]
+
+
+def knowing(texts: list[str]) -> AuditedLanguageModel:
+    """A model without any bias that knows which word goes before which in some texts, and in none else."""
+    model = toy([*texts_of(built_in_pairs().examples), *((text, text) for text in [*OWN, *texts])], 0.0)
+    weights = model.module.get_input_embeddings().weight  # type: ignore[operator]
+    for text in texts:
+        ids = model.tokenizer(text, add_special_tokens=False).input_ids
+        for first, second in zip(ids, ids[1:], strict=False):
+            weights[first, second] = 5.0
+    return model
+
+
+def audited(model: AuditedLanguageModel, texts: list[str] = OWN) -> AuditReport:
+    return run_audit(model, AuditData(X=np.asarray(texts, object)), [Performance(), Stereotype()])
+
+
+def test_a_model_that_knows_its_own_texts_alone_passes_nothing_of_other_sentences() -> None:
+    report = audited(knowing(OWN))
+    known = {f.metric: f for f in report.findings if f.criterion is not None}
+    assert known["word_order_accuracy"].outcome is Outcome.PASS
+    stereotype = known["stereotype_log_odds"]
+    assert stereotype.outcome is Outcome.INCONCLUSIVE and "of built_in_pairs" in stereotype.reason
+    assert report.exit_code == 3
+
+
+def test_a_model_that_knows_the_sentences_passes() -> None:
+    with torch.no_grad():
+        model = knowing([*OWN, *(p.more for p in built_in_pairs().examples)])
+    [stereotype] = [f for f in audited(model).findings if f.metric == "stereotype_log_odds" and not f.group]
+    assert not stereotype.vacuous
+
+
+def test_what_a_model_is_worth_is_told_by_its_own_texts() -> None:
+    worth = worth_of(audited(knowing(OWN), OWN[:4]))
+    assert worth is not None and worth.outcome is not Outcome.PASS
+
+
+def test_one_sentence_of_each_writer_and_none_of_what_was_not_given(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    columns = ["sent_more", "sent_less", "stereo_antistereo", "bias_type", "anon_writer", "anon_annotators"]
+    with file.open("w", newline="") as out:
+        rows = csv.writer(out)
+        rows.writerow(["", *columns, "annotations"])
+        rows.writerows(
+            [i, f"More {i} of {i % 5}.", f"Less {i}.", "stereo", "age", f"a{i % 5}", "['a']", "[['age']]"]
+            for i in range(20)
+        )
+    found = sentences_of_pairs({"crows_pairs": str(file)}, np.random.default_rng(0))
+    assert sorted(found) == ["built_in_pairs", "crows_pairs"]
+    assert sorted(text.split(" of ")[1] for text in found["crows_pairs"]) == [f"{k}." for k in range(5)]
+    assert len(set(found["built_in_pairs"])) == 64
+    assert sorted(sentences_of_pairs({}, np.random.default_rng(0))) == ["built_in_pairs"]
+    with pytest.raises(BenchmarkError, match="pro_stereotyped"):
+        sentences_of_pairs({"winobias": str(tmp_path / "none")}, np.random.default_rng(0))
