@@ -256,6 +256,8 @@ MAY_WRITE = {
     "auditor.drawing.svg": "bytes in memory",
     "auditor.run.in_python": "its own scratch folder",
     "auditor.sandbox.scratch": "scratch folders that no process holds, by their name",
+    "auditor.training.execute": "takes back results of its own that nobody needs, or that were cut off",
+    "auditor.training.handed_out": "takes what was answered out of its own scratch folder",
     "auditor.training.rows": "text in memory",
     "auditor.model.language_folder": "a folder that was new",
     "auditor.training.huggingface_folder": "a folder that was empty",
