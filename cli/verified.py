@@ -47,7 +47,7 @@ def print_verified(path: Path, found: Verified, required: Sequence[Needs], code:
     if report is not None:
         typer.echo(
             paragraph(
-                f"audit   {visible(report.created)}: {visible(report.model.path or 'a model in memory')} on "
+                f"audit   {visible(report.created)}: {visible(report.model.path or report.model.named)} on "
                 f"{visible(report.data.path or 'no data')} ({count(report.data.n_rows)} rows); its own result: exit "
                 f"{report.exit_code}, {exit_words(report.exit_code)}",
                 0,

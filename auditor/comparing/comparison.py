@@ -151,10 +151,11 @@ def _are(n: int) -> str:
 
 def render_comparison_markdown(comparison: Comparison) -> str:
     """The headlines as a table, for a pull request."""
+    before, after = comparison.before.model, comparison.after.model
     lines = [
         "# What changed",
         "",
-        f"Before: `{_plain(comparison.before.model.path)}`. After: `{_plain(comparison.after.model.path)}`.",
+        f"Before: `{_plain(before.path or before.named)}`. After: `{_plain(after.path or after.named)}`.",
         "",
     ]
     if comparison.made_by:
@@ -210,8 +211,8 @@ def _between(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else text.interval((_known(interval[0]), _known(interval[1])))
 
 
-def _plain(name: str | None) -> str:
-    return text.visible(name or "a model in memory").replace("|", "\\|").replace("`", "'")
+def _plain(name: str) -> str:
+    return text.visible(name).replace("|", "\\|").replace("`", "'")
 
 
 @dataclass(frozen=True)

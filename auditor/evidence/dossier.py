@@ -132,7 +132,7 @@ class _Writer:
             fields(
                 {
                     "Record (SHA-256)": view.document_id(report),
-                    "Audit of": report.model.path or "a model in memory",
+                    "Audit of": report.model.path or report.model.named,
                     "Date of the audit": report.created,
                     "Result": f"{verdict.headline}. {verdict.sentence} Exit code {report.exit_code}.",
                     "Findings": counts,

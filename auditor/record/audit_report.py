@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -91,6 +92,14 @@ class ModelRecord(Closed):
     dtype: Annotated[str | None, UNSAID] = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> str:
+        """The file's name without its folders, or a server's whole address; of what has no file, what it is."""
+        if self.path is None:
+            return "a model in memory" if self.format == "in memory" else self.format
+        # An address ends in the version of its interface, which says nothing of the model.
+        return self.path if self.format == "endpoint" else re.split(r"[/\\]", self.path.rstrip("/\\"))[-1]
 
 
 class DataRecord(Closed):

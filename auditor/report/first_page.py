@@ -166,9 +166,7 @@ class _Writer:
         if model.name:
             version = self.say.say("page.version", version=model.version) if model.version else ""
             return self.say.say("page.title", model=", ".join(part for part in (model.name, version) if part))
-        path = self.report.model.path
-        name = re.split(r"[/\\]", path.rstrip("/\\"))[-1] if path else "a model in memory"
-        return self.say.say("page.title", model=name)
+        return self.say.say("page.title", model=self.report.model.named)
 
     def document(self) -> str:
         own = self.about.document

@@ -132,11 +132,7 @@ def resource(name: str) -> str:
 
 def title_of(report: AuditReport) -> str:
     """The title of every rendering: the audited file's name without its folders."""
-    return f"Audit of {_file_name(report.model.path)}"
-
-
-def _file_name(path: str | None) -> str:
-    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] if path else "a model in memory"
+    return f"Audit of {report.model.named}"
 
 
 def moment(created: str, say: Catalogue | None = None) -> str:

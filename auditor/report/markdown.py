@@ -38,7 +38,7 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     page = first_page(report, say)
     say = page.say
     rows = view.shown_rows(report, say)
-    lines = [f"## {say.say('page.title', model=code_span(report.model.path or 'a model in memory'))}", ""]
+    lines = [f"## {say.say('page.title', model=code_span(report.model.path or report.model.named))}", ""]
     lines += [escaped(" · ".join(page.subtitle)), ""] if page.subtitle else []
     ended = escaped(say.say("counted.exit", code=report.exit_code))
     lines += [f"**{escaped(page.headline)}.** {escaped(page.effect)} {ended}.", ""]
