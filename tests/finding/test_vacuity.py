@@ -192,7 +192,8 @@ def test_an_untrained_language_model_passes_no_stereotype_score() -> None:
         model = AuditedLanguageModel(GPT2LMHeadModel(config).eval(), tokenizer, batch_tokens=4096)
     wide = criterion("stereotype_score", "within", (0.05, 0.95))
     [skill] = [
-        m for m in PROBES["performance"]().measure(model, no_data(), np.random.default_rng(0))
+        m
+        for m in PROBES["performance"]().measure(model, no_data(), np.random.default_rng(0))
         if m.chance is not None and not m.at
     ]
     assert skill.metric == "word_order_accuracy"
