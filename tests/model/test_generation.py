@@ -230,6 +230,24 @@ def test_a_prompt_is_read_once_however_many_continuations_it_has() -> None:
     assert len({text for texts in drawn for text in texts}) > 2, "and each is drawn for itself"
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2", "gpt_neox", "mistral", "bloom"])
+def test_what_all_prompts_begin_with_is_read_once_and_changes_no_text(kind: str) -> None:
+    more = {"n_head": 2, "n_layer": 2} if kind == "bloom" else {}
+    network, tokenizer = tiny(kind, **more).eval(), causal_tokenizer()
+    seen: list[tuple[int, int]] = []
+    network.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    model = AuditedLanguageModel(network, tokenizer)
+    begin = "the small old man likes the red dog but not today"
+    prompts = [f"{begin} {prompt}" for prompt in PROMPTS] + [begin]
+    sampling = Sampling(max_new_tokens=6, top_p=1.0, temperature=1.5)
+    together = continuations(model, prompts, 3, sampling, generator())
+    # Where the network itself makes positions, nothing can be begun elsewhere.
+    assert seen[:2] == [(1, 10), (6, 8)] or (kind == "bloom" and seen[0] == (6, 18))
+    assert together == continuations(model, prompts, 3, sampling, generator(), batch_rows=1)
+
+
 def test_rows_that_end_leave_the_others_as_they_would_be_alone() -> None:
     network, tokenizer = tiny("llama").eval(), causal_tokenizer()
     model = AuditedLanguageModel(network, tokenizer)
