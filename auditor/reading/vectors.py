@@ -280,9 +280,9 @@ def _pooled(network: nn.Module, tokenizer: Any, longest: int | None, name: str =
         from auditor.model.torch_model import evaluating
 
         device = next(network.parameters()).device
-        # Of two halves it is the first that reads a text.
+        # Of two halves it is the first that reads a text; a head over the vocabulary is no part of what was read.
         halves = getattr(network.config, "is_encoder_decoder", False)
-        reader: Any = network.get_encoder() if halves else network  # type: ignore[operator]
+        reader: Any = network.get_encoder() if halves else network.base_model  # type: ignore[operator]
         encoded = [list(tokenizer(t).input_ids) for t in texts]
         if longest is not None and any(len(ids) > longest for ids in encoded):
             raise NotApplicableError(f"A sentence has more than the {longest:,} tokens that the model reads.")
