@@ -526,7 +526,7 @@ def _t5(folder: Path) -> Ordinary:
     config = T5Config(vocab_size=32, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
     T5ForConditionalGeneration(config).save_pretrained(folder / "model")
     causal_tokenizer().save_pretrained(folder / "model")
-    return Ordinary(folder / "model", _text_data(folder))
+    return Ordinary(folder / "model", _prompts(folder))
 
 
 @ordinary("Hugging Face token classifier")
