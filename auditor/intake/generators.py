@@ -23,7 +23,7 @@ _LONGEST = 1 << 20
 
 
 def _no_classes(rows: object) -> NoReturn:
-    raise ModelError("A function that turns text into text predicts no classes.")
+    raise ModelError("A function that turns text into text predicts no classes.", code="AUD-LOAD-ANSWERS")
 
 
 class FunctionWriter(Generates, AuditedModel):

@@ -479,6 +479,7 @@ def test_these_kinds_alone_are_not_planned() -> None:
         "at_most",
         "at_least",
         "worst_bracket_difference",
+        "ratio_between",
         "corrected_proportion",
         "worst_corrected_difference",
     }
