@@ -194,7 +194,7 @@ def test_what_cannot_write_is_refused_before_any_training(tmp_path: Path) -> Non
         raise AssertionError(words)
 
     mitigation = CounterfactualAugmentation(generator="language_model", language_model=masked)
-    with pytest.raises(ModelError, match="masked language model"):
+    with pytest.raises(ModelError, match="is no causal language model, which goes on with a text: name a causal one"):
         mitigation.mitigate(
             biased("orientation"), biased_texts("orientation"), np.random.default_rng(0), Training(progress=never)
         )
