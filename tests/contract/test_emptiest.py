@@ -99,6 +99,7 @@ _INHERITED = {
     "stereotype_log_odds",
     "conditional_stereotype_score",
     "stereotype_score",
+    "unfiltered_stereotype_score",
     "male_preference",
     "association_effect_size",
 }
