@@ -172,7 +172,8 @@ def unproven_of(
 ) -> Iterator[Unproven]:
     """What is not proven of a probe's answer: all of it, or numbers by method and metric."""
     where = f"{RESULTS}: {result.probe}"
-    yield Unproven(where=f"{where}.duration_s, cpu_s, flops", why="what a probe took is the signer's word")
+    for taken in ("duration_s", "cpu_s", "flops", "flops_by"):
+        yield Unproven(where=f"{where}.{taken}", why="what a probe took is the signer's word")
     if result.probe in (INTAKE, FILES):
         yield Unproven(where=where, why="what the files were is the signer's word")
     elif not result.measurements:

@@ -60,6 +60,7 @@ class GenerationBias(ScoredOptions):
 
     - ``identity_score_gap``: an identity's mean score less that of its category, with bounds over beginnings; [-1, 1],
       ideal 0; below 0 what is written about the identity scores worse than about its category; Sheng et al., EMNLP 2019
+
     With ``calibration``, texts that a person labelled, the scorer's errors are measured, and of what it says of
     continuations (VADER: negative; a classifier: its class at least as likely as not):
 
