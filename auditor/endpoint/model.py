@@ -198,7 +198,12 @@ class ScoringEndpointModel(ScoresTexts, EndpointModel):
             spelled = "".join(self._spelled[i] for i in ids)
             again = self.encode([spelled])[0]
             if again.ids != ids:
-                # Read in other tokens than asked for: its likelihood as a whole, over the places it was asked of.
+                if places is not None:
+                    raise ModelError(
+                        "The server reads a text in other tokens than it was asked of: the likelihood of a part of it "
+                        "cannot be told."
+                    )
+                # Its likelihood as a whole, over the places it was asked of.
                 values = self._known[again.ids]
                 shared = np.full(len(ids), np.nan)
                 shared[1:] = np.nansum(values) / max(len(ids) - 1, 1)

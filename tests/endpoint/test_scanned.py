@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -348,6 +349,15 @@ def test_an_echoed_text_has_the_likelihood_of_its_own_tokens_alone() -> None:
     again = endpoint_model(handshake_of(), answering(first))
     total, n = again.continuations(["The"], [" cat sat"])  # type: ignore[attr-defined]
     assert (total.tolist(), n.tolist()) == ([-5.0], [2])
+    moved = echo(["The sat", " cat", "!"], [None, -4.0, -9.0])
+    shuffled = endpoint_model(handshake_of(), answering(first, moved, moved))
+    assert isinstance(shuffled, ScoringEndpointModel)
+    [text] = shuffled.encode(["The cat sat"])
+    # Its own tokens in another order, which the server reads as others: likely as a whole, and not by its parts.
+    other = replace(text, ids=(0, 2, 1))
+    with pytest.raises(ModelError, match="other tokens than it was asked of"):
+        shuffled.token_log_probabilities([other], [[1]])
+    assert np.nansum(shuffled.token_log_probabilities([other])[0]) == -4.0
     for lie, said in (
         (echo(["A", " cat", " sat", "x"], [None, -2.0, -3.0, -9.0]), "whose tokens do not spell it"),
         (echo(["The", " cat", " sat", "x"], [None, None, -3.0, -9.0]), "without the log-probabilities of all"),

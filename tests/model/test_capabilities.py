@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -10,39 +9,23 @@ import pytest
 
 from auditor.errors import NotApplicableError, OtherKindError
 from auditor.model.audited_model import AuditedModel
-from auditor.model.capabilities import Generates, Reply, in_one_text, scorer_of, weights_of, writer_of
-from auditor.model.chat import How
-from auditor.model.generation import Sampling
+from auditor.model.capabilities import in_one_text, scorer_of, weights_of, writer_of
 from auditor.run.audit import run_audit
 from probes import PROBES
 from tests.quantifiers import all_of
+from tests.toys.writers import Says
 
 _OF_WEIGHTS = ("token_attribution", "extraction")
 _OF_LIKELIHOODS = ("performance", "stereotype")
 
 
-class Parrot(Generates, AuditedModel):
+class Parrot(Says):
     """It writes, and nothing else can be had of it."""
 
-    kind = "language_model"
     why_not = MappingProxyType({"text_likelihoods": "its server reports none.", "weights": "they are elsewhere"})
 
     def __init__(self) -> None:
-        super().__init__(lambda rows: np.zeros(len(rows)), classes=())
-
-    def asked(self, how: How, system: str) -> Parrot:
-        return self
-
-    def describe(self) -> str:
-        return ""
-
-    def continued(
-        self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
-    ) -> list[list[str]]:
-        return [[" the same."] * n for _ in prompts]
-
-    def replies(self, conversations: Sequence[Sequence[str]], max_new_tokens: int) -> list[Reply]:
-        return [Reply(turns[-1]) for turns in conversations]
+        super().__init__(lambda asked: asked)
 
 
 def test_a_capability_that_is_missing_is_named_with_its_reason() -> None:
