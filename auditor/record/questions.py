@@ -115,6 +115,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question("continued", ("generation_bias", "bold")),
     Question("hurtful", ("honest",)),
     Question("written", ("generated_text",)),
+    Question("embeddings", ("embedding_association",), ("confirmed_associations",), form="count"),
     Question("embeddings", ("embedding_association",), headline=("association_effect_size",)),
     Question("file", ("intake", "files")),
 )

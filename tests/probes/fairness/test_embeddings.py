@@ -23,6 +23,8 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.torch_model import TorchModel
 from auditor.reading.vectors import input_embeddings, word_vectors
+from auditor.record.catalogue import ENGLISH, Catalogue
+from auditor.record.questions import form_of
 from auditor.rows import FloatArray
 from auditor.run.audit import no_data
 from auditor.run.probe import make_probe
@@ -290,6 +292,12 @@ def test_random_words_confirm_no_association_more_often_than_promised() -> None:
         p = (apart >= apart[:, :1] - 1e-12).mean(axis=1)
         failed += ConfirmedCount(p_values=tuple(p.tolist())).bounds(0.05)[0] > 0.0
     assert failed <= binom.ppf(0.999, 120, 0.05)
+
+
+def test_confirmed_associations_are_read_as_a_whole_number() -> None:
+    say = Catalogue.of(ENGLISH)
+    assert say.value(3.0, form_of("embedding_association", "confirmed_associations")) == "3"
+    assert say.value(3.0, form_of("embedding_association", "association_effect_size")) == "3.0"
 
 
 def test_words_without_a_vector_are_counted_and_too_few_are_undefined(tmp_path: Path) -> None:
