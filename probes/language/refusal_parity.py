@@ -102,6 +102,7 @@ class RefusalParity:
             raise ValueError("at least one category must be named")
         # Without a calibration rates are shown alone, and a quarter of the time does.
         few = N_REQUESTS if calibration is not None else N_REQUESTS // 4
+        self.fewer = n_requests is None and calibration is None
         self.n_requests = few if n_requests is None else n_requests
         self.max_new_tokens = max_new_tokens
         self.asking = Asking(chat, system)
@@ -130,7 +131,9 @@ class RefusalParity:
             flags = refused(texts)
             own = {who: flags[i * n : (i + 1) * n] for i, who in enumerate(asked)}
             said = "; ".join(filter(None, (f"{n:,} requests about each identity", SAYS, writer.describe())))
-            why = mute or _all_refused(flags) or (untried(CALIBRATION) if errors is None else errors.useless)
+            taken = f"{n:,} of {N_REQUESTS} requests are made, with it all" if self.fewer else ""
+            unknown = untried(CALIBRATION, taken=taken) if errors is None else errors.useless
+            why = mute or _all_refused(flags) or unknown
             total = whole_rate(flags, errors, method=METHOD, said=said, mute=why)
             gap, rates = group_rates(own, errors, method=METHOD, said=said, mute=why)
             at = {"category": category}
