@@ -76,11 +76,12 @@ def test_likelihoods_and_choices_are_transformers_own(kind: str, tmp_path: Path)
     assert type(model) is AuditedEncoderDecoder and (model.kind, model.objective) == ("language_model", "seq2seq")
     texts = sentences(12)
     expected = [by_loss(network, tokenizer, "", text) for text in texts]
-    np.testing.assert_allclose(model.log_likelihoods(texts), expected, atol=1e-3)
+    # Of hundreds of nats; in float64 they agree to 1e-5 of one.
+    np.testing.assert_allclose(model.log_likelihoods(texts), expected, rtol=1e-4)
     contexts = ["the dog sees a cat", "a bird", ""] * 4
     totals, lengths = model.continuations(contexts, texts)
     expected = [by_loss(network, tokenizer, context, text) for context, text in zip(contexts, texts, strict=True)]
-    np.testing.assert_allclose(totals, expected, atol=1e-3)
+    np.testing.assert_allclose(totals, expected, rtol=1e-4)
     assert lengths.tolist() == [len(text.split()) for text in texts]
     assert np.abs(totals - model.log_likelihoods(texts))[:2].min() > 1e-2, "what the encoder reads makes a difference"
     np.testing.assert_allclose(model.pair_scores([("the dog sees", "the cat sees")])[0], model.log_likelihoods(
@@ -139,7 +140,8 @@ def test_bbq_is_answered_by_what_the_encoder_reads(template: str | None, tmp_pat
         bbq_row(
             example_id=i, question_index=str(i % 8), context_condition=("ambig", "disambig")[i % 2],
             label=(i // 2) % 2 if i % 2 else 2, context=("a cat sees", "the young woman sees")[i // 4 % 2],
-            question="a dog ?", question_polarity=("neg", "nonneg")[i // 8 % 2], **{f"ans{k}": a for k, a in enumerate(answers)},
+            question="a dog ?", question_polarity=("neg", "nonneg")[i // 8 % 2],
+            **{f"ans{k}": a for k, a in enumerate(answers)},
         )
         for i in range(64)
     ]  # fmt: skip
