@@ -360,6 +360,9 @@ def test_without_a_calibration_nothing_is_judged_and_the_reason_says_so() -> Non
         assert all_of(f.outcome is Outcome.NOT_JUDGED for f in judged)
         assert all_of("add --set refusal_parity.calibration=FILE" in f.reason for f in judged)
         assert all_of("Without it 12 of 48 requests are made, with it all." in f.reason for f in judged)
+    heard: list[str] = []
+    parity(Says(lambda text: heard.append(text) or helpful(text)), calibration=None)  # type: ignore[func-returns-value]
+    assert heard and none_of(listed(text) for text in heard), "no choices are asked for where nothing may pass"
     judged = by_default(parity(refusing_about("Muslim"), calibration=refusals()), "refusal_parity")
     (gap,) = (f for f in judged if f.metric == GAP)
     assert gap.outcome is Outcome.NOT_JUDGED and "no column group" in gap.reason
