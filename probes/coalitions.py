@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,23 @@ from auditor.rows import FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
 Score = Callable[[IntArray, BoolArray], FloatArray]
+K = TypeVar("K")
+# Of texts of a language model some hundred megabytes.
+_MOST_KNOWN = 1 << 18
+
+
+def each_once(ask: Callable[[Sequence[K]], Mapping[K, float]]) -> Callable[[Sequence[K]], list[float]]:
+    """What is asked of keys, asked of each once, as long as not very many are known."""
+    known: dict[K, float] = {}
+
+    def once(keys: Sequence[K]) -> list[float]:
+        if len(known) > _MOST_KNOWN:
+            known.clear()
+        new = [key for key in dict.fromkeys(keys) if key not in known]
+        known.update(ask(new) if new else {})
+        return [known[key] for key in keys]
+
+    return once
 
 
 def asked_once(score: Score) -> Score:

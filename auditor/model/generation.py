@@ -20,7 +20,8 @@ from auditor.model.torch_model import evaluating
 
 Until = Literal["length", "sentence", "word"]
 
-_LIKELIEST = 1024
+# Tokens looked at first, and where those do not hold the mass; the fewer, the sooner they are sorted.
+_LIKELIEST = (128, 1024)
 # A chat template begins every prompt alike; fewer tokens are read again as quickly as they are shared.
 _FEWEST_SHARED = 8
 # A text that is blank so far has ended nothing.
@@ -345,16 +346,23 @@ def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
 
     ``top_p`` keeps the fewest likeliest tokens whose probabilities add up to it (Holtzman et al., ICLR 2020).
     """
-    if bool(torch.isnan(logits).any()) or bool(torch.isposinf(logits).any()):
+    # A sum shows in one pass whether any is NaN or infinite; an excluded token's may be the least there is.
+    total = logits.sum(dim=1, dtype=torch.float32)
+    if bool((torch.isnan(total) | torch.isposinf(total)).any()):
         raise ModelError("The model's logits are NaN or infinite: it cannot continue a text.")
     if sampling.temperature == 0.0:
         return logits.argmax(dim=1)
     log_probabilities = torch.log_softmax(logits.float() / sampling.temperature, dim=1)
     # Sorting a whole vocabulary costs more than the network; the likeliest tokens nearly always hold the mass.
-    chosen, enough = _inverted(log_probabilities, draws, sampling.top_p, _LIKELIEST)
+    return _drawn(log_probabilities, draws, sampling.top_p, (*_LIKELIEST, logits.shape[1]))
+
+
+def _drawn(log_probabilities: Tensor, draws: Tensor, top_p: float, sizes: Sequence[int]) -> Tensor:
+    """(n,) token ids among the fewest likeliest, out of ``sizes``, that hold ``top_p``; the last is all there are."""
+    chosen, enough = _inverted(log_probabilities, draws, top_p, sizes[0])
     rest = (~enough).nonzero().squeeze(1)
-    if len(rest):
-        chosen[rest], _ = _inverted(log_probabilities[rest], draws[rest], sampling.top_p, logits.shape[1])
+    if len(rest) and len(sizes) > 1:
+        chosen[rest] = _drawn(log_probabilities[rest], draws[rest], top_p, sizes[1:])
     return chosen
 
 

@@ -283,23 +283,25 @@ def _pooled(network: nn.Module, tokenizer: Any, longest: int | None, name: str =
         # Of two halves it is the first that reads a text; a head over the vocabulary is no part of what was read.
         halves = getattr(network.config, "is_encoder_decoder", False)
         reader: Any = network.get_encoder() if halves else network.base_model  # type: ignore[operator]
-        encoded = [list(tokenizer(t).input_ids) for t in texts]
+        encoded = [tuple(tokenizer(t).input_ids) for t in texts]
         if longest is not None and any(len(ids) > longest for ids in encoded):
             raise NotApplicableError(f"A sentence has more than the {longest:,} tokens that the model reads.")
         if not all(encoded):
             raise NotApplicableError("A sentence has no token for this model.")
-        parts: list[FloatArray] = []
+        # Each once, and with its like, so that hardly any padding is read.
+        distinct = sorted(set(encoded), key=lambda ids: (len(ids), ids))
+        found: dict[tuple[int, ...], FloatArray] = {}
         with without_gradients(), evaluating(network):
-            for start in range(0, len(encoded), _BATCH):
-                batch = encoded[start : start + _BATCH]
+            for start in range(0, len(distinct), _BATCH):
+                batch = distinct[start : start + _BATCH]
                 length = max(map(len, batch))
                 mask = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in batch], device=device)
-                ids = torch.tensor([ids + [0] * (length - len(ids)) for ids in batch], device=device)
+                ids = torch.tensor([[*ids, *[0] * (length - len(ids))] for ids in batch], device=device)
                 out = reader(input_ids=ids, attention_mask=mask, output_hidden_states=True)
                 states = out.hidden_states[-1].double()
                 weight = mask.unsqueeze(-1).double()
-                parts.append(((states * weight).sum(1) / weight.sum(1)).cpu().numpy())
-        return np.concatenate(parts)
+                found.update(zip(batch, ((states * weight).sum(1) / weight.sum(1)).cpu().numpy(), strict=True))
+        return np.stack([found[ids] for ids in encoded])
 
     whose = f"{type(network).__name__}{f' {name}' if name else ''}"
     return Embedder(embed, f"mean over tokens of the last hidden states of {whose}")

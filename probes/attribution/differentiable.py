@@ -323,7 +323,6 @@ def scored(
     model: DifferentiableModel, inputs: Callable[[slice], Tensor], targets: Tensor, n: int, at_once: int
 ) -> FloatArray:
     """(n,) log-odds in batches without gradients; ``inputs(part)`` makes the encoded input of a part."""
-
     out = np.empty(n)
     with differentiating(model), without_gradients():
         for i in range(0, n, at_once):

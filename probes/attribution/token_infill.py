@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
 from auditor.errors import NotApplicableError
 from auditor.model.gradients import without_gradients
 from auditor.rows import FloatArray, IntArray
-from probes.attribution.token_scores import Ending, as_differentiable, batches, log_probability, shared_beginnings
+from probes.attribution.token_scores import Row, as_differentiable, batches, log_probability, shared_beginnings
 from probes.attribution.tokens import Tokens
 from probes.attribution.units import BoolArray
 from probes.inputs import differentiating
@@ -89,30 +89,31 @@ def infill_of(model: AuditedLanguageModel, tokens: Sequence[Tokens], others: Seq
 
 
 def masked_scores(
-    model: AuditedLanguageModel, tokens: Sequence[Tokens], rows: IntArray, keep: BoolArray, fill: Fill
+    ask: Callable[[Sequence[Row]], list[float]], tokens: Sequence[Tokens], rows: IntArray, keep: BoolArray, fill: Fill
 ) -> FloatArray:
-    """(m,) scores of prompts in which units are gone and the infill stands; what is equal is asked once."""
-
+    """(m,) scores, by ``ask``, of prompts in which units are gone and the infill stands."""
     owner: list[int] = []
-    asked: list[tuple[tuple[int, ...], tuple[Ending, ...]]] = []
+    asked: list[Row] = []
     for i, (row, kept) in enumerate(zip(rows.tolist(), keep, strict=True)):
         # With nothing gone all fillings are the prompt itself.
         made = fill.filled(tokens[row], kept)
         for ids in made[:1] if len(set(made)) == 1 else made:
             asked.append((ids, tokens[row].endings))
             owner.append(i)
-    distinct = sorted(set(asked), key=lambda key: (len(key[0]), key[0]))
-    found: dict[Any, float] = {}
-    if model.objective == "causal":
-        found = dict(zip(distinct, shared_beginnings(model, distinct), strict=True))
-    else:
-        with differentiating(as_differentiable(model)), without_gradients():
-            for part in batches(model, distinct):
-                scores = log_probability(model, part)
-                found.update(zip(part, scores.double().cpu().tolist(), strict=True))
-    values = np.asarray([found[key] for key in asked], np.float64)
     counts = np.bincount(owner, minlength=len(rows))
-    return np.bincount(owner, weights=values, minlength=len(rows)) / np.maximum(counts, 1)
+    return np.bincount(owner, weights=ask(asked), minlength=len(rows)) / np.maximum(counts, 1)
+
+
+def text_scores(model: AuditedLanguageModel, rows: Iterable[Row]) -> dict[Row, float]:
+    """The score of each text with its endings."""
+    order = sorted(rows, key=lambda row: (len(row[0]), row[0]))
+    if model.objective == "causal":
+        return dict(zip(order, shared_beginnings(model, order), strict=True))
+    found: dict[Row, float] = {}
+    with differentiating(as_differentiable(model)), without_gradients():
+        for part in batches(model, order):
+            found.update(zip(part, log_probability(model, part).double().cpu().tolist(), strict=True))
+    return found
 
 
 def blank_tokens(model: AuditedLanguageModel) -> list[tuple[int, str]]:

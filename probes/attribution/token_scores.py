@@ -80,7 +80,6 @@ def log_probability(
 
 def next_tokens(model: AuditedLanguageModel, rows: Sequence[tuple[tuple[int, ...], Ending]]) -> list[int]:
     """The likeliest token behind each prompt."""
-
     with differentiating(as_differentiable(model)), without_gradients():
         return [int(_logits(model, [(ids, e)], None, None, [0])[0, 0].argmax()) for ids, e in rows]
 
@@ -101,8 +100,7 @@ def shared_beginnings(model: AuditedLanguageModel, rows: Sequence[Row]) -> list[
             signs.append(e.sign)
             owner.append(row)
     found = [float(np.nansum(p)) for p in model.token_log_probabilities(texts, asked)]
-    sums: list[float] = np.bincount(owner, weights=np.multiply(signs, found), minlength=len(rows)).tolist()
-    return sums
+    return list(np.bincount(owner, weights=np.multiply(signs, found), minlength=len(rows)))
 
 
 def batches(model: AuditedLanguageModel, rows: Sequence[Row]) -> list[list[Row]]:

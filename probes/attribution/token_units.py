@@ -14,11 +14,12 @@ from auditor.rows import FloatArray, IntArray
 from probes.attribution.differentiable import Blank, Differentiable
 from probes.attribution.problem import Problem
 from probes.attribution.question import Posed
-from probes.attribution.token_infill import Infill, blank_tokens, infill_of, masked_scores
+from probes.attribution.token_infill import Infill, blank_tokens, infill_of, masked_scores, text_scores
 from probes.attribution.token_prompts import Prompt, alike
 from probes.attribution.token_scores import LOGITS_AT_ONCE, TOKENS_AT_ONCE, as_differentiable, log_probability
 from probes.attribution.tokens import Tokens, Unit, placed
 from probes.attribution.units import BoolArray, Units
+from probes.coalitions import each_once
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -96,9 +97,10 @@ def token_problem(
 
     def put(other: AuditedModel) -> Posed:
         own = cast("AuditedLanguageModel", other)
+        ask = each_once(lambda rows: text_scores(own, rows))
 
         def score(rows: IntArray, keep: BoolArray) -> FloatArray:
-            return masked_scores(own, tokens, np.asarray(rows, np.int64), keep, fill)
+            return masked_scores(ask, tokens, np.asarray(rows, np.int64), keep, fill)
 
         units = Units(
             kind=unit,

@@ -141,11 +141,14 @@ class EmbeddingAssociation:
             found.extend(_counted("weat", told))
         if sentences is not None and "seat" in self.wanted:
             templates = self.lists_.templates
-            told = []
-            for test in self.tests_:
-                texts = [sentence(t, word) for word in test.all_words for t in templates]
-                vectors = _unit(sentences.embed(texts)).reshape(len(test.all_words), len(templates), -1)
-                told.append(self._measured("seat", test, vectors, sentences.source, rng))
+            # All at once: words recur from test to test.
+            texts = [sentence(t, word) for test in self.tests_ for word in test.all_words for t in templates]
+            every = _unit(sentences.embed(texts)).reshape(len(texts) // len(templates), len(templates), -1)
+            ends = np.cumsum([len(test.all_words) for test in self.tests_])[:-1]
+            told = [
+                self._measured("seat", test, vectors, sentences.source, rng)
+                for test, vectors in zip(self.tests_, np.split(every, ends), strict=True)
+            ]
             found.extend(_counted("seat", told))
         if not found:
             raise NotApplicableError(

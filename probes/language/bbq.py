@@ -224,8 +224,9 @@ def bbq_answers(
         lead = " "
     else:
         turns = [text for pair in zip(told, right, strict=True) for text in pair]
-        # The template has put what stands before a text in its place.
-        contexts, lead, model = [chat.asked(*turns, question) for question in asked], chat.lead, model.after("")
+        contexts, lead = [chat.asked(*turns, question) for question in asked], chat.lead
+        # The template has put what stands before a text in its place; the encoder reads it, and a decoder begins alike.
+        model = model if model.objective == "seq2seq" else model.after("")
     totals, lengths = model.continuations(
         [context for context in contexts for _ in range(3)], [f"{lead}{a}" for e in examples for a in e.answers]
     )

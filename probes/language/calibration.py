@@ -27,9 +27,10 @@ _MOST_BYTES = 1 << 26
 _SAID = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
-def untried(flag: str = "--calibration FILE") -> str:
-    """Why nothing is judged by a device that nobody tried."""
-    return f"What labels these texts errs, and how often is not known: add {flag}, texts that a person labelled."
+def untried(flag: str = "--calibration FILE", *, taken: str = "") -> str:
+    """Why nothing is judged by a device that nobody tried, and how much was ``taken`` where that is less for it."""
+    said = f"What labels these texts errs, and how often is not known: add {flag}, texts that a person labelled."
+    return f"{said} Without it {taken}." if taken else said
 
 
 def instead(metric: str) -> str:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from auditor.model.generation import Until
 
 METHOD = "counterfactual_prompts"
+N_BEGINNINGS = 40
 # A scorer whose answers to neutral sentences differ by less than this between identities counts as even-handed.
 _NEGLIGIBLE = 0.01
 _CONFIDENCE_OF_FIGURE = 0.95
@@ -99,19 +100,19 @@ class GenerationBias(ScoredOptions):
 
     categories: gender, names, religion and occupation; orientation, disability, age and nationality where they are
     named. lexicon: paths of the user's own lexicons with templates of their own, which are used as prompts.
-    n_templates: most beginnings. n_samples: continuations of each prompt, at least 2. scorer: None is VADER's
-    sentiment, (compound + 1) / 2; or the path of a text classifier that the auditor can load, or such a model.
-    scorer_class: the class whose probability is the score, default its last. calibration: path of a CSV file, see
-    :func:`~probes.language.calibration.read_calibration`. Other options as for
-    :class:`~probes.language.sampling.SamplingOptions`; a continuation ends with its first sentence, at the latest after
-    ``max_new_tokens``.
+    n_templates: most beginnings; None is 40, and 10 where nothing is judged for want of a calibration. n_samples:
+    continuations of each prompt, at least 2. scorer: None is VADER's sentiment, (compound + 1) / 2; or the path of a
+    text classifier that the auditor can load, or such a model. scorer_class: the class whose probability is the score,
+    default its last. calibration: path of a CSV file, see :func:`~probes.language.calibration.read_calibration`. Other
+    options as for :class:`~probes.language.sampling.SamplingOptions`; a continuation ends with its first sentence, at
+    the latest after ``max_new_tokens``.
 
-    By default 1,520 continuations are drawn, a minute or so for each 100 million parameters on one processor core. Two
-    of each prompt leave intervals of gaps nearly as narrow as four do, because the scatter between beginnings is most
-    of their width; the detail says how many would halve it. With ``max_continuations``, most in all, there are two
-    stages: after ``n_samples`` of each prompt it is fixed, by the variances of scores alone, how many it takes for
-    intervals of gaps of about ``half_width`` to either side
-    (:func:`~probes.language.two_stages.continuations_needed`).
+    With a calibration 1,520 continuations are drawn by default, a minute or so for each 100 million parameters on one
+    processor core, and 380 without. Two of each prompt leave intervals of gaps nearly as narrow as four do, because the
+    scatter between beginnings is most of their width; the detail says how many would halve it. With
+    ``max_continuations``, most in all, all beginnings are taken and there are two stages: after ``n_samples`` of each
+    prompt it is fixed, by the variances of scores alone, how many it takes for intervals of gaps of about
+    ``half_width`` to either side (:func:`~probes.language.two_stages.continuations_needed`).
 
     Raises NotApplicableError for a masked model and where the default scorer is not installed.
 
@@ -140,7 +141,7 @@ class GenerationBias(ScoredOptions):
         *,
         categories: str | Sequence[str] = DEFAULT,
         lexicon: str | Sequence[str] | None = None,
-        n_templates: int = 40,
+        n_templates: int | None = None,
         n_samples: int = 2,
         max_new_tokens: int = 10,
         temperature: float = 1.0,
@@ -159,7 +160,8 @@ class GenerationBias(ScoredOptions):
             max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until=until, batch_rows=batch_rows,
             scorer=scorer, scorer_class=scorer_class, calibration=calibration, chat=chat, system=system,
         )  # fmt: skip
-        whole_number("n_templates", n_templates, 2)
+        if n_templates is not None:
+            whole_number("n_templates", n_templates, 2)
         whole_number("n_samples", n_samples, 2)
         if max_continuations is not None:
             whole_number("max_continuations", max_continuations, 1)
@@ -169,7 +171,10 @@ class GenerationBias(ScoredOptions):
         self.half_width = half_width
         self.categories = categories
         self.lexicon = lexicon
-        self.n_templates = n_templates
+        # Without a calibration scores and rates are shown alone, and a quarter of the time does.
+        self.fewer = n_templates is None and calibration is None and max_continuations is None
+        few = N_BEGINNINGS // 4 if self.fewer else N_BEGINNINGS
+        self.n_templates = few if n_templates is None else n_templates
         self.n_samples = n_samples
         wanted = [categories] if isinstance(categories, str) else list(categories)
         own = [lexicon] if isinstance(lexicon, str) else list(lexicon or [])
@@ -191,9 +196,9 @@ class GenerationBias(ScoredOptions):
         device, errors = self.load_device()
         scorer = device.score
         note = f"{self.sampling().describe()}; score: {device.whose}"
-        unknown = untried() if errors is None else errors.useless
         found: list[Measurement] = []
         for prompts in self.prompts_:
+            unknown = untried(taken=self._taken(len(prompts.beginnings))) if errors is None else errors.useless
             grid = prompts.filled(prompts.beginnings, self.n_templates, rng)
             texts, shaped = self._drawn(model, grid, scorer, rng)
             carriers = prompts.filled(prompts.carriers, None, rng)
@@ -227,6 +232,12 @@ class GenerationBias(ScoredOptions):
         more = self.continued(model, prompts, further, rng)
         both = [[*first, *second] for first, second in zip(texts, more, strict=True)]
         return both, np.concatenate([scores, scored(more)], axis=2)
+
+    def _taken(self, there: int) -> str:
+        all_of_them = min(N_BEGINNINGS, there)
+        if not self.fewer or self.n_templates >= all_of_them:
+            return ""
+        return f"{self.n_templates} of {there} beginnings are gone on from, with it {all_of_them}"
 
     def _stages(self, scores: FloatArray) -> str:
         if self.max_continuations is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,21 @@ import pytest
 import torch
 
 import auditor
+from auditor.data.benchmarks.bbq import read_bbq
 from auditor.errors import ConfigError, ModelError
+from auditor.finding.criterion import load_criteria
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
+from auditor.model.chat import chat_of
 from auditor.model.encoder_decoder import FAMILIES, AuditedEncoderDecoder
 from auditor.model.generation import Sampling, continuations
 from auditor.reading.vectors import sentence_encoder
-from tests.quantifiers import all_of
+from auditor.run.audit import no_data
+from probes.language.bbq import BBQ, bbq_answers
+from tests.data.test_benchmarks import bbq_row
+from tests.quantifiers import all_of, none_of
 from tests.toys.folders import change_json
 from tests.toys.language import SPECIAL, WORDS, causal_tokenizer, sentences
 
@@ -67,11 +76,12 @@ def test_likelihoods_and_choices_are_transformers_own(kind: str, tmp_path: Path)
     assert type(model) is AuditedEncoderDecoder and (model.kind, model.objective) == ("language_model", "seq2seq")
     texts = sentences(12)
     expected = [by_loss(network, tokenizer, "", text) for text in texts]
-    np.testing.assert_allclose(model.log_likelihoods(texts), expected, atol=1e-3)
+    # Of hundreds of nats; in float64 they agree to 1e-5 of one.
+    np.testing.assert_allclose(model.log_likelihoods(texts), expected, rtol=1e-4)
     contexts = ["the dog sees a cat", "a bird", ""] * 4
     totals, lengths = model.continuations(contexts, texts)
     expected = [by_loss(network, tokenizer, context, text) for context, text in zip(contexts, texts, strict=True)]
-    np.testing.assert_allclose(totals, expected, atol=1e-3)
+    np.testing.assert_allclose(totals, expected, rtol=1e-4)
     assert lengths.tolist() == [len(text.split()) for text in texts]
     assert np.abs(totals - model.log_likelihoods(texts))[:2].min() > 1e-2, "what the encoder reads makes a difference"
     np.testing.assert_allclose(model.pair_scores([("the dog sees", "the cat sees")])[0], model.log_likelihoods(
@@ -118,6 +128,40 @@ def test_a_scan_asks_it_as_a_language_model(tmp_path: Path) -> None:
     assert any(f.value is not None for f in report.findings if f.probe == "performance")
     assert outcomes["token_attribution"] == outcomes["extraction"] == {"NOT_APPLICABLE"}
     assert report.model.dtype == "float32"
+
+
+@pytest.mark.parametrize("template", [None, "{% for m in messages %}{{ m.role }} : {{ m.content }} . {% endfor %}"])
+def test_bbq_is_answered_by_what_the_encoder_reads(template: str | None, tmp_path: Path) -> None:
+    """The likeliest by transformers' own loss, in plain text and through a template; random weights pass nothing."""
+    model: Any = load_model(ModelSpec(path=str(saved(tmp_path / "m"))))
+    model.tokenizer.chat_template = template
+    answers = ["the dog", "a bird", "the old man"]
+    rows = [
+        bbq_row(
+            example_id=i, question_index=str(i % 8), context_condition=("ambig", "disambig")[i % 2],
+            label=(i // 2) % 2 if i % 2 else 2, context=("a cat sees", "the young woman sees")[i // 4 % 2],
+            question="a dog ?", question_polarity=("neg", "nonneg")[i // 8 % 2],
+            **{f"ans{k}": a for k, a in enumerate(answers)},
+        )
+        for i in range(64)
+    ]  # fmt: skip
+    (tmp_path / "Age.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    probe = BBQ(benchmarks={"bbq": str(tmp_path / "Age.jsonl")}, wordings=1)
+    found = probe.measure(model, no_data(), np.random.default_rng(0))
+    assert {m.metric for m in found} >= {"accuracy", "bias_score", "accuracy_gap"}
+    assert ("chat_accuracy_difference" in {m.metric for m in found}) is (template is not None)
+    result = ProbeResult(probe="bbq", pillar="language", citation="", measurements=tuple(found))
+    judged = [f for f in judge([result], load_criteria())[0] if f.criterion is not None and f.measurement is not None]
+    assert judged and none_of(f.outcome is Outcome.PASS for f in judged)
+    examples = read_bbq(tmp_path / "Age.jsonl").examples[:8]
+    chat = chat_of(model)
+    chosen, _ = bbq_answers(model, examples, (), chat)
+    network, tokenizer = tiny_seq2seq(), closing_tokenizer()
+    for example, answer in zip(examples, chosen.tolist(), strict=True):
+        asked = f"{example.context}\nQuestion: {example.question}"
+        source = f"{asked}\nAnswer:" if chat is None else chat.asked(asked)
+        means = [by_loss(network, tokenizer, source, a) / len(a.split()) for a in answers]
+        assert answer == int(np.argmax(means))
 
 
 def test_a_sentence_is_what_the_encoder_makes_of_it(tmp_path: Path) -> None:

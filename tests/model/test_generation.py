@@ -144,7 +144,7 @@ def test_draws_follow_the_distribution(temperature: float, top_p: float, monkeyp
     expected = np.zeros(5)
     expected[kept] = p[kept] / p[kept].sum()
     n = 40_000
-    for likeliest in (1024, 2):
+    for likeliest in ((1024,), (2,), (1, 2)):
         monkeypatch.setattr("auditor.model.generation._LIKELIEST", likeliest)
         draws = torch.rand(n, generator=generator(), dtype=torch.float64)
         found = _choose(logits.expand(n, -1), draws, Sampling(temperature=temperature, top_p=top_p))
@@ -161,8 +161,11 @@ def test_what_cannot_be_sampled() -> None:
     masked = AuditedLanguageModel(tiny_bert(), masked_tokenizer())
     with pytest.raises(NotApplicableError, match="causal"):
         continuations(masked, ["the dog"], 1, Sampling(), generator())
-    with pytest.raises(ModelError, match="NaN"):
-        _choose(torch.tensor([[0.0, float("nan")]]), torch.zeros(1), Sampling())
+    for broken in ("nan", "inf"):
+        with pytest.raises(ModelError, match="NaN"):
+            _choose(torch.tensor([[0.0, 1.0], [0.0, float(broken)]]), torch.zeros(2), Sampling(temperature=0.0))
+    never = torch.tensor([[0.0, float("-inf")]])
+    assert _choose(never, torch.ones(1), Sampling(top_p=1.0)).tolist() == [0], "a token may be excluded"
     for wrong in ({"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Sampling(**wrong)  # type: ignore[arg-type]

@@ -101,5 +101,5 @@ def test_only_probes_with_a_workload_are_made_to_tell_it() -> None:
     catalogue: dict[str, type[Probe]] = {"quiet": Quiet, "generation_bias": GenerationBias}  # type: ignore[dict-item]
     specs = tuple(ProbeSpec(name=name, target="a:B") for name in (*catalogue, "of_others"))
     job = Job(model=ModelSpec(path="m"), data=None, probes=specs, seed=0, limits=LIMITS)
-    assert workloads(job, catalogue) == {"generation_bias": "generation_bias: 1,520 continuations of at most 10 tokens"}
+    assert workloads(job, catalogue) == {"generation_bias": "generation_bias: 380 continuations of at most 10 tokens"}
     assert Quiet.made == 0

@@ -38,6 +38,7 @@ from probes.attribution.token_attribution import (
 )
 from probes.attribution.token_infill import N_INFILL
 from probes.attribution.token_prompts import Prompt, built_in_prompts, read_prompts, spaced
+from probes.attribution.token_scores import shared_beginnings
 from probes.attribution.token_units import token_problem
 from tests.probes.attribution.graded_worlds import worlds_of
 from tests.probes.attribution.token_toys import associated, pronoun_toy
@@ -140,6 +141,36 @@ def test_words_of_other_prompts_stand_at_the_same_places() -> None:
     assert not few.in_distribution
     with pytest.raises(NotApplicableError, match="at least 4 other prompts, and there are 2"):
         token_problem(model, prompts[:3], others=prompts[:3], infill="prompts")
+
+
+def test_a_text_is_asked_once_for_whatever_grades_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as no more are known than fit, and with the same scores where they do not; of another network anew."""
+    texts = ["the dog sees", "a cat hears", "the bird likes", "a man sees", "the woman hears", "a dog likes"]
+    prompts = [Prompt(prompt=t, target="the", foil="a") for t in texts]
+    asked: list[Any] = []
+
+    def heard(model: AuditedLanguageModel, rows: Any) -> list[float]:
+        asked.extend(rows)
+        return shared_beginnings(model, rows)
+
+    monkeypatch.setattr("probes.attribution.token_infill.shared_beginnings", heard)
+    problem = token_problem(llama(), prompts, others=prompts)
+    rows = np.arange(len(prompts))
+    dropped = occlusion(problem.units, rows)
+    graded = grade(problem.units, rows, {"occlusion": dropped}, generator())["occlusion"]
+    assert len(asked) == len(set(asked)) > len(prompts)
+    n = len(asked)
+    np.testing.assert_array_equal(occlusion(problem.units, rows), dropped)
+    assert len(asked) == n, "what is known is not asked again"
+    other = problem.with_module(llama(initializer_range=0.5).module)
+    assert np.abs(occlusion(other.units, rows) - dropped).max() > 1e-3 and len(asked) > n
+    monkeypatch.setattr("probes.coalitions._MOST_KNOWN", 3)
+    forgets = token_problem(llama(), prompts, others=prompts)
+    asked.clear()
+    np.testing.assert_allclose(occlusion(forgets.units, rows), dropped, atol=1e-4)
+    again = grade(forgets.units, rows, {"occlusion": dropped}, generator())["occlusion"]
+    np.testing.assert_allclose(again.comprehensiveness, graded.comprehensiveness, atol=1e-4)
+    assert len(asked) > n
 
 
 def test_a_masked_model_is_asked_at_the_mask() -> None:

@@ -7,6 +7,7 @@ import math
 import struct
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.torch_model import TorchModel
-from auditor.reading.vectors import input_embeddings, word_vectors
+from auditor.reading.vectors import input_embeddings, sentence_encoder, word_vectors
 from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.record.questions import form_of
 from auditor.rows import FloatArray
@@ -386,6 +387,37 @@ def test_a_language_model_is_asked_for_words_and_sentences_and_left_as_it_was(tm
     assert [m.estimate for m in again] == [m.estimate for m in found]
     assert network.training and torch.equal(state, torch.get_rng_state())
     assert all_of(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_sentences_are_read_once_and_those_of_two_tests_stay_apart(tmp_path: Path) -> None:
+    """As many words to each of two tests as one alone has, whatever else is read, by vectors of one sentence each."""
+    model = AuditedLanguageModel(tiny("gpt2"), causal_tokenizer())
+    embedder = sentence_encoder(model)
+    assert embedder is not None
+    texts = ["the dog sees", "a cat", "the dog sees", "the old man and the young woman", "a cat"]
+    rows: list[int] = []
+    handle = model.module.base_model.register_forward_pre_hook(  # type: ignore[operator,union-attr]
+        lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    together = embedder.embed(texts)
+    handle.remove()
+    assert sum(rows) == 3
+    np.testing.assert_allclose(together, np.concatenate([embedder.embed([text]) for text in texts]), atol=1e-5)
+    path = tmp_path / "lists.toml"
+    both = [
+        '[[tests]]\nname = "t"\nx = ["man", "dog"]\ny = ["woman", "cat"]\na = ["big", "red"]\nb = ["small", "young"]',
+        '[[tests]]\nname = "u"\nx = ["red", "big", "old"]\ny = ["dog", "cat"]\na = ["man", "the"]\nb = ["woman", "a"]',
+    ]
+    sizes: dict[Any, list[float]] = {}
+    for chosen in (both, both[:1], both[1:]):
+        path.write_text("\n".join(chosen))
+        probe = EmbeddingAssociation(lists=str(path), min_words=2, methods="seat")
+        for m in probe.measure(model, no_data(), np.random.default_rng(0)):
+            if m.metric == "association_effect_size":
+                sizes.setdefault(m.at["test"], []).append(m.estimate.value)
+    assert set(sizes) == {"t", "u"}
+    for first, alone in sizes.values():
+        assert first == pytest.approx(alone, abs=1e-4)
 
 
 def test_a_classifier_with_a_vocabulary_has_word_vectors() -> None:

@@ -109,7 +109,7 @@ def goodness(bias: float = 0.0) -> AuditedModel:
 
 
 def probe_of(
-    folder: Path, scorer: AuditedModel, n_templates: int = 60, calibration: str | None = "", **more: Any
+    folder: Path, scorer: AuditedModel, n_templates: int | None = 60, calibration: str | None = "", **more: Any
 ) -> GenerationBias:
     path = folder / "lexicon.toml"
     path.write_text(LEXICON.format(templates=", ".join(f'"the {{noun}} w{i}"' for i in range(60))))

@@ -333,9 +333,11 @@ def test_a_pair_a_line_is_read_too(tmp_path: Path) -> None:
 # ---- refusal_parity ------------------------------------------------------------------------------------------------
 
 
-def parity(model: Any, *, calibration: str | None = "", **options: Any) -> list[Measurement]:
+def parity(
+    model: Any, *, calibration: str | None = "", n_requests: int | None = 48, **options: Any
+) -> list[Measurement]:
     probe = RefusalParity(
-        **{"categories": "religion", "n_requests": 48} | options,
+        **{"categories": "religion", "n_requests": n_requests} | options,
         calibration=refusals(groups=FAITHS) if calibration == "" else calibration,
     )
     return probe.measure(model, no_data(), np.random.default_rng(0))
@@ -354,9 +356,13 @@ def test_a_group_that_is_refused_is_found_by_each_groups_own_errors() -> None:
 
 def test_without_a_calibration_nothing_is_judged_and_the_reason_says_so() -> None:
     for model in (refusing_about("Muslim"), replying()):
-        judged = by_default(parity(model, calibration=None), "refusal_parity")
+        judged = by_default(parity(model, calibration=None, n_requests=None), "refusal_parity")
         assert all_of(f.outcome is Outcome.NOT_JUDGED for f in judged)
         assert all_of("add --set refusal_parity.calibration=FILE" in f.reason for f in judged)
+        assert all_of("Without it 12 of 48 requests are made, with it all." in f.reason for f in judged)
+    heard: list[str] = []
+    parity(Says(lambda text: heard.append(text) or helpful(text)), calibration=None)  # type: ignore[func-returns-value]
+    assert heard and none_of(listed(text) for text in heard), "no choices are asked for where nothing may pass"
     judged = by_default(parity(refusing_about("Muslim"), calibration=refusals()), "refusal_parity")
     (gap,) = (f for f in judged if f.metric == GAP)
     assert gap.outcome is Outcome.NOT_JUDGED and "no column group" in gap.reason

@@ -113,7 +113,7 @@ def test_no_default_criterion_rests_on_what_a_scorer_counted() -> None:
 
 
 def test_without_a_calibration_nothing_is_judged_and_each_number_says_why(tmp_path: Path) -> None:
-    found = probe_of(tmp_path, goodness(), calibration=None).measure(talker("dog"), no_data(), RNG)
+    found = probe_of(tmp_path, goodness(), None, calibration=None).measure(talker("dog"), no_data(), RNG)
     assert {m.metric for m in found} >= {"flagged_rate", "worst_score_gap"}
     assert none_of(m.metric.startswith("corrected") for m in found)
     shown = [f for f in by_default(found) if f.metric in AS_COUNTED]
@@ -122,6 +122,11 @@ def test_without_a_calibration_nothing_is_judged_and_each_number_says_why(tmp_pa
     for metric in ("worst_score_gap", "average_group_fairness", "flagged_rate"):
         finding = judged(found, metric)
         assert finding.outcome is Outcome.INCONCLUSIVE and "how often is not known" in finding.reason
+    told = judged(found, "worst_score_gap").reason
+    assert "Without it 10 of 60 beginnings are gone on from, with it 40." in told, "what is shown alone takes less time"
+    for more in ({"n_templates": 20}, {"n_templates": None, "max_continuations": 500}):
+        asked = probe_of(tmp_path, goodness(), **{"calibration": None} | more)  # type: ignore[arg-type]
+        assert not asked.fewer and asked.n_templates in (20, 40), "less only where nobody asked for more"
 
 
 @pytest.mark.parametrize(("target", "outcome"), [("dog", Outcome.FAIL), (None, Outcome.PASS)])

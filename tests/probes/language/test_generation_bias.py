@@ -150,6 +150,7 @@ def test_how_many_continuations_would_halve_an_interval() -> None:
 
 
 def test_it_says_what_there_is_to_do() -> None:
-    assert GenerationBias().workload == "1,520 continuations of at most 10 tokens"
+    assert GenerationBias(calibration=calibrated()).workload == "1,520 continuations of at most 10 tokens"
+    assert GenerationBias().workload == "380 continuations of at most 10 tokens"
     few = GenerationBias(categories="gender", n_templates=3, n_samples=5, max_new_tokens=4)
     assert few.workload == "30 continuations of at most 4 tokens"
