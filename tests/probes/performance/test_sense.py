@@ -13,8 +13,8 @@ import pytest
 from auditor.errors import ConfigError
 from auditor.finding.vacuity import SENSE, SENTENCES
 from auditor.model.language_model import AuditedLanguageModel
-from auditor.run.audit import no_data
 from auditor.rows import FloatArray
+from auditor.run.audit import no_data
 from auditor.statistics.rates import Proportion
 from probes.performance import language
 from probes.performance.performance import Performance
@@ -86,7 +86,8 @@ def words() -> list[str]:
 
 def test_what_is_measured_and_by_whose_table(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
-    own.write_text('[[families]]\nframes = ["The {} is the one that {}."]\npairs = [["fish", "swam"], ["eagle", "flew"]]')
+    pairs = '[["fish", "swam"], ["eagle", "flew"]]'
+    own.write_text(f'[[families]]\nframes = ["The {{}} is the one that {{}}."]\npairs = {pairs}')
     model = toy([(text, text) for text in [*sense_texts(), "The fish is the one that swam .", "eagle flew"]], 0.0)
     teach_sense(model)
     found = {}
