@@ -71,7 +71,7 @@ def read_sense(path: str | None = None) -> Table:
 def _family(entry: Any) -> Family:
     frames = tuple(str(frame) for frame in entry["frames"])
     pairs = tuple((str(first), str(second)) for first, second in entry["pairs"])
-    if not frames or any(frame.replace("{}", "").count("{") or frame.count("{}") != 2 for frame in frames):
+    if not frames or any(frame.count("{}") != 2 or set("{}") & set(frame.replace("{}", "")) for frame in frames):
         raise ValueError("a frame without two gaps")
     if len(pairs) < 2 or any(len(set(side)) < len(pairs) for side in zip(*pairs, strict=True)):
         raise ValueError("fewer than two pairs, or one that stands twice")

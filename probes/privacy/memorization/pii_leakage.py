@@ -183,15 +183,15 @@ class PIILeakage(SamplingOptions):
         estimate, counted = corrected(written, kind)
         weak = self._short()
         told = None if metric == "training_pii_rate" else self._tried(kind)
-        own = told and (told.every if kind is None else told.by_group.get(kind))
-        if kind is not None:
-            unjudged = unjudged or _untried(kind, told)
-        if told is not None and own is not None:
+        own = None if told is None else told.every if kind is None else told.by_group.get(kind)
+        untold = "" if kind is None else _untried(kind, told)
+        unjudged = unjudged or untold
+        if told is not None and own is not None and not untold:
             estimate = own.corrected(estimate.successes, estimate.n)
             hits = described_rate(estimate.successes, estimate.n)
             counted = f"counted {hits}, corrected by {own.words}: {told.source}"
-            weak = weak or replace(told, every=own).alike
-            unjudged = unjudged or replace(told, every=own).useless
+            alone = replace(told, every=own)
+            weak, unjudged = weak or alone.alike, unjudged or alone.useless
         return Measurement(
             metric=metric,
             method="generation",

@@ -111,6 +111,7 @@ def rng() -> np.random.Generator:
         ("families = []", "has no families"),
         ("= 3", "cannot be read"),
         ('[[families]]\nframes = ["one {} gap"]\npairs = [["a", "b"], ["c", "d"]]', "a frame without two gaps"),
+        ('[[families]]\nframes = ["{} } {}"]\npairs = [["a", "b"], ["c", "d"]]', "a frame without two gaps"),
         ('[[families]]\nframes = ["{} {0} {}"]\npairs = [["a", "b"], ["c", "d"]]', "a frame without two gaps"),
         ('[[families]]\nframes = ["{} {}"]\npairs = [["a", "b"], ["a", "d"]]', "one that stands twice"),
     ],

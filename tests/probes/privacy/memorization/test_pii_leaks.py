@@ -238,7 +238,7 @@ def test_a_kind_is_judged_by_a_users_own_texts_of_that_kind(
     texts = [*spelt, *(f"Write to ann{i}@example.org" for i in range(8)), "Import left@example.org/lib for good"]
     texts += [f"a fine day, {i}" for i in range(9)]
     rows = [f'"{text}",{int(k < 10)},{group}' for k, text in enumerate(texts)]
-    rows += ['"Call 1-202-555-0143 for me",1,phone', '"version 3",0,phone'] if group == "email" else []
+    rows += ['"Call 1-202-555-0143 for me",1,phone' if group == "email" else '"nobody@nowhere",0,email']
     (tmp_path / "labelled.csv").write_text("\n".join(["text,label,group", *rows]))
     written = [f"write to bob{i}@example.org" if i < 90 else "a fine day" for i in range(200)]
     calibration = None if group is None else str(tmp_path / "labelled.csv")
