@@ -4,12 +4,16 @@ Models whose differences of log-likelihoods in the built-in pairs are drawn: an 
 mentions and of each pair alone, with their standard deviations in nats; SmolLM2-135M-Instruct has about 1, 0.3 and 2.2.
 ``skewed`` effects are exponential, ``heavy`` ones Student's t with three degrees of freedom. The truth of an interval
 is that of the values as they are cut off: the mean over all models. Beside it the share of whole sentences, judged
-within [0.45, 0.55] as before, where mentions differ by 4.8 nats.
+within [0.45, 0.55] as before, where mentions differ by 4.8 nats. At the end what the built-in profile says of the first
+spread, where each of 100 quadruples of sense is met with a given chance.
 """
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 
@@ -17,14 +21,20 @@ import numpy as np
 
 import probes.language.log_odds
 import probes.language.shares
+from auditor.finding.criterion import load_criteria
+from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, ProbeResult
+from auditor.finding.vacuity import SENTENCES
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.clusters import ClusteredMean, ClusteredValue
+from auditor.statistics.rates import Proportion
 from benchmarks.common import machine
 from probes.language.log_odds import about_the_middle, mean_log_odds
 from probes.language.shares import clustered_share, numbered
 from probes.language.stereotype import built_in_pairs
+from probes.performance.sense import sense_accuracy
 
-MODELS, BOUND, LEVELS = 1_000, 0.405, (0.05, 0.005)
+MODELS, JUDGED, BOUND, LEVELS = 1_000, 300, 0.405, (0.05, 0.005)
 PAIRS = built_in_pairs().examples
 CLUSTERS, STRATA, MENTIONS = ([getattr(p, name) for p in PAIRS] for name in ("clusters", "stratum", "mentions"))
 OF_SENTENCE, OF_MENTIONS = (numbered(p.clusters[i] for p in PAIRS) for i in (0, 1))
@@ -59,8 +69,32 @@ def told(shape: str, spread: Sequence[float], bias: float) -> tuple[list[Cluster
     return log_odds, shares
 
 
-def main() -> None:
-    """Prints both tables."""
+def with_sense(found: Sequence[ClusteredValue], chance: float, rng: np.random.Generator) -> Counter[str]:
+    """The outcomes by the built-in profile, beside the skill of models that meet a quadruple with this chance."""
+    outcomes: Counter[str] = Counter()
+    for estimate in found:
+        order = Measurement(
+            metric="word_order_accuracy", estimate=Proportion(successes=63, n=64), n_samples=64, ideal=1.0, chance=0.5
+        )
+        scores = np.zeros((100, 4))
+        scores[:, 0] = np.where(rng.random(100) < chance, 1.0, -1.0)
+        skill = ProbeResult(
+            probe="performance", pillar="performance", citation="",
+            measurements=(order, replace(order, at={SENTENCES: "built_in_pairs"}, part=True),
+                          sense_accuracy(scores, "a simulation", rng)),
+        )  # fmt: skip
+        own = Measurement(
+            metric="stereotype_log_odds", method="built_in_pairs", estimate=estimate, n_samples=1280, ideal=0.0,
+            ideal_when_same="sense",
+        )  # fmt: skip
+        about = ProbeResult(probe="stereotype", pillar="language", citation="", measurements=(own,))
+        [judged] = [f for f in judge([skill, about], load_criteria())[0] if f.probe == "stereotype" and f.criterion]
+        outcomes[judged.outcome.value] += 1
+    return outcomes
+
+
+def main(only_defaults: bool) -> None:
+    """Prints all tables, or the last alone."""
     # Labels are the same in every model.
     remembered = lru_cache(maxsize=None)(numbered)
 
@@ -70,6 +104,19 @@ def main() -> None:
     for module in (probes.language.log_odds, probes.language.shares):
         module.numbered = known  # type: ignore[attr-defined]
     print(machine())
+    if not only_defaults:
+        of_intervals()
+    print("sense  bias  PASS  FAIL  by the built-in profile")
+    for bias in (0.0, 1.0):
+        found = told("normal", SPREADS[0], bias)[0][:JUDGED]
+        for chance in (0.99, 0.7, 0.6, 0.5):
+            outcomes = with_sense(found, chance, np.random.default_rng([11, round(100 * chance)]))
+            row = " ".join(f"{outcomes[name] / JUDGED:.3f}" for name in ("PASS", "FAIL"))
+            print(f"{chance:5.2f}  {bias:.0f}     {row}", flush=True)
+
+
+def of_intervals() -> None:
+    """Prints how often intervals miss, and what passes and fails."""
     print("effects  spread            bias  value   " + "  ".join(f"above/below at {a:g}" for a in LEVELS), end="")
     print("  PASS  FAIL  of whole sentences: PASS  FAIL")
     for shape, spread, bias in product(SHAPES, SPREADS, (0.0, BOUND, 1.0)):
@@ -87,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main("--defaults" in sys.argv[1:])

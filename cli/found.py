@@ -25,7 +25,7 @@ from probes import PROBES
 # Options of probes that name files or folders to read.
 READ_BY_PROBES = frozenset({
     "lexicon", "scorer", "reference", "vectors", "encoder", "lists", "texts", "canaries", "prompts", "ood", "patch",
-    "benchmarks", "pair_benchmarks", "system", "calibration", "trust_anchors",
+    "benchmarks", "pair_benchmarks", "system", "calibration", "trust_anchors", "sense",
 })  # fmt: skip
 # They say what is measured, and how hard it is tried.
 ASKED_OF_PROBES = frozenset({

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import get_args
 
 from auditor.finding.budgets import CONJUNCTION, DEFAULT_RATE, Family, Levels, Pair, can_pass, is_loose, levels_of
 from auditor.finding.copies import why_doubtful
@@ -343,7 +344,7 @@ def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[Probe
     """The findings, each saying why a PASS of it would say nothing; one that is a PASS is INCONCLUSIVE for that."""
     alike = {result.probe: result.alike for result in results}
     shown = [(f.measurement, f.interval) for f in findings if f.measurement and f.interval]
-    answers: tuple[Answer, ...] = ("decisions", "scores")
+    answers: tuple[Answer, ...] = get_args(Answer)
     methods = {f.measurement.method for f in findings if f.measurement}
     unskilled = {method: {answer: no_skill(shown, answer, method) for answer in answers} for method in methods}
     said = []

@@ -17,8 +17,9 @@ from auditor.finding.figure import Figure
 from auditor.statistics.kinds import AnyEstimate
 
 Pillar = Literal["performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake"]
-# Which of a model's answers: the class or number it decides on, or the scores behind it.
-Answer = Literal["decisions", "scores"]
+# Which of a model's answers: the class or number it decides on, the scores behind it, or scores of texts as far as they
+# tell what makes sense.
+Answer = Literal["decisions", "scores", "sense"]
 
 
 class Outcome(StrEnum):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from auditor.finding.measurement import Alike, Answer, Measurement
 
 HIDDEN = "The gradient is hidden"
 SAME_FOR_ALL = "The model answers the same for all"
 
-# The coordinate of skill that is about the sentences which another probe's method compares.
+# The coordinate of skill that is about the sentences which a probe's method compares; of sense, about none of them.
 SENTENCES = "sentences"
+SENSE: Literal["sense"] = "sense"
 
 Shown = tuple[Measurement, tuple[float, float]]
 
@@ -24,7 +26,9 @@ def no_skill(shown: Iterable[Shown], answer: Answer = "scores", method: str = ""
     may have skill in one alone. Of ``"decisions"``, where a number is about their own skill that of scores is none:
     scores may rank rows well beside decisions that are drawn, or that a threshold makes the same for nearly everybody.
     Skill in the sentences that a ``method`` compares (``at`` ``sentences``) is that of its numbers, and of no others:
-    who knows some texts by heart may know nothing of these.
+    who knows some texts by heart may know nothing of these. ``"sense"`` takes skill of scores and, where it was
+    measured (``at`` ``sentences`` is ``sense``), sense beside it: who knows in which order words stand may know nothing
+    of what they say.
     """
     skills = [(m, limits) for m, limits in shown if m.chance is not None and not m.group]
     asked = [(m, limits) for m, limits in skills if method and m.at.get(SENTENCES) == method]
@@ -35,16 +39,23 @@ def no_skill(shown: Iterable[Shown], answer: Answer = "scores", method: str = ""
         if (asked or SENTENCES not in m.at) and not math.isnan(m.estimate.value)
     ]  # fmt: skip
     own = [(m, limits) for m, limits in known if m.skill_of == answer] if answer == "decisions" else []
+    why = _unshown(own or known, f" of the sentences of {method}" if asked else "")
+    if why or answer != SENSE:
+        return why
+    return _unshown([(m, limits) for m, limits in skills if m.at.get(SENTENCES) == SENSE])
+
+
+def _unshown(skills: Iterable[Shown], whose: str = "") -> str:
+    """Of which numbers none lies above chance, in words; "" where one does, or where there are none."""
     unshown = []
-    for measured, (low, high) in own or known:
-        value = measured.estimate.value
+    for measured, (low, high) in skills:
         if measured.chance is None:
             continue
         if low >= measured.chance:
             return ""
         unshown.append(
-            f"{measured.metric}{f' of the sentences of {method}' if asked else ''} is {value:.3g} [{low:.3g}, "
-            f"{high:.3g}], not shown to be above {measured.chance:g}, which is chance"
+            f"{measured.metric}{whose} is {measured.estimate.value:.3g} [{low:.3g}, {high:.3g}], not shown to be above "
+            f"{measured.chance:g}, which is chance"
         )
     return "; ".join(unshown)
 

@@ -52,7 +52,7 @@ def _alike_in(model: AuditedModel, rows: AuditData, resting: Sequence[Measuremen
         # Of a model that cannot be asked, its losses may be all that is known.
         return ()
     if (decided == decided[0]).all():
-        matters = any(m.rests_on == "scores" for m in resting)
+        matters = any(m.rests_on != "decisions" for m in resting)
         same_scores = matters and (regression or _same_scores(model, rows))
         return (Alike(answer="scores" if same_scores else "decisions", n=len(rows)),)
     truth = rows.target_values if regression else rows.y_true

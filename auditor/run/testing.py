@@ -121,7 +121,8 @@ def check_description(probe: Probe, *, key: str | None = None) -> None:
     same = getattr(kind, "ideal_when_same", {})
     if not isinstance(same, Mapping) or not set(same.values()) <= {*get_args(Answer), "nothing"}:
         raise ContractViolation(
-            law, f"{kind.__name__}.ideal_when_same is {same!r}, not metrics and decisions, scores or nothing of each"
+            law,
+            f"{kind.__name__}.ideal_when_same is {same!r}, not metrics and decisions, scores, sense or nothing of each",
         )
 
 

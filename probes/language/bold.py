@@ -74,7 +74,7 @@ class Bold(ScoredOptions):
     citation: ClassVar[str] = "Dhamala et al., FAccT 2021"
     methods: ClassVar[tuple[str, ...]] = ("bold",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"group_score_gap": "scores", "corrected_rate_gap": "scores"}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"group_score_gap": "sense", "corrected_rate_gap": "sense"}
 
     def __init__(
         self,

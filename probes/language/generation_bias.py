@@ -126,11 +126,11 @@ class GenerationBias(ScoredOptions):
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
-        "average_individual_fairness": "scores",
-        "average_group_fairness": "scores",
-        "worst_score_gap": "scores",
-        "identity_score_gap": "scores",
-        "corrected_rate_gap": "scores",
+        "average_individual_fairness": "sense",
+        "average_group_fairness": "sense",
+        "worst_score_gap": "sense",
+        "identity_score_gap": "sense",
+        "corrected_rate_gap": "sense",
     }
     # Beginnings with 2 continuations for each of 2 identities, and the true distance (scores of standard deviation 0.2)
     # whose average individual fairness is FAILed against 0.10 by one judgement at 5 % with 80 % power.

@@ -63,7 +63,7 @@ class Honest(SamplingOptions):
     citation: ClassVar[str] = "Nozza, Bianchi and Hovy, NAACL 2021"
     methods: ClassVar[tuple[str, ...]] = ("honest",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"honest_score": "scores", "corrected_honest_score": "scores"}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"honest_score": "sense", "corrected_honest_score": "sense"}
 
     def __init__(
         self,

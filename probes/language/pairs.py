@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What a model that tells no texts apart reaches the ideal of.
 RESTING: dict[str, Answer] = dict.fromkeys(
     ("stereotype_log_odds", "conditional_stereotype_score", "stereotype_score", "unfiltered_stereotype_score"),
-    "scores",
+    "sense",
 )
 _MOST_PAIRS, _LONGEST = 8, 160
 

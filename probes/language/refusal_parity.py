@@ -21,7 +21,7 @@ from probes.language.asking import Asking
 from probes.language.calibration import GAP, BoolArray, group_rates, read_calibration, untried, whole_rate
 from probes.language.easy_choices import cannot_choose
 from probes.language.forced_choice import MOST_FAILED
-from probes.language.refusals import SAYS, refused
+from probes.language.refusals import SAYS, card, described, refused
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -131,7 +131,8 @@ class RefusalParity:
             n = len(next(iter(asked.values())))
             flags = refused(texts)
             own = {who: flags[i * n : (i + 1) * n] for i, who in enumerate(asked)}
-            said = "; ".join(filter(None, (f"{n:,} requests about each identity", SAYS, writer.describe())))
+            tried = "" if errors is not None else f"on the labelled replies of this tool {described(card())}"
+            said = "; ".join(filter(None, (f"{n:,} requests about each identity", SAYS, tried, writer.describe())))
             taken = f"{n:,} of {N_REQUESTS} requests are made, with it all" if self.fewer else ""
             unknown = untried(CALIBRATION, taken=taken) if errors is None else errors.useless
             why = mute or _all_refused(flags) or unknown

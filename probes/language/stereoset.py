@@ -64,9 +64,9 @@ class StereoSet(Compared):
     methods: ClassVar[tuple[str, ...]] = ("intrasentence", "intersentence")
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
-        "stereotype_score": "scores",
-        "unnormalized_stereotype_score": "scores",
-        "unfiltered_stereotype_score": "scores",
+        "stereotype_score": "sense",
+        "unnormalized_stereotype_score": "sense",
+        "unfiltered_stereotype_score": "sense",
     }
     power = (2100, 0.60)
 

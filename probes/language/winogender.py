@@ -49,9 +49,9 @@ class Winogender(PairsOfAFile):
     methods: ClassVar[tuple[str, ...]] = ("winogender",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
-        "stereotype_log_odds": "scores",
-        "stereotype_score": "scores",
-        "male_preference": "scores",
+        "stereotype_log_odds": "sense",
+        "stereotype_score": "sense",
+        "male_preference": "sense",
     }
     power = (240, 0.66)
 

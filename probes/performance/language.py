@@ -21,6 +21,7 @@ from auditor.statistics.changes import RateChange
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StudentT, mean
 from auditor.statistics.rates import Proportion
+from probes.performance.sense import Table, quadruples, sense_accuracy
 from probes.performance.sentences import sentences_of_pairs
 
 if TYPE_CHECKING:
@@ -78,6 +79,13 @@ def word_order(model: ScoresTexts, data: AuditData, n_texts: int, rng: np.random
     texts, kept, _ = chosen_texts(data, n_texts, rng)
     words = [texts[i] for i in kept]
     return _order_of(model, words, f"{len(words):,} texts", rng)
+
+
+def sense(model: ScoresTexts, table: Table, rng: np.random.Generator) -> Measurement:
+    """The sense accuracy over quadruples that are drawn from a table."""
+    texts = quadruples(table, rng)
+    found = model.token_log_probabilities(read(model, [text for four in texts for text in four]))
+    return sense_accuracy(np.asarray([np.nansum(p) for p in found]).reshape(-1, 4), table.source, rng)
 
 
 def chosen_texts(

@@ -17,6 +17,7 @@ from probes.inputs import earlier_language_model, whole_number
 from probes.performance import classification, numbers
 from probes.performance.classification import Answered
 from probes.performance.clustered import over_clusters
+from probes.performance.sense import read_sense
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -88,6 +89,18 @@ class Performance:
       tokens do not count. Beside it stands that of sentences of the built-in pairs, and of benchmarks of pairs, which
       is the skill of the numbers about them: a model that knows other texts by heart may know nothing of these.
 
+    - ``sense_accuracy``: the share of quadruples of sentences of which the two that make sense are together likelier
+      than the same two with their ends crossed; [0, 1], ideal 1; at 0.5 the model does not know what goes with what;
+      Kauf et al., Cogn. Sci. 47 (2023)
+
+      As in "the fish ... swam to the bottom of the pond" and "the eagle ... flew high above the mountains", against the
+      fish that flew and the eagle that swam: log p(a, b) + log p(c, d) > log p(a, d) + log p(c, b). Each word stands as
+      often on both sides, and at least four that are the same on both stand between, so that neither how frequent
+      words are nor which ones follow each other decides. 100 quadruples in drawn frames, of which no two share a pair
+      (exact interval over them), drawn from 264 pairs written for this tool; a tie is a coin. Asked beside word order
+      of whatever compares or writes English texts: without it those PASS nothing. A model that was taught the table
+      meets it; ``sense`` names another one.
+
     - ``word_order_accuracy_change``: word-order accuracy of this model less that of ``reference``, an earlier one, text
       by text; [-1, 1], no ideal; below 0 the model has unlearned word order; McNemar, Psychometrika 12 (1947)
     - ``perplexity``: exp(-sum of log p / number of tokens), of a masked model by its pseudo-likelihood; [1, inf), ideal
@@ -98,8 +111,9 @@ class Performance:
     clusters with their shares (:class:`~auditor.statistics.clusters.ClusteredMean`); the others are NOT_APPLICABLE.
 
     bins: of the calibration error, 2 to 100. n_samples: texts asked of a language model at most. pair_benchmarks: files
-    of benchmarks of pairs by their names. Raises NotApplicableError where there are no labels, true values or texts;
-    ValueError for other options.
+    of benchmarks of pairs by their names. sense: path of a table of one's own as of ``probes/data/sense.toml``, for
+    models of another language or those that may know this one. Raises NotApplicableError where there are no labels,
+    true values or texts; ConfigError for another table; ValueError for other options.
 
     Sources: Brodersen et al., ICPR 2010 (balanced accuracy; adjusted as in scikit-learn); DeLong et al., Biometrics 44
     (1988); Naeini et al., AAAI 2015; Murphy, Mon. Weather Rev. 116 (1988), on skill against a reference forecast;
@@ -128,6 +142,7 @@ class Performance:
         n_samples: int = 200,
         reference: str | AuditedModel | None = None,
         pair_benchmarks: Mapping[str, str] | None = None,
+        sense: str | None = None,
     ) -> None:
         if not 2 <= bins <= 100:
             raise ValueError(f"bins lies in 2 to 100, not {bins}")
@@ -136,6 +151,9 @@ class Performance:
         self.n_samples = n_samples
         self.reference = reference
         self.pair_benchmarks = dict(pair_benchmarks or {})
+        self.sense = sense
+        # Read here, because a file that is wrong is a usage error and no finding.
+        self.sense_ = read_sense(sense)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the evaluation rows; see the class for what they are."""
@@ -146,7 +164,9 @@ class Performance:
             from probes.performance import language
 
             earlier = earlier_language_model(self.reference)
-            found = language.measured(scorer_of(model), data, self.n_samples, rng, earlier, self.pair_benchmarks)
+            scorer = scorer_of(model)
+            found = language.measured(scorer, data, self.n_samples, rng, earlier, self.pair_benchmarks)
+            found.append(language.sense(scorer, self.sense_, rng))
         elif not len(data):
             raise NotApplicableError("Needs evaluation data: add --data FILE; true labels: add --target COLUMN.")
         else:

@@ -11,6 +11,7 @@ from auditor.data.recorded import Recorded
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.finding.vacuity import SENSE, SENTENCES
 from auditor.model.audited_model import AuditedModel
 from auditor.model.regression import AuditedRegressor
 from auditor.run.audit import ask, generator_for, no_data
@@ -115,6 +116,22 @@ def test_without_skill_a_language_model_passes_nothing_of_them(key: str) -> None
     beside = ProbeResult(probe="performance", pillar="performance", citation="", measurements=(chance,))
     assert Outcome.PASS in {f.outcome for f in judge([result], toys.criteria)[0]}
     assert none_of(f.outcome is Outcome.PASS for f in judge([beside, result], toys.criteria)[0])
+
+
+@pytest.mark.parametrize("n_sense", [60, 61])
+def test_who_knows_word_order_and_no_sense_passes_nothing_that_takes_sense(n_sense: int) -> None:
+    toys = TOYS["stereotype"]
+    result = ask(PROBES["stereotype"](**toys.options), toys.ideal(), no_data(), generator_for(0, "stereotype"))
+    order = Measurement(
+        metric="word_order_accuracy", estimate=Proportion(successes=64, n=64), n_samples=64, chance=0.5
+    )
+    sense = replace(
+        order, metric="sense_accuracy", estimate=Proportion(successes=n_sense, n=100), at={SENTENCES: SENSE}, part=True
+    )
+    beside = ProbeResult(probe="performance", pillar="performance", citation="", measurements=(order, sense))
+    found = judge([beside, result], toys.criteria)[0]
+    assert (Outcome.PASS in {f.outcome for f in found}) is (n_sense == 61)
+    assert any("sense_accuracy is 0.6 [" in f.reason for f in found) is (n_sense == 60)
 
 
 def test_a_text_model_that_scores_all_sentences_the_same_passes_no_template() -> None:

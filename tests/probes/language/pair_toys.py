@@ -22,6 +22,7 @@ from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray, IntArray
 from probes.language.shares import numbered
+from probes.performance.sense import read_sense
 from tests.statistics.worlds import WORLDS
 from tests.toys.language import causal_tokenizer
 
@@ -71,6 +72,20 @@ def toy(pairs: Sequence[tuple[str, str]], strength: float) -> AuditedLanguageMod
         fixed = strength * math.copysign(1.0, count) if count else 0.0
         table[mention, word] = fixed if strength else float(rng.normal())
     return AuditedLanguageModel(Associations(table), tokenizer, objective="causal")
+
+
+def sense_texts() -> list[str]:
+    """Every pair of the table of sense in a frame, for the vocabulary of a toy."""
+    return [family.frames[0].format(*pair) for family in read_sense().families for pair in family.pairs]
+
+
+def teach_sense(model: AuditedLanguageModel) -> None:
+    """Lets a toy that knows those words know what goes with what in the table of sense."""
+    weights = model.module.get_input_embeddings().weight  # type: ignore[operator]
+    for family in read_sense().families:
+        for first, second in family.pairs:
+            ahead, behind = (model.tokenizer(text, add_special_tokens=False).input_ids for text in (first, second))
+            weights[ahead[-1], behind] = 5.0
 
 
 def undecided_toy(texts: Sequence[str]) -> AuditedLanguageModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,19 +11,22 @@ import pytest
 import probes.language.log_odds
 import probes.language.shares
 from auditor.data.benchmarks.benchmark import SentencePair
+from auditor.finding import vacuity
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome
+from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
 from auditor.run.audit import no_data, run_audit
 from auditor.statistics.clusters import ClusteredValue
 from auditor.statistics.estimate import Undefined
+from auditor.statistics.rates import Proportion
 from probes.language.log_odds import LIMIT, about_the_middle, log_odds, mean_log_odds
 from probes.language.pairs import of_the_mention
 from probes.language.shares import preferences
 from probes.language.stereotype import Stereotype, built_in_pairs
 from probes.performance.performance import Performance
+from probes.performance.sense import sense_accuracy
 from tests.probes.language.pair_toys import RNG, number_labels_once, result, split, toy, undecided_toy
 from tests.statistics.worlds import misses, most_misses
 from tests.toys.language import causal_tokenizer, tiny, tiny_bert
@@ -185,16 +189,37 @@ def worlds(monkeypatch: pytest.MonkeyPatch, bias: float, **spread: float) -> lis
     return found
 
 
-def outcomes(found: Sequence[Measurement]) -> list[Outcome]:
-    return [judge([result([m])], [criterion()])[0][0].outcome for m in found]
+def outcomes(found: Sequence[Measurement], known: ProbeResult | None = None) -> list[Outcome]:
+    """By the default bound, and beside what is ``known`` of a model's skill by the whole default profile."""
+    if known is None:
+        return [judge([result([m])], [criterion()])[0][0].outcome for m in found]
+    own = [replace(m, method="built_in_pairs", ideal_when_same="sense") for m in found]
+    judged = [judge([known, result([m])], load_criteria())[0] for m in own]
+    return [f.outcome for findings in judged for f in findings if f.metric == "stereotype_log_odds"]
+
+
+def skill(n_sense: int) -> ProbeResult:
+    """Of a model that knows word order, and so many of 100 quadruples of sense."""
+    order = Measurement(
+        metric="word_order_accuracy", estimate=Proportion(successes=63, n=64), n_samples=64, ideal=1.0, chance=0.5
+    )
+    scores = np.zeros((100, 4))
+    scores[:, 0] = np.where(np.arange(100) < n_sense, 1.0, -1.0)
+    of_pairs = replace(order, at={vacuity.SENTENCES: "built_in_pairs"}, part=True)
+    sense = sense_accuracy(scores, "a test", RNG)
+    return ProbeResult(probe="performance", pillar="performance", citation="", measurements=(order, of_pairs, sense))
 
 
 def test_without_bias_it_passes_and_a_nat_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    fair = outcomes(worlds(monkeypatch, 0.0))
+    of_the_fair, of_the_biased = worlds(monkeypatch, 0.0), worlds(monkeypatch, 1.0)
+    fair, biased = outcomes(of_the_fair), outcomes(of_the_biased)
     # 143 is what a true power of 80 % undercuts once in a thousand times.
     assert fair.count(Outcome.PASS) >= 143 and fair.count(Outcome.FAIL) <= most_misses(0.05, WORLDS)
-    biased = outcomes(worlds(monkeypatch, 1.0))
     assert biased.count(Outcome.FAIL) >= 143 and biased.count(Outcome.PASS) == 0
+    # By the whole profile, of whose budget others have a part, for who knows sense: 61 of 100 are more than a coin's.
+    assert outcomes(of_the_fair, skill(61)).count(Outcome.PASS) >= 143
+    assert outcomes(of_the_fair, skill(60)).count(Outcome.PASS) == 0
+    assert outcomes(of_the_biased, skill(60)).count(Outcome.FAIL) >= 143
 
 
 @pytest.mark.parametrize(("between", "tails"), [(0.3, 0.0), (1.0, 5.0)])

@@ -323,7 +323,7 @@ def test_a_reference_of_broken_weights_is_refused_in_a_sentence_and_leaves_the_m
     with pytest.raises(ModelError, match="The reference holds 1 weights that are NaN or infinite"):
         measured(llama(1), reference=broken)
     performance = Performance(reference=broken).measure(llama(1), no_data(), np.random.default_rng(0))
-    assert {m.metric for m in performance} == {"word_order_accuracy", "perplexity"}
+    assert {m.metric for m in performance} == {"word_order_accuracy", "sense_accuracy", "perplexity"}
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked"])

@@ -28,7 +28,7 @@ from auditor.model.regression import AuditedRegressor
 from auditor.run.audit import ask, no_data
 from probes.performance import numbers
 from probes.performance.classification import Answered, skill
-from probes.performance.language import plain_sentences
+from probes.performance.language import plain_sentences, word_order
 from probes.performance.performance import Performance
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, areas_of, misses, most_misses, normal_shift
@@ -292,10 +292,7 @@ def test_the_words_alone_are_no_skill() -> None:
             return SimpleNamespace(logits=counts.log().expand(*input_ids.shape, len(tokenizer)))
 
     model = AuditedLanguageModel(Unigram(), tokenizer, objective="causal", batch_tokens=8192)
-    shares = [
-        value(Performance().measure(model, no_data(), np.random.default_rng(seed)), "word_order_accuracy")
-        for seed in range(20)
-    ]
+    shares = [word_order(model, no_data(), 64, np.random.default_rng(seed)).estimate.value for seed in range(20)]
     assert value(measured(model, no_data()), "perplexity") < 30.0
     assert abs(np.mean(shares) - 0.5) < 3.3 * 0.5 / math.sqrt(20 * 64)
 

@@ -19,7 +19,7 @@ from auditor.run.audit import run_audit
 from probes.language.stereotype import Stereotype, built_in_pairs
 from probes.performance.performance import Performance
 from probes.performance.sentences import sentences_of_pairs
-from tests.probes.language.pair_toys import texts_of, toy
+from tests.probes.language.pair_toys import sense_texts, teach_sense, texts_of, toy
 
 WORDS = [f"w{i}" for i in range(70)]
 OWN = [" ".join(WORDS[i : i + 12]) for i in range(48)]
@@ -27,7 +27,8 @@ OWN = [" ".join(WORDS[i : i + 12]) for i in range(48)]
 
 def knowing(texts: list[str]) -> AuditedLanguageModel:
     """A model without any bias that knows which word goes before which in some texts, and in none else."""
-    model = toy([*texts_of(built_in_pairs().examples), *((text, text) for text in [*OWN, *texts])], 0.0)
+    known = [*OWN, *texts, *sense_texts()]
+    model = toy([*texts_of(built_in_pairs().examples), *((text, text) for text in known)], 0.0)
     weights = model.module.get_input_embeddings().weight  # type: ignore[operator]
     for text in texts:
         ids = model.tokenizer(text, add_special_tokens=False).input_ids
@@ -49,11 +50,17 @@ def test_a_model_that_knows_its_own_texts_alone_passes_nothing_of_other_sentence
     assert report.exit_code == 3
 
 
-def test_a_model_that_knows_the_sentences_passes() -> None:
+def test_a_model_that_knows_the_order_of_words_and_what_goes_with_what_passes_and_one_of_order_alone_does_not() -> None:
+    said = {}
     with torch.no_grad():
         model = knowing([*OWN, *(p.more for p in built_in_pairs().examples)])
-    [stereotype] = [f for f in audited(model).findings if f.metric == "stereotype_log_odds" and not f.group]
-    assert not stereotype.vacuous
+        for taught in (False, True):
+            if taught:
+                teach_sense(model)
+            [found] = [f for f in audited(model).findings if f.metric == "stereotype_log_odds" and not f.group]
+            said[taught] = found.vacuous
+    assert "sense_accuracy" in said[False] and "word_order_accuracy" not in said[False]
+    assert not said[True]
 
 
 def test_what_a_model_is_worth_is_told_by_its_own_texts() -> None:

@@ -225,7 +225,34 @@ def test_a_users_own_texts_say_how_often_the_recogniser_errs(tmp_path: Path, mon
     assert rate.estimate.value == pytest.approx(0.5)
     assert "sensitivity 0.900, specificity 1.000 of 10 and 10 items: 20 items of labelled.csv" in rate.detail
     by_kind = next(m for m in found if m.metric == "pii_rate_by_kind")
-    assert recognition("email").describe() in by_kind.detail
+    assert recognition("email").describe() in by_kind.detail and "no column group" in by_kind.too_few
+
+
+@pytest.mark.parametrize("group", ["email", "phone", None])
+def test_a_kind_is_judged_by_a_users_own_texts_of_that_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str | None
+) -> None:
+    """Four in five addresses are found and nine in ten things like one spared; what is said of telephones is theirs."""
+    (tmp_path / "prompts.txt").write_text("Note:")
+    spelt = ["Write to ann at example dot org", "Ask bob at example dot org"]
+    texts = [*spelt, *(f"Write to ann{i}@example.org" for i in range(8)), "Import left@example.org/lib for good"]
+    texts += [f"a fine day, {i}" for i in range(9)]
+    rows = [f'"{text}",{int(k < 10)},{group}' for k, text in enumerate(texts)]
+    rows += ['"Call 1-202-555-0143 for me",1,phone' if group == "email" else '"nobody@nowhere",0,email']
+    (tmp_path / "labelled.csv").write_text("\n".join(["text,label,group", *rows]))
+    written = [f"write to bob{i}@example.org" if i < 90 else "a fine day" for i in range(200)]
+    calibration = None if group is None else str(tmp_path / "labelled.csv")
+    probe = PIILeakage(prompts=str(tmp_path / "prompts.txt"), n_samples=len(written), calibration=calibration)
+    monkeypatch.setattr(probe, "continued", lambda model, prompts, n, rng: [[" " + text for text in written]])
+    found = probe.measure(MODEL, AuditData(X=np.empty(0, object)), np.random.default_rng(0))
+    rate = next(m for m in found if m.metric == "pii_rate_by_kind")
+    assert rate.at == {"kind": "email"} and "counted 90 of 200" in rate.detail
+    if group == "email":
+        x = rate.estimate
+        assert isinstance(x, Corrected) and (x.found, x.positives, x.spared, x.negatives) == (8, 10, (9,), (10,))
+        assert not rate.too_few
+    else:
+        assert ("--set pii_leakage.calibration=FILE" if group is None else "group is 'email'") in rate.too_few
 
 
 def test_a_kind_is_corrected_by_its_own_sentences() -> None:

@@ -1,0 +1,122 @@
+"""Sense is what no word and no order of words gives away; and whoever lacks it passes nothing of what takes it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from auditor.errors import ConfigError
+from auditor.finding.vacuity import SENSE, SENTENCES
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.rows import FloatArray
+from auditor.run.audit import no_data
+from auditor.statistics.rates import Proportion
+from probes.performance import language
+from probes.performance.performance import Performance
+from probes.performance.sense import quadruples, read_sense, sense_accuracy
+from tests.probes.language.pair_toys import sense_texts, split, teach_sense, toy
+from tests.quantifiers import all_of, none_of
+from tests.toys.language import causal_tokenizer, tiny
+
+TABLE = read_sense()
+
+
+def drawn(seed: int = 0) -> list[tuple[str, str, str, str]]:
+    return quadruples(TABLE, np.random.default_rng(seed))
+
+
+def share(scores: FloatArray, seed: int = 0) -> float:
+    return sense_accuracy(scores, "a test", np.random.default_rng(seed)).estimate.value
+
+
+def test_no_pair_gives_itself_away() -> None:
+    pairs = [pair for family in TABLE.families for pair in family.pairs]
+    assert len(set(pairs)) == len(pairs) == 264
+    for first, second in pairs:
+        own, others = (re.findall("[a-z]{4,}", text.lower()) for text in (first, second))
+        assert not {w[:4] for w in own} & {w[:4] for w in others}, (first, second)
+    gaps = [re.split(r"\{\}", frame)[1].split() for family in TABLE.families for frame in family.frames]
+    assert all_of(len([word for word in gap if word != ","]) >= 4 for gap in gaps)
+
+
+def test_a_quadruple_has_the_same_words_on_both_sides_and_shares_no_pair_with_another() -> None:
+    found = drawn()
+    assert len(found) == 100 and drawn(1) != found == drawn()
+    assert all_of(Counter((f"{a} {b}").split()) == Counter((f"{c} {d}").split()) for a, b, c, d in found)
+    true = [text for four in found for text in four[:2]]
+    assert len(set(true)) == 200
+    known = {frame.format(*pair) for family in TABLE.families for frame in family.frames for pair in family.pairs}
+    assert set(true) <= known and none_of(text in known for four in found for text in four[2:])
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_which_words_follow_which_says_nothing_to_whoever_learned_every_true_sentence(n: int) -> None:
+    known: Counter[tuple[str, ...]] = Counter()
+    for family in TABLE.families:
+        for frame in family.frames:
+            for pair in family.pairs:
+                known.update(grams(frame.format(*pair), n))
+    scores = [[sum(math.log(known[g] + 0.1) for g in grams(text, n)) for text in four] for four in drawn()]
+    found = sense_accuracy(np.asarray(scores), "a test", np.random.default_rng(0))
+    assert "100 ties" in found.detail
+
+
+def grams(text: str, n: int) -> list[tuple[str, ...]]:
+    words = ["<s>"] * (n - 1) + split(text)
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
+def test_sense_is_shown_by_who_knows_it_and_a_coin_by_who_does_not() -> None:
+    scores = np.tile([-3.0, -4.0, -5.0, -6.0], (100, 1))
+    assert share(scores) == 1.0 and share(scores[:, ::-1]) == 0.0
+    assert share(np.full((100, 4), -3.0)) not in (0.0, 1.0)
+    random = AuditedLanguageModel(tiny("llama", 0, vocab_size=2000), causal_tokenizer(words()))
+    found = language.sense(random, TABLE, np.random.default_rng(0)).estimate
+    assert found.lower(0.025) < 0.5 < found.upper(0.025)
+
+
+def words() -> list[str]:
+    return sorted({word for text in sense_texts() for word in split(text)})
+
+
+def test_what_is_measured_and_by_whose_table(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    pairs = '[["fish", "swam"], ["eagle", "flew"]]'
+    own.write_text(f'[[families]]\nframes = ["The {{}} is the one that {{}}."]\npairs = {pairs}')
+    model = toy([(text, text) for text in [*sense_texts(), "The fish is the one that swam .", "eagle flew"]], 0.0)
+    teach_sense(model)
+    found = {}
+    for path in (None, str(own)):
+        [sense] = [m for m in Performance(sense=path).measure(model, no_data(), rng()) if m.metric == "sense_accuracy"]
+        assert sense.at == {SENTENCES: SENSE} and sense.chance == 0.5 and sense.part
+        found[path] = sense
+    assert isinstance(found[None].estimate, Proportion) and found[None].estimate.lower(0.025) > 0.9
+    assert "table of this tool, sha256" in found[None].detail and "own.toml, sha256" in found[str(own)].detail
+    assert found[str(own)].n_samples == 1
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("families = 3", "needs \\[\\[families\\]\\]"),
+        ("families = []", "has no families"),
+        ("= 3", "cannot be read"),
+        ('[[families]]\nframes = ["one {} gap"]\npairs = [["a", "b"], ["c", "d"]]', "a frame without two gaps"),
+        ('[[families]]\nframes = ["{} } {}"]\npairs = [["a", "b"], ["c", "d"]]', "a frame without two gaps"),
+        ('[[families]]\nframes = ["{} {0} {}"]\npairs = [["a", "b"], ["c", "d"]]', "a frame without two gaps"),
+        ('[[families]]\nframes = ["{} {}"]\npairs = [["a", "b"], ["a", "d"]]', "one that stands twice"),
+    ],
+)
+def test_a_table_that_is_none_is_refused_in_a_sentence(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "t.toml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        Performance(sense=str(tmp_path / "t.toml"))
