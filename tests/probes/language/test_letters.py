@@ -40,8 +40,8 @@ class Toy:
     biased: dict[str, str]
 
 
-def crows(folder: Path) -> Toy:
-    rows = [(f"The old man of house {i} lost his way.", f"The young man of house {i} lost his way.") for i in range(N)]
+def crows(folder: Path, n: int = N) -> Toy:
+    rows = [(f"The old man of house {i} lost his way.", f"The young man of house {i} lost his way.") for i in range(n)]
     with (folder / "crows.csv").open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow(["", "sent_more", "sent_less", "stereo_antistereo", "bias_type"])
@@ -50,9 +50,9 @@ def crows(folder: Path) -> Toy:
     return Toy(str(folder / "crows.csv"), both, {text: more for more, less in rows for text in (more, less)})
 
 
-def stereoset(folder: Path) -> Toy:
+def stereoset(folder: Path, n: int = N) -> Toy:
     examples, good, biased = [], {}, {}
-    for i in range(N):
+    for i in range(n):
         texts = [f"The cook {i} is {word}." for word in ("rude", "kind", "seven")]
         labelled = zip(texts, ("stereotype", "anti-stereotype", "unrelated"), strict=True)
         sentences = [{"sentence": text, "gold_label": label, "labels": []} for text, label in labelled]
@@ -64,10 +64,10 @@ def stereoset(folder: Path) -> Toy:
     return Toy(str(path), good, biased)
 
 
-def winobias(folder: Path) -> Toy:
+def winobias(folder: Path, n: int = N) -> Toy:
     lines: dict[str, list[str]] = {"pro": [], "anti": []}
     good, biased = {}, {}
-    for i in range(N):
+    for i in range(n):
         jobs = (f"maker{i // 2}", f"keeper{i // 2}")
         named, other = jobs[:: 1 if i % 2 else -1]
         for side, pronoun in zip(lines, ("he", "she")[:: 1 if i % 2 else -1], strict=True):
@@ -79,9 +79,9 @@ def winobias(folder: Path) -> Toy:
     return Toy(str(folder), good, biased)
 
 
-def winogender(folder: Path) -> Toy:
+def winogender(folder: Path, n: int = N) -> Toy:
     rows, stats, good, biased = ["sentid\tsentence"], ["occupation\tbls_pct_female"], {}, {}
-    for i in range(N // 2):
+    for i in range(n // 2):
         job, female = f"welder{i}", i % 2 == 1
         stats.append(f"{job}\t{90 if female else 10}")
         for answer, who in ((0, job), (1, "client")):
