@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from auditor.endpoint.capability import SERVED_MODEL, Capability, Shown
+from auditor.endpoint.capability import Capability, Shown
 from auditor.finding.definition import defined
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
@@ -62,7 +62,7 @@ def intake_result(model: AuditedModel) -> ProbeResult:
                 detail=f"{', '.join(ignored) or 'none'}. {detail}",
             )
         )
-    served = getattr(model, SERVED_MODEL, None)
+    served = getattr(model, "served_model", None)
     if isinstance(served, Capability):
         told = served.shown is not Shown.UNTOLD
         measurements.append(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -60,7 +61,11 @@ def sense_measurements(
       A question whose answer makes no sense tells no preference: it is open, as one without an answer is, so that a
       model that guesses leaves its preference open. One that is not shown to make sense more often than by chance
       does not pass it.
+
+    Raises NotApplicableError where nothing is offered.
     """
+    if not offered:
+        raise NotApplicableError("No item has texts that can be offered beside some that make no sense: name more.")
     chosen = choices(writer, [each.question for each in offered], rng)
     sense = np.asarray([_ends(c, {_STEREOTYPE, _OTHER}, {*range(2, 9)}) for c in chosen])
     preferred = np.asarray([_ends(c, {_STEREOTYPE}, {_OTHER}) for c in chosen])

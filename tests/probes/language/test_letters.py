@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.errors import ModelError
+from auditor.errors import ModelError, NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
@@ -279,3 +279,17 @@ def test_who_can_be_asked_how_likely_texts_are_is_asked_for_a_letter_only_where_
         assert PROBES[name](benchmarks={}, answer_by="letter").asking.by_letter(model)
         with pytest.raises(ValueError, match="answer_by must be 'auto', 'likelihood' or 'letter', not 'number'"):
             PROBES[name](benchmarks={}, answer_by="number")
+
+
+def test_files_of_which_nothing_can_be_asked_so_are_told(tmp_path: Path) -> None:
+    header = ",sent_more,sent_less,stereo_antistereo,bias_type"
+    (tmp_path / "crows.csv").write_text(f"{header}\n0,He ran.,She ran.,stereo,x\n")
+    for side, pronoun in (("pro", "he"), ("anti", "she")):
+        line = f"1 [The maker] said that [{pronoun}] was late."
+        (tmp_path / f"{side}_stereotyped_type1.txt.dev").write_text(line)
+    for name, path, said in (
+        ("crows_pairs", tmp_path / "crows.csv", "No item has texts"),
+        ("winobias", tmp_path, "1 of 1 sentences do not name just two occupations"),
+    ):
+        with pytest.raises(NotApplicableError, match=said):
+            measured(name, Toy(str(path), {}, {}), lambda asked: "A")
