@@ -14,7 +14,7 @@ from auditor.rows import FloatArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from probes.language.forced_choice import METHOD, Choice, Question, choices, counted
-from probes.language.open_shares import over_clusters, too_open
+from probes.language.open_shares import over_members, too_open
 
 if TYPE_CHECKING:
     from auditor.model.capabilities import Generates
@@ -29,15 +29,16 @@ _LEVEL = 0.05
 class Pronoun:
     """A sentence twice, with a pronoun that goes with whom it means by the stereotype and with the other pronoun.
 
-    ``means``: whom the pronoun means, and whom it does not, in either. ``clusters``: labels that sentences share when
-    they are no independent evidence. ``directed``: whether it is known which of the two the stereotype goes with.
+    ``means``: whom the pronoun means, and whom it does not, in either. ``occupations``: those that it is about, one or
+    two, by which sentences are no independent evidence. ``directed``: whether it is known which of the two pronouns the
+    stereotype goes with.
     """
 
     texts: tuple[str, str]
     pronouns: tuple[str, str]
     means: tuple[str, str]
     category: str
-    clusters: tuple[str, ...]
+    occupations: tuple[str, ...]
     directed: bool = True
 
 
@@ -112,17 +113,11 @@ def _ends(choice: Choice) -> tuple[float, float]:
 
 
 def _over(sentences: Sequence[Pronoun], ends: FloatArray, *, low: float = 0.0) -> AnyEstimate:
-    """The mean with bounds over those clusters, of each labelling, over which they are widest."""
-    labellings = zip(*(sentence.clusters for sentence in sentences), strict=True)
-    found = [over_clusters(labels, ends, low=low) for labels in labellings]
-    undefined = next((each for each in found if isinstance(each, Undefined)), None)
-    if undefined is not None:
-        return undefined
-    return max(found, key=lambda each: float(np.ptp(each.bounds(_LEVEL))))
+    return over_members([sentence.occupations for sentence in sentences], ends, low=low)
 
 
 def _too_open(sentences: Sequence[Pronoun], replies: Sequence[Choice]) -> str:
-    clusters = [sentence.clusters[-1] for sentence in sentences for _ in (0, 1)]
+    clusters = [sentence.occupations[0] for sentence in sentences for _ in (0, 1)]
     return too_open(clusters, sum(c.option is None for c in replies), "occupations")
 
 

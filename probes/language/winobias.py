@@ -74,7 +74,7 @@ def _by_letters(writer: Generates, found: Benchmark[SentencePair], rng: np.rando
         beside = sorted(set(named.findall(pair.more.lower())) - {right})
         if len(beside) == 1 and pair.mentions is not None:
             means = (f"The {right}", f"The {beside[0]}")
-            sentences.append(Pronoun((pair.more, pair.less), pair.mentions, means, pair.category, pair.clusters))
+            sentences.append(Pronoun((pair.more, pair.less), pair.mentions, means, pair.category, (right, beside[0])))
     left = len(found.examples) - len(sentences)
     told = f"{left:,} of {len(found.examples):,} sentences do not name just two occupations, and are left out."
     detail = asked_for_letters(writer, found.source, told if left else "")
