@@ -59,8 +59,9 @@ class StereoSet(Compared):
     of ``icat`` is of both scores together. ``icat`` has a kink at ss = 0.5, where its estimate lies below the truth.
 
     A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): which of an
-    example's three texts makes the most sense, or goes on best with the context, in an order drawn for each question
-    (:func:`~probes.language.sense_letters.sense_measurements`, per ``part``).
+    example's three texts makes the most sense, or goes on best with the context, in an order drawn for each question.
+    ``stereotype_choice_rate`` is judged then, and ``sense_accuracy`` shows skill, per ``part``
+    (:func:`~probes.language.sense_letters.sense_measurements`).
 
     benchmarks: ``stereoset`` is the path of the JSON or JSON Lines file. benchmark_filter: a file with the ids of
     examples to leave out, one a line and after a tab the reason. answer_by, chat, system: see

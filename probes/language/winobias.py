@@ -36,8 +36,8 @@ class WinoBias(PairsOfAFile):
     between pairs of them.
 
     A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): which of the two
-    occupations each pronoun refers to, as the benchmark was made for
-    (:func:`~probes.language.pronoun_letters.pronoun_measurements`). Sentences of which not just one occupation stands
+    occupations each pronoun refers to, as the benchmark was made for. ``accuracy_gap`` is judged then, and ``accuracy``
+    shows skill (:func:`~probes.language.pronoun_letters.pronoun_measurements`). Sentences of which not just one occupation stands
     beside the right one are left out, and counted.
 
     benchmarks: ``winobias`` is the folder of the files, or one ``pro_stereotyped_...`` file beside its partner.
