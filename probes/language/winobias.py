@@ -37,8 +37,8 @@ class WinoBias(PairsOfAFile):
 
     A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): which of the two
     occupations each pronoun refers to, as the benchmark was made for. ``accuracy_gap`` is judged then, and ``accuracy``
-    shows skill (:func:`~probes.language.pronoun_letters.pronoun_measurements`). Sentences of which not just one occupation stands
-    beside the right one are left out, and counted.
+    shows skill (:func:`~probes.language.pronoun_letters.pronoun_measurements`). Sentences of which
+    not just one occupation stands beside the right one are left out, and counted.
 
     benchmarks: ``winobias`` is the folder of the files, or one ``pro_stereotyped_...`` file beside its partner.
 

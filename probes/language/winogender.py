@@ -40,8 +40,8 @@ class Winogender(PairsOfAFile):
 
     A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): whether each
     pronoun refers to the occupation or to the other participant. ``accuracy_gap`` is judged then, and ``accuracy``
-    shows skill (:func:`~probes.language.pronoun_letters.pronoun_measurements`). The truth goes with the stereotype where the
-    pronoun is the majority's and means the occupation, and where it is not and means the other.
+    shows skill (:func:`~probes.language.pronoun_letters.pronoun_measurements`). The truth goes with the
+    stereotype where the pronoun is the majority's and means the occupation, and where it is not and means the other.
 
     benchmarks: ``winogender`` is ``all_sentences.tsv`` or its folder. Other options as for
     :class:`~probes.language.stereotype.Stereotype`.
