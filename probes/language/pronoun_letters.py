@@ -42,6 +42,15 @@ class Pronoun:
     directed: bool = True
 
 
+def whom_it_means(sentences: Sequence[Pronoun]) -> list[Question]:
+    """(2 n) the question of each sentence with either pronoun, one after another; the first option is right."""
+    return [
+        Question(f'{text}\nQuestion: Who does "{pronoun}" refer to in this sentence?', sentence.means)
+        for sentence in sentences
+        for text, pronoun in zip(sentence.texts, sentence.pronouns, strict=True)
+    ]
+
+
 def pronoun_measurements(
     writer: Generates, sentences: Sequence[Pronoun], rng: np.random.Generator, detail: str, undirected: str
 ) -> list[Measurement]:
@@ -60,12 +69,7 @@ def pronoun_measurements(
     """
     if not sentences:
         raise NotApplicableError(f"No sentence names two whom its pronoun may mean. {detail}")
-    asked = [
-        Question(f'{text}\nQuestion: Who does "{pronoun}" refer to in this sentence?', sentence.means)
-        for sentence in sentences
-        for text, pronoun in zip(sentence.texts, sentence.pronouns, strict=True)
-    ]
-    chosen = choices(writer, asked, rng)
+    chosen = choices(writer, whom_it_means(sentences), rng)
     # (n, 2 pronouns, least and largest) of whether it is right.
     right = np.asarray([_ends(choice) for choice in chosen]).reshape(-1, 2, 2)
     skill = _over(sentences, right.mean(axis=1))

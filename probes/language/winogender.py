@@ -80,7 +80,8 @@ class Winogender(PairsOfAFile):
         return measured + _shifts(found, self.likelihoods(earlier[0], pairs), likelihoods, measured, earlier[1])
 
 
-def _by_letters(writer: Generates, found: Benchmark[WinogenderExample], rng: np.random.Generator) -> list[Measurement]:
+def sentences_of(found: Benchmark[WinogenderExample]) -> list[Pronoun]:
+    """Each sentence with both pronouns and whom they mean, but for those that differ in more."""
     sentences = []
     for example, of_men in zip(found.examples, _expected(found).tolist(), strict=True):
         apart = words_apart(example.male, example.female)
@@ -98,6 +99,11 @@ def _by_letters(writer: Generates, found: Benchmark[WinogenderExample], rng: np.
                 (example.occupation,), directed=not np.isnan(of_men),
             )  # fmt: skip
         )
+    return sentences
+
+
+def _by_letters(writer: Generates, found: Benchmark[WinogenderExample], rng: np.random.Generator) -> list[Measurement]:
+    sentences = sentences_of(found)
     left = len(found.examples) - len(sentences)
     told = f"{left:,} sentences do not differ in a pronoun alone, and are left out." if left else ""
     detail = asked_for_letters(writer, found.source, told)
