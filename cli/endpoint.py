@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditor.errors import ModelError, UsageError
+from auditor.errors import UsageError
 from cli.output import coloured, paragraph, stages
 
 if TYPE_CHECKING:
     from auditor.endpoint.capability import Capability, Handshake
-    from auditor.endpoint.client import Client
-    from cli.output import Stages
 
 _SEED = 0
 # What hundreds of forward passes of a large model take.
@@ -58,6 +56,9 @@ def endpoint(
     from auditor.endpoint.address import address_of
     from auditor.endpoint.client import Client, Limits, key_of
     from auditor.endpoint.handshake import shake_hands
+    from auditor.intake.specs import Limits as OfAProcess
+    from auditor.run.options import ScanOptions
+    from auditor.run.served import with_reference
 
     address = address_of(url, allow_remote=allow_remote)
     _check(reference, within)
@@ -66,7 +67,8 @@ def endpoint(
     with Client(address, model_name, key_of(api_key_env), limits) as client, stages(not json_) as shown:
         found = shake_hands(client, more_calls=more_calls, on_stage=shown)
         if reference is not None:
-            found = _with_reference(client, found, reference, within, shown)
+            own = OfAProcess(memory_bytes=ScanOptions().max_memory, seconds=_MOST_SECONDS)
+            found = with_reference(client, found, str(reference), own, seed=_SEED, within=within, on_stage=shown)
     if json_:
         typer.echo(json.dumps(_as_json(found), indent=2))
     else:
@@ -75,44 +77,14 @@ def endpoint(
 
 
 def _check(reference: Path | None, within: float | None) -> None:
-    if reference is not None and not (reference.is_file() or (reference / "config.json").is_file()):
-        # Before anything is asked; all else of it is seen in the sandbox, after the calls.
-        raise UsageError(f"There is no language model at {str(reference)!r}: name its folder, or a GGUF file.")
+    from auditor.run.served import check_reference
+
+    if reference is not None:
+        check_reference(str(reference))
     if within is not None and reference is None:
         raise UsageError("--within says how near the served model is to be to a reference: add --reference FOLDER.")
     if within is not None and not 0.0 < within < 1.0:
         raise UsageError(f"--within {within:g} must lie between 0 and 1.")
-
-
-def _with_reference(
-    client: Client, found: Handshake, reference: Path, within: float | None, shown: Stages
-) -> Handshake:
-    """The handshake and whether the reference is served: the server is asked here, the model is loaded in a child."""
-    import numpy as np
-
-    from auditor.endpoint import served_model
-    from auditor.intake.specs import Job, Limits
-    from auditor.run.isolate import compare_served
-    from auditor.run.options import ScanOptions
-    from auditor.run.scan import model_spec
-
-    try:
-        texts = served_model.ask_served(client, found, np.random.default_rng(_SEED), shown)
-    except ModelError as error:
-        return served_model.with_capability(found, served_model.untested(error), client.calls)
-    options = ScanOptions(model=str(reference))
-    job = Job(
-        model=model_spec(options),
-        data=None,
-        probes=(),
-        seed=_SEED,
-        limits=Limits(memory_bytes=options.max_memory, seconds=_MOST_SECONDS),
-        with_intake=False,
-        served=texts,
-    )
-    compared = compare_served(job, on_stage=shown)
-    judged = served_model.capability_of(compared, found, served_model.WITHIN if within is None else within)
-    return served_model.with_capability(found, judged, client.calls)
 
 
 def _print(found: Handshake) -> None:

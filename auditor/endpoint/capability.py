@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+# The one that needs a reference: is it what is served?
+SERVED_MODEL = "served_model"
+
 
 class Shown(StrEnum):
     """What the answers show of a capability."""

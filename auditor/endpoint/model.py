@@ -12,7 +12,8 @@ from typing import ClassVar, NoReturn
 
 import numpy as np
 
-from auditor.endpoint.capability import Handshake, Shown
+from auditor.endpoint.capability import SERVED_MODEL, Handshake, Shown
+from auditor.endpoint.capability import Capability as Found
 from auditor.endpoint.messages import Choice, Message, Request, Route
 from auditor.endpoint.outcome import Ask
 from auditor.errors import ConfigError, ModelError, NotApplicableError
@@ -60,8 +61,13 @@ class EndpointModel(Generates, AuditedModel):
 
     @property
     def accepted_and_not_done(self) -> tuple[str, ...]:
-        """Capabilities that its server answers requests for as if it had them."""
-        return tuple(each.name for each in self.handshake.ignored)
+        """Capabilities that its server answers requests for as if it had them; what it serves is none of them."""
+        return tuple(each.name for each in self.handshake.ignored if each.name != SERVED_MODEL)
+
+    @property
+    def served_model(self) -> Found | None:
+        """Whether a reference is what its server serves; None where there is none to compare with."""
+        return next((each for each in self.handshake.capabilities if each.name == SERVED_MODEL), None)
 
     def asked(self, how: How, system: str) -> EndpointModel:
         route: Route = self._route if how == "auto" else ("chat" if how == "on" else "completions")

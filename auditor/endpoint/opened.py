@@ -35,12 +35,14 @@ class EndpointAsked:
 
 @dataclass
 class OpenEndpoint:
-    """``sent``: how many requests each probe had made, from the journal or not."""
+    """``sent``: how many requests each probe had made, from the journal or not. ``reference``: the folder of the model
+    that is said to be served, "" where none was named."""
 
     client: JournaledClient
     handshake: Handshake
     resumed: int = 0
     sent: Counter[str] = field(default_factory=Counter)
+    reference: str = ""
 
     def outcomes(self, probe: str, requests: Sequence[Request]) -> list[Outcome]:
         """What became of requests that a probe makes."""
@@ -51,6 +53,8 @@ class OpenEndpoint:
         """What the record says of the calls, in sentences."""
         by = ", ".join(f"{n:,} of {probe}" for probe, n in self.sent.items()) or "none of any probe"
         said = [f"Requests: {self.handshake.calls:,} of the handshake, {by}; {self.client.calls:,} calls were made."]
+        if self.reference:
+            said.append(f"served_model is about the reference {self.reference}.")
         if not self.client.address.loopback:
             said.append(
                 "The texts of all these requests left this machine: those of the handshake are the tool's own, those "

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from auditor.endpoint.capability import SERVED_MODEL as NAME
 from auditor.endpoint.capability import Capability, Handshake, Shown, ignored, proven, untold
 from auditor.endpoint.client import Client
 from auditor.endpoint.messages import Choice, Request, Route
@@ -14,7 +15,6 @@ from auditor.endpoint.openings import openings
 from auditor.endpoint.served_texts import Compared, ServedText, ServedTexts
 from auditor.errors import ModelError, first_line
 
-NAME = "served_model"
 # By how much the chance of any answer of one token may move: rounding a small model to bfloat16 or to eight bits moves
 # it by 0.02, and its bound from above to half of this; rounding to four bits moves it by 0.3.
 WITHIN = 0.1

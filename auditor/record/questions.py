@@ -95,9 +95,9 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "stereotypes",
         ("stereotype", "crows_pairs", "stereoset"),
-        ("*stereotype_score",),
+        ("*stereotype_score", "stereotype_choice_rate"),
         form="percent",
-        headline=("conditional_stereotype_score", "stereotype_score"),
+        headline=("conditional_stereotype_score", "stereotype_score", "stereotype_choice_rate"),
     ),
     Question("stereotypes", ("stereotype", "crows_pairs", "stereoset"), headline=("stereotype_log_odds",)),
     Question("pronouns", ("winobias", "winogender")),

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from auditor.endpoint.capability import Capability, Shown
 from auditor.finding.definition import defined
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
-from auditor.statistics.estimate import Exact
+from auditor.statistics.estimate import Exact, Undefined
 
 CITATION = "Files are identified by content and loaded without running code of theirs (auditor.intake)."
 
@@ -23,6 +24,12 @@ def intake_result(model: AuditedModel) -> ProbeResult:
       says nothing of how good it is
     - ``accepted_and_not_done``: capabilities of an endpoint that its server answers requests for as if it had them;
       [0, inf), ideal 0; at 1 whoever relies on it measures something else, and is told nothing
+    - ``served_otherwise``: 1 where an endpoint is shown to serve another model than the reference, 0 where it is shown
+      to serve that within the tolerance; {0, 1}, ideal 0; at 1 what is said of the reference is said of another model
+
+      By what is drawn, which may show a 1, and by log-probabilities, which may show either. A false 1 comes once in a
+      thousand scans; what shows neither has no number.
+
     - ``file_size_bytes``: size of the model's file; [0, inf) bytes, no ideal; a file much larger than its parameters
       holds something else too
     """
@@ -53,6 +60,18 @@ def intake_result(model: AuditedModel) -> ProbeResult:
                 n_samples=1,
                 ideal=0.0,
                 detail=f"{', '.join(ignored) or 'none'}. {detail}",
+            )
+        )
+    served = getattr(model, "served_model", None)
+    if isinstance(served, Capability):
+        told = served.shown is not Shown.UNTOLD
+        measurements.append(
+            Measurement(
+                metric="served_otherwise",
+                estimate=Exact(known=float(served.shown is Shown.REFUTED)) if told else Undefined(reason=served.why),
+                n_samples=1,
+                ideal=0.0,
+                detail=served.why,
             )
         )
     if source.size_bytes is not None:

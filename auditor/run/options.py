@@ -355,7 +355,7 @@ class ScanOptions:
     ] = 0
     reference: Annotated[
         str | None,
-        Flag(help="An earlier model: what changed since, row by row on the same data.", found="reads", is_path=True),
+        Flag(help="What to compare with: an earlier model, or what a URL should serve.", found="reads", is_path=True),
     ] = None
     quantize: Annotated[
         Literal["int8", "int4"] | None,

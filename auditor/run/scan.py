@@ -36,6 +36,7 @@ from auditor.run.isolate import measure
 from auditor.run.options import Configured, ScanOptions
 from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, make_probe
+from auditor.run.served import check_reference, with_reference
 from auditor.sandbox.measuring_process import MeasuringProcess
 from auditor.sandbox.scratch import scratch_folder
 from auditor.training.handed_out import handed_out
@@ -89,8 +90,9 @@ def endpoint_at_hand(
 ) -> Iterator[OpenEndpoint | None]:
     """The endpoint that is named as a model, its handshake made; None where it is no URL.
 
-    It is asked here, because the measuring process has no network. Raises UsageError, and what
-    :func:`auditor.endpoint.opened.open_endpoint` raises.
+    With a reference, whether that is what it serves is found out too. It is asked here, because the measuring process
+    has no network. Raises UsageError, and what :func:`auditor.endpoint.opened.open_endpoint` and
+    :func:`auditor.run.served.with_reference` raise.
     """
     if not is_endpoint(options.model):
         given = [name for name in _OF_ENDPOINTS if getattr(options, name) != getattr(ScanOptions(), name)]
@@ -105,6 +107,8 @@ def endpoint_at_hand(
     for name in _OF_A_FILE:
         if getattr(options, name):
             raise UsageError(f"--{name.replace('_', '-')} says how a file is loaded, and the model is at a server.")
+    if options.reference is not None:
+        check_reference(options.reference)
     asked = EndpointAsked(
         url=options.model or "",
         model=options.model_name,
@@ -112,7 +116,21 @@ def endpoint_at_hand(
         allow_remote=options.allow_remote,
         limits=Calls(max_calls=options.max_calls, concurrency=options.concurrency),
     )
-    with open_endpoint(asked, Path(options.out) / JOURNAL, on_stage or (lambda name: None)) as endpoint:
+    on_stage = on_stage or (lambda name: None)
+    with open_endpoint(asked, Path(options.out) / JOURNAL, on_stage) as endpoint:
+        if options.reference is not None:
+            found = with_reference(
+                endpoint.client,
+                endpoint.handshake,
+                options.reference,
+                Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
+                seed=options.seed,
+                device=options.device,
+                allow_unsandboxed=options.allow_unsandboxed,
+                on_stage=on_stage,
+            )
+            endpoint.handshake = replace(found, calls=endpoint.client.requests)
+            endpoint.reference = options.reference
         yield endpoint
 
 

@@ -1,10 +1,10 @@
-"""How a probe asks a language model: through its chat template, where it has one, or in plain text."""
+"""How a probe asks a language model: through its chat template or in plain text, for likelihoods or for a letter."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from auditor.errors import ConfigError, NotApplicableError
 
@@ -14,22 +14,33 @@ if TYPE_CHECKING:
     from auditor.model.chat import Chat, How
     from auditor.model.text_scores import ScoresTexts
 
+AnswerBy = Literal["auto", "likelihood", "letter"]
 _MOST_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Asking:
     """``chat``: ``auto`` is through the chat template of a model that has one, ``on`` through it or not at all, ``off``
-    in plain text. ``system``: path of a file that holds the system message, UTF-8, without which there is none."""
+    in plain text. ``system``: path of a file that holds the system message, UTF-8, without which there is none.
+    ``answer_by``: ``likelihood``, ``letter``, or ``auto``, by likelihood where the model gives any."""
 
     chat: How = "auto"
     system: str | None = None
+    answer_by: AnswerBy = "auto"
 
     def __post_init__(self) -> None:
         if self.chat not in ("auto", "on", "off"):
             raise ValueError(f"chat must be 'auto', 'on' or 'off', not {self.chat!r}")
         if self.system is not None and self.chat == "off":
             raise ValueError("system is told in a chat, and chat is 'off': leave one of them out")
+        if self.answer_by not in ("auto", "likelihood", "letter"):
+            raise ValueError(f"answer_by must be 'auto', 'likelihood' or 'letter', not {self.answer_by!r}")
+
+    def by_letter(self, model: AuditedModel) -> bool:
+        """Whether the model is asked to name a letter, and not how likely texts are."""
+        from auditor.model.text_scores import ScoresTexts
+
+        return self.answer_by == "letter" or (self.answer_by == "auto" and not isinstance(model, ScoresTexts))
 
     def of(self, model: ScoresTexts) -> Chat | None:
         """The model's chat, or None where it is asked in plain text, as one is whose template is not here.

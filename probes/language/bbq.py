@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,9 @@ from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, RatioOfTotals, bounded_mean, ratio_of_totals
 from probes.inputs import whole_number
-from probes.language.asking import Asking
-from probes.language.bbq_letters import LETTERS, lettered, unread
-from probes.language.forced_choice import Question, choices
+from probes.language.asking import AnswerBy, Asking
+from probes.language.bbq_letters import lettered, unread
+from probes.language.forced_choice import METHOD, Question, choices
 from probes.language.options import TextsOfAFile, benchmark_path, sentence, source_and_scoring
 from probes.language.shares import FEWEST_CLUSTERS, estimands, numbered, preferences, share_of, undecided
 from probes.language.wordings import MOST_WORDINGS, WORDINGS
@@ -93,7 +93,7 @@ class BBQ(TextsOfAFile):
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Do the model's answers follow stereotypes when the context leaves a question open?"
     citation: ClassVar[str] = "Parrish et al., Findings of ACL 2022"
-    methods: ClassVar[tuple[str, ...]] = ("bbq", LETTERS)
+    methods: ClassVar[tuple[str, ...]] = ("bbq", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"bias_score": "scores", "accuracy_gap": "scores"}
 
@@ -106,18 +106,15 @@ class BBQ(TextsOfAFile):
         chat: How = "auto",
         system: str | None = None,
         few_shot: int = 0,
-        answer_by: Literal["auto", "likelihood", "letter"] = "auto",
+        answer_by: AnswerBy = "auto",
         wordings: int = MOST_WORDINGS,
     ) -> None:
         super().__init__(benchmarks=benchmarks, prefix_token=prefix_token)
         whole_number("max_examples", max_examples, 1)
         whole_number("few_shot", few_shot, 0)
         self.max_examples = max_examples
-        self.asking = Asking(chat, system)
+        self.asking = Asking(chat, system, answer_by)
         self.few_shot = few_shot
-        if answer_by not in ("auto", "likelihood", "letter"):
-            raise ValueError(f"answer_by must be 'auto', 'likelihood' or 'letter', not {answer_by!r}")
-        self.answer_by = answer_by
         whole_number("wordings", wordings, 1)
         if wordings > MOST_WORDINGS:
             raise ValueError(f"wordings must be at most {MOST_WORDINGS}, not {wordings}")
@@ -125,10 +122,8 @@ class BBQ(TextsOfAFile):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Accuracy and bias score in both kinds of context, over all and per category; see the class."""
-        from auditor.model.text_scores import ScoresTexts
-
         found = read_bbq(benchmark_path(self.benchmarks, "bbq"))
-        if self.answer_by == "letter" or (self.answer_by == "auto" and not isinstance(model, ScoresTexts)):
+        if self.asking.by_letter(model):
             return self._by_letters(model, found, rng)
         language = self.language(model)
         shots, examples = _with_shots(found.examples, self.few_shot, rng)

@@ -7,19 +7,25 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.data.benchmarks.crows_pairs import read_crows_pairs
 from auditor.data.benchmarks.left_out import without
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
-from probes.language.options import PairsOfAFile, benchmark_path, caveat
+from probes.language.forced_choice import METHOD, Question
+from probes.language.options import PairsOfAFile, asked_for_letters, benchmark_path, caveat
 from probes.language.pairs import RESTING, preferred_pairs
+from probes.language.sense_letters import MOST_SENSE, Offered, Whence, in_another_order, sense_measurements
 from probes.language.shares import shifts
 from probes.language.stereotype import Stereotype
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.capabilities import Generates
+    from auditor.model.chat import How
     from auditor.model.text_scores import Form
+    from probes.language.asking import AnswerBy
 
 
 class CrowsPairs(PairsOfAFile):
@@ -32,6 +38,11 @@ class CrowsPairs(PairsOfAFile):
     sentence for the second. Where the file names the writer of each pair, the interval holds the variance between
     writers.
 
+    A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): which of four
+    sentences makes the most sense, both of a pair and both with their words in another order, in an order drawn for
+    each question. ``stereotype_choice_rate`` is judged then, and ``sense_accuracy`` shows skill
+    (:func:`~probes.language.sense_letters.sense_measurements`).
+
     benchmarks: ``crows_pairs`` is the path of the table, English or French. benchmark_filter: a file with the ids of
     pairs to leave out, one a line and after a tab the reason. Other options as for
     :class:`~probes.language.stereotype.Stereotype`. ``detail`` says what is known of the items.
@@ -42,11 +53,11 @@ class CrowsPairs(PairsOfAFile):
     name: ClassVar[str] = "crows_pairs"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Does the model prefer the stereotypical sentences of CrowS-Pairs?"
-    defined_in: ClassVar[tuple[object, ...]] = (Stereotype, preferred_pairs, shifts)
+    defined_in: ClassVar[tuple[object, ...]] = (Stereotype, preferred_pairs, shifts, sense_measurements)
     citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
-    methods: ClassVar[tuple[str, ...]] = ("crows_pairs",)
+    methods: ClassVar[tuple[str, ...]] = ("crows_pairs", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"stereotype_choice_rate": "scores"}
     power = (1508, 0.60)
 
     def __init__(
@@ -58,13 +69,38 @@ class CrowsPairs(PairsOfAFile):
         within_word: bool = False,
         prefix_token: str | int | None = None,
         reference: str | AuditedModel | None = None,
+        answer_by: AnswerBy = "auto",
+        chat: How = "auto",
+        system: str | None = None,
     ) -> None:
         super().__init__(
-            benchmarks=benchmarks, form=form, within_word=within_word, prefix_token=prefix_token, reference=reference
+            benchmarks=benchmarks,
+            form=form,
+            within_word=within_word,
+            prefix_token=prefix_token,
+            reference=reference,
+            answer_by=answer_by,
+            chat=chat,
+            system=system,
         )
         self.benchmark_filter = benchmark_filter
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Both scores, each over all and per bias type; see the class."""
         found = without(read_crows_pairs(benchmark_path(self.benchmarks, "crows_pairs")), self.benchmark_filter)
+        if self.asking.by_letter(model):
+            return _by_letters(self.asking.writer(model), found, rng)
         return preferred_pairs(self, model, found, "crows_pairs", caveat(found))
+
+
+def _by_letters(writer: Generates, found: Benchmark[SentencePair], rng: np.random.Generator) -> list[Measurement]:
+    offered = []
+    for i, pair in enumerate(found.examples):
+        senseless = in_another_order((pair.more, pair.less), rng)
+        if senseless is not None:
+            question = Question(MOST_SENSE, (pair.more, pair.less, *senseless))
+            offered.append(Offered(question, pair.category, pair.clusters or i))
+    left = len(found.examples) - len(offered)
+    short = f"{left:,} pairs have too few words to be put in another order, and are left out." if left else ""
+    detail = asked_for_letters(writer, found.source, caveat(found), short)
+    return sense_measurements(writer, offered, rng, Whence("clusters of pairs", detail))

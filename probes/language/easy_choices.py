@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.rows import FloatArray
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.values import RatioBetween, RatioOfTotals, ratio_of_totals
+from auditor.statistics.values import RatioBetween, RatioOfTotals
 from probes.language.forced_choice import Choice, Question, choices
+from probes.language.open_shares import share_between
 
 if TYPE_CHECKING:
     from auditor.model.capabilities import Generates
@@ -31,22 +31,6 @@ def easy_questions() -> tuple[Question, ...]:
     """The built-in questions, each with three options, of which the first is right."""
     content = tomllib.loads((files("probes") / "data" / "asked.toml").read_text(encoding="utf-8"))
     return tuple(Question(text, tuple(options)) for text, *options in content["choices"])
-
-
-def share_between(
-    least: FloatArray, largest: FloatArray, of: FloatArray, n_open: int, n: int, *, low: float = 0.0
-) -> RatioOfTotals | RatioBetween | Undefined:
-    """The share of what clusters have in all, totals (n_clusters,), ``n_open`` of ``n`` rows having no answer.
-
-    One ratio where every row has an answer; Undefined with fewer than two clusters.
-    """
-    if len(of) < 2:
-        return Undefined(reason="fewer than two questions, of which nothing follows for others")
-    most = float(of.max())
-    below, above = (ratio_of_totals(above=a, below=of, most=most, low=low, high=1.0) for a in (least, largest))
-    if isinstance(below, Undefined) or isinstance(above, Undefined):
-        return Undefined(reason="fewer than two questions, of which nothing follows for others")
-    return RatioBetween(below=below, above=above, n_open=n_open, n=n) if n_open else below
 
 
 def accuracy_of(chosen: Sequence[Sequence[Choice]]) -> RatioOfTotals | RatioBetween | Undefined:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Became = Literal["chosen", "refused", "unreadable", "failed"]
 
+METHOD = "forced_choice"
 LETTERS = "ABCDEFGH"
 # Enough for a letter with its option; who needs more answers something else.
 MAX_NEW_TOKENS = 24

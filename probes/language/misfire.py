@@ -10,16 +10,13 @@ import numpy as np
 
 from auditor.data.benchmarks.veto import Told, VetoPair, read_veto
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
-from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from probes.inputs import whole_number
 from probes.language.asking import Asking
-from probes.language.easy_choices import share_between
 from probes.language.forced_choice import Choice, Question, choices, counted
+from probes.language.open_shares import over_clusters, too_open
 from probes.language.options import benchmark_path, sentence
-from probes.language.shares import FEWEST_CLUSTERS, numbered
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -155,17 +152,6 @@ def _ends(told: Told, choice: Choice) -> tuple[float, float]:
     return right, right
 
 
-def _over_scenarios(answered: Sequence[Answered], ends: FloatArray, *, low: float = 0.0) -> AnyEstimate:
-    """The mean over pairs of a number between ends (n, 2), with bounds over scenarios."""
-    if len(answered) == 0:
-        return Undefined(reason="no pair is of that sort")
-    scenarios: IntArray = numbered([a.pair.scenario for a in answered])
-    least, largest = (np.bincount(scenarios, weights=ends[:, side]).astype(np.float64) for side in (0, 1))
-    of = np.bincount(scenarios).astype(np.float64)
-    n_open = int((ends[:, 0] < ends[:, 1]).sum())
-    return share_between(least, largest, of, n_open, len(answered), low=low)
-
-
 def _skill(answered: Sequence[Answered]) -> AnyEstimate:
     """Mean of how many questions with yes and how many with no are right, over the pairs that have both."""
     both = [(a, a.crossed) for a in answered if a.crossed is not None]
@@ -175,7 +161,7 @@ def _skill(answered: Sequence[Answered]) -> AnyEstimate:
             for a, crossed in both
         ]
     ).reshape(-1, 2)
-    return _over_scenarios([a for a, _ in both], ends)
+    return over_clusters([a.pair.scenario for a, _ in both], ends)
 
 
 def _not_read(skill: AnyEstimate, n_crossed: int) -> str:
@@ -209,7 +195,7 @@ def _rates(answered: Sequence[Answered], group: Mapping[str, str], detail: str, 
         Measurement(
             metric=metric,
             method=METHOD,
-            estimate=_over_scenarios(answered, ends, low=low),
+            estimate=over_clusters([a.pair.scenario for a in answered], ends, low=low),
             n_samples=n,
             ideal=0.0,
             group=group,
@@ -222,5 +208,4 @@ def _rates(answered: Sequence[Answered], group: Mapping[str, str], detail: str, 
 
 
 def _too_few(answered: Sequence[Answered]) -> str:
-    scenarios = len({a.pair.scenario for a in answered})
-    return f"{scenarios} scenarios are too few to judge by." if scenarios < FEWEST_CLUSTERS else ""
+    return too_open([a.pair.scenario for a in answered], 0, "scenarios")

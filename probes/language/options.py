@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.errors import NotApplicableError
 from probes.inputs import earlier_language_model
+from probes.language.asking import AnswerBy, Asking
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.capabilities import Generates
+    from auditor.model.chat import How
     from auditor.model.language_model import AuditedLanguageModel
     from auditor.model.text_scores import Form, ScoresTexts
     from auditor.rows import FloatArray
@@ -137,7 +140,11 @@ class PairOptions(Compared):
 
 
 class PairsOfAFile(PairOptions):
-    """The same with ``benchmarks``: paths of published files by the name of the probe that reads them."""
+    """The same with ``benchmarks``: paths of published files by the name of the probe that reads them.
+
+    A model whose likelihoods of texts cannot be had is asked for a letter: ``answer_by``, ``chat`` and ``system`` as in
+    :class:`~probes.language.asking.Asking`.
+    """
 
     def __init__(
         self,
@@ -147,9 +154,18 @@ class PairsOfAFile(PairOptions):
         within_word: bool = False,
         prefix_token: str | int | None = None,
         reference: str | AuditedModel | None = None,
+        answer_by: AnswerBy = "auto",
+        chat: How = "auto",
+        system: str | None = None,
     ) -> None:
         super().__init__(form=form, within_word=within_word, prefix_token=prefix_token, reference=reference)
         self.benchmarks = benchmarks
+        self.asking = Asking(chat, system, answer_by)
+
+
+def asked_for_letters(writer: Generates, source: str, *more: str) -> str:
+    """A finding's detail of a model that names letters: where the texts come from, how it is asked, what else."""
+    return " ".join([f"{source}.", *(m for m in (*more, sentence(writer.describe())) if m)])
 
 
 def check_prefix(value: object) -> None:

@@ -15,8 +15,9 @@ from auditor.statistics.rates import Proportion
 from auditor.statistics.values import RatioBetween, RatioOfTotals, bounded_mean
 from probes.inputs import whole_number
 from probes.language.asking import Asking
-from probes.language.easy_choices import BY_CHANCE, N_OPTIONS, accuracy_of, easy_questions, not_shown, share_between
+from probes.language.easy_choices import BY_CHANCE, N_OPTIONS, accuracy_of, easy_questions, not_shown
 from probes.language.forced_choice import LETTERS, MAX_NEW_TOKENS, Choice, chosen_in, counted
+from probes.language.open_shares import share_between
 from probes.language.options import sentence
 
 if TYPE_CHECKING:

@@ -10,20 +10,27 @@ import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.data.benchmarks.left_out import without
-from auditor.data.benchmarks.stereoset import StereoSetExample, read_stereoset
+from auditor.data.benchmarks.stereoset import Part, StereoSetExample, read_stereoset
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.values import BoundedMean, IdealizedAssociation, bounded_mean
-from probes.language.options import Compared, benchmark_path, caveat, source_and_scoring
+from probes.language.asking import AnswerBy, Asking
+from probes.language.forced_choice import METHOD, Question
+from probes.language.options import Compared, asked_for_letters, benchmark_path, caveat, source_and_scoring
+from probes.language.sense_letters import MOST_SENSE, Offered, Whence, sense_measurements
 from probes.language.shares import FEWEST_CLUSTERS, estimands, numbered, preferences, shifts, undecided
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.capabilities import Generates
+    from auditor.model.chat import How
     from auditor.model.text_scores import ScoresTexts
+
+_PARTS: tuple[Part, ...] = ("intrasentence", "intersentence")
 
 
 class StereoSet(Compared):
@@ -51,8 +58,14 @@ class StereoSet(Compared):
     Intervals are over target terms, whose means lie in [0, 1] (:class:`~auditor.statistics.values.BoundedMean`); that
     of ``icat`` is of both scores together. ``icat`` has a kink at ss = 0.5, where its estimate lies below the truth.
 
+    A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): which of an
+    example's three texts makes the most sense, or goes on best with the context, in an order drawn for each question.
+    ``stereotype_choice_rate`` is judged then, and ``sense_accuracy`` shows skill, per ``part``
+    (:func:`~probes.language.sense_letters.sense_measurements`).
+
     benchmarks: ``stereoset`` is the path of the JSON or JSON Lines file. benchmark_filter: a file with the ids of
-    examples to leave out, one a line and after a tab the reason.
+    examples to leave out, one a line and after a tab the reason. answer_by, chat, system: see
+    :class:`~probes.language.asking.Asking`.
 
     Source: Nadeem, Bethke and Reddy, ACL 2021.
     """
@@ -60,13 +73,15 @@ class StereoSet(Compared):
     name: ClassVar[str] = "stereoset"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Does the model prefer stereotypical associations, and does it model language at all?"
+    defined_in: ClassVar[tuple[object, ...]] = (sense_measurements,)
     citation: ClassVar[str] = "Nadeem, Bethke and Reddy, ACL 2021"
-    methods: ClassVar[tuple[str, ...]] = ("intrasentence", "intersentence")
+    methods: ClassVar[tuple[str, ...]] = (*_PARTS, METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "stereotype_score": "sense",
         "unnormalized_stereotype_score": "sense",
         "unfiltered_stereotype_score": "sense",
+        "stereotype_choice_rate": "scores",
     }
     power = (2100, 0.60)
 
@@ -77,22 +92,50 @@ class StereoSet(Compared):
         benchmark_filter: str | None = None,
         prefix_token: str | int | None = None,
         reference: str | AuditedModel | None = None,
+        answer_by: AnswerBy = "auto",
+        chat: How = "auto",
+        system: str | None = None,
     ) -> None:
         super().__init__(prefix_token=prefix_token, reference=reference)
+        self.asking = Asking(chat, system, answer_by)
         self.benchmarks = benchmarks
         self.benchmark_filter = benchmark_filter
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Four scores for each part, and the stereotype score per bias type; see the class."""
         found = without(read_stereoset(benchmark_path(self.benchmarks, "stereoset")), self.benchmark_filter)
+        if self.asking.by_letter(model):
+            writer = self.asking.writer(model)
+            return [m for part in _PARTS for m in _by_letters(writer, found, part, rng)]
         language, earlier = self.language(model), self.earlier()
         return list(
             chain.from_iterable(
                 _stereoset_part(language, found, method, earlier)
-                for method in self.methods
+                for method in _PARTS
                 if any(example.part == method for example in found.examples)
             )
         )
+
+
+def _by_letters(
+    writer: Generates, found: Benchmark[StereoSetExample], part: Part, rng: np.random.Generator
+) -> list[Measurement]:
+    examples = [e for e in found.examples if e.part == part]
+    if not examples:
+        return []
+    offered = [
+        Offered(
+            Question(
+                MOST_SENSE if part == "intrasentence" else f"{e.context}\nWhich of these sentences goes on best?",
+                (e.stereotype, e.anti_stereotype, e.unrelated),
+            ),
+            e.bias_type,
+            _term(e),
+        )
+        for e in examples
+    ]
+    detail = asked_for_letters(writer, found.source, caveat(found))
+    return sense_measurements(writer, offered, rng, Whence("target terms", detail, {"part": part}, evenly=True))
 
 
 def _likelihoods(model: ScoresTexts, examples: Sequence[StereoSetExample], part: str) -> tuple[FloatArray, FloatArray]:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.data.benchmarks.winobias import read_winobias
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
+from probes.language.forced_choice import METHOD
 from probes.language.log_odds import log_odds
-from probes.language.options import PairsOfAFile, benchmark_path
+from probes.language.options import PairsOfAFile, asked_for_letters, benchmark_path
 from probes.language.pairs import RESTING, preferred_pairs
+from probes.language.pronoun_letters import Pronoun, pronoun_measurements
 from probes.language.shares import shifts
 from probes.language.stereotype import Stereotype
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.capabilities import Generates
 
 
 class WinoBias(PairsOfAFile):
@@ -30,6 +35,11 @@ class WinoBias(PairsOfAFile):
     type (1: needs knowledge of the world, 2: syntax suffices). The interval holds the variance between occupations and
     between pairs of them.
 
+    A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): which of the two
+    occupations each pronoun refers to, as the benchmark was made for. ``accuracy_gap`` is judged then, and ``accuracy``
+    shows skill (:func:`~probes.language.pronoun_letters.pronoun_measurements`). Sentences of which
+    not just one occupation stands beside the right one are left out, and counted.
+
     benchmarks: ``winobias`` is the folder of the files, or one ``pro_stereotyped_...`` file beside its partner.
 
     Source: Zhao et al., NAACL 2018.
@@ -38,14 +48,34 @@ class WinoBias(PairsOfAFile):
     name: ClassVar[str] = "winobias"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Does the model expect the pronoun that goes with an occupation's stereotype?"
-    defined_in: ClassVar[tuple[object, ...]] = (Stereotype, log_odds, preferred_pairs, shifts)
+    defined_in: ClassVar[tuple[object, ...]] = (
+        Stereotype, log_odds, preferred_pairs, shifts, pronoun_measurements,
+    )  # fmt: skip
     citation: ClassVar[str] = "Zhao et al., NAACL 2018"
-    methods: ClassVar[tuple[str, ...]] = ("winobias",)
+    methods: ClassVar[tuple[str, ...]] = ("winobias", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"accuracy_gap": "scores"}
     power = (1584, 0.63)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """The log-odds and both scores, each over all and per type; see the class."""
         found = read_winobias(benchmark_path(self.benchmarks, "winobias"))
+        if self.asking.by_letter(model):
+            return _by_letters(self.asking.writer(model), found, rng)
         return preferred_pairs(self, model, found, "winobias")
+
+
+def _by_letters(writer: Generates, found: Benchmark[SentencePair], rng: np.random.Generator) -> list[Measurement]:
+    occupations = sorted({pair.clusters[-1] for pair in found.examples}, key=len, reverse=True)
+    named = re.compile(rf"\b(?:the|an?) ({'|'.join(map(re.escape, occupations))})\b")
+    sentences = []
+    for pair in found.examples:
+        right = pair.clusters[-1]
+        beside = sorted(set(named.findall(pair.more.lower())) - {right})
+        if len(beside) == 1 and pair.mentions is not None:
+            means = (f"The {right}", f"The {beside[0]}")
+            sentences.append(Pronoun((pair.more, pair.less), pair.mentions, means, pair.category, (right, beside[0])))
+    left = len(found.examples) - len(sentences)
+    told = f"{left:,} of {len(found.examples):,} sentences do not name just two occupations, and are left out."
+    detail = asked_for_letters(writer, found.source, told if left else "")
+    return pronoun_measurements(writer, sentences, rng, detail, "no sentence names just two occupations")

@@ -12,13 +12,16 @@ from auditor.data.benchmarks.winogender import WinogenderExample, read_winogende
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.probe import Need
+from probes.language.forced_choice import METHOD
 from probes.language.log_odds import log_odds, placed_log_odds
-from probes.language.options import PairsOfAFile, benchmark_path, source_and_scoring
+from probes.language.options import PairsOfAFile, asked_for_letters, benchmark_path, source_and_scoring
+from probes.language.pronoun_letters import Pronoun, pronoun_measurements
 from probes.language.shares import mean_of_pairs, preferences, share_of, shifts, undecided
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.capabilities import Generates
 
 
 class Winogender(PairsOfAFile):
@@ -35,6 +38,11 @@ class Winogender(PairsOfAFile):
 
     Overall intervals hold the variance between occupations.
 
+    A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): whether each
+    pronoun refers to the occupation or to the other participant. ``accuracy_gap`` is judged then, and ``accuracy``
+    shows skill (:func:`~probes.language.pronoun_letters.pronoun_measurements`). The truth goes with the
+    stereotype where the pronoun is the majority's and means the occupation, and where it is not and means the other.
+
     benchmarks: ``winogender`` is ``all_sentences.tsv`` or its folder. Other options as for
     :class:`~probes.language.stereotype.Stereotype`.
 
@@ -44,20 +52,23 @@ class Winogender(PairsOfAFile):
     name: ClassVar[str] = "winogender"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Which occupations does the model take for a man's or a woman's?"
-    defined_in: ClassVar[tuple[object, ...]] = (log_odds, shifts)
+    defined_in: ClassVar[tuple[object, ...]] = (log_odds, shifts, pronoun_measurements)
     citation: ClassVar[str] = "Rudinger et al., NAACL 2018"
-    methods: ClassVar[tuple[str, ...]] = ("winogender",)
+    methods: ClassVar[tuple[str, ...]] = ("winogender", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "stereotype_log_odds": "sense",
         "stereotype_score": "sense",
         "male_preference": "sense",
+        "accuracy_gap": "scores",
     }
     power = (240, 0.66)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """The overall scores and the preference per occupation; see the class."""
         found = read_winogender(benchmark_path(self.benchmarks, "winogender"))
+        if self.asking.by_letter(model):
+            return _by_letters(self.asking.writer(model), found, rng)
         language = self.language(model)
         pairs = [(e.male, e.female) for e in found.examples]
         likelihoods = self.likelihoods(language, pairs)
@@ -67,6 +78,41 @@ class Winogender(PairsOfAFile):
         if earlier is None:
             return measured
         return measured + _shifts(found, self.likelihoods(earlier[0], pairs), likelihoods, measured, earlier[1])
+
+
+def sentences_of(found: Benchmark[WinogenderExample]) -> list[Pronoun]:
+    """Each sentence with both pronouns and whom they mean, but for those that differ in more."""
+    sentences = []
+    for example, of_men in zip(found.examples, _expected(found).tolist(), strict=True):
+        apart = words_apart(example.male, example.female)
+        if apart is None or example.answer not in ("0", "1"):
+            continue
+        means = [f"The {example.occupation}", _participant(example.participant)]
+        # The occupation's own pronoun is a man's or a woman's; who means the other goes with it by the other pronoun.
+        first = 1 if (of_men == 1.0) is (example.answer == "0") else -1
+        if example.answer == "1":
+            means.reverse()
+        texts = (example.male, example.female)[::first]
+        sentences.append(
+            Pronoun(
+                (texts[0], texts[1]), (apart[::first][0], apart[::first][1]), (means[0], means[1]), "",
+                (example.occupation,), directed=not np.isnan(of_men),
+            )  # fmt: skip
+        )
+    return sentences
+
+
+def _by_letters(writer: Generates, found: Benchmark[WinogenderExample], rng: np.random.Generator) -> list[Measurement]:
+    sentences = sentences_of(found)
+    left = len(found.examples) - len(sentences)
+    told = f"{left:,} sentences do not differ in a pronoun alone, and are left out." if left else ""
+    detail = asked_for_letters(writer, found.source, told)
+    why = "of no occupation is it known whether most are men or women: put occupations-stats.tsv beside the sentences"
+    return pronoun_measurements(writer, sentences, rng, detail, why)
+
+
+def _participant(name: str) -> str:
+    return name.capitalize() if name == "someone" else f"The {name}"
 
 
 def _shifts(

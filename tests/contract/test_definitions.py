@@ -162,7 +162,7 @@ def test_a_definition_says_all_five(key: str) -> None:
 def test_what_is_no_probes_is_defined_too() -> None:
     assert {each.metric for each in OTHERS} == {
         "nonfinite_parameters", "n_parameters", "file_size_bytes", "dp_epsilon", "alarms",
-        "accepted_and_not_done",
+        "accepted_and_not_done", "served_otherwise",
     }  # fmt: skip
 
 

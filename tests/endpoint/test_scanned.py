@@ -25,6 +25,7 @@ from auditor.endpoint.model import EndpointModel, ScoringEndpointModel, endpoint
 from auditor.endpoint.opened import EndpointAsked, open_endpoint
 from auditor.endpoint.outcome import Outcome
 from auditor.errors import ModelError, NotApplicableError, UsageError
+from auditor.finding.criterion import load_criteria
 from auditor.model.generation import Sampling
 from auditor.record.audit_report import AuditReport
 from auditor.run.options import Configured, ScanOptions, flags
@@ -33,8 +34,9 @@ from auditor.run.scan import scan as run_scan
 from cli.options import configure
 from probes import PROBES
 from tests.data.test_benchmarks import bbq_row
+from tests.endpoint.reference import Serves, SteadyToy
+from tests.endpoint.stub import LIES, Stub, served
 from tests.endpoint.stub import NAME as MODEL
-from tests.endpoint.stub import Stub, served
 from tests.quantifiers import all_of, none_of
 
 KEY = "sk-very-secret-0123456789"
@@ -74,7 +76,7 @@ def scanned(url: str, out: Path, probes: str, **options: Any) -> AuditReport:
     asked = ScanOptions.of(
         {"model": url, "model_name": MODEL, "out": str(out), "probes": probes, "concurrency": 1, **options}
     )
-    return run_scan(Configured(asked, {}, ()), PROBES).report
+    return run_scan(Configured(asked, {}, tuple(load_criteria())), PROBES).report
 
 
 # ---- the journal -----------------------------------------------------------------------------------------------------
@@ -365,3 +367,55 @@ def test_an_echoed_text_has_the_likelihood_of_its_own_tokens_alone() -> None:
     ):
         with pytest.raises(ModelError, match=said):
             endpoint_model(handshake_of(), answering(lie)).encode(["The cat sat"])  # type: ignore[attr-defined]
+
+
+# ---- the model that it is said to serve ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> tuple[SteadyToy, Path]:
+    toy, where = SteadyToy(5), tmp_path_factory.mktemp("steady")
+    toy.save(where)
+    return toy, where
+
+
+SERVED: dict[str, tuple[dict[str, Any], str]] = {
+    "itself": ({}, "PASS"),
+    "itself by texts alone": ({"refuses": frozenset({"logprobs"})}, "INCONCLUSIVE"),
+    "another model": ({"toy_served": SteadyToy(6)}, "FAIL"),
+    "another model by texts alone": ({"toy_served": SteadyToy(6), "refuses": frozenset({"logprobs"})}, "FAIL"),
+    "a server of lies": ({"lies": frozenset(LIES)}, "not PASS"),
+}
+
+
+@pytest.mark.parametrize("what", SERVED)
+def test_a_scan_says_whether_its_reference_is_what_is_served(
+    what: str, steady: tuple[SteadyToy, Path], tmp_path: Path
+) -> None:
+    (toy, reference), (more, outcome) = steady, SERVED[what]
+    with served(Serves(5, **{"toy_served": toy, **more})) as url:
+        report = scanned(url, tmp_path, "extraction", reference=str(reference))
+    (found,) = (f for f in report.findings if f.metric == "served_otherwise")
+    assert found.criterion is not None
+    assert found.outcome == outcome if outcome != "not PASS" else found.outcome in ("FAIL", "INCONCLUSIVE"), found
+    assert any(f"served_model is about the reference {reference}" in note for note in report.model.notes)
+    if outcome == "INCONCLUSIVE":
+        assert found.value is None and "texts alone do not prove" in found.reason
+    (counted,) = (f for f in report.findings if f.metric == "accepted_and_not_done")
+    assert "served_model" not in counted.detail.split(".")[0]
+
+
+def test_a_reference_that_is_none_is_said_before_anything_is_asked(tmp_path: Path) -> None:
+    stub = Stub(seed=1)
+    with served(stub) as url, pytest.raises(UsageError, match="no language model at 'nowhere'"):
+        scanned(url, tmp_path, "extraction", reference="nowhere")
+    assert stub.calls == 0
+
+
+def test_without_calls_for_it_a_reference_is_not_found_to_be_served(
+    steady: tuple[SteadyToy, Path], tmp_path: Path
+) -> None:
+    with served(Serves(5, toy_served=steady[0])) as url:
+        report = scanned(url, tmp_path, "extraction", reference=str(steady[1]), max_calls=36)
+    (found,) = (f for f in report.findings if f.metric == "served_otherwise")
+    assert found.outcome == "INCONCLUSIVE" and found.value is None and "--max-calls" in found.reason

@@ -1,7 +1,8 @@
 """A real model chooses the same, whichever way it is asked: by its folder, by transformers serve, by llama.cpp.
 
 Runs where ``AUDITOR_TEST_MODEL`` names the folder of a small Llama with a chat template, such as SmolLM2-135M-Instruct,
-and the packages of a server are installed; ``AUDITOR_TEST_QUESTIONS`` says how many questions are asked, 60 without it.
+and the packages of a server are installed; ``AUDITOR_TEST_QUESTIONS`` says how many questions are asked, 60 without it,
+half of them Winogender's where ``AUDITOR_TEST_DATA`` is given.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from auditor.data.benchmarks.winogender import read_winogender
 from auditor.endpoint.address import address_of
 from auditor.endpoint.client import Client, Limits
 from auditor.endpoint.model import endpoint_model
@@ -30,6 +32,8 @@ from auditor.intake.language_models import load_language_folder
 from auditor.intake.specs import ModelSpec
 from auditor.model.capabilities import Generates, writer_of
 from probes.language.forced_choice import Choice, Question, choices
+from probes.language.pronoun_letters import whom_it_means
+from probes.language.winogender import sentences_of
 from tests.endpoint.reference import shown
 
 pytestmark = pytest.mark.slow
@@ -66,6 +70,11 @@ def folder() -> Path:
 def chosen(writer: Generates) -> list[Choice]:
     n = int(os.environ.get("AUDITOR_TEST_QUESTIONS", "60"))
     first, *asked = questions(n + 1)
+    data = os.environ.get("AUDITOR_TEST_DATA")
+    if data:
+        pronouns = whom_it_means(sentences_of(read_winogender(Path(data) / "winogender")))
+        drawn = np.random.default_rng(3).choice(len(pronouns), len(asked[::2]), replace=False)
+        asked[::2] = [pronouns[i] for i in drawn]
     # A small model that was shown how to answer names a letter, and one that was not says anything.
     return choices(writer, asked, np.random.default_rng(1), [(first, 2)])
 

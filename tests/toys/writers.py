@@ -12,6 +12,7 @@ from auditor.model.capabilities import Generates, Reply
 from auditor.model.chat import How
 from auditor.model.generation import Sampling
 from probes.language.easy_choices import RIGHT, easy_questions
+from probes.language.forced_choice import LETTERS
 
 FAITHS = ("Christian", "Catholic", "Muslim", "Jewish", "Hindu", "Buddhist", "Sikh", "atheist")
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -52,7 +53,7 @@ def listed(asked: str) -> list[str]:
 
 def letter_of(asked: str, option: str) -> str:
     """The letter of an option."""
-    return "ABC"[listed(asked).index(option)]
+    return LETTERS[listed(asked).index(option)]
 
 
 def knowing(otherwise: Callable[[str], str]) -> Callable[[str], str]:
@@ -74,7 +75,7 @@ def helpful(asked: str) -> str:
 def at_random(seed: int) -> Callable[[str], str]:
     """A letter, whatever was asked."""
     draw = np.random.default_rng(seed)
-    return lambda asked: "ABC"[int(draw.integers(max(len(listed(asked)), 1)))]
+    return lambda asked: LETTERS[int(draw.integers(max(len(listed(asked)), 1)))]
 
 
 def babbling() -> Callable[[str], str]:
