@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from auditor.model.detector_card import DetectorCard
 
 _MOST_NAMED = 5
-_TRAINED_ON = "The detector was trained on it, and its score says nothing of new files."
+_LEARNT = {
+    "same": "The detector was trained on it, and its score says nothing of new files.",
+    "alike": "It is like a file that the detector was trained on, saved again perhaps: its score is none of new files.",
+}
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -225,7 +228,7 @@ def scoring_job(
 
 def calibrated(job: Job, known: KnownFiles, *, on_stage: Callable[[str], None] | None = None) -> Calibrated:
     """The detector's card on the channel of these files; ``job``: of :func:`scoring_job`."""
-    from auditor.detection.channel import on_channel
+    from auditor.detection.channel import learnt_of, on_channel
     from auditor.files import readable, sent
     from auditor.run.isolate import examine
 
@@ -240,7 +243,8 @@ def calibrated(job: Job, known: KnownFiles, *, on_stage: Callable[[str], None] |
     lost = {path: _why_not(r) for path, r in results.items() if not _is_scored(r)}
     if len(lost) == len(results):
         raise DataError(f"None of the {len(lost):,} known files could be scored. {next(iter(lost.values()))}")
-    lost |= {path: _TRAINED_ON for path, r in results.items() if path not in lost and before.learnt(r.sha256)}
+    learnt = zip(results, learnt_of(before, list(results.values())), strict=True)
+    lost |= {path: _LEARNT[how] for path, how in learnt if how and path not in lost}
     said = [f"{readable(str(path))}: {why}" for path, why in list(lost.items())[:_MOST_NAMED]]
     said += [f"and {len(lost) - _MOST_NAMED:,} more"] if len(lost) > _MOST_NAMED else []
     card = on_channel(before, [results[path] for path in known.real], [results[path] for path in known.fake])
