@@ -21,7 +21,7 @@ _SHOWS = 2.0
 # Bits in which two files of one content may differ. Of 100 real and generated photographs, pairs of different ones
 # differed in 64 at least, and the same after JPEG of quality 30 to 95 and 1/4 to 2 times the size in 4 at most; of 120
 # recordings different ones in 106 at least, and the same after MP3 in 12, half of them, and 79 at most.
-MOST_APART: dict[Medium, int] = {"image": 16, "speech": 60}
+MOST_APART: dict[Medium, int] = {"image": 10, "speech": 60}
 _PICTURE = ImagePreprocessing(size=(_SIDE, _SIDE), mean=(0.0,), std=(1.0,), fit="stretch")
 # The first four seconds, in milliseconds.
 _SOUND, _EACH, _HEARD = AudioPreprocessing(samples=16_384, sampling_rate=4_000), 4, 5.0
@@ -60,11 +60,24 @@ def alike(own: Sequence[Sequence[str]], known: Sequence[str], medium: Medium) ->
     others = _words(known)
     return np.asarray(
         [
-            any(int(np.bitwise_count(others ^ _words([one])).sum(axis=1).min()) <= MOST_APART[medium] for one in each)
-            for each in own
+            any(_nearest(others, one) <= MOST_APART[medium] for one in each) for each in own
         ],
         bool,
     )
+
+
+def repeated(own: Sequence[Sequence[str]], medium: Medium) -> int:
+    """How many of n files are alike one that stands before them."""
+    firsts = _words([each[0] for each in own if each])
+    return sum(
+        any(_nearest(firsts[:i], one) <= MOST_APART[medium] for one in each)
+        for i, each in enumerate(each for each in own if each)
+        if i
+    )
+
+
+def _nearest(known: npt.NDArray[np.uint64], one: str) -> int:
+    return int(np.bitwise_count(known ^ _words([one])).sum(axis=1).min())
 
 
 def _words(fingerprints: Sequence[str]) -> npt.NDArray[np.uint64]:
