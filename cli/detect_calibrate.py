@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
@@ -34,11 +34,21 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """A card on the channel, one of the files that it is of, and those that could not be scored, in words."""
+    """A card on the channel, one of the files that it is of, and why others could not be scored, by their paths."""
 
     card: DetectorCard
     example: str
-    left_out: tuple[str, ...]
+    lost: Mapping[Path, str]
+
+
+def left_out_by_all(known: Sequence[Calibrated]) -> list[str]:
+    """A sentence on each file, of the first of them, that is of use to no detector."""
+    from auditor.files import readable
+
+    first: Mapping[Path, str] = known[0].lost if known else {}
+    lost = [(path, why) for path, why in first.items() if all(path in each.lost for each in known)]
+    said = [f"{readable(str(path))}: {why}" for path, why in lost[:_MOST_NAMED]]
+    return said + ([f"and {len(lost) - _MOST_NAMED:,} more"] if len(lost) > _MOST_NAMED else [])
 
 
 def detect_calibrate(
@@ -113,12 +123,12 @@ def detect_calibrate(
             place_file(made, out)
     except OSError as error:
         raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
-    for line in found.left_out:
+    for line in left_out_by_all([found]):
         typer.echo(visible(f"left out  {line}"))
     for line in channel_lines(found.card):
         typer.echo(visible(f"channel   {line}"))
     typer.echo(visible(f"wrote     {out}"))
-    return 3 if found.left_out or not known.fake or wrong else 0
+    return 3 if found.lost or not known.fake or wrong else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +239,7 @@ def scoring_job(
 def calibrated(job: Job, known: KnownFiles, *, on_stage: Callable[[str], None] | None = None) -> Calibrated:
     """The detector's card on the channel of these files; ``job``: of :func:`scoring_job`."""
     from auditor.detection.channel import learnt_of, on_channel
-    from auditor.files import readable, sent
+    from auditor.files import sent
     from auditor.run.isolate import examine
 
     assert job.detection is not None
@@ -245,11 +255,9 @@ def calibrated(job: Job, known: KnownFiles, *, on_stage: Callable[[str], None] |
         raise DataError(f"None of the {len(lost):,} known files could be scored. {next(iter(lost.values()))}")
     learnt = zip(results, learnt_of(before, list(results.values())), strict=True)
     lost |= {path: _LEARNT[how] for path, how in learnt if how and path not in lost}
-    said = [f"{readable(str(path))}: {why}" for path, why in list(lost.items())[:_MOST_NAMED]]
-    said += [f"and {len(lost) - _MOST_NAMED:,} more"] if len(lost) > _MOST_NAMED else []
     card = on_channel(before, [results[path] for path in known.real], [results[path] for path in known.fake])
     example = next(names[path] for path in known.real if path not in lost)
-    return Calibrated(card=card, example=example, left_out=tuple(said))
+    return Calibrated(card=card, example=example, lost=lost)
 
 
 def _why_not(result: FileResult) -> str:

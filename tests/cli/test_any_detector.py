@@ -405,18 +405,41 @@ def test_too_few_calibration_files_for_a_share_are_said() -> None:
     )
 
 
+def two_detectors(where: Path) -> list[object]:
+    """The flags of one of pictures and one of sound."""
+    for name, classes, sound in (("a", ("real", "ai"), False), ("b", ("real", "ai"), True)):
+        detector = onnx(where / name, classes=classes, sound=sound)
+        scores = {"real_scores": tuple(np.linspace(0, 0.4, 90)), "fake_scores": tuple(np.linspace(0.6, 1, 90))}
+        save(detector.with_card(detector.card.model_copy(update=scores)), where / f"{name}.pt")
+    return ["--detector", where / "a.pt", "--detector", where / "b.pt"]
+
+
+@pytest.mark.slow
+def test_files_known_to_be_real_calibrate_the_detector_of_their_medium(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="the extra 'media' is not installed")
+    both, rng = two_detectors(tmp_path), np.random.default_rng(3)
+    known = {f"{i:02}.png": as_file(real_picture(rng)) for i in range(20)}
+    noises = [rng.integers(-9_000, 9_000, SAMPLES).astype(np.int16) for _ in range(19)]
+    known |= {f"{i:02}.wav": as_wav(noise, RATE) for i, noise in enumerate(noises)}
+    write(tmp_path / "known", {**known, "broken.png": b"none"})
+    write(tmp_path, {"p.png": as_file(fake_picture(rng))})
+    result = run("detect", tmp_path / "p.png", *both, "--known-real", tmp_path / "known")
+    text = words(result)
+    assert result.exit_code == 0, result.output
+    assert "channel on 20 files known to be real" in text and "channel on 19 files known to be real" in text
+    # What either can use is not left out.
+    left_out = [line for line in result.output.splitlines() if line.startswith("left out")]
+    assert len(left_out) == 1 and "broken.png" in left_out[0], left_out
+
+
 def test_a_picture_and_a_sound_detector_are_asked_in_one_call(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="the extra 'media' is not installed")
-    for name, classes, sound in (("a", ("real", "ai"), False), ("b", ("real", "ai"), True)):
-        detector = onnx(tmp_path / name, classes=classes, sound=sound)
-        scores = {"real_scores": tuple(np.linspace(0, 0.4, 90)), "fake_scores": tuple(np.linspace(0.6, 1, 90))}
-        save(detector.with_card(detector.card.model_copy(update=scores)), tmp_path / f"{name}.pt")
+    both = two_detectors(tmp_path)
     rng = np.random.default_rng(2)
     noise = rng.integers(-9_000, 9_000, 8 * SAMPLES).astype(np.int16)
     video = video_with_sound(tmp_path / "v.mp4", [fake_picture(rng, 64) for _ in range(8)], noise)
     (tmp_path / "p.png").write_bytes(as_file(fake_picture(rng)))
     kept = tmp_path / "kept.zip"
-    both = ["--detector", tmp_path / "a.pt", "--detector", tmp_path / "b.pt"]
     result = run("detect", video, tmp_path / "p.png", *both, "--json", "--bundle", kept)
     said = json.loads(result.stdout)
     film, picture = said["files"]
