@@ -23,6 +23,7 @@ from auditor.statistics.ranks import area_under_curve
 from cli.detect import UNMEASURED, with_interval
 from cli.detect_train import _lines
 from mitigations.deepfake.image_training import ImageOptions, train_image_detector
+from tests.quantifiers import none_of
 from tests.toys.media_files import as_file, write
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
@@ -117,7 +118,7 @@ def test_what_is_said_over_kinds_holds_for_engines_to_come(detector: DeepfakeDet
     seen, over = rates[False, None], rates[True, None]
     # Every file of three engines is told from photographs, also of an engine left out; of the next two hardly any.
     assert min(rates[True, kind].value for kind in KNOWN) > 0.95 and max(new) < 0.8
-    assert not holds(seen, max(new)) and not any(holds(rates[True, kind], max(new)) for kind in KNOWN)
+    assert not holds(seen, max(new)) and none_of(holds(rates[True, kind], max(new)) for kind in KNOWN)
     assert [holds(over, value) for value in new] == [True, True]
     trained = Trained(detector=DetectorRecord.of(("fake", "real"), detector.card, None), notes=(), left_out=())
     lines = list(_lines(trained, tmp_path, tmp_path / "d.pt"))
