@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,17 +165,39 @@ def test_any_classifier_with_a_card_stands_at_the_gate_and_is_enclosed(form: str
     np.testing.assert_array_equal(again.predict_proba(X), made.model.predict_proba(X))
 
 
-def test_a_function_stands_at_the_gate_where_it_is_named_and_is_named_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
+    """A function of pictures; in the folder one works in, its card ``d.pt`` and a classifier ``model.pt``."""
     (tmp_path / "gate_steps.py").write_text(STEPS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    named = ModelSpec(predict="gate_steps:steps", code_folder=str(tmp_path))
-    uncalibrated = as_detector(load_classifier(named), {})
+    monkeypatch.delitem(sys.modules, "gate_steps", raising=False)
+    found = ModelSpec(predict="gate_steps:steps", code_folder=str(tmp_path))
+    uncalibrated = as_detector(load_classifier(found), {})
     scores = {"real_scores": tuple(np.linspace(0.0, 0.4, 40)), "fake_scores": tuple(np.linspace(0.6, 1.0, 40))}
     save(uncalibrated.with_card(uncalibrated.card.model_copy(update=scores)), tmp_path / "d.pt")
     save(classifier(), tmp_path / "model.pt")
+    return found
+
+
+@pytest.mark.slow
+def test_the_gate_of_a_function_is_audited_where_a_flag_names_it(named: ModelSpec, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    makers = {"deny": fake_picture, "grant": real_picture}
+    write(tmp_path / "media", {f"{c}/{i}.png": as_file(make(rng)) for c, make in makers.items() for i in range(30)})
+    arguments = [
+        "mitigate", "deepfake-detection", "model.pt", "--out", "gated.pt", "--data", "media", "--positive", "grant",
+        "--with", "detector=d.pt", "--predict", "gate_steps:steps", "--probes", "change",
+    ]  # fmt: skip
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code in (0, 1, 3), result.output
+    assert "Of 60 rows the gate rejected 30 as synthetic" in " ".join(result.output.split())
+    # The function was the detector's, and never the model's: the old one is the classifier.
+    before = json.loads((tmp_path / "audit-report" / "before" / "report.json").read_text())["model"]
+    assert before["format"] == "auditor-model/1" and "gate_steps" not in json.dumps(before)
+
+
+def test_a_function_stands_at_the_gate_where_it_is_named_and_is_named_again(named: ModelSpec, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a function of yours.*add --predict gate_steps:steps"):
         DeepfakeDetection(detector="d.pt").mitigate(classifier(), _rows(1), np.random.default_rng(0), Training())
     asked = ["mitigate", "deepfake-detection", "model.pt", "--out", "gated.pt", "--with", "detector=d.pt"]
