@@ -131,8 +131,6 @@ def _with_function(
     kind: type[Mitigation], configured: Configured, settings: dict[str, JsonValue]
 ) -> tuple[Configured, dict[str, JsonValue], str | None]:
     """What --predict names where a mitigation takes a function: that of its detector, and not the model's."""
-    if "predict" in settings:
-        raise UsageError("--with predict runs code, which a flag of its own allows: name the function with --predict.")
     code = configured.options.predict
     if code is None or "predict" not in signature(kind).parameters:
         return configured, settings, None
@@ -283,6 +281,10 @@ def parse_settings(texts: list[str]) -> dict[str, JsonValue]:
         if not (equals and option):
             raise UsageError(f"--with {text!r} must look like option=value.")
         key = option.replace("-", "_")
+        if key == "predict":
+            raise UsageError(
+                "--with predict runs code, which a flag of its own allows: name the function with --predict."
+            )
         try:
             found[key] = json.loads(value)
         except ValueError:
