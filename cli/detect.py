@@ -212,6 +212,7 @@ def _print(
     # In a pipe the table stands alone, and how to read it goes to whoever looks on.
     for line in [
         *(f"left out  {line}, of the files known to be real" for line in left_out_by_all(known_real)),
+        *(f"channel   {each.few}" for each in known_real if each.few),
         *(_explained(asked, with_evidence=bool(pictures)) if asked else ()),
         *(line for each in asked for line in _of_batch(each.batch)),
     ]:

@@ -34,11 +34,15 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """A card on the channel, one of the files that it is of, and why others could not be scored, by their paths."""
+    """A card on the channel, one of the files that it is of, and why others could not be scored, by their paths.
+
+    ``few``: why the files are fewer than they seem, in a sentence, or "".
+    """
 
     card: DetectorCard
     example: str
     lost: Mapping[Path, str]
+    few: str
 
 
 def left_out_by_all(known: Sequence[Calibrated]) -> list[str]:
@@ -87,8 +91,8 @@ def detect_calibrate(
 
     It learns nothing: its error rate is made to hold on your own files, and it is said how many known fakes it then
     finds. Any classifier becomes a detector so, its classes by what their names mean. Exit codes: 0 calibrated, 2 wrong
-    usage, 3 calibrated, but some files could not be scored, how many fakes it finds is not known, or the known files
-    contradict it, 4 the detector or the files were refused.
+    usage, 3 calibrated, but some files could not be scored or are near copies, how many fakes it finds is not known, or
+    the known files contradict it, 4 the detector or the files were refused.
     """
     from auditor.detection.channel import channel_lines, contradicted
     from auditor.record.text import visible
@@ -125,10 +129,10 @@ def detect_calibrate(
         raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
     for line in left_out_by_all([found]):
         typer.echo(visible(f"left out  {line}"))
-    for line in channel_lines(found.card):
+    for line in (*channel_lines(found.card), *filter(None, [found.few])):
         typer.echo(visible(f"channel   {line}"))
     typer.echo(visible(f"wrote     {out}"))
-    return 3 if found.lost or not known.fake or wrong else 0
+    return 3 if found.lost or found.few or not known.fake or wrong else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +242,7 @@ def scoring_job(
 
 def calibrated(job: Job, known: KnownFiles, *, on_stage: Callable[[str], None] | None = None) -> Calibrated:
     """The detector's card on the channel of these files; ``job``: of :func:`scoring_job`."""
-    from auditor.detection.channel import learnt_of, on_channel
+    from auditor.detection.channel import few_in_truth, learnt_of, on_channel
     from auditor.files import sent
     from auditor.run.isolate import examine
 
@@ -257,7 +261,8 @@ def calibrated(job: Job, known: KnownFiles, *, on_stage: Callable[[str], None] |
     lost |= {path: _LEARNT[how] for path, how in learnt if how and path not in lost}
     card = on_channel(before, [results[path] for path in known.real], [results[path] for path in known.fake])
     example = next(names[path] for path in known.real if path not in lost)
-    return Calibrated(card=card, example=example, lost=lost)
+    few = few_in_truth(before, [results[path] for path in known.real if path not in lost])
+    return Calibrated(card=card, example=example, lost=lost, few=few)
 
 
 def _why_not(result: FileResult) -> str:

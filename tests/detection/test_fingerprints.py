@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 
-from auditor.detection.channel import learnt_of, on_channel
+from auditor.detection.channel import few_in_truth, learnt_of, on_channel
 from auditor.detection.examine import Examination
 from auditor.detection.fingerprints import MOST_APART, alike, fingerprints_of
 from auditor.detection.record import FileResult
@@ -110,6 +110,18 @@ def test_training_files_saved_again_calibrate_nothing_and_are_said(tmp_path: Pat
     # Whoever only asks is told, and the bits go nowhere.
     asked = Examination(detector=detector, with_provenance=False).of(tmp_path / "00.jpg")
     assert asked.fingerprints == () and any("looks or sounds like a file" in note for note in asked.notes)
+
+
+def test_one_photograph_saved_twenty_times_is_no_twenty_known_files(tmp_path: Path) -> None:
+    first, *others = photographs(12)
+    write(tmp_path, {f"a{i:02}.jpg": saved(first, 60 + i, 0.6 + 0.05 * i) for i in range(20)})
+    detector = image_detector()
+    calibrating = Examination(detector=detector, with_provenance=False, with_fingerprints=True)
+    one = [calibrating.of(path) for path in sorted(tmp_path.iterdir())]
+    assert few_in_truth(detector.card, one).startswith("19 of 20 files known to be real are near copies of another")
+    write(tmp_path / "more", {f"{i}.jpg": saved(picture) for i, picture in enumerate(others)})
+    new = [calibrating.of(path) for path in sorted((tmp_path / "more").iterdir())]
+    assert few_in_truth(detector.card, [*new, one[0]]) == "" != few_in_truth(detector.card, [*new, *one[:2]])
 
 
 def _many(result: FileResult) -> list[FileResult]:
