@@ -16,7 +16,7 @@ import typer
 
 from auditor.errors import UsageError
 from cli.derived import BundleTo, SignWith, TimestampBy, sealed
-from cli.detect_calibrate import Calibrated, channel_of, scoring_job
+from cli.detect_calibrate import Calibrated, channel_of, left_out_by_all, scoring_job
 from cli.flags import AllowUnsandboxed
 from cli.guarded import Writes
 from cli.without_detector import without_detector
@@ -110,15 +110,19 @@ def detect(
         scoring_job(one, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed, predict=predict)
         for one in (named or _NOBODY)
     ]
-    known = None if known_real is None else _channel(jobs[0], known_real, paths, show=not json_)
+    known = [] if known_real is None else [_channel(job, known_real, paths, show=not json_) for job in jobs]
     spec = DetectionSpec(
         files=tuple(sent(os.path.realpath(path)) for path in paths),
         trust_anchors=anchors,
         with_heat_map=out is not None,
         with_calibration=kept is not None or len(named) > 1,
-        card=None if known is None else known.card.model_dump_json(),
     )
-    found = [_examined(replace(job, seed=seed, detection=spec), show=not json_, debug=debug) for job in jobs]
+    # The files of the one medium calibrate the one detector, and those of the other the other.
+    specs = [replace(spec, card=each.card.model_dump_json()) for each in known] or [spec] * len(jobs)
+    found = [
+        _examined(replace(job, seed=seed, detection=own), show=not json_, debug=debug)
+        for job, own in zip(jobs, specs, strict=True)
+    ]
     results, asked_of = _together(paths, named, found)
     pictures, unwritten = ({}, {}) if out is None else _write_pictures(results, out)
     results = [(readable(path), _with_note(result, unwritten.get(path, ""))) for path, result in results]
@@ -182,12 +186,8 @@ def _check(named: Sequence[str], evidence: Path | None, known_real: Path | None)
             f"There is no detector at {absent!r}: make one with auditor detect-train, or of any classifier with "
             "auditor detect-calibrate."
         )
-    if len(named) > 2 or (len(named) > 1 and known_real is not None):
-        raise UsageError(
-            "A call takes two detectors at most, one of pictures and one of sound."
-            if known_real is None
-            else "--known-real calibrates one detector: calibrate each with auditor detect-calibrate, and name both."
-        )
+    if len(named) > 2:
+        raise UsageError("A call takes two detectors at most, one of pictures and one of sound.")
     if evidence is not None and not named:
         raise UsageError("--evidence shows what a detector's score rests on: add --detector FILE.")
     if known_real is not None and not named:
@@ -199,7 +199,7 @@ def _print(
     asked: Sequence[AskedDetector],
     pictures: dict[str, str],
     code: int,
-    known_real: Calibrated | None,
+    known_real: Sequence[Calibrated],
 ) -> None:
     from auditor.record.text import visible
     from cli.output import paragraph
@@ -211,7 +211,8 @@ def _print(
         _print_table(results, pictures)
     # In a pipe the table stands alone, and how to read it goes to whoever looks on.
     for line in [
-        *(f"left out  {line}, of the files known to be real" for line in (known_real.left_out if known_real else ())),
+        *(f"left out  {line}, of the files known to be real" for line in left_out_by_all(known_real)),
+        *(f"channel   {each.few}" for each in known_real if each.few),
         *(_explained(asked, with_evidence=bool(pictures)) if asked else ()),
         *(line for each in asked for line in _of_batch(each.batch)),
     ]:

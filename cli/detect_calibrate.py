@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
@@ -25,17 +25,34 @@ if TYPE_CHECKING:
     from auditor.model.detector_card import DetectorCard
 
 _MOST_NAMED = 5
-_TRAINED_ON = "The detector was trained on it, and its score says nothing of new files."
+_LEARNT = {
+    "same": "The detector was trained on it, and its score says nothing of new files.",
+    "alike": "It is like a file that the detector was trained on, saved again perhaps: its score is none of new files.",
+}
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """A card on the channel, one of the files that it is of, and those that could not be scored, in words."""
+    """A card on the channel, one of the files that it is of, and why others could not be scored, by their paths.
+
+    ``few``: why the files are fewer than they seem, in a sentence, or "".
+    """
 
     card: DetectorCard
     example: str
-    left_out: tuple[str, ...]
+    lost: Mapping[Path, str]
+    few: str
+
+
+def left_out_by_all(known: Sequence[Calibrated]) -> list[str]:
+    """A sentence on each file, of the first of them, that is of use to no detector."""
+    from auditor.files import readable
+
+    first: Mapping[Path, str] = known[0].lost if known else {}
+    lost = [(path, why) for path, why in first.items() if all(path in each.lost for each in known)]
+    said = [f"{readable(str(path))}: {why}" for path, why in lost[:_MOST_NAMED]]
+    return said + ([f"and {len(lost) - _MOST_NAMED:,} more"] if len(lost) > _MOST_NAMED else [])
 
 
 def detect_calibrate(
@@ -74,8 +91,8 @@ def detect_calibrate(
 
     It learns nothing: its error rate is made to hold on your own files, and it is said how many known fakes it then
     finds. Any classifier becomes a detector so, its classes by what their names mean. Exit codes: 0 calibrated, 2 wrong
-    usage, 3 calibrated, but some files could not be scored, how many fakes it finds is not known, or the known files
-    contradict it, 4 the detector or the files were refused.
+    usage, 3 calibrated, but some files could not be scored or are near copies, how many fakes it finds is not known, or
+    the known files contradict it, 4 the detector or the files were refused.
     """
     from auditor.detection.channel import channel_lines, contradicted
     from auditor.record.text import visible
@@ -110,12 +127,12 @@ def detect_calibrate(
             place_file(made, out)
     except OSError as error:
         raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
-    for line in found.left_out:
+    for line in left_out_by_all([found]):
         typer.echo(visible(f"left out  {line}"))
-    for line in channel_lines(found.card):
+    for line in (*channel_lines(found.card), *filter(None, [found.few])):
         typer.echo(visible(f"channel   {line}"))
     typer.echo(visible(f"wrote     {out}"))
-    return 3 if found.left_out or not known.fake or wrong else 0
+    return 3 if found.lost or found.few or not known.fake or wrong else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +242,8 @@ def scoring_job(
 
 def calibrated(job: Job, known: KnownFiles, *, on_stage: Callable[[str], None] | None = None) -> Calibrated:
     """The detector's card on the channel of these files; ``job``: of :func:`scoring_job`."""
-    from auditor.detection.channel import on_channel
-    from auditor.files import readable, sent
+    from auditor.detection.channel import few_in_truth, learnt_of, on_channel
+    from auditor.files import sent
     from auditor.run.isolate import examine
 
     assert job.detection is not None
@@ -240,12 +257,12 @@ def calibrated(job: Job, known: KnownFiles, *, on_stage: Callable[[str], None] |
     lost = {path: _why_not(r) for path, r in results.items() if not _is_scored(r)}
     if len(lost) == len(results):
         raise DataError(f"None of the {len(lost):,} known files could be scored. {next(iter(lost.values()))}")
-    lost |= {path: _TRAINED_ON for path, r in results.items() if path not in lost and before.learnt(r.sha256)}
-    said = [f"{readable(str(path))}: {why}" for path, why in list(lost.items())[:_MOST_NAMED]]
-    said += [f"and {len(lost) - _MOST_NAMED:,} more"] if len(lost) > _MOST_NAMED else []
+    learnt = zip(results, learnt_of(before, list(results.values())), strict=True)
+    lost |= {path: _LEARNT[how] for path, how in learnt if how and path not in lost}
     card = on_channel(before, [results[path] for path in known.real], [results[path] for path in known.fake])
     example = next(names[path] for path in known.real if path not in lost)
-    return Calibrated(card=card, example=example, left_out=tuple(said))
+    few = few_in_truth(before, [results[path] for path in known.real if path not in lost])
+    return Calibrated(card=card, example=example, lost=lost, few=few)
 
 
 def _why_not(result: FileResult) -> str:

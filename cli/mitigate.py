@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ def run_mitigation(
     options = configured.options
     key = name.replace("-", "_")
     kind = mitigation_class(key, MITIGATIONS)
+    configured, settings, code = _with_function(kind, configured, settings)
+    options = configured.options
     make_mitigation(kind, settings)
     with_rows = needs_rows(kind)
     if with_rows and learns(kind) and options.train is None:
@@ -89,7 +92,9 @@ def run_mitigation(
     if experience is not None and (warning := experience.warning()) and not quiet:
         typer.echo(f"note      {warning}")
     started = time.perf_counter()
-    notes = make_model(key, before_job, settings, out, checkpoint, max_seconds, quiet=quiet)
+    folder_of_code = before_job.model.code_folder if code is None else str(Path.cwd())
+    with_code = replace(before_job, model=replace(before_job.model, code_folder=folder_of_code))
+    notes = make_model(key, with_code, settings, out, checkpoint, max_seconds, quiet=quiet)
     if not quiet:
         typer.echo(f"wrote     {out}  ({time.perf_counter() - started:.0f} s)")
         for note in notes:
@@ -101,6 +106,7 @@ def run_mitigation(
         if out.suffix in ("", ".pt")
         else configured
     )
+    own = replace(own, options=replace(own.options, predict=code or own.options.predict))
     later = with_reference(own, out) if with_rows or of_language else _of(own, out)
     after = audit_model(*later, folder / AFTER, quiet=quiet)
     comparison = replace(
@@ -119,6 +125,17 @@ def run_mitigation(
     if evidence is not None:
         evidence.told()
     return comparison.exit_code
+
+
+def _with_function(
+    kind: type[Mitigation], configured: Configured, settings: dict[str, JsonValue]
+) -> tuple[Configured, dict[str, JsonValue], str | None]:
+    """What --predict names where a mitigation takes a function: that of its detector, and not the model's."""
+    code = configured.options.predict
+    if code is None or "predict" not in signature(kind).parameters:
+        return configured, settings, None
+    without = replace(configured, options=replace(configured.options, predict=None))
+    return without, {**settings, "predict": code}, code
 
 
 def _claim_all(out: Path, checkpoint: Path | None, folder: Path, *, with_evidence: bool) -> None:
@@ -264,6 +281,10 @@ def parse_settings(texts: list[str]) -> dict[str, JsonValue]:
         if not (equals and option):
             raise UsageError(f"--with {text!r} must look like option=value.")
         key = option.replace("-", "_")
+        if key == "predict":
+            raise UsageError(
+                "--with predict runs code, which a flag of its own allows: name the function with --predict."
+            )
         try:
             found[key] = json.loads(value)
         except ValueError:

@@ -29,8 +29,9 @@ class DeepfakeDetection:
     ones, and nothing is promised for generators that it does not know. It learns from no rows.
 
     detector: a bundle of ``auditor detect-train``, or of ``detect-calibrate`` for any other classifier, or a
-    :class:`auditor.model.detector.Detector`. answer: the class given to what is rejected; None takes the unfavourable
-    one of two classes.
+    :class:`auditor.model.detector.Detector`. predict: the function of yours, ``package.module:function``, that the
+    detector is a card of; whoever loads the new model names it again. answer: the class given to what is rejected; None
+    takes the unfavourable one of two classes.
 
     Raises ModelError for a model that is no torch model of the detector's medium; UsageError for an answer that is none
     of its classes, or where None leaves open which it is.
@@ -52,6 +53,7 @@ class DeepfakeDetection:
         self,
         *,
         detector: str | Detector | None = None,
+        predict: str | None = None,
         answer: str | None = None,
         on_cannot_say: Choice = "pass",
         on_no_trace: Choice | None = None,
@@ -62,6 +64,7 @@ class DeepfakeDetection:
             if choice not in get_args(Choice):
                 raise ValueError(f"{name} must be pass or reject, not {choice!r}")
         self.detector = detector
+        self.predict = predict
         self.answer = answer
         self.on_cannot_say = on_cannot_say
         self.on_no_trace = on_no_trace
@@ -113,7 +116,7 @@ class DeepfakeDetection:
         from auditor.detection.examine import loaded_detector
         from auditor.intake.specs import ModelSpec
 
-        return loaded_detector(ModelSpec(path=self.detector, device=device))
+        return loaded_detector(ModelSpec(path=self.detector, device=device, predict=self.predict))
 
     def _answer(self, model: TorchModel, positive: int | None) -> int:
         if self.answer is not None:

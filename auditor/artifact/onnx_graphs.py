@@ -97,9 +97,11 @@ class Graph:
         wide = [i for i in self._inputs if i.type not in (*_NUMBERS, TEXT) or len(i.shape) != 2]
         if wide or not self._inputs:
             what = f"{wide[0].type} of shape {printable(wide[0].shape, 60)}" if wide else "nothing"
+            pictures = wide and len(wide[0].shape) == 4
+            more = "; a detector of synthetic pictures is audited after auditor detect-calibrate" if pictures else ""
             raise UnsupportedError(
                 f"{name!r} takes {what}, and an ONNX model is audited where it takes columns of a table, (n, d): wrap "
-                "it with --predict package.module:function."
+                f"it with --predict package.module:function{more}."
             )
         widths = [i.shape[1] if isinstance(i.shape[1], int) else None for i in self._inputs]
         self.one_matrix = len(self._inputs) == 1 and widths[0] != 1

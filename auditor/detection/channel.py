@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
+from auditor.detection.fingerprints import alike, repeated
 from auditor.detection.record import FileResult, FileVerdict
 from auditor.errors import DataError, ModelError
 from auditor.files import Closed
@@ -20,6 +21,8 @@ from auditor.statistics.rates import Proportion
 ALARM_LEVEL = 0.01
 _CONFIDENCE = 0.95
 _CHANCE = _LIKELIER = 0.5
+# Share of near copies among files known to be real that is not worth a word.
+_FEW = 0.05
 
 
 class BatchShift(Closed):
@@ -135,6 +138,27 @@ def channel_lines(card: DetectorCard) -> Iterator[str]:
         yield "how many fakes it finds is not known: name some with --known-fake"
 
 
+def learnt_of(card: DetectorCard, results: Sequence[FileResult]) -> list[Literal["same", "alike", ""]]:
+    """(n,) whether each file is the same as one that the detector was trained on, or alike, as far as its card says."""
+    like = alike([result.fingerprints for result in results], card.fingerprints, card.medium)
+    return [
+        "same" if card.learnt(result.sha256) else "alike" if near else ""
+        for result, near in zip(results, like, strict=True)
+    ]
+
+
+def few_in_truth(card: DetectorCard, real: Sequence[FileResult]) -> str:
+    """That files known to be real are near copies of each other, in a sentence; "" where at most one in twenty are."""
+    prints = {result.sha256: result.fingerprints for result in real if result.sha256}
+    near = repeated(list(prints.values()), card.medium)
+    if near <= _FEW * len(prints):
+        return ""
+    return (
+        f"{near:,} of {len(prints):,} files known to be real are near copies of another and say nothing new, so that "
+        "the error rate holds less well than is stated: leave one of each, and take others"
+    )
+
+
 def contradicted(card: DetectorCard) -> str:
     """What the known files say against the detector where its score is certainly higher of real ones; "" elsewhere."""
     area = area_under_curve(positives=card.fake_scores, negatives=card.real_scores)
@@ -147,7 +171,7 @@ def contradicted(card: DetectorCard) -> str:
 
 
 def _but_new(card: DetectorCard, results: Sequence[FileResult]) -> str:
-    learnt = sum(card.learnt(result.sha256) for result in results)
+    learnt = sum(map(bool, learnt_of(card, results)))
     return f", none of which it was trained on as it was on {learnt:,} of these" if learnt else ""
 
 
@@ -184,9 +208,9 @@ def _scored(card: DetectorCard, results: Sequence[FileResult]) -> dict[str, tupl
     """Score and novelty of each new file by its digest; of a video the frames are scored, which is another thing."""
     return {
         result.sha256: (result.verdict.probability, result.verdict.novelty)
-        for result in results
+        for result, learnt in zip(results, learnt_of(card, results), strict=True)
         if result.sha256 and result.verdict and result.verdict.probability is not None and not result.verdict.frames
-        if not card.learnt(result.sha256)
+        if not learnt
     }
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
+from auditor.detection.fingerprints import alike, fingerprints_of
 from auditor.detection.fit import fit_notes
 from auditor.detection.kinds import IN_WORDS, SOUND_ONLY, FileKind, kind_of
 from auditor.detection.provenance.reading import read_provenance
@@ -34,6 +35,7 @@ _HALF_A_SECOND = 0.5
 _UNNOTICED = 0.05
 _ORIENTATION = 0x0112
 _LEARNT = "The detector was trained on this very file: what it says of it promises nothing."
+_ALIKE = "It looks or sounds like a file that the detector was trained on: what it says of it may promise nothing."
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "RGB;16B", "RGBA;16B", "LA;16B", "L;16B")
 
 
@@ -41,13 +43,15 @@ _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "RGB;16B", "RGBA;16B", "LA;16B", "L;16
 class Examination:
     """What files are asked: by which detector, with which authorities trusted, and what is made besides.
 
-    ``seed``: of the random parts that the marked ones are compared with.
+    ``with_fingerprints``: whether each result has those of the file. ``seed``: of the random parts that the marked ones
+    are compared with.
     """
 
     detector: Detector | None
     trust_anchors: str | None = None
     with_heat_map: bool = False
     with_provenance: bool = True
+    with_fingerprints: bool = False
     seed: int = 0
 
     def of(self, path: Path) -> FileResult:
@@ -70,8 +74,14 @@ class Examination:
             if self.detector is None:
                 return found
             verdict, heat_map, more = self._judged(self.detector, content, path.name, kind)
-            learnt = [_LEARNT] if self.detector.card.learnt(found.sha256) else []
+            card = self.detector.card
+            asked = self.with_fingerprints or card.fingerprints
+            prints = fingerprints_of(content, path.name, card.medium) if asked else ()
+            learnt = [_LEARNT] if card.learnt(found.sha256) else []
+            if not learnt and alike([prints], card.fingerprints, card.medium)[0]:
+                learnt = [_ALIKE]
             notes = [*notes, *learnt, *more][:MOST_NOTES]
+            found = found.model_copy(update={"fingerprints": prints if self.with_fingerprints else ()})
             return found.model_copy(update={"verdict": verdict, "heat_map": heat_map, "notes": tuple(notes)})
         except AuditorError as error:
             return found.model_copy(update={"error": str(error)[:2_000]})

@@ -12,7 +12,7 @@ from auditor.detection.kinds import Medium
 from auditor.detection.provenance.record import FileProvenance
 from auditor.files import Closed
 from auditor.finding.png import Pixels, decode
-from auditor.model.detector_card import Answer, DetectorCard, Share
+from auditor.model.detector_card import Answer, DetectorCard, Fingerprint, Share
 from auditor.model.detector_card import Medium as DetectorMedium
 
 MOST_FRAMES = 1_000
@@ -56,7 +56,7 @@ class DetectorRecord(Closed):
         # A batch is held against the files of a channel by whoever has all its answers.
         whole = with_calibration or card.channel is not None
         kept = card if whole else card.model_copy(update={"real_scores": (), "fake_scores": ()})
-        kept = kept if with_training else kept.model_copy(update={"trained_on": ()})
+        kept = kept if with_training else kept.model_copy(update={"trained_on": (), "fingerprints": ()})
         return cls(
             sha256=sha256, classes=classes, n_real=len(card.real_scores), n_fake=len(card.fake_scores), card=kept
         )
@@ -121,13 +121,15 @@ class FileResult(Closed):
     """What was found of one file. ``error``: why it could not be read, "" where it could.
 
     ``form``: the format by content, such as ``JPEG``. ``verdict``: None without a detector, or with an error.
-    ``parts``: of a video that several detectors judged, what each says.
+    ``parts``: of a video that several detectors judged, what each says. ``fingerprints``: what it shows, where that is
+    held against others.
     """
 
     medium: Medium | None = None
     form: Annotated[str, Field(max_length=20)] = ""
     size_bytes: Annotated[int, Field(ge=0)] | None = None
     sha256: Annotated[str, Field(max_length=64)] | None = None
+    fingerprints: Annotated[tuple[Fingerprint, ...], Field(max_length=2)] = ()
     provenance: FileProvenance = FileProvenance()
     verdict: FileVerdict | None = None
     parts: Annotated[tuple[PartVerdict, ...], Field(max_length=2)] = ()

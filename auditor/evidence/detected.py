@@ -56,10 +56,13 @@ def detection_content(
     }
 
 
+_UNTOLD = ("real_scores", "fake_scores", "trained_on", "fingerprints")
+
+
 def _of_detector(asked: AskedDetector) -> dict[str, Any]:
     found: dict[str, Any] = asked.known.model_dump(
         mode="json",
-        exclude={"card": {"real_scores": True, "fake_scores": True, "trained_on": True, "channel": {"novelties"}}},
+        exclude={"card": {**dict.fromkeys(_UNTOLD, True), "channel": {"novelties"}}},
     )
     return {"path": asked.path, **found}
 
@@ -69,7 +72,7 @@ def _of_batch(asked: AskedDetector | None) -> dict[str, Any] | None:
 
 
 def _of_file(result: FileResult, picture: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = result.model_dump(mode="json", exclude={"heat_map": {"png"}})
+    found: dict[str, Any] = result.model_dump(mode="json", exclude={"heat_map": {"png"}, "fingerprints": True})
     if not result.parts:
         del found["parts"]
     if found["heat_map"] is not None:

@@ -40,7 +40,7 @@ from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_o
 from auditor.model.audited_model import AuditedModel, Recipe
 from auditor.model.classifier_detector import ClassifierDetector
 from auditor.model.detector import DeepfakeDetector, Detector, DetectorCard
-from auditor.model.enclosed import Enclosed
+from auditor.model.enclosed import ENCLOSED, Enclosed
 from auditor.model.gated import Gate, GatedModel
 from auditor.model.gradients import without_gradients
 from auditor.model.outputs import Outputs
@@ -111,6 +111,15 @@ def load_bundle(
         return _enclosed(bundle, source, spec)
     model = _model_of(bundle, source, spec, unread_records(archive, record))
     return model if bundle.gate is None else _gated(model, bundle.gate, source, spec)
+
+
+def asks_a_function(source: Source, archive: Archive, record: str) -> bool:
+    """Whether a bundle's detector, or that of its gate, is a function of the user's; raises what loading it raises."""
+    bundle = _parse(load_torch(source, archive, record), source.name)
+    gate = bundle.gate if isinstance(bundle.gate, Mapping) else {}
+    nested = gate.get("detector")
+    enclosed = [bundle.enclosed, nested.get(ENCLOSED) if isinstance(nested, Mapping) else None]
+    return any(isinstance(one, Mapping) and one.get("form") == "callable" for one in enclosed)
 
 
 def _model_of(
@@ -210,7 +219,7 @@ def _gated(model: AuditedModel, value: object, source: Source, spec: ModelSpec) 
     nested = parts.pop("detector", None)
     gate: Gate = _checked(_GATE, parts, "gate", source.name)
     bundle = _parse(nested, f"{source.name}: the gate's detector")
-    own = ModelSpec(device=spec.device)
+    own = ModelSpec(device=spec.device, predict=spec.predict, code_folder=spec.code_folder)
     if bundle.enclosed is not None:
         detector: AuditedModel | None = _enclosed(bundle, source, own)
     else:

@@ -37,11 +37,8 @@ def load_enclosed(
         base = _of_files(files, record, below, source.name)
     if record.form != "callable" and base.provenance.sha256 != record.sha256:
         raise DamagedError(f"The model in {source.name!r} is not the one that its card was made for.")
-    notes = base.provenance.notes
-    if record.form == "callable" and base.said is not None and base.said.code_sha256 != record.sha256:
-        notes = (*notes, "The code of the function is not what it was when the detector was calibrated.")
     base.provenance = replace(
-        base.provenance, path=source.path, sha256=source.sha256, size_bytes=len(source.data), notes=notes
+        base.provenance, path=source.path, sha256=source.sha256, size_bytes=len(source.data)
     )
     try:
         made = ClassifierDetector(base, record.meanings, card)
@@ -57,12 +54,18 @@ def load_enclosed(
 
 
 def _function(record: Enclosed, spec: ModelSpec, name: str) -> AuditedModel:
-    if record.function is None or spec.predict is None:
+    if record.function is None or spec.predict != record.function:
         raise UsageError(
-            f"{name!r} holds a card of a function of yours, which auditor detect alone can ask: add --predict "
-            f"{printable(record.function, 200)}."
+            f"{name!r} holds a card of a function of yours, and of no other: add --predict "
+            f"{printable(record.function, 200)}, or calibrate another with auditor detect-calibrate."
         )
-    return load_function(spec)
+    base = load_function(spec)
+    if base.said is not None and base.said.code_sha256 != record.sha256:
+        raise UsageError(
+            f"The code of {printable(record.function, 200)} is not what it was when {name!r} was calibrated, and what "
+            "was measured then says nothing of it: calibrate it anew with auditor detect-calibrate."
+        )
+    return base
 
 
 def _of_files(files: Mapping[str, Tensor], record: Enclosed, spec: ModelSpec, name: str) -> AuditedModel:

@@ -216,7 +216,7 @@ def _loaded(spec: ModelSpec, max_bytes: int, opened: Opened | None) -> AuditedMo
     if spec.predict is not None:
         from auditor.intake.functions import load_function
 
-        return load_function(spec)
+        return _with_card(spec) or load_function(spec)
     if spec.generate is not None:
         from auditor.intake.generators import load_generator
 
@@ -228,6 +228,24 @@ def _loaded(spec: ModelSpec, max_bytes: int, opened: Opened | None) -> AuditedMo
     _no_base(spec)
     opened = opened or open_file(read_source(spec.path, max_bytes=max_bytes))
     return FORMATS[opened.format](opened, spec)
+
+
+def _with_card(spec: ModelSpec) -> AuditedModel | None:
+    """What a bundle makes of the function that it holds a card of; None where the file named beside is none such."""
+    if spec.path is None or not Path(spec.path).is_file():
+        return None
+    with Path(spec.path).open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return None
+    from auditor.intake.bundle import asks_a_function
+
+    try:
+        opened = open_file(read_source(spec.path))
+    except ModelError:  # it is hashed and not opened, as any file that the function may read
+        return None
+    if opened.format != "model bundle" or not asks_a_function(opened.source, opened.records, opened.record):
+        return None
+    return _bundle(opened, spec)
 
 
 def _load_folder(spec: ModelSpec, path: str, max_bytes: int) -> AuditedModel:

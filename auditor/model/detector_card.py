@@ -34,6 +34,7 @@ NO_NOVELTY = "The detector has no rule for files unlike those it was trained on.
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class KnownRate(Closed):
@@ -98,7 +99,8 @@ class DetectorCard(Closed):
     the calibration files, for which that class may be ruled out, in [0.0001, 0.5]. ``novelties``: ascending, of files
     of known kinds, from rounds that had not seen them; ``novelty_rate``: the share of such files that may be called
     unlike them. ``kinds``: the generators it was trained on. ``channel``: what is known on the files of its user, where
-    the calibration scores are of those. ``trained_on``: of every file trained on the first digits of its SHA-256.
+    the calibration scores are of those. ``trained_on``: of every file trained on the first digits of its SHA-256;
+    ``fingerprints``: what those show or sound like, by :mod:`auditor.detection.fingerprints`.
     """
 
     medium: Medium
@@ -115,6 +117,7 @@ class DetectorCard(Closed):
     trained_on: Annotated[
         tuple[Annotated[str, Field(pattern=f"^[0-9a-f]{{{DIGITS}}}$")], ...], Field(max_length=MOST_TRAINED)
     ] = ()
+    fingerprints: Annotated[tuple[Fingerprint, ...], Field(max_length=MOST_TRAINED)] = ()
 
     @model_validator(mode="after")
     def _channel_holds(self) -> Self:

@@ -65,7 +65,7 @@ class GatedModel(AuditedModel):
             preprocessing=base.preprocessing if rows.alike else None,
             threshold=base.threshold,
             batch_rows=min(base.batch_rows, detector.batch_rows),
-            provenance=replace(known, notes=(*known.notes, described(gate, base.classes))),
+            provenance=replace(known, notes=(*known.notes, described(gate, base.classes), *_code(detector))),
         )
         self.base = base
         self.detector = detector
@@ -105,6 +105,11 @@ class GatedModel(AuditedModel):
         if not rejected.all():
             out[~rejected] = self.base.predict_part(self.base_rows(X)[~rejected])
         return out
+
+
+def _code(detector: Detector) -> tuple[str, ...]:
+    known = detector.provenance
+    return (f"Its detector is {known.loaded_by}.",) if known.format == "callable" else ()
 
 
 def _array(X: Rows) -> npt.NDArray[Any]:

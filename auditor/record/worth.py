@@ -12,6 +12,8 @@ from auditor.record.catalogue import ENGLISH, Catalogue
 # What is asked of files that were made, and of no model.
 _OF_FILES = frozenset({"marking"})
 _PILLAR = "performance"
+# What says it of a detector of synthetic media, where nobody asked for more.
+_OF_DETECTORS = "detector_performance"
 # What a reader knows a model by, one number of each kind of model.
 _KNOWN_BY = ("accuracy", "mean_absolute_error", "perplexity")
 _OF_DECISIONS = ("balanced_accuracy", "adjusted_balanced_accuracy")
@@ -42,7 +44,8 @@ def worth_of(report: AuditReport, say: Catalogue | None = None) -> Worth | None:
     if any(f.probe in _OF_FILES and not f.other_kind for f in report.findings):
         return None
     say = say or Catalogue.of(ENGLISH)
-    overall = [f for f in report.findings if f.pillar == _PILLAR and not f.group]
+    overall = [f for f in report.findings if (f.pillar == _PILLAR or f.probe == _OF_DETECTORS) and not f.group]
+    overall.sort(key=lambda f: f.pillar != _PILLAR)
     line = next((_line(f, say) for name in _KNOWN_BY for f in overall if f.metric == name and f.value is not None), "")
     shown = [f for f in overall if f.chance is not None and not f.at and f.value is not None and f.interval is not None]
     if not shown:

@@ -211,7 +211,10 @@ class _Writer:
         own = [f for f in self.report.findings if f.probe == "label_conflicts" and not f.other_kind]
         said = [self._conflict(f) for f in own]
         if said or not any(f.probe == "label_conflicts" for f in self.report.findings):
-            yield Line(self.say.say("scope.labels"), "; ".join(said) or self.say.say("scope.labels_unknown"))
+            data = self.report.data
+            given = data.n_train_rows is not None or data.train_path is not None
+            unasked = self.say.say("scope.labels_unasked" if given else "scope.labels_unknown")
+            yield Line(self.say.say("scope.labels"), "; ".join(said) or unasked)
 
     def _conflict(self, f: Finding) -> str:
         if f.value is None or f.outcome in (Outcome.NOT_RUN, Outcome.NOT_APPLICABLE):

@@ -350,6 +350,7 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
         trust_anchors=spec.trust_anchors,
         with_heat_map=spec.with_heat_map,
         with_provenance=not spec.scores_only,
+        with_fingerprints=spec.scores_only,
         seed=job.seed,
     )
     for file in spec.files:

@@ -58,7 +58,8 @@ def refuse_code(job: Job, state: SandboxState) -> None:
         return
     model = job.model
     given = {
-        "--predict": model.predict is not None,
+        "--predict": model.predict is not None
+        or (job.mitigation is not None and job.mitigation.options.get("predict") is not None),
         "--generate": model.generate is not None,
         "--allow-code": model.allow_code,
         "--trust-pickle": model.trust_pickle,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.data.preprocessing import label_name
+from auditor.detection.fingerprints import fingerprints_of
 from auditor.detection.kinds import IN_WORDS, kind_of
 from auditor.detection.kinds import Medium as FileMedium
 from auditor.errors import DataError, UsageError
@@ -42,14 +43,15 @@ class TrainedDetector:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Files:
-    """Files to train on: ``names`` (n,) below the folder, ``labels``, ``media`` and ``digests`` (n,), and what is to be
-    said.
+    """Files to train on: ``names`` (n,) below the folder, ``labels``, ``media``, ``digests`` and ``fingerprints`` (n,),
+    "" where there is none, and what is to be said.
     """
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
     media: tuple[FileMedium, ...]
     digests: tuple[str, ...]
+    fingerprints: tuple[str, ...]
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -63,6 +65,7 @@ class _Files:
             labels=some(self.labels),
             media=some(self.media),
             digests=some(self.digests),
+            fingerprints=some(self.fingerprints),
             left_out=(*self.left_out, *left_out),
         )
 
@@ -96,7 +99,9 @@ def train_on_folder(
     detector, problems = train(paths, files, kinds, options, rng)
     detector, unmeasured = _with_collections(spec, detector, files, list(paths), kinds, options, rng, say)
     known = sorted(found[:DIGITS] for found in files.digests)[:MOST_TRAINED]
-    detector = detector.with_card(detector.card.model_copy(update={"trained_on": tuple(known)}))
+    shown_by = sorted(found for found in files.fingerprints if found)[:MOST_TRAINED]
+    learnt = {"trained_on": tuple(known), "fingerprints": tuple(shown_by)}
+    detector = detector.with_card(detector.card.model_copy(update=learnt))
     few = [
         name
         for name, scores in (("real", detector.card.real_scores), ("synthetic", detector.card.fake_scores))
@@ -140,6 +145,7 @@ def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...], on_file:
     """The readable files, each content once. Raises DataError for a content that stands in both classes."""
     by_content: dict[str, list[int]] = defaultdict(list)
     media: dict[int, FileMedium] = {}
+    prints: dict[int, str] = {}
     left_out = []
     for i, name in enumerate(listing.names):
         on_file(shown(name))
@@ -151,6 +157,7 @@ def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...], on_file:
             if medium is None:
                 raise DataError("It is no image, sound or video of a kind that can be read.")
             media[i] = medium
+            prints[i] = next(iter(fingerprints_of(content, name, "image" if medium == "image" else "speech")), "")
             by_content[hashlib.sha256(content).hexdigest()].append(i)
         except DataError as error:
             left_out.append(f"{shown(name)}: {error}")
@@ -179,6 +186,7 @@ def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...], on_file:
         labels=tuple(classes[int(listing.codes[i])] for i in kept),
         media=tuple(media[i] for i in kept),
         digests=tuple(digest[i] for i in kept),
+        fingerprints=tuple(prints[i] for i in kept),
         left_out=tuple(left_out),
         notes=tuple(notes),
     )

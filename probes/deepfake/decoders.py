@@ -103,9 +103,20 @@ def _trustmark() -> Callable[[bytes], bool]:
             "--decoder trustmark needs its package: pip install 'responsible-auditor[watermarks]'."
         ) from None
     reader = TrustMark(verbose=False, model_type="Q")
+    if reader.decoder is None:
+        raise DataError(
+            "--decoder trustmark has no weights: its package fetches them when it is first used, which the measuring "
+            "process may not. Run this once where there is a network: python -c 'from trustmark import TrustMark; "
+            "TrustMark()'."
+        )
 
     def find(content: bytes) -> bool:
-        with PIL.Image.open(BytesIO(content)) as picture:
-            return bool(reader.decode(picture.convert("RGB"))[1])
+        try:
+            with PIL.Image.open(BytesIO(content)) as picture:
+                pixels = picture.convert("RGB")
+        except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
+            # Sound, video and what cannot be decoded hold no mark of this method.
+            return False
+        return bool(reader.decode(pixels)[1])
 
     return find

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -164,24 +164,37 @@ class SourceLeakage:
         return _one(metric, estimate, int(named.sum()), detail)
 
 
-def _learnt(model: AuditedModel, rows: AuditData) -> BoolArray:
-    """(n,) which files the detector was trained on by its own card; none where it has none, or rows are no files."""
+@dataclass(frozen=True, eq=False)
+class _Learnt:
+    """(n,) each, by the detector's own card: the files that it was trained on, and those that are like one of them."""
+
+    same: BoolArray
+    like: BoolArray
+
+
+def _learnt(model: AuditedModel, rows: AuditData) -> _Learnt:
+    """None where the detector has no card, or rows are no files."""
+    from auditor.detection.fingerprints import alike, fingerprints_of
     from auditor.model.detector import Detector
 
     if not isinstance(model, Detector) or rows.files is None or not model.card.trained_on:
-        return np.zeros(len(rows), bool)
-    known = frozenset(model.card.trained_on)
-    return np.asarray([sha256(content(rows, i)).hexdigest()[:DIGITS] in known for i in range(len(rows))], bool)
+        return _Learnt(np.zeros(len(rows), bool), np.zeros(len(rows), bool))
+    card, known = model.card, frozenset(model.card.trained_on)
+    contents = (content(rows, i) for i in range(len(rows)))
+    seen = [(sha256(own).hexdigest()[:DIGITS] in known, fingerprints_of(own, "", card.medium)) for own in contents]
+    same = np.asarray([found for found, _ in seen], bool)
+    return _Learnt(same, same | alike([prints for _, prints in seen], card.fingerprints, card.medium))
 
 
-def _by_card(rows: AuditData, learnt: BoolArray) -> list[Measurement]:
+def _by_card(rows: AuditData, learnt: _Learnt) -> list[Measurement]:
     """Shares of the evaluation files by the card alone: that there are copies, never that there are none."""
     metrics = ("exact_duplicate_share", "near_duplicate_share", "other_class_duplicate_share")
     nothing = [_one(m, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows)) for m in metrics]
-    if not learnt.any():
+    if not learnt.like.any():
         return nothing
-    twin = np.where(learnt, 0, -1).astype(np.int64)
-    said = [_share(m, twin, _namer(rows, None), f"at least. {_NO_TRAIN}") for m in metrics[:2]]
+    which = [np.where(these, 0, -1).astype(np.int64) for these in (learnt.same, learnt.like)]
+    pairs = zip(metrics, which, strict=False)
+    said = [_share(m, twin, _namer(rows, None), f"at least. {_NO_TRAIN}") for m, twin in pairs]
     return [*(replace(m, weak=_NO_TRAIN) for m in said), nothing[2]]
 
 
@@ -190,14 +203,14 @@ def _copies(
     own: tuple[Sequence[str], Vectors],
     members: AuditData,
     others: tuple[Sequence[str], Vectors],
-    learnt: BoolArray,
+    learnt: _Learnt,
 ) -> list[Measurement]:
     """Shares of the evaluation files that are copies of, or like, a training file, of the same class or the other.
 
-    ``learnt``: (n,) files that the detector's card knows, whatever was said to be its training files.
+    ``learnt``: files that the detector's card knows, whatever was said to be its training files.
     """
     exact = twins(own, others, least=1.1).exact
-    exact = np.where((exact < 0) & learnt, len(members), exact)
+    exact = np.where((exact < 0) & learnt.same, len(members), exact)
     same = _same_class(rows, members)
     found = [_share("exact_duplicate_share", exact, _namer(rows, members))]
     pairs = [None] if same is None else [same, ~same & _labelled(rows)[:, None] & _labelled(members)]
@@ -209,6 +222,7 @@ def _copies(
         if metric == "near_duplicate_share":
             # A file with an exact twin in the other class alone is still one that the detector has seen.
             near = np.where(exact >= 0, exact, near)
+            near = np.where((near < 0) & learnt.like, len(members), near)
         more: dict[str, int] = {}
         if cut is not None:
             flipped = twins((own[0], mirrored(own[1])), others, least=NEAR["image"], eligible=eligible).near

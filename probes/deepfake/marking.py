@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from auditor.detection.fingerprints import fingerprints_of, repeated
 from auditor.detection.kinds import FileKind, Medium, kind_of
 from auditor.errors import DataError, MissingExtraError, OtherKindError
 from auditor.files import read_regular, shown
@@ -41,18 +42,29 @@ _NO_ANCHORS = (
     "Which authorities to trust was not said, and without one anybody's certificate is as good: add "
     "--set marking.trust_anchors=FILE with their certificates (PEM)."
 )
+_WRONG = "false_detection_rate"
 _CHANGED = "unmarked files that were changed alike"
 _NO_UNMARKED = "Needs files that carry no mark: a sub-folder named real beside one named fake that holds the outputs."
 
 
 @dataclass(frozen=True, eq=False)
 class _Files:
-    """Different files of one sort: their contents, names and kinds, and how many copies were left out."""
+    """Different files of one sort: their contents, names and kinds, how many copies were left out, and how many files
+    are alike another, such as the same saved again.
+    """
 
     contents: list[bytes]
     names: list[str]
     kinds: list[FileKind]
     copies: int
+    near: int
+
+    def weak(self, what: str) -> str:
+        """Why these files, called ``what``, are fewer than they seem, in a sentence; "" where they are not."""
+        n = len(self.names)
+        if self.near <= _MOST_FALSE * n:
+            return ""
+        return f"{self.near:,} of {n:,} {what} are near copies of another, which say nothing new: leave one of each."
 
 
 class Marking:
@@ -84,9 +96,10 @@ class Marking:
 
     Changes, and which of them are everyday ones: those of ``detector_robustness``, for images and sound; files are then
     saved without loss and without metadata, as programs do that know nothing of C2PA, so that a manifest is gone. Video
-    is not changed. A PASS that a decoder has a part in needs it to be shown, by files without a mark, that it finds one
-    in at most 5 % of such files (exact, at 95 %): 59 of them at least, of every format that outputs have, and of what
-    is found after changes 59 that were changed alike.
+    is not changed. No PASS rests on files of which more than one in twenty are near copies of another. One that a
+    decoder has a part in needs it to be shown, by files without a mark, that it finds one in at most 5 % of such files
+    (exact, at 95 %): 59 of them at least, of every format that outputs have, and of what is found after changes 59 that
+    were changed alike.
 
     trust_anchors: certificates of the authorities to trust, PEM. decoder: ``invisible-watermark=TEXT``, ``trustmark``,
     or functions ``package.module:name`` that are given a file's content and answer True or False. n_samples: outputs,
@@ -122,13 +135,14 @@ class Marking:
         decoders = [decoder_of(named) for named in self.decoder]
         is_made = np.ones(len(data), bool) if data.y_true is None else data.y_true == 1
         made, unmarked = (_different(data, np.flatnonzero(these).tolist()) for these in (is_made, ~is_made))
+        few, few_unmarked = made.weak("outputs"), unmarked.weak("unmarked files")
         _apart(made, unmarked)
         try:
             credentials = [_manifest(c, k, anchors) for c, k in zip(made.contents, made.kinds, strict=True)]
             why = _NO_ANCHORS if anchors is None else ""
         except MissingExtraError as error:
             credentials, why = [None] * len(made.contents), str(error)
-        found = _manifests(credentials, made, why, asked=bool(decoders))
+        found = [replace(m, weak=few) for m in _manifests(credentials, made, why, asked=bool(decoders))]
         if why and not decoders:
             nothing = Undefined(reason=f"There is no mark that could be looked for. {why}", inapplicable=True)
             names = ("marked_share", "surviving_share")
@@ -136,8 +150,16 @@ class Marking:
         marks = _Marks(decoders, "" if anchors is None or why else anchors)
         seen, wrong = marks.table(made), marks.table(unmarked)
         weak = marks.unproven(wrong) or marks.of_other_forms(made, unmarked, wrong)
-        shown_as = _as_they_are(marks, seen, wrong, made.copies, weak)
-        return [*shown_as, *found, *self._changed(marks, made, unmarked, weak, rng)]
+        told = [
+            *_as_they_are(marks, seen, wrong, made, weak),
+            *found,
+            *self._changed(marks, made, unmarked, weak, rng),
+        ]
+        by_unmarked = few_unmarked if decoders else ""
+        return [
+            replace(m, weak=m.weak or (few_unmarked if m.metric.startswith(_WRONG) else few or by_unmarked))
+            for m in told
+        ]
 
     def _changed(
         self, marks: _Marks, made: _Files, unmarked: _Files, weak: str, rng: np.random.Generator
@@ -246,7 +268,14 @@ def _different(data: AuditData, which: Sequence[int]) -> _Files:
         own = content(data, i)
         found.setdefault(hashlib.sha256(own).hexdigest(), (own, Path(str(data.X[i])).name, kind_of(own)))
     parts = list(found.values())
-    return _Files([p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts], len(which) - len(parts))
+    media: tuple[Literal["image", "speech"], ...] = ("image", "speech")
+    near = 0
+    for medium in media:
+        these = [part for part in parts if part[2].medium == ("image" if medium == "image" else "audio")]
+        near += repeated([fingerprints_of(part[0], part[1], medium) for part in these], medium)
+    return _Files(
+        [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts], len(which) - len(parts), near
+    )
 
 
 def _apart(made: _Files, unmarked: _Files) -> None:
@@ -320,10 +349,11 @@ def _manifests(credentials: Sequence[Credentials | None], made: _Files, why: str
 _STANDINGS = ("trusted", "intact, signer unknown", "not valid")
 
 
-def _as_they_are(marks: _Marks, seen: BoolArray, wrong: BoolArray, copies: int, weak: str) -> list[Measurement]:
+def _as_they_are(marks: _Marks, seen: BoolArray, wrong: BoolArray, made: _Files, weak: str) -> list[Measurement]:
     """What is found in the outputs and in the unmarked files, both (n, marks), by any mark and by each."""
     n = len(seen)
-    said = f"by any of {', '.join(marks.names)}" + (f"; {copies:,} exact copies count once" if copies else "")
+    said = f"by any of {', '.join(marks.names)}" + (f"; {made.copies:,} exact copies count once" if made.copies else "")
+    said += f"; {made.near:,} are near copies of another" if made.near else ""
     found = [measured("marked_share", _share(_any(seen)), n, 1.0, method="any", detail=said, weak=weak)]
     for k, name in enumerate(marks.names):
         # Of manifests, trusted_manifest_share says it.

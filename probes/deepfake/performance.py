@@ -182,7 +182,15 @@ class DetectorPerformance:
         n_fake = int(fake.sum())
         said = f"{n_fake:,} synthetic and {fake.size - n_fake:,} real files"
         found = [
-            _one(metric, estimate, fake.size, _IDEALS[metric], at=self._at(metric), detail=said)
+            _one(
+                metric,
+                estimate,
+                fake.size,
+                _IDEALS[metric],
+                at=self._at(metric),
+                detail=said,
+                chance=0.5 if metric == "auc" else None,
+            )
             for metric, estimate in self._figures(scores[fake], scores[~fake]).items()
         ]
         error = calibration_error(np.clip(scores, 0.0, 1.0), fake, self.bins)

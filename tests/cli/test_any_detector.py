@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +18,25 @@ from auditor.detection.record import FileResult, FileVerdict
 from auditor.detection.together import judged_by_all
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
+from auditor.intake.specs import DataSpec, ModelSpec
 from auditor.model.classifier_detector import ClassifierDetector
 from auditor.model.detector import Detector
 from auditor.model.detector_card import ChannelCalibration, DetectorCard, answer_of
 from auditor.model.saving import bundle_of, save
+from auditor.reading.rows import load_data
+from auditor.statistics.detection import ExcessShare
 from cli.main import app
 from cli.without_detector import without_detector
+from probes.deepfake.performance import DetectorPerformance
 from tests.quantifiers import all_of
 from tests.toys.classifiers import RATE, SAMPLES, save_onnx, save_resnet, save_wav2vec2
 from tests.toys.folders import save_bert
-from tests.toys.media_files import as_file, as_video, as_wav, fake_picture, real_picture, write
+from tests.toys.media_files import as_file, as_video, as_wav, fake_picture, image_detector, real_picture, write
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
 pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
 RUNNER = CliRunner()
+RNG = np.random.default_rng(0)
 FUNCTION = """
 import numpy as np
 
@@ -143,8 +148,54 @@ def test_a_function_is_named_again_by_whoever_asks_it(
     assert made.exit_code == 0, made.output
     asked = ["detect", media / "1_fake" / "00.png", "--detector", "f.pt"]
     refused = run(*asked)
-    assert refused.exit_code == 2 and "auditor detect alone can ask: add --predict own_steps:steps" in words(refused)
+    assert refused.exit_code == 2 and "a function of yours, and of no other: add --predict own_steps" in words(refused)
     assert run(*asked, "--predict", "own_steps:steps").exit_code == 0
+    # Neither another function nor the same one changed answers by this calibration.
+    other = run(*asked, "--predict", "own_steps:others")
+    assert other.exit_code == 2 and "add --predict own_steps:steps" in words(other)
+    (tmp_path / "own_steps.py").write_text(FUNCTION.replace("32.0", "16.0"))
+    changed = run(*asked, "--predict", "own_steps:steps")
+    assert changed.exit_code == 2 and "calibrate it anew" in words(changed), changed.output
+
+
+@pytest.mark.parametrize("form", ["function", "ONNX model", "Hugging Face folder"])
+def test_a_detector_of_any_form_is_audited_with_its_card(
+    form: str, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the card promises is held to the rows, which no plain classifier promises anything of."""
+    spec = ModelSpec(path=str(media.parent / "onnx" / "m.onnx"))
+    if form == "function":
+        (tmp_path / "card_steps.py").write_text(FUNCTION.replace('"0", "1"', '"real", "fake"'))
+        monkeypatch.syspath_prepend(tmp_path)
+        spec = ModelSpec(predict="card_steps:steps", code_folder=str(tmp_path))
+    if form == "Hugging Face folder":
+        save_resnet(tmp_path / "net")
+        spec = ModelSpec(path=str(tmp_path / "net"))
+    detector = as_detector(load_classifier(spec), {})
+    save(detector.with_card(calibrated(detector, media)), tmp_path / "d.pt")
+    if form == "function":
+        with pytest.raises(UsageError, match="add --predict card_steps:steps"):
+            load_model(ModelSpec(path=str(tmp_path / "d.pt")))
+    model = load_model(replace(spec, path=str(tmp_path / "d.pt")))
+    assert isinstance(model, ClassifierDetector)
+    data = load_data(DataSpec(path=str(media)), model)
+    found = {(m.metric, m.at.get("class")): m.estimate for m in DetectorPerformance().measure(model, data, RNG)}
+    assert found["auc", None].value > 0.95
+    assert found["answered_fake", "fake"].value >= 0.9 and found["answered_fake", "real"].value <= 0.1
+    assert isinstance(found["wrongly_ruled_out_excess", "real"], ExcessShare)
+
+
+def test_a_function_beside_another_file_is_audited_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "alone_steps.py").write_text(FUNCTION)
+    monkeypatch.syspath_prepend(tmp_path)
+    write(tmp_path, {"weights.pt": b"PK\x03\x04 and nothing more"})
+    save(image_detector(), tmp_path / "other.pt")
+    for name in ("weights.pt", "other.pt"):
+        spec = ModelSpec(path=str(tmp_path / name), predict="alone_steps:steps", code_folder=str(tmp_path))
+        model = load_model(spec)
+        assert model.provenance.format == "callable" and not isinstance(model, ClassifierDetector)
 
 
 def test_a_recording_is_scored_by_a_graph_of_sound(tmp_path: Path) -> None:
@@ -354,18 +405,41 @@ def test_too_few_calibration_files_for_a_share_are_said() -> None:
     )
 
 
+def two_detectors(where: Path) -> list[object]:
+    """The flags of one of pictures and one of sound."""
+    for name, classes, sound in (("a", ("real", "ai"), False), ("b", ("real", "ai"), True)):
+        detector = onnx(where / name, classes=classes, sound=sound)
+        scores = {"real_scores": tuple(np.linspace(0, 0.4, 90)), "fake_scores": tuple(np.linspace(0.6, 1, 90))}
+        save(detector.with_card(detector.card.model_copy(update=scores)), where / f"{name}.pt")
+    return ["--detector", where / "a.pt", "--detector", where / "b.pt"]
+
+
+@pytest.mark.slow
+def test_files_known_to_be_real_calibrate_the_detector_of_their_medium(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="the extra 'media' is not installed")
+    both, rng = two_detectors(tmp_path), np.random.default_rng(3)
+    known = {f"{i:02}.png": as_file(real_picture(rng)) for i in range(20)}
+    noises = [rng.integers(-9_000, 9_000, SAMPLES).astype(np.int16) for _ in range(19)]
+    known |= {f"{i:02}.wav": as_wav(noise, RATE) for i, noise in enumerate(noises)}
+    write(tmp_path / "known", {**known, "broken.png": b"none"})
+    write(tmp_path, {"p.png": as_file(fake_picture(rng))})
+    result = run("detect", tmp_path / "p.png", *both, "--known-real", tmp_path / "known")
+    text = words(result)
+    assert result.exit_code == 0, result.output
+    assert "channel on 20 files known to be real" in text and "channel on 19 files known to be real" in text
+    # What either can use is not left out.
+    left_out = [line for line in result.output.splitlines() if line.startswith("left out")]
+    assert len(left_out) == 1 and "broken.png" in left_out[0], left_out
+
+
 def test_a_picture_and_a_sound_detector_are_asked_in_one_call(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="the extra 'media' is not installed")
-    for name, classes, sound in (("a", ("real", "ai"), False), ("b", ("real", "ai"), True)):
-        detector = onnx(tmp_path / name, classes=classes, sound=sound)
-        scores = {"real_scores": tuple(np.linspace(0, 0.4, 90)), "fake_scores": tuple(np.linspace(0.6, 1, 90))}
-        save(detector.with_card(detector.card.model_copy(update=scores)), tmp_path / f"{name}.pt")
+    both = two_detectors(tmp_path)
     rng = np.random.default_rng(2)
     noise = rng.integers(-9_000, 9_000, 8 * SAMPLES).astype(np.int16)
     video = video_with_sound(tmp_path / "v.mp4", [fake_picture(rng, 64) for _ in range(8)], noise)
     (tmp_path / "p.png").write_bytes(as_file(fake_picture(rng)))
     kept = tmp_path / "kept.zip"
-    both = ["--detector", tmp_path / "a.pt", "--detector", tmp_path / "b.pt"]
     result = run("detect", video, tmp_path / "p.png", *both, "--json", "--bundle", kept)
     said = json.loads(result.stdout)
     film, picture = said["files"]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from auditor.detection.fingerprints import alike, fingerprints_of
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
@@ -135,6 +136,10 @@ def test_files_that_cannot_be_used_are_left_out_and_named(tmp_path: Path) -> Non
     digests = {hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in media.glob("*/*.png")}
     assert set(made.detector.card.trained_on) <= digests and made.detector.card.learnt(
         hashlib.sha256(whole).hexdigest()
+    )
+    assert len(made.detector.card.fingerprints) >= 20 and all_of(
+        alike([fingerprints_of(path.read_bytes(), "", "image")], made.detector.card.fingerprints, "image")[0]
+        for path in sorted((media / "real").glob("1?.png"))
     )
     for name, said in (
         ("real/empty.png", "empty file"),
@@ -284,7 +289,7 @@ def test_a_detector_is_trained_audited_by_its_card_and_asked(tmp_path: Path) -> 
     asked = run("detect", media / "fake" / "0.png", "--detector", tmp_path / "d.pt", "--json")
     said = json.loads(asked.stdout)
     assert any("trained on this very file" in note for note in said["files"][0]["notes"])
-    assert "trained_on" not in said["detector"]["card"]
+    assert not {"trained_on", "fingerprints"} & set(said["detector"]["card"])
     detector = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
     assert isinstance(detector, DeepfakeDetector) and detector.card.kinds == ("across", "down")
     assert sorted(p.name for p in tmp_path.iterdir()) == [WRITTEN, "d.pt", "kinds.csv", "media"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,18 @@ from tests.toys.classifiers import save_onnx, save_resnet
 from tests.toys.media_files import SIZE, as_file, card, fake_picture, image_detector, real_picture, write
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
+
+
+STEPS = """
+import numpy as np
+
+def steps(X):
+    mean = np.abs(np.diff(X.astype(float), axis=2)).mean(axis=(1, 2, 3)) / 255.0
+    return 1.0 / (1.0 + np.exp(32.0 * mean - 4.0))
+
+steps.size = (16, 16)
+steps.classes = ("real", "ai")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +163,55 @@ def test_any_classifier_with_a_card_stands_at_the_gate_and_is_enclosed(form: str
     again = load_model(ModelSpec(path=str(tmp_path / "gated.pt")))
     assert isinstance(again, GatedModel) and isinstance(again.detector, ClassifierDetector)
     np.testing.assert_array_equal(again.predict_proba(X), made.model.predict_proba(X))
+
+
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
+    """A function of pictures; in the folder one works in, its card ``d.pt`` and a classifier ``model.pt``."""
+    (tmp_path / "gate_steps.py").write_text(STEPS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "gate_steps", raising=False)
+    found = ModelSpec(predict="gate_steps:steps", code_folder=str(tmp_path))
+    uncalibrated = as_detector(load_classifier(found), {})
+    scores = {"real_scores": tuple(np.linspace(0.0, 0.4, 40)), "fake_scores": tuple(np.linspace(0.6, 1.0, 40))}
+    save(uncalibrated.with_card(uncalibrated.card.model_copy(update=scores)), tmp_path / "d.pt")
+    save(classifier(), tmp_path / "model.pt")
+    return found
+
+
+@pytest.mark.slow
+def test_the_gate_of_a_function_is_audited_where_a_flag_names_it(named: ModelSpec, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    makers = {"deny": fake_picture, "grant": real_picture}
+    write(tmp_path / "media", {f"{c}/{i}.png": as_file(make(rng)) for c, make in makers.items() for i in range(30)})
+    arguments = [
+        "mitigate", "deepfake-detection", "model.pt", "--out", "gated.pt", "--data", "media", "--positive", "grant",
+        "--with", "detector=d.pt", "--predict", "gate_steps:steps", "--probes", "change",
+    ]  # fmt: skip
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code in (0, 1, 3), result.output
+    assert "Of 60 rows the gate rejected 30 as synthetic" in " ".join(result.output.split())
+    # The function was the detector's, and never the model's: the old one is the classifier.
+    before = json.loads((tmp_path / "audit-report" / "before" / "report.json").read_text())["model"]
+    assert before["format"] == "auditor-model/1" and "gate_steps" not in json.dumps(before)
+
+
+def test_a_function_stands_at_the_gate_where_it_is_named_and_is_named_again(named: ModelSpec, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a function of yours.*add --predict gate_steps:steps"):
+        DeepfakeDetection(detector="d.pt").mitigate(classifier(), _rows(1), np.random.default_rng(0), Training())
+    asked = ["mitigate", "deepfake-detection", "model.pt", "--out", "gated.pt", "--with", "detector=d.pt"]
+    hidden = CliRunner().invoke(app, [*asked, "--with", "predict=gate_steps:steps"])
+    assert hidden.exit_code == 2 and "name the function with --predict" in " ".join(hidden.output.split())
+    made = DeepfakeDetection(detector="d.pt", predict="gate_steps:steps").mitigate(
+        classifier(), _rows(1), np.random.default_rng(0), Training()
+    )
+    save(made.model, tmp_path / "gated.pt")
+    with pytest.raises(UsageError, match="add --predict gate_steps:steps"):
+        load_model(ModelSpec(path="gated.pt"))
+    again = load_model(replace(named, path="gated.pt"))
+    assert isinstance(again, GatedModel) and again.rejected(pictures(8)).tolist() == [False, True] * 4
+    assert again.provenance.notes[-1] == "Its detector is the user's own gate_steps:steps."
 
 
 def test_a_classifier_without_a_card_does_not_stand_at_the_gate(tmp_path: Path) -> None:

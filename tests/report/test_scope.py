@@ -273,7 +273,11 @@ def test_label_quality_is_what_copies_of_training_rows_say() -> None:
     assert known == f"2{NBSP}% of the training rows have a copy with another label (exact copies)"
     drawn = conflict("near", value=0.12, interval=(0.1, 0.15), estimate=Proportion(successes=12, n=100))
     assert f"12{NBSP}% (10 to 15) of" in lines(scope_of(drawn))["Label quality"].value
-    assert "takes --train" in lines(scope_of(made.model_copy(update={"findings": ()})))["Label quality"].value
+    unasked = made.model_copy(update={"findings": ()})
+    given = lines(scope_of(unasked))["Label quality"].value
+    assert "--train" not in given and "is asked by the probe label_conflicts" in given
+    none = made.data.model_copy(update={"n_train_rows": None, "train_path": None})
+    assert "takes --train" in lines(scope_of(unasked.model_copy(update={"data": none})))["Label quality"].value
     lost = conflict("near", value=None, outcome=Outcome.NOT_RUN, reason="It ran out of memory.")
     assert lines(scope_of(lost))["Label quality"].value == "It ran out of memory."
 

@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 
 from auditor.data.audit_data import AuditData
+from auditor.detection.fingerprints import fingerprints_of
 from auditor.errors import DataError, NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.detector import DeepfakeDetector
+from auditor.reading.media import load_images
 from probes.deepfake.crops import crop_twins
 from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins
 from probes.deepfake.leakage import SourceLeakage
 from tests.quantifiers import none_of
 from tests.toys import detectors as toys
-from tests.toys.media_files import card
+from tests.toys.media_files import as_file, card, image_detector, write
 
 
 def measure(data: AuditData, **options: Any) -> dict[str, Measurement]:
@@ -70,6 +72,23 @@ def test_a_detector_graded_on_its_own_training_files_does_not_pass(train: str, t
         assert near.outcome is (Outcome.NOT_APPLICABLE if (train, n) == ("none", 0) else outcome)
         if n:
             assert near.measurement is not None and "by the detector's own card" in near.measurement.detail
+
+
+def test_training_files_saved_again_are_near_copies_by_the_detectors_own_card(tmp_path: Path) -> None:
+    pytest.importorskip("PIL", reason="the extra 'images' is not installed")
+    rng = np.random.default_rng(5)
+    shapes = [np.kron(rng.integers(0, 256, (6, 6, 3)), np.ones((12, 12, 1))).astype(np.uint8) for _ in range(24)]
+    names = [f"{i}.jpg" for i in range(24)]
+    write(tmp_path, {name: as_file(shape, "JPEG", quality=60) for name, shape in zip(names, shapes, strict=True)})
+    prints = tuple(fingerprints_of(as_file(shape), "", "image")[0] for shape in shapes[:12])
+    detector = image_detector().with_card(card(trained_on=("0" * 16,), fingerprints=prints))
+    labels = ["real", "fake"] * 12
+    X = load_images(tmp_path, names, detector)
+    data = AuditData.from_arrays(X, labels, classes=("real", "fake"))
+    data = replace(data, files=np.asarray([str(tmp_path / name) for name in names], object))
+    found = {m.metric: m for m in SourceLeakage().measure(detector, data, np.random.default_rng(0))}
+    assert found["near_duplicate_share"].estimate.value == 0.5
+    assert found["exact_duplicate_share"].estimate.value == 0.0
 
 
 def test_a_compressed_copy_is_near_and_not_exact() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from probes.deepfake.picture_changes import PICTURE_LADDERS
 from tests.detection.content_credentials import SYNTHETIC, signed, signing
 from tests.quantifiers import all_of
 from tests.toys import detectors, marked
+from tests.toys.media_files import as_file, as_wav
 from tests.toys.models import criterion
 
 GOOD = "tests.toys.marked:finds"
@@ -140,6 +143,22 @@ def test_one_marked_file_copied_is_one_file(tmp_path: Path) -> None:
     assert (share.estimate.value, share.n_samples) == (0.2, 5) and "95 exact copies" in share.detail
 
 
+@pytest.mark.parametrize("side", ["fake", "real"])
+def test_near_copies_of_few_files_show_no_more_than_those(side: str, tmp_path: Path) -> None:
+    """The same picture saved again, larger or smaller, is no other output, and no other unmarked file."""
+    n = {"fake": 59, "real": 59} | {side: 4}
+    folder = marked.outputs(tmp_path, n["fake"], unmarked=n["real"])
+    first = PIL.Image.open(folder / side / "000.png").convert("RGB")
+    for i in range(59 - 4):
+        first.resize((33 + i, 33 + i), PIL.Image.Resampling.BICUBIC).save(folder / side / f"again{i}.png")
+    found = measure(folder, decoder=GOOD)
+    share = judged(found, "marked_share", "at_least", 0.9)
+    said = {"fake": "of 59 outputs are near copies", "real": "of 59 unmarked files are near copies"}[side]
+    assert share.outcome is Outcome.INCONCLUSIVE and said in share.reason
+    wrong = judged(found, "false_detection_rate", "at_most", 0.06)
+    assert wrong.outcome is (Outcome.PASS if side == "fake" else Outcome.INCONCLUSIVE)
+
+
 def test_a_file_on_both_sides_is_refused(tmp_path: Path) -> None:
     folder = marked.outputs(tmp_path, 3, unmarked=3)
     shutil.copy(folder / "fake" / "000.png", folder / "real" / "same.png")
@@ -221,6 +240,33 @@ def test_the_invisible_watermark_is_found_where_it_was_put_and_nowhere_else() ->
         assert find(mine) and not find(plain)
         assert not decoder_of("invisible-watermark=SomebodyElsesMark").find(mine)
     assert not find(b"no picture")
+
+
+def test_trustmark_is_asked_with_its_weights_and_refused_in_a_sentence_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its package prints and goes on where it could not fetch them, and ends in an AttributeError later."""
+
+    class TrustMark:
+        weights: object | None = None
+
+        def __init__(self, *, verbose: bool, model_type: str) -> None:
+            self.decoder = self.weights
+
+        def decode(self, picture: PIL.Image.Image) -> tuple[str, bool, int]:
+            return "", picture.getpixel((0, 0)) == (1, 2, 3), 1
+
+    package = ModuleType("trustmark")
+    package.TrustMark = TrustMark  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "trustmark", package)
+    with pytest.raises(DataError, match="has no weights: its package fetches them when it is first used.*TrustMark()"):
+        decoder_of("trustmark")
+    TrustMark.weights = object()
+    find = decoder_of("trustmark").find
+    pictures = [as_file(np.full((8, 8, 3), (1, 2, blue), np.uint8)) for blue in (3, 4)]
+    assert [find(content) for content in (*pictures, b"no picture", as_wav(np.zeros(800, np.int16)))] == [
+        True, False, False, False,
+    ]  # fmt: skip
 
 
 def test_sound_is_changed_as_sound_is(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.detector import DetectorCard, KnownRate
 from auditor.model.detector_card import METRIC_OF
+from auditor.record.worth import worth_of
+from auditor.run.audit import run_audit
 from auditor.statistics.detection import ExcessShare
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
 from auditor.statistics.rates import Proportion
@@ -303,3 +305,14 @@ def test_the_card_of_a_detector_names_no_more_rates_than_are_shown() -> None:
     card = DetectorCard(medium="image", fake=1, real_scores=(0.1,), fake_scores=(0.9,), known_rates=rates)
     detector = toys.detector(toys.of_halves(), known_rates=card.known_rates)
     assert len([m for m in measure(detector, toys.pictures(10)) if m.method == "declared"]) == 200
+
+
+@pytest.mark.parametrize(("shift", "said"), [(2.0, "It shows skill (auc 0."), (0.0, "It shows no skill (auc 0.")])
+def test_an_audit_of_a_detector_alone_says_whether_it_has_skill(shift: float, said: str) -> None:
+    rng = np.random.default_rng(4)
+    fake = np.arange(300) % 2 == 1
+    scores = norm.cdf(rng.standard_normal(300) + shift * fake - 1.0)
+    model, data = scored(scores, np.where(fake, "fake", "real").tolist())
+    found = worth_of(run_audit(model, data, [DetectorPerformance()]))
+    assert found is not None and said in found.sentence and "chance is 0.5" in found.sentence
+    assert found.outcome is (Outcome.PASS if shift else Outcome.FAIL)
