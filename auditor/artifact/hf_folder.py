@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from auditor.artifact.chat_templates import read_chat_template
 from auditor.artifact.folder import Folder
-from auditor.artifact.quantised import check_plain, refuse_quantised
+from auditor.artifact.quantised import check_plain, packed_by, refuse_quantised, unpack_quantised
 from auditor.artifact.source import printable, reading
 from auditor.artifact.weights import (
     LOADED_BY_TORCH,
@@ -55,16 +55,18 @@ def ignored_files(folder: Folder) -> tuple[str, ...]:
     )
 
 
-def unused_keys(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """A note on keys of a config.json that would choose how transformers runs, and are left out.
+def settings_notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Notes on weights that lay packed, and on keys of a config.json that would choose how transformers runs, and are
+    left out.
 
     Where a model was saved from is no such choice, and is written into most files.
     """
+    packed = packed_by(settings)
     found = sorted(key for key in settings if _chooses(key) and key != "_name_or_path")
     if not found:
-        return ()
+        return packed
     named = ", ".join(printable(key, 60) for key in found[:3]) + (", ..." if len(found) > 3 else "")
-    return (f"Left out of config.json, since it would choose code paths of transformers: {named}.",)
+    return (*packed, f"Left out of config.json, since it would choose code paths of transformers: {named}.")
 
 
 def _chooses(key: str) -> bool:
@@ -151,9 +153,11 @@ def build_network(
     """
     import transformers
 
+    unpack_quantised(weights, settings, folder)
     _check_layers(settings, len(weights), folder)
-    # The dtype is ours.
-    chosen = {k: v for k, v in settings.items() if not _chooses(k) and k not in ("dtype", "torch_dtype")}
+    # The dtype is ours, and the weights are plain by now.
+    ours = ("dtype", "torch_dtype", "quantization_config")
+    chosen = {k: v for k, v in settings.items() if not _chooses(k) and k not in ours}
     with reading(f"{folder.name!r} cannot be loaded by transformers"):
         config = transformers.AutoConfig.for_model(**chosen)
         kind = getattr(transformers, name)

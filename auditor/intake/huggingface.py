@@ -18,8 +18,8 @@ from auditor.artifact.hf_folder import (
     quiet_and_offline,
     read_weights,
     refuse_settings,
+    settings_notes,
     tokenizer_backend,
-    unused_keys,
 )
 from auditor.artifact.source import printable, reading
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
@@ -73,7 +73,7 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | TorchRegressor | Oth
     weights = read_weights(folder)
     with quiet_and_offline():
         network, config = build_network(family, name, settings, weights, folder)
-    notes = (*head.notes, *ignored_files(folder), *unused_keys(settings))
+    notes = (*head.notes, *ignored_files(folder), *settings_notes(settings))
     if family == "text":
         text = text_encoding(folder, settings, network.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         if getattr(config, "pad_token_id", None) is None:

@@ -23,7 +23,7 @@ from auditor.artifact.hf_folder import (
     read_tokenizer,
     read_weights,
     refuse_settings,
-    unused_keys,
+    settings_notes,
 )
 from auditor.artifact.source import Source, printable, reading
 from auditor.artifact.weight_files import check_gguf
@@ -65,11 +65,8 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     with quiet_and_offline():
         network, _ = build_network("text", name, settings, weights, folder, dtype)
         tokenizer = read_tokenizer(folder)
-    provenance = provenance_in(
-        folder,
-        name,
-        (told(dtype, stored, spec.dtype), *ignored_files(folder), *unused_keys(settings), *template_notes(tokenizer)),
-    )
+    of_files = (*ignored_files(folder), *settings_notes(settings), *template_notes(tokenizer))
+    provenance = provenance_in(folder, name, (told(dtype, stored, spec.dtype), *of_files))
     if objective == "seq2seq":
         return AuditedEncoderDecoder(network, tokenizer, device=spec.device, provenance=provenance)
     return AuditedLanguageModel(network, tokenizer, objective=objective, device=spec.device, provenance=provenance)

@@ -24,7 +24,8 @@ def stored_in(weights: Mapping[str, Tensor]) -> torch.dtype:
     """
     sizes: dict[torch.dtype, int] = {}
     for tensor in weights.values():
-        if tensor.is_floating_point():
+        # Numbers of one byte are packed ones, which nothing is computed in.
+        if tensor.is_floating_point() and tensor.element_size() > 1:
             sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.numel()
     return max(sizes, key=lambda dtype: (sizes[dtype], dtype.itemsize), default=torch.float32)
 
