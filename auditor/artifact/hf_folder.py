@@ -25,6 +25,7 @@ from auditor.artifact.weights import (
 )
 from auditor.artifact.wordpiece import word_pieces
 from auditor.errors import MOST_NAMED, DamagedError, ModelError, UnsafeModelError, UnsupportedError
+from auditor.model.placement import Spread, spread
 
 MAX_TOKENIZER_BYTES = 256 << 20
 _MAX_SHARDS = 1000
@@ -146,10 +147,12 @@ def build_network(
     weights: dict[str, Tensor],
     folder: Folder,
     dtype: torch.dtype = torch.float32,
+    spread_by: Spread | None = None,
 ) -> tuple[nn.Module, Any]:
     """The network with its weights as numbers of ``dtype``, and its configuration.
 
-    Every weight must be in the file: none is left to chance.
+    ``spread_by``: how it is spread over all cards; else it is on the CPU. Every weight must be in the file: none is
+    left to chance.
     """
     import transformers
 
@@ -183,6 +186,7 @@ def build_network(
             dtype=dtype,
             # They are refused below, each with its shapes; transformers' own error names none.
             ignore_mismatched_sizes=True,
+            device_map=None if spread_by is None else spread(sketch, spread_by, dtype),
         )
     if info["mismatched_keys"]:
         raise ModelError(_other_shapes(sorted(info["mismatched_keys"], key=str), folder), code="AUD-LOAD-WEIGHTS")

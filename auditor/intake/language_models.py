@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from auditor.artifact.chat_templates import template_notes
 from auditor.artifact.folder import Folder, opened
@@ -34,6 +35,7 @@ from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import provenance_in, provenance_of
 from auditor.model.encoder_decoder import FAMILIES, AuditedEncoderDecoder
 from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.placement import told_spread
 from auditor.model.text_scores import Objective
 
 GGUF_FORMAT = "GGUF"
@@ -62,14 +64,21 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     weights = read_weights(folder)
     stored = stored_in(weights)
     dtype = computed_in(spec.dtype, spec.device, stored)
+    # There is nothing to spread over but cards.
+    spread_by = spec.device_map if torch.device(spec.device).type == "cuda" else None
     with quiet_and_offline():
-        network, _ = build_network("text", name, settings, weights, folder, dtype)
+        network, _ = build_network("text", name, settings, weights, folder, dtype, spread_by)
         tokenizer = read_tokenizer(folder)
     of_files = (*ignored_files(folder), *settings_notes(settings), *template_notes(tokenizer))
-    provenance = provenance_in(folder, name, (told(dtype, stored, spec.dtype), *of_files))
+    where = () if spec.device_map is None else (told_spread(spec.device_map, _parts(network), spec.device),)
+    provenance = provenance_in(folder, name, (told(dtype, stored, spec.dtype), *where, *of_files))
     if objective == "seq2seq":
         return AuditedEncoderDecoder(network, tokenizer, device=spec.device, provenance=provenance)
     return AuditedLanguageModel(network, tokenizer, objective=objective, device=spec.device, provenance=provenance)
+
+
+def _parts(network: nn.Module) -> Mapping[str, int | str] | None:
+    return getattr(network, "hf_device_map", None)
 
 
 def _objective(settings: Mapping[str, Any]) -> tuple[Objective, str] | None:

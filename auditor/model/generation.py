@@ -336,7 +336,9 @@ def _chosen(cache: Any, rows: Tensor) -> Any:
     layers = getattr(cache, "layers", None)
     if not layers or not all(hasattr(layer, "batch_select_indices") for layer in layers):
         return None
-    cache.batch_select_indices(rows)
+    for layer in layers:
+        # Where a network is spread, so is its cache.
+        layer.batch_select_indices(rows.to(layer.keys.device) if isinstance(layer.keys, Tensor) else rows)
     return cache
 
 

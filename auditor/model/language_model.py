@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.gradients import without_gradients
-from auditor.model.placement import moved
+from auditor.model.placement import device_of, moved, stays
 from auditor.model.prefix_trees import Encoded, Forest, batches, packed
 from auditor.model.text_scores import Objective, ScoresTexts
 from auditor.model.torch_model import evaluating
@@ -70,8 +70,8 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
     ) -> None:
         super().__init__(_no_classes, classes=(), provenance=provenance)
         self.objective: Objective = objective or objective_of(network)
-        self.device = torch.device(device)
-        self.module = moved(network, self.device)
+        self.module = moved(network, torch.device(device))
+        self.device = device_of(network) if stays(network) else torch.device(device)
         self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens
         self.forwarded: Counter[tuple[Any, ...]] = Counter()
@@ -376,13 +376,14 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
     def _has_plain_head(self, ids: Sequence[int]) -> bool:
         """Whether the logits are the last layer's output as it stands, with no soft cap or scale behind it."""
         head: Any = self.module.get_output_embeddings()  # type: ignore[operator]
-        if type(head) is not nn.Linear:
+        # Of an offloaded layer the weights are elsewhere until it is asked.
+        if type(head) is not nn.Linear or head.weight.is_meta:
             return False
         inputs = torch.tensor([list(ids)], device=self.device)
         everywhere = torch.tensor([[0, i] for i in range(len(ids))], device=self.device)
         with _holding_back(head, everywhere) as hidden:
             logits: Tensor = self.module(input_ids=inputs, **self._no_cache()).logits
-        own = head(hidden[0][0])
+        own = head(hidden[0][0]).to(logits.device)
         return own.shape == logits.shape and torch.allclose(own.float(), logits.float(), rtol=1e-4, atol=1e-5)
 
     def _forward(self, inputs: Mapping[str, Tensor], places: Tensor, at: Tensor, targets: Tensor) -> Tensor:
@@ -541,6 +542,8 @@ def _by_tiles(states: Tensor, head: nn.Linear, at: Tensor, targets: Tensor) -> T
     A tile of logits stays in the processor's cache and its weights are read once, which whole rows of them are not. On
     a CPU all of it is in float32: logits rounded to half of its digits are off by hundredths of a nat each.
     """
+    # Where a network is spread, its last layer may lie on another card than what goes into it.
+    states, at, targets = (each.to(head.weight.device) for each in (states, at, targets))
     wide = torch.float32 if states.device.type == "cpu" else states.dtype
     weights = torch.split(head.weight, _TILE)
     offsets = [None] * len(weights) if head.bias is None else torch.split(head.bias, _TILE)
