@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,18 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     where = () if spec.device_map is None else (told_spread(spec.device_map, _parts(network), spec.device),)
     provenance = provenance_in(folder, name, (told(dtype, stored, spec.dtype), *where, *of_files))
     if objective == "seq2seq":
-        return AuditedEncoderDecoder(network, tokenizer, device=spec.device, provenance=provenance)
-    return AuditedLanguageModel(network, tokenizer, objective=objective, device=spec.device, provenance=provenance)
+        return _sized(AuditedEncoderDecoder(network, tokenizer, device=spec.device, provenance=provenance))
+    return _sized(
+        AuditedLanguageModel(network, tokenizer, objective=objective, device=spec.device, provenance=provenance)
+    )
+
+
+def _sized(model: AuditedLanguageModel) -> AuditedLanguageModel:
+    """On a card, where it follows free memory and moves last digits, the size of a batch is a note of the report."""
+    if model.device.type == "cuda":
+        note = f"Up to {model.batch_tokens:,} tokens were computed at once."
+        model.provenance = replace(model.provenance, notes=(*model.provenance.notes, note))
+    return model
 
 
 def _parts(network: nn.Module) -> Mapping[str, int | str] | None:

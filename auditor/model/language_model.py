@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.batch_sizes import free_bytes, tokens_at_once
 from auditor.model.gradients import without_gradients
-from auditor.model.placement import device_of, moved, stays
+from auditor.model.placement import device_of, moved, sent, stays
 from auditor.model.prefix_trees import Encoded, Forest, batches, packed
 from auditor.model.text_scores import Objective, ScoresTexts
 from auditor.model.torch_model import evaluating
@@ -50,7 +51,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
     ``network``: a ``...ForCausalLM`` or ``...ForMaskedLM`` module, left as it was by everything here. ``tokenizer``: a
     fast tokenizer of transformers. ``prefix``: ids that stand before every text of a causal model; None means what the
     tokenizer puts there, else its beginning-of-sequence token where it has one, else nothing, and then the first token
-    of a text has no probability. ``batch_tokens``: tokens in one forward pass.
+    of a text has no probability. ``batch_tokens``: tokens in one forward pass; None means what the device holds.
 
     Raises ModelError for a module that is neither, or a tokenizer that does not fit it.
     """
@@ -65,7 +66,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         objective: Objective | None = None,
         prefix: Sequence[int] | None = None,
         device: str | torch.device = "cpu",
-        batch_tokens: int = 512,
+        batch_tokens: int | None = None,
         provenance: Provenance | None = None,
     ) -> None:
         super().__init__(_no_classes, classes=(), provenance=provenance)
@@ -73,7 +74,9 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         self.module = moved(network, torch.device(device))
         self.device = device_of(network) if stays(network) else torch.device(device)
         self.tokenizer = tokenizer
-        self.batch_tokens = batch_tokens
+        free = free_bytes(self.device)
+        self.batch_tokens = tokens_at_once(network, free) if batch_tokens is None else batch_tokens
+        self._whole_bytes = _WHOLE_BYTES if free is None else max(_WHOLE_BYTES, free // 8)
         self.forwarded: Counter[tuple[Any, ...]] = Counter()
         self.context = _context(network)
         self._backend = _backend(tokenizer)
@@ -371,7 +374,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         if self._plain_head:
             return self.batch_tokens
         embeddings: Any = self.module.get_input_embeddings()  # type: ignore[operator]
-        return max(1, min(self.batch_tokens, _WHOLE_BYTES // (4 * int(embeddings.weight.shape[0]))))
+        return max(1, min(self.batch_tokens, self._whole_bytes // (4 * int(embeddings.weight.shape[0]))))
 
     def _has_plain_head(self, ids: Sequence[int]) -> bool:
         """Whether the logits are the last layer's output as it stands, with no soft cap or scale behind it."""
@@ -392,9 +395,9 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         ``places``: (n_places, 2) row and column. The network's last layer is held back and applied in tiles. Where
         something follows it, such as a soft cap, the network makes the logits itself, in smaller batches.
         """
-        moved = {name: value.to(self.device) for name, value in inputs.items()}
+        moved = {name: sent(value, self.device) for name, value in inputs.items()}
         self.forwarded["tokens",] += moved["input_ids"].numel()
-        where, at, targets = places.to(self.device), at.to(self.device), targets.to(self.device)
+        where, at, targets = (sent(value, self.device) for value in (places, at, targets))
         if not self._plain_head:
             logits = self.module(**moved, **self._no_cache()).logits
             return _pick(logits[where[:, 0], where[:, 1]], at, targets)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from auditor.errors import MissingExtraError, ModelError
 
@@ -30,6 +30,23 @@ def stays(module: nn.Module) -> bool:
 def moved(module: nn.Module, device: torch.device) -> nn.Module:
     """The network on a device, or where it is if it must be left there."""
     return module if stays(module) else module.to(device)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; to a card from pinned memory, so that the processor goes on meanwhile."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def exact_products(device: str) -> None:
+    """On a card float32 is float32 from here on: torch rounds the factors of convolutions to 10 bits there by default.
+
+    For a process of its own, since it holds for all of it.
+    """
+    if torch.device(device).type == "cuda":
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def device_of(module: nn.Module) -> torch.device:
