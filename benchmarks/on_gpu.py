@@ -6,8 +6,8 @@
 - ``shadow_cnns``: 32 small convolutional networks, likewise; at least 3 times
 
 Without a card nothing is measured, which the exit code says. ``--smoke`` runs every line of it on the processor, as
-small as can be: that it runs is all that this says. Names of measurements choose some of them. The step of DP-SGD against
-Opacus (at least 1.0) and lm-eval on a card (at least 2 times) have no measurement here yet.
+small as can be: that it runs is all that this says. Names of measurements choose some of them. The step of DP-SGD
+against Opacus (at least 1.0) and lm-eval on a card (at least 2 times) have no measurement here yet.
 """
 
 from __future__ import annotations

@@ -70,9 +70,10 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     with quiet_and_offline():
         network, _ = build_network("text", name, settings, weights, folder, dtype, spread_by)
         tokenizer = read_tokenizer(folder)
+    packed = settings.get("quantization_config") is not None
     of_files = (*ignored_files(folder), *settings_notes(settings), *template_notes(tokenizer))
     where = () if spec.device_map is None else (told_spread(spec.device_map, _parts(network), spec.device),)
-    provenance = provenance_in(folder, name, (told(dtype, stored, spec.dtype), *where, *of_files))
+    provenance = provenance_in(folder, name, (told(dtype, stored, spec.dtype, packed=packed), *where, *of_files))
     if objective == "seq2seq":
         return _sized(AuditedEncoderDecoder(network, tokenizer, device=spec.device, provenance=provenance))
     return _sized(

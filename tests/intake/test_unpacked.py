@@ -190,6 +190,7 @@ def test_packed_weights_are_read_as_the_numbers_they_stand_for(how: str, tmp_pat
     texts = sentences(12)
     whole, rounded = (np.asarray(m.log_likelihoods(texts)) for m in (before, model))  # type: ignore[attr-defined]
     assert np.isfinite(rounded).all() and 0 < np.abs(rounded - whole).max() < 0.5 * np.abs(whole).max()
+    assert "as its files, but for packed weights, are." in model.provenance.notes[0]
     assert "were unpacked to the numbers that they stand for" in " ".join(model.provenance.notes)
 
 
