@@ -5,8 +5,9 @@
 - ``shadow_mlps``: 256 MLPs 50-64-64-2 trained together, against one by one by the same loop; at least 20 times
 - ``shadow_cnns``: 32 small convolutional networks, likewise; at least 3 times
 
-Without a card nothing is measured, which the exit code says. Names of measurements choose some of them. The step of
-DP-SGD against Opacus (at least 1.0) and lm-eval on a card (at least 2 times) have no measurement here yet.
+Without a card nothing is measured, which the exit code says. ``--smoke`` runs every line of it on the processor, as
+small as can be: that it runs is all that this says. Names of measurements choose some of them. The step of DP-SGD
+against Opacus (at least 1.0) and lm-eval on a card (at least 2 times) have no measurement here yet.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +28,22 @@ from auditor.networks.architectures import MLP, SmallCNN
 from auditor.training.ensembles import random_halves, train_together
 from benchmarks.common import emit, interleaved
 
-BATCH_SIZES = (8, 16, 32, 64, 128, 256)
 PAIRS = 3
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the measurements are."""
+
+    texts: int = 1_000
+    batch_sizes: Sequence[int] = (8, 16, 32, 64, 128, 256)
+    mlps: int = 256
+    cnns: int = 32
+    rows: int = 4_000
+    turns: int = PAIRS
+
+
+TINY = Size(texts=4, batch_sizes=(2, 4), mlps=2, cnns=2, rows=32, turns=1)
 
 
 def synchronised(work: Callable[[], object], device: torch.device) -> float:
@@ -67,7 +83,7 @@ def shadows(
     return interleaved(trained(True), trained(False), turns)
 
 
-def pairs(device: torch.device) -> tuple[float, float, float]:
+def pairs(device: torch.device, size: Size) -> tuple[float, float, float]:
     """Seconds of scoring and of bare forward passes at their best batch, and the share of that speed."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -78,38 +94,43 @@ def pairs(device: torch.device) -> tuple[float, float, float]:
         prepare(Path(folder))
         tokenizer = AutoTokenizer.from_pretrained(folder)
         network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
-    texts, _ = sentences(1_000)
+    texts, _ = sentences(size.texts)
     model = AuditedLanguageModel(network, tokenizer, device=device)
     encoded = sorted((tokenizer(text).input_ids for text in texts), key=len)
 
-    def bare(size: int) -> None:
+    def bare(n: int) -> None:
         with torch.inference_mode():
-            for start in range(0, len(encoded), size):
-                some = encoded[start : start + size]
+            for start in range(0, len(encoded), n):
+                some = encoded[start : start + n]
                 ids = torch.zeros(len(some), len(some[-1]), dtype=torch.long)
                 for row, own in zip(ids, some, strict=True):
                     row[: len(own)] = torch.tensor(own)
                 logits: Tensor = model.module(input_ids=ids.to(device), use_cache=False).logits
                 logits.logsumexp(dim=-1)
 
-    best = min(BATCH_SIZES, key=lambda size: min(synchronised(lambda: bare(size), device) for _ in range(2)))
+    best = min(size.batch_sizes, key=lambda n: min(synchronised(lambda: bare(n), device) for _ in range(2)))
     return interleaved(
         lambda: synchronised(lambda: model.log_likelihoods(texts), device),
         lambda: synchronised(lambda: bare(best), device),
-        PAIRS,
+        size.turns,
     )
 
 
 def main() -> None:
-    """Measures what was named, or all, on the first card."""
-    if not torch.cuda.is_available():
+    """Measures what was named, or all, on the first card; with ``--smoke`` nothing, on the processor."""
+    smoke = "--smoke" in sys.argv
+    if not smoke and not torch.cuda.is_available():
         raise SystemExit("Nothing was measured: torch sees no CUDA device on this machine.")
-    device = torch.device("cuda")
-    card = torch.cuda.get_device_name(device)
+    device, size = (torch.device("cpu"), TINY) if smoke else (torch.device("cuda"), Size())
+    card = "none: --smoke on the processor, so no figure" if smoke else torch.cuda.get_device_name(device)
+
+    def together(make: Callable[[], nn.Module], shape: tuple[int, ...], n: int) -> tuple[float, float, float]:
+        return shadows(make, shape, n, device, rows=size.rows, turns=size.turns)
+
     measurements: dict[str, tuple[Callable[[], tuple[float, float, float]], float]] = {
-        "pairs": (lambda: pairs(device), 0.9),
-        "shadow_mlps": (lambda: shadows(lambda: MLP(50, [64, 64], 2), (50,), 256, device), 20.0),
-        "shadow_cnns": (lambda: shadows(lambda: SmallCNN(1, 2), (1, 28, 28), 32, device), 3.0),
+        "pairs": (lambda: pairs(device, size), 0.9),
+        "shadow_mlps": (lambda: together(lambda: MLP(50, [64, 64], 2), (50,), size.mlps), 20.0),
+        "shadow_cnns": (lambda: together(lambda: SmallCNN(1, 2), (1, 28, 28), size.cnns), 3.0),
     }
     wanted = [name for name in sys.argv[1:] if not name.startswith("--")] or list(measurements)
     for name in wanted:

@@ -217,7 +217,7 @@ def scoring_job(
     Raises UsageError where there is no detector of that name.
     """
     from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
-    from auditor.run.options import memory_limit
+    from auditor.run.option_values import memory_limit
 
     path = None if detector is None else str(Path(detector).resolve())
     if detector is not None and not Path(detector).exists():

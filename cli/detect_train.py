@@ -62,7 +62,7 @@ def detect_train(
     from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
     from auditor.record.text import visible
     from auditor.run.isolate import train_detector
-    from auditor.run.options import memory_limit
+    from auditor.run.option_values import memory_limit
     from cli.output import stages
 
     _check(folder, out, kinds, (kind_column, source_column, collection_column), error_rate)

@@ -16,7 +16,8 @@ from auditor.outputs import claim
 from auditor.record.labels import Labels
 from auditor.report.reasons_page import READING, Explanation, as_text, render_explanation
 from auditor.run import __version__
-from auditor.run.options import Configured, ScanOptions, names_in
+from auditor.run.option_values import names_in
+from auditor.run.options import Configured, ScanOptions
 from auditor.run.scan import data_spec, model_spec, rows_at_hand
 
 _FILES = ("explanation.html", "explanation.json")

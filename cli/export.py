@@ -10,7 +10,7 @@ import typer
 from auditor.errors import AuditorError, ModelError, UsageError
 from auditor.files import regular_file, sent, sha256_of, write_beside
 from auditor.outputs import claim, place_file
-from auditor.run.options import memory_limit
+from auditor.run.option_values import memory_limit
 from cli.flags import AllowUnsandboxed, parse_json_flag
 from cli.guarded import Writes
 from cli.made_beside import as_typed, beside, is_file, writing

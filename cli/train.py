@@ -16,7 +16,7 @@ import typer
 from auditor.errors import AuditorError, ModelError, UsageError
 from auditor.files import regular_file, sent
 from auditor.outputs import check, claim, place_file
-from auditor.run.options import memory_limit, names_in
+from auditor.run.option_values import memory_limit, names_in
 from cli.flags import AllowUnsandboxed, parse_json_flag
 from cli.guarded import Writes
 from cli.made_beside import as_typed, beside, is_file, writing

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from auditor.networks.architectures import MLP
-from benchmarks import on_gpu
+from benchmarks import lm_scoring, on_gpu
 from benchmarks.debiasing_data import Judged, judged
 from benchmarks.fairness_front import Point, tried
 from tests import ROOT
+from tests.quantifiers import all_of
+from tests.toys.language import causal_tokenizer, tiny
 from tests.toys.models import rows
 
 # Where a distribution is not called as it is imported.
@@ -74,6 +78,24 @@ def test_each_way_of_training_shadow_models_is_timed_and_no_card_is_no_figure(mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="Nothing was measured"):
         on_gpu.main()
+
+
+def test_every_measurement_of_a_card_runs_small_on_a_processor_and_says_that_it_is_no_figure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prepare(folder: Path) -> None:
+        # Where the model's package is not installed: another one, which is all that this needs.
+        texts, _ = lm_scoring.sentences(on_gpu.TINY.texts)
+        words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)})
+        tiny("llama", vocab_size=len(words) + 5).save_pretrained(folder)  # type: ignore[operator]
+        causal_tokenizer(words).save_pretrained(folder)
+
+    monkeypatch.setattr(lm_scoring, "prepare", prepare)
+    monkeypatch.setattr("sys.argv", ["on_gpu", "--smoke", "--json"])
+    on_gpu.main()
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["name"] for each in found] == ["pairs", "shadow_mlps", "shadow_cnns"]
+    assert all_of(each["ours"] > 0.0 and "no figure" in each["card"] for each in found)
 
 
 def test_a_peer_that_diverges_is_a_result_and_the_others_count() -> None:

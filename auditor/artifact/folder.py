@@ -30,6 +30,8 @@ class Folder:
         self.mapped = mapped
         self.name = printable(Path(path).resolve().name)
         self._digests: dict[str, str] = {}
+        # What its safetensors files say beside their tensors.
+        self.metadata: dict[str, str] = {}
         self.size_bytes = 0
         self.loaded_by = LOADED_BY_SAFETENSORS
 
@@ -54,7 +56,9 @@ class Folder:
         at all where they are ``mapped``."""
         from auditor.artifact.streamed import stream_safetensors
 
-        tensors, self._digests[name], size = stream_safetensors(Path(self.path) / name, mapped=self.mapped)
+        tensors, self._digests[name], size = stream_safetensors(
+            Path(self.path) / name, mapped=self.mapped, metadata=self.metadata
+        )
         self.size_bytes += size
         return tensors
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from auditor.artifact.chat_templates import read_chat_template
 from auditor.artifact.folder import Folder
-from auditor.artifact.quantised import check_plain, refuse_quantised
+from auditor.artifact.quantised import check_plain, packed_by, refuse_quantised, unpack_quantised
 from auditor.artifact.source import printable, reading
 from auditor.artifact.weights import (
     LOADED_BY_TORCH,
@@ -25,6 +25,7 @@ from auditor.artifact.weights import (
 )
 from auditor.artifact.wordpiece import word_pieces
 from auditor.errors import MOST_NAMED, DamagedError, ModelError, UnsafeModelError, UnsupportedError
+from auditor.model.placement import Spread, spread
 
 MAX_TOKENIZER_BYTES = 256 << 20
 _MAX_SHARDS = 1000
@@ -55,16 +56,18 @@ def ignored_files(folder: Folder) -> tuple[str, ...]:
     )
 
 
-def unused_keys(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """A note on keys of a config.json that would choose how transformers runs, and are left out.
+def settings_notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Notes on weights that lay packed, and on keys of a config.json that would choose how transformers runs, and are
+    left out.
 
     Where a model was saved from is no such choice, and is written into most files.
     """
+    packed = packed_by(settings)
     found = sorted(key for key in settings if _chooses(key) and key != "_name_or_path")
     if not found:
-        return ()
+        return packed
     named = ", ".join(printable(key, 60) for key in found[:3]) + (", ..." if len(found) > 3 else "")
-    return (f"Left out of config.json, since it would choose code paths of transformers: {named}.",)
+    return (*packed, f"Left out of config.json, since it would choose code paths of transformers: {named}.")
 
 
 def _chooses(key: str) -> bool:
@@ -144,16 +147,20 @@ def build_network(
     weights: dict[str, Tensor],
     folder: Folder,
     dtype: torch.dtype = torch.float32,
+    spread_by: Spread | None = None,
 ) -> tuple[nn.Module, Any]:
     """The network with its weights as numbers of ``dtype``, and its configuration.
 
-    Every weight must be in the file: none is left to chance.
+    ``spread_by``: how it is spread over all cards; else it is on the CPU. Every weight must be in the file: none is
+    left to chance.
     """
     import transformers
 
+    unpack_quantised(weights, settings, folder)
     _check_layers(settings, len(weights), folder)
-    # The dtype is ours.
-    chosen = {k: v for k, v in settings.items() if not _chooses(k) and k not in ("dtype", "torch_dtype")}
+    # The dtype is ours, and the weights are plain by now.
+    ours = ("dtype", "torch_dtype", "quantization_config")
+    chosen = {k: v for k, v in settings.items() if not _chooses(k) and k not in ours}
     with reading(f"{folder.name!r} cannot be loaded by transformers"):
         config = transformers.AutoConfig.for_model(**chosen)
         kind = getattr(transformers, name)
@@ -179,6 +186,7 @@ def build_network(
             dtype=dtype,
             # They are refused below, each with its shapes; transformers' own error names none.
             ignore_mismatched_sizes=True,
+            device_map=None if spread_by is None else spread(sketch, spread_by, dtype),
         )
     if info["mismatched_keys"]:
         raise ModelError(_other_shapes(sorted(info["mismatched_keys"], key=str), folder), code="AUD-LOAD-WEIGHTS")

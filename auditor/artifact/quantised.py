@@ -1,4 +1,4 @@
-"""Quantised checkpoints: refused by name, and never read as if their packed numbers were weights.
+"""Quantised checkpoints: unpacked or refused by name, and never read as if their packed numbers were weights.
 
 What a folder's config.json says of it and what its tensors are need not agree, so both are looked at.
 """
@@ -15,19 +15,23 @@ from torch import Tensor
 
 from auditor.artifact.folder import Folder
 from auditor.artifact.source import MAX_FILE_BYTES, opened, printable
+from auditor.artifact.unpacked import need, unpack
 from auditor.artifact.weight_files import safetensors_header
 from auditor.errors import ModelError, UnsupportedError
 
-# Of each method, by transformers' name of it: whose format it is, and what unpacks it.
+# Of each method that is read, by transformers' name of it: whose format it is.
+_READ = {
+    "bitsandbytes": "bitsandbytes",
+    "torchao": "torchao",
+    "compressed-tensors": "compressed-tensors",
+    "awq": "AWQ",
+    "fp8": "FP8 in blocks",
+    "mxfp4": "MXFP4",
+}
+# Of each that is not: the same, and what unpacks it.
 _WANTS = {
-    "bitsandbytes": ("bitsandbytes", "the package bitsandbytes"),
     "gptq": ("GPTQ", "the package gptqmodel, and a GPU for most of its kernels"),
-    "awq": ("AWQ", "the package gptqmodel, and a GPU for most of its kernels"),
-    "fp8": ("FP8 in blocks", "a GPU that computes in FP8 (compute capability 8.9 or above)"),
     "fbgemm_fp8": ("FP8 by FBGEMM", "the package fbgemm-gpu, and a GPU of compute capability 8.9 or above"),
-    "compressed-tensors": ("compressed-tensors", "the package compressed-tensors"),
-    "torchao": ("torchao", "the package torchao"),
-    "mxfp4": ("MXFP4", "the package kernels, and a GPU of compute capability 7.5 or above"),
     "quanto": ("Quanto", "the package optimum-quanto"),
     "hqq": ("HQQ", "the package hqq"),
     "eetq": ("EETQ", "the package kernels, and a GPU"),
@@ -49,26 +53,65 @@ _INSTEAD = (
 )
 
 
+def method_of(settings: Mapping[str, Any], folder: Folder) -> str | None:
+    """How the weights of a folder are packed, by its config.json, or None where it says nothing of it.
+
+    Raises UnsupportedError where that is not read: with what would unpack it.
+    """
+    said = settings.get("quantization_config")
+    if said is None:
+        return None
+    named = said.get("quant_method") if isinstance(said, dict) else None
+    if named is None and isinstance(said, dict) and (said.get("load_in_4bit") or said.get("load_in_8bit")):
+        named = "bitsandbytes"
+    method = str(named).lower()
+    if method in _READ:
+        return method
+    unknown = ("a method without a name" if named is None else printable(named, 40), "the library that packed it")
+    name, wants = _WANTS.get(method, unknown)
+    raise UnsupportedError(
+        f"{folder.name!r} is quantised by {name}, which is not read here, and needs {wants}: {_INSTEAD}."
+    )
+
+
 def refuse_quantised(settings: Mapping[str, Any], folder: Folder) -> None:
-    """Raises UnsupportedError where a config.json says that its weights are quantised: with what would unpack them, or
-    that the files hold no such weights; ModelError where it says so in no way that is known."""
+    """Raises ModelError where a config.json says that its weights are quantised and the files hold none such,
+    UnsupportedError where they are so in a way that is not read, MissingExtraError where its library is not there."""
     said = settings.get("quantization_config")
     if said is None:
         return
-    method = said.get("quant_method") if isinstance(said, dict) else None
-    if method is None and isinstance(said, dict) and (said.get("load_in_4bit") or said.get("load_in_8bit")):
-        method = "bitsandbytes"
-    unknown = ("a method without a name" if method is None else printable(method, 40), "the library that packed it")
-    name, wants = _WANTS.get(str(method).lower(), unknown)
     if not _holds_packed(folder):
+        method = str(said.get("quant_method") if isinstance(said, dict) else said).lower()
+        name = _READ.get(method) or _WANTS.get(method, (printable(method, 40),))[0]
         raise ModelError(
             f"The config.json in {folder.name!r} says that its weights are quantised by {name}, and its files hold "
             "plain floating-point weights: put back the config.json that was saved with them, or take "
             "quantization_config out of it if these are the weights that you use.",
             code="AUD-LOAD-WEIGHTS",
         )
-    raise UnsupportedError(
-        f"{folder.name!r} is quantised by {name}, which is not read here, and needs {wants}: {_INSTEAD}."
+    method_read = method_of(settings, folder)
+    if method_read is not None:
+        need(method_read)
+
+
+def unpack_quantised(weights: dict[str, Tensor], settings: Mapping[str, Any], folder: Folder) -> None:
+    """Puts plain numbers in the place of weights that a config.json says are packed, by :mod:`unpacked`."""
+    method = method_of(settings, folder)
+    if method is not None:
+        unpack(weights, method, settings["quantization_config"], folder.metadata, folder.name)
+
+
+def packed_by(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The sentence of a report on weights that lay packed in their files; none where they did not."""
+    said = settings.get("quantization_config")
+    if not isinstance(said, dict):
+        return ()
+    name = _READ.get(str(said.get("quant_method", "bitsandbytes")).lower())
+    if name is None:
+        return ()
+    return (
+        f"Its weights are quantised by {name} and were unpacked to the numbers that they stand for: what rounds more "
+        "than weights where it is served, such as what goes into each layer, is not in these answers.",
     )
 
 
@@ -94,7 +137,7 @@ def _is_packed_matrix(spec: Any) -> bool:
 
 
 def check_plain(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Folder) -> None:
-    """Raises ModelError where tensors are packed weights that no config.json speaks of.
+    """Raises ModelError where tensors are packed weights that no config.json speaks of, or were left over.
 
     ``expected``: the network's own. A weight of whole numbers or of eight bits means nothing without its scale, and
     what stands beside weights as their scale says that they are none.

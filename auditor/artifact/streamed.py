@@ -90,8 +90,12 @@ class _Reading:
         return self._hash.hexdigest()
 
 
-def stream_safetensors(path: Path, *, mapped: bool = False) -> tuple[dict[str, Tensor], str, int]:
+def stream_safetensors(
+    path: Path, *, mapped: bool = False, metadata: dict[str, str] | None = None
+) -> tuple[dict[str, Tensor], str, int]:
     """(tensors by name, SHA-256 of the file, its size), with one copy of every tensor in memory.
+
+    ``metadata``: is given what the file says beside its tensors.
 
     ``mapped``: the tensors are pages of the file, and copies of them where they are written to. Who writes into the
     file changes them, and who shortens it ends the process: see :func:`changed_since`. Raises ModelError where the file
@@ -106,11 +110,11 @@ def stream_safetensors(path: Path, *, mapped: bool = False) -> tuple[dict[str, T
         length = int.from_bytes(start, "little") if size >= 8 else size
         # A header that claims more than the file holds is said to be truncated by whoever reads it.
         head = start + file.take(min(length, max(size - 8, 0), 100 << 20))
-        entries = [
-            (spec["data_offsets"][0], key, spec)
-            for key, spec in safetensors_header(head, name, size).items()
-            if key != "__metadata__"
-        ]
+        header = safetensors_header(head, name, size)
+        said = header.pop("__metadata__", None)
+        if metadata is not None and isinstance(said, dict):
+            metadata |= {key: value for key, value in said.items() if isinstance(value, str)}
+        entries = [(spec["data_offsets"][0], key, spec) for key, spec in header.items()]
         entries.sort(key=lambda e: (e[0], e[1]))
         if mapped:
             tensors: dict[str, Tensor] = {}

@@ -169,7 +169,8 @@ def _add(network: nn.Module, weights: Mapping[str, Tensor], settings: Mapping[st
     of_base = {name: whole.pop(name) for name in [*whole] if name.endswith(".base_layer.weight")}
     for name, tensor in of_base.items():
         own = known.get(name.replace(".base_layer.", "."))
-        if own is None or own.shape != tensor.shape or not torch.allclose(own.float(), tensor.float(), 1e-2, 1e-3):
+        there = None if own is None or own.shape != tensor.shape else own.cpu().float()
+        if there is None or not torch.allclose(there, tensor.float(), 1e-2, 1e-3):
             raise ModelError(
                 f"The adapter {what!r} holds its base's {printable(name, 100)!r}, and that of --base is another: name "
                 "the model that it was trained on.",
@@ -186,7 +187,8 @@ def _add(network: nn.Module, weights: Mapping[str, Tensor], settings: Mapping[st
         raise DamagedError(f"The adapter {what!r} changes nothing.")
     with torch.no_grad():
         for name, change in changes.items():
-            network.get_parameter(f"{name}.weight").add_(change)
+            changed = network.get_parameter(f"{name}.weight")
+            changed.add_(change.to(changed.device))
         for name, tensor in whole.items():
             known[name].copy_(tensor)
     return len(changes) + len(whole)

@@ -181,6 +181,11 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, opened: Open
             "--dtype names the numbers that a language model is computed in, and the model named here is none: leave "
             "--dtype out."
         )
+    if spec.device_map is not None and (model.kind != "language_model" or model.provenance.format == "GGUF"):
+        raise UsageError(
+            "--device-map spreads a language model of a Hugging Face folder, and the model named here is none: leave "
+            "--device-map out."
+        )
     if spec.task is not None and (spec.task == "regression") != (model.kind == "regressor"):
         found = {"regressor": "a regression model", "classifier": "a classifier"}.get(
             model.kind, getattr(model, "what", "a language model")

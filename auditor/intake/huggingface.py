@@ -18,18 +18,19 @@ from auditor.artifact.hf_folder import (
     quiet_and_offline,
     read_weights,
     refuse_settings,
+    settings_notes,
     tokenizer_backend,
-    unused_keys,
 )
 from auditor.artifact.source import printable, reading
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
 from auditor.errors import DamagedError, ModelError, UnsupportedError
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_in
+from auditor.model.batch_sizes import free_bytes, rows_at_once
 from auditor.model.enclosed import PREPROCESSOR
 from auditor.model.other_model import OtherModel
 from auditor.model.regression import TorchRegressor
-from auditor.model.torch_model import TorchModel
+from auditor.model.torch_model import TorchModel, evaluating
 from auditor.rows import Rows
 
 _MAX_TOKENS = 1 << 16
@@ -73,7 +74,7 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | TorchRegressor | Oth
     weights = read_weights(folder)
     with quiet_and_offline():
         network, config = build_network(family, name, settings, weights, folder)
-    notes = (*head.notes, *ignored_files(folder), *unused_keys(settings))
+    notes = (*head.notes, *ignored_files(folder), *settings_notes(settings))
     if family == "text":
         text = text_encoding(folder, settings, network.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         if getattr(config, "pad_token_id", None) is None:
@@ -81,18 +82,22 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | TorchRegressor | Oth
         module: nn.Module = TextClassifier(network, text.pad, text.left)
         preprocessing: Preprocessing | None = None
         more, encoder, token_name = text.notes, text.encode, text.token_name
+        largest = torch.full((1, text.length), text.pad)
     elif family == "sound":
         preprocessing, more, encoder, token_name = sound_preprocessing(folder), (), None, None
         module = SoundClassifier(network, scaled=scales_sound(folder))
+        largest = torch.zeros(1, preprocessing.samples)
     else:
         preprocessing, more = image_preprocessing(folder, settings)
         module, encoder, token_name = network, None, None
+        largest = torch.zeros(1, len(preprocessing.mean), *preprocessing.size)
+    least = {"text": _TEXT_BATCH, "image": _IMAGE_BATCH}.get(family, _SOUND_BATCH)
     shared: dict[str, Any] = {
         "preprocessing": preprocessing,
         "encoder": encoder,
         "token_name": token_name,
         "device": spec.device,
-        "batch_rows": {"text": _TEXT_BATCH, "image": _IMAGE_BATCH}.get(family, _SOUND_BATCH),
+        "batch_rows": _rows_at_once(module, largest, least, torch.device(spec.device)),
         "provenance": provenance_in(folder, name, (*notes, *more)),
     }
     if head.classes is None:
@@ -104,6 +109,12 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | TorchRegressor | Oth
         threshold=0.5 if spec.threshold is None else spec.threshold,
         **shared,
     )
+
+
+def _rows_at_once(module: nn.Module, largest: Tensor, least: int, device: torch.device) -> int:
+    """Asked on the CPU, before the network is moved."""
+    with evaluating(module):
+        return rows_at_once(module, largest, least, free_bytes(device))
 
 
 def _other(folder: Folder, settings: Mapping[str, Any], name: str, what: str) -> OtherModel:
@@ -263,13 +274,15 @@ def attention_mask(ids: Tensor, pad: int, left: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class TextEncoding:
-    """Texts to padded ids: ``pad`` is the padding id, ``left`` says on which side, ``token_name`` reads an id back."""
+    """Texts to padded ids: ``pad`` is the padding id, ``left`` says on which side, ``token_name`` reads an id back,
+    ``length`` is the most tokens of a text."""
 
     encode: Callable[[Rows], Tensor]
     pad: int
     left: bool
     token_name: Callable[[int], str | None]
     notes: tuple[str, ...]
+    length: int
 
     def mask(self, ids: Tensor) -> Tensor:
         """(n, length) 1 for tokens that count, 0 for padding."""
@@ -301,7 +314,7 @@ def text_encoding(folder: Folder, settings: Mapping[str, Any], n_known: int) -> 
         return torch.from_numpy(ids if ids.shape[1] else np.full((len(X), 1), pad, np.int64))
 
     note = f"Texts longer than {length} tokens are cut at the end ({why})."
-    return TextEncoding(encode, pad, left, tokenizer.id_to_token, (*notes, note))
+    return TextEncoding(encode, pad, left, tokenizer.id_to_token, (*notes, note), length)
 
 
 def _padding(tokenizer: Any, options: Mapping[str, Any], folder: Folder) -> tuple[int, bool]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from auditor.artifact.chat_templates import template_notes
 from auditor.artifact.folder import Folder, opened
@@ -23,7 +25,7 @@ from auditor.artifact.hf_folder import (
     read_tokenizer,
     read_weights,
     refuse_settings,
-    unused_keys,
+    settings_notes,
 )
 from auditor.artifact.source import Source, printable, reading
 from auditor.artifact.weight_files import check_gguf
@@ -34,6 +36,7 @@ from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import provenance_in, provenance_of
 from auditor.model.encoder_decoder import FAMILIES, AuditedEncoderDecoder
 from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.placement import told_spread
 from auditor.model.text_scores import Objective
 
 GGUF_FORMAT = "GGUF"
@@ -62,17 +65,32 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     weights = read_weights(folder)
     stored = stored_in(weights)
     dtype = computed_in(spec.dtype, spec.device, stored)
+    # There is nothing to spread over but cards.
+    spread_by = spec.device_map if torch.device(spec.device).type == "cuda" else None
     with quiet_and_offline():
-        network, _ = build_network("text", name, settings, weights, folder, dtype)
+        network, _ = build_network("text", name, settings, weights, folder, dtype, spread_by)
         tokenizer = read_tokenizer(folder)
-    provenance = provenance_in(
-        folder,
-        name,
-        (told(dtype, stored, spec.dtype), *ignored_files(folder), *unused_keys(settings), *template_notes(tokenizer)),
-    )
+    packed = settings.get("quantization_config") is not None
+    of_files = (*ignored_files(folder), *settings_notes(settings), *template_notes(tokenizer))
+    where = () if spec.device_map is None else (told_spread(spec.device_map, _parts(network), spec.device),)
+    provenance = provenance_in(folder, name, (told(dtype, stored, spec.dtype, packed=packed), *where, *of_files))
     if objective == "seq2seq":
-        return AuditedEncoderDecoder(network, tokenizer, device=spec.device, provenance=provenance)
-    return AuditedLanguageModel(network, tokenizer, objective=objective, device=spec.device, provenance=provenance)
+        return _sized(AuditedEncoderDecoder(network, tokenizer, device=spec.device, provenance=provenance))
+    return _sized(
+        AuditedLanguageModel(network, tokenizer, objective=objective, device=spec.device, provenance=provenance)
+    )
+
+
+def _sized(model: AuditedLanguageModel) -> AuditedLanguageModel:
+    """On a card, where it follows free memory and moves last digits, the size of a batch is a note of the report."""
+    if model.device.type == "cuda":
+        note = f"Up to {model.batch_tokens:,} tokens were computed at once."
+        model.provenance = replace(model.provenance, notes=(*model.provenance.notes, note))
+    return model
+
+
+def _parts(network: nn.Module) -> Mapping[str, int | str] | None:
+    return getattr(network, "hf_device_map", None)
 
 
 def _objective(settings: Mapping[str, Any]) -> tuple[Objective, str] | None:

@@ -24,7 +24,8 @@ def stored_in(weights: Mapping[str, Tensor]) -> torch.dtype:
     """
     sizes: dict[torch.dtype, int] = {}
     for tensor in weights.values():
-        if tensor.is_floating_point():
+        # Numbers of one byte are packed ones, which nothing is computed in.
+        if tensor.is_floating_point() and tensor.element_size() > 1:
             sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.numel()
     return max(sizes, key=lambda dtype: (sizes[dtype], dtype.itemsize), default=torch.float32)
 
@@ -43,12 +44,16 @@ def computed_in(asked: Asked, device: str, stored: torch.dtype) -> torch.dtype:
     return stored
 
 
-def told(computed: torch.dtype, stored: torch.dtype, asked: Asked) -> str:
-    """The sentence of a report: what was computed in, whose choice that was, and what the files hold."""
+def told(computed: torch.dtype, stored: torch.dtype, asked: Asked, *, packed: bool = False) -> str:
+    """The sentence of a report: what was computed in, whose choice that was, and what the files hold.
+
+    ``packed``: they hold packed weights too.
+    """
     by = "" if asked == "auto" else ", as --dtype says"
     same = stored == computed
     exact = "" if same or computed.itemsize <= stored.itemsize else ", which it holds exactly"
-    held = "as its files are" if same else f"and its files hold {name_of(stored)}{exact}"
+    files = "its files, but for packed weights," if packed else "its files"
+    held = f"as {files} are" if same else f"and {files} hold {name_of(stored)}{exact}"
     less = computed.itemsize < 4
     more = " Sums are in float32 or better; computed in float32 it may answer otherwise." if less else ""
     return f"Computed in {name_of(computed)}{by}, {held}.{more}"

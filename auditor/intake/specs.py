@@ -22,7 +22,8 @@ class ModelSpec:
     ``outputs``:
     None means what the file or the network says, else logits where its answers can be nothing else. ``architecture``: a
     key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``dtype``: the numbers that a language model is
-    computed in, which :mod:`auditor.intake.number_formats` reads. ``mapped``: whether weights may stay in their files,
+    computed in, which :mod:`auditor.intake.number_formats` reads. ``device_map``: how it is spread over all cards, or
+    None for one device. ``mapped``: whether weights may stay in their files,
     as pages of them: in a process of its own, since whoever shortens such a file meanwhile ends it. ``code_folder``:
     where the user's own modules
     lie; it is put on the import path only where a flag names one of them.
@@ -44,6 +45,7 @@ class ModelSpec:
     features: tuple[str, ...] | None = None
     device: str = "cpu"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    device_map: Literal["auto", "balanced", "sequential"] | None = None
     code_folder: str | None = None
     mapped: bool = False
 

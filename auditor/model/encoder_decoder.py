@@ -40,7 +40,7 @@ class AuditedEncoderDecoder(AuditedLanguageModel):
         tokenizer: Any,
         *,
         device: str | torch.device = "cpu",
-        batch_tokens: int = 512,
+        batch_tokens: int | None = None,
         provenance: Provenance | None = None,
     ) -> None:
         super().__init__(

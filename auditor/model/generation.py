@@ -308,7 +308,7 @@ def _answered(
     mask, draws = mask[row_of], draws.to(model.device)
     new = torch.tensor([model.start] * len(draws), device=model.device)
     tokens: list[list[int]] = [[] for _ in range(len(draws))]
-    texts, going, cache = [""] * len(draws), [True] * len(draws), None
+    going, cache = set(range(len(draws))), None
     for t in range(sampling.max_new_tokens):
         out = network(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
@@ -320,14 +320,15 @@ def _answered(
         cache = getattr(out, cache_name)
         chosen = _choose(out.logits[:, -1], draws[:, t], sampling)
         new = chosen[:, None]
-        for row, token in enumerate(chosen.tolist()):
-            if going[row] and token not in ends:
-                tokens[row].append(token)
-                texts[row] = model.tokenizer.decode(tokens[row], skip_special_tokens=True)
-            going[row] = going[row] and token not in ends and not sampling.ended(texts[row])
-        if not any(going):
+        # The one wait for the device of each token.
+        ids_drawn = chosen.tolist()
+        going = {row for row in going if ids_drawn[row] not in ends}
+        for row in going:
+            tokens[row].append(ids_drawn[row])
+        going -= _ended(model, tokens, sorted(going), sampling)
+        if not going:
             break
-    return texts
+    return list(model.tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
 
 def _chosen(cache: Any, rows: Tensor) -> Any:
@@ -337,7 +338,9 @@ def _chosen(cache: Any, rows: Tensor) -> Any:
     layers = getattr(cache, "layers", None)
     if not layers or not all(hasattr(layer, "batch_select_indices") for layer in layers):
         return None
-    cache.batch_select_indices(rows)
+    for layer in layers:
+        # Where a network is spread, so is its cache.
+        layer.batch_select_indices(rows.to(layer.keys.device) if isinstance(layer.keys, Tensor) else rows)
     return cache
 
 

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.batch_sizes import free_bytes, tokens_at_once
 from auditor.model.gradients import without_gradients
-from auditor.model.placement import moved
+from auditor.model.placement import device_of, moved, sent, stays
 from auditor.model.prefix_trees import Encoded, Forest, batches, packed
 from auditor.model.text_scores import Objective, ScoresTexts
 from auditor.model.torch_model import evaluating
@@ -50,7 +51,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
     ``network``: a ``...ForCausalLM`` or ``...ForMaskedLM`` module, left as it was by everything here. ``tokenizer``: a
     fast tokenizer of transformers. ``prefix``: ids that stand before every text of a causal model; None means what the
     tokenizer puts there, else its beginning-of-sequence token where it has one, else nothing, and then the first token
-    of a text has no probability. ``batch_tokens``: tokens in one forward pass.
+    of a text has no probability. ``batch_tokens``: tokens in one forward pass; None means what the device holds.
 
     Raises ModelError for a module that is neither, or a tokenizer that does not fit it.
     """
@@ -65,15 +66,17 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         objective: Objective | None = None,
         prefix: Sequence[int] | None = None,
         device: str | torch.device = "cpu",
-        batch_tokens: int = 512,
+        batch_tokens: int | None = None,
         provenance: Provenance | None = None,
     ) -> None:
         super().__init__(_no_classes, classes=(), provenance=provenance)
         self.objective: Objective = objective or objective_of(network)
-        self.device = torch.device(device)
-        self.module = moved(network, self.device)
+        self.module = moved(network, torch.device(device))
+        self.device = device_of(network) if stays(network) else torch.device(device)
         self.tokenizer = tokenizer
-        self.batch_tokens = batch_tokens
+        free = free_bytes(self.device)
+        self.batch_tokens = tokens_at_once(network, free) if batch_tokens is None else batch_tokens
+        self._whole_bytes = _WHOLE_BYTES if free is None else max(_WHOLE_BYTES, free // 8)
         self.forwarded: Counter[tuple[Any, ...]] = Counter()
         self.context = _context(network)
         self._backend = _backend(tokenizer)
@@ -371,18 +374,19 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         if self._plain_head:
             return self.batch_tokens
         embeddings: Any = self.module.get_input_embeddings()  # type: ignore[operator]
-        return max(1, min(self.batch_tokens, _WHOLE_BYTES // (4 * int(embeddings.weight.shape[0]))))
+        return max(1, min(self.batch_tokens, self._whole_bytes // (4 * int(embeddings.weight.shape[0]))))
 
     def _has_plain_head(self, ids: Sequence[int]) -> bool:
         """Whether the logits are the last layer's output as it stands, with no soft cap or scale behind it."""
         head: Any = self.module.get_output_embeddings()  # type: ignore[operator]
-        if type(head) is not nn.Linear:
+        # Of an offloaded layer the weights are elsewhere until it is asked.
+        if type(head) is not nn.Linear or head.weight.is_meta:
             return False
         inputs = torch.tensor([list(ids)], device=self.device)
         everywhere = torch.tensor([[0, i] for i in range(len(ids))], device=self.device)
         with _holding_back(head, everywhere) as hidden:
             logits: Tensor = self.module(input_ids=inputs, **self._no_cache()).logits
-        own = head(hidden[0][0])
+        own = head(hidden[0][0]).to(logits.device)
         return own.shape == logits.shape and torch.allclose(own.float(), logits.float(), rtol=1e-4, atol=1e-5)
 
     def _forward(self, inputs: Mapping[str, Tensor], places: Tensor, at: Tensor, targets: Tensor) -> Tensor:
@@ -391,9 +395,9 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         ``places``: (n_places, 2) row and column. The network's last layer is held back and applied in tiles. Where
         something follows it, such as a soft cap, the network makes the logits itself, in smaller batches.
         """
-        moved = {name: value.to(self.device) for name, value in inputs.items()}
+        moved = {name: sent(value, self.device) for name, value in inputs.items()}
         self.forwarded["tokens",] += moved["input_ids"].numel()
-        where, at, targets = places.to(self.device), at.to(self.device), targets.to(self.device)
+        where, at, targets = (sent(value, self.device) for value in (places, at, targets))
         if not self._plain_head:
             logits = self.module(**moved, **self._no_cache()).logits
             return _pick(logits[where[:, 0], where[:, 1]], at, targets)
@@ -541,6 +545,8 @@ def _by_tiles(states: Tensor, head: nn.Linear, at: Tensor, targets: Tensor) -> T
     A tile of logits stays in the processor's cache and its weights are read once, which whole rows of them are not. On
     a CPU all of it is in float32: logits rounded to half of its digits are off by hundredths of a nat each.
     """
+    # Where a network is spread, its last layer may lie on another card than what goes into it.
+    states, at, targets = (each.to(head.weight.device) for each in (states, at, targets))
     wide = torch.float32 if states.device.type == "cpu" else states.dtype
     weights = torch.split(head.weight, _TILE)
     offsets = [None] * len(weights) if head.bias is None else torch.split(head.bias, _TILE)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Literal
 
+import torch
+from torch import Tensor, nn
+
+from auditor.errors import MissingExtraError, ModelError
+
+Spread = Literal["auto", "balanced", "sequential"]
 _QUANTISED = ("Linear4bit", "Linear8bitLt")
 _SAID = ("is_loaded_in_4bit", "is_loaded_in_8bit", "is_quantized")
 
@@ -25,6 +32,23 @@ def moved(module: nn.Module, device: torch.device) -> nn.Module:
     return module if stays(module) else module.to(device)
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; to a card from pinned memory, so that the processor goes on meanwhile."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def exact_products(device: str) -> None:
+    """On a card float32 is float32 from here on: torch rounds the factors of convolutions to 10 bits there by default.
+
+    For a process of its own, since it holds for all of it.
+    """
+    if torch.device(device).type == "cuda":
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Where its inputs go: of a network that accelerate spread or offloaded where its first part computes."""
     for m in module.modules():
@@ -33,3 +57,47 @@ def device_of(module: nn.Module) -> torch.device:
             return torch.device(said)
     held = (p.device for p in module.parameters() if p.device.type != "meta")
     return next(held, torch.device("cpu"))
+
+
+def spread(
+    sketch: nn.Module, how: Spread, dtype: torch.dtype, most: Mapping[Any, int] | None = None
+) -> dict[str, int | str]:
+    """Which part of a network goes to which card, by accelerate: its layers in order, none of them cut.
+
+    ``how``: ``sequential`` fills one card after another, the others give all about as much. ``most``: bytes by card,
+    all that is free by default. Raises MissingExtraError without accelerate, ModelError where the cards do not
+    hold all of it: what is left would be read from the machine's memory or a disk for every batch.
+    """
+    try:
+        from accelerate import infer_auto_device_map
+        from accelerate.utils import get_balanced_memory, get_max_memory
+    except ImportError:
+        raise MissingExtraError(
+            "--device-map needs accelerate: pip install 'responsible-auditor[distributed]'."
+        ) from None
+    whole: list[str] = sorted(getattr(sketch, "_no_split_modules", None) or ())
+    free = get_max_memory() if most is None else dict(most)
+    if how != "sequential":
+        free = get_balanced_memory(sketch, max_memory=free, no_split_module_classes=whole, dtype=dtype)
+    sketch.tie_weights()  # type: ignore[operator]
+    found: dict[str, int | str] = infer_auto_device_map(
+        sketch, max_memory=free, no_split_module_classes=whole, dtype=dtype
+    )
+    beside = sorted({str(where) for where in found.values()} & {"cpu", "disk"})
+    if beside:
+        kinds = " and ".join(beside)
+        raise ModelError(
+            f"The cards do not hold this model: parts of it would lie in memory of the kind {kinds}, and be read from "
+            "there for every batch. Use --dtype bfloat16, more cards, or --device cpu.",
+            code="AUD-LOAD-LIMIT",
+        )
+    return found
+
+
+def told_spread(how: Spread, parts: Mapping[str, int | str] | None, device: str) -> str:
+    """The sentence of a report: where a network's parts lie; ``parts`` is None where there was nothing to spread."""
+    if parts is None:
+        return f"--device-map {how}: computed on {device}, one device, so that nothing was spread."
+    counted = Counter(f"cuda:{where}" if isinstance(where, int) else str(where) for where in parts.values())
+    told = ", ".join(f"{n} part{'s' * (n > 1)} on {where}" for where, n in sorted(counted.items()))
+    return f"Spread over devices by --device-map {how}: {told}."

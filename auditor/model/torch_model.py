@@ -17,7 +17,7 @@ from auditor.errors import ModelError, OutputsError
 from auditor.model.audited_model import BATCH_ROWS, AuditedModel, Provenance, Recipe, in_turn
 from auditor.model.gradients import without_gradients
 from auditor.model.outputs import Outputs, Seen, as_logits, as_probabilities, stated_by
-from auditor.model.placement import moved
+from auditor.model.placement import moved, sent
 from auditor.model.row_draws import row_draws
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
 
@@ -151,10 +151,10 @@ class TorchNetwork(AuditedModel):
     def encode(self, X: Rows) -> Tensor:
         """(n, ...) input tensor of raw rows, on the model's device."""
         if self._encoder is not None:
-            return self._encoder(X).to(self.device)
+            return sent(self._encoder(X), self.device)
         if self.preprocessing is not None:
-            return torch.from_numpy(self.preprocessing.encode(X)).to(self.device)  # type: ignore[arg-type]
-        return torch.from_numpy(_plain_numbers(X)).to(self.device)
+            return sent(torch.from_numpy(self.preprocessing.encode(X)), self.device)  # type: ignore[arg-type]
+        return sent(torch.from_numpy(_plain_numbers(X)), self.device)
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Evaluation mode inside, flags as they were afterwards; nothing where the module refuses it."""

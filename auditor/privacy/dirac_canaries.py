@@ -11,6 +11,7 @@ from torch import Tensor
 
 from auditor.errors import UsageError
 from auditor.privacy.dp_audit import BoolArray
+from auditor.privacy.host_copies import on_host
 from auditor.rows import FloatArray, IntArray
 
 
@@ -50,16 +51,17 @@ class DiracCanaries:
     def at(self, tensors: Sequence[Tensor]) -> FloatArray:
         """(m,) what stands at the canaries' own coordinates."""
         found = np.zeros(len(self))
-        for (at, who), tensor in zip(self.places, tensors, strict=True):
-            found[who] = tensor.detach().reshape(-1)[at].double().cpu().numpy()
+        copied = on_host([t.detach().reshape(-1)[at] for (at, _), t in zip(self.places, tensors, strict=True)])
+        for (_, who), part in zip(self.places, copied, strict=True):
+            found[who] = part
         return found
 
     def read(self, released: Sequence[Tensor | None], scale: float, expected: FloatArray, norm: float) -> None:
         """A step has released ``scale`` times these tensors; None where it released nothing of a parameter."""
-        for (at, who), tensor in zip(self.places, released, strict=True):
-            if tensor is not None:
-                found = tensor.detach().reshape(-1)[at].double().cpu().numpy() * scale
-                self.scores[who] += (found - expected[who]) / norm
+        there = [(at, who, t) for (at, who), t in zip(self.places, released, strict=True) if t is not None]
+        copied = on_host([t.detach().reshape(-1)[at] for at, _, t in there])
+        for (_, who, _), part in zip(there, copied, strict=True):
+            self.scores[who] += (part * scale - expected[who]) / norm
 
 
 def _places(parameters: Sequence[Any], n_canaries: int, rng: np.random.Generator) -> list[tuple[Tensor, IntArray]]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from auditor.privacy.host_copies import on_host
 from auditor.privacy.released_noise import BLOCKS, IN_A_BLOCK, MOST_STEPS, ReleasedNoise
 from auditor.rows import FloatArray
 
@@ -33,40 +34,43 @@ class NoiseKeeper:
 
     def add(self, before: Sequence[Tensor], norm: float, multiplier: float) -> None:
         """The noise of a step: what ``p.grad`` holds beyond the sums ``before``, in units of the norm."""
-        noises, released = [], []
-        for p, summed, block in zip(self.parameters, before, self._blocks, strict=True):
-            noises.append((p.grad.detach().reshape(summed.shape).float() - summed.float()) / norm)
-            at = torch.from_numpy(block).to(noises[-1].device)
-            released.append(p.grad.detach().reshape(-1)[at].double().cpu().numpy())
+        noises = [
+            (p.grad.detach().reshape(summed.shape).float() - summed.float()) / norm
+            for p, summed in zip(self.parameters, before, strict=True)
+        ]
         self.keep(noises, multiplier)
-        self._released = np.concatenate(released)
+        self._released = self._at_blocks([p.grad for p in self.parameters])
 
     def keep(self, noises: Sequence[Tensor], multiplier: float) -> None:
         """A step's noise, one tensor a parameter, in units of the norm; ``multiplier``: what is stated for it."""
-        squares, total = np.zeros(len(noises)), 0.0
-        watched = []
+        sums = []
         for k, noise in enumerate(noises):
-            squares[k] = float(noise.double().square().sum())
-            total += float(noise.double().sum())
+            wide = noise.double()
+            sums.append(torch.stack([wide.square().sum(), wide.sum()]))
             # The step's own multiplier, so that a schedule of noise is one size.
             self._sum[k] += noise.reshape(self._sum[k].shape) / (multiplier or 1.0)
-            at = torch.from_numpy(self._blocks[k]).to(noise.device)
-            watched.append(noise.reshape(-1)[at].double().cpu().numpy())
-        self._squares.append(squares)
-        self._totals.append(total)
+        copied = on_host(sums)
+        self._squares.append(np.asarray([squares for squares, _ in copied]))
+        self._totals.append(float(sum(total for _, total in copied)))
         self._multipliers.append(multiplier)
-        self._watched = [*self._watched, np.concatenate(watched) / (multiplier or 1.0)][-MOST_STEPS:]
+        self._watched = [*self._watched, self._at_blocks(noises) / (multiplier or 1.0)][-MOST_STEPS:]
+
+    def _at_blocks(self, tensors: Sequence[Tensor | None]) -> FloatArray:
+        """What stands at the places that are watched, of all parameters; 0 where a tensor is not there."""
+        return np.concatenate(
+            on_host(
+                [
+                    (torch.zeros_like(p) if t is None else t).detach().reshape(-1)[torch.from_numpy(block).to(p.device)]
+                    for p, t, block in zip(self.parameters, tensors, self._blocks, strict=True)
+                ]
+            )
+        )
 
     def taken(self, scale: float) -> None:
         """A step is taken: with the gradient that the noise was added to, divided by ``scale``, or with another?"""
         if self._released is None:
             return
-        now = np.concatenate(
-            [
-                (torch.zeros_like(p) if p.grad is None else p.grad).detach().reshape(-1)[at].double().cpu().numpy()
-                for p, at in zip(self.parameters, map(torch.from_numpy, self._blocks), strict=True)
-            ]
-        )
+        now = self._at_blocks([p.grad for p in self.parameters])
         size = float(np.abs(self._released).max(initial=0.0))
         self._changed += bool(np.abs(now * scale - self._released).max(initial=0.0) > _SAME * max(size, 1e-12))
         self._released = None

@@ -277,9 +277,10 @@ def _pooled(network: nn.Module, tokenizer: Any, longest: int | None, name: str =
     def embed(texts: Sequence[str]) -> FloatArray:
         import torch
 
+        from auditor.model.placement import device_of
         from auditor.model.torch_model import evaluating
 
-        device = next(network.parameters()).device
+        device = device_of(network)
         # Of two halves it is the first that reads a text; a head over the vocabulary is no part of what was read.
         halves = getattr(network.config, "is_encoder_decoder", False)
         reader: Any = network.get_encoder() if halves else network.base_model  # type: ignore[operator]

@@ -208,6 +208,11 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
 
 def _model(job: Job, channel: Channel, opened: list[Opened] | None) -> AuditedModel:
     if job.model.endpoint is None:
+        if job.model.device.startswith("cuda"):
+            # A table's model may be without torch, and then its import is left out.
+            from auditor.model.placement import exact_products
+
+            exact_products(job.model.device)
         return load_model(job.model, opened=opened.pop() if opened else None)
     outside = Outside(lambda requests: channel.send(Calling(requests=requests)), sys.stdin.buffer)
     return endpoint_model(job.model.endpoint, outside)

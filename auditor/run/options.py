@@ -5,11 +5,6 @@ Imports neither pydantic nor numpy, so that ``auditor --help`` costs nothing of 
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
@@ -18,11 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, g
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from auditor.errors import UsageError
 from auditor.finding.profiles import DEFAULT_PROFILE
 from auditor.finding.roles import Roles
 from auditor.record.about import About
 from auditor.record.labels import Labels
+from auditor.run.option_values import (
+    as_bytes,
+    as_day,
+    as_names,
+    as_probe_names,
+    as_text,
+    campaign_name,
+    dependent,
+    finite,
+    json_object,
+    most_of_memory,
+    unrepeated,
+)
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, TypeAdapter
@@ -33,7 +40,6 @@ if TYPE_CHECKING:
     from auditor.finding.policy import Policy
 
 FORMATS = "html,json,markdown,pdf,sarif,junit,csv,model-card,model-card-json,ml-bom"
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 # What an audit.toml that lies where a command is started, and that nobody named, may say of an option. asks: anything,
 # since it says what is measured; reads: a file inside its own folder; lowers: a limit below the default; given:
@@ -73,104 +79,6 @@ class Flag:
 
         schema = handler(source)
         return schema if self.read is None else core_schema.no_info_before_validator_function(self.read, schema)
-
-
-def _names(value: object) -> object:
-    """``"a,b"`` as a list of names; what is a list already holds names as they are."""
-    if isinstance(value, str):
-        return names_in(value) or None
-    if isinstance(value, (list, tuple)):
-        return [name for name in (str(item).strip() for item in value) if name] or None
-    return value
-
-
-def names_in(text: str) -> list[str]:
-    """The names in ``a,b,c``; one that holds a comma stands in double quotes, as in CSV. Raises ValueError."""
-    try:
-        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
-    except csv.Error as error:
-        raise ValueError(f'{text!r} is no list of names ({error}): write a,b, or a,"b, c" for a comma in one') from None
-    return [name.strip() for row in rows for name in row if name.strip()]
-
-
-def _probe_names(value: object) -> object:
-    found = _names(value)
-    if value is not None and found is None:
-        raise ValueError("it names no probe: leave it out to ask all that apply")
-    return found
-
-
-def _unrepeated(value: object) -> object:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(dict.fromkeys(value)) if isinstance(value, (list, tuple)) else value
-
-
-def _text(value: object) -> object:
-    return value if value is None else str(value)
-
-
-def _campaign(value: object) -> object:
-    if isinstance(value, str) and not 1 <= len(value.strip()) <= 100:
-        raise ValueError("a campaign has a name of 1 to 100 characters")
-    return value.strip() if isinstance(value, str) else value
-
-
-def _day(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            raise ValueError(f"{value!r} is no date: write it like 2026-11-24") from None
-    return value
-
-
-def _json_object(value: object) -> object:
-    """What a TOML table may hold and JSON may not, such as a date, is refused here and not on its way to the child."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        raise ValueError("it holds what JSON has no word for") from None
-    return value
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("Input should be a finite number")
-    return value
-
-
-def _dependent(value: object) -> object:
-    if value == "bh":
-        raise ValueError("findings of one scan depend on each other, where 'bh' promises nothing: write 'by'")
-    return value
-
-
-def _bytes(value: object) -> object:
-    """``"8GiB"``, ``"500M"`` or a number of bytes, as an int."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", value.strip().lower())
-        if not match:
-            raise ValueError(f"{value!r} is no amount of memory: write it like 8GiB or 500M")
-        return int(float(match[1]) * _UNITS[match[2]])
-    return value
-
-
-def memory_limit(text: str | None) -> int:
-    """The bytes that ``--max-memory`` says, most of the machine's memory where it says nothing."""
-    if text is None:
-        return _most_of_memory()
-    try:
-        found = _bytes(text)
-    except ValueError as error:
-        raise UsageError(f"--max-memory: {error}.") from None
-    if not isinstance(found, int) or found <= 0:
-        raise UsageError(f"--max-memory {text!r} must be more than nothing.")
-    return found
-
-
-def _most_of_memory() -> int:
-    return int(0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +131,7 @@ class ScanOptions:
             help="Its column of the favourable label's probability; or class=column, repeated for every class.",
             found="asks",
             typed=list[str],
-            read=_unrepeated,
+            read=unrepeated,
             decides=True,
         ),
     ] = ()
@@ -241,14 +149,14 @@ class ScanOptions:
     target: Annotated[str | None, Flag(help="Column of true labels, or true numbers.", found="asks", decides=True)] = (
         None
     )
-    positive: Annotated[str | None, Flag(help="The favourable label.", found="asks", read=_text, decides=True)] = None
+    positive: Annotated[str | None, Flag(help="The favourable label.", found="asks", read=as_text, decides=True)] = None
     sensitive: Annotated[
         tuple[str, ...],
         Flag(
             help="Column of a sensitive feature; repeat for more.",
             found="asks",
             typed=list[str],
-            read=_unrepeated,
+            read=unrepeated,
             decides=True,
         ),
     ] = ()
@@ -283,7 +191,7 @@ class ScanOptions:
     ] = None
     features: Annotated[
         tuple[str, ...] | None,
-        Flag(help="Columns the model takes, in order: a,b,c.", found="asks", read=_names, decides=True),
+        Flag(help="Columns the model takes, in order: a,b,c.", found="asks", read=as_names, decides=True),
     ] = None
     text: Annotated[str | None, Flag(help="Column of texts, for a text model.", found="asks", decides=True)] = None
     image: Annotated[
@@ -295,7 +203,7 @@ class ScanOptions:
     ] = None
     classes: Annotated[
         tuple[str, ...] | None,
-        Flag(help="Class names in the order of the outputs: a,b.", found="asks", read=_names, decides=True),
+        Flag(help="Class names in the order of the outputs: a,b.", found="asks", read=as_names, decides=True),
     ] = None
     outputs: Annotated[
         Literal["logits", "probabilities"] | None,
@@ -309,7 +217,7 @@ class ScanOptions:
     ] = None
     probes: Annotated[
         tuple[str, ...] | None,
-        Flag(help="Probes to run: a,b. All that apply by default.", found="asks", read=_probe_names),
+        Flag(help="Probes to run: a,b. All that apply by default.", found="asks", read=as_probe_names),
     ] = None
     probe: Annotated[
         tuple[str, ...],
@@ -371,7 +279,7 @@ class ScanOptions:
             help="A watermark's decoder: invisible-watermark=TEXT, trustmark or package.module:function.",
             found="given",
             typed=list[str],
-            read=_unrepeated,
+            read=unrepeated,
             runs_code=True,
         ),
     ] = ()
@@ -385,7 +293,7 @@ class ScanOptions:
     ] = None
     policy: Annotated[
         tuple[str, ...],
-        Flag(help="What results are held to: profiles, rule packs or TOML files: a,b.", found="given", read=_names),
+        Flag(help="What results are held to: profiles, rule packs or TOML files: a,b.", found="given", read=as_names),
     ] = (DEFAULT_PROFILE,)
     registration: Annotated[
         str | None,
@@ -401,7 +309,7 @@ class ScanOptions:
         Flag(
             help="Day on which rule packs are held to be in force: 2027-12-02; today by default.",
             found="given",
-            read=_day,
+            read=as_day,
         ),
     ] = None
     out: Annotated[
@@ -415,7 +323,7 @@ class ScanOptions:
         ),
     ] = "audit-report"
     format: Annotated[
-        tuple[str, ...], Flag(help=f"Formats to write: {FORMATS}.", found="given", read=_names, of_one_run=True)
+        tuple[str, ...], Flag(help=f"Formats to write: {FORMATS}.", found="given", read=as_names, of_one_run=True)
     ] = (
         "html",
         "json",
@@ -445,7 +353,7 @@ class ScanOptions:
         Flag(
             help="Spend one --error-rate over all looks of this name in the history.",
             found="given",
-            read=_campaign,
+            read=campaign_name,
             decides=True,
             of_one_run=True,
         ),
@@ -508,6 +416,10 @@ class ScanOptions:
             decides=True,
         ),
     ] = "auto"
+    device_map: Annotated[
+        Literal["auto", "balanced", "sequential"] | None,
+        Flag(help="Spread a language model over all GPUs: auto, balanced or sequential.", found="asks"),
+    ] = None
     error_rate: Annotated[
         float,
         Gt(0.0),
@@ -516,18 +428,18 @@ class ScanOptions:
     ] = 0.05
     multiplicity: Annotated[
         Literal["bonferroni", "holm", "by", "none"],
-        Flag(help="bonferroni, holm, by or none.", found="given", read=_dependent),
+        Flag(help="bonferroni, holm, by or none.", found="given", read=dependent),
     ] = "holm"
     max_memory: Annotated[
         int,
         Gt(0),
         Le(1 << 60),
-        Flag(help="Memory for the measuring process, such as 8GiB.", found="lowers", read=_bytes, of_one_run=True),
-    ] = field(default_factory=_most_of_memory)
+        Flag(help="Memory for the measuring process, such as 8GiB.", found="lowers", read=as_bytes, of_one_run=True),
+    ] = field(default_factory=most_of_memory)
     max_seconds: Annotated[
         float,
         Gt(0.0),
-        Flag(help="Seconds for loading, and for each probe.", found="lowers", typed=float, read=_finite, decides=True),
+        Flag(help="Seconds for loading, and for each probe.", found="lowers", typed=float, read=finite, decides=True),
     ] = 600.0
     base: Annotated[
         str | None,
@@ -538,7 +450,7 @@ class ScanOptions:
         Flag(help="Network of a bare state_dict: package.module:Class.", found="given", decides=True, runs_code=True),
     ] = None
     architecture_args: Annotated[
-        dict[str, Any], Flag(help="Its arguments, as a JSON object.", found="given", read=_json_object, decides=True)
+        dict[str, Any], Flag(help="Its arguments, as a JSON object.", found="given", read=json_object, decides=True)
     ] = field(default_factory=dict)
     predict: Annotated[
         str | None,

@@ -240,6 +240,7 @@ def model_spec(options: ScanOptions) -> ModelSpec:
         features=options.features,
         device=options.device,
         dtype=options.dtype,
+        device_map=options.device_map,
         code_folder=_code_folder(options),
     )
 

@@ -12,7 +12,7 @@ from auditor.errors import DataError, NotApplicableError, OutputsError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
 from auditor.run.audit import reason_of
-from auditor.run.options import names_in
+from auditor.run.option_values import names_in
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.options import names_in
+from auditor.run.option_values import names_in
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate

@@ -42,7 +42,7 @@ def triggered_table(
 
 
 def _cells(trigger: str) -> Mapping[str, str]:
-    from auditor.run.options import names_in
+    from auditor.run.option_values import names_in
 
     found = {}
     try:

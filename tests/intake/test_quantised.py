@@ -1,4 +1,4 @@
-"""Quantised folders: refused with what would unpack them, and packed numbers are never taken for weights."""
+"""Quantised folders that are not read name what would unpack them; packed numbers are never taken for weights."""
 
 from __future__ import annotations
 
@@ -34,13 +34,10 @@ def packed(folder: Path, kind: torch.dtype = torch.int8) -> Path:
 @pytest.mark.parametrize(
     ("said", "wants"),
     [
-        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "by bitsandbytes.*the package bitsandbytes"),
-        ({"load_in_4bit": True}, "by bitsandbytes.*the package bitsandbytes"),
         ({"quant_method": "gptq", "bits": 4}, "by GPTQ.*gptqmodel, and a GPU"),
-        ({"quant_method": "awq", "bits": 4}, "by AWQ.*gptqmodel, and a GPU"),
-        ({"quant_method": "fp8"}, "by FP8 in blocks.*a GPU that computes in FP8"),
-        ({"quant_method": "compressed-tensors"}, "by compressed-tensors.*the package compressed-tensors"),
-        ({"quant_method": "torchao"}, "by torchao.*the package torchao"),
+        ({"quant_method": "fbgemm_fp8"}, "by FP8 by FBGEMM.*fbgemm-gpu, and a GPU"),
+        ({"quant_method": "quanto"}, "by Quanto.*the package optimum-quanto"),
+        ({"quant_method": "hqq"}, "by HQQ.*the package hqq"),
         ({"quant_method": "a\u202enew one"}, "by a.*new one.*the library that packed it"),
         ({"bits": 4}, "by a method without a name.*the library that packed it"),
         ("yes", "by a method without a name"),

@@ -1,0 +1,25 @@
+"""Numbers of many tensors in the machine's memory: one copy a device, since each copy waits for its device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from auditor.rows import FloatArray
+
+
+def on_host(tensors: Sequence[Tensor]) -> list[FloatArray]:
+    """Each tensor's numbers, flat and in float64, as they were: exactly, whatever lies beside them in the copy."""
+    found: list[FloatArray] = [np.zeros(0) for _ in tensors]
+    by_device: dict[torch.device, list[int]] = {}
+    for k, tensor in enumerate(tensors):
+        by_device.setdefault(tensor.device, []).append(k)
+    for some in by_device.values():
+        flat = torch.cat([tensors[k].detach().reshape(-1).double() for k in some]).cpu().numpy()
+        ends = np.cumsum([tensors[k].numel() for k in some])
+        for k, part in zip(some, np.split(flat, ends[:-1]), strict=True):
+            found[k] = part
+    return found
