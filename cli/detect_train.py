@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.errors import UsageError
-from auditor.outputs import place_file
+from auditor.outputs import claim, place_file
 from cli.detect import ANSWERS, MEDIA, UNMEASURED, answer_shares, rate_lines, with_interval
 from cli.flags import AllowUnsandboxed
 from cli.guarded import Writes
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from auditor.model.detector_card import KnownRate
+    from auditor.record.energy import EnergyRecord
     from auditor.run.messages import Trained
 
 _MOST_NAMED = 10
@@ -63,9 +64,12 @@ def detect_train(
     from auditor.record.text import visible
     from auditor.run.isolate import train_detector
     from auditor.run.options import memory_limit
+    from auditor.training.meter import Meter
+    from auditor.training.taken import energy_place, of_training, write_energy
     from cli.output import stages
 
     _check(folder, out, kinds, (kind_column, source_column, collection_column), error_rate)
+    claim(energy_place(out), f"{energy_place(out).name} of --out")
     options: dict[str, JsonValue] = {
         "method": method,
         "encoder": _encoder(encoder),
@@ -99,12 +103,15 @@ def detect_train(
                 ),
                 allow_unsandboxed=allow_unsandboxed,
             )
-            with stages(sys.stderr.isatty()) as shown:
+            with stages(sys.stderr.isatty()) as shown, Meter(device) as meter:
                 trained = train_detector(job, on_stage=shown)
+                meter.device = trained.device
+                energy = of_training(meter)
             place_file(made, out)
+        write_energy(out, energy)
     except OSError as error:
         raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
-    for line in _lines(trained, folder, out):
+    for line in _lines(trained, folder, out, energy):
         typer.echo(visible(line))
     return 3 if trained.left_out or _too_few(trained) else 0
 
@@ -155,7 +162,10 @@ def _too_few(trained: Trained) -> bool:
     return min(known.n_real, known.n_fake) < known.card.fewest
 
 
-def _lines(trained: Trained, folder: Path, out: Path) -> Iterator[str]:
+def _lines(trained: Trained, folder: Path, out: Path, energy: EnergyRecord) -> Iterator[str]:
+    from auditor.record.catalogue import Catalogue
+    from auditor.training.taken import energy_place
+
     known = trained.detector
     card = known.card
     fake = known.classes[card.fake]
@@ -173,7 +183,8 @@ def _lines(trained: Trained, folder: Path, out: Path) -> Iterator[str]:
     yield from _by_kind(card.known_rates)
     if not card.knows_another_collection:
         yield f"known     {UNMEASURED}"
-    yield f"wrote     {out}"
+    yield f"took      {energy.told(Catalogue())}"
+    yield f"wrote     {out}, {energy_place(out)}"
     yield f"next      {shlex.join(['auditor', 'detect', '--detector', str(out)])} FILE..."
     scan = shlex.join(["auditor", "scan", str(out), "--train", str(folder), "--data"])
     yield f"next      {scan} FOLDER, with files that it was not trained on"

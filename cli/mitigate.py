@@ -23,11 +23,16 @@ from auditor.evidence.derived import EnclosedAudit
 from auditor.intake.specs import Job, Limits, MitigationSpec
 from auditor.outputs import claim, place_file
 from auditor.record.audit_report import AuditReport
+from auditor.record.catalogue import Catalogue
+from auditor.record.energy import EnergyRecord
+from auditor.record.text import visible
 from auditor.run.isolate import mitigate
 from auditor.run.mitigation import Mitigation, experience_of, learns, make_mitigation, needs_rows, writes
 from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class
 from auditor.run.scan import DERIVED, job_of, scan_job
+from auditor.training.meter import Meter
+from auditor.training.taken import energy_place, of_training, write_energy
 from cli.comparing import claim_comparison, print_comparison, write_comparison
 from cli.derived import Sealed, with_bundle
 from cli.evidence import enclosed_of, start_log, write_evidence
@@ -89,9 +94,11 @@ def run_mitigation(
     if experience is not None and (warning := experience.warning()) and not quiet:
         typer.echo(f"note      {warning}")
     started = time.perf_counter()
-    notes = make_model(key, before_job, settings, out, checkpoint, max_seconds, quiet=quiet)
+    notes, energy = make_model(key, before_job, settings, out, checkpoint, max_seconds, quiet=quiet)
+    beside = write_energy(out, energy)
     if not quiet:
-        typer.echo(f"wrote     {out}  ({time.perf_counter() - started:.0f} s)")
+        typer.echo(f"wrote     {out}, {beside}  ({time.perf_counter() - started:.0f} s)")
+        typer.echo(f"took      {visible(energy.told(Catalogue()))}")
         for note in notes:
             typer.echo(f"note      {note}")
     before = audit_model(configured, before_job, folder / BEFORE, quiet=quiet)
@@ -124,6 +131,7 @@ def run_mitigation(
 def _claim_all(out: Path, checkpoint: Path | None, folder: Path, *, with_evidence: bool) -> None:
     if out.suffix in FILES:
         claim(out, "--out")
+    claim(energy_place(out), f"{energy_place(out).name} of --out")
     if checkpoint is not None:
         claim(checkpoint, "--checkpoint", resumed=True)
     claim_comparison(folder, "--report")
@@ -162,8 +170,11 @@ def make_model(
     max_seconds: float,
     *,
     quiet: bool,
-) -> tuple[str, ...]:
-    """The mitigation in its own process; the new model is written beside its place and renamed."""
+) -> tuple[tuple[str, ...], EnergyRecord]:
+    """The mitigation in its own process; the new model is written beside its place and renamed.
+
+    Returns its notes, and what it took.
+    """
     kind = mitigation_class(key, MITIGATIONS)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +193,7 @@ def make_model(
             elif job.data is not None and job.data.train is not None:
                 rows = replace(job.data, path=job.data.train, train=None)
             limits = Limits(memory_bytes=job.limits.memory_bytes, seconds=max_seconds)
-            with stages(not quiet) as shown:
+            with stages(not quiet) as shown, Meter(job.model.device) as meter:
                 notes = mitigate(
                     replace(
                         # It is trained in float32, whatever its audits are computed in.
@@ -195,12 +206,14 @@ def make_model(
                         with_intake=False,
                     ),
                     on_stage=shown,
+                    meter=meter,
                 )
+                energy = of_training(meter)
             if made.is_dir():
                 made.replace(out)  # which fails where a file or a folder with anything in it is there
             else:
                 place_file(made, out)
-            return notes
+            return notes, energy
     except OSError as error:
         raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
 

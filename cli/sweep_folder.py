@@ -145,13 +145,14 @@ class PointFolder:
     def make(self, key: str, job: Job, settings: Settings, prints: Prints, max_seconds: float, *, quiet: bool) -> None:
         """Makes the model; what an interrupted attempt or other inputs have left goes first."""
         self._clear()
-        notes = make_model(key, job, settings, self.model, None, max_seconds, quiet=quiet)
+        notes, energy = make_model(key, job, settings, self.model, None, max_seconds, quiet=quiet)
         self.content = {
             "format": _POINT_FORMAT,
             "settings": settings,
             "made": prints,
             "model_sha256": sha256_of(self.model),
             "notes": list(notes),
+            "energy": energy.model_dump(mode="json"),
         }
         self._write()
 

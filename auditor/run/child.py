@@ -372,6 +372,7 @@ def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> No
     channel.send(
         Trained(
             detector=DetectorRecord.of(made.detector.classes, made.detector.card, sha256_of(Path(spec.out))),
+            device=job.model.device,
             notes=tuple(note[:2_000] for note in made.notes),
             left_out=tuple(line[:2_000] for line in made.left_out),
         )

@@ -21,6 +21,7 @@ from auditor.intake.formats import load_model
 from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
 from auditor.model.detector import DeepfakeDetector
 from auditor.outputs import WRITTEN
+from auditor.record.energy import EnergyRecord
 from auditor.run.heard import DetectorTrained
 from auditor.run.isolate import _End, train_detector
 from auditor.run.messages import Trained
@@ -218,9 +219,9 @@ def test_the_file_that_was_read_last_is_named_where_the_process_ends(monkeypatch
 def test_every_file_left_out_is_named(tmp_path: Path) -> None:
     known = DetectorRecord.of(("real", "fake"), card(), None)
     trained = Trained(
-        detector=known, notes=(), left_out=tuple(f"fake/{i}.png: It is an empty file." for i in range(37))
+        detector=known, device="cpu", notes=(), left_out=tuple(f"fake/{i}.png: It is an empty file." for i in range(37))
     )
-    lines = list(_lines(trained, tmp_path, tmp_path / "d.pt"))
+    lines = list(_lines(trained, tmp_path, tmp_path / "d.pt", EnergyRecord(of="training", cpu_s=1.0, gpu_s=0.0)))
     assert [f"left out  {line}" for line in trained.left_out] == [line for line in lines if line.startswith("left out")]
 
 
@@ -287,7 +288,7 @@ def test_a_detector_is_trained_audited_by_its_card_and_asked(tmp_path: Path) -> 
     assert "trained_on" not in said["detector"]["card"]
     detector = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
     assert isinstance(detector, DeepfakeDetector) and detector.card.kinds == ("across", "down")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [WRITTEN, "d.pt", "kinds.csv", "media"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [WRITTEN, "d.energy.json", "d.pt", "kinds.csv", "media"]
     other = folder(tmp_path / "other", n=2, seed=5)
     asked = run("detect", *sorted(other.glob("*/*.png")), "--detector", tmp_path / "d.pt", "--json")
     found = json.loads(asked.stdout)
