@@ -6,8 +6,9 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -52,6 +53,10 @@ def detect_train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     max_memory: Annotated[str | None, typer.Option(help="Memory for the process that trains, such as 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the training.")] = 3600.0,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="Who fits the rounds that measure it: local or ray.")
+    ] = "local",
+    address: Annotated[str | None, typer.Option(help="The Ray cluster's: host:6379.")] = None,
     allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
@@ -64,6 +69,7 @@ def detect_train(
     from auditor.record.text import visible
     from auditor.run.isolate import train_detector
     from auditor.run.options import memory_limit
+    from auditor.training.handed_out import handed_out
     from auditor.training.meter import Meter
     from auditor.training.taken import energy_place, of_training, write_energy
     from cli.output import stages
@@ -103,8 +109,12 @@ def detect_train(
                 ),
                 allow_unsandboxed=allow_unsandboxed,
             )
-            with stages(sys.stderr.isatty()) as shown, Meter(device) as meter:
-                trained = train_detector(job, on_stage=shown)
+            with (
+                stages(sys.stderr.isatty()) as shown,
+                handed_out(executor, address) as tasks,
+                Meter(device) as meter,
+            ):
+                trained = train_detector(replace(job, tasks=tasks), on_stage=shown)
                 meter.device = trained.device
                 energy = of_training(meter)
             place_file(made, out)

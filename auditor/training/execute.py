@@ -19,8 +19,13 @@ from typing import Literal, Protocol
 from auditor.errors import UsageError
 from auditor.files import write_beside
 
-Kind = Literal["stack"]
-_KINDS: dict[Kind, str] = {"stack": "auditor.training.stack_tasks:done"}
+# Shadow models, rounds of a detector's measurement, points of a sweep.
+Kind = Literal["stack", "fold", "point"]
+_KINDS: dict[Kind, str] = {
+    "stack": "auditor.training.stack_tasks:done",
+    "fold": "mitigations.deepfake.rounds:done",
+    "point": "auditor.run.points:done",
+}
 _lent: ContextVar[Executor | None] = ContextVar("executor", default=None)
 
 

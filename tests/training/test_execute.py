@@ -200,8 +200,12 @@ def test_a_child_that_died_leaves_nobody_waiting_for_a_busy_worker(
 
 
 @pytest.mark.parametrize(
-    "hostile", ['{"kind":"os:system","n":1,"threads":1}', '{"kind":"stack","n":1000000000,"threads":1}', "{", None]
-)
+    "hostile",
+    [
+        '{"kind":"os:system","n":1,"threads":1}', '{"kind":"point","n":1,"threads":1}',
+        '{"kind":"stack","n":1000000000,"threads":1}', "{", None,
+    ],
+)  # fmt: skip
 def test_a_hostile_child_gets_nothing_done(hostile: str | None, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("mine")
