@@ -175,39 +175,13 @@ def make_model(
 
     Returns its notes, and what it took.
     """
-    kind = mitigation_class(key, MITIGATIONS)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
             made = Path(beside).resolve() / out.name
-            spec = MitigationSpec(
-                name=key,
-                target=f"{kind.__module__}:{kind.__qualname__}",
-                out=str(made),
-                options=settings,
-                checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
-            )
-            rows = None
-            if job.data is not None and not learns(kind):
-                rows = replace(job.data, train=None)
-            elif job.data is not None and job.data.train is not None:
-                rows = replace(job.data, path=job.data.train, train=None)
-            limits = Limits(memory_bytes=job.limits.memory_bytes, seconds=max_seconds)
+            asked = mitigation_job(key, job, settings, made, checkpoint, max_seconds)
             with stages(not quiet) as shown, Meter(job.model.device) as meter:
-                notes = mitigate(
-                    replace(
-                        # It is trained in float32, whatever its audits are computed in.
-                        job,
-                        model=replace(job.model, dtype="float32"),
-                        data=rows,
-                        probes=(),
-                        mitigation=spec,
-                        limits=limits,
-                        with_intake=False,
-                    ),
-                    on_stage=shown,
-                    meter=meter,
-                )
+                notes = mitigate(asked, on_stage=shown, meter=meter)
                 energy = of_training(meter)
             if made.is_dir():
                 made.replace(out)  # which fails where a file or a folder with anything in it is there
@@ -216,6 +190,35 @@ def make_model(
             return notes, energy
     except OSError as error:
         raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
+
+
+def mitigation_job(
+    key: str, job: Job, settings: dict[str, JsonValue], out: Path, checkpoint: Path | None, max_seconds: float
+) -> Job:
+    """The job that makes the model of a mitigation, out of the one that audits the present model."""
+    kind = mitigation_class(key, MITIGATIONS)
+    spec = MitigationSpec(
+        name=key,
+        target=f"{kind.__module__}:{kind.__qualname__}",
+        out=str(out),
+        options=settings,
+        checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
+    )
+    rows = None
+    if job.data is not None and not learns(kind):
+        rows = replace(job.data, train=None)
+    elif job.data is not None and job.data.train is not None:
+        rows = replace(job.data, path=job.data.train, train=None)
+    return replace(
+        job,
+        # It is trained in float32, whatever its audits are computed in.
+        model=replace(job.model, dtype="float32"),
+        data=rows,
+        probes=(),
+        mitigation=spec,
+        limits=Limits(memory_bytes=job.limits.memory_bytes, seconds=max_seconds),
+        with_intake=False,
+    )
 
 
 def with_reference(configured: Configured, model: Path) -> tuple[Configured, Job]:

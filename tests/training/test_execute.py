@@ -53,12 +53,16 @@ class Backwards:
 
 
 class Dies(Backwards):
-    """Loses its cluster after two tasks."""
+    """Loses its cluster after two tasks, or so many."""
+
+    def __init__(self, after: int = 2) -> None:
+        super().__init__()
+        self.after = after
 
     def results(self, tasks: Tasks) -> Iterator[tuple[int, bytes]]:
         for result in super().results(tasks):
             yield result
-            if self.n == 2:
+            if self.n == self.after:
                 raise UsageError("A node was lost.")
 
 
