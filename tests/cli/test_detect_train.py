@@ -339,7 +339,7 @@ def test_a_detector_is_the_same_where_its_rounds_are_handed_out(
     here = run(*words, tmp_path / "here.pt")
     monkeypatch.setattr("auditor.training.handed_out.chosen_executor", lambda *_: nullcontext(Kept(asked, tmp_path)))
     there = run(*words, tmp_path / "there.pt")
-    # Five folds and the cells of two kinds by five parts of the real files; folds and kinds of pictures of half the size.
+    # Five folds, the cells of two kinds by five parts of the real files; folds and kinds of pictures of half the size.
     assert there.exit_code == here.exit_code == 3 and asked.n == (5 + 2 * 5) + (5 + 2), there.output
     detectors = [load_model(ModelSpec(path=str(tmp_path / name))) for name in ("here.pt", "there.pt")]
     cards = [d.card.model_dump() for d in detectors if isinstance(d, DeepfakeDetector)]
