@@ -22,6 +22,8 @@ MOST_RETRIES = 3
 # Tasks that wait for each that can run: enough that no core waits, few enough that their results fit the store.
 _AHEAD = 2
 _SECONDS_TO_REACH = 5.0
+# How long nothing may end before it is asked whether anybody is left: Ray itself waits for ever for new nodes.
+_SECONDS_BEFORE_ASKING = 10.0
 _AGAIN = "What is finished is kept: run the same command again to go on from there."
 
 
@@ -35,7 +37,7 @@ class RayExecutor:
         ray = self._ray
         waiting: dict[Any, int] = {}
         try:
-            cores = int(ray.cluster_resources().get("CPU", 0))
+            cores = self._cores()
             if cores < tasks.threads:
                 raise UsageError(
                     f"A task computes with {tasks.threads} threads, and the cluster has {cores} cores: set "
@@ -48,9 +50,15 @@ class RayExecutor:
                 while left and len(waiting) < _AHEAD * max(1, cores // tasks.threads):
                     i = left.pop()
                     waiting[remote.remote(tasks.kind, shared, tasks.each[i])] = i
-                (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
-                result = ray.get(ready)
-                yield waiting.pop(ready), result
+                ready, _ = ray.wait(list(waiting), num_returns=1, timeout=_SECONDS_BEFORE_ASKING)
+                if ready:
+                    result = ray.get(ready[0])
+                    yield waiting.pop(ready[0]), result
+                elif (left_over := self._cores()) < tasks.threads:
+                    raise UsageError(
+                        f"Nodes of the Ray cluster were lost, and of {cores} cores {left_over} are left, too few for a "
+                        f"task of {tasks.threads} threads. {_AGAIN}"
+                    )
         except ray.exceptions.RayError as error:
             raise UsageError(_said(ray, error)) from None
         except (ConnectionError, RuntimeError) as error:
@@ -58,6 +66,9 @@ class RayExecutor:
         finally:
             for reference in waiting:
                 _cancel(ray, reference)
+
+    def _cores(self) -> int:
+        return int(self._ray.cluster_resources().get("CPU", 0))
 
 
 def _cancel(ray: Any, reference: Any) -> None:
@@ -75,7 +86,7 @@ def _said(ray: Any, error: Exception) -> str:
         return f"{str(cause).rstrip('.')}. {_AGAIN}"
     if isinstance(error, kinds.ObjectStoreFullError | kinds.OutOfDiskError):
         return f"Ray's object store is full: start the cluster with a larger --object-store-memory. {_AGAIN}"
-    if isinstance(error, kinds.OutOfMemoryError):
+    if isinstance(error, kinds.OutOfMemoryError) or isinstance(cause, MemoryError):
         return f"A Ray worker ran out of memory: give the nodes more, or let fewer tasks run on each. {_AGAIN}"
     if isinstance(cause, ImportError) or "No module named" in str(error):
         return (
@@ -84,7 +95,11 @@ def _said(ray: Any, error: Exception) -> str:
         )
     if isinstance(error, kinds.RayTaskError):
         return f"A task failed on a Ray worker: {_short(cause or error)}. {_AGAIN}"
-    return f"A Ray worker or node was lost {MOST_RETRIES + 1} times over one task ({type(error).__name__}). {_AGAIN}"
+    if isinstance(error, kinds.WorkerCrashedError | kinds.NodeDiedError | kinds.LocalRayletDiedError):
+        return (
+            f"A Ray worker or node was lost {MOST_RETRIES + 1} times over one task ({type(error).__name__}). {_AGAIN}"
+        )
+    return f"Ray failed: {_short(error)}. {_AGAIN}"
 
 
 def _short(error: BaseException) -> str:
@@ -105,6 +120,8 @@ def on_ray(address: str | None = None, *, cores: int | None = None) -> Iterator[
         _reach(address)
     # Ray reports its use to its makers, where nobody says otherwise.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # One that the memory monitor kills is begun again for ever, where nobody says otherwise.
+    os.environ.setdefault("RAY_task_oom_retries", str(MOST_RETRIES))
     import ray
 
     with ExitStack() as stack:

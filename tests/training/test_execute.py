@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -261,6 +262,97 @@ def test_finished_tasks_wait_where_only_this_user_looks(tmp_path: Path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     with pytest.raises(UsageError, match="Set XDG_CACHE_HOME"):
         folder_of_tasks()
+
+
+class _RayError(Exception):
+    pass
+
+
+def _kind(name: str, base: type[Exception] = _RayError) -> type[Exception]:
+    return type(name, (base,), {})
+
+
+class FakeRay:
+    """What of Ray is called, on one core after another: ``fails`` what is asked for after ``after`` results.
+
+    ``alone``: from then on nothing ends, and no node is left.
+    """
+
+    exceptions = SimpleNamespace(
+        RayError=_RayError,
+        **{
+            name: _kind(name)
+            for name in (
+                "ObjectStoreFullError", "OutOfDiskError", "OutOfMemoryError", "WorkerCrashedError", "NodeDiedError",
+                "LocalRayletDiedError", "RayTaskError", "RaySystemError",
+            )
+        },
+    )  # fmt: skip
+
+    def __init__(self, error: Exception | None = None, *, after: int = 2, alone: bool = False) -> None:
+        self.error, self.after, self.alone = error, after, alone
+        self.n = 0
+        self.cancelled: list[Any] = []
+
+    @property
+    def failing(self) -> bool:
+        return self.n >= self.after
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"object_store_memory": 1e9} if self.alone and self.failing else {"CPU": 2.0}
+
+    def remote(self, **_: Any) -> Any:
+        return lambda function: SimpleNamespace(remote=lambda *given: given)
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def wait(self, waiting: list[Any], *, num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        assert num_returns == 1 and timeout > 0.0, "nobody waits for ever"
+        return ([], waiting) if self.alone and self.failing else (waiting[:1], waiting[1:])
+
+    def get(self, reference: Any) -> bytes:
+        if self.error is not None and self.failing:
+            raise self.error
+        self.n += 1
+        return do(*reference)
+
+    def cancel(self, reference: Any, *, force: bool) -> None:
+        self.cancelled.append(reference)
+
+
+def _raised(name: str, cause: Exception | None = None) -> Exception:
+    error: Exception = getattr(FakeRay.exceptions, name)("a long\nmessage of Ray's")
+    error.cause = cause  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("ray", "said"),
+    [
+        (FakeRay(_raised("ObjectStoreFullError")), r"object store is full: start the cluster with a larger --object-"),
+        (FakeRay(_raised("OutOfDiskError")), r"object store is full"),
+        (FakeRay(_raised("OutOfMemoryError")), r"worker ran out of memory: give the nodes more"),
+        (FakeRay(_raised("RayTaskError", MemoryError())), r"worker ran out of memory: give the nodes more"),
+        (FakeRay(_raised("WorkerCrashedError")), r"lost 4 times over one task \(WorkerCrashedError\)"),
+        (FakeRay(_raised("NodeDiedError")), r"lost 4 times over one task \(NodeDiedError\)"),
+        (FakeRay(_raised("RayTaskError", ValueError("odd"))), r"A task failed on a Ray worker: ValueError: odd"),
+        (FakeRay(_raised("RaySystemError")), r"Ray failed: RaySystemError: a long\."),
+        (FakeRay(ConnectionError("reset")), r"The connection to Ray was lost: ConnectionError: reset"),
+        (FakeRay(alone=True), r"Nodes of the Ray cluster were lost, and of 2 cores 0 are left"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_cluster_that_fails_half_way_is_one_sentence_and_what_is_finished_is_kept(
+    ray: FakeRay, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said) as told:
+        eight(Kept(on_ray.RayExecutor(ray), tmp_path))
+    text = str(told.value)
+    assert text.endswith("What is finished is kept: run the same command again to go on from there.")
+    assert "\n" not in text and len(list(tmp_path.glob("task-*"))) == 2 and ray.cancelled
+    asked = Backwards()
+    assert eight(Kept(asked, tmp_path)).tobytes() == eight(None).tobytes() and asked.n == 2
 
 
 def test_no_module_but_one_knows_ray() -> None:
