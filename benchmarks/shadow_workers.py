@@ -30,7 +30,7 @@ from auditor.model.audited_model import Recipe
 from auditor.networks.architectures import Architecture
 from auditor.training.ensembles import random_halves, train_together
 from auditor.training.execute import Executor, Tasks, tasks_by
-from auditor.training.on_ray import on_ray
+from auditor.training.on_cluster import on_ray
 from auditor.training.stack_tasks import ALONE, StackTask, done, sent_tasks
 from benchmarks.common import emit
 

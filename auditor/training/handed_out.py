@@ -154,7 +154,7 @@ def chosen_executor(executor: Literal["local", "ray"], address: str | None) -> I
             raise UsageError("--address names a Ray cluster: add --executor ray.")
         yield None
         return
-    from auditor.training.on_ray import on_ray
+    from auditor.training.on_cluster import on_ray
 
     with on_ray(address) as ray:
         yield Kept(ray, folder_of_tasks())

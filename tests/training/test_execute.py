@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +22,7 @@ from auditor.errors import MissingExtraError, ModelError, UsageError
 from auditor.model.audited_model import Recipe
 from auditor.networks.architectures import Architecture
 from auditor.rows import FloatArray
-from auditor.training import handed_out, on_ray, stack_tasks
+from auditor.training import handed_out, on_cluster, on_ray, stack_tasks
 from auditor.training.ensembles import random_halves, train_together
 from auditor.training.execute import Executor, InThisProcess, Kept, Tasks, do, folder_of_tasks, tasks_by
 from auditor.training.handed_out import ThroughParent, _Handing, chosen_executor
@@ -246,13 +250,13 @@ def test_an_address_without_ray_and_ray_that_is_not_installed_are_one_sentence(m
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_nobody_at_the_address_is_found_out_before_ray_tries(address: str) -> None:
     with pytest.raises(UsageError, match="nobody answers at '.*127.0.0.1:9'"):
-        on_ray._reach(address)
+        on_cluster._reach(address)
 
 
 @pytest.mark.parametrize("address", ["head", "http://head:1", "head:none", "", "[", "://"])
 def test_what_is_no_address_is_said(address: str) -> None:
     with pytest.raises(UsageError, match=r"must look like host:6379, ray://host:10001 or auto\."):
-        on_ray._reach(address)
+        on_cluster._reach(address)
 
 
 def test_finished_tasks_wait_where_only_this_user_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,6 +357,84 @@ def test_a_cluster_that_fails_half_way_is_one_sentence_and_what_is_finished_is_k
     assert "\n" not in text and len(list(tmp_path.glob("task-*"))) == 2 and ray.cancelled
     asked = Backwards()
     assert eight(Kept(asked, tmp_path)).tobytes() == eight(None).tobytes() and asked.n == 2
+
+
+class InThread:
+    """A process that is a thread, connected to a fake."""
+
+    def __init__(self, words: list[str], *, pass_fds: tuple[int], **_: Any) -> None:
+        self._theirs = Connection(os.dup(pass_fds[0]))
+        self._thread = threading.Thread(target=self._run, args=(json.loads(words[-1]),), daemon=True)
+        self._thread.start()
+
+    def _run(self, given: dict[str, Any]) -> None:
+        with self._theirs:
+            on_ray.serve(self._theirs, **given)
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._thread.join(timeout)
+
+
+def clustered(monkeypatch: pytest.MonkeyPatch, *rays: FakeRay) -> None:
+    """Lets each connection be to the next of these."""
+    left = list(rays)
+    monkeypatch.setattr(on_cluster, "find_spec", lambda name: name)
+    monkeypatch.setattr(on_cluster.subprocess, "Popen", InThread)
+    monkeypatch.setattr(on_ray, "connected", lambda *given: nullcontext(on_ray.RayExecutor(left.pop(0))))
+
+
+def test_another_process_is_connected_and_one_call_leaves_nothing_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay()
+    clustered(monkeypatch, ray)
+    here = eight(None)
+    with on_cluster.on_ray() as outer, on_cluster.on_ray() as cluster:
+        assert cluster is outer, "it is connected once"
+        assert eight(cluster).tobytes() == here.tobytes() and ray.n == 4
+        x = torch.zeros(4, 6)
+        task = StackTask(
+            NARROW, x, torch.zeros(4, dtype=torch.int64), np.ones((9, 4), bool), tuple(range(9)), RECIPE, "logits", None
+        )
+        sent = sent_tasks(task, [range(i, i + 1) for i in range(9)], ALONE)
+        assert sent is not None
+        taken = cluster.results(sent)
+        assert next(taken)[0] == 0
+        taken.close()  # type: ignore[attr-defined]
+        assert ray.cancelled and ray.n < 13
+        assert eight(cluster).tobytes() == here.tobytes()
+        with pytest.raises(UsageError, match="no task of this version"):
+            list(cluster.results(Tasks("stack", b"", (b"",))))
+        assert eight(cluster).tobytes() == here.tobytes()
+    assert not on_cluster._open
+
+
+def test_a_process_that_ray_ends_is_one_sentence_and_what_is_finished_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ends(FakeRay):
+        def get(self, reference: Any) -> bytes:
+            if self.failing:
+                raise EOFError
+            return super().get(reference)
+
+    clustered(monkeypatch, Ends())
+    with on_cluster.on_ray() as cluster:
+        for _ in range(2):
+            with pytest.raises(UsageError, match="head, or its node on this machine, is gone. What is finished is kep"):
+                eight(Kept(cluster, tmp_path))
+    assert len(list(tmp_path.glob("task-*"))) == 2
+
+
+def test_a_cluster_that_does_not_begin_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    clustered(monkeypatch)
+
+    def refuses(*_: object) -> Any:
+        raise UsageError("--executor ray: Ray could not be started here.")
+
+    monkeypatch.setattr(on_ray, "connected", refuses)
+    with pytest.raises(UsageError, match=r"^--executor ray: Ray could not be started here\.$"):
+        with on_cluster.on_ray():
+            raise AssertionError
+    assert not on_cluster._open
 
 
 def test_no_module_but_one_knows_ray() -> None:
