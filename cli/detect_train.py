@@ -21,6 +21,7 @@ from cli.guarded import Writes
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from auditor.intake.specs import Job
     from auditor.model.detector_card import KnownRate
     from auditor.record.energy import EnergyRecord
     from auditor.run.messages import Trained
@@ -67,12 +68,8 @@ def detect_train(
     """
     from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
     from auditor.record.text import visible
-    from auditor.run.isolate import train_detector
     from auditor.run.options import memory_limit
-    from auditor.training.handed_out import handed_out
-    from auditor.training.meter import Meter
-    from auditor.training.taken import energy_place, of_training, write_energy
-    from cli.output import stages
+    from auditor.training.taken import energy_place
 
     _check(folder, out, kinds, (kind_column, source_column, collection_column), error_rate)
     claim(energy_place(out), f"{energy_place(out).name} of --out")
@@ -84,46 +81,62 @@ def detect_train(
         "seconds": seconds,
         "error_rate": error_rate,
     }
+    job = Job(
+        model=ModelSpec(device=device),
+        data=None,
+        probes=(),
+        seed=seed,
+        limits=Limits(memory_bytes=memory_limit(max_memory), seconds=max_seconds),
+        detector_training=DetectorTrainingSpec(
+            target=_TARGET,
+            folder=str(folder.resolve()),
+            out="",
+            medium=medium,
+            fake=fake,
+            kinds=None if kinds is None else str(Path(kinds).resolve()),
+            join_on=join_on,
+            kind_column=kind_column,
+            source_column=source_column,
+            collection_column=collection_column,
+            options=options,
+        ),
+        allow_unsandboxed=allow_unsandboxed,
+    )
+    trained, energy = _trained(job, out, executor, address)
+    for line in _lines(trained, folder, out, energy):
+        typer.echo(visible(line))
+    return 3 if trained.left_out or _too_few(trained) else 0
+
+
+def _trained(
+    job: Job, out: Path, executor: Literal["local", "ray"], address: str | None
+) -> tuple[Trained, EnergyRecord]:
+    """The detector in its place, what is said of it, and what it took, which lies beside it."""
+    from auditor.run.isolate import train_detector
+    from auditor.training.handed_out import handed_out
+    from auditor.training.meter import Meter
+    from auditor.training.taken import of_training, write_energy
+    from cli.output import stages
+
+    assert job.detector_training is not None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
             made = Path(beside).resolve() / "detector.pt"
-            job = Job(
-                model=ModelSpec(device=device),
-                data=None,
-                probes=(),
-                seed=seed,
-                limits=Limits(memory_bytes=memory_limit(max_memory), seconds=max_seconds),
-                detector_training=DetectorTrainingSpec(
-                    target=_TARGET,
-                    folder=str(folder.resolve()),
-                    out=str(made),
-                    medium=medium,
-                    fake=fake,
-                    kinds=None if kinds is None else str(Path(kinds).resolve()),
-                    join_on=join_on,
-                    kind_column=kind_column,
-                    source_column=source_column,
-                    collection_column=collection_column,
-                    options=options,
-                ),
-                allow_unsandboxed=allow_unsandboxed,
-            )
+            asked = replace(job, detector_training=replace(job.detector_training, out=str(made)))
             with (
                 stages(sys.stderr.isatty()) as shown,
                 handed_out(executor, address) as tasks,
-                Meter(device) as meter,
+                Meter(job.model.device) as meter,
             ):
-                trained = train_detector(replace(job, tasks=tasks), on_stage=shown)
+                trained = train_detector(replace(asked, tasks=tasks), on_stage=shown)
                 meter.device = trained.device
                 energy = of_training(meter)
             place_file(made, out)
-        write_energy(out, energy)
     except OSError as error:
         raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
-    for line in _lines(trained, folder, out, energy):
-        typer.echo(visible(line))
-    return 3 if trained.left_out or _too_few(trained) else 0
+    write_energy(out, energy)
+    return trained, energy
 
 
 def _check(
