@@ -120,6 +120,9 @@ def connected(address: str | None, cores: int | None) -> Iterator[RayExecutor]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # One that the memory monitor kills is begun again for ever, where nobody says otherwise.
     os.environ.setdefault("RAY_task_oom_retries", str(MOST_RETRIES))
+    if address is None:
+        # Workers that wait for the next call are ended after a second otherwise, and new ones import torch anew.
+        os.environ.setdefault("RAY_kill_idle_workers_interval_ms", "0")
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
