@@ -8,7 +8,7 @@ MUTANTS ?= 40
 SEED ?= 0
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs mutants bench-setup bench-gpu clean
+.PHONY: demo test test-ray lint docs mutants bench-setup bench-gpu clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,11 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+
+# What needs a cluster: Ray on two local workers. 2.60 gives its own parts 30 s to start, which a busy machine exceeds.
+test-ray: $(VENV)/.test
+	$(BIN)/pip install --quiet 'ray==2.50.1'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/training/test_on_ray.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

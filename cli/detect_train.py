@@ -6,13 +6,14 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from auditor.errors import UsageError
-from auditor.outputs import place_file
+from auditor.outputs import claim, place_file
 from cli.detect import ANSWERS, MEDIA, UNMEASURED, answer_shares, rate_lines, with_interval
 from cli.flags import AllowUnsandboxed
 from cli.guarded import Writes
@@ -20,7 +21,9 @@ from cli.guarded import Writes
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from auditor.intake.specs import Job
     from auditor.model.detector_card import KnownRate
+    from auditor.record.energy import EnergyRecord
     from auditor.run.messages import Trained
 
 _MOST_NAMED = 10
@@ -51,6 +54,10 @@ def detect_train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     max_memory: Annotated[str | None, typer.Option(help="Memory for the process that trains, such as 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the training.")] = 3600.0,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="Who fits the rounds that measure it: local or ray.")
+    ] = "local",
+    address: Annotated[str | None, typer.Option(help="The Ray cluster's: host:6379.")] = None,
     allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
@@ -61,11 +68,11 @@ def detect_train(
     """
     from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
     from auditor.record.text import visible
-    from auditor.run.isolate import train_detector
     from auditor.run.option_values import memory_limit
-    from cli.output import stages
+    from auditor.training.taken import energy_place
 
     _check(folder, out, kinds, (kind_column, source_column, collection_column), error_rate)
+    claim(energy_place(out), f"{energy_place(out).name} of --out")
     options: dict[str, JsonValue] = {
         "method": method,
         "encoder": _encoder(encoder),
@@ -74,39 +81,62 @@ def detect_train(
         "seconds": seconds,
         "error_rate": error_rate,
     }
+    job = Job(
+        model=ModelSpec(device=device),
+        data=None,
+        probes=(),
+        seed=seed,
+        limits=Limits(memory_bytes=memory_limit(max_memory), seconds=max_seconds),
+        detector_training=DetectorTrainingSpec(
+            target=_TARGET,
+            folder=str(folder.resolve()),
+            out="",
+            medium=medium,
+            fake=fake,
+            kinds=None if kinds is None else str(Path(kinds).resolve()),
+            join_on=join_on,
+            kind_column=kind_column,
+            source_column=source_column,
+            collection_column=collection_column,
+            options=options,
+        ),
+        allow_unsandboxed=allow_unsandboxed,
+    )
+    trained, energy = _trained(job, out, executor, address)
+    for line in _lines(trained, folder, out, energy):
+        typer.echo(visible(line))
+    return 3 if trained.left_out or _too_few(trained) else 0
+
+
+def _trained(
+    job: Job, out: Path, executor: Literal["local", "ray"], address: str | None
+) -> tuple[Trained, EnergyRecord]:
+    """The detector in its place, what is said of it, and what it took, which lies beside it."""
+    from auditor.run.isolate import train_detector
+    from auditor.training.handed_out import handed_out
+    from auditor.training.meter import Meter
+    from auditor.training.taken import of_training, write_energy
+    from cli.output import stages
+
+    assert job.detector_training is not None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
             made = Path(beside).resolve() / "detector.pt"
-            job = Job(
-                model=ModelSpec(device=device),
-                data=None,
-                probes=(),
-                seed=seed,
-                limits=Limits(memory_bytes=memory_limit(max_memory), seconds=max_seconds),
-                detector_training=DetectorTrainingSpec(
-                    target=_TARGET,
-                    folder=str(folder.resolve()),
-                    out=str(made),
-                    medium=medium,
-                    fake=fake,
-                    kinds=None if kinds is None else str(Path(kinds).resolve()),
-                    join_on=join_on,
-                    kind_column=kind_column,
-                    source_column=source_column,
-                    collection_column=collection_column,
-                    options=options,
-                ),
-                allow_unsandboxed=allow_unsandboxed,
-            )
-            with stages(sys.stderr.isatty()) as shown:
-                trained = train_detector(job, on_stage=shown)
+            asked = replace(job, detector_training=replace(job.detector_training, out=str(made)))
+            with (
+                stages(sys.stderr.isatty()) as shown,
+                handed_out(executor, address) as tasks,
+                Meter(job.model.device) as meter,
+            ):
+                trained = train_detector(replace(asked, tasks=tasks), on_stage=shown)
+                meter.device = trained.device
+                energy = of_training(meter)
             place_file(made, out)
     except OSError as error:
         raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
-    for line in _lines(trained, folder, out):
-        typer.echo(visible(line))
-    return 3 if trained.left_out or _too_few(trained) else 0
+    write_energy(out, energy)
+    return trained, energy
 
 
 def _check(
@@ -155,7 +185,10 @@ def _too_few(trained: Trained) -> bool:
     return min(known.n_real, known.n_fake) < known.card.fewest
 
 
-def _lines(trained: Trained, folder: Path, out: Path) -> Iterator[str]:
+def _lines(trained: Trained, folder: Path, out: Path, energy: EnergyRecord) -> Iterator[str]:
+    from auditor.record.catalogue import Catalogue
+    from auditor.training.taken import energy_place
+
     known = trained.detector
     card = known.card
     fake = known.classes[card.fake]
@@ -173,7 +206,8 @@ def _lines(trained: Trained, folder: Path, out: Path) -> Iterator[str]:
     yield from _by_kind(card.known_rates)
     if not card.knows_another_collection:
         yield f"known     {UNMEASURED}"
-    yield f"wrote     {out}"
+    yield f"took      {energy.told(Catalogue())}"
+    yield f"wrote     {out}, {energy_place(out)}"
     yield f"next      {shlex.join(['auditor', 'detect', '--detector', str(out)])} FILE..."
     scan = shlex.join(["auditor", "scan", str(out), "--train", str(folder), "--data"])
     yield f"next      {scan} FOLDER, with files that it was not trained on"

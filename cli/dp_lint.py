@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from auditor.privacy.dp_linter import LintResult
     from auditor.privacy.federated.federated_record import FederatedRun
     from auditor.privacy.run_record import RunRecord
+    from auditor.record.energy import EnergyRecord
 
 
 def dp_lint(
@@ -33,11 +34,14 @@ def dp_lint(
 
     if not run.is_file():
         raise UsageError(f"There is no file {str(run)!r}.")
-    result = lint_any(_record(run))
+    record = _record(run)
+    result = lint_any(record)
     if json_:
-        typer.echo(json.dumps(_as_json(result), indent=2))
+        taken = None if record.energy is None else record.energy.model_dump(mode="json")
+        typer.echo(json.dumps({**_as_json(result), "energy": taken}, indent=2))
     else:
         _print(result)
+        typer.echo(_took(record.energy))
     return 1 if result.breaks else 3 if result.open else 0
 
 
@@ -47,8 +51,18 @@ def _record(path: Path) -> RunRecord | FederatedRun:
 
         return read_any_run(path)
     from auditor.run.bundle_record import read_bundle
+    from auditor.training.taken import read_energy
 
-    return read_bundle(path)
+    return read_bundle(path).model_copy(update={"energy": read_energy(path)})
+
+
+def _took(energy: EnergyRecord | None) -> str:
+    from auditor.record.catalogue import Catalogue
+    from auditor.record.text import visible
+
+    if energy is None:
+        return "took: not recorded"
+    return visible(f"took: {energy.told(Catalogue())}")
 
 
 def _print(result: LintResult) -> None:

@@ -57,7 +57,7 @@ Margin = Annotated[float, typer.Option(help="How much lower accuracy may be for 
 # What a mitigation and its audits are told alike.
 _OF_MITIGATIONS = (
     "train", "data", "target", "positive", "sensitive", "text", "image", "probes", "policy", "seed", "device",
-    "max_memory", "allow_unsandboxed",
+    "max_memory", "allow_unsandboxed", "executor", "address",
 )  # fmt: skip
 # What says of a file that is no bundle how it is to be read, and where groups stand that its rows have not.
 _OF_ANY_MODEL = (
@@ -422,6 +422,7 @@ def explain(
         "seed": "Seed; the same seed gives the same models.",
         "max_memory": "Memory for each process, such as 8GiB.",
         "error_rate": "Chance of any false alternative.",
+        "executor": "Who makes the models and trains shadow models: local or ray.",
     },
 )
 def tradeoff(

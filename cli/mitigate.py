@@ -24,11 +24,16 @@ from auditor.evidence.derived import EnclosedAudit
 from auditor.intake.specs import Job, Limits, MitigationSpec
 from auditor.outputs import claim, place_file
 from auditor.record.audit_report import AuditReport
+from auditor.record.catalogue import Catalogue
+from auditor.record.energy import EnergyRecord
+from auditor.record.text import visible
 from auditor.run.isolate import mitigate
 from auditor.run.mitigation import Mitigation, experience_of, learns, make_mitigation, needs_rows, writes
 from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class
 from auditor.run.scan import DERIVED, job_of, scan_job
+from auditor.training.meter import Meter
+from auditor.training.taken import energy_place, of_training, write_energy
 from cli.comparing import claim_comparison, print_comparison, write_comparison
 from cli.derived import Sealed, with_bundle
 from cli.evidence import enclosed_of, start_log, write_evidence
@@ -94,9 +99,11 @@ def run_mitigation(
     started = time.perf_counter()
     folder_of_code = before_job.model.code_folder if code is None else str(Path.cwd())
     with_code = replace(before_job, model=replace(before_job.model, code_folder=folder_of_code))
-    notes = make_model(key, with_code, settings, out, checkpoint, max_seconds, quiet=quiet)
+    notes, energy = make_model(key, with_code, settings, out, checkpoint, max_seconds, quiet=quiet)
+    beside = write_energy(out, energy)
     if not quiet:
-        typer.echo(f"wrote     {out}  ({time.perf_counter() - started:.0f} s)")
+        typer.echo(f"wrote     {out}, {beside}  ({time.perf_counter() - started:.0f} s)")
+        typer.echo(f"took      {visible(energy.told(Catalogue()))}")
         for note in notes:
             typer.echo(f"note      {note}")
     before = audit_model(configured, before_job, folder / BEFORE, quiet=quiet)
@@ -141,6 +148,7 @@ def _with_function(
 def _claim_all(out: Path, checkpoint: Path | None, folder: Path, *, with_evidence: bool) -> None:
     if out.suffix in FILES:
         claim(out, "--out")
+    claim(energy_place(out), f"{energy_place(out).name} of --out")
     if checkpoint is not None:
         claim(checkpoint, "--checkpoint", resumed=True)
     claim_comparison(folder, "--report")
@@ -179,47 +187,55 @@ def make_model(
     max_seconds: float,
     *,
     quiet: bool,
-) -> tuple[str, ...]:
-    """The mitigation in its own process; the new model is written beside its place and renamed."""
-    kind = mitigation_class(key, MITIGATIONS)
+) -> tuple[tuple[str, ...], EnergyRecord]:
+    """The mitigation in its own process; the new model is written beside its place and renamed.
+
+    Returns its notes, and what it took.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
             made = Path(beside).resolve() / out.name
-            spec = MitigationSpec(
-                name=key,
-                target=f"{kind.__module__}:{kind.__qualname__}",
-                out=str(made),
-                options=settings,
-                checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
-            )
-            rows = None
-            if job.data is not None and not learns(kind):
-                rows = replace(job.data, train=None)
-            elif job.data is not None and job.data.train is not None:
-                rows = replace(job.data, path=job.data.train, train=None)
-            limits = Limits(memory_bytes=job.limits.memory_bytes, seconds=max_seconds)
-            with stages(not quiet) as shown:
-                notes = mitigate(
-                    replace(
-                        # It is trained in float32, whatever its audits are computed in.
-                        job,
-                        model=replace(job.model, dtype="float32"),
-                        data=rows,
-                        probes=(),
-                        mitigation=spec,
-                        limits=limits,
-                        with_intake=False,
-                    ),
-                    on_stage=shown,
-                )
+            asked = mitigation_job(key, job, settings, made, checkpoint, max_seconds)
+            with stages(not quiet) as shown, Meter(job.model.device) as meter:
+                notes = mitigate(asked, on_stage=shown, meter=meter)
+                energy = of_training(meter)
             if made.is_dir():
                 made.replace(out)  # which fails where a file or a folder with anything in it is there
             else:
                 place_file(made, out)
-            return notes
+            return notes, energy
     except OSError as error:
         raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
+
+
+def mitigation_job(
+    key: str, job: Job, settings: dict[str, JsonValue], out: Path, checkpoint: Path | None, max_seconds: float
+) -> Job:
+    """The job that makes the model of a mitigation, out of the one that audits the present model."""
+    kind = mitigation_class(key, MITIGATIONS)
+    spec = MitigationSpec(
+        name=key,
+        target=f"{kind.__module__}:{kind.__qualname__}",
+        out=str(out),
+        options=settings,
+        checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
+    )
+    rows = None
+    if job.data is not None and not learns(kind):
+        rows = replace(job.data, train=None)
+    elif job.data is not None and job.data.train is not None:
+        rows = replace(job.data, path=job.data.train, train=None)
+    return replace(
+        job,
+        # It is trained in float32, whatever its audits are computed in.
+        model=replace(job.model, dtype="float32"),
+        data=rows,
+        probes=(),
+        mitigation=spec,
+        limits=Limits(memory_bytes=job.limits.memory_bytes, seconds=max_seconds),
+        with_intake=False,
+    )
 
 
 def with_reference(configured: Configured, model: Path) -> tuple[Configured, Job]:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +21,10 @@ from auditor.intake.specs import Job
 from auditor.outputs import claim, remove
 from auditor.reading.folders import sha256_of_folder
 from auditor.record.audit_report import AuditReport
+from auditor.record.energy import EnergyRecord
 from auditor.run import __version__
 from auditor.run.options import Configured
+from auditor.run.points import MadePoint
 from cli.comparing import claim_comparison
 from cli.mitigate import BUNDLE, audit_model, make_model
 from cli.rendering import FILE_NAMES, read_report
@@ -145,13 +148,23 @@ class PointFolder:
     def make(self, key: str, job: Job, settings: Settings, prints: Prints, max_seconds: float, *, quiet: bool) -> None:
         """Makes the model; what an interrupted attempt or other inputs have left goes first."""
         self._clear()
-        notes = make_model(key, job, settings, self.model, None, max_seconds, quiet=quiet)
+        notes, energy = make_model(key, job, settings, self.model, None, max_seconds, quiet=quiet)
+        self._made(settings, prints, notes, energy)
+
+    def take(self, made: MadePoint, settings: Settings, prints: Prints) -> None:
+        """Keeps a model that was made elsewhere; what is here of other inputs goes first."""
+        self._clear()
+        write_beside(self.model, made.content)
+        self._made(settings, prints, made.notes, made.energy)
+
+    def _made(self, settings: Settings, prints: Prints, notes: Sequence[str], energy: EnergyRecord) -> None:
         self.content = {
             "format": _POINT_FORMAT,
             "settings": settings,
             "made": prints,
             "model_sha256": sha256_of(self.model),
             "notes": list(notes),
+            "energy": energy.model_dump(mode="json"),
         }
         self._write()
 

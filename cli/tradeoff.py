@@ -40,10 +40,13 @@ from auditor.report.pictures import called_in
 from auditor.run.mitigation import make_mitigation, needs_rows
 from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class
+from auditor.run.points import made_by, sent_points
 from auditor.statistics.estimate import Undefined
+from auditor.training.execute import Kept
+from auditor.training.handed_out import chosen_executor
 from cli.comparing import write_comparison
 from cli.derived import Sealed, with_bundle
-from cli.mitigate import BUNDLE, parse_settings, with_evidence, with_reference
+from cli.mitigate import BUNDLE, mitigation_job, parse_settings, with_evidence, with_reference
 from cli.one_process import refuse_a_job
 from cli.output import paragraph, print_table
 from cli.sweep_folder import PointFolder, Settings, Tried, audit_prints, digest, made_prints
@@ -103,10 +106,15 @@ def run_tradeoff(
     _claim(folder, [PRESENT, *named], with_evidence=evidence is not None)
     configured = with_bundle(_with_probes(configured), None if evidence is None else folder / BUNDLE)
     sweep = _Sweep.of(key, configured, max_seconds=max_seconds, quiet=quiet)
-    present = sweep.audit_present()
-    # Whatever the audits do not hold is found out before anything is trained.
-    _check(read_evidence(present, present.data.sensitive, metric=asked.metric, disparity=asked.disparity), asked)
-    made = [sweep.point(place, point, each, len(named)) for place, (point, each) in enumerate(named.items(), 1)]
+    with chosen_executor(configured.options.executor, configured.options.address) as executor:
+        present = sweep.audit_present()
+        # Whatever the audits do not hold is found out before anything is trained.
+        _check(read_evidence(present, present.data.sensitive, metric=asked.metric, disparity=asked.disparity), asked)
+        failed = {} if executor is None else sweep.hand_out(named, executor)
+        made = [
+            sweep.point(place, point, each, len(named), failed.get(point))
+            for place, (point, each) in enumerate(named.items(), 1)
+        ]
     if all(point.report is None for point in made):
         raise ModelError(f"No point could be made. {made[0].name}: {made[0].failed}")
     n_tried = max(sweep.tried.count, len(made))
@@ -292,8 +300,35 @@ class _Sweep:
             raise kind(report.refusal.reason, code=report.refusal.reason_code)
         return report
 
-    def point(self, place: int, name: str, settings: Settings, n: int) -> AuditedPoint:
-        """Makes and audits one point, as far as it is not there already, and says which."""
+    def hand_out(self, named: Mapping[str, Settings], executor: Kept) -> dict[str, ModelError]:
+        """Has the models that are not there made by an executor, and keeps each as it ends; returns why others failed.
+
+        Nothing is handed out that is more than data.
+        """
+        prints = {name: made_prints(self.key, self.job, each) for name, each in named.items()}
+        missing = [name for name in named if not PointFolder.read(self.folder / name).made(prints[name])[0]]
+        jobs = [mitigation_job(self.key, self.job, named[name], Path(), None, self.max_seconds) for name in missing]
+        tasks = sent_points(jobs) if jobs else None
+        if tasks is None:
+            if jobs:
+                self._say("points", "made here, since they take code, files or a GPU of this machine")
+            return {}
+        failed = {}
+        try:
+            for i, made in made_by(executor, tasks):
+                name = missing[i]
+                if isinstance(made, ModelError):
+                    failed[name] = made
+                    continue
+                PointFolder.read(self.folder / name).take(made, named[name], prints[name])
+                self._say(name, "made elsewhere")
+        finally:
+            # Each has its folder by now.
+            executor.forget()
+        return failed
+
+    def point(self, place: int, name: str, settings: Settings, n: int, failed: ModelError | None) -> AuditedPoint:
+        """Makes and audits one point, as far as it is not there already, and says which; ``failed``: why elsewhere."""
         state = PointFolder.read(self.folder / name)
         started = time.perf_counter()
         head = f"{name} ({place} of {n})"
@@ -302,6 +337,8 @@ class _Sweep:
         did = []
         if not kept:
             try:
+                if failed is not None:
+                    raise failed
                 state.make(self.key, self.job, settings, prints, self.max_seconds, quiet=self.quiet)
             except ModelError as error:
                 self._say(head, f"not made: {error}")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from auditor.intake.specs import TrainSpec
+    from auditor.record.energy import EnergyRecord
     from auditor.run.protocol import Known, TableTrained
 
 # Longer than any training: it takes the time that it takes.
@@ -138,19 +139,25 @@ def train(
 
 def _train(spec: TrainSpec, places: _Places, *, allow_unsandboxed: bool, debug: bool) -> None:
     from auditor.record.text import visible
+    from auditor.training.meter import Meter
+    from auditor.training.taken import of_training, write_energy
 
     with ExitStack() as stack:
         made = {place: stack.enter_context(beside(place)) for place in places.all}
+        meter = stack.enter_context(Meter(spec.device))
         trained = _made(spec, places, made, allow_unsandboxed=allow_unsandboxed, debug=debug)
-        for place in made:
+        for place in (*made, places.energy):
             check(place)
         for place, file in made.items():
             with writing(place):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place_file(file, place)
+    meter.device = trained.device
+    energy = of_training(meter, trained.flops)
+    write_energy(places.model, energy)
     for line in trained.recognised:
         typer.echo(f"auditor: {visible(line)}", err=True)
-    for line in _lines(trained, spec, places):
+    for line in _lines(trained, spec, places, energy):
         typer.echo(line)
 
 
@@ -194,10 +201,13 @@ def _made(
 
 
 class _Places:
-    """Where the three files go; all are checked before any time is spent."""
+    """Where the files go; all are checked before any time is spent. ``all``: those that the training writes."""
 
     def __init__(self, model: Path, train: Path | None, test: Path | None) -> None:
+        from auditor.training.taken import energy_place
+
         self.model = model
+        self.energy = energy_place(model)
         self.train = train or model.with_name(f"{model.stem}.train.csv")
         self.test = test or model.with_name(f"{model.stem}.test.csv")
         for path in (self.train, self.test):
@@ -208,6 +218,7 @@ class _Places:
         named = {"--out": self.model, "--train-out": self.train, "--test-out": self.test}
         for flag, path in named.items():
             claim(path, flag)
+        claim(self.energy, f"{self.energy.name} of --out")
 
 
 def _names(value: str | None) -> tuple[str, ...] | None:
@@ -247,7 +258,8 @@ def _progress() -> Iterator[Callable[[str], None]]:
         say("")
 
 
-def _lines(trained: TableTrained, spec: TrainSpec, places: _Places) -> Iterator[str]:
+def _lines(trained: TableTrained, spec: TrainSpec, places: _Places, energy: EnergyRecord) -> Iterator[str]:
+    from auditor.record.catalogue import Catalogue
     from auditor.record.text import visible
 
     yield visible(f"trained   {spec.architecture} on {spec.data}: {', '.join(trained.features)} -> {spec.target}")
@@ -260,7 +272,8 @@ def _lines(trained: TableTrained, spec: TrainSpec, places: _Places) -> Iterator[
     )
     if trained.auc is not None:
         yield f"AUC       {_with_interval(trained.auc)}{' (without the weights)' if how else ''}"
-    yield visible(f"wrote     {places.model}, {places.train}, {places.test}")
+    yield visible(f"took      {energy.told(Catalogue())}")
+    yield visible(f"wrote     {places.model}, {places.train}, {places.test}, {places.energy}")
     yield visible("next      " + _scan_command(spec, places))
 
 

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from auditor.errors import DataError, did_you_mean
 from auditor.files import Closed, write_beside
 from auditor.privacy.accounting import Accountant, Phase, Spent, sampling_of, spent, with_added
+from auditor.record.energy import EnergyRecord
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import Recipe
@@ -78,7 +79,8 @@ class RunRecord(Closed):
     seen to move the released sum, in clipping norms. ``draws``, ``steps_taken``: batches drawn and logical steps taken,
     as a loop was watched; ``repeated_draws``: batches that were the one before once more; ``noise_draws``: steps at
     which fresh noise of the stated size was seen to be added; ``moved_outside_steps``: times at which weights had moved
-    that no step had moved.
+    that no step had moved. ``energy``: what the training took, by :class:`auditor.training.meter.Meter`; no check asks
+    for it.
     """
 
     format: Literal["auditor-dp-run/1"] = "auditor-dp-run/1"
@@ -116,6 +118,7 @@ class RunRecord(Closed):
     noise_draws: Annotated[int, Field(ge=0)] | None = None
     repeated_draws: Annotated[int, Field(ge=0)] | None = None
     moved_outside_steps: Annotated[int, Field(ge=0)] | None = None
+    energy: EnergyRecord | None = None
 
     def accounted(self) -> tuple[Phase, ...] | None:
         """The phases as the accounting takes them, the encoding's last; None where none is recorded."""

@@ -94,3 +94,11 @@ class EnergyRecord(Closed):
             flops = say.say(f"energy.flops_{self.flops_by}", flops=say.spelled(f"{self.flops:.3g}"))
         times = (say.spelled(f"{seconds:.1f}") for seconds in (self.cpu_s, self.gpu_s))
         return say.say(f"energy.{self.of}", cpu=next(times), gpu=next(times), flops=flops)
+
+
+class TrainingEnergy(Closed):
+    """What the training of one model took. ``model_sha256``: of the file that came of it, by which it is known."""
+
+    format: Literal["auditor-training-energy/1"] = "auditor-training-energy/1"
+    model_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    energy: EnergyRecord

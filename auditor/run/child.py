@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -367,17 +368,19 @@ def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> No
     """Trains a detector on a folder's files and writes it."""
     module, _, name = spec.target.partition(":")
     train = getattr(import_module(module), name)
-    made = train(
-        spec,
-        generator_for(job.seed, "detect_train"),
-        job.model.device,
-        lambda words: channel.send(Working(words=words[:500])),
-        lambda file: channel.send(Working(file=file[:500])),
-    )
+    with _tasks(job):
+        made = train(
+            spec,
+            generator_for(job.seed, "detect_train"),
+            job.model.device,
+            lambda words: channel.send(Working(words=words[:500])),
+            lambda file: channel.send(Working(file=file[:500])),
+        )
     save(made.detector, spec.out)
     channel.send(
         Trained(
             detector=DetectorRecord.of(made.detector.classes, made.detector.card, sha256_of(Path(spec.out))),
+            device=job.model.device,
             notes=tuple(note[:2_000] for note in made.notes),
             left_out=tuple(line[:2_000] for line in made.left_out),
         )
@@ -401,8 +404,13 @@ def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows
 
 def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
     """Asks one probe after another over rows in memory."""
-    with tasks_by(None if job.tasks is None else ThroughParent(Path(job.tasks))):
+    with _tasks(job):
         _ask_all(probes, model, data, job, channel)
+
+
+def _tasks(job: Job) -> AbstractContextManager[None]:
+    """Inside, the parent hands out what is expensive, where the job says so."""
+    return tasks_by(None if job.tasks is None else ThroughParent(Path(job.tasks)))
 
 
 def _ask_all(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:

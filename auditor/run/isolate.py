@@ -116,10 +116,13 @@ def measure(
     return done
 
 
-def mitigate(job: Job, *, on_stage: Callable[[str], None] | None = None) -> tuple[str, ...]:
+def mitigate(
+    job: Job, *, on_stage: Callable[[str], None] | None = None, meter: Meter | None = None
+) -> tuple[str, ...]:
     """Runs a job's mitigation in a child, which writes the new model to ``job.mitigation.out``; returns its notes.
 
-    Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
+    ``meter``: is told the device. Raises UsageError, DataError or ModelError with the child's reason, or the cause of
+    its death.
     """
     from auditor.run.heard import Mitigated
 
@@ -135,6 +138,8 @@ def mitigate(job: Job, *, on_stage: Callable[[str], None] | None = None) -> tupl
         except (UsageError, DataError, ModelError) as error:
             said = str(error) if lent is None else str(error).replace(lent, str(spec.checkpoint))
             raise type(error)(said, code=error.code) from None
+    if meter is not None:
+        meter.device = done.device
     if done.notes is None:
         raise ModelError(f"The mitigation did not end well: {end.why or 'it wrote no model.'}")
     return done.notes

@@ -164,10 +164,11 @@ class Examined(Said):
 
 
 class Trained(Said):
-    """A detector was trained and written; ``left_out``: the files that could not be read, and why."""
+    """A detector was trained, on ``device``, and written; ``left_out``: the files that could not be read, and why."""
 
     kind: Literal["trained"] = "trained"
     detector: DetectorRecord
+    device: str
     notes: tuple[Line, ...]
     left_out: Annotated[tuple[Line, ...], Field(max_length=100_000)]
 

@@ -64,7 +64,8 @@ class Known(Closed):
 class TableTrained(Said):
     """A model was trained on a table and written, with the rows that it was trained on and those held back.
 
-    ``n``: rows of ``accuracy``. ``auc``: None where there are more than two classes. The rest as in
+    ``n``: rows of ``accuracy``. ``auc``: None where there are more than two classes. ``device``: where it was trained.
+    ``flops``: as in :class:`auditor.record.energy.EnergyRecord`. The rest as in
     :class:`auditor.training.train.TrainedModel`.
     """
 
@@ -76,6 +77,8 @@ class TableTrained(Said):
     n: Annotated[int, Field(ge=0)]
     majority_share: float
     auc: Known | None
+    device: str
+    flops: Annotated[float | None, Field(ge=0.0)] = None
 
 
 class Refused(Said):

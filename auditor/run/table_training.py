@@ -11,6 +11,7 @@ from auditor.intake.specs import Job
 from auditor.model.saving import save
 from auditor.run.protocol import Channel, Known, TableTrained, Working
 from auditor.statistics.kinds import AnyEstimate
+from auditor.training.forward_flops import flops_of
 from auditor.training.rows import write_rows
 from auditor.training.train import train_table
 from auditor.training.weighted import WeightedShare
@@ -26,6 +27,7 @@ def train(job: Job, channel: Channel) -> None:
     write_rows(received(asked.train_out), spec.data, trained.train_rows, trained.left_out)
     write_rows(received(asked.test_out), spec.data, trained.test_rows, trained.left_out)
     save(trained.model, received(asked.out))
+    flops, _ = (None, "") if spec.dp_epsilon is not None else flops_of(trained.model, trained.model.forwarded)
     channel.send(
         TableTrained(
             features=_lines(trained.model.features or ()),
@@ -35,6 +37,8 @@ def train(job: Job, channel: Channel) -> None:
             n=trained.accuracy.n,
             majority_share=trained.majority_share,
             auc=None if trained.auc is None else _known(trained.auc),
+            device=spec.device,
+            flops=flops,
         )
     )
 

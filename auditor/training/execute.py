@@ -19,8 +19,14 @@ from typing import Literal, Protocol
 from auditor.errors import UsageError
 from auditor.files import write_beside
 
-Kind = Literal["stack"]
-_KINDS: dict[Kind, str] = {"stack": "auditor.training.stack_tasks:done"}
+# Shadow models, rounds of a detector's measurement, parts of a search for subgroups, points of a sweep.
+Kind = Literal["stack", "fold", "slices", "point"]
+_KINDS: dict[Kind, str] = {
+    "stack": "auditor.training.stack_tasks:done",
+    "fold": "mitigations.deepfake.rounds:done",
+    "slices": "probes.fairness.slices:done",
+    "point": "auditor.run.points:done",
+}
 _lent: ContextVar[Executor | None] = ContextVar("executor", default=None)
 
 

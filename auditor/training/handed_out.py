@@ -6,6 +6,7 @@ passes bytes on and interprets none of them. Results wait for the next run in a 
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from pydantic import Field, ValidationError
 from auditor.errors import AuditorError, ModelError, UsageError, first_line
 from auditor.files import Closed, read_regular, write_beside
 from auditor.sandbox.scratch import scratch_folder
-from auditor.training.execute import Executor, Kept, Kind, Tasks, folder_of_tasks
+from auditor.training.execute import Executor, Kept, Tasks, folder_of_tasks
 
 # What a measuring process may write into one file.
 _MOST_BYTES = 1 << 30
@@ -28,9 +29,9 @@ _FAILED = "failed"
 
 
 class _Asked(Closed):
-    """Written last: the tasks of one call are all there."""
+    """Written last: the tasks of one call are all there. ``kind``: of those that hold no file that is opened."""
 
-    kind: Kind
+    kind: Literal["stack", "fold", "slices"]
     n: Annotated[int, Field(ge=1, le=_MOST_TASKS)]
     threads: Annotated[int, Field(ge=1, le=_MOST_THREADS)]
 
@@ -51,8 +52,8 @@ class ThroughParent:
         write_beside(folder / f"{call}-shared", tasks.shared)
         for i, each in enumerate(tasks.each):
             write_beside(folder / f"{call}-task-{i}", each)
-        asked = _Asked(kind=tasks.kind, n=len(tasks.each), threads=tasks.threads)
-        write_beside(folder / f"{call}-asked", asked.model_dump_json().encode())
+        asked = {"kind": tasks.kind, "n": len(tasks.each), "threads": tasks.threads}
+        write_beside(folder / f"{call}-asked", json.dumps(asked).encode())
         left = set(range(len(tasks.each)))
         while left:
             ended = [i for i in sorted(left) if (folder / f"{call}-result-{i}").exists()]
@@ -138,6 +139,10 @@ def handed_out(executor: Literal["local", "ray"], address: str | None) -> Iterat
         handing.start()
         try:
             yield str(folder)
+        except AuditorError:
+            # What the measuring process makes of it is the same sentence, as a refusal of its model.
+            if not handing.failed:
+                raise
         finally:
             handing.end()
         if handing.failed:
@@ -153,7 +158,7 @@ def chosen_executor(executor: Literal["local", "ray"], address: str | None) -> I
             raise UsageError("--address names a Ray cluster: add --executor ray.")
         yield None
         return
-    from auditor.training.on_ray import on_ray
+    from auditor.training.on_cluster import on_ray
 
     with on_ray(address) as ray:
         yield Kept(ray, folder_of_tasks())

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from auditor.finding.measurement import ProbeResult
 from auditor.record.energy import EnergyRecord, ProbeEnergy
 from auditor.training.counters import POWERCAP, counters_of, recorded
 
 if TYPE_CHECKING:
+    from auditor.finding.measurement import ProbeResult
     from auditor.model.audited_model import AuditedModel
 
 # Well below what a counter takes to go round.
@@ -25,12 +25,13 @@ _EVERY_S = 30.0
 class Meter:
     """Runs from when it is made; :meth:`record` says what was taken so far, and the end of its block ends the reading.
 
-    Counters are read at each probe's ends and now and then between, so that none goes round unseen. ``root``: of the
-    powercap tree, for tests.
+    Counters are read at each probe's ends and now and then between, so that none goes round unseen. ``device``: where
+    the computation is asked to be, and what whoever learns it better may write there. ``root``: of the powercap tree,
+    for tests.
     """
 
     def __init__(self, device: str = "cpu", root: Path = POWERCAP) -> None:
-        self._device = device
+        self.device = device
         self._counters, self._silent = counters_of(device, root)
         self._cpu, self._began = _processor_time(), time.monotonic()
         self._lock = threading.Lock()
@@ -72,13 +73,11 @@ class Meter:
         """Ends the reading between probes."""
         self._closed.set()
 
-    def record(
-        self, results: Sequence[ProbeResult] = (), *, device: str | None = None, of: Literal["audit", "training"]
-    ) -> EnergyRecord:
-        """What was taken so far. ``device``: where the model turned out to be."""
+    def record(self, results: Sequence[ProbeResult] = (), *, of: Literal["audit", "training"]) -> EnergyRecord:
+        """What was taken so far."""
         self._read()
         counters, not_measured = recorded(self._counters, self._silent)
-        on_gpu = (device or self._device).startswith(("cuda", "mps"))
+        on_gpu = self.device.startswith(("cuda", "mps"))
         if not on_gpu:
             counters = tuple(each for each in counters if each.counts != "card")
             not_measured = tuple(each for each in not_measured if not each.counter.startswith("NVML"))

@@ -7,16 +7,13 @@ tool alone, and may be sent it by a process that opened what is not trusted.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from auditor.errors import AuditorError, ModelError, UsageError
@@ -26,13 +23,13 @@ from auditor.model.outputs import Outputs
 from auditor.networks.architectures import Architecture
 from auditor.randomness import seeded_globals
 from auditor.training.execute import Tasks
+from auditor.training.packed import packed, unpacked
 from auditor.training.stacks import Alone, LinearStack, Stack, VmapStack
 
 BoolArray = npt.NDArray[np.bool_]
 # Rows at once, in batches, that models are asked of.
 _BATCHES_AT_ONCE = 32
 _DONE, _REFUSED = b"\0", b"\1"
-_Header = TypeVar("_Header", bound=Closed)
 
 
 @dataclass(frozen=True)
@@ -164,9 +161,9 @@ def sent_tasks(task: StackTask, chunks: Sequence[range], way: Way) -> Tasks | No
     )
     return Tasks(
         kind="stack",
-        shared=_packed(shared, x=task.x, y=task.y),
+        shared=packed(shared, x=task.x, y=task.y),
         each=tuple(
-            _packed(
+            packed(
                 _Chunk(seeds=tuple(task.seeds[i] for i in chunk)),
                 members=torch.from_numpy(task.members[chunk.start : chunk.stop]),
             )
@@ -181,8 +178,8 @@ def done(shared: bytes, each: bytes) -> bytes:
 
     Raises UsageError where this is another version of torch than where the task was made: digits would differ.
     """
-    common, rows = _unpacked(_Shared, shared)
-    chunk, of_models = _unpacked(_Chunk, each)
+    common, rows = unpacked(_Shared, shared)
+    chunk, of_models = unpacked(_Chunk, each)
     if common.torch != torch.__version__:
         raise UsageError(
             f"A worker has torch {torch.__version__} and this audit {common.torch}: install the same version on both."
@@ -205,27 +202,11 @@ def done(shared: bytes, each: bytes) -> bytes:
         return _REFUSED + str(error).encode()
     finally:
         torch.set_num_threads(threads)
-    return _DONE + _packed(_Logits(), logits=logits.detach())
+    return _DONE + packed(_Logits(), logits=logits.detach())
 
 
 def received_logits(result: bytes) -> Tensor:
     """The logits (k, n, n_classes) out of what :func:`done` gave. Raises ModelError where that was a refusal."""
     if result[:1] != _DONE:
         raise ModelError(result[1:].decode("utf-8", "replace"))
-    return _unpacked(_Logits, result[1:])[1]["logits"]
-
-
-def _packed(said: Closed, **tensors: Tensor) -> bytes:
-    return safetensors.torch.save(
-        {name: t.contiguous() for name, t in tensors.items()}, {"said": said.model_dump_json()}
-    )
-
-
-def _unpacked(kind: type[_Header], content: bytes) -> tuple[_Header, dict[str, Tensor]]:
-    try:
-        length = int.from_bytes(content[:8], "little")
-        said = kind.model_validate_json(json.loads(content[8 : 8 + length])["__metadata__"]["said"])
-        # Where torch would lay them: matrix products round by where their numbers lie.
-        return said, {name: tensor.clone() for name, tensor in safetensors.torch.load(content).items()}
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(f"What was sent is no task of this version of auditor ({type(error).__name__}).") from None
+    return unpacked(_Logits, result[1:])[1]["logits"]

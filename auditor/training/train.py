@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -410,6 +411,7 @@ def _fit_with_early_stopping(
     rng = np.random.default_rng([seeds.split, 1])
     fit, validation = _split(rows.y.cpu().numpy(), rows.groups, VALIDATION_SHARE, rng)
     epochs = recipe.epochs
+    went_through = Counter[tuple[Any, ...]]()
     if len(validation) < FEWEST_VALIDATION_ROWS:
         note = f"Trained for {epochs} epochs; the rows are too few for early stopping."
     else:
@@ -423,12 +425,15 @@ def _fit_with_early_stopping(
             progress=lambda words: say(f"early stopping: {words}"),
             devices=devices,
         ).epoch
+        went_through = searching.forwarded
         note = (
             f"Trained for {epochs} of at most {recipe.epochs} epochs: chosen by early stopping on {len(validation):,} "
             f"of the training rows (patience {PATIENCE}), then trained anew on all {len(rows.x):,}."
         )
     recipe = replace(recipe, epochs=epochs)
     model = make(recipe)
+    # One shape: what went through the other while it searched is part of what the training takes.
+    model.forwarded += went_through
     schedule = loop.Schedule(epochs=epochs, batch_size=recipe.batch_size, seed=seeds.batches)
     loop.train(_cross_entropy_step(model, recipe), rows.tensors, schedule, progress=say, devices=devices)
     return model, (note,)

@@ -505,7 +505,8 @@ class TrainingAudit:
 
     def _taken(self, last: Last) -> EnergyRecord:
         """What training and audits took; processor time in the processes before this one too."""
-        taken = self._meter.record(last.results, device=self._asking.device, of="training")
+        self._meter.device = self._asking.device or self._meter.device
+        taken = self._meter.record(last.results, of="training")
         return taken.model_copy(update={"cpu_s": round(self.budget.passed, 3)})
 
     def _closing_results(self, model: nn.Module | AuditedModel | None) -> tuple[list[ProbeResult] | None, float | None]:

@@ -2,7 +2,7 @@
 
 A trainer of detectors does five things with it::
 
-    learner = linear_learner(features, is_fake, kinds)      # or its own: rows to train on -> a scorer of other rows
+    learner = LinearLearner(features, is_fake, kinds)       # or its own: rows to train on -> a scorer of other rows
     found = cross_validate(is_fake, kinds, learner, rng)    # every file scored by rounds that had not seen it
     head = fit_head(features, is_fake, fake=1)              # the final one, on all files
     calibrate(head.calibration, found)
@@ -15,9 +15,9 @@ where it is not known. Scores are uncalibrated numbers, larger for synthetic fil
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, get_args
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -34,11 +34,7 @@ from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
 from auditor.statistics.rates import Proportion
 from mitigations.deepfake.novelty import FOLDS, NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
 from mitigations.deepfake.over_kinds import over_kinds
-
-# Rows to (scores, novelties), (n,) each; novelties are NaN where there is no rule.
-Scorer: TypeAlias = Callable[[IntArray], tuple[FloatArray, FloatArray]]
-# Rows to train on to a scorer of any rows.
-Learner: TypeAlias = Callable[[IntArray], Scorer]
+from mitigations.deepfake.rounds import Arrays, Learner, LearnerKind, Round, Scorer, Within, scored
 
 MOST_CELLS = 100
 FEWEST_FILES = 10
@@ -100,32 +96,46 @@ def _standard(features: FloatArray) -> tuple[FloatArray, FloatArray]:
     return mean, np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
 
 
-def linear_learner(
-    features: FloatArray,
-    is_fake: BoolArray,
-    kinds: Kinds,
-    *,
-    C: float = 1.0,
-    within: float = NOVELTY_LEVEL,
-    changed: FloatArray | None = None,
-) -> Learner:
+@dataclass(frozen=True, eq=False)
+class LinearLearner:
     """A learner that fits a linear head and the rule for novelty to some rows of ``features``, (n, d).
 
     ``changed``: as :func:`fit_head` has it; files are scored, and known to the rule for novelty, as they are.
     """
 
-    def learn(rows: IntArray) -> Scorer:
-        head = fit_head(features[rows], is_fake[rows], C=C, changed=None if changed is None else changed[rows])
-        rule = fit_novelty(features[rows], is_fake[rows], [kinds[i] for i in rows], within)
+    features: FloatArray
+    is_fake: BoolArray
+    kinds: Kinds
+    _: KW_ONLY
+    C: float = 1.0
+    within: float = NOVELTY_LEVEL
+    changed: FloatArray | None = None
+    kind: ClassVar[LearnerKind] = "linear"
+
+    def __call__(self, rows: IntArray) -> Scorer:
+        x, own, changed = self.features[rows], self.is_fake[rows], self.changed
+        head = fit_head(x, own, C=self.C, changed=None if changed is None else changed[rows])
+        rule = fit_novelty(x, own, [self.kinds[i] for i in rows], self.within)
 
         def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
-            x = torch.from_numpy(features[others]).float()
+            x = torch.from_numpy(self.features[others]).float()
             with torch.no_grad():
                 return head.scores(x).double().numpy(), rule(x).double().numpy()
 
         return score
 
-    return learn
+    def sent(self) -> tuple[dict[str, Any], Arrays] | None:
+        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+        arrays = {"features": self.features, "is_fake": self.is_fake}
+        arrays |= {} if self.changed is None else {"changed": self.changed}
+        said = {"kinds": list(self.kinds), "C": self.C, "within": self.within}
+        return said, {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    @classmethod
+    def made(cls, said: dict[str, Any], arrays: Arrays) -> LinearLearner:
+        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+        own: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
+        return cls(**said, **own)
 
 
 # ---- rounds --------------------------------------------------------------------------------------------------------
@@ -203,7 +213,7 @@ def cross_validate(
             f"{n_real:,} and {n_fake:,}: add more of them."
         )
     names = tuple(UNNAMED if kind is None else kind for kind in kinds)
-    seen_scores, seen_novelty = _folds(is_fake, names, learner, rng)
+    folds = _folds(is_fake, names, rng)
     fakes, fakes_named = _parts(np.flatnonzero(is_fake), kinds, rng)
     reals, reals_named = _parts(np.flatnonzero(~is_fake), kinds, rng)
     if len(fakes) * len(reals) > MOST_CELLS:
@@ -214,11 +224,14 @@ def cross_validate(
     if not crossed:
         rounds = min(FOLDS, len(fakes), len(reals))
         pairs = list(zip(_merged(fakes, rounds, rng), _merged(reals, rounds, rng), strict=True))
+    outs = [np.concatenate(pair) for pair in pairs]
+    found = scored(learner, [*folds, *((np.setdiff1d(np.arange(len(names)), out), out) for out in outs)])
+    seen_scores, seen_novelty = np.empty((2, len(names)))
+    for (_, rows), (scores, novelty) in zip(folds, found, strict=False):
+        seen_scores[rows], seen_novelty[rows] = scores, novelty
     cells = []
     totals, counts = np.zeros((2, len(names))), np.zeros(len(names))
-    for fake_rows, real_rows in pairs:
-        out = np.concatenate([fake_rows, real_rows])
-        scores, novelty = learner(np.setdiff1d(np.arange(len(names)), out))(out)
+    for (fake_rows, real_rows), out, (scores, novelty) in zip(pairs, outs, found[len(folds) :], strict=True):
         totals[:, out] += [scores, novelty]
         counts[out] += 1
         k = len(fake_rows)
@@ -246,9 +259,7 @@ def cross_validate(
     )
 
 
-def _folds(
-    is_fake: BoolArray, names: Sequence[str], learner: Learner, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
+def _folds(is_fake: BoolArray, names: Sequence[str], rng: np.random.Generator) -> list[Round]:
     """Each kind dealt out over the folds, beginning anywhere, so that small kinds do not all end in the first."""
     fold = np.empty(len(names), np.int64)
     strata = np.unique([f"{fake}/{name}" for fake, name in zip(is_fake, names, strict=True)], return_inverse=True)[1]
@@ -257,11 +268,7 @@ def _folds(
         rows = rng.permutation(np.flatnonzero(strata == stratum))
         fold[rows] = (place + np.arange(len(rows))) % FOLDS
         place += len(rows)
-    scores, novelty = np.empty((2, len(names)))
-    for k in range(FOLDS):
-        rows = np.flatnonzero(fold == k)
-        scores[rows], novelty[rows] = learner(np.flatnonzero(fold != k))(rows)
-    return scores, novelty
+    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(FOLDS)]
 
 
 def _parts(rows: IntArray, kinds: Kinds, rng: np.random.Generator) -> tuple[list[IntArray], bool]:
@@ -492,14 +499,9 @@ def answers_to_unseen(
     for kind in named:
         own = np.asarray([bool(f) and k == kind for f, k in zip(is_fake, kinds, strict=True)])
         rest = np.flatnonzero(~own)
-
-        def within(rows: IntArray, rest: IntArray = rest) -> Scorer:
-            scorer = learner(rest[rows])
-            return lambda others: scorer(rest[others])
-
-        found = cross_validate(is_fake[rest], [kinds[int(i)] for i in rest], within, rng)
+        found = cross_validate(is_fake[rest], [kinds[int(i)] for i in rest], Within(learner, rest), rng)
         card = make_card("image", 1, found, error_rate=error_rate, novelty_level=novelty_level)
-        scores, novelty = learner(rest)(np.flatnonzero(own))
+        ((scores, novelty),) = scored(learner, [(rest, np.flatnonzero(own))])
         shown = probabilities(scores, *fit_platt(found.unseen_scores, found.is_fake))
         for p, unlike in zip(shown, novelty, strict=True):
             counts[kind][judge_file(card, float(p), float(unlike)).answer] += 1

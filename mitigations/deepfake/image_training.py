@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +42,7 @@ from auditor.training.loop import PlainStep, Schedule, train
 from mitigations.deepfake.augmentation import augmented
 from mitigations.deepfake.fitting import (
     CrossValidation,
-    Learner,
-    Scorer,
+    LinearLearner,
     answers_to_unseen,
     averaged,
     calibrate,
@@ -51,11 +50,11 @@ from mitigations.deepfake.fitting import (
     cross_validate,
     figures,
     fit_head,
-    linear_learner,
     make_card,
     refuse_unreadable,
 )
 from mitigations.deepfake.novelty import NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
+from mitigations.deepfake.rounds import Arrays, Learner, LearnerKind, Scorer
 
 Method = Literal["frequency", "cnn", "ensemble", "encoder"]
 METHODS: tuple[Method, ...] = ("frequency", "cnn", "ensemble", "encoder")
@@ -329,7 +328,7 @@ def _half_size(
     """What is left of hand-made features where the traces of resizing and saving are averaged away."""
     if not images.halved.size:
         return []
-    learner = linear_learner(images.halved, is_fake, kinds, C=options.C)
+    learner = LinearLearner(images.halved, is_fake, kinds, C=options.C)
     half = cross_validate(is_fake, kinds, learner, np.random.default_rng(seed), crossed=False)
     before, after = (figures(s[is_fake], s[~is_fake])["auc"] for s in (found.seen_scores, half.seen_scores))
     low, high = after.interval(0.95)
@@ -379,7 +378,7 @@ def _answers(
 def _fit_frequency(
     images: Images, is_fake: BoolArray, kinds: Kinds, fake: int, options: ImageOptions, seed: int
 ) -> Fitted:
-    learner = linear_learner(
+    learner = LinearLearner(
         images.features, is_fake, kinds, C=options.C, within=options.supported, changed=images.changed
     )
     found = cross_validate(is_fake, kinds, learner, np.random.default_rng(seed))
@@ -405,9 +404,9 @@ def _fit_encoder(
     assert images.encoder is not None
     k, x = options.neighbours, images.features
     learner = (
-        _neighbour_learner(x, is_fake, kinds, k, options.supported)
+        NeighbourLearner(x, is_fake, kinds, k, options.supported)
         if k
-        else linear_learner(x, is_fake, kinds, C=options.C, within=options.supported, changed=images.changed)
+        else LinearLearner(x, is_fake, kinds, C=options.C, within=options.supported, changed=images.changed)
     )
     found = cross_validate(is_fake, kinds, learner, np.random.default_rng(seed))
     rule = fit_novelty(x, is_fake, kinds, options.supported)
@@ -441,26 +440,44 @@ def _neighbours(features: FloatArray, is_fake: BoolArray, k: int, fake: int = 1)
     return head
 
 
-def _neighbour_learner(features: FloatArray, is_fake: BoolArray, kinds: Kinds, k: int, within: float) -> Learner:
-    def learn(rows: IntArray) -> Scorer:
-        head = _neighbours(features[rows], is_fake[rows], k)
-        rule = fit_novelty(features[rows], is_fake[rows], [kinds[int(i)] for i in rows], within)
+@dataclass(frozen=True, eq=False)
+class NeighbourLearner:
+    """A learner by the ``k`` nearest files of either class, with the rule for novelty."""
+
+    features: FloatArray
+    is_fake: BoolArray
+    kinds: Kinds
+    k: int
+    within: float
+    kind: ClassVar[LearnerKind] = "neighbours"
+
+    def __call__(self, rows: IntArray) -> Scorer:
+        head = _neighbours(self.features[rows], self.is_fake[rows], self.k)
+        rule = fit_novelty(self.features[rows], self.is_fake[rows], [self.kinds[int(i)] for i in rows], self.within)
 
         def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
-            x = torch.from_numpy(features[others]).float()
+            x = torch.from_numpy(self.features[others]).float()
             with torch.no_grad():
                 return head.scores(x).double().numpy(), rule(x).double().numpy()
 
         return score
 
-    return learn
+    def sent(self) -> tuple[dict[str, Any], Arrays] | None:
+        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+        arrays = {"features": torch.from_numpy(self.features), "is_fake": torch.from_numpy(self.is_fake)}
+        return {"kinds": list(self.kinds), "k": self.k, "within": self.within}, arrays
+
+    @classmethod
+    def made(cls, said: dict[str, Any], arrays: Arrays) -> NeighbourLearner:
+        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+        return cls(arrays["features"].numpy(), arrays["is_fake"].numpy(), **said)
 
 
 # ---- the small network ---------------------------------------------------------------------------------------------
 
 
 def _fit_cnn(images: Images, is_fake: BoolArray, kinds: Kinds, fake: int, options: ImageOptions, seed: int) -> Fitted:
-    learner = _cnn_learner(images, is_fake, kinds, options, seed)
+    learner = CnnLearner(images, is_fake, kinds, options, seed)
     found = cross_validate(is_fake, kinds, learner, np.random.default_rng(seed), crossed=False)
     network = _train_cnn(images, is_fake, kinds, np.arange(len(is_fake)), fake, options, seed)
     calibrate(network.head.calibration, found)
@@ -472,8 +489,8 @@ def _fit_ensemble(
     images: Images, is_fake: BoolArray, kinds: Kinds, fake: int, options: ImageOptions, seed: int
 ) -> Fitted:
     learners = (
-        linear_learner(images.features, is_fake, kinds, C=options.C, within=options.supported, changed=images.changed),
-        _cnn_learner(images, is_fake, kinds, options, seed),
+        LinearLearner(images.features, is_fake, kinds, C=options.C, within=options.supported, changed=images.changed),
+        CnnLearner(images, is_fake, kinds, options, seed),
     )
     parts = [cross_validate(is_fake, kinds, own, np.random.default_rng(seed), crossed=False) for own in learners]
     found = averaged(parts)
@@ -488,18 +505,56 @@ def _fit_ensemble(
     return network.eval(), args, found, ()
 
 
-def _cnn_learner(images: Images, is_fake: BoolArray, kinds: Kinds, options: ImageOptions, seed: int) -> Learner:
-    def learn(rows: IntArray) -> Scorer:
-        network = _train_cnn(images, is_fake, kinds, rows, 1, options, seed)
+@dataclass(frozen=True, eq=False)
+class CnnLearner:
+    """A learner that trains the small network, from one seed whichever files it learns from."""
+
+    images: Images
+    is_fake: BoolArray
+    kinds: Kinds
+    options: ImageOptions
+    seed: int
+    kind: ClassVar[LearnerKind] = "cnn"
+
+    def __call__(self, rows: IntArray) -> Scorer:
+        network = _train_cnn(self.images, self.is_fake, self.kinds, rows, 1, self.options, self.seed)
 
         def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
-            x = _cnn_features(network, images, others)
+            x = _cnn_features(network, self.images, others)
             with torch.no_grad():
                 return network.head.scores(x).double().numpy(), network.rule(x).double().numpy()
 
         return score
 
-    return learn
+    def sent(self) -> tuple[dict[str, Any], Arrays] | None:
+        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+        if torch.device(self.options.device).type != "cpu":
+            return None
+        images, options = self.images, self.options
+        said = {
+            "kinds": list(self.kinds),
+            "seed": self.seed,
+            "preprocessing": images.preprocessing.model_dump(mode="json"),
+            "options": {"epochs": options.epochs, "width": options.width, "supported": options.supported},
+        }
+        arrays = {"pixels": images.pixels, "changed_pixels": images.changed_pixels, "is_fake": self.is_fake}
+        return said, {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    @classmethod
+    def made(cls, said: dict[str, Any], arrays: Arrays) -> CnnLearner:
+        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+        n, none = len(arrays["pixels"]), np.empty((0, 0))
+        images = Images(
+            rows=np.arange(n),
+            problems=(),
+            preprocessing=ImagePreprocessing.model_validate(said["preprocessing"]),
+            features=none,
+            halved=none,
+            pixels=arrays["pixels"].numpy(),
+            changed=none,
+            changed_pixels=arrays["changed_pixels"].numpy(),
+        )
+        return cls(images, arrays["is_fake"].numpy(), said["kinds"], ImageOptions(**said["options"]), said["seed"])
 
 
 def _cnn_features(network: ResidualCNN, images: Images, rows: IntArray) -> Tensor:

@@ -16,9 +16,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -34,7 +34,6 @@ from auditor.networks.speech_detector import SpeechDetector, SpeechGMM
 from auditor.randomness import seeded_globals
 from auditor.rows import FloatArray, IntArray
 from mitigations.deepfake.fitting import (
-    Scorer,
     answers_to_unseen,
     calibrate,
     classes_of,
@@ -44,6 +43,7 @@ from mitigations.deepfake.fitting import (
     refuse_unreadable,
 )
 from mitigations.deepfake.novelty import NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
+from mitigations.deepfake.rounds import Arrays, LearnerKind, Scorer
 
 Network: TypeAlias = SpeechDetector | SpeechGMM
 Method = Literal["lfcc", "gmm"]
@@ -145,8 +145,9 @@ def fit_speech_detector(
     """As :func:`train_speech_detector`, of recordings that were read; labels and kinds are of their ``rows``."""
     classes, fake = classes_of(labels, options.fake)
     is_fake = np.asarray([label == classes[fake] for label in labels], bool)
-    fit = SpeechFitter(recordings, is_fake, kinds, fake, options, rng)
-    found = cross_validate(is_fake, kinds, fit.learner, rng)
+    fit = SpeechFitter.of(recordings, is_fake, kinds, fake, options, rng)
+    learner = SpeechLearner(fit)
+    found = cross_validate(is_fake, kinds, learner, rng)
     network = fit(np.arange(len(recordings.X)))
     calibrate(_calibration(network), found)
     notes = [
@@ -159,7 +160,7 @@ def fit_speech_detector(
     if options.answers:
         if len({k for k, f in zip(kinds, is_fake, strict=True) if f and k is not None}) <= MOST_LEFT_OUT:
             rates = answers_to_unseen(
-                is_fake, kinds, fit.learner, rng, error_rate=options.error_rate, novelty_level=options.supported
+                is_fake, kinds, learner, rng, error_rate=options.error_rate, novelty_level=options.supported
             )
         else:
             notes.append(f"With more than {MOST_LEFT_OUT} synthetic kinds, answers about unseen ones are not measured.")
@@ -187,28 +188,47 @@ def _calibration(network: Network) -> Calibration:
     return network.calibration if isinstance(network, SpeechGMM) else network.head.calibration
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SpeechFitter:
-    """Fits networks to some of the recordings; what does not depend on which is computed once."""
+    """Fits networks to some of the recordings; what does not depend on which is computed once.
 
-    def __init__(
-        self,
+    ``statistics`` (n, d) of each, ``inputs`` (n, ...) that a network takes, ``rate`` in hertz. One ``seed`` for all
+    rounds: they differ by their recordings alone.
+    """
+
+    statistics: FloatArray
+    inputs: Tensor
+    is_fake: BoolArray
+    kinds: Kinds
+    fake: int
+    rate: int
+    options: SpeechOptions
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
         recordings: Recordings,
         is_fake: BoolArray,
         kinds: Kinds,
         fake: int,
         options: SpeechOptions,
         rng: np.random.Generator,
-    ) -> None:
+    ) -> SpeechFitter:
+        """Raises UsageError for a method that is not known."""
         if options.method not in _NETWORKS:
             raise UsageError(f"The method must be lfcc or gmm, not {options.method!r}.")
-        self.options = options
-        self.is_fake = is_fake
-        self.kinds = kinds
-        self.fake = fake
-        self.rate = recordings.preprocessing.sampling_rate
-        # One seed for all rounds: they differ by their recordings alone.
-        self.seed = int(rng.integers(2**31))
-        empty = self._new(1)
+        of_all = cls(
+            statistics=np.empty((0, 0)),
+            inputs=torch.empty(0),
+            is_fake=is_fake,
+            kinds=kinds,
+            fake=fake,
+            rate=recordings.preprocessing.sampling_rate,
+            options=options,
+            seed=int(rng.integers(2**31)),
+        )
+        empty = of_all._new(1)
         statistics, inputs = [], []
         with torch.no_grad():
             for start in range(0, len(recordings.X), BATCH_ROWS):
@@ -216,8 +236,11 @@ class SpeechFitter:
                 statistics.append(empty.statistics(x))
                 if isinstance(empty, SpeechGMM):
                     inputs.append(empty.frames(x))
-        self.statistics = torch.cat(statistics).double().numpy()
-        self.inputs = torch.cat(inputs) if inputs else torch.cat(statistics)
+        return replace(
+            of_all,
+            statistics=torch.cat(statistics).double().numpy(),
+            inputs=torch.cat(inputs) if inputs else torch.cat(statistics),
+        )
 
     def arguments(self, n_kinds: int) -> dict[str, Any]:
         """What the network is built with."""
@@ -250,17 +273,38 @@ class SpeechFitter:
             _fit_mixtures(network, self.inputs[rows], self.is_fake[rows], self.seed)
         return network.eval()
 
-    def learner(self, rows: IntArray) -> Scorer:
-        """How any recordings are scored by a network fitted to these."""
-        network = self(rows)
+
+@dataclass(frozen=True, eq=False)
+class SpeechLearner:
+    """How any recordings are scored by a network fitted to some."""
+
+    fit: SpeechFitter
+    kind: ClassVar[LearnerKind] = "speech"
+
+    def __call__(self, rows: IntArray) -> Scorer:
+        network, fit = self.fit(rows), self.fit
 
         def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
             with torch.no_grad():
-                novelty = network.rule(torch.from_numpy(self.statistics[others]).float())
-                parts = [_scores(network, self.inputs[part]) for part in np.array_split(others, len(others) // 64 + 1)]
+                novelty = network.rule(torch.from_numpy(fit.statistics[others]).float())
+                parts = [_scores(network, fit.inputs[part]) for part in np.array_split(others, len(others) // 64 + 1)]
             return torch.cat(parts).double().numpy(), novelty.double().numpy()
 
         return score
+
+    def sent(self) -> tuple[dict[str, Any], Arrays] | None:
+        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+        fit = self.fit
+        said = {"kinds": list(fit.kinds), "fake": fit.fake, "rate": fit.rate, "seed": fit.seed}
+        arrays = {"statistics": torch.from_numpy(fit.statistics), "is_fake": torch.from_numpy(fit.is_fake)}
+        return {**said, "options": asdict(fit.options)}, {**arrays, "inputs": fit.inputs}
+
+    @classmethod
+    def made(cls, said: dict[str, Any], arrays: Arrays) -> SpeechLearner:
+        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+        own: dict[str, Any] = {name: arrays[name].numpy() for name in ("statistics", "is_fake")}
+        own |= {"inputs": arrays["inputs"], "options": SpeechOptions(**said["options"])}
+        return cls(SpeechFitter(**(said | own)))
 
 
 def _scores(network: Network, inputs: Tensor) -> Tensor:

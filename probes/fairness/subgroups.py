@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, combinations
 from math import comb, isnan
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +21,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Difference
+from probes.fairness.slices import Searched, search
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -386,53 +386,23 @@ def rank_slices(columns: Sequence[Column], rates: Sequence[Rate], depth: int, mi
     for rate in rates:
         patterns = patterns * 3 + rate.of + rate.bad
     kinds, pattern = np.unique(patterns, return_inverse=True)
-    digits = np.stack([kinds // 3**i % 3 for i in range(len(rates))][::-1], axis=1)
-    totals = np.bincount(pattern, minlength=len(kinds))
-    all_of, all_bad = totals @ (digits > 0), totals @ (digits == 2)
-    found: list[tuple[float, tuple[int, ...], int, int]] = []
-    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
-    for combination, shape, counts in _tables(columns, pattern, len(kinds), depth):
-        shapes[combination] = shape
-        z = _pooled_z(counts @ (digits == 2), counts @ (digits > 0), all_bad, all_of, min_rows)
-        allowed = np.ones(shape, bool)
-        for axis, c in enumerate(combination):
-            if columns[c].rest:
-                allowed[(slice(None),) * axis + (-1,)] = False
-        z[~allowed.reshape(-1)] = -np.inf
-        cell, rate_index = np.nonzero(z > 1.0)
-        best = np.argsort(-z[cell, rate_index], kind="stable")[:50]
-        found += [(float(z[cell[b], rate_index[b]]), combination, int(cell[b]), int(rate_index[b])) for b in best]
+    searched = Searched(
+        codes=[column.codes for column in columns],
+        sizes=tuple(len(column.levels) for column in columns),
+        rests=tuple(column.rest for column in columns),
+        pattern=pattern,
+        digits=np.stack([kinds // 3**i % 3 for i in range(len(rates))][::-1], axis=1),
+        depth=depth,
+        min_rows=min_rows,
+    )
+    found, names = search(searched), list(searched.combinations())
+    slices = []
     # Of equal slices the one of fewer conditions comes first, because it was enumerated first and the sort is stable.
-    found.sort(key=lambda entry: -entry[0])
-    return [
-        Slice(combination, tuple(int(i) for i in np.unravel_index(cell, shapes[combination])), rate_index, score)
-        for score, combination, cell, rate_index in found
-    ]
-
-
-def _tables(
-    columns: Sequence[Column], pattern: IntArray, n_kinds: int, depth: int
-) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], IntArray]]:
-    """Per combination of columns its shape and the counts (n_cells, n_kinds) of its cells."""
-    combos = chain.from_iterable(combinations(range(len(columns)), d) for d in range(1, depth + 1))
-    for combination in combos:
-        shape = tuple(len(columns[c].levels) for c in combination)
-        cell = np.zeros(len(pattern), np.int64)
-        for c in combination:
-            cell = cell * len(columns[c].levels) + columns[c].codes
-        size = int(np.prod(shape))
-        yield combination, shape, np.bincount(cell * n_kinds + pattern, minlength=size * n_kinds).reshape(size, n_kinds)
-
-
-def _pooled_z(bad: IntArray, of: IntArray, all_bad: IntArray, all_of: IntArray, min_rows: int) -> FloatArray:
-    """(n_cells, n_rates) ``(p_in - p_out) / sqrt(p (1 - p) (1/n_in + 1/n_out))``; -inf where rows are too few."""
-    outside = all_of - of
-    pooled = all_bad / np.maximum(all_of, 1)
-    enough = (of >= min_rows) & (outside >= min_rows) & (pooled > 0) & (pooled < 1)
-    inside_n, outside_n = np.maximum(of, 1), np.maximum(outside, 1)
-    error = np.sqrt(pooled * (1.0 - pooled) * (1.0 / inside_n + 1.0 / outside_n))
-    z = (bad / inside_n - (all_bad - bad) / outside_n) / np.where(error > 0, error, 1.0)
-    return np.asarray(np.where(enough, z, -np.inf), np.float64)
+    for i in np.argsort(-found.z, kind="stable"):
+        combination = names[found.combination[i]]
+        levels = np.unravel_index(found.cell[i], [searched.sizes[c] for c in combination])
+        slices.append(Slice(combination, tuple(map(int, levels)), int(found.rate[i]), float(found.z[i])))
+    return slices
 
 
 def greater_p(bad_in: int, n_in: int, bad_out: int, n_out: int) -> float:

@@ -553,7 +553,7 @@ def test_answers_about_files_that_were_not_asked_for_are_refused() -> None:
 def test_a_job_takes_no_message_of_another() -> None:
     table = TableTrained(
         features=("a",), notes=(), recognised=(), accuracy=Known(value=1.0, low=0.9, high=1.0), n=40,
-        majority_share=0.5, auc=None,
+        majority_share=0.5, auc=None, device="cpu",
     )  # fmt: skip
     for job, message in (
         (FilesExamined(), Answered(result=ProbeResult(probe="intake", pillar="intake", citation=""))),

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from auditor.intake.formats import load_model
 from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
 from auditor.model.detector import DeepfakeDetector
 from auditor.outputs import WRITTEN
+from auditor.record.energy import EnergyRecord
 from auditor.run.heard import DetectorTrained
 from auditor.run.isolate import _End, train_detector
 from auditor.run.messages import Trained
 from auditor.run.protocol import Working
+from auditor.training.execute import Kept
 from cli.detect import rate_lines
 from cli.detect_train import _lines
 from cli.main import app
@@ -33,6 +36,7 @@ from mitigations.deepfake.collections_left_out import rates_by_collection
 from mitigations.deepfake.folder_training import TrainedDetector, train_on_folder
 from tests.quantifiers import all_of
 from tests.toys.media_files import as_file, as_wav, card, fake_picture, real_picture, write
+from tests.training.test_execute import Backwards, Dies
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
 RUNNER = CliRunner()
@@ -223,9 +227,9 @@ def test_the_file_that_was_read_last_is_named_where_the_process_ends(monkeypatch
 def test_every_file_left_out_is_named(tmp_path: Path) -> None:
     known = DetectorRecord.of(("real", "fake"), card(), None)
     trained = Trained(
-        detector=known, notes=(), left_out=tuple(f"fake/{i}.png: It is an empty file." for i in range(37))
+        detector=known, device="cpu", notes=(), left_out=tuple(f"fake/{i}.png: It is an empty file." for i in range(37))
     )
-    lines = list(_lines(trained, tmp_path, tmp_path / "d.pt"))
+    lines = list(_lines(trained, tmp_path, tmp_path / "d.pt", EnergyRecord(of="training", cpu_s=1.0, gpu_s=0.0)))
     assert [f"left out  {line}" for line in trained.left_out] == [line for line in lines if line.startswith("left out")]
 
 
@@ -292,7 +296,7 @@ def test_a_detector_is_trained_audited_by_its_card_and_asked(tmp_path: Path) -> 
     assert not {"trained_on", "fingerprints"} & set(said["detector"]["card"])
     detector = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
     assert isinstance(detector, DeepfakeDetector) and detector.card.kinds == ("across", "down")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [WRITTEN, "d.pt", "kinds.csv", "media"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [WRITTEN, "d.energy.json", "d.pt", "kinds.csv", "media"]
     other = folder(tmp_path / "other", n=2, seed=5)
     asked = run("detect", *sorted(other.glob("*/*.png")), "--detector", tmp_path / "d.pt", "--json")
     found = json.loads(asked.stdout)
@@ -329,3 +333,26 @@ def test_wrong_usage_is_said_before_any_file_is_read(tmp_path: Path, more: list[
     result = run("detect-train", tmp_path, *more)
     assert result.exit_code == 2 and said in result.output, result.output
     assert run("detect-train", tmp_path / "nowhere").exit_code == 2
+
+
+@pytest.mark.slow
+def test_a_detector_is_the_same_where_its_rounds_are_handed_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media, asked = folder(tmp_path, n=12), Backwards()
+    words = ("detect-train", media, "--kinds", tmp_path / "kinds.csv", "--kind-column", "generator", "--out")
+    here = run(*words, tmp_path / "here.pt")
+    monkeypatch.setattr("auditor.training.handed_out.chosen_executor", lambda *_: nullcontext(Kept(asked, tmp_path)))
+    there = run(*words, tmp_path / "there.pt")
+    # Five folds, the cells of two kinds by five parts of the real files; folds and kinds of pictures of half the size.
+    assert there.exit_code == here.exit_code == 3 and asked.n == (5 + 2 * 5) + (5 + 2), there.output
+    detectors = [load_model(ModelSpec(path=str(tmp_path / name))) for name in ("here.pt", "there.pt")]
+    cards = [d.card.model_dump() for d in detectors if isinstance(d, DeepfakeDetector)]
+    assert len(cards) == 2 and cards[0] == cards[1]
+    monkeypatch.setattr(
+        "auditor.training.handed_out.chosen_executor", lambda *_: nullcontext(Kept(Dies(), tmp_path / "kept"))
+    )
+    (tmp_path / "kept").mkdir()
+    lost = run(*words, tmp_path / "lost.pt")
+    assert lost.exit_code == 2 and "A node was lost." in lost.stderr and not (tmp_path / "lost.pt").exists()
+    assert len(list((tmp_path / "kept").glob("task-*"))) == 2

@@ -11,6 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.privacy.accounting import Phase, noise_for, spent
+from auditor.privacy.run_record import read_run
+from auditor.record.energy import EnergyCounter, EnergyRecord
+from auditor.training.taken import write_energy
 from cli.main import app
 from tests import ROOT
 from tests.privacy.test_dp_linter import RIGHT
@@ -109,6 +112,31 @@ def test_lint_says_and_returns_what_it_found(tmp_path: Path, change: dict[str, A
     done = run("dp-lint", str(path))
     assert done.exit_code == code and said in done.stdout
     assert run("dp-lint", str(tmp_path / "none.json")).exit_code == 2
+    assert code == 4 or done.stdout.endswith("took: not recorded\n")
+
+
+def test_lint_tells_what_the_training_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    energy = EnergyRecord(
+        of="training",
+        cpu_s=12.5,
+        gpu_s=0.0,
+        counters=(EnergyCounter(name="RAPL intel-rapl:0", counts="package", resolution_j=1e-6, joules=41.5),),
+    )
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(RIGHT | {"energy": energy.model_dump(mode="json")}))
+    done = run("dp-lint", str(path))
+    assert "took: 41.5 J by RAPL intel-rapl:0" in done.stdout and "took 12.5 s of processor time" in done.stdout
+    assert json.loads(run("dp-lint", str(path), "--json").stdout)["energy"] == energy.model_dump(mode="json")
+    # Of a bundle it is what lies beside it, as long as it is of that bundle.
+    model = tmp_path / "model.pt"
+    model.write_bytes(b"a bundle")
+    monkeypatch.setattr("auditor.run.bundle_record.read_bundle", lambda path: read_run(tmp_path / "plain.json"))
+    (tmp_path / "plain.json").write_text(json.dumps(RIGHT))
+    assert run("dp-lint", str(model)).stdout.endswith("took: not recorded\n")
+    write_energy(model, energy)
+    assert "took: 41.5 J by RAPL intel-rapl:0" in run("dp-lint", str(model)).stdout
+    model.write_bytes(b"another bundle")
+    assert run("dp-lint", str(model)).stdout.endswith("took: not recorded\n")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -13,20 +14,26 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
+import cli.train
 from auditor.intake.specs import TrainSpec
 from auditor.model.saving import save
+from auditor.run.protocol import TableTrained
 from auditor.sandbox import landlock, seccomp
+from auditor.training.meter import Meter
 from auditor.training.rows import write_rows
+from auditor.training.taken import read_energy
 from auditor.training.train import train_table
 from cli.main import app
 from tests import ROOT
 from tests.quantifiers import all_of
+from tests.training.test_energy import Machine
 
 RUNNER = CliRunner()
 TRAIN = ("--target", "y", "--positive", "yes", "--epochs", "2", "--hidden", "2", "--device", "cpu")
@@ -156,10 +163,44 @@ def test_the_files_are_those_of_a_training_in_ones_own_process(here: Path) -> No
     assert all_of((here / name).stat().st_mode & 0o777 == 0o666 & ~umask for name in ("m.pt", "m.train.csv"))
 
 
+def test_what_a_training_took_lies_beside_its_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(here.parent / "powercap", {"intel-rapl:0": "package-0"})
+
+    class Here(Meter):
+        def __init__(self, device: str) -> None:
+            super().__init__(device, machine.root)
+
+    made = cli.train._made
+
+    def making(*given: Any, **named: Any) -> TableTrained:
+        trained = made(*given, **named)
+        machine.set("intel-rapl:0", 3_500_000)
+        return trained
+
+    monkeypatch.setattr(cli.train, "_made", making)
+    monkeypatch.setattr("auditor.training.meter.Meter", Here)
+    result = run("d.csv", *TRAIN, "--out", "m.pt")
+    assert "took      3.50 J by RAPL intel-rapl:0 (package-0)" in result.stdout, result.output
+    content = json.loads((here / "m.energy.json").read_text())
+    assert content["model_sha256"] == hashlib.sha256((here / "m.pt").read_bytes()).hexdigest()
+    energy = read_energy(here / "m.pt")
+    assert energy is not None and energy.of == "training" and energy.joules == 3.5 and energy.cpu_s > 0.1
+    # Two epochs of 84 rows and the 36 held back, through 3 x 2 and 2 x 2 weights.
+    assert energy.flops == (2 * 84 + 36) * 2 * (3 * 2 + 2 * 2) and energy.flops_by == "counted"
+    # Of other bytes nothing is said, nor by a file that is none.
+    kept = (here / "m.pt").read_bytes()
+    (here / "m.pt").write_bytes(kept + b"x")
+    assert read_energy(here / "m.pt") is None
+    (here / "m.pt").write_bytes(kept)
+    assert read_energy(here / "m.pt") == energy
+    (here / "m.energy.json").write_text("{}")
+    assert read_energy(here / "m.pt") is None
+
+
 def test_places_need_not_lie_in_one_folder_nor_be_there(here: Path) -> None:
     places = ("new/deep/m.pt", "rows/a.parquet", "../b.tsv")
     result = run("d.csv", *TRAIN, "--out", places[0], "--train-out", places[1], "--test-out", places[2])
-    assert result.exit_code == 0 and f"wrote     {', '.join(places)}" in result.stdout
+    assert result.exit_code == 0 and f"wrote     {', '.join(places)}, new/deep/m.energy.json" in result.stdout
     assert len(pd.read_parquet("rows/a.parquet")) == 84 and len(pd.read_csv("../b.tsv", sep="\t")) == 36
     assert not [name for name in contents(here.parent) if re.search(r"/\.(?!auditor-written)", f"/{name}")]
 

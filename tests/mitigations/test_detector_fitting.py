@@ -14,6 +14,7 @@ from mitigations.deepfake.fitting import (
     FOLDS,
     MOST_CELLS,
     Learner,
+    LinearLearner,
     Scorer,
     answers_to_unseen,
     calibrate,
@@ -21,7 +22,6 @@ from mitigations.deepfake.fitting import (
     cross_validate,
     fit_head,
     fit_platt,
-    linear_learner,
     make_card,
     probabilities,
 )
@@ -115,7 +115,7 @@ def test_what_is_unlike_the_training_files_does_not_depend_on_the_seed() -> None
     rng = np.random.default_rng(0)
     x = rng.standard_t(2, size=(100, 40)) * np.exp(rng.uniform(0.0, np.log(2.0), (100, 1)))
     is_fake, kinds = np.arange(100) >= 50, [f"kind {i // 25}" for i in range(100)]
-    learner = linear_learner(x, is_fake, kinds)
+    learner = LinearLearner(x, is_fake, kinds)
     cards = [
         make_card("image", 1, cross_validate(is_fake, kinds, learner, np.random.default_rng(seed), crossed=False))
         for seed in range(5)
@@ -155,7 +155,7 @@ def test_a_feature_far_out_of_range_is_unsupported_where_the_others_lie_near() -
     rng = np.random.default_rng(0)
     x = rng.normal(size=(160, 40)) + 3 * (np.arange(160) >= 80)[:, None]
     is_fake, kinds = np.arange(160) >= 80, ["ann"] * 40 + ["bob"] * 40 + ["gan"] * 40 + ["vae"] * 40
-    found = cross_validate(is_fake, kinds, linear_learner(x, is_fake, kinds, within=0.95), rng)
+    found = cross_validate(is_fake, kinds, LinearLearner(x, is_fake, kinds, within=0.95), rng)
     card = make_card("image", 1, found, novelty_level=0.95)
     rule = fit_novelty(x, is_fake, kinds, 0.95)
     odd = 0.1 * rng.normal(size=(30, 40))
@@ -189,7 +189,7 @@ def test_what_augmented_files_still_show_is_what_a_head_trained_on_them_looks_at
         scores = fit_head(x, is_fake, changed=changed).scores(torch.from_numpy(after).float()).detach().numpy()
         found[name] = np.mean((scores > 0) == is_fake)
     assert found["plain"] == found["empty"] < 0.65 and found["augmented"] > 0.7
-    learned = linear_learner(x, is_fake, [None] * 400, changed=after)(np.arange(400))
+    learned = LinearLearner(x, is_fake, [None] * 400, changed=after)(np.arange(400))
     assert np.mean((learned(np.arange(400))[0] > 0) == is_fake) > 0.9
 
 
@@ -286,7 +286,7 @@ def test_scores_that_point_the_wrong_way_are_flattened_not_turned_round() -> Non
 def test_the_card_of_a_linear_detector() -> None:
     rng = np.random.default_rng(6)
     x, is_fake, kinds = files(rng, shift=4.0)
-    found = cross_validate(is_fake, kinds, linear_learner(x, is_fake, kinds), rng)
+    found = cross_validate(is_fake, kinds, LinearLearner(x, is_fake, kinds), rng)
     card = make_card("image", 0, found)
     assert (card.fake, card.kinds) == (0, ("flow", "gan", "vae"))
     assert len(card.real_scores) == 60 and len(card.fake_scores) == 90
@@ -312,10 +312,10 @@ def test_the_card_of_a_linear_detector() -> None:
 def test_a_file_far_from_every_kind_ends_in_cannot_say() -> None:
     rng = np.random.default_rng(7)
     x, is_fake, kinds = files(rng, shift=4.0)
-    learn = linear_learner(x, is_fake, kinds)
+    learn = LinearLearner(x, is_fake, kinds)
     card = make_card("image", 1, cross_validate(is_fake, kinds, learn, rng))
     far = np.concatenate([x, x[:1] + 50.0])
-    scores, novelty = linear_learner(far, np.r_[is_fake, True], [*kinds, "new"])(np.arange(len(x)))(np.asarray([150]))
+    scores, novelty = LinearLearner(far, np.r_[is_fake, True], [*kinds, "new"])(np.arange(len(x)))(np.asarray([150]))
     assert judge_file(card, float(probabilities(scores, 1.0, 0.0)[0]), float(novelty[0])).answer == "cannot say"
 
 
@@ -324,7 +324,7 @@ def test_answers_to_unseen_kinds_are_counted_from_detectors_that_never_saw_them(
     x, is_fake, kinds = files(rng, shift=5.0)
     # The flow's files look like real ones: an unknown kind that no detector can find.
     x[[k == "flow" for k in kinds], 0] -= 5.0
-    rates = {(r.metric, r.kind): r for r in answers_to_unseen(is_fake, kinds, linear_learner(x, is_fake, kinds), rng)}
+    rates = {(r.metric, r.kind): r for r in answers_to_unseen(is_fake, kinds, LinearLearner(x, is_fake, kinds), rng)}
     for kind in ("gan", "vae", "flow", None):
         assert sum(rates[f"answered_{a}", kind].value for a in ("real", "fake", "cannot_say")) == pytest.approx(1.0)
         assert all_of(rates[f"answered_{a}", kind].unseen for a in ("real", "fake", "cannot_say"))
@@ -333,7 +333,7 @@ def test_answers_to_unseen_kinds_are_counted_from_detectors_that_never_saw_them(
     assert over.low is not None and over.high is not None and over.low < 0.15 and over.high > 0.9
     assert rates["answered_fake", "gan"].n_fake == 30
     two = [k if k != "vae" else "gan" for k in kinds]
-    assert answers_to_unseen(is_fake, two, linear_learner(x, is_fake, two), rng) == ()
+    assert answers_to_unseen(is_fake, two, LinearLearner(x, is_fake, two), rng) == ()
 
 
 def test_the_same_seed_gives_the_same_card() -> None:
@@ -342,7 +342,7 @@ def test_the_same_seed_gives_the_same_card() -> None:
         make_card(
             "speech",
             1,
-            cross_validate(is_fake, [None] * 150, linear_learner(x, is_fake, [None] * 150), np.random.default_rng(3)),
+            cross_validate(is_fake, [None] * 150, LinearLearner(x, is_fake, [None] * 150), np.random.default_rng(3)),
         )
         for _ in range(2)
     ]

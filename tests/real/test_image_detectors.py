@@ -14,7 +14,7 @@ import torch
 
 from auditor.model.detector import DeepfakeDetector
 from auditor.statistics.ranks import area_under_curve
-from mitigations.deepfake.fitting import cross_validate, linear_learner
+from mitigations.deepfake.fitting import LinearLearner, cross_validate
 from mitigations.deepfake.image_training import (
     ImageOptions,
     Images,
@@ -37,7 +37,7 @@ def _package(name: str) -> Path:
 
 def _cross_validated_auc(features: Sequence[Sequence[float]], is_fake: np.ndarray) -> float:
     x, kinds = np.asarray(features, np.float64), [None] * len(is_fake)
-    found = cross_validate(is_fake, kinds, linear_learner(x, is_fake, kinds), np.random.default_rng(0))
+    found = cross_validate(is_fake, kinds, LinearLearner(x, is_fake, kinds), np.random.default_rng(0))
     return area_under_curve(positives=found.seen_scores[is_fake], negatives=found.seen_scores[~is_fake]).value
 
 

@@ -17,10 +17,11 @@ from auditor.data.audio import decode
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.detector_card import TRACELESS
 from auditor.rows import FloatArray, IntArray
-from mitigations.deepfake.fitting import Learner, cell_figures, cross_validate, linear_learner
+from mitigations.deepfake.fitting import Learner, LinearLearner, cell_figures, cross_validate
 from mitigations.deepfake.speech_training import (
     Recordings,
     SpeechFitter,
+    SpeechLearner,
     SpeechOptions,
     fit_speech_detector,
     read_recordings,
@@ -80,12 +81,12 @@ def equal_error_rates(clips: Clips, learner: Learner) -> FloatArray:
 
 
 def fitter(clips: Clips, options: SpeechOptions) -> SpeechFitter:
-    return SpeechFitter(clips.found, clips.is_fake, clips.kinds, 0, options, np.random.default_rng(0))
+    return SpeechFitter.of(clips.found, clips.is_fake, clips.kinds, 0, options, np.random.default_rng(0))
 
 
 @pytest.mark.slow
 def test_engines_and_speakers_left_out_are_told_apart(clips: Clips) -> None:
-    rates = equal_error_rates(clips, fitter(clips, SpeechOptions()).learner)
+    rates = equal_error_rates(clips, SpeechLearner(fitter(clips, SpeechOptions())))
     print("equal_error_rate_mean", float(rates.mean()))
     print("equal_error_rate_worst", float(rates.max()))
     assert rates.mean() <= 0.05
@@ -100,7 +101,7 @@ def test_trivial_cues_alone_do_much_worse(clips: Clips) -> None:
         x = decode(content, file.name).samples.astype(np.float64)
         loud = np.flatnonzero(np.abs(x) > 0.05 * np.abs(x).max())
         row[:] = [len(content), len(x), np.log(np.sqrt(np.mean(x**2))), np.log(np.abs(x).max()), loud[0]]
-    rates = equal_error_rates(clips, linear_learner(cues, clips.is_fake, clips.kinds))
+    rates = equal_error_rates(clips, LinearLearner(cues, clips.is_fake, clips.kinds))
     print("equal_error_rate_mean_of_cues", float(rates.mean()))
     assert rates.mean() >= 0.15
 
@@ -218,7 +219,7 @@ def test_the_mixtures_carry_over_to_the_neural_engine(clips: Clips) -> None:
 
     kinds = np.asarray(clips.kinds)
     out = (kinds == "piper") | (kinds == "allison_en")
-    learner = fitter(clips, SpeechOptions(method="gmm")).learner
+    learner = SpeechLearner(fitter(clips, SpeechOptions(method="gmm")))
     scores, _ = learner(np.flatnonzero(~out))(np.flatnonzero(out))
     found = equal_error_rate(positives=scores[clips.is_fake[out]], negatives=scores[~clips.is_fake[out]]).value
     print("equal_error_rate_of_mixtures", found)

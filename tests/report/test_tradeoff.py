@@ -44,6 +44,7 @@ from auditor.intake.specs import Job
 from auditor.model.audited_model import AuditedModel
 from auditor.model.saving import save
 from auditor.record.audit_report import AuditReport
+from auditor.record.energy import EnergyRecord
 from auditor.report.html import moment
 from auditor.run.audit import run_audit
 from auditor.run.options import Configured
@@ -587,7 +588,9 @@ class Workshop:
         self.interrupt_at: str | None = None
         self.diverges_at: float | None = None
 
-    def make(self, key: str, job: Job, settings: dict[str, Any], out: Path, *rest: object, quiet: bool) -> tuple[str]:
+    def make(
+        self, key: str, job: Job, settings: dict[str, Any], out: Path, *rest: object, quiet: bool
+    ) -> tuple[tuple[str], EnergyRecord]:
         out.parent.mkdir(parents=True, exist_ok=True)
         if self.interrupt_at == out.parent.name:
             raise KeyboardInterrupt
@@ -595,7 +598,7 @@ class Workshop:
             raise ModelError("The loss became infinite.")
         self.did.append(f"make {out.parent.name}")
         write_beside(out, f"{settings['width']} of seed {job.seed}".encode())
-        return (f"Made at width {settings['width']}.",)
+        return (f"Made at width {settings['width']}.",), EnergyRecord(of="training", cpu_s=1.0, gpu_s=0.0)
 
     def audit(self, configured: Configured, job: Job, folder: Path, *, quiet: bool) -> AuditReport:
         self.did.append(f"audit {folder.name}")
@@ -652,6 +655,8 @@ def test_a_finished_sweep_is_kept_and_a_new_point_added(tmp_path: Path, workshop
     assert [p["name"] for p in first["points"]] == ["unmitigated", "width=0", "width=0.05", "width=0.1"]
     names = {p.name for p in (tmp_path / "out" / "width=0.1").iterdir()}
     assert {"model.pt", "report.json", "comparison.html", "point.json"} <= names
+    point = json.loads((tmp_path / "out" / "width=0.1" / "point.json").read_text())
+    assert EnergyRecord.model_validate(point["energy"]).cpu_s == 1.0
     workshop.did.clear()
     assert call(tmp_path, "--tolerance", "0.1")[0] == 0 and workshop.did == [] and record(tmp_path) == first
     code, output = call(tmp_path, sweep="width=0.1,0.2")

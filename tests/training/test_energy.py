@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -190,6 +191,16 @@ def test_where_there_is_no_counter_none_is_made_up(tmp_path: Path, zones: dict[s
     assert "NOT MEASURED" in record.told(Catalogue()) and " J by " not in record.told(Catalogue())
 
 
+def test_it_is_told_where_the_computation_turned_out_to_be(machine: Machine) -> None:
+    with Meter("auto", machine.root) as meter:
+        assert meter.record(of="training").gpu_s == 0.0
+        meter.device = "cuda"
+        time.sleep(0.002)
+        assert meter.record(of="training").gpu_s > 0.0
+        meter.device = "cpu"
+        assert meter.record(of="training").gpu_s == 0.0
+
+
 def test_no_wattage_is_supposed_anywhere() -> None:
     """Twice as long a computation comes to no joules at all where there is no counter."""
     record = EnergyRecord(of="audit", cpu_s=1e6, gpu_s=1e6)
@@ -366,7 +377,7 @@ def test_two_rule_packs_take_it_as_evidence_and_no_time_for_energy() -> None:
     assert all_of(told[name].startswith("evidence: 41.5 J") for name in of_energy)
     assert all_of(silent[name].startswith("not measured: Energy NOT MEASURED: RAPL: only root") for name in of_energy)
     (of_time,) = set(told) - set(of_energy)
-    assert silent[of_time].startswith("evidence: Training and audits took 1.0 s of processor time, 2.0 s of GPU")
+    assert silent[of_time].startswith("evidence: Training, with any audits in it, took 1.0 s of processor time, 2.0")
     assert all_of(said.startswith("not measured: ") for said in before.values())
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +22,7 @@ from auditor.errors import MissingExtraError, ModelError, UsageError
 from auditor.model.audited_model import Recipe
 from auditor.networks.architectures import Architecture
 from auditor.rows import FloatArray
-from auditor.training import handed_out, on_ray, stack_tasks
+from auditor.training import handed_out, on_cluster, on_ray, stack_tasks
 from auditor.training.ensembles import random_halves, train_together
 from auditor.training.execute import Executor, InThisProcess, Kept, Tasks, do, folder_of_tasks, tasks_by
 from auditor.training.handed_out import ThroughParent, _Handing, chosen_executor
@@ -53,12 +58,16 @@ class Backwards:
 
 
 class Dies(Backwards):
-    """Loses its cluster after two tasks."""
+    """Loses its cluster after two tasks, or so many."""
+
+    def __init__(self, after: int = 2) -> None:
+        super().__init__()
+        self.after = after
 
     def results(self, tasks: Tasks) -> Iterator[tuple[int, bytes]]:
         for result in super().results(tasks):
             yield result
-            if self.n == 2:
+            if self.n == self.after:
                 raise UsageError("A node was lost.")
 
 
@@ -200,8 +209,12 @@ def test_a_child_that_died_leaves_nobody_waiting_for_a_busy_worker(
 
 
 @pytest.mark.parametrize(
-    "hostile", ['{"kind":"os:system","n":1,"threads":1}', '{"kind":"stack","n":1000000000,"threads":1}', "{", None]
-)
+    "hostile",
+    [
+        '{"kind":"os:system","n":1,"threads":1}', '{"kind":"point","n":1,"threads":1}',
+        '{"kind":"stack","n":1000000000,"threads":1}', "{", None,
+    ],
+)  # fmt: skip
 def test_a_hostile_child_gets_nothing_done(hostile: str | None, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("mine")
@@ -237,13 +250,13 @@ def test_an_address_without_ray_and_ray_that_is_not_installed_are_one_sentence(m
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_nobody_at_the_address_is_found_out_before_ray_tries(address: str) -> None:
     with pytest.raises(UsageError, match="nobody answers at '.*127.0.0.1:9'"):
-        on_ray._reach(address)
+        on_cluster._reach(address)
 
 
 @pytest.mark.parametrize("address", ["head", "http://head:1", "head:none", "", "[", "://"])
 def test_what_is_no_address_is_said(address: str) -> None:
     with pytest.raises(UsageError, match=r"must look like host:6379, ray://host:10001 or auto\."):
-        on_ray._reach(address)
+        on_cluster._reach(address)
 
 
 def test_finished_tasks_wait_where_only_this_user_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +266,175 @@ def test_finished_tasks_wait_where_only_this_user_looks(tmp_path: Path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     with pytest.raises(UsageError, match="Set XDG_CACHE_HOME"):
         folder_of_tasks()
+
+
+class _RayError(Exception):
+    pass
+
+
+def _kind(name: str, base: type[Exception] = _RayError) -> type[Exception]:
+    return type(name, (base,), {})
+
+
+class FakeRay:
+    """What of Ray is called, on one core after another: ``fails`` what is asked for after ``after`` results.
+
+    ``alone``: from then on nothing ends, and no node is left.
+    """
+
+    exceptions = SimpleNamespace(
+        RayError=_RayError,
+        **{
+            name: _kind(name)
+            for name in (
+                "ObjectStoreFullError", "OutOfDiskError", "OutOfMemoryError", "WorkerCrashedError", "NodeDiedError",
+                "LocalRayletDiedError", "RayTaskError", "RaySystemError",
+            )
+        },
+    )  # fmt: skip
+
+    def __init__(self, error: Exception | None = None, *, after: int = 2, alone: bool = False) -> None:
+        self.error, self.after, self.alone = error, after, alone
+        self.n = 0
+        self.cancelled: list[Any] = []
+
+    @property
+    def failing(self) -> bool:
+        return self.n >= self.after
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"object_store_memory": 1e9} if self.alone and self.failing else {"CPU": 2.0}
+
+    def remote(self, **_: Any) -> Any:
+        return lambda function: SimpleNamespace(remote=lambda *given: given)
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def wait(self, waiting: list[Any], *, num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        assert num_returns == 1 and timeout > 0.0, "nobody waits for ever"
+        return ([], waiting) if self.alone and self.failing else (waiting[:1], waiting[1:])
+
+    def get(self, reference: Any) -> bytes:
+        if self.error is not None and self.failing:
+            raise self.error
+        self.n += 1
+        return do(*reference)
+
+    def cancel(self, reference: Any, *, force: bool) -> None:
+        self.cancelled.append(reference)
+
+
+def _raised(name: str, cause: Exception | None = None) -> Exception:
+    error: Exception = getattr(FakeRay.exceptions, name)("a long\nmessage of Ray's")
+    error.cause = cause  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("ray", "said"),
+    [
+        (FakeRay(_raised("ObjectStoreFullError")), r"object store is full: start the cluster with a larger --object-"),
+        (FakeRay(_raised("OutOfDiskError")), r"object store is full"),
+        (FakeRay(_raised("OutOfMemoryError")), r"worker ran out of memory: give the nodes more"),
+        (FakeRay(_raised("RayTaskError", MemoryError())), r"worker ran out of memory: give the nodes more"),
+        (FakeRay(_raised("WorkerCrashedError")), r"lost 4 times over one task \(WorkerCrashedError\)"),
+        (FakeRay(_raised("NodeDiedError")), r"lost 4 times over one task \(NodeDiedError\)"),
+        (FakeRay(_raised("RayTaskError", ValueError("odd"))), r"A task failed on a Ray worker: ValueError: odd"),
+        (FakeRay(_raised("RaySystemError")), r"Ray failed: RaySystemError: a long\."),
+        (FakeRay(ConnectionError("reset")), r"The connection to Ray was lost: ConnectionError: reset"),
+        (FakeRay(alone=True), r"Nodes of the Ray cluster were lost, and of 2 cores 0 are left"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_cluster_that_fails_half_way_is_one_sentence_and_what_is_finished_is_kept(
+    ray: FakeRay, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said) as told:
+        eight(Kept(on_ray.RayExecutor(ray), tmp_path))
+    text = str(told.value)
+    assert text.endswith("What is finished is kept: run the same command again to go on from there.")
+    assert "\n" not in text and len(list(tmp_path.glob("task-*"))) == 2 and ray.cancelled
+    asked = Backwards()
+    assert eight(Kept(asked, tmp_path)).tobytes() == eight(None).tobytes() and asked.n == 2
+
+
+class InThread:
+    """A process that is a thread, connected to a fake."""
+
+    def __init__(self, words: list[str], *, pass_fds: tuple[int], **_: Any) -> None:
+        self._theirs = Connection(os.dup(pass_fds[0]))
+        self._thread = threading.Thread(target=self._run, args=(json.loads(words[-1]),), daemon=True)
+        self._thread.start()
+
+    def _run(self, given: dict[str, Any]) -> None:
+        with self._theirs:
+            on_ray.serve(self._theirs, **given)
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._thread.join(timeout)
+
+
+def clustered(monkeypatch: pytest.MonkeyPatch, *rays: FakeRay) -> None:
+    """Lets each connection be to the next of these."""
+    left = list(rays)
+    monkeypatch.setattr(on_cluster, "find_spec", lambda name: name)
+    monkeypatch.setattr(on_cluster.subprocess, "Popen", InThread)
+    monkeypatch.setattr(on_ray, "connected", lambda *given: nullcontext(on_ray.RayExecutor(left.pop(0))))
+
+
+def test_another_process_is_connected_and_one_call_leaves_nothing_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay()
+    clustered(monkeypatch, ray)
+    here = eight(None)
+    with on_cluster.on_ray() as outer, on_cluster.on_ray() as cluster:
+        assert cluster is outer, "it is connected once"
+        assert eight(cluster).tobytes() == here.tobytes() and ray.n == 4
+        x = torch.zeros(4, 6)
+        task = StackTask(
+            NARROW, x, torch.zeros(4, dtype=torch.int64), np.ones((9, 4), bool), tuple(range(9)), RECIPE, "logits", None
+        )
+        sent = sent_tasks(task, [range(i, i + 1) for i in range(9)], ALONE)
+        assert sent is not None
+        taken = cluster.results(sent)
+        assert next(taken)[0] == 0
+        taken.close()  # type: ignore[attr-defined]
+        assert ray.cancelled and ray.n < 13
+        assert eight(cluster).tobytes() == here.tobytes()
+        with pytest.raises(UsageError, match="no task of this version"):
+            list(cluster.results(Tasks("stack", b"", (b"",))))
+        assert eight(cluster).tobytes() == here.tobytes()
+    assert not on_cluster._open
+
+
+def test_a_process_that_ray_ends_is_one_sentence_and_what_is_finished_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ends(FakeRay):
+        def get(self, reference: Any) -> bytes:
+            if self.failing:
+                raise EOFError
+            return super().get(reference)
+
+    clustered(monkeypatch, Ends())
+    with on_cluster.on_ray() as cluster:
+        for _ in range(2):
+            with pytest.raises(UsageError, match="head, or its node on this machine, is gone. What is finished is kep"):
+                eight(Kept(cluster, tmp_path))
+    assert len(list(tmp_path.glob("task-*"))) == 2
+
+
+def test_a_cluster_that_does_not_begin_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    clustered(monkeypatch)
+
+    def refuses(*_: object) -> Any:
+        raise UsageError("--executor ray: Ray could not be started here.")
+
+    monkeypatch.setattr(on_ray, "connected", refuses)
+    with pytest.raises(UsageError, match=r"^--executor ray: Ray could not be started here\.$"):
+        with on_cluster.on_ray():
+            raise AssertionError
+    assert not on_cluster._open
 
 
 def test_no_module_but_one_knows_ray() -> None:

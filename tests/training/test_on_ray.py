@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,23 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 import auditor
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import UsageError
+from auditor.intake.formats import load_model
+from auditor.intake.specs import ModelSpec
 from auditor.model.audited_model import Recipe
+from auditor.model.detector import DeepfakeDetector
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.training import on_ray as module
 from auditor.training.execute import Tasks
-from auditor.training.on_ray import RayExecutor, on_ray
+from auditor.training.on_cluster import ConnectedProcess, on_ray
+from cli.main import app
+from tests.cli.test_detect_train import folder as media_folder
+from tests.training.test_elsewhere import digest_of, rows_and_model, swept
 
 pytestmark = [
     pytest.mark.slow,
@@ -35,7 +43,7 @@ N, MODELS = 1_200, 128
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RayExecutor]:
+def cluster() -> Iterator[ConnectedProcess]:
     """Two local workers of one thread each."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'responsible-auditor[ray]'")
     with on_ray(cores=2) as ray:
@@ -82,11 +90,11 @@ def report_of(folder: Path, **options: Any) -> dict[str, Any]:
     return said
 
 
-def kill_one(folder: Path, killed: list[tuple[int, int]]) -> None:
-    """Kills a worker at its work once a task is finished; notes it, and how many were."""
+def kill_one(folder: Path, killed: list[tuple[int, int]], finished_as: str = "task-*") -> None:
+    """Kills a worker at its work once a task is finished, which is a file of that name; notes it, and how many were."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not killed:
-        finished = len(list(folder.rglob("task-*")))
+        finished = len(list(folder.rglob(finished_as)))
         if finished:
             for process in psutil.Process().children(recursive=True):
                 try:
@@ -100,7 +108,7 @@ def kill_one(folder: Path, killed: list[tuple[int, int]]) -> None:
 
 
 def test_the_report_is_the_same_from_one_worker_two_of_ray_and_a_run_with_one_killed(
-    cluster: RayExecutor, audited: Path
+    cluster: ConnectedProcess, audited: Path
 ) -> None:
     here = report_of(audited)
     by_ray = report_of(audited, executor="ray")
@@ -119,15 +127,63 @@ def test_the_report_is_the_same_from_one_worker_two_of_ray_and_a_run_with_one_ki
     assert list((audited / "cache").rglob("task-*")) == []
 
 
-def test_more_threads_than_cores_and_a_task_that_fails_are_one_sentence(cluster: RayExecutor) -> None:
+@contextmanager
+def killing(folder: Path, finished_as: str, of: int) -> Iterator[None]:
+    """Inside, a worker is killed half-way: at its work, when some of the tasks were finished and not all."""
+    killed: list[tuple[int, int]] = []
+    killer = threading.Thread(target=kill_one, args=(folder, killed, finished_as))
+    killer.start()
+    yield
+    killer.join()
+    assert killed and 0 < killed[0][1] < of
+
+
+def test_a_sweep_is_the_same_from_one_worker_two_of_ray_and_with_one_killed(
+    cluster: ConnectedProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder, alphas = rows_and_model(tmp_path / "rows"), "0,0.25,0.5,1"
+    here = swept(folder, tmp_path / "here", alphas=alphas)
+    by_ray = swept(folder, tmp_path / "ray", "--executor", "ray", alphas=alphas)
+    assert by_ray.exit_code == here.exit_code and by_ray.stdout.count("made elsewhere") == 4, by_ray.output
+    with killing(tmp_path / "outlived", "model.pt", of=4):
+        outlived = swept(folder, tmp_path / "outlived", "--executor", "ray", alphas=alphas)
+    assert outlived.exit_code == here.exit_code and outlived.stdout.count("made elsewhere") == 4, outlived.output
+    assert "raylet" not in outlived.output
+    assert digest_of(tmp_path / "here") == digest_of(tmp_path / "ray") == digest_of(tmp_path / "outlived")
+
+
+def test_a_detector_is_the_same_from_one_worker_two_of_ray_and_with_one_killed(
+    cluster: ConnectedProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("PIL", reason="the extra 'images' is not installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    media = media_folder(tmp_path)
+
+    def trained(name: str, *more: str) -> dict[str, Any]:
+        words = ["detect-train", str(media), "--kinds", str(tmp_path / "kinds.csv"), "--kind-column", "generator"]
+        made = CliRunner().invoke(app, [*words, "--method", "cnn", "--out", str(tmp_path / name), *more])
+        assert made.exit_code == 0, made.output
+        detector = load_model(ModelSpec(path=str(tmp_path / name)))
+        assert isinstance(detector, DeepfakeDetector)
+        return detector.card.model_dump(mode="json")
+
+    here, by_ray = trained("here.pt"), trained("ray.pt", "--executor", "ray")
+    # Five folds, and two kinds left out.
+    with killing(tmp_path / "cache", "task-*", of=7):
+        outlived = trained("outlived.pt", "--executor", "ray")
+    assert by_ray == here and outlived == here
+
+
+def test_more_threads_than_cores_and_a_task_that_fails_are_one_sentence(cluster: ConnectedProcess) -> None:
     with pytest.raises(UsageError, match="computes with 64 threads, and the cluster has 2 cores: set OMP_NUM_THREADS"):
         list(cluster.results(Tasks("stack", b"", (b"",), threads=64)))
     with pytest.raises(UsageError, match=r"no task of this version.*What is finished is kept: run the same command"):
         list(cluster.results(Tasks("stack", b"", (b"",))))
 
 
-def test_what_ray_says_of_itself_is_one_sentence(cluster: RayExecutor) -> None:
-    ray = cluster._ray
+def test_what_ray_says_of_itself_is_one_sentence(cluster: ConnectedProcess) -> None:
+    ray = pytest.importorskip("ray")
     kinds = ray.exceptions
     for error, words in (
         (kinds.ObjectStoreFullError("x"), "object store is full: start the cluster with a larger"),
@@ -135,4 +191,4 @@ def test_what_ray_says_of_itself_is_one_sentence(cluster: RayExecutor) -> None:
         (kinds.WorkerCrashedError(), "worker or node was lost 4 times over one task"),
     ):
         said = module._said(ray, error)
-        assert words in said and said.endswith(module._AGAIN) and "\n" not in said
+        assert words in said and said.endswith(module.AGAIN) and "\n" not in said

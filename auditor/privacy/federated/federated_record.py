@@ -22,6 +22,7 @@ from auditor.privacy.run_record import (
     parse_run,
     read_plain,
 )
+from auditor.record.energy import EnergyRecord
 
 FEDERATED_FORMAT = "auditor-federated-run/1"
 
@@ -102,6 +103,7 @@ class FederatedRun(Closed):
     answers_missing: Count | None = None
     largest_update: NotNegative | None = None
     weight_ratio: Annotated[float, Field(ge=1.0)] | None = None
+    energy: EnergyRecord | None = None
     preprocessing: Literal["none", "public", "training_rows", "private_mechanism"] | None = None
     n_trials: Whole | None = None
     trials_accounted: bool | None = None

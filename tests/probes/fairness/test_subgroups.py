@@ -24,8 +24,11 @@ from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.rates import Difference
+from auditor.training.execute import tasks_by
+from probes.fairness import slices
 from probes.fairness.subgroups import SubgroupDiscovery, columns_of, greater_p, rank_slices, rates_of
 from tests.statistics.worlds import WORLDS, most_misses
+from tests.training.test_execute import Backwards
 
 
 def world(
@@ -85,6 +88,21 @@ def test_search_agrees_with_the_slow_obvious_one() -> None:
         assert fast[key] == pytest.approx(z, abs=1e-9)
     scores = list(fast.values())
     assert scores == sorted(scores, reverse=True)
+
+
+def test_a_long_search_is_handed_out_and_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data, features = world(np.random.default_rng(0), 1500, 0.3, 2)
+    columns = columns_of(data, 4, features)
+    columns[0] = replace(columns[0], rest=True)
+    rates = rates_of(model.decisions(data), data.y_true, data.positive)
+    here, asked = rank_slices(columns, rates, 2, 30), Backwards()
+    with tasks_by(asked):
+        assert rank_slices(columns, rates, 2, 30) == here and asked.n == 0, "what is short stays here"
+        monkeypatch.setattr(slices, "LONG", 1)
+        monkeypatch.setattr(slices, "_OF_A_TASK", 3 * 1500)
+        assert rank_slices(columns, rates, 2, 30) == here
+    n = len(columns)
+    assert len(here) > 20 and asked.n == -(-(n + n * (n - 1) // 2) // 3) > 1
 
 
 @pytest.mark.parametrize("seed", range(20))

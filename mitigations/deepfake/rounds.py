@@ -1,0 +1,174 @@
+"""Rounds of a detector's measurement, each fitted to some files and asked about others: here, or as pure tasks.
+
+A learner that is data, :class:`SentLearner`, becomes one of a closed table of kinds, its numbers and its arrays. What
+it makes of a round follows from these alone, so that the rounds are the same to the last bit wherever they are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from auditor.errors import AuditorError, DataError, ModelError, UsageError
+from auditor.files import Closed
+from auditor.rows import FloatArray, IntArray
+from auditor.training.execute import Tasks, lent_executor
+from auditor.training.packed import packed, unpacked
+
+# Rows to (scores, novelties), (n,) each; novelties are NaN where there is no rule.
+Scorer: TypeAlias = Callable[[IntArray], tuple[FloatArray, FloatArray]]
+# Rows to train on to a scorer of any rows.
+Learner: TypeAlias = Callable[[IntArray], Scorer]
+# Rows to train on, and rows to score.
+Round: TypeAlias = tuple[IntArray, IntArray]
+Arrays: TypeAlias = Mapping[str, Tensor]
+
+LearnerKind = Literal["linear", "neighbours", "cnn", "speech"]
+_LEARNERS: dict[LearnerKind, str] = {
+    "linear": "mitigations.deepfake.fitting:LinearLearner",
+    "neighbours": "mitigations.deepfake.image_training:NeighbourLearner",
+    "cnn": "mitigations.deepfake.image_training:CnnLearner",
+    "speech": "mitigations.deepfake.speech_training:SpeechLearner",
+}
+_REFUSALS: dict[str, type[AuditorError]] = {kind.__name__: kind for kind in (UsageError, DataError, ModelError)}
+# Other versions of these round otherwise.
+_ROUND = ("torch", "numpy", "scipy", "scikit-learn")
+_DONE, _REFUSED = b"\0", b"\1"
+
+
+@runtime_checkable
+class SentLearner(Protocol):
+    """A learner that can be made anew of what it says."""
+
+    kind: ClassVar[LearnerKind]
+
+    def __call__(self, rows: IntArray) -> Scorer:
+        """How any rows are scored by what was fitted to these."""
+        ...
+
+    def sent(self) -> tuple[dict[str, Any], Arrays] | None:
+        """Its numbers, as JSON, and its arrays; None where they lie on a GPU."""
+        ...
+
+    @classmethod
+    def made(cls, said: dict[str, Any], arrays: Arrays) -> Learner:
+        """The learner that said so."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Within:
+    """A learner of some of another's rows, ``rest``, by their places among these."""
+
+    learner: Learner
+    rest: IntArray
+
+    def __call__(self, rows: IntArray) -> Scorer:
+        scorer = self.learner(self.rest[rows])
+        return lambda others: scorer(self.rest[others])
+
+
+def scored(learner: Learner, rounds: Sequence[Round]) -> list[tuple[FloatArray, FloatArray]]:
+    """(scores, novelties) of each round's rows. Raises what the learner raises, and what an executor does."""
+    executor = lent_executor()
+    tasks = None if executor is None else _sent(learner, rounds)
+    if executor is None or tasks is None:
+        return [learner(fitted)(asked) for fitted, asked in rounds]
+    found = {i: _received(result) for i, result in executor.results(tasks)}
+    return [found[i] for i in range(len(rounds))]
+
+
+# ---- as bytes ------------------------------------------------------------------------------------------------------
+
+
+class _Shared(Closed):
+    """What all rounds have in common, beside the arrays."""
+
+    learner: LearnerKind
+    said: dict[str, Any]
+    versions: dict[str, str]
+    threads: int
+    blas: int
+
+
+class _Rows(Closed):
+    """One round; its rows stand beside it."""
+
+
+def _sent(learner: Learner, rounds: Sequence[Round]) -> Tasks | None:
+    if isinstance(learner, Within):
+        rest = learner.rest
+        return _sent(learner.learner, [(rest[fitted], rest[asked]) for fitted, asked in rounds])
+    sent = learner.sent() if isinstance(learner, SentLearner) else None
+    if sent is None or not isinstance(learner, SentLearner):
+        return None
+    said, arrays = sent
+    threads = torch.get_num_threads()
+    shared = _Shared(learner=learner.kind, said=said, versions=_versions(), threads=threads, blas=_blas_threads())
+    each = tuple(
+        packed(_Rows(), fitted=torch.from_numpy(np.asarray(fitted)), asked=torch.from_numpy(np.asarray(asked)))
+        for fitted, asked in rounds
+    )
+    return Tasks(kind="fold", shared=packed(shared, **arrays), each=each, threads=threads)
+
+
+def done(shared: bytes, each: bytes) -> bytes:
+    """Does one round; what comes out is its scores, or the sentence with which it was refused.
+
+    Raises UsageError where this has other versions of what computes: digits would differ.
+    """
+    common, arrays = unpacked(_Shared, shared)
+    _, rows = unpacked(_Rows, each)
+    if differing := [name for name, number in _versions().items() if common.versions.get(name) != number]:
+        raise UsageError(f"A worker has another version of {', '.join(differing)}: install the same on both.")
+    module, _, name = _LEARNERS[common.learner].partition(":")
+    learner_class: type[SentLearner] = getattr(import_module(module), name)
+    with _threads(common.threads, common.blas):
+        try:
+            learner = learner_class.made(common.said, arrays)
+            scores, novelty = learner(rows["fitted"].numpy())(rows["asked"].numpy())
+        except AuditorError as error:
+            kind = type(error).__name__ if type(error).__name__ in _REFUSALS else "ModelError"
+            return _REFUSED + f"{kind}:{error}".encode()
+    return _DONE + packed(
+        _Rows(), scores=torch.from_numpy(scores.copy()), novelty=torch.from_numpy(np.asarray(novelty, np.float64))
+    )
+
+
+def _received(result: bytes) -> tuple[FloatArray, FloatArray]:
+    if result[:1] != _DONE:
+        kind, _, why = result[1:].decode("utf-8", "replace").partition(":")
+        raise _REFUSALS.get(kind, ModelError)(why)
+    _, found = unpacked(_Rows, result[1:])
+    return found["scores"].numpy(), found["novelty"].numpy()
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _ROUND}
+
+
+def _blas_threads() -> int:
+    from threadpoolctl import threadpool_info
+
+    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+
+
+@contextmanager
+def _threads(n: int, blas: int) -> Iterator[None]:
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        with threadpool_limits(limits=blas, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
