@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SMALL_SHARE = 0.02
 _MOST_NAMED = 12
+_MOST_TABLES = 1 << 17
 _RESTS_ON: Mapping[str, Answer] = {"selection_rate": "decisions", "scoring_rate": "scores"}
 _DISPLAY_ONLY = "For display only: the interval takes the scores as normal with one spread, so it is not judged."
 
@@ -364,6 +365,13 @@ def fisher_exact_p(k1: int, n1: int, k2: int, n2: int) -> float:
     The probability, given both margins, of all tables no likelier than this one; [0, 1]; 1 where nothing varies.
     """
     first, last = max(0, k1 + k2 - n2), min(n1, k1 + k2)
+    if last - first > _MOST_TABLES:
+        # Of more rows than these no table so far from the likeliest has a probability that is not rounded to 0.
+        n, k = n1 + n2, k1 + k2
+        reach = 50.0 * math.sqrt(k / n * (1.0 - k / n) * n1 * n2 / (n - 1.0)) + 1_000.0
+        first, last = max(first, round(k * n1 / n - reach)), min(last, round(k * n1 / n + reach))
+        if not first <= k1 <= last:
+            return 0.0
     # Each table's probability by its ratio to the one before; scipy's own mass function takes seconds at 1e5 rows.
     j = np.arange(first, last, dtype=np.float64)
     steps = np.log((k1 + k2 - j) * (n1 - j)) - np.log((j + 1.0) * (n2 - k1 - k2 + j + 1.0))
