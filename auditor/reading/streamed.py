@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 from auditor.data.audit_data import AuditData, encode_labels, favourable
 from auditor.data.bins import refuse_continuous
 from auditor.data.counts import MISSING, GroupCounts, count_groups
+from auditor.data.feature_counts import FeatureCounts
 from auditor.data.groups_digest import GroupsDigest
 from auditor.data.preprocessing import TabularPreprocessing, as_text, label_name
-from auditor.data.row_keys import KeyDigest, keys_of
+from auditor.data.row_keys import KeyDigest, half_of, keys_of
 from auditor.data.score_counts import Asked, ScoreCounts
 from auditor.errors import DataError
 from auditor.intake.specs import DataSpec
@@ -91,6 +92,10 @@ class Stream:
         positive = len(self.classes) - 1 if self.positive is None else self.positive
         return ScoreCounts(self.sensitive, positive, len(self.classes), asked)
 
+    def levels(self, asked: Asked) -> FeatureCounts | None:
+        """Where the levels of the features are counted, if anybody asked for them."""
+        return FeatureCounts(self.sensitive, asked.halves) if asked.halves else None
+
     def settle(self, scores: ScoreCounts) -> None:
         """Reads the rows once more where the median of the scores lies between some that the grid does not order."""
         if scores.asked.median and scores.n_values > 2 and scores.unsettled() is not None:
@@ -113,12 +118,13 @@ class Stream:
         digests: dict[str, GroupsDigest] | None = None,
         holes: Counter[str] | None = None,
         scores: ScoreCounts | None = None,
+        features: FeatureCounts | None = None,
     ) -> tuple[GroupCounts, tuple[str, ...]]:
         """GroupCounts of the whole file, and the notes on it: one forward pass over its rows.
 
-        ``keys`` is given the keys of the rows, where there is a digest of them; ``repeats`` and ``scores`` are told of
-        every row, and ``digests``, by sensitive feature, of every row's group; ``holes`` counts the values each
-        feature lacks.
+        ``keys`` is given the keys of the rows, where there is a digest of them; ``repeats``, ``scores`` and
+        ``features`` are told of every row, and ``digests``, by sensitive feature, of every row's group; ``holes``
+        counts the values each feature lacks.
         """
         target, name = self.spec.target, self.file.path.name
         tally = Tally(f"data file {name!r}", name, target, self.classes, holes)
@@ -131,8 +137,12 @@ class Stream:
             y_true = None
             if target is not None:
                 y_true = encode_labels(batch.column(target).to_pandas(), self.classes, target)
-            if keys is not None:
-                keys.add(keys_of(part.X, y_true, None, None))
+            if keys is not None or features is not None:
+                own = keys_of(part.X, y_true, None, None)
+                if keys is not None:
+                    keys.add(own)
+                if features is not None:
+                    features.add(part.X, part.groups, half_of(own, features.purpose))
             tally.add(batch.num_rows, {c: _n_missing(batch.column(c)) for c in self.features}, y_true)
             for feature, (codes, levels) in zip(self.sensitive, part.groups, strict=True):
                 if digests is not None:

@@ -18,6 +18,7 @@ from auditor.artifact.source import printable
 from auditor.artifact.streamed import check_unchanged
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
+from auditor.data.feature_counts import FeatureCounts
 from auditor.data.groups_digest import GroupsDigest
 from auditor.data.row_keys import KeyDigest
 from auditor.data.score_counts import Asked, ScoreCounts
@@ -427,20 +428,22 @@ def answer_from_counts(
         channel.send(Asking(probe=first))
     noted = taken_by_probe(model)
     counts: GroupCounts | Exception
-    copies = scores = None
+    copies = scores = levels = None
     try:
         keys = KeyDigest() if job.recognise else None
         repeats, digests, holes = RepeatCount(), dict[str, GroupsDigest](), Counter[str]()
         stream = Stream(spec, model)
         asked = [probe.asked for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
         if asked:
-            scores = stream.scores(reduce(Asked.__or__, asked))
+            together = reduce(Asked.__or__, asked)
+            scores, levels = stream.scores(together), stream.levels(together)
         counts, notes = stream.counted(
             keys=keys,
             repeats=None if spec.copies_are_real else repeats,
             digests=digests,
             holes=holes,
             scores=scores,
+            features=levels,
         )
         if scores is not None:
             stream.settle(scores)
@@ -481,7 +484,7 @@ def answer_from_counts(
             found = ask(probe, model, None, rng, on_error=traceback.print_exception)
             channel.send(Answered(result=replace(found, probe=named.name)))
             continue
-        measure = partial(_measure_counts, probe, model, shape, counts, scores)
+        measure = partial(_measure_counts, probe, model, shape, counts, scores, levels)
         alike = None if isinstance(counts, Exception) else partial(alike_in_counts, counts, scores=scores)
         result = attempt(probe, measure, alike=alike, on_error=None if failed else traceback.print_exception)
         channel.send(Answered(result=noted(replace(result, probe=named.name, copies=copies))))
@@ -499,6 +502,7 @@ def _measure_counts(
     shape: AuditData,
     counts: GroupCounts | Exception,
     scores: ScoreCounts | None,
+    levels: FeatureCounts | None,
 ) -> Sequence[Measurement]:
     missing = missing_needs(probe, model, shape)
     if missing:
@@ -508,7 +512,7 @@ def _measure_counts(
     if counts_suffice(probe):
         return probe.measure_counts(counts)
     if isinstance(probe, StreamedProbe) and scores is not None:
-        return probe.measure_streamed(Streamed(counts, scores))
+        return probe.measure_streamed(Streamed(counts, scores, levels))
     raise DataError(
         f"{probe.name} looks at the rows themselves, and --stream holds none: ask it of some of them, without --stream."
     )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.data.counts import GroupCounts
     from auditor.data.design import Design, Part
+    from auditor.data.feature_counts import FeatureCounts
     from auditor.data.score_counts import Asked, ScoreCounts
     from auditor.model.audited_model import AuditedModel
 
@@ -95,10 +96,12 @@ def counts_suffice(probe: Probe) -> TypeGuard[CountsProbe]:
 
 @dataclass(frozen=True)
 class Streamed:
-    """What was counted of rows as they streamed by: ``counts`` of true classes and decisions, ``scores`` of scores."""
+    """What was counted of rows as they streamed by: ``counts`` of true classes and decisions, ``scores`` of scores, and
+    ``features`` of the levels of features, where a probe asked for them."""
 
     counts: GroupCounts
     scores: ScoreCounts
+    features: FeatureCounts | None = None
 
 
 @runtime_checkable
