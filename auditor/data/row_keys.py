@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,41 @@ def _digest(content: bytes) -> int:
 
 def digest_of_keys(keys: Keys) -> str:
     """Hex SHA-256 of the rows in no order: the same for a file that was shuffled, or saved in another format."""
-    return hashlib.sha256(b"auditor-rows/1\0" + np.sort(keys).astype("<u8").tobytes()).hexdigest()
+    found = _digest_of_none()
+    found.update(np.sort(keys).astype("<u8").tobytes())
+    return found.hexdigest()
+
+
+def _digest_of_none() -> hashlib._Hash:
+    return hashlib.sha256(b"auditor-rows/1\0")
+
+
+class KeyDigest:
+    """:func:`digest_of_keys` of rows in parts: their keys lie in files by their leading bits until they are sorted.
+
+    Raises OSError where there is no room for eight bytes a row.
+    """
+
+    _BITS = 6
+
+    def __init__(self) -> None:
+        self._files = [TemporaryFile() for _ in range(1 << self._BITS)]
+
+    def add(self, keys: Keys) -> None:
+        """The keys of the next rows."""
+        ordered = np.sort(keys).astype("<u8")
+        first = np.arange(1, len(self._files), dtype=np.uint64) << np.uint64(64 - self._BITS)
+        for file, part in zip(self._files, np.split(ordered, np.searchsorted(ordered, first)), strict=True):
+            file.write(part.tobytes())
+
+    def hexdigest(self) -> str:
+        """The digest of the rows so far; nothing can be added any more."""
+        found = _digest_of_none()
+        for file in self._files:
+            with file:
+                file.seek(0)
+                found.update(np.sort(np.frombuffer(file.read(), "<u8")).tobytes())
+        return found.hexdigest()
 
 
 def order_of(keys: Keys, purpose: str, occurrence: Keys | None = None) -> IntArray:
@@ -64,6 +99,12 @@ def order_of(keys: Keys, purpose: str, occurrence: Keys | None = None) -> IntArr
     salt = np.uint64(_digest(purpose.encode()))
     mixed = _mixed(keys ^ _mixed((occurrence_of(keys) if occurrence is None else occurrence) + salt))
     return np.argsort(mixed, kind="stable").astype(np.int64)
+
+
+def half_of(keys: Keys, purpose: str) -> npt.NDArray[np.bool_]:
+    """(n,) whether a row is of the second of two halves, which its contents alone decide: copies are of one half."""
+    salt = _mixed(np.asarray([_digest(purpose.encode())], np.uint64))
+    return np.asarray(_mixed(keys ^ salt) >> np.uint64(63), bool)
 
 
 def generator_of(keys: Keys, purpose: str) -> np.random.Generator:

@@ -71,6 +71,7 @@ class DataSpec:
     ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`. ``recorded``: where the model is
     known by its answers in the files alone. ``cluster``: the column that says which rows belong together; ``weight``:
     that of what each row weighs. ``copies_are_real``: whether rows that are exact copies are rows of their own.
+    ``stream``: whether rows are counted as they are read, and none is held.
     ``labels``: words by keys of columns, ``column`` or ``column.value``, that are to be there, ``roles``: such keys;
     ``reference``: groups
     by feature.
@@ -92,6 +93,7 @@ class DataSpec:
     cluster: str | None = None
     weight: str | None = None
     copies_are_real: bool = False
+    stream: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     reference: dict[str, tuple[str, ...]] = field(default_factory=dict)
     roles: tuple[str, ...] = ()

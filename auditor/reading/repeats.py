@@ -209,14 +209,16 @@ def _on_ids(file: TableFile) -> list[str]:
     for name in file.columns:
         if not (called_an_id(name) or _SOMEBODY.search(name)):
             continue
+        counted = RepeatCount()
         try:
-            values: pd.Series[Any] = file.read([name], {name: pa.string()}).to_pandas()[name].dropna()
+            for batch in file.batches([name], {name: pa.string()}):
+                counted.add(batch.to_pandas().dropna())
         except DataError:
             continue
-        different = values.nunique()
-        if FEWEST_VALUES < different < (1.0 - MOST_COPIES) * len(values):
+        n, copies = counted.found().n, counted.found().copies
+        if FEWEST_VALUES < n - copies < (1.0 - MOST_COPIES) * n:
             notes.append(
-                f"Column {name!r} names {different:,} in {len(values):,} rows: where it says whom a row is about, the "
+                f"Column {name!r} names {n - copies:,} in {n:,} rows: where it says whom a row is about, the "
                 f"rows are not independent, and every interval is too narrow without --cluster {name}."
             )
     return notes

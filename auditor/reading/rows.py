@@ -12,19 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from auditor.data.audit_data import AuditData, encode_labels, favourable, groups_of, numeric_target
 from auditor.data.bins import BinRule, bin_sensitive, parse_bin_rule, refuse_continuous
-from auditor.data.counts import MISSING, GroupCounts, count_groups
+from auditor.data.counts import MISSING
 from auditor.data.grouped_texts import grouped, needed_groups
-from auditor.data.groups_digest import GroupsDigest
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
-from auditor.data.row_keys import Keys, keys_of
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
 from auditor.intake.specs import DataSpec
 from auditor.reading.columns import id_like
-from auditor.reading.repeats import RepeatCount, design_of, repeats_in
+from auditor.reading.repeats import design_of, repeats_in
 from auditor.reading.score_columns import read_recorded
 from auditor.reading.small_cells import cells_of, small_cells, together
 from auditor.reading.tables import TableFile, open_table
@@ -44,11 +41,9 @@ def _binned_groups(name: str, values: pd.Series[Any], rule: BinRule | None) -> p
 
 
 MAX_GROUPS = 500
-# Rows of a stream that are kept to be asked about again.
-_FEW = 16
 
 
-def _column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) -> dict[str, pa.DataType]:
+def column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) -> dict[str, pa.DataType]:
     """Types that need no inference: features are what the model's preprocessing says, labels, groups and keys text.
 
     A column that is a feature too is read as the model takes it, whatever else it is.
@@ -115,122 +110,7 @@ def _check_number(found: int, model: AuditedModel, file: TableFile) -> None:
         )
 
 
-def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
-    """Whether every column's type is known beforehand, so that rows can be counted without holding them."""
-    features = model.features if spec.features is None else spec.features
-    return (
-        model.kind == "classifier"
-        and isinstance(model.preprocessing, TabularPreprocessing)
-        and features is not None
-        and set(features) <= set(model.preprocessing.features)
-        and spec.train is None
-        and spec.cluster is None
-        and spec.weight is None
-        and not spec.bins
-        and spec.sensitive_file is None
-        and bool(spec.sensitive)
-        and spec.text is None
-        and spec.image is None
-        and not Path(spec.path).is_dir()
-    )
-
-
-def stream_counts(
-    spec: DataSpec,
-    model: AuditedModel,
-    keys: list[Keys] | None = None,
-    repeats: RepeatCount | None = None,
-    digests: dict[str, GroupsDigest] | None = None,
-    holes: Counter[str] | None = None,
-) -> tuple[GroupCounts, tuple[str, ...]]:
-    """GroupCounts of a whole file, and the notes on it: one forward pass over its rows, in constant memory.
-
-    ``keys`` is given the keys of the rows, part by part, where there is a list for them; ``repeats`` is told of every
-    row, and ``digests``, by sensitive feature, of every row's group; ``holes`` counts the values each feature lacks.
-    Raises what :func:`load_data` raises.
-    """
-    file = open_table(spec.path)
-    spec = of_texts(spec, file, model)
-    features = feature_columns(file, spec, model)
-    sensitive = tuple(dict.fromkeys(spec.sensitive))
-    own = [name for name in (spec.target, *sensitive) if name is not None]
-    types = _column_types(spec, model, features)
-    classes = _classes(spec, model)
-    positive = favourable(spec.positive, classes)
-    tally = _Tally(f"data file {file.path.name!r}", file.path.name, spec.target, classes, holes)
-    total: GroupCounts | None = None
-    first: tuple[pd.DataFrame, FloatArray] | None = None
-    for batch in file.batches(list(dict.fromkeys([*features, *own])), types):
-        if not batch.num_rows:
-            continue
-        if repeats is not None:
-            repeats.add(batch.to_pandas())
-        X = batch.select(features).to_pandas()
-        y_true = None
-        if spec.target is not None:
-            y_true = encode_labels(batch.column(spec.target).to_pandas(), classes, spec.target)
-        if keys is not None:
-            keys.append(keys_of(X, y_true, None, None))
-        tally.add(batch.num_rows, {name: _n_missing(batch.column(name)) for name in features}, y_true)
-        groups = [_arrow_groups(batch.column(name)) for name in sensitive]
-        for name, (codes, levels) in zip(sensitive, groups, strict=True):
-            if digests is not None:
-                digests.setdefault(name, GroupsDigest()).add(codes, levels)
-            tally.add_groups(name, levels)
-            refuse_continuous(name, pd.Series(tally.levels(name), dtype="string"))
-        probabilities = model.predict_part(X)
-        if first is None:
-            first = X.head(_FEW), probabilities[:_FEW]
-        counts = count_groups(
-            model.decide_rows(X, probabilities, positive),
-            y_true,
-            groups,
-            features=sensitive,
-            classes=classes,
-            positive=positive,
-        )
-        total = counts if total is None else total + counts
-    notes = tally.notes(model)
-    if total is None or first is None:
-        raise DataError(tally.no_rows, code="AUD-DATA-EMPTY")
-    model.check_outputs()
-    model.check_repeatable(*first)
-    for names in together(sensitive):
-        table = total.by(names).table.sum(axis=2)
-        notes += small_cells(names, table[:, :-1] if total.labelled else table[:, -1:])
-    return total, tuple(notes)
-
-
-def no_rows(spec: DataSpec) -> AuditData:
-    """What streamed rows have, without any of them: enough to see which of a probe's needs they meet."""
-    return AuditData(
-        X=pd.DataFrame(index=pd.RangeIndex(0)),
-        y_true=None if spec.target is None else np.empty(0, np.int64),
-        sensitive_features=pd.DataFrame(columns=list(dict.fromkeys(spec.sensitive))) if spec.sensitive else None,
-    )
-
-
-def _n_missing(values: pa.Array) -> int:
-    # NaN is a value to Arrow and a hole to everybody else.
-    return int(pc.sum(pc.is_null(values, nan_is_null=True)).as_py()) if len(values) else 0
-
-
-def _arrow_groups(values: pa.Array) -> tuple[npt.NDArray[np.integer], list[str]]:
-    """Codes (n,) into the names of the groups, each name once."""
-    encoded = values.dictionary_encode()
-    codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
-    if not pa.types.is_string(encoded.dictionary.type):
-        levels = as_text(encoded.dictionary.to_pandas()).fillna(MISSING).tolist()
-    else:
-        levels = encoded.dictionary.to_pylist()
-    names = [*(label_name(level) for level in levels), MISSING]
-    place = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    if len(place) < len(names):  # one group under two spellings, or NaN beside null
-        codes = np.asarray([place[name] for name in names], np.int64)[codes]
-    return codes, list(place)
-
-
-class _Tally:
+class Tally:
     """What is known of the rows of a file, added up batch by batch: the one place that refuses and notes them."""
 
     def __init__(
@@ -297,7 +177,8 @@ class _Tally:
         return notes
 
 
-def _classes(spec: DataSpec, model: AuditedModel) -> tuple[str, ...]:
+def classes_of(spec: DataSpec, model: AuditedModel) -> tuple[str, ...]:
+    """The classes in the order of the model's outputs. Raises UsageError for flags that mean nothing of it."""
     if model.kind == "regressor":
         for flag, given in (("--positive", spec.positive), ("--classes", spec.classes)):
             if given is not None:
@@ -322,7 +203,7 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
     if model.kind == "other":
         # It has no classes that a label could be one of; each probe says why it does not apply.
         spec = replace(spec, target=None, positive=None)
-    classes = _classes(spec, model)
+    classes = classes_of(spec, model)
     evaluation = load_one(spec, spec.path, model, classes)
     if spec.train is None:
         return evaluation
@@ -415,7 +296,7 @@ def load_one(
         in_file = [name for name in in_file if name in file.columns]
     of_design = (spec.cluster, spec.weight) if path == spec.path else ()
     own = [name for name in (spec.target, spec.join_on if joined else None, *of_design) if name is not None] + in_file
-    table = file.read(list(dict.fromkeys([*held, *own])), _column_types(spec, model, features))
+    table = file.read(list(dict.fromkeys([*held, *own])), column_types(spec, model, features))
     frame = table.to_pandas()
     tabular = spec.text is None and spec.image is None
     notes = on_texts(file, frame, spec)
@@ -430,7 +311,7 @@ def load_one(
         target_values = numeric_target(frame[spec.target], spec.target)
     elif spec.target is not None:
         y_true = encode_labels(frame[spec.target], classes, spec.target)
-    tally = _Tally(f"{what} {file.path.name!r}", file.path.name, spec.target, classes)
+    tally = Tally(f"{what} {file.path.name!r}", file.path.name, spec.target, classes)
     tally.add(len(frame), {str(c): int(frame[c].isna().sum()) for c in held} if tabular else {}, y_true)
     notes += tally.notes(model)
     design, copies, more = None, None, list[str]()
@@ -485,7 +366,7 @@ def _inputs(
     return load(folder, names, model), _paths(folder, names)
 
 
-def _sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: _Tally) -> pd.DataFrame | None:
+def _sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: Tally) -> pd.DataFrame | None:
     rules = {rule.column: rule for rule in map(parse_bin_rule, spec.bins)}
     available = [name for name in dict.fromkeys(spec.sensitive) if name in frame.columns]
     if not available or set(available) != set(spec.sensitive):
@@ -528,7 +409,7 @@ def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tup
             f"{len(read.unreadable):,} of {len(listing.names):,} files of {folder.name} could not be read and are not "
             "among the rows."
         )
-    tally = _Tally(f"folder {folder.name!r}", folder.name, None, classes)
+    tally = Tally(f"folder {folder.name!r}", folder.name, None, classes)
     if joined:
         frame, said = _join(frame, spec)
         notes += said

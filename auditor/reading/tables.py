@@ -38,6 +38,8 @@ _SUFFIXES: dict[str, Kind] = {
     ".npz": "npz",
 }
 _TEXT: tuple[Kind, ...] = ("csv", "tsv", "jsonl", "txt")
+# What is read part by part; all else is read whole.
+STREAMED: tuple[Kind, ...] = ("csv", "tsv", "parquet", "jsonl", "arrow")
 BLOCK_BYTES = 8 << 20
 # What pyarrow raises for a file, or a column of it, that is not what was asked for.
 _MALFORMED = (
@@ -66,10 +68,16 @@ class TableFile:
         wanted = {name: types[name] for name in columns if name in types}
         try:
             if self.kind == "parquet":
-                with pyarrow.parquet.ParquetFile(self.path) as file:
-                    for batch in file.iter_batches(batch_size=1 << 16, columns=list(columns)):
-                        yield _cast(batch, wanted)
-            elif self.kind in ("arrow", "npz", "txt"):
+                # Read ahead, the bytes of every group of rows to come are held until the last is read.
+                with pyarrow.parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20) as file:
+                    for group in range(file.num_row_groups):
+                        for batch in file.iter_batches(1 << 16, row_groups=[group], columns=list(columns)):
+                            yield _cast(batch, wanted)
+            elif self.kind == "arrow":
+                for batch in _arrow_batches(self.path, columns):
+                    for start in range(0, batch.num_rows, 1 << 16):
+                        yield _cast(batch.slice(start, 1 << 16), wanted)
+            elif self.kind in ("npz", "txt"):
                 yield from (_cast(b, wanted) for b in self._whole(columns, {}).to_batches(max_chunksize=1 << 16))
             elif self.kind == "jsonl":
                 with self._open() as source:
@@ -262,12 +270,15 @@ def _arrow_schema(path: Path) -> pa.Schema:
 
 
 def _arrow(path: Path) -> pa.Table:
-    """The table of an Arrow file, its offsets checked: whoever reads its text follows them without looking."""
+    """The table of an Arrow file."""
+    return pa.Table.from_batches(_arrow_batches(path), _plain(_arrow_schema(path)))
+
+
+def _arrow_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The batches of an Arrow file, their offsets checked: whoever reads its text follows them without looking."""
     left = most_bytes(path.stat().st_size)
-    batches: list[pa.RecordBatch] = []
     with pa.OSFile(str(path), "rb") as source:
         reader = _reader(source)
-        schema = reader.schema
         found = (
             (reader.get_batch(i) for i in range(reader.num_record_batches)) if hasattr(reader, "get_batch") else reader
         )
@@ -278,21 +289,32 @@ def _arrow(path: Path) -> pa.Table:
                 raise DataError(
                     f"{path.name} unpacks to far more than its size: a decompression bomb.", code="AUD-DATA-LIMIT"
                 )
-            batches.append(batch)
-    table = pa.Table.from_batches(batches, schema)
-    for i, field in enumerate(schema):
-        if pa.types.is_dictionary(field.type):
-            plain = pa.field(field.name, field.type.value_type)
-            table = table.set_column(i, plain, table.column(i).cast(field.type.value_type))
-    return table
+            own = batch if columns is None else batch.select(list(columns))
+            schema = _plain(own.schema)
+            yield pa.RecordBatch.from_arrays(
+                [c.cast(f.type) for c, f in zip(own.columns, schema, strict=True)], schema=schema
+            )
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """The types of the values themselves, where they are written as places in a dictionary."""
+    return pa.schema(
+        [pa.field(f.name, f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema]
+    )
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What a table is, by the ending of its name; None where that says nothing."""
+    packed = path.suffix.lower() == ".gz"
+    kind = _SUFFIXES.get(Path(path.stem).suffix.lower() if packed else path.suffix.lower())
+    return None if packed and kind not in _TEXT else kind
 
 
 def open_table(path: str | Path, what: str = "data file") -> TableFile:
     """Reads a table's header, by the ending of its name; UsageError where absent, DataError where malformed."""
     where = regular_file(path, what)
-    packed = where.suffix.lower() == ".gz"
-    kind = _SUFFIXES.get(Path(where.stem).suffix.lower() if packed else where.suffix.lower())
-    if kind is None or (packed and kind not in _TEXT):
+    kind = kind_of(where)
+    if kind is None:
         raise UsageError(
             f"The {what} {where.name!r} must end in {', '.join(_SUFFIXES)}, or in .gz after .csv, .tsv, .jsonl or "
             ".txt: unpack it first, or name it by what it holds."

@@ -15,6 +15,7 @@ from auditor.rows import FloatArray, IntArray
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.data.counts import GroupCounts
+    from auditor.data.score_counts import ScoreCounts
     from auditor.model.audited_model import AuditedModel
 
 # Answers that no probe needed are asked for of so many rows at most: two that differ are found among fewer.
@@ -96,15 +97,19 @@ def _groups(
                 )
 
 
-def alike_in_counts(counts: GroupCounts, measurements: Sequence[Measurement]) -> tuple[Alike, ...]:
+def alike_in_counts(
+    counts: GroupCounts, measurements: Sequence[Measurement], scores: ScoreCounts | None = None
+) -> tuple[Alike, ...]:
     """The same, of rows that were counted as they streamed by."""
     resting = _resting(measurements)
     if not resting or counts.n < _FEWEST_ALIKE:
         return ()
     if np.count_nonzero(counts.table.sum(axis=(0, 1))) == 1:
-        return (Alike(answer="decisions", n=counts.n),)
+        same = scores is not None and scores.n_values == 1 and any(m.rests_on == "scores" for m in resting)
+        return (Alike(answer="scores" if same else "decisions", n=counts.n),)
     found = []
-    for features in sorted({tuple(sorted({*m.sensitive, *m.group})) for m in resting}):
+    compared = {tuple(sorted({*m.sensitive, *m.group})) for m in resting if m.rests_on == "decisions"}
+    for features in sorted(compared):
         if not features or not set(features) <= set(counts.features):
             continue
         own = counts.by(features)

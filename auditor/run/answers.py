@@ -174,10 +174,13 @@ class Answers:
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(_columns(self.head))
         groups = [self.groups[name] for name in self.head.features]
-        for i, (truth, predicted) in enumerate(zip(self.truth.tolist(), self.predicted.tolist(), strict=True)):
-            scores = [repr(s) for s in self.scores[i].tolist()]
-            known = "" if truth != truth else _number(truth)
-            writer.writerow([known, _number(predicted), *scores, *(values[i] for values in groups)])
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            some = slice(start, start + _ROWS_AT_ONCE)
+            own = [values[some] for values in groups]
+            numbers = [column[some].tolist() for column in (self.truth, self.predicted, self.scores)]
+            for i, (truth, predicted, scores) in enumerate(zip(*numbers, strict=True)):
+                known = "" if truth != truth else _number(truth)
+                writer.writerow([known, _number(predicted), *map(repr, scores), *(values[i] for values in own)])
         return buffer.getvalue().encode()
 
 
@@ -325,17 +328,46 @@ def counts_of(model: AuditedModel, data: AuditData) -> CountsRecord | None:
     return CountsRecord.of(rows.counted(model.decisions(rows), model.classes))
 
 
-def joined(head: AnswersHead, parts: Sequence[AnswersPart], counts: CountsRecord | None) -> Answers:
+@dataclass(frozen=True, eq=False)
+class PartArrays:
+    """Some of the rows as numbers, a tenth of what they take as they were said: (m,), (m,), (m, k), and by feature."""
+
+    truth: FloatArray
+    predicted: FloatArray
+    scores: FloatArray
+    groups: tuple[list[str], ...]
+
+    @classmethod
+    def of(cls, part: AnswersPart, head: AnswersHead) -> PartArrays:
+        """Raises DataError where they are not what the head says."""
+        m = len(part.predicted)
+        fits = len(part.truth) == len(part.scores) == m and all(len(row) == head.scores for row in part.scores)
+        if not fits or (head.features and len(part.groups) != m):
+            raise DataError(_UNFIT)
+        if head.features and any(len(row) != len(head.features) for row in part.groups):
+            raise DataError(_UNFIT)
+        # One text for each group, and not one for each row.
+        same: dict[str, str] = {}
+        return cls(
+            np.asarray([np.nan if t is None else t for t in part.truth], np.float64),
+            np.asarray(part.predicted, np.float64),
+            np.asarray(part.scores, np.float64).reshape(m, head.scores),
+            tuple([same.setdefault(row[i], row[i]) for row in part.groups] for i in range(len(head.features))),
+        )
+
+
+_UNFIT = "The model's answers do not fit what was said of them."
+
+
+def joined(head: AnswersHead, parts: Sequence[PartArrays], counts: CountsRecord | None) -> Answers:
     """The answers of all parts. Raises DataError where they are not what the head says."""
-    truth = np.asarray([np.nan if t is None else t for part in parts for t in part.truth], np.float64)
-    predicted = np.asarray([p for part in parts for p in part.predicted], np.float64)
-    rows = [row for part in parts for row in part.scores]
-    named = [row for part in parts for row in part.groups]
-    fits = len(truth) == len(predicted) == head.n and len(rows) == head.n and all(len(r) == head.scores for r in rows)
-    if not fits or (head.features and (len(named) != head.n or any(len(r) != len(head.features) for r in named))):
-        raise DataError("The model's answers do not fit what was said of them.")
-    groups = {name: [row[i] for row in named] for i, name in enumerate(head.features)}
-    return _checked(head, truth, predicted, np.asarray(rows, np.float64).reshape(head.n, head.scores), groups, counts)
+    if sum(len(part.predicted) for part in parts) != head.n or not parts:
+        raise DataError(_UNFIT)
+    groups = {name: [level for part in parts for level in part.groups[i]] for i, name in enumerate(head.features)}
+    truth, predicted, scores = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("truth", "predicted", "scores")
+    )
+    return _checked(head, truth, predicted, scores, groups, counts)
 
 
 def _checked(

@@ -8,20 +8,21 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
 
-import numpy as np
 import pandas as pd
 
 from auditor.artifact.source import printable
 from auditor.artifact.streamed import check_unchanged
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
+from auditor.data.feature_counts import FeatureCounts
 from auditor.data.groups_digest import GroupsDigest
-from auditor.data.row_keys import Keys, digest_of_keys
+from auditor.data.row_keys import KeyDigest
+from auditor.data.score_counts import Asked, ScoreCounts
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.endpoint.model import endpoint_model
@@ -47,14 +48,15 @@ from auditor.model.saving import save
 from auditor.reading.folders import sha256_of_folder
 from auditor.reading.recorded import load_recorded
 from auditor.reading.repeats import RepeatCount, repeats_in
-from auditor.reading.rows import can_stream, load_data, no_rows, stream_counts
+from auditor.reading.rows import load_data
+from auditor.reading.streamed import Stream, can_stream, no_rows, why_not_streamed
 from auditor.reading.tables import open_table
 from auditor.record.about import check_reference
 from auditor.record.audit_report import DataRecord
 from auditor.record.columns import missing_in, sizes_in
 from auditor.record.labels import check_keys, check_words, spelled
 from auditor.run.alike import alike_in_counts
-from auditor.run.answers import counts_of, head_of, parts_of
+from auditor.run.answers import CountsRecord, counts_of, head_of, parts_of
 from auditor.run.audit import ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.run.intake_result import intake_result
 from auditor.run.made import load_made
@@ -79,7 +81,16 @@ from auditor.run.messages import (
 )
 from auditor.run.mitigation import Training, experience_of, keeps_kind, learns, make_mitigation, needs_rows
 from auditor.run.plugins import load_mitigation, load_probe_class
-from auditor.run.probe import CountsProbe, Probe, counts_suffice, make_probe, missing_needs, not_applicable
+from auditor.run.probe import (
+    Probe,
+    Streamed,
+    StreamedProbe,
+    counts_suffice,
+    looks_at_rows,
+    make_probe,
+    missing_needs,
+    not_applicable,
+)
 from auditor.run.protocol import Channel, Working
 from auditor.run.writing import check_ending, write_made
 from auditor.sandbox.outside import Outside
@@ -188,12 +199,11 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
         channel.send(DataRead(data=DataRecord()))
         answer(probes, model, None, job, channel)
         return
-    counting = [probe for probe in probes if counts_suffice(probe)]
-    if (
-        probes and len(counting) == len(probes) and job.evidence is None and recorded is None
-        and can_stream(job.data, model)
-    ):  # fmt: skip
-        answer_from_counts(counting, model, job, job.data, channel, hashing)
+    if job.data.stream and (why := why_not_streamed(job.data, model)):
+        raise UsageError(f"--stream: {why}")
+    counted = probes and all(map(counts_suffice, probes)) and job.evidence is None and recorded is None
+    if job.data.stream or (counted and can_stream(job.data, model)):
+        answer_from_counts(probes, model, job, job.data, channel, hashing)
         return
     data = load_data(job.data, model) if recorded is None else recorded[1]
     _check_labels(job.data, data)
@@ -424,17 +434,33 @@ def _ask_all(probes: Sequence[Probe], model: AuditedModel, data: AuditData | Non
 
 
 def answer_from_counts(
-    probes: Sequence[CountsProbe], model: AuditedModel, job: Job, spec: DataSpec, channel: Channel, hashing: Hashing
+    probes: Sequence[Probe], model: AuditedModel, job: Job, spec: DataSpec, channel: Channel, hashing: Hashing
 ) -> None:
-    """Streams the rows past the model once; every probe answers from the counts."""
-    channel.send(Asking(probe=job.probes[0].name))
+    """Streams the rows past the model; every probe that can answers from what was counted."""
+    first = job.probes[0].name if probes else None
+    if first is not None:
+        channel.send(Asking(probe=first))
     noted = taken_by_probe(model)
     counts: GroupCounts | Exception
-    copies = None
+    copies = scores = levels = None
     try:
-        keys: list[Keys] | None = [] if job.recognise else None
+        keys = KeyDigest() if job.recognise else None
         repeats, digests, holes = RepeatCount(), dict[str, GroupsDigest](), Counter[str]()
-        counts, notes = stream_counts(spec, model, keys, None if spec.copies_are_real else repeats, digests, holes)
+        stream = Stream(spec, model)
+        asked = [probe.asked for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
+        if asked:
+            together = reduce(Asked.__or__, asked)
+            scores, levels = stream.scores(together), stream.levels(together)
+        counts, notes = stream.counted(
+            keys=keys,
+            repeats=None if spec.copies_are_real else repeats,
+            digests=digests,
+            holes=holes,
+            scores=scores,
+            features=levels,
+        )
+        if scores is not None:
+            stream.settle(scores)
         sizes = sizes_in(counts)
         check_reference(spec.reference, sizes)
         if spec.labels or spec.roles:
@@ -444,8 +470,8 @@ def answer_from_counts(
         record = DataRecord(
             n_rows=counts.n,
             positive=None if counts.positive is None else counts.classes[counts.positive],
-            rows_sha256=None if keys is None else digest_of_keys(np.concatenate(keys)),
-            notes=(*notes, *more),
+            rows_sha256=None if keys is None else keys.hexdigest(),
+            notes=(*notes, *more, *([_STREAMED] if spec.stream else [])),
             copies=copies if copies and copies.copies else None,
             groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
             groups=sizes or None,
@@ -457,24 +483,50 @@ def answer_from_counts(
         traceback.print_exception(error)
         counts, record = error, DataRecord()
     channel.send(DataRead(data=complete_record(record, spec, hashing)))
+    if job.evidence is not None:
+        table = None if isinstance(counts, Exception) or not counts.features else CountsRecord.of(counts)
+        channel.send(Keeping(head=None, counts=table))
     shape = no_rows(spec)
     failed = isinstance(counts, Exception)  # and printed already
-    for i, (named, probe) in enumerate(zip(job.probes, probes, strict=True)):
-        if i:
+    for named, probe in zip(job.probes, probes, strict=True):
+        if named.name != first:
             channel.send(Asking(probe=named.name))
             noted = taken_by_probe(model)
-        measure = partial(_measure_counts, probe, model, shape, counts)
-        alike = None if isinstance(counts, Exception) else partial(alike_in_counts, counts)
+        if not looks_at_rows(probe):
+            # What asks the model alone asks it as ever.
+            rng = generator_for(job.seed, named.name)
+            found = ask(probe, model, None, rng, on_error=traceback.print_exception)
+            channel.send(Answered(result=replace(found, probe=named.name)))
+            continue
+        measure = partial(_measure_counts, probe, model, shape, counts, scores, levels)
+        alike = None if isinstance(counts, Exception) else partial(alike_in_counts, counts, scores=scores)
         result = attempt(probe, measure, alike=alike, on_error=None if failed else traceback.print_exception)
         channel.send(Answered(result=noted(replace(result, probe=named.name, copies=copies))))
 
 
+_STREAMED = (
+    "Rows were counted as they were read, and none was held: numbers of scores are of a grid, with its error in their "
+    "intervals, and what needs the rows themselves is not told (--stream)."
+)
+
+
 def _measure_counts(
-    probe: CountsProbe, model: AuditedModel, shape: AuditData, counts: GroupCounts | Exception
+    probe: Probe,
+    model: AuditedModel,
+    shape: AuditData,
+    counts: GroupCounts | Exception,
+    scores: ScoreCounts | None,
+    levels: FeatureCounts | None,
 ) -> Sequence[Measurement]:
     missing = missing_needs(probe, model, shape)
     if missing:
         raise not_applicable(missing, model)
     if isinstance(counts, Exception):
         raise counts
-    return probe.measure_counts(counts)
+    if counts_suffice(probe):
+        return probe.measure_counts(counts)
+    if isinstance(probe, StreamedProbe) and scores is not None:
+        return probe.measure_streamed(Streamed(counts, scores, levels))
+    raise DataError(
+        f"{probe.name} looks at the rows themselves, and --stream holds none: ask it of some of them, without --stream."
+    )

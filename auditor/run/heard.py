@@ -14,7 +14,7 @@ from auditor.finding.reasons import ExplainedRow
 from auditor.record.audit_report import DataRecord, ModelRecord
 from auditor.record.energy import EnergyRecord
 from auditor.record.text import visible
-from auditor.run.answers import Answers, AnswersHead, AnswersPart, CountsRecord, joined
+from auditor.run.answers import Answers, AnswersHead, CountsRecord, PartArrays, joined
 from auditor.run.hearing import Heard, OnStage
 from auditor.run.memberships import MembershipScores, scores_of
 from auditor.run.messages import (
@@ -53,7 +53,7 @@ class Measured(Heard):
     data: DataRecord | None = None
     head: AnswersHead | None = None
     counts: CountsRecord | None = None
-    parts: list[AnswersPart] = field(default_factory=list)
+    parts: list[PartArrays] = field(default_factory=list)
     memberships: MembershipScores | None = None
     meter: Meter | None = None
     energy: EnergyRecord | None = None
@@ -79,7 +79,10 @@ class Measured(Heard):
                 kept = sum(len(part.predicted) for part in self.parts) + len(message.part.predicted)
                 if self.head is None or not message.part.predicted or kept > self.head.n:
                     raise ValueError("more answers than there are rows")
-                self.parts.append(message.part)
+                try:
+                    self.parts.append(PartArrays.of(message.part, self.head))
+                except DataError as error:
+                    raise ValueError(str(error)) from None
             case Scored():
                 if not self.keeps_members or message.head.probe != self.asking:
                     raise ValueError("membership scores that nobody asked for")

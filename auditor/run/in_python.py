@@ -43,12 +43,12 @@ _FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_
 # A model in memory is measured as it is, in this process.
 _ABOUT_LOADING = (
     "base", "task", "outputs", "threshold", "architecture", "architecture_args", "predict", "allow_code",
-    "trust_pickle", "device", "dtype", "probe", "max_memory", "max_seconds",
+    "trust_pickle", "device", "dtype", "probe", "max_memory", "max_seconds", "stream",
 )  # fmt: skip
 _ABOUT_ROWS = tuple(
     each.name
     for each in fields(DataSpec)
-    if each.name not in ("path", "classes", "features", "recorded", "labels", "roles")
+    if each.name not in ("path", "classes", "features", "recorded", "labels", "roles", "stream")
 )
 
 

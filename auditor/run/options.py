@@ -183,6 +183,9 @@ class ScanOptions:
     copies_are_real: Annotated[
         bool, Flag(help="Rows that are exact copies are of different people.", found="given", typed=bool, decides=True)
     ] = False
+    stream: Annotated[
+        bool, Flag(help="Count rows as they are read, and hold none.", found="asks", typed=bool, decides=True)
+    ] = False
     sensitive_file: Annotated[
         str | None, Flag(help="Table that holds the sensitive features.", found="reads", is_path=True)
     ] = None

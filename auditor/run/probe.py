@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeGuard, runtime_checkable
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.data.counts import GroupCounts
     from auditor.data.design import Design, Part
+    from auditor.data.feature_counts import FeatureCounts
+    from auditor.data.score_counts import Asked, ScoreCounts
     from auditor.model.audited_model import AuditedModel
 
 
@@ -90,6 +92,33 @@ class CountsProbe(Probe, Protocol):
 def counts_suffice(probe: Probe) -> TypeGuard[CountsProbe]:
     """Whether the probe, with the options it has, can answer from counts alone."""
     return isinstance(probe, CountsProbe) and bool(getattr(probe, "counts_suffice", True))
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """What was counted of rows as they streamed by: ``counts`` of true classes and decisions, ``scores`` of scores, and
+    ``features`` of the levels of features, where a probe asked for them."""
+
+    counts: GroupCounts
+    scores: ScoreCounts
+    features: FeatureCounts | None = None
+
+
+@runtime_checkable
+class StreamedProbe(Probe, Protocol):
+    """A probe that can also answer from what is counted of decisions and scores as rows stream by."""
+
+    @property
+    def asked(self) -> Asked:
+        """What it must be told of the scores exactly; of all else it is told within the error of a grid."""
+        ...
+
+    def measure_streamed(self, streamed: Streamed) -> Sequence[Measurement]:
+        """The measurements; those that need the rows themselves are undefined, with the reason.
+
+        Raises NotApplicableError where :meth:`Probe.measure` would.
+        """
+        ...
 
 
 def missing_needs(probe: type[Probe] | Probe, model: AuditedModel, data: AuditData | None) -> list[Need]:

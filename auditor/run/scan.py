@@ -52,7 +52,7 @@ _OF_A_FILE = ("base", "task", "classes", "outputs", "architecture", "predict", "
 DERIVED = "derived"
 _OF_DATA = (
     "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
-    "copies_are_real",
+    "copies_are_real", "stream",
 )  # fmt: skip
 
 
@@ -257,6 +257,9 @@ def data_spec(
 ) -> DataSpec:
     """Which columns of which files are what. Raises UsageError where a file is not there."""
     side, train = options.sensitive_file, options.train
+    if options.stream and (options.predictions is not None or options.include_rows):
+        flag = "--predictions" if options.predictions is not None else "--include-rows"
+        raise UsageError(f"{flag} needs all rows at once, and --stream holds none: leave one of them out.")
     _check_bins(options)
     recorded = None
     if options.predictions is not None:
@@ -280,6 +283,7 @@ def data_spec(
         cluster=options.cluster,
         weight=options.weight,
         copies_are_real=options.copies_are_real,
+        stream=options.stream,
         labels={} if labels is None else dict(labels.words),
         reference=stated_groups(about, options.sensitive),
         roles=() if roles is None else roles.keys,

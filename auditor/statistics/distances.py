@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, ClassVar, Literal
@@ -364,7 +365,8 @@ class WorstDistance(Estimate):
 
     ``distances``: of every pair i < j in order, Kolmogorov-Smirnov or Wasserstein-1, of samples of ``n[g]``. A pair is
     bounded above by what its distance may fall short of the distributions' (:func:`short_of_own`), below by what it may
-    be beyond (:func:`beyond_own`); the maximum as in :class:`~auditor.statistics.groups.WorstDifference`.
+    be beyond (:func:`beyond_own`); the maximum as in :class:`~auditor.statistics.groups.WorstDifference`. ``grid``:
+    how far the samples' distances may lie from these where values were counted on a grid.
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
@@ -372,6 +374,7 @@ class WorstDistance(Estimate):
     kind: Literal["worst_distance"] = "worst_distance"
     distances: Annotated[tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...], Field(min_length=1)]
     n: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)]
+    grid: Annotated[float, Field(ge=0.0, exclude_if=operator.not_)] = 0.0
 
     @property
     def value(self) -> float:
@@ -383,8 +386,8 @@ class WorstDistance(Estimate):
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         d = np.asarray(self.distances)
-        low = float((d - beyond_own(self.n, alpha / self.comparisons)).max())
-        return max(low, 0.0), min(float((d + short_of_own(self.n, alpha)).max()), 1.0)
+        low = float((d - beyond_own(self.n, alpha / self.comparisons)).max()) - self.grid
+        return max(low, 0.0), min(float((d + short_of_own(self.n, alpha)).max()) + self.grid, 1.0)
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
         """For the two smallest groups, whose distance in the sample is short of their own by no more than may be at

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.data.coded_groups import CodedGroups
 from auditor.data.counts import MISSING
+from auditor.data.score_counts import Asked, Moments
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, Streamed
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.kinds import AnyEstimate
@@ -27,8 +30,28 @@ if TYPE_CHECKING:
 
 SMALL_SHARE = 0.02
 _MOST_NAMED = 12
+_MOST_TABLES = 1 << 17
 _RESTS_ON: Mapping[str, Answer] = {"selection_rate": "decisions", "scoring_rate": "scores"}
 _DISPLAY_ONLY = "For display only: the interval takes the scores as normal with one spread, so it is not judged."
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Groups by name, sorted; ``n`` and ``chosen`` (g,) their rows, and those selected or scored high; ``scores``: of
+    each, the moments of its rows' scores, where there are any."""
+
+    levels: Sequence[tuple[str, ...]]
+    n: IntArray
+    chosen: IntArray
+    scores: Sequence[Moments | None] | None = None
+
+    @classmethod
+    def of(cls, groups: CodedGroups, chosen: npt.NDArray[np.bool_], scores: FloatArray | None) -> Table:
+        """From rows, (n,) each."""
+        levels, codes = groups.levels, groups.codes
+        k = np.bincount(codes[chosen], minlength=len(levels))
+        parts = None if scores is None else [_moments(scores[codes == g]) for g in range(len(levels))]
+        return cls(levels, groups.sizes, np.asarray(k, np.int64), parts)
 
 
 class AdverseImpact:
@@ -116,10 +139,6 @@ class AdverseImpact:
         classes = rows.classes or model.classes
         if rows.positive is None and model.kind == "classifier":
             raise NotApplicableError(f"Needs the favourable label among {', '.join(classes)}: add --positive LABEL.")
-        features = tuple(str(c) for c in rows.sensitive_features.columns)
-        wanted: list[tuple[str, ...]] = [(feature,) for feature in features]
-        if self.intersections and len(features) > 1:
-            wanted.append(features)
         found: list[Measurement] = []
         for method in self.wanted:
             scores: FloatArray | None = None
@@ -132,14 +151,14 @@ class AdverseImpact:
                 if np.unique(scores).size < 3:
                     continue
                 median = float(np.median(scores))
-                chosen, note = scores > median, f"the sample's median score is {median:.4g}"
-            for names in wanted:
+                chosen, note = scores > median, _said_of(median)
+            for names in self._combined(rows.sensitive_features.columns):
                 groups = rows.groups(*names)
                 many = crowd("impact_ratio_min", method, names, len(groups.levels), len(rows))
                 if many is not None:
                     found.append(many)
                     continue
-                found += self.tables(method, names, groups, np.asarray(chosen, bool), note, scores)
+                found += self.tables(method, names, Table.of(groups, np.asarray(chosen, bool), scores), note)
         if not found:
             raise NotApplicableError(
                 "A regression model selects nobody, and its scoring rate needs predictions of at least three values."
@@ -148,38 +167,64 @@ class AdverseImpact:
             )
         return found
 
-    def tables(
-        self,
-        method: str,
-        names: tuple[str, ...],
-        groups: CodedGroups,
-        chosen: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-        note: str,
-        scores: FloatArray | None = None,
-    ) -> list[Measurement]:
-        """One table: the groups by the features ``names``, chosen (n,) whether a row was selected or scored high.
+    @property
+    def asked(self) -> Asked:
+        """What a stream of rows is to tell of the scores."""
+        return Asked(median="scoring_rate" in self.wanted)
 
-        With ``scores`` (n,) their standardized mean differences too.
-        """
-        known = np.asarray([MISSING not in level for level in groups.levels], bool)[groups.codes]
-        of_known = groups.take(known)
-        levels, codes = of_known.levels, of_known.codes
-        n = np.bincount(codes, minlength=len(levels))
-        k = np.bincount(codes[chosen[known]], minlength=len(levels))
+    def measure_streamed(self, streamed: Streamed) -> list[Measurement]:
+        """The same tables, from what was counted as the rows streamed by."""
+        counts, scores = streamed.counts, streamed.scores
+        if not scores.features:
+            raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
+        if counts.positive is None:
+            classes = ", ".join(counts.classes)
+            raise NotApplicableError(f"Needs the favourable label among {classes}: add --positive LABEL.")
+        found: list[Measurement] = []
+        for method in self.wanted:
+            if method == "scoring_rate" and scores.n_values < 3:
+                continue
+            for names in self._combined(scores.features):
+                own, scored = counts.by(names), scores.by(names)
+                many = crowd("impact_ratio_min", method, names, len(own.groups), counts.n)
+                if many is not None:
+                    found.append(many)
+                elif method == "selection_rate":
+                    found += self.tables(method, names, Table(own.groups, own.sizes(), own.selected()), "")
+                elif scored.median is None:
+                    found.append(_unsettled(method, names, counts.n))
+                else:
+                    table = Table(scored.groups, scored.sizes, scored.above_median(), scored.moments("score"))
+                    found += self.tables(method, names, table, _said_of(scored.median))
+        if not found:
+            raise NotApplicableError("The scoring rate needs scores, and this model returns labels.")
+        return found
+
+    def _combined(self, columns: Iterable[object]) -> list[tuple[str, ...]]:
+        features = tuple(map(str, columns))
+        together = [features] if self.intersections and len(features) > 1 else []
+        return [*((feature,) for feature in features), *together]
+
+    def tables(self, method: str, names: tuple[str, ...], table: Table, note: str) -> list[Measurement]:
+        """One table: the groups by the features ``names``, with the standardized mean differences of their scores."""
+        known = np.asarray([MISSING not in level for level in table.levels], bool)
+        levels = [level for level, own in zip(table.levels, known, strict=True) if own]
+        scores = None if table.scores is None else [m for m, own in zip(table.scores, known, strict=True) if own]
+        n, k, unknown_rows = table.n[known], table.chosen[known], int(table.n[~known].sum())
         unknown = Measurement(
             metric="unknown_count",
             method=method,
-            estimate=Exact(known=float((~known).sum())),
-            n_samples=len(known),
+            estimate=Exact(known=float(unknown_rows)),
+            n_samples=int(table.n.sum()),
             sensitive=names,
-            detail=f"{int((~known).sum()):,} of {len(known):,} rows have no value of {' or '.join(names)}",
+            detail=f"{unknown_rows:,} of {table.n.sum():,} rows have no value of {' or '.join(names)}",
         )
         if not levels:
             return [unknown]
         small = n < self.small * n.sum()
         kept = np.flatnonzero(~small) if self.exclude_small else np.arange(len(levels))
         titles = [" x ".join(level) for level in levels]
-        table = RateTable(rate=method, successes=tuple(k[kept].tolist()), n=tuple(n[kept].tolist()))
+        rates = RateTable(rate=method, successes=tuple(k[kept].tolist()), n=tuple(n[kept].tolist()))
         per_category = []
         for i, level in enumerate(levels):
             group = dict(zip(names, level, strict=True))
@@ -190,7 +235,7 @@ class AdverseImpact:
             )
             if i in kept:
                 at = int(np.flatnonzero(kept == i)[0])
-                estimate, text = _ratio(table, at, [titles[j] for j in kept])
+                estimate, text = _ratio(rates, at, [titles[j] for j in kept])
                 per_category.append(
                     Measurement(
                         metric="impact_ratio",
@@ -205,16 +250,15 @@ class AdverseImpact:
                 )
         if scores is not None and kept.size > 1:
             best = int(kept[np.argmax(k[kept] / n[kept])])
-            parts = [scores[known][codes == i] for i in range(len(levels))]
             for i in kept.tolist():
                 if i != best:
                     group = dict(zip(names, levels[i], strict=True))
-                    per_category.append(_score_difference(method, group, parts[i], parts[best], titles[best]))
+                    per_category.append(_score_difference(method, group, scores[i], scores[best], titles[best]))
         headline = Measurement(
             metric="impact_ratio_min",
             method=method,
             estimate=(
-                WorstRatio(tables=(table,))
+                WorstRatio(tables=(rates,))
                 if kept.size > 1
                 else Undefined(reason="fewer than two categories are left to compare")
             ),
@@ -222,7 +266,7 @@ class AdverseImpact:
             ideal=1.0,
             sensitive=names,
             ideal_when_same=_RESTS_ON[method],
-            detail=_essentials(method, titles, k, n, kept, int((~known).sum()), note),
+            detail=_essentials(method, titles, k, n, kept, unknown_rows, note),
         )
         return [headline, unknown, *per_category]
 
@@ -262,29 +306,56 @@ def _ratio(table: RateTable, index: int, titles: Sequence[str]) -> tuple[AnyEsti
     )
 
 
-def _score_difference(method: str, group: dict[str, str], own: FloatArray, best: FloatArray, title: str) -> Measurement:
+def _said_of(median: float) -> str:
+    return f"the sample's median score is {median:.4g}"
+
+
+def _unsettled(method: str, names: tuple[str, ...], n: int) -> Measurement:
+    return Measurement(
+        metric="impact_ratio_min",
+        method=method,
+        estimate=Undefined(
+            reason="too many scores lie within one bin of the grid that they are counted on for their median to be "
+            "told: audit without --stream"
+        ),
+        n_samples=n,
+        ideal=1.0,
+        sensitive=names,
+        ideal_when_same=_RESTS_ON[method],
+    )
+
+
+def _moments(scores: FloatArray) -> Moments | None:
+    n = scores.size
+    return Moments(n, float(scores.mean()), float(scores.var(ddof=1)) if n > 1 else 0.0, 0.0) if n else None
+
+
+def _score_difference(
+    method: str, group: dict[str, str], own: Moments | None, best: Moments | None, title: str
+) -> Measurement:
     """How the scores of a category lie to those of the category that is selected most, whose ``title`` is given."""
+    assert own is not None and best is not None  # a category has rows
     return Measurement(
         metric="standardized_mean_difference",
         method=method,
         estimate=_standardized(own, best),
-        n_samples=own.size,
+        n_samples=own.n,
         ideal=0.0,
         group=group,
-        detail=f"mean score {own.mean():.4f} against {best.mean():.4f} of {title}",
+        detail=f"mean score {own.mean:.4f} against {best.mean:.4f} of {title}",
         too_few=_DISPLAY_ONLY,
     )
 
 
-def _standardized(own: FloatArray, reference: FloatArray) -> AnyEstimate:
-    """Cohen's d of two samples of scores, (m,) and (n,), with the pooled standard deviation within them."""
-    m, n = own.size, reference.size
+def _standardized(own: Moments, reference: Moments) -> AnyEstimate:
+    """Cohen's d of two samples of scores, with the pooled standard deviation within them."""
+    m, n = own.n, reference.n
     if min(m, n) < 2:
         return Undefined(reason="a standardized difference needs two rows of either category")
-    pooled = ((m - 1) * own.var(ddof=1) + (n - 1) * reference.var(ddof=1)) / (m + n - 2)
+    pooled = ((m - 1) * own.variance + (n - 1) * reference.variance) / (m + n - 2)
     if not pooled > 0.0:
         return Undefined(reason="the scores do not differ within either category, so there is no unit to compare in")
-    centre = float((own.mean() - reference.mean()) / math.sqrt(pooled))
+    centre = float((own.mean - reference.mean) / math.sqrt(pooled))
     return StandardizedDifference(centre=centre, n_first=m, n_second=n, within=True)
 
 
@@ -294,6 +365,13 @@ def fisher_exact_p(k1: int, n1: int, k2: int, n2: int) -> float:
     The probability, given both margins, of all tables no likelier than this one; [0, 1]; 1 where nothing varies.
     """
     first, last = max(0, k1 + k2 - n2), min(n1, k1 + k2)
+    if last - first > _MOST_TABLES:
+        # Of more rows than these no table so far from the likeliest has a probability that is not rounded to 0.
+        n, k = n1 + n2, k1 + k2
+        reach = 50.0 * math.sqrt(k / n * (1.0 - k / n) * n1 * n2 / (n - 1.0)) + 1_000.0
+        first, last = max(first, round(k * n1 / n - reach)), min(last, round(k * n1 / n + reach))
+        if not first <= k1 <= last:
+            return 0.0
     # Each table's probability by its ratio to the one before; scipy's own mass function takes seconds at 1e5 rows.
     j = np.arange(first, last, dtype=np.float64)
     steps = np.log((k1 + k2 - j) * (n1 - j)) - np.log((j + 1.0) * (n2 - k1 - k2 + j + 1.0))

@@ -12,14 +12,24 @@ import numpy.typing as npt
 
 from auditor.data.bins import BinRule, bin_values
 from auditor.data.coded_texts import texts_of
+from auditor.data.feature_counts import Levels
+from auditor.data.score_counts import Asked
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.model.gradients import without_gradients
 from auditor.rows import FloatArray, IntArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, Streamed
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import AreaUnderCurve, Ranked, area_of_placements, area_of_ranks, placements, shares_below
+from auditor.statistics.ranks import (
+    AreaUnderCurve,
+    Ranked,
+    area_of_counts,
+    area_of_placements,
+    area_of_ranks,
+    placements,
+    shares_below,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +42,7 @@ N_BINS = 10
 MOST_LEVELS = 50
 MOST_TRAINING_ROWS = 20_000
 _BLOCK_ROWS = 65_536
+_NEEDS_ROWS = "a predictor of several numbers learns from the rows themselves, and --stream holds none"
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,27 @@ class ProxyAssociation:
         for column in map(str, rows.sensitive_features.columns):
             groups = rows.groups(column)
             found += [_measured(column, groups.titles, groups.codes, source, train) for source in sources]
+        return found
+
+    @property
+    def asked(self) -> Asked:
+        """What a stream of rows is to tell of the features."""
+        return Asked(halves=self.name)
+
+    def measure_streamed(self, streamed: Streamed) -> list[Measurement]:
+        """The measurements of single features, from how often each level and group came together in either half.
+
+        The halves are others than in memory, made of each row's contents alone; a number's tenths end between levels of
+        eight significant bits. All other sources need the rows, and are undefined.
+        """
+        levels = streamed.features
+        if levels is None or not levels.sensitive:
+            raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
+        found = []
+        for column in levels.sensitive:
+            for name in levels.features if self.single_features else ():
+                found.append(_of_levels(column, name, levels.of(name, column), streamed.counts.n))
+            found += [_needing_rows(column, source, streamed.counts.n) for source in ("features", "score")]
         return found
 
     def _sources(self, model: AuditedModel, rows: AuditData, train: npt.NDArray[np.bool_]) -> list[_Source]:
@@ -166,6 +198,66 @@ def _measured(
     )
 
 
+def _needing_rows(sensitive: str, source: str, n: int) -> Measurement:
+    return Measurement(
+        metric="proxy_auc",
+        method="held_out_auc",
+        estimate=Undefined(reason=_NEEDS_ROWS),
+        n_samples=n,
+        ideal=0.5,
+        sensitive=(sensitive,),
+        ideal_when_same="nothing" if source == "features" else "scores",
+        at={"from": source},
+    )
+
+
+def _of_levels(sensitive: str, feature: str, levels: Levels | None, n: int) -> Measurement:
+    estimate: AnyEstimate = Undefined(reason=f"{feature} has too many levels to be counted as rows stream by")
+    parts = [f"predicted from {feature}"]
+    if levels is not None:
+        kept = np.flatnonzero(levels.counts.sum(axis=0).min(axis=1) >= FEWEST_ROWS)
+        small = [name for i, name in enumerate(levels.groups) if i not in kept]
+        estimate = Undefined(
+            reason=f"fewer than two groups of {sensitive} have {FEWEST_ROWS} rows in either half of the data"
+        )
+        if kept.size > 1:
+            table = _gathered(levels)[:, kept]
+            estimate, each = auc_of_counts(_shares(table[:, :, 0]), table[:, :, 1])
+            if kept.size > 2:
+                order = np.argsort(-np.asarray(each))[:3]
+                parts.append("best told apart: " + ", ".join(f"{levels.groups[kept[i]]} {each[i]:.3f}" for i in order))
+        if small:
+            parts.append(f"too few rows to take part: {', '.join(small[:5])}{' and others' if len(small) > 5 else ''}")
+    return Measurement(
+        metric="proxy_auc",
+        method="held_out_auc",
+        estimate=estimate,
+        n_samples=n,
+        ideal=0.5,
+        sensitive=(sensitive,),
+        ideal_when_same="nothing",
+        at={"from": "feature", "feature": feature},
+        detail="; ".join(parts),
+    )
+
+
+def _gathered(levels: Levels) -> IntArray:
+    """(bins, g, 2) the counts of tenths of a number, or of the most frequent levels of the first half and the rest."""
+    counts = levels.counts
+    if levels.numbers and len(levels.names) > N_BINS:
+        missing = levels.names[-1] == math.inf
+        n = counts.sum(axis=(1, 2))[: len(counts) - missing]
+        tenth = np.minimum((np.cumsum(n) - n) * N_BINS // max(int(n.sum()), 1), N_BINS - 1)
+        place = np.append(tenth, [N_BINS] * missing)
+    else:
+        order = np.argsort(-counts[:, :, 0].sum(axis=1), kind="stable")
+        place = np.empty(len(counts), np.int64)
+        place[order] = np.minimum(np.arange(len(counts)), MOST_LEVELS)
+    out = np.zeros((int(place.max()) + 1, *counts.shape[1:]), np.int64)
+    np.add.at(out, place.astype(np.int64), counts)
+    return out
+
+
 # ---- prediction ----------------------------------------------------------------------------------------------------
 
 
@@ -179,13 +271,18 @@ def _predicted(
     if source.codes is not None:
         n_levels = int(source.codes.max()) + 1
         own = source.codes[train] * n_groups + label[train]
-        counts = np.bincount(own, minlength=n_levels * n_groups).reshape(n_levels, n_groups).astype(np.float64)
-        overall = counts.sum(axis=0) / counts.sum()
-        shares = (counts + overall) / (counts.sum(axis=1, keepdims=True) + 1.0)
-        return np.asarray(shares, np.float64), source.codes[test]
+        counts = np.bincount(own, minlength=n_levels * n_groups).reshape(n_levels, n_groups)
+        return _shares(counts), source.codes[test]
     if source.matrix is None:
         raise ValueError("a source has a matrix or codes")
     return _logistic(source.matrix, label, np.flatnonzero(train)[:MOST_TRAINING_ROWS], test), None
+
+
+def _shares(counts: IntArray) -> FloatArray:
+    """(levels, groups) the groups' shares in each level, drawn towards those of all by one row."""
+    n = counts.astype(np.float64)
+    overall = n.sum(axis=0) / n.sum()
+    return np.asarray((n + overall) / (n.sum(axis=1, keepdims=True) + 1.0), np.float64)
 
 
 def _logistic(matrix: FloatArray, label: IntArray, train: IntArray, test: npt.NDArray[np.bool_]) -> FloatArray:
@@ -293,6 +390,47 @@ def macro_auc(scores: FloatArray, label: IntArray, at: IntArray | None = None) -
         ),
         each,
     )
+
+
+def auc_of_counts(scores: FloatArray, counts: IntArray) -> tuple[AnyEstimate, list[float]]:
+    """:func:`macro_auc` of rows that are known by their counts (levels, k), each with the scores of its level."""
+    k, n = counts.shape[1], int(counts.sum())
+    tied = np.zeros(len(scores), bool)
+
+    def ranked(g: int) -> tuple[IntArray, IntArray, IntArray]:
+        """Which rank each level has, and the group's rows and all others by rank."""
+        rank = np.unique(scores[:, g], return_inverse=True)[1]
+        own = np.bincount(rank, weights=counts[:, g]).astype(np.int64)
+        return rank, own, np.bincount(rank, weights=counts.sum(axis=1)).astype(np.int64) - own
+
+    if k == 2:
+        _, own, others = ranked(1)
+        whole = area_of_counts(positives=own, negatives=others, blurred=tied[: own.size])
+        return whole, [whole.value, whole.value]
+    each: list[float] = []
+    variance, influence = 0.0, np.zeros((len(scores), k))
+    for g in range(k):
+        rank, own, others = ranked(g)
+        alone = area_of_counts(positives=own, negatives=others, blurred=tied[: own.size])
+        assert isinstance(alone, AreaUnderCurve)  # every group has rows enough
+        m, rest = int(own.sum()), int(others.sum())
+        above = (2 * np.cumsum(others) - others)[rank] / (2.0 * rest)
+        below = 1.0 - (2 * np.cumsum(own) - own)[rank] / (2.0 * m)
+        each.append(alone.centre)
+        variance += alone.standard_error**2
+        influence += ((below - alone.centre) * n / (k * rest))[:, None]
+        influence[:, g] += (above - alone.centre) * n / (k * m) - (below - alone.centre) * n / (k * rest)
+    mean = float((counts * influence).sum()) / n
+    spread = math.sqrt(float((counts * (influence - mean) ** 2).sum()) / (n - 1) / n)
+    smallest = int(counts.sum(axis=0).min())
+    estimate = AreaUnderCurve(
+        centre=min(float(np.mean(each)), 1.0),
+        standard_error=max(spread, math.sqrt(variance) / k),
+        n_positive=smallest,
+        n_negative=n - smallest,
+        third_cumulant=float((counts * (influence - mean) ** 3).sum()) / n / n**2,
+    )
+    return estimate, each
 
 
 # ---- the model's representation ------------------------------------------------------------------------------------

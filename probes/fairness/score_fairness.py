@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Asked, Scored
 from auditor.errors import NotApplicableError
-from auditor.finding.figure import Figure
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, Streamed
 from auditor.statistics.detection import LowestArea
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import AreaUnderCurve, Ranked
+from auditor.statistics.ranks import AreaUnderCurve, Ranked, area_of_counts
 from probes.fairness.crowds import crowd
 from probes.fairness.score_thresholds import (
+    CURVE,
+    GroupScores,
     at_thresholds,
     checked_thresholds,
-    counts_by_score,
     own_threshold,
     scores_figure,
+    threshold_between,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
+Areas = list[AreaUnderCurve | Undefined]
 
 
 class ScoreFairness:
@@ -144,36 +147,75 @@ class ScoreFairness:
         scores = model.outputs(rows)[:, rows.positive]
         if np.unique(scores).size < 3:
             raise NotApplicableError("Needs scores, and this model returns labels: group_fairness measures those.")
-        features = tuple(str(c) for c in rows.sensitive_features.columns)
-        wanted: list[tuple[str, ...]] = [(feature,) for feature in features]
-        if self.intersections and len(features) > 1:
-            wanted.append(features)
         scores = np.clip(scores, 0.0, 1.0)
         ranked = Ranked.of(scores)
         own = own_threshold(scores, model.decisions(rows) == rows.positive)
         found = self._overall(scores, rows.y_true, rows.positive)
-        for names in wanted:
+        for names in self._wanted(rows.sensitive_features.columns):
             groups = rows.groups(*names)
             levels, codes, titles = groups.levels, groups.codes, groups.titles
             many = crowd("auc_difference", "between_groups", names, len(levels), len(rows))
             if many is not None:
                 found.append(many)
                 continue
-            spread = scores_figure(names, titles, counts_by_score(scores, codes, len(levels)), own)
-            found += self._of(names, levels, codes, ranked, rows.y_true, rows.positive, spread)
-            found += at_thresholds(names, titles, codes, scores, rows.y_true, rows.positive, self.thresholds, own=own)
+            of = GroupScores.of(titles, codes, scores, rows.y_true, rows.positive, self.thresholds, own)
+            found += self._of(names, levels, codes, ranked, rows.y_true, rows.positive, of)
+            found += at_thresholds(names, of, self.thresholds)
         return found
+
+    @property
+    def asked(self) -> Asked:
+        """What a stream of rows is to tell of the scores."""
+        return Asked(cuts=(*self.thresholds, *CURVE.tolist()), bins=(self.bins,))
+
+    def measure_streamed(self, streamed: Streamed) -> list[Measurement]:
+        """The same measurements, from what was counted as the rows streamed by; ranks within the error of the grid."""
+        scores = streamed.scores
+        if not scores.features:
+            raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
+        if streamed.counts.positive is None:
+            classes = ", ".join(streamed.counts.classes)
+            raise NotApplicableError(f"Needs the favourable label among {classes}: add --positive LABEL.")
+        if scores.n_values < 3:
+            raise NotApplicableError("Needs scores, and this model returns labels: group_fairness measures those.")
+        own = threshold_between(scores.below, scores.above)
+        whole = scores.by(scores.features).whole()
+        labelled = int(whole.labelled.sum())
+        found = self._calibrated(_calibrations(whole, self.bins)[0], labelled) if labelled else []
+        for names in self._wanted(scores.features):
+            scored = scores.by(names)
+            many = crowd("auc_difference", "between_groups", names, len(scored.groups), streamed.counts.n)
+            if many is not None:
+                found.append(many)
+                continue
+            of = GroupScores.of_stream(scored, self.thresholds, own)
+            headlines = _distances(names, of, *streamed_distances(scored))
+            if labelled:
+                errors = _calibrations(scored, self.bins)
+                headlines = self._ranked(names, scored.groups, of, headlines, *_areas(scored), errors)
+            found += headlines
+            found += at_thresholds(names, of, self.thresholds)
+        return found
+
+    def _wanted(self, columns: Iterable[object]) -> list[tuple[str, ...]]:
+        features = tuple(map(str, columns))
+        together = [features] if self.intersections and len(features) > 1 else []
+        return [*((feature,) for feature in features), *together]
 
     def _overall(self, scores: FloatArray, y_true: IntArray | None, positive: int) -> list[Measurement]:
         if y_true is None or not (y_true >= 0).any():
             return []
-        labelled = y_true >= 0
+        known = y_true >= 0
+        estimate = calibration_error(scores[known], y_true[known] == positive, self.bins)
+        return self._calibrated(estimate, int(known.sum()))
+
+    def _calibrated(self, estimate: AnyEstimate, n: int) -> list[Measurement]:
         return [
             Measurement(
                 metric="expected_calibration_error",
                 method="between_groups",
-                estimate=calibration_error(scores[labelled], y_true[labelled] == positive, self.bins),
-                n_samples=int(labelled.sum()),
+                estimate=estimate,
+                n_samples=n,
                 ideal=0.0,
                 detail=f"{self.bins} bins of equal width, all rows",
             )
@@ -187,12 +229,11 @@ class ScoreFairness:
         ranked: Ranked,
         y_true: IntArray | None,
         positive: int,
-        spread: Figure | None,
+        of: GroupScores,
     ) -> list[Measurement]:
-        titles = [" x ".join(level) for level in levels]
         scores = ranked.values
         members = [codes == g for g in range(len(levels))]
-        headlines = _distances(names, titles, [scores[own] for own in members], spread)
+        headlines = _distances(names, of, between([scores[own] for own in members]))
         if y_true is None or not (y_true >= 0).any():
             return headlines
         labelled = [own & (y_true >= 0) for own in members]
@@ -200,14 +241,26 @@ class ScoreFairness:
             ranked.area(positives=own & (y_true == positive), negatives=own & (y_true != positive)) for own in labelled
         ]
         errors = [calibration_error(scores[own], y_true[own] == positive, self.bins) for own in labelled]
-        n = [int(own.sum()) for own in labelled]
         against = _against_the_rest(ranked, labelled, y_true == positive)
+        return self._ranked(names, levels, of, headlines, curves, against, errors)
+
+    def _ranked(
+        self,
+        names: tuple[str, ...],
+        levels: Sequence[tuple[str, ...]],
+        of: GroupScores,
+        headlines: list[Measurement],
+        curves: Areas,
+        against: Mapping[str, Areas],
+        errors: Sequence[CalibrationError | Undefined],
+    ) -> list[Measurement]:
+        titles, n = of.titles, of.n[:, :UNLABELLED].sum(axis=1).tolist()
         headlines = [
             _gap("auc_difference", "roc_auc", names, titles, n, curves),
             *(
-                _lowest(metric, of, names, titles, n, against[of])
-                for metric, of in (("lowest_bpsn_auc", "bpsn_auc"), ("lowest_bnsp_auc", "bnsp_auc"))
-                if of in against
+                _lowest(metric, area, names, titles, n, against[area])
+                for metric, area in (("lowest_bpsn_auc", "bpsn_auc"), ("lowest_bnsp_auc", "bnsp_auc"))
+                if area in against
             ),
             _gap("calibration_difference", "expected_calibration_error", names, titles, n, errors),
             *headlines,
@@ -225,11 +278,37 @@ class ScoreFairness:
                 n_samples=size,
                 ideal=ideal,
                 group=dict(zip(names, level, strict=True)),
+                detail=on_grid(estimate),
             )
             for metric, ideal, estimates in by_group
             for level, size, estimate in zip(levels, n, estimates, strict=True)
         ]
         return headlines + per_group
+
+
+def on_grid(*estimates: Estimate) -> str:
+    """How far the scores' grid may have moved the numbers, in words; "" where they are of no grid."""
+    error = max((getattr(estimate, "grid", 0.0) for estimate in estimates), default=0.0)
+    return f"scores counted on a grid, which moves it by {error:.2g} at most" if error else ""
+
+
+def _areas(scored: Scored) -> tuple[Areas, dict[str, Areas]]:
+    """``roc_auc`` of each group, and ``bpsn_auc`` and ``bnsp_auc``, as :func:`_against_the_rest` has them."""
+    own, blurred = scored.counts, scored.blurred
+    rest = own.sum(axis=0) - own
+
+    def areas(positives: IntArray, negatives: IntArray) -> Areas:
+        return [
+            area_of_counts(positives=p, negatives=n, blurred=blurred)
+            for p, n in zip(positives[:, FAVOURABLE], negatives[:, OTHER], strict=True)
+        ]
+
+    against = {"bpsn_auc": areas(rest, own), "bnsp_auc": areas(own, rest)} if len(own) > 1 else {}
+    return areas(own, own), against
+
+
+def _calibrations(scored: Scored, bins: int) -> list[CalibrationError | Undefined]:
+    return [calibration_of(*columns) for columns in zip(*scored.calibrated("favourable", bins), strict=True)]
 
 
 def _against_the_rest(
@@ -280,10 +359,17 @@ def calibration_error(scores: FloatArray, favourable: BoolArray, bins: int) -> C
         return Undefined(reason="there are no labelled rows")
     place = np.minimum((scores * bins).astype(np.int64), bins - 1)
     n = np.bincount(place, minlength=bins)
+    total = np.bincount(place, weights=scores, minlength=bins).astype(np.float64)
+    return calibration_of(n, np.bincount(place[favourable], minlength=bins), total)
+
+
+def calibration_of(n: IntArray, favourable: IntArray, total: FloatArray) -> CalibrationError | Undefined:
+    """The same of bins, (b,) each: labelled rows, those of them with the favourable label, and their scores' sum."""
     seen = np.flatnonzero(n)
-    total = np.bincount(place, weights=scores, minlength=bins)
+    if not seen.size:
+        return Undefined(reason="there are no labelled rows")
     return CalibrationError(
-        successes=tuple(np.bincount(place[favourable], minlength=bins)[seen].tolist()),
+        successes=tuple(favourable[seen].tolist()),
         n=tuple(n[seen].tolist()),
         # Rounding may carry a mean of ones a hair beyond 1.
         mean_scores=tuple(np.clip(total[seen] / n[seen], 0.0, 1.0).tolist()),
@@ -333,22 +419,25 @@ def _extremes(
         )
     if absent:
         text.append(f"{of} is undefined for {', '.join(absent[:5])}: too few labelled rows of either class")
+    if blur := on_grid(*parts):
+        text.append(blur)
     return "; ".join(text)
 
 
 def _distances(
-    names: tuple[str, ...], titles: Sequence[str], scores: Sequence[FloatArray], spread: Figure | None
+    names: tuple[str, ...], of: GroupScores, both: FloatArray, errors: FloatArray | None = None
 ) -> list[Measurement]:
-    sizes = tuple(s.size for s in scores)
-    pairs = list(combinations(range(len(scores)), 2))
-    ordered = [np.sort(own) for own in scores]
-    both = np.asarray([distances(ordered[i], ordered[j]) for i, j in pairs]).reshape(-1, 2)
+    """``both``: (pairs, 2) of Kolmogorov and Smirnov, and of Wasserstein; ``errors``: how far the two may be off."""
+    titles, sizes = of.titles, tuple(of.n.sum(axis=1).tolist())
+    pairs = list(combinations(range(len(sizes)), 2))
+    spread = scores_figure(names, titles, of.by_score, of.own)
     found = []
     for column, metric in enumerate(("score_kolmogorov_smirnov", "score_wasserstein")):
         estimate: AnyEstimate = Undefined(reason="only one group is present, so there is nothing to compare it with")
         detail = ""
         if pairs:
-            estimate = WorstDistance(distances=tuple(both[:, column].tolist()), n=sizes)
+            error = 0.0 if errors is None else float(errors[:, column].max())
+            estimate = WorstDistance(distances=tuple(both[:, column].tolist()), n=sizes, grid=error)
             i, j = pairs[int(both[:, column].argmax())]
             by = " x ".join(names)
             detail = f"farthest apart by {by}: {titles[i]} (n = {sizes[i]:,}) and {titles[j]} (n = {sizes[j]:,})"
@@ -360,11 +449,44 @@ def _distances(
                 n_samples=sum(sizes),
                 ideal=0.0,
                 sensitive=names,
-                detail=detail,
+                detail="; ".join(filter(None, (detail, on_grid(estimate)))),
                 figure=spread if column == 0 else None,
             )
         )
     return found
+
+
+def between(scores: Sequence[FloatArray]) -> FloatArray:
+    """(pairs, 2) the distances of every pair of samples of scores in [0, 1], in the order of :func:`combinations`."""
+    ordered = [np.sort(own) for own in scores]
+    return np.asarray([distances(a, b) for a, b in combinations(ordered, 2)]).reshape(-1, 2)
+
+
+def streamed_distances(scored: Scored) -> tuple[FloatArray, FloatArray]:
+    """(pairs, 2) the same distances of scores that were counted, and (pairs, 2) how far they may be off at most.
+
+    Between two bins both distributions are known, and within one each lies between its two ends.
+    """
+    counts = scored.counts.sum(axis=1)
+    after = np.cumsum(counts, axis=1) / counts.sum(axis=1, keepdims=True)
+    before = np.column_stack([np.zeros(len(after)), after[:, :-1]])
+    blurred, inside = scored.blurred, scored.most - scored.least
+    gaps = np.append(scored.least[1:] - scored.most[:-1], 0.0)
+    found = []
+    for i, j in combinations(range(len(counts)), 2):
+        known = np.abs(after[i] - after[j])
+        first, second = after[i] - before[j], after[j] - before[i]
+        most = np.where(blurred, np.maximum(first, second), known)
+        least = np.where(blurred, np.maximum(np.maximum(-first, -second), 0.0), known)
+        area = float((known * gaps).sum())
+        found.append(
+            [
+                (known.max(), max(float(most.max()), float(known.max()))),
+                (area + float((least * inside).sum()), area + float((most * inside).sum())),
+            ]
+        )
+    low, high = np.moveaxis(np.clip(np.asarray(found, np.float64).reshape(-1, 2, 2), 0.0, 1.0), 2, 0)
+    return (low + high) / 2.0, (high - low) / 2.0
 
 
 def distances(a: FloatArray, b: FloatArray) -> tuple[float, float]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Scored
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Measurement
 from auditor.rows import FloatArray, IntArray
@@ -19,10 +21,9 @@ from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import RateTable
 from probes.fairness.group_metrics import rate_table
 
-BoolArray = npt.NDArray[np.bool_]
 MOST_THRESHOLDS = 50
 _MOST_LINES = 6
-_CURVE = np.linspace(0.0, 1.0, 21)
+CURVE = np.linspace(0.0, 1.0, 21)
 _CURVE_ERROR = 0.05
 # With fewer rows on one side of a threshold any groups are close there, whatever the score says of them.
 _FEWEST_APART = 10
@@ -40,40 +41,74 @@ def checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
     return tuple(sorted({float(t) for t in given}))
 
 
-def at_thresholds(
-    names: tuple[str, ...],
-    titles: Sequence[str],
-    codes: IntArray,
-    scores: FloatArray,
-    y_true: IntArray | None,
-    positive: int,
-    thresholds: Sequence[float],
-    *,
-    own: float | None = None,
-) -> list[Measurement]:
-    """The measurements of one set of groups; :class:`~probes.fairness.score_fairness.ScoreFairness` defines them.
+@dataclass(frozen=True, eq=False)
+class GroupScores:
+    """What is known of each group's scores: ``n`` (g, 3) rows by label, ``at_least`` (t, g, 3) those whose score is at
+    least each of some thresholds, ``by_score`` (g, 21) as :func:`counts_by_score` has them. ``own``: the threshold of
+    the model's decisions. Labels are OTHER, FAVOURABLE and UNLABELLED."""
 
-    ``codes`` (n,) into ``titles``; ``scores`` (n,) in [0, 1]; ``y_true`` (n,), negative where there is no label.
-    ``own``: the threshold of the model's decisions.
-    """
+    titles: Sequence[str]
+    n: IntArray
+    at_least: IntArray
+    by_score: IntArray
+    own: float | None
+
+    @classmethod
+    def of(
+        cls,
+        titles: Sequence[str],
+        codes: IntArray,
+        scores: FloatArray,
+        y_true: IntArray | None,
+        positive: int,
+        thresholds: Sequence[float],
+        own: float | None,
+    ) -> GroupScores:
+        """From rows: ``codes`` (n,) into ``titles``, ``scores`` (n,) in [0, 1], and ``y_true`` (n,), negative where
+        there is no label."""
+        g = len(titles)
+        truth = np.full(len(codes), -1, np.int64) if y_true is None else y_true
+        label = np.where(truth < 0, UNLABELLED, np.where(truth == positive, FAVOURABLE, OTHER))
+        cells = codes * 3 + label
+
+        def counted(chosen: IntArray) -> IntArray:
+            return np.asarray(np.bincount(chosen, minlength=g * 3).reshape(g, 3), np.int64)
+
+        at_least = [counted(cells[scores >= t]) for t in thresholds]
+        by_score = counts_by_score(scores, codes, g)
+        return cls(titles, counted(cells), np.asarray(at_least, np.int64).reshape(-1, g, 3), by_score, own)
+
+    @classmethod
+    def of_stream(cls, scored: Scored, thresholds: Sequence[float], own: float | None) -> GroupScores:
+        """From counts, exactly: the thresholds are ends of bins."""
+        at_least = [scored.at_least(t) for t in thresholds]
+        beyond = np.stack([scored.at_least(t).sum(axis=1) for t in CURVE], axis=1)
+        by_score = np.column_stack([beyond[:, :-1] - beyond[:, 1:], beyond[:, -1:]])
+        n = scored.counts.sum(axis=2)
+        return cls(scored.titles, n, np.asarray(at_least, np.int64).reshape(-1, *n.shape), by_score, own)
+
+
+def at_thresholds(names: tuple[str, ...], groups: GroupScores, thresholds: Sequence[float]) -> list[Measurement]:
+    """The measurements of one set of groups; :class:`~probes.fairness.score_fairness.ScoreFairness` defines them."""
     if not thresholds:
         return []
-    selection = [_rates(f"selection rate at {t:g}", scores >= t, codes, len(titles)) for t in thresholds]
+    titles, own = groups.titles, groups.own
+    each = list(zip(thresholds, groups.at_least, strict=True))
+    n, labelled = groups.n.sum(axis=1), int(groups.n[:, :UNLABELLED].sum())
+    selection = [rate_table(f"selection rate at {t:g}", above.sum(axis=1), n) for t, above in each]
     families: list[tuple[str, float, list[tuple[RateTable, ...]], int]] = [
-        ("demographic_parity_difference", 0.0, [(table,) for table in selection], len(codes)),
-        ("demographic_parity_ratio", 1.0, [(table,) for table in selection], len(codes)),
+        ("demographic_parity_difference", 0.0, [(table,) for table in selection], int(n.sum())),
+        ("demographic_parity_ratio", 1.0, [(table,) for table in selection], int(n.sum())),
     ]
-    if y_true is not None and (y_true >= 0).any():
-        odds = []
-        for t in thresholds:
-            chosen = scores >= t
-            of = {"true positive": y_true == positive, "false positive": (y_true >= 0) & (y_true != positive)}
-            odds.append(
-                tuple(_rates(f"{r} rate at {t:g}", chosen[own], codes[own], len(titles)) for r, own in of.items())
-            )
-        families.append(("equalized_odds_difference", 0.0, odds, int((y_true >= 0).sum())))
+    if labelled:
+        of = {"true positive": FAVOURABLE, "false positive": OTHER}
+        odds = [
+            tuple(rate_table(f"{r} rate at {t:g}", above[:, own], groups.n[:, own]) for r, own in of.items())
+            for t, above in each
+        ]
+        families.append(("equalized_odds_difference", 0.0, odds, labelled))
     found: list[Measurement] = []
-    drawn = _curve(names, titles, counts_by_score(scores, codes, len(titles)), own)
+    drawn = _curve(names, titles, groups.by_score, own)
     for metric, ideal, tables, n in families:
         together = tuple(table for at_one in tables for table in at_one)
         told = {t: _untold(table, t) for table, t in zip(selection, thresholds, strict=True)}
@@ -120,10 +155,6 @@ def _untold(selection: RateTable, threshold: float) -> str:
     return f"{who} scores are {side} {threshold:g}: decided there, {alike} rows would be decided alike."
 
 
-def _rates(name: str, chosen: BoolArray, codes: IntArray, g: int) -> RateTable:
-    return rate_table(name, np.bincount(codes[chosen], minlength=g), np.bincount(codes, minlength=g))
-
-
 def _worst(metric: str, tables: tuple[RateTable, ...]) -> AnyEstimate:
     if len(tables[0].n) < 2:
         return _ALONE
@@ -152,24 +183,28 @@ def _extreme(titles: Sequence[str], tables: Sequence[RateTable], *, ratio: bool)
     return text
 
 
-def own_threshold(scores: FloatArray, chosen: BoolArray) -> float | None:
-    """The threshold on the score that makes these decisions, (n,) each; None where no threshold does.
+def own_threshold(scores: FloatArray, chosen: npt.NDArray[np.bool_]) -> float | None:
+    """The threshold on the score that makes these decisions, (n,) each; None where no threshold does."""
+    below, above = scores[~chosen].max(initial=-np.inf), scores[chosen].min(initial=np.inf)
+    return threshold_between(float(below), float(above))
 
-    0.5 where that is one of those that do, else the middle of them.
+
+def threshold_between(below: float, above: float) -> float | None:
+    """The threshold on the score that makes the decisions; None where no threshold does.
+
+    ``below``: the largest score that was decided against, and ``above`` the smallest that was decided for, infinite
+    where there is none. 0.5 where that is one of those that do, else the middle of them.
     """
-    if chosen.all() or not chosen.any():
-        return None
-    below, above = float(scores[~chosen].max()), float(scores[chosen].min())
-    if below >= above:
+    if below >= above or not math.isfinite(below) or not math.isfinite(above):
         return None
     return 0.5 if below < 0.5 <= above else (below + above) / 2.0
 
 
 def counts_by_score(scores: FloatArray, codes: IntArray, n_groups: int) -> IntArray:
     """(n_groups, 21) rows of each group whose score lies at or above each of 0, 0.05 to 1, and below the next."""
-    place = np.searchsorted(_CURVE, scores, "right") - 1
-    counts: IntArray = np.bincount(codes * _CURVE.size + place, minlength=n_groups * _CURVE.size)
-    return counts.reshape(n_groups, _CURVE.size)
+    place = np.searchsorted(CURVE, scores, "right") - 1
+    counts: IntArray = np.bincount(codes * CURVE.size + place, minlength=n_groups * CURVE.size)
+    return counts.reshape(n_groups, CURVE.size)
 
 
 def largest(counts: IntArray) -> list[int]:
@@ -186,7 +221,7 @@ def _curve(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, own:
     if len(titles) < 2:
         return None
     found = joint_shares(counts, error=_CURVE_ERROR)
-    x = tuple(_CURVE.tolist())
+    x = tuple(CURVE.tolist())
 
     def series(name: str, y: FloatArray, low: FloatArray, high: FloatArray) -> Series:
         return Series(name=name, x=x, y=tuple(y.tolist()), low=tuple(low.tolist()), high=tuple(high.tolist()))
@@ -203,7 +238,7 @@ def _curve(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, own:
         else f"The model itself decides at {own:.3g}."
     ) + _left_out(counts)
     by = " x ".join(names)
-    at = int(np.argmin(np.abs(_CURVE - (0.5 if own is None else own))))
+    at = int(np.argmin(np.abs(CURVE - (0.5 if own is None else own))))
     return Figure(
         id=f"score_fairness/selection_by_threshold/{'+'.join(names)}",
         probe="score_fairness",
@@ -211,7 +246,7 @@ def _curve(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, own:
         title=f"If the threshold were another: selection rate by {by}",
         series=(*drawn, apart),
         alt=(
-            f"Share of each group by {by} that scores at least a threshold. At {_CURVE[at]:.2g}: "
+            f"Share of each group by {by} that scores at least a threshold. At {CURVE[at]:.2g}: "
             + ", ".join(f"{s.name} {s.y[at]:.3f}" for s in (*drawn, apart))
             + f". {caption}"
         ),
@@ -230,7 +265,7 @@ def scores_figure(names: tuple[str, ...], titles: Sequence[str], counts: IntArra
     by = " x ".join(names)
     # A score of 1 belongs to the last bin.
     binned = np.column_stack([counts[:, :-2], counts[:, -2:].sum(axis=1)])
-    middle = (_CURVE[:-1] + _CURVE[1:]) / 2.0
+    middle = (CURVE[:-1] + CURVE[1:]) / 2.0
     series = []
     for g in largest(counts):
         n = int(binned[g].sum())

@@ -2,35 +2,68 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from auditor.data.score_counts import (
+    FAVOURABLE,
+    LARGEST_LOSS,
+    LEAST_PROBABILITY,
+    LOSS_SCALE,
+    OTHER,
+    Scored,
+    log_losses,
+)
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import area_under_curve
+from auditor.statistics.ranks import area_of_counts, area_under_curve
 from auditor.statistics.rates import Proportion, RateTable, WeightedSum
-from auditor.statistics.values import bounded_mean
-from probes.fairness.score_fairness import calibration_error
+from auditor.statistics.values import BoundedMean, bounded_mean
+from probes.fairness.score_fairness import calibration_error, calibration_of, on_grid
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
 
-_SMALLEST = float(np.finfo(np.float64).eps)
+class Graded(Protocol):
+    """Labelled rows of a classifier, as far as its performance goes.
+
+    ``crossed``: (k, k) rows by true class and decision. ``graded``: whether there are probabilities, and not labels in
+    their place. ``area``: how well the scores of two classes rank the favourable one above the other.
+    """
+
+    @property
+    def crossed(self) -> IntArray: ...
+
+    @property
+    def graded(self) -> bool: ...
+
+    @property
+    def area(self) -> AnyEstimate: ...
+
+    @property
+    def log_loss(self) -> AnyEstimate:
+        """The mean loss in nats."""
+        ...
+
+    def calibration(self, bins: int) -> AnyEstimate:
+        """Of the favourable class of two, else of the likeliest class."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """Labelled rows of a classifier: true class and decision (n,), probabilities (n, k)."""
+    """Labelled rows of a classifier that are at hand: true class and decision (n,), probabilities (n, k)."""
 
     truth: IntArray
     decided: IntArray
@@ -69,22 +102,76 @@ class Answered:
         return np.asarray(self.truth == self.decided, bool)
 
     @cached_property
+    def crossed(self) -> IntArray:
+        """(k, k) rows by true class and decision."""
+        k = self.scores.shape[1]
+        return np.asarray(np.bincount(self.truth * k + self.decided, minlength=k * k).reshape(k, k), np.int64)
+
+    @cached_property
     def area(self) -> AnyEstimate:
         """How well the scores rank the favourable class above the others."""
         scores, favourable = self.scores[:, self.positive], self.truth == self.positive
         return area_under_curve(positives=scores[favourable], negatives=scores[~favourable])
 
+    @property
+    def log_loss(self) -> AnyEstimate:
+        """The mean loss in nats."""
+        return bounded_mean(log_losses(self.scores, self.truth), low=0.0, high=LARGEST_LOSS)
 
-def measured(rows: Answered, classes: Sequence[str], bins: int) -> list[Measurement]:
+    def calibration(self, bins: int) -> AnyEstimate:
+        """Of the favourable class of two, else of the likeliest class."""
+        if self.scores.shape[1] == 2:
+            sure, right = self.scores[:, self.positive], self.truth == self.positive
+        else:
+            sure, right = self.scores.max(axis=1), self.scores.argmax(axis=1) == self.truth
+        return calibration_error(np.clip(sure, 0.0, 1.0), np.asarray(right, bool), bins)
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """Labelled rows of one group that streamed by: ``crossed`` (k, k), and the group's place among ``scored``."""
+
+    crossed: IntArray
+    scored: Scored
+    place: int
+    graded: bool
+
+    @property
+    def area(self) -> AnyEstimate:
+        """How well the scores rank the favourable class above the other, within the error of the grid."""
+        own = self.scored.counts[self.place]
+        return area_of_counts(positives=own[FAVOURABLE], negatives=own[OTHER], blurred=self.scored.blurred)
+
+    @property
+    def log_loss(self) -> AnyEstimate:
+        """The mean loss in nats."""
+        found = self.scored.moments("loss", LOSS_SCALE)[self.place]
+        if found is None:
+            return Undefined(reason="there are no rows to take a mean over")
+        return BoundedMean(
+            centre=min(max(found.mean, 0.0), LARGEST_LOSS),
+            standard_error=math.sqrt(found.variance / found.n) if found.n > 1 else 0.0,
+            third_moment=found.cubed,
+            n=found.n,
+            low=0.0,
+            high=LARGEST_LOSS,
+        )
+
+    def calibration(self, bins: int) -> AnyEstimate:
+        """Of the favourable class of two, else of the likeliest class."""
+        kind = "favourable" if len(self.crossed) == 2 else "likeliest"
+        return calibration_of(*(column[self.place] for column in self.scored.calibrated(kind, bins)))
+
+
+def measured(rows: Graded, classes: Sequence[str], bins: int) -> list[Measurement]:
     """Everything over all labelled rows."""
-    n = len(rows)
-    commonest = int(np.bincount(rows.truth).argmax())
-    base = rows.truth == commonest
-    rate = Proportion(successes=int(base.sum()), n=n)
+    by_class, hits = rows.crossed.sum(axis=1), np.diagonal(rows.crossed)
+    n, commonest = int(by_class.sum()), int(by_class.argmax())
+    rate = Proportion(successes=int(by_class[commonest]), n=n)
     said = f"always answering {classes[commonest]!r} would be right for {rate.value:.3g} of these rows"
-    change = RateChange(
-        before=rate.successes, gained=int((rows.right & ~base).sum()), lost=int((base & ~rows.right).sum()), n=n
-    )
+    gained = int(hits.sum() - hits[commonest])
+    lost = int(by_class[commonest] - hits[commonest])
+    change = RateChange(before=rate.successes, gained=gained, lost=lost, n=n)
     return [
         skill(rows, with_scores=rows.graded),
         _one("accuracy", _accuracy(rows), n, 1.0, detail=said),
@@ -94,7 +181,7 @@ def measured(rows: Answered, classes: Sequence[str], bins: int) -> list[Measurem
     ]
 
 
-def by_group(rows: Answered, group: dict[str, str], bins: int, *, graded: bool) -> list[Measurement]:
+def by_group(rows: Graded, group: dict[str, str], bins: int, *, graded: bool) -> list[Measurement]:
     """The same numbers of one group's rows, held to nothing of themselves. ``graded``: of all rows."""
     found = _errors(rows, bins, graded)
     return [
@@ -105,22 +192,23 @@ def by_group(rows: Answered, group: dict[str, str], bins: int, *, graded: bool) 
     ]
 
 
-def skill(rows: Answered, *, with_scores: bool) -> Measurement:
+def skill(rows: Graded, *, with_scores: bool) -> Measurement:
     """The number that shows skill: how well the scores rank two classes, else how often each class is recognised."""
-    if with_scores and rows.scores.shape[1] == 2:
-        return _one("roc_auc", rows.area, len(rows), 1.0, chance=0.5)
+    n = int(rows.crossed.sum())
+    if with_scores and len(rows.crossed) == 2:
+        return _one("roc_auc", rows.area, n, 1.0, chance=0.5, detail=on_grid(rows.area))
     recalls = _recalls(rows)
     k = len(recalls.n)
     estimate: AnyEstimate = Undefined(reason="all labelled rows are of one class, so there is nothing to tell apart")
     if k > 1:
         # (mean recall - 1 / k) / (1 - 1 / k): 0 for whoever answers without looking, 1 for whoever is always right.
         estimate = WeightedSum(weights=(1.0 / (k - 1),) * k, table=recalls, constant=-1.0 / (k - 1))
-    found = _one("adjusted_balanced_accuracy", estimate, len(rows), 1.0, chance=0.0, detail=f"{k} classes")
+    found = _one("adjusted_balanced_accuracy", estimate, n, 1.0, chance=0.0, detail=f"{k} classes")
     return replace(found, skill_of="decisions")
 
 
-def _errors(rows: Answered, bins: int, graded: bool) -> list[Measurement]:
-    n = len(rows)
+def _errors(rows: Graded, bins: int, graded: bool) -> list[Measurement]:
+    n = int(rows.crossed.sum())
     recalls = _recalls(rows)
     k = len(recalls.n)
     balanced: AnyEstimate = Undefined(reason="there are no labelled rows")
@@ -137,18 +225,17 @@ def _errors(rows: Answered, bins: int, graded: bool) -> list[Measurement]:
     ]
     if not graded:
         return found
-    if rows.scores.shape[1] == 2:
+    of = "the likeliest class"
+    if len(rows.crossed) == 2:
         found.append(_one("roc_auc", rows.area, n, 1.0))
-        sure, right = rows.scores[:, rows.positive], rows.truth == rows.positive
         of = "the favourable class" if n else ""
-    else:
-        sure, right, of = rows.scores.max(axis=1), rows.scores.argmax(axis=1) == rows.truth, "the likeliest class"
+    said = f"in nats; probabilities no smaller than {LEAST_PROBABILITY:.2g}"
     return [
         *found,
-        _one("log_loss", _log_loss(rows), n, 0.0, detail=f"in nats; probabilities no smaller than {_SMALLEST:.2g}"),
+        _one("log_loss", rows.log_loss, n, 0.0, detail=said),
         Measurement(
             metric="expected_calibration_error",
-            estimate=calibration_error(np.clip(sure, 0.0, 1.0), np.asarray(right, bool), bins),
+            estimate=rows.calibration(bins),
             n_samples=n,
             ideal=0.0,
             detail=f"{bins} bins of equal width of the probability of {of}",
@@ -158,23 +245,15 @@ def _errors(rows: Answered, bins: int, graded: bool) -> list[Measurement]:
     ]
 
 
-def _accuracy(rows: Answered) -> Proportion:
-    return Proportion(successes=int(rows.right.sum()), n=len(rows))
+def _accuracy(rows: Graded) -> Proportion:
+    return Proportion(successes=int(np.trace(rows.crossed)), n=int(rows.crossed.sum()))
 
 
-def _recalls(rows: Answered) -> RateTable:
+def _recalls(rows: Graded) -> RateTable:
     """How many rows of each class that occurs are recognised."""
-    n = np.bincount(rows.truth)
+    n, found = rows.crossed.sum(axis=1), np.diagonal(rows.crossed)
     seen = np.flatnonzero(n)
-    found = np.bincount(rows.truth[rows.right], minlength=n.size)
     return RateTable(rate="recall", successes=tuple(found[seen].tolist()), n=tuple(n[seen].tolist()))
-
-
-def _log_loss(rows: Answered) -> AnyEstimate:
-    own = np.clip(rows.scores, _SMALLEST, 1.0)
-    told = own[np.arange(len(rows)), rows.truth] / own.sum(axis=1)
-    most = -float(np.log(_SMALLEST)) + 1.0
-    return bounded_mean(np.minimum(-np.log(np.minimum(told, 1.0)), most), low=0.0, high=most)
 
 
 def _one(

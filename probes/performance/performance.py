@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from auditor.data.design import Part
+from auditor.data.score_counts import Asked
 from auditor.errors import NotApplicableError, OtherKindError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.run.probe import Need, Streamed
 from auditor.statistics.estimate import Power
 from probes.inputs import earlier_language_model, whole_number
 from probes.performance import classification, numbers
@@ -172,6 +173,29 @@ class Performance:
         else:
             rows = data.evaluation
             found = self._numbers(model, rows) if model.kind == "regressor" else self._classes(model, rows)
+        return [_named(m) for m in found]
+
+    @property
+    def asked(self) -> Asked:
+        """What a stream of rows is to tell of the scores."""
+        return Asked(bins=(self.bins,))
+
+    def measure_streamed(self, streamed: Streamed) -> list[Measurement]:
+        """A classifier's measurements, from what was counted as its rows streamed by."""
+        counts, scores = streamed.counts, streamed.scores
+        if not counts.labelled:
+            raise NotApplicableError("Needs true labels: add --target COLUMN.")
+        crossed = counts.table[:, :-1].sum(axis=0)
+        whole = classification.Counted(crossed, scores.by(scores.features).whole(), 0, scores.graded)
+        found = classification.measured(whole, counts.classes, self.bins)
+        for feature in counts.features:
+            own, scored = counts.by((feature,)), scores.by((feature,))
+            # Both are sorted by name.
+            labelled = np.flatnonzero(scored.labelled)
+            for g in labelled.tolist() if labelled.size <= _MOST_GROUPS else ():
+                rows = classification.Counted(own.table[g, :-1], scored, g, scores.graded)
+                group = {feature: own.groups[g][0]}
+                found += classification.by_group(rows, group, self.bins, graded=scores.graded)
         return [_named(m) for m in found]
 
     def _classes(self, model: AuditedModel, rows: AuditData) -> list[Measurement]:

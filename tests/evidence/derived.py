@@ -23,7 +23,7 @@ from auditor.finding.budgets import Family
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
-from auditor.run.answers import counts_of, head_of, joined, parts_of
+from auditor.run.answers import PartArrays, counts_of, head_of, joined, parts_of
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
 from auditor.run.probe import Probe
 from probes import PROBES
@@ -81,7 +81,7 @@ def audit(
         family=Family(),
         request={"options": {}, "probe_options": {}},
         log=log,
-        answers=joined(head, list(parts_of(audited, data, head)), counts),
+        answers=joined(head, [PartArrays.of(part, head) for part in parts_of(audited, data, head)], counts),
         counts=counts,
         code=code_digests(),
     )

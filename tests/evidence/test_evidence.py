@@ -43,7 +43,7 @@ from auditor.finding.policy import load_policies
 from auditor.finding.roles import Roles
 from auditor.model.audited_model import AuditedModel
 from auditor.record.controls import with_policies
-from auditor.run.answers import counts_of, head_of, joined, parts_of, read_rows
+from auditor.run.answers import PartArrays, counts_of, head_of, joined, parts_of, read_rows
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
 from auditor.statistics.rates import Proportion
 from auditor.verifying import parts
@@ -99,7 +99,7 @@ def evidence(
         family=family,
         request={"options": {"probes": list(names)} | ({"cluster": "person"} if clusters else {}), "probe_options": {}},
         log=log,
-        answers=joined(head, list(parts_of(model, data, head)), counts),
+        answers=joined(head, [PartArrays.of(part, head) for part in parts_of(model, data, head)], counts),
         counts=counts,
         code=code_digests(),
     )
@@ -439,7 +439,7 @@ def test_answers_of_a_regression_and_of_missing_labels_survive(tmp_path: Path) -
     model = AuditedRegressor.from_callable(lambda X: np.nan_to_num(X[:, 0]) + 0.5)
     head = head_of(model, data, include_rows=True)
     assert head is not None and head.kind == "regressor"
-    answers = joined(head, list(parts_of(model, data, head)), counts_of(model, data))
+    answers = joined(head, [PartArrays.of(part, head) for part in parts_of(model, data, head)], counts_of(model, data))
     again = read_rows(answers.rows_to_csv(), head, None)
     np.testing.assert_array_equal(again.truth, y)
     np.testing.assert_array_equal(again.predicted, np.nan_to_num(y) + 0.5)
@@ -456,7 +456,7 @@ def test_bins_keep_their_order_in_the_rows() -> None:
     model = AuditedModel.from_callable(lambda X: X[:, 0], classes=["0", "1"])
     head = head_of(model, data, include_rows=True)
     assert head is not None and head.levels == (("< 18", "[18, 60)", ">= 60"),)
-    answers = joined(head, list(parts_of(model, data, head)), None)
+    answers = joined(head, [PartArrays.of(part, head) for part in parts_of(model, data, head)], None)
     assert list(answers.data().sensitive_features["age"].cat.categories) == ["< 18", "[18, 60)", ">= 60"]  # type: ignore[index]
 
 
@@ -625,7 +625,7 @@ def test_a_regression_with_its_groups_by_row_agrees(tmp_path: Path) -> None:
     )
     head = head_of(model, data, include_rows=True)
     assert head is not None
-    answers = joined(head, list(parts_of(model, data, head)), None)
+    answers = joined(head, [PartArrays.of(part, head) for part in parts_of(model, data, head)], None)
     asked = {"options": {"probes": ["regression_fairness", "adverse_impact"]}, "probe_options": {}}
     log = ChainedLog()
     log.add("started", command=["scan"])

@@ -28,7 +28,7 @@ from auditor.model.regression import TorchRegressor
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import ARCHITECTURES
-from auditor.reading.rows import can_stream, stream_counts
+from auditor.reading.streamed import Stream, can_stream
 from auditor.run.audit import run_audit
 from auditor.run.mitigation import Training
 from auditor.while_training.audit import TrainingAudit
@@ -374,10 +374,12 @@ def test_a_streamed_table_is_looked_at_whole(tmp_path: Path) -> None:
     n = 70_000  # more than a batch of the file
     model, asked, frame = streamed(tmp_path, n)
     with pytest.raises(OutputsError, match="between 0.1192 and 0.8699 over 70,000 rows"):
-        stream_counts(asked, model)
+        Stream(asked, model).counted()
     frame.iloc[-1, 0] = 3.0
     frame.to_parquet(tmp_path / "rows.parquet")
-    counts, _ = stream_counts(asked, TorchModel(Step(), classes=["no", "yes"], preprocessing=model.preprocessing))
+    counts, _ = Stream(
+        asked, TorchModel(Step(), classes=["no", "yes"], preprocessing=model.preprocessing)
+    ).counted()
     assert counts.n == n and counts.selected().sum() == n
 
 

@@ -24,7 +24,8 @@ from auditor.model.audited_model import AuditedModel
 from auditor.model.postprocessing import GroupRule, IsotonicMap, PlattScaling, PostprocessedModel, Postprocessing, Steps
 from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
-from auditor.reading.rows import load_data, stream_counts
+from auditor.reading.rows import load_data
+from auditor.reading.streamed import Stream
 from auditor.rows import FloatArray
 from auditor.run.mitigation import Mitigation, Training
 from mitigations.rows.correlation_remover import CorrelationRemover
@@ -217,7 +218,7 @@ def test_a_bundle_keeps_the_rules_and_reads_the_group_from_the_table(
     data = load_data(spec, again)
     assert np.array_equal(again.decisions(data), new.decisions(test_rows))
     # Counted in a stream, the decisions are the same.
-    counts, _ = stream_counts(spec, again)
+    counts, _ = Stream(spec, again).counted()
     assert counts.table.sum(axis=(0, 1)).tolist() == np.bincount(again.decisions(data)).tolist()
     frame.drop(columns="group").to_csv(tmp_path / "blind.csv", index=False)
     with pytest.raises(AuditorError, match="group"):

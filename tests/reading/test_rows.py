@@ -27,7 +27,8 @@ from auditor.model.saving import save
 from auditor.model.torch_model import TorchModel
 from auditor.networks.architectures import MLP
 from auditor.reading.columns import id_like
-from auditor.reading.rows import can_stream, load_data, stream_counts
+from auditor.reading.rows import load_data
+from auditor.reading.streamed import Stream, can_stream
 from auditor.reading.tables import open_table
 from auditor.record.columns import missing_in, sizes_in
 from auditor.run import child
@@ -95,7 +96,7 @@ def test_streamed_counts_equal_pandas(frame: pd.DataFrame, tmp_path: Path, suffi
     audited = model(frame[["a", "b"]])
     asked = spec(write(frame, tmp_path / f"data{suffix}"))
     assert can_stream(asked, audited)
-    counts = stream_counts(asked, audited)[0].by(["sex"])
+    counts = Stream(asked, audited).counted()[0].by(["sex"])
     expected = (frame.assign(sex=frame["sex"].fillna(MISSING), p=frame["a"] > 0)).groupby(["sex", "y", "p"]).size()
     for g, (name,) in enumerate(counts.groups):
         for t, label in enumerate(["no", "yes"]):
@@ -144,12 +145,12 @@ def test_streamed_rows_are_checked_like_rows_in_memory(
         data = load_data(asked, audited)
     except DataError as error:
         with pytest.raises(DataError) as caught:
-            stream_counts(asked, audited)
+            Stream(asked, audited).counted()
         assert str(caught.value) == str(error)
         assert kind in ("empty feature", "empty target", "no rows", "a strange label", "many groups")
         return
     holes: Counter[str] = Counter()
-    counts, notes = stream_counts(asked, audited, holes=holes)
+    counts, notes = Stream(asked, audited).counted(holes=holes)
     record = data_record(data)
     assert sizes_in(counts) == record.groups
     assert missing_in(counts, True, holes) == record.missing
@@ -297,7 +298,7 @@ def test_whole_numbers_that_become_fractions_stream_from_json(
     (tmp_path / "d.jsonl").write_text("\n".join(rows))
     audited = model(frame[["a", "b"]])
     asked = spec(str(tmp_path / "d.jsonl"), positive="1", classes=("0", "1"))
-    counts = stream_counts(asked, audited)[0].by(["sex"])
+    counts = Stream(asked, audited).counted()[0].by(["sex"])
     assert counts.groups == (("7",), ("8",)) and counts.sizes().tolist() == [150, 50]
     assert counts.selected().tolist() == [150, 0]
 
@@ -310,7 +311,7 @@ def test_a_column_of_lists_is_refused(frame: pd.DataFrame, tmp_path: Path, suffi
         with pytest.raises(DataError):
             load_data(asked, audited)
     with pytest.raises(DataError):
-        stream_counts(asked, audited)
+        Stream(asked, audited).counted()
 
 
 def test_a_number_that_is_none_is_a_missing_group_when_streamed_too(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -319,7 +320,7 @@ def test_a_number_that_is_none_is_a_missing_group_when_streamed_too(frame: pd.Da
     column = pa.array([float("nan"), 1.0, None, 1.5] * 50, from_pandas=False)
     table = table.set_column(table.schema.get_field_index("a"), "a", column)
     pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
-    counts, notes = stream_counts(spec(str(tmp_path / "d.parquet"), sensitive=("a",)), audited)
+    counts, notes = Stream(spec(str(tmp_path / "d.parquet"), sensitive=("a",)), audited).counted()
     sizes = dict(zip([g for (g,) in counts.groups], counts.sizes().tolist(), strict=True))
     assert sizes == {MISSING: 100, "1": 50, "1.5": 50}
     assert any("a (100)" in note for note in notes)
@@ -543,7 +544,7 @@ def test_a_continuous_group_is_refused_with_the_bins_to_copy(
     frame["grade"] = np.arange(len(frame)) % 20
     frame["street"] = [f"street {i % 60}" for i in range(len(frame))]
     path, audited = write(frame, tmp_path / f"d{suffix}"), model(frame[["a", "b"]])
-    read = stream_counts if streamed else load_data
+    read = (lambda *asked: Stream(*asked).counted()) if streamed else load_data
     with pytest.raises(
         UsageError, match=r"'age' holds 70 different numbers.* --bins age=[\d,]+, or --bins age=values "
     ):
@@ -574,7 +575,7 @@ def test_cells_that_are_too_small_are_counted(frame: pd.DataFrame, tmp_path: Pat
     frame["job"] = ["common" if i % 4 else f"job {i // 4 % 59}" for i in range(len(frame))]
     path, audited = write(frame, tmp_path / "d.parquet"), model(frame[["a", "b"]])
     asked = spec(path, sensitive=("job", "sex"))
-    notes = stream_counts(asked, audited)[1] if streamed else load_data(asked, audited).notes
+    notes = Stream(asked, audited).counted()[1] if streamed else load_data(asked, audited).notes
     cells = frame.groupby(["job", "y"]).size().unstack(fill_value=0)
     small = int((cells < 30).to_numpy().sum())
     assert small > 100 and cells.size == 120

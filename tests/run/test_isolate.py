@@ -35,6 +35,7 @@ from auditor.run.isolate import _Pipe, measure
 from auditor.run.messages import Keeping, Kept
 from auditor.run.protocol import MAX_MESSAGE, MOST_LINES
 from auditor.sandbox import measuring_process
+from probes import PROBES
 
 PROBE = """
 import os, signal, time
@@ -197,6 +198,37 @@ def test_streamed_counts_equal_rows_in_memory(files: Path) -> None:
     beside = measure(job(files, FAIR, own(files, "Other", "return []")), {})
     assert alone.results[1].measurements == beside.results[1].measurements
     assert alone.data == beside.data
+
+
+def test_a_streamed_audit_says_of_every_probe_what_it_can(files: Path) -> None:
+    """What needs the rows is NOT_RUN with the reason, what looks at none answers, and the bundle holds the table."""
+    others = ("robustness", "bbq", "dp_claim", "membership_inference")
+    probes = [
+        ProbeSpec(name=name, target=f"{kind.__module__}:{kind.__qualname__}")
+        for name, kind in PROBES.items()
+        if name in ("performance", "score_fairness", "adverse_impact", *others)
+    ]
+    asked = job(files, FAIR, *probes, stream=True)
+    measured = measure(replace(asked, evidence="scores"), {})
+    told = {r.probe for r in measured.results if r.measurements and not r.not_run}
+    assert told == {"intake", "group_fairness", "performance", "score_fairness", "adverse_impact"}
+    assert {r.probe for r in measured.results if r.not_run} == {"robustness"}
+    assert "holds none: ask it of some of them, without --stream" in reasons(measured)["robustness"]
+    assert "a language model" in next(r.not_applicable for r in measured.results if r.probe == "bbq")
+    assert "training data" in next(r.not_applicable for r in measured.results if r.probe == "membership_inference")
+    assert next(r for r in measured.results if r.probe == "dp_claim").not_applicable
+    assert measured.head is None and measured.counts is not None and measured.counts.counts().n == 400
+    assert measured.data is not None and "--stream" in measured.data.notes[-1]
+    report = assemble(
+        measured.results,
+        load_criteria(),
+        model=measured.model or ModelRecord(),
+        data=measured.data,
+        environment=environment(device="cpu", seed=0),
+    )
+    assert report.exit_code in (ExitCode.INCONCLUSIVE, ExitCode.FAILED)
+    with pytest.raises(UsageError, match="--stream: --cluster needs all rows at once"):
+        measure(replace(asked, data=replace(asked.data, cluster="c")), {})  # type: ignore[type-var]
 
 
 @pytest.mark.real_child

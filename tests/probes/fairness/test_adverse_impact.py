@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -259,3 +260,16 @@ def test_scoring_rate_at_the_sample_median(spread: float) -> None:
     too_low, too_high = misses((WorstRatio(tables=(table(k, n),)) for k in drawn), 1.0)
     assert too_high <= most_misses()
     assert too_low == 0, "there is no ratio above 1"
+
+
+def test_fishers_p_of_many_rows_takes_no_memory_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables that are left out have a probability of 0 to every digit."""
+    tables = [(520, 1_000, 480, 1_000), (4_000, 9_000, 1_000, 3_100), (9_000, 9_000, 0, 9_000)]
+    whole = [fisher_exact_p(*table) for table in tables]
+    monkeypatch.setattr("probes.fairness.adverse_impact._MOST_TABLES", 100)
+    assert [fisher_exact_p(*table) for table in tables] == pytest.approx(whole, rel=1e-9, abs=1e-300)
+    assert whole[0] > 0.05 and whole[-1] == 0.0
+    tracemalloc.start()
+    fisher_exact_p(5_000_000, 10_000_000, 5_001_000, 10_000_000)
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()

@@ -17,7 +17,7 @@ from auditor.statistics.estimate import Estimate
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import RateTable
 from probes.fairness.score_fairness import ScoreFairness
-from probes.fairness.score_thresholds import at_thresholds, checked_thresholds, own_threshold
+from probes.fairness.score_thresholds import GroupScores, at_thresholds, checked_thresholds, own_threshold
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, bounds_of, misses, most_misses
 
@@ -33,7 +33,7 @@ def of(
     scores: np.ndarray, y: np.ndarray | None, codes: np.ndarray, thresholds: tuple[float, ...] = GRID
 ) -> list[Measurement]:
     titles = [str(g) for g in range(int(codes.max()) + 1)]
-    return at_thresholds(("g",), titles, codes, scores, y, 1, thresholds)
+    return at_thresholds(("g",), GroupScores.of(titles, codes, scores, y, 1, thresholds, None), thresholds)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -128,7 +128,8 @@ def test_the_threshold_that_a_model_decides_at_is_found_or_said_to_be_none() -> 
     assert own_threshold(scores, scores >= 0.0) is None and own_threshold(scores, scores > 1.0) is None
     assert own_threshold(np.asarray([0.5, 0.5]), np.asarray([True, False])) is None
     rng = np.random.default_rng(1)
-    found = at_thresholds(("g",), ["a", "b"], rng.integers(0, 2, 90), rng.random(90), None, 1, GRID)
+    of = GroupScores.of(["a", "b"], rng.integers(0, 2, 90), rng.random(90), None, 1, GRID, None)
+    found = at_thresholds(("g",), of, GRID)
     [figure] = [m.figure for m in found if m.figure is not None]
     assert figure.marked is None and "no one threshold" in figure.caption
 

@@ -1,0 +1,270 @@
+"""An audit of rows that stream by, against the same audit of the same rows in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache, reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from auditor.data.preprocessing import fit_tabular
+from auditor.data.row_keys import KeyDigest, digest_of_keys, half_of
+from auditor.data.score_counts import Asked
+from auditor.errors import UsageError
+from auditor.finding.measurement import Alike, Measurement
+from auditor.intake.specs import DataSpec
+from auditor.model.audited_model import AuditedModel
+from auditor.reading.rows import load_data
+from auditor.reading.streamed import Stream, why_not_streamed
+from auditor.reading.tables import open_table
+from auditor.run.alike import alike_in_counts
+from auditor.run.audit import ask, generator_for
+from auditor.run.probe import Streamed, StreamedProbe
+from auditor.statistics.estimate import Estimate, Undefined
+from probes import PROBES
+from probes.fairness.proxy_association import auc_of_counts, macro_auc
+
+N = 3_000
+STREAMED: dict[str, StreamedProbe] = {
+    name: kind() for name, kind in PROBES.items() if hasattr(kind, "measure_streamed")
+}
+
+
+@cache
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    a, sex = rng.normal(size=N), rng.choice(["f", "m", None], N, p=[0.5, 0.45, 0.05])
+    label = np.where(rng.random(N) < 1 / (1 + np.exp(-a)), "yes", "no")
+    label[rng.random(N) < 0.05] = ""
+    of = {"a": a, "b": rng.choice(["u", "v"], N), "y": label, "sex": sex, "race": rng.choice([*"xyz"], N)}
+    return pd.DataFrame(of)
+
+
+def model(steepness: float = 1.0) -> AuditedModel:
+    """One whose answer on a row is the same in every batch."""
+    return AuditedModel(
+        lambda X: 1.0 / (1.0 + np.exp(-steepness * (np.asarray(X["a"], float) + 0.3 * (X["b"] == "u")))),
+        classes=["no", "yes"],
+        features=("a", "b"),
+        preprocessing=fit_tabular(frame()[["a", "b"]]),
+    )
+
+
+def spec(path: Path, **more: Any) -> DataSpec:
+    columns = {"target": "y", "positive": "yes", "sensitive": ("sex", "race"), "stream": True} | more
+    return DataSpec(path=str(path), **columns)
+
+
+def write(rows: pd.DataFrame, path: Path, group: int = N) -> Path:
+    rows = rows.assign(y=rows["y"].replace("", None))
+    if path.suffix == ".parquet":
+        rows.to_parquet(path, row_group_size=group)
+    elif path.suffix == ".arrow":
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+        with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
+            writer.write_table(table, max_chunksize=group)
+    else:
+        rows.to_csv(path, index=False)
+    return path
+
+
+def streamed(path: Path, audited: AuditedModel, **more: Any) -> Streamed:
+    stream = Stream(spec(path, **more), audited)
+    asked = reduce(Asked.__or__, [probe.asked for probe in STREAMED.values()])
+    scores, features = stream.scores(asked), stream.levels(asked)
+    counts, _ = stream.counted(scores=scores, features=features)
+    stream.settle(scores)
+    return Streamed(counts, scores, features)
+
+
+def key(m: Measurement) -> str:
+    return repr((m.metric, m.method, m.sensitive, sorted(m.group.items()), sorted(m.at.items())))
+
+
+def apart(exact: Estimate, found: Estimate) -> float:
+    """By how much the values of two estimates of one kind differ, beyond what the second says that they may."""
+    parts = [*getattr(found, "parts", ()), found]
+    error = 2.0 * max(getattr(part, "grid", 0.0) for part in parts)
+    same = np.isnan(exact.value) and np.isnan(found.value)
+    return 0.0 if same else abs(exact.value - found.value) - error
+
+
+# What is counted is the same to the last digit, whatever it is of.
+_OF_COUNTS = {
+    "proportion", "rate_change", "weighted_sum", "worst_difference", "worst_ratio", "ratio_to_largest", "exact",
+}  # fmt: skip
+
+
+def test_a_streamed_audit_says_what_one_in_memory_says(tmp_path: Path) -> None:
+    """Counts exactly, sketches within the error that they state, and no number more or fewer."""
+    path, audited = write(frame(), tmp_path / "rows.parquet", 700), model()
+    data = load_data(spec(path), audited)
+    by = streamed(path, audited)
+    kinds, on_grid = set(), 0
+    for name, probe in STREAMED.items():
+        if name == "proxy_association":
+            continue
+        exact = {key(m): m for m in ask(probe, audited, data, generator_for(0, name)).measurements}
+        found = {key(m): m for m in probe.measure_streamed(by)}
+        assert exact and exact.keys() == found.keys()
+        for k, m in exact.items():
+            own = found[k]
+            assert own.estimate.kind == m.estimate.kind and own.n_samples == m.n_samples and own.ideal == m.ideal
+            assert apart(m.estimate, own.estimate) <= 1e-6, k
+            assert own.figure == m.figure and own.too_few == m.too_few
+            if own.estimate.kind in _OF_COUNTS:
+                assert own.estimate == m.estimate and own.detail == m.detail, k
+            elif m.estimate.kind == "area_under_curve":
+                assert own.estimate.lower(0.01) <= m.estimate.lower(0.01) <= m.estimate.upper(0.01)
+                assert m.estimate.upper(0.01) <= own.estimate.upper(0.01)
+                on_grid += own.estimate.grid > 0.0
+            kinds.add(own.estimate.kind)
+    assert kinds >= {"area_under_curve", "bounded_mean", "calibration_error", "worst_distance", *_OF_COUNTS}
+    assert on_grid > 10
+
+
+@pytest.fixture(scope="module")
+def said_before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    by = streamed(write(frame(), tmp_path_factory.mktemp("whole") / "rows.parquet"), model())
+    return {name: sorted(map(repr, probe.measure_streamed(by))) for name, probe in STREAMED.items()}
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".arrow", ".csv"])
+def test_neither_order_nor_parts_nor_format_change_a_digit(
+    ending: str, said_before: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auditor.reading.tables.BLOCK_BYTES", 20_000)
+    shuffled = frame().sample(frac=1.0, random_state=1)
+    after = streamed(write(shuffled, tmp_path / f"other{ending}", 170), model())
+    for name, probe in STREAMED.items():
+        assert sorted(map(repr, probe.measure_streamed(after))) == said_before[name]
+
+
+def test_proxies_are_told_of_single_features_and_what_needs_rows_is_undefined(tmp_path: Path) -> None:
+    """The halves are others than in memory: the numbers are estimates of the same, and agree within their errors."""
+    rows = frame().assign(a=frame()["a"] + 1.5 * (frame()["sex"] == "f"))
+    path, audited = write(rows, tmp_path / "rows.parquet", 700), model()
+    probe = STREAMED["proxy_association"]
+    exact = {key(m): m for m in ask(probe, audited, load_data(spec(path), audited), generator_for(0, "p")).measurements}
+    found = {key(m): m for m in probe.measure_streamed(streamed(path, audited))}
+    assert exact.keys() == found.keys()
+    values = {}
+    for k, m in found.items():
+        if m.at["from"] != "feature":
+            assert isinstance(m.estimate, Undefined) and "--stream holds none" in m.estimate.reason
+            continue
+        (low, high), (lower, upper) = m.estimate.bounds(1e-4), exact[k].estimate.bounds(1e-4)
+        assert max(low, lower) < min(high, upper)
+        values[m.sensitive[0], m.at["feature"]] = m.estimate
+    assert values["sex", "a"].bounds(1e-4)[0] > 0.6
+    for other in (("sex", "b"), ("race", "a"), ("race", "b")):
+        low, high = values[other].bounds(1e-4)
+        assert low < 0.5 < high
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_an_area_of_levels_is_that_of_their_rows(k: int) -> None:
+    rng = np.random.default_rng(k)
+    counts = rng.integers(0, 40, (12, k)) + np.eye(12, k, dtype=np.int64) * 30
+    scores = rng.dirichlet(np.ones(k), 12).round(1)
+    at = np.repeat(np.repeat(np.arange(12), k), counts.ravel())
+    label = np.repeat(np.tile(np.arange(k), 12), counts.ravel())
+    exact, by_group = macro_auc(scores, label, at)
+    found, each = auc_of_counts(scores, counts)
+    one, other = (estimate.model_dump(exclude={"kind"}) for estimate in (exact, found))
+    assert other == pytest.approx(one, rel=1e-9) and each == pytest.approx(by_group)
+
+
+def test_halves_follow_the_rows_contents_alone() -> None:
+    keys = np.random.default_rng(0).integers(0, 1 << 63, 4_000, np.uint64)
+    second = half_of(keys, "p")
+    assert 1_850 < second.sum() < 2_150
+    assert np.array_equal(half_of(keys[::-1], "p"), second[::-1])
+    assert 1_850 < (half_of(keys, "q") != second).sum() < 2_150
+
+
+def test_a_model_that_answers_all_alike_is_seen_to(tmp_path: Path) -> None:
+    by = streamed(write(frame(), tmp_path / "rows.parquet"), model(0.0))
+    found = STREAMED["performance"].measure_streamed(by)
+    assert alike_in_counts(by.counts, found, by.scores) == (Alike(answer="scores", n=N),)
+    # With scores that differ it is the decisions alone.
+    by.scores._values.add(0.6)
+    assert alike_in_counts(by.counts, found, by.scores) == (Alike(answer="decisions", n=N),)
+
+
+def test_without_labels_or_groups_it_says_what_is_left(tmp_path: Path) -> None:
+    path = write(frame(), tmp_path / "rows.parquet")
+    without = streamed(path, model(), target=None)
+    metrics = {m.metric for m in STREAMED["score_fairness"].measure_streamed(without)}
+    assert "score_wasserstein" in metrics and "roc_auc" not in metrics
+    with pytest.raises(Exception, match="Needs true labels"):
+        STREAMED["performance"].measure_streamed(without)
+    alone = streamed(path, model(), sensitive=())
+    assert {m.metric for m in STREAMED["performance"].measure_streamed(alone)} >= {"roc_auc", "log_loss"}
+    for name in ("score_fairness", "adverse_impact"):
+        with pytest.raises(Exception, match="Needs a sensitive feature"):
+            STREAMED[name].measure_streamed(alone)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"cluster": "b"}, "--cluster needs all rows at once"),
+        ({"bins": ("a=0,1",)}, "--bins needs"),
+        ({"train": "other.csv"}, "--train needs"),
+        ({"path": "rows.npz"}, "A .npz file is read whole: give .csv"),
+        ({}, ""),
+    ],
+)
+def test_what_cannot_stream_says_why(more: dict[str, Any], said: str) -> None:
+    asked = replace(spec(Path("rows.csv")), **more)
+    assert said in why_not_streamed(asked, model()) and bool(said) == bool(why_not_streamed(asked, model()))
+
+
+def test_a_model_of_unknown_columns_cannot_stream() -> None:
+    bare = AuditedModel(lambda X: np.zeros(len(X)), classes=["no", "yes"])
+    assert "which type each column has" in why_not_streamed(spec(Path("rows.csv")), bare)
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".arrow"])
+def test_no_more_than_some_rows_are_held(ending: str, tmp_path: Path) -> None:
+    """16 MB of numbers in parts of 0.4."""
+    table = pa.table({name: np.random.default_rng(0).normal(size=1_000_000) for name in "ab"})
+    path = tmp_path / f"rows{ending}"
+    if ending == ".parquet":
+        pyarrow.parquet.write_table(table, path, row_group_size=25_000, use_dictionary=False)
+    else:
+        with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
+            writer.write_table(table, max_chunksize=25_000)
+    del table
+    at_first, most, rows = pa.total_allocated_bytes(), 0, 0
+    for batch in open_table(path).batches(["a", "b"], {}):
+        most, rows = max(most, pa.total_allocated_bytes() - at_first), rows + batch.num_rows
+    assert rows == 1_000_000 and most < 4 << 20
+
+
+def test_the_digest_of_keys_in_parts_is_that_of_all() -> None:
+    keys = np.random.default_rng(0).integers(0, 1 << 63, 5_000, np.uint64) * np.uint64(2)
+    keys[:9] = [0, 0, 1, (1 << 64) - 1, 1 << 63, 1 << 58, (1 << 58) - 1, 5, 5]
+    for parts in ([keys], np.array_split(keys[::-1], 9), [keys[:0], keys]):
+        digest = KeyDigest()
+        for part in parts:
+            digest.add(part)
+        assert digest.hexdigest() == digest_of_keys(keys)
+    assert KeyDigest().hexdigest() == digest_of_keys(keys[:0]) != digest_of_keys(keys)
+
+
+def test_the_same_flag_for_rows_and_for_none_is_refused() -> None:
+    from auditor.run.options import ScanOptions
+    from auditor.run.scan import data_spec
+
+    for more in ({"include_rows": True, "data": __file__}, {"predictions": __file__}):
+        with pytest.raises(UsageError, match="needs all rows at once, and --stream holds none"):
+            data_spec(ScanOptions(stream=True, **more))  # type: ignore[arg-type]
+    assert data_spec(ScanOptions(stream=True, data=__file__)).stream
