@@ -18,7 +18,7 @@ from auditor.statistics.detection import LowestArea
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import AreaUnderCurve, Ranked
+from auditor.statistics.ranks import AreaUnderCurve, Ranked, areas_of_groups
 from probes.fairness.crowds import crowd
 from probes.fairness.score_thresholds import (
     at_thresholds,
@@ -196,12 +196,22 @@ class ScoreFairness:
         if y_true is None or not (y_true >= 0).any():
             return headlines
         labelled = [own & (y_true >= 0) for own in members]
-        curves = [
-            ranked.area(positives=own & (y_true == positive), negatives=own & (y_true != positive)) for own in labelled
-        ]
+        known = y_true >= 0
+        first, second = known & (y_true == positive), known & (y_true != positive)
+        areas = list(
+            areas_of_groups(
+                positives=ranked.ranks[first], negatives=ranked.ranks[second],
+                of_positives=codes[first], of_negatives=codes[second],
+                groups=len(levels), ranks=ranked.different.size,
+            )
+        )  # fmt: skip
+        curves = [area.own for area in areas]
         errors = [calibration_error(scores[own], y_true[own] == positive, self.bins) for own in labelled]
         n = [int(own.sum()) for own in labelled]
-        against = _against_the_rest(ranked, labelled, y_true == positive)
+        against: dict[str, list[AreaUnderCurve | Undefined]] = {}
+        if len(levels) > 1:
+            against["bpsn_auc"] = [area.outside_against_own for area in areas]
+            against["bnsp_auc"] = [area.own_against_outside for area in areas]
         headlines = [
             _gap("auc_difference", "roc_auc", names, titles, n, curves),
             *(
@@ -230,25 +240,6 @@ class ScoreFairness:
             for level, size, estimate in zip(levels, n, estimates, strict=True)
         ]
         return headlines + per_group
-
-
-def _against_the_rest(
-    ranked: Ranked, labelled: Sequence[BoolArray], favourable: BoolArray
-) -> dict[str, list[AreaUnderCurve | Undefined]]:
-    """``bpsn_auc`` and ``bnsp_auc`` by group, whose labelled rows are (n,) each; none of one group alone."""
-    if len(labelled) < 2:
-        return {}
-    known = np.logical_or.reduce(labelled)
-    rest = [known & ~own for own in labelled]
-
-    def area(positives: BoolArray, negatives: BoolArray) -> AreaUnderCurve | Undefined:
-        return ranked.area(positives=positives & favourable, negatives=negatives & ~favourable)
-
-    pairs = list(zip(rest, labelled, strict=True))
-    return {
-        "bpsn_auc": [area(others, own) for others, own in pairs],
-        "bnsp_auc": [area(own, others) for others, own in pairs],
-    }
 
 
 def _lowest(
@@ -372,8 +363,17 @@ def distances(a: FloatArray, b: FloatArray) -> tuple[float, float]:
 
     Of samples in ascending order it takes one pass.
     """
+    both = np.concatenate([a, b])
     # A stable sort merges what is in order already.
-    a, b = np.sort(a, kind="stable"), np.sort(b, kind="stable")
-    at = np.sort(np.concatenate([a, b]), kind="stable")
-    gap = np.abs(np.searchsorted(a, at, "right") / a.size - np.searchsorted(b, at, "right") / b.size)
-    return float(min(gap.max(), 1.0)), float(min((gap[:-1] * np.diff(at)).sum(), 1.0))
+    order = np.argsort(both, kind="stable")
+    at = both[order]
+    of_a, of_both = np.cumsum(order < a.size), np.arange(1, at.size + 1)
+    step = np.diff(at)
+    tied = np.flatnonzero(step == 0.0)
+    if tied.size:
+        # Of equal scores all are counted at each: as many as at the last of them.
+        ends = np.append(np.flatnonzero(np.diff(tied) > 1), tied.size - 1)
+        last = np.repeat(tied[ends] + 1, np.diff(ends, prepend=-1))
+        of_a[tied], of_both[tied] = of_a[last], of_both[last]
+    gap = np.abs(of_a / a.size - (of_both - of_a) / b.size)
+    return float(min(gap.max(), 1.0)), float(min((gap[:-1] * step).sum(), 1.0))

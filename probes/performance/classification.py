@@ -16,7 +16,7 @@ from auditor.rows import FloatArray, IntArray
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import area_under_curve
+from auditor.statistics.ranks import Ranked
 from auditor.statistics.rates import Proportion, RateTable, WeightedSum
 from auditor.statistics.values import bounded_mean
 from probes.fairness.score_fairness import calibration_error
@@ -30,12 +30,16 @@ _SMALLEST = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """Labelled rows of a classifier: true class and decision (n,), probabilities (n, k)."""
+    """Labelled rows of a classifier: true class and decision (n,), probabilities (n, k).
+
+    ``among``: the rows that these were taken from, and which of them they are, so that scores are put in order once.
+    """
 
     truth: IntArray
     decided: IntArray
     scores: FloatArray
     positive: int
+    among: tuple[Answered, npt.NDArray[np.bool_]] | None = None
 
     @classmethod
     def of(cls, model: AuditedModel, rows: AuditData) -> Answered | None:
@@ -53,7 +57,7 @@ class Answered:
 
     def take(self, own: npt.NDArray[np.bool_]) -> Answered:
         """Some of the rows."""
-        return Answered(self.truth[own], self.decided[own], self.scores[own], self.positive)
+        return Answered(self.truth[own], self.decided[own], self.scores[own], self.positive, (self, own))
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -71,8 +75,15 @@ class Answered:
     @cached_property
     def area(self) -> AnyEstimate:
         """How well the scores rank the favourable class above the others."""
-        scores, favourable = self.scores[:, self.positive], self.truth == self.positive
-        return area_under_curve(positives=scores[favourable], negatives=scores[~favourable])
+        favourable = self.truth == self.positive
+        return self._ranked.area(positives=favourable, negatives=~favourable)
+
+    @cached_property
+    def _ranked(self) -> Ranked:
+        if self.among is None:
+            return Ranked.of(self.scores[:, self.positive])
+        rows, own = self.among
+        return Ranked(rows._ranked.different, rows._ranked.ranks[own])
 
 
 def measured(rows: Answered, classes: Sequence[str], bins: int) -> list[Measurement]:
