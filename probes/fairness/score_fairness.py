@@ -191,13 +191,14 @@ class ScoreFairness:
     ) -> list[Measurement]:
         titles = [" x ".join(level) for level in levels]
         scores = ranked.values
-        members = [codes == g for g in range(len(levels))]
+        # Positions: brackets take four times as long over a mask.
+        members = [np.flatnonzero(codes == g) for g in range(len(levels))]
         headlines = _distances(names, titles, [scores[own] for own in members], spread)
         if y_true is None or not (y_true >= 0).any():
             return headlines
-        labelled = [own & (y_true >= 0) for own in members]
+        labelled = [own.compress(y_true[own] >= 0) for own in members]
         known = y_true >= 0
-        first, second = known & (y_true == positive), known & (y_true != positive)
+        first, second = (np.flatnonzero(known & alike) for alike in (y_true == positive, y_true != positive))
         areas = list(
             areas_of_groups(
                 positives=ranked.ranks[first], negatives=ranked.ranks[second],
@@ -207,7 +208,7 @@ class ScoreFairness:
         )  # fmt: skip
         curves = [area.own for area in areas]
         errors = [calibration_error(scores[own], y_true[own] == positive, self.bins) for own in labelled]
-        n = [int(own.sum()) for own in labelled]
+        n = [own.size for own in labelled]
         against: dict[str, list[AreaUnderCurve | Undefined]] = {}
         if len(levels) > 1:
             against["bpsn_auc"] = [area.outside_against_own for area in areas]
@@ -274,7 +275,7 @@ def calibration_error(scores: FloatArray, favourable: BoolArray, bins: int) -> C
     seen = np.flatnonzero(n)
     total = np.bincount(place, weights=scores, minlength=bins)
     return CalibrationError(
-        successes=tuple(np.bincount(place[favourable], minlength=bins)[seen].tolist()),
+        successes=tuple(np.bincount(place.compress(favourable), minlength=bins)[seen].tolist()),
         n=tuple(n[seen].tolist()),
         # Rounding may carry a mean of ones a hair beyond 1.
         mean_scores=tuple(np.clip(total[seen] / n[seen], 0.0, 1.0).tolist()),

@@ -65,11 +65,13 @@ def at_thresholds(
     ]
     if y_true is not None and (y_true >= 0).any():
         odds = []
+        masks = {"true positive": y_true == positive, "false positive": (y_true >= 0) & (y_true != positive)}
+        places = {rate: np.flatnonzero(mask) for rate, mask in masks.items()}
+        groups = {rate: codes[at] for rate, at in places.items()}
         for t in thresholds:
             chosen = scores >= t
-            of = {"true positive": y_true == positive, "false positive": (y_true >= 0) & (y_true != positive)}
             odds.append(
-                tuple(_rates(f"{r} rate at {t:g}", chosen[own], codes[own], len(titles)) for r, own in of.items())
+                tuple(_rates(f"{r} rate at {t:g}", chosen[at], groups[r], len(titles)) for r, at in places.items())
             )
         families.append(("equalized_odds_difference", 0.0, odds, int((y_true >= 0).sum())))
     found: list[Measurement] = []
@@ -121,7 +123,7 @@ def _untold(selection: RateTable, threshold: float) -> str:
 
 
 def _rates(name: str, chosen: BoolArray, codes: IntArray, g: int) -> RateTable:
-    return rate_table(name, np.bincount(codes[chosen], minlength=g), np.bincount(codes, minlength=g))
+    return rate_table(name, np.bincount(codes.compress(chosen), minlength=g), np.bincount(codes, minlength=g))
 
 
 def _worst(metric: str, tables: tuple[RateTable, ...]) -> AnyEstimate:

@@ -39,7 +39,7 @@ class Answered:
     decided: IntArray
     scores: FloatArray
     positive: int
-    among: tuple[Answered, npt.NDArray[np.bool_]] | None = None
+    among: tuple[Answered, IntArray] | None = None
 
     @classmethod
     def of(cls, model: AuditedModel, rows: AuditData) -> Answered | None:
@@ -57,7 +57,8 @@ class Answered:
 
     def take(self, own: npt.NDArray[np.bool_]) -> Answered:
         """Some of the rows."""
-        return Answered(self.truth[own], self.decided[own], self.scores[own], self.positive, (self, own))
+        at = np.flatnonzero(own)
+        return Answered(self.truth[at], self.decided[at], self.scores[at], self.positive, (self, at))
 
     def __len__(self) -> int:
         return len(self.truth)
