@@ -224,7 +224,7 @@ class Ranked:
     def shares_below(self, n: IntArray) -> FloatArray:
         """(n,) the share of others below each value, ties counted half, where ``n`` of them have each of the values."""
         by_rank = np.bincount(self.ranks, weights=n, minlength=self.different.size).astype(np.int64)
-        return _twice(by_rank)[self.ranks] / (2.0 * n.sum())
+        return np.asarray(_twice(by_rank)[self.ranks] / (2.0 * n.sum()), np.float64)
 
     def area(self, *, positives: IntArray | BoolArray, negatives: IntArray | BoolArray) -> AreaUnderCurve | Undefined:
         """:func:`area_under_curve` of some of them against others, each by mask or positions; no value is infinite."""
