@@ -70,7 +70,8 @@ def _onnx(content: bytes) -> Encoder:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(with_signed_weights(content), options, providers=["CPUExecutionProvider"])
+        content = with_signed_weights(content)
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # whatever onnxruntime raises on what it cannot read
         raise ModelError(f"The encoder is no ONNX file that can be used: {first_line(error)}.") from error
     inputs = [i for i in session.get_inputs() if len(i.shape) == 4 and i.type == "tensor(float)"]

@@ -13,10 +13,10 @@ _INTEGER_PRODUCTS = ("MatMulInteger", "ConvInteger")
 def with_signed_weights(content: bytes) -> bytes:
     """The program with 8-bit weights of integer products shifted from [0, 255] to [-128, 127], and their zero points.
 
-    ``(a - z_a) (b - z_b)`` is the same integer when ``b`` and ``z_b`` are both 128 less, so no output is another, to the
-    last bit; onnxruntime multiplies bytes by signed bytes up to twice as fast. The bytes as they were, where nothing is
-    to be shifted, a weight has another use, onnx is not installed, or this processor's products of signed bytes are not
-    exact.
+    ``(a - z_a) (b - z_b)`` is the same integer when ``b`` and ``z_b`` are both 128 less, so no output is another, to
+    the last bit; onnxruntime multiplies bytes by signed bytes up to twice as fast. The bytes as they were, where
+    nothing is to be shifted, a weight has another use, onnx is not installed, or this processor's products of signed
+    bytes are not exact.
     """
     try:
         import onnx
