@@ -67,7 +67,6 @@ def run_mitigation(
     if not 0.0 <= margin < 1.0:
         raise UsageError(f"--margin must lie in [0, 1), such as 0.02 for two points of accuracy, not {margin:g}.")
     refuse_a_job("mitigate")
-    options = configured.options
     key = name.replace("-", "_")
     kind = mitigation_class(key, MITIGATIONS)
     configured, settings, code = _with_function(kind, configured, settings)

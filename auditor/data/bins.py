@@ -10,7 +10,7 @@ import numpy as np
 
 from auditor.data.counts import MISSING
 from auditor.errors import DataError, UsageError
-from auditor.rows import FloatArray
+from auditor.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,22 +102,52 @@ def bin_values(values: FloatArray, rule: BinRule) -> tuple[np.ndarray[Any, np.dt
         ]
         codes = np.searchsorted(edges, values, "right")
         return np.where(missing, -1, codes).astype(np.int64), labels
-    finite = values[np.isfinite(values)]
+    here = np.isfinite(values)
+    finite = values if here.all() else values[here]
     if not finite.size:
         return np.where(missing, -1, 0).astype(np.int64), ["[all]"]
-    starts = _quantile_starts(finite, rule.quantiles)
+    # Of whole numbers, which most columns hold, each different one is looked up once and not once a row.
+    n = _counted(finite) if finite.size == values.size else None
+    starts = _quantile_starts(finite, rule.quantiles) if n is None else _counted_starts(n, rule.quantiles)
     labels = [f"[{a:g}, {b:g})" for a, b in zip(starts, starts[1:], strict=False)]
     labels.append(f"[{starts[-1]:g}, {finite.max():g}]")
-    codes = np.clip(np.searchsorted(starts, values, "right") - 1, 0, len(labels) - 1)
-    return np.where(missing, -1, codes).astype(np.int64), labels
+    looked_up = values if n is None else np.arange(n.size, dtype=np.float64)
+    codes = np.clip(np.searchsorted(starts, looked_up, "right") - 1, 0, len(labels) - 1).astype(np.int64)
+    if n is not None:
+        return codes[values.astype(np.int64)], labels
+    return np.where(missing, -1, codes), labels
+
+
+def _counted(values: FloatArray) -> IntArray | None:
+    """How often each of 0, 1 to the largest occurs, where the values are such numbers and the largest is no more than
+    they are."""
+    low, high = values.min(), values.max()
+    if np.signbit(low) or high > values.size:
+        return None
+    whole = values.astype(np.int64)
+    if not (whole == values).all() or (low == 0.0 and np.signbit(values).any()):
+        return None
+    return np.bincount(whole)
 
 
 def _quantile_starts(finite: FloatArray, n_bins: int) -> FloatArray:
     """Where the bins begin; the last one ends with the largest value."""
     # "lower" keeps every edge a value that occurs, so the labels read like the data.
-    edges, times = np.unique(np.quantile(finite, np.linspace(0.0, 1.0, n_bins + 1), method="lower"), return_counts=True)
+    edges = np.quantile(finite, np.linspace(0.0, 1.0, n_bins + 1), method="lower")
+    return _starts(edges, np.unique(finite))
+
+
+def _counted_starts(n: IntArray, n_bins: int) -> FloatArray:
+    """The same of whole numbers that were counted."""
+    upto = np.cumsum(n)
+    # As numpy's "lower" places them.
+    at = np.floor((upto[-1] - 1) * np.linspace(0.0, 1.0, n_bins + 1)).astype(np.int64)
+    return _starts(np.searchsorted(upto, at, "right").astype(np.float64), np.flatnonzero(n).astype(np.float64))
+
+
+def _starts(ends: FloatArray, distinct: FloatArray) -> FloatArray:
+    edges, times = np.unique(ends, return_counts=True)
     # Without a bin's end right above a value that repeats, a column that is mostly zero would be a single bin.
-    distinct = np.unique(finite)
     above = np.searchsorted(distinct, edges[times > 1], "right")
     starts = edges if edges.size == 1 or times[-1] > 1 else edges[:-1]
     return np.union1d(starts, distinct[above[above < distinct.size]])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.errors import MissingExtraError, ModelError, first_line
+from auditor.networks.signed_weights import with_signed_weights
 
 FORMS = ("onnx", "transformers", "torchvision")
 _HEADS = ("fc", "classifier", "head", "heads")
@@ -69,6 +70,7 @@ def _onnx(content: bytes) -> Encoder:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
+        content = with_signed_weights(content)
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # whatever onnxruntime raises on what it cannot read
         raise ModelError(f"The encoder is no ONNX file that can be used: {first_line(error)}.") from error

@@ -12,6 +12,7 @@ from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.formats import Opened
 from auditor.intake.own_packages import claim_own_packages
 from auditor.intake.specs import Job
+from auditor.intake.undrawn import without_drawing
 from auditor.networks.device import resolve_device
 from auditor.run.protocol import Channel, Done, Refused
 from auditor.sandbox.limits import restrict
@@ -23,6 +24,7 @@ def serve(job: Job, channel: Channel, opened: list[Opened]) -> None:
     work = _work_of(job, opened)
     try:
         claim_own_packages()
+        without_drawing()
         job = replace(job, model=replace(job.model, device=resolve_device(job.model.device)))
         restrict(job, held=sum(len(each.source.data) for each in opened))
         if job.model.code_folder is not None:

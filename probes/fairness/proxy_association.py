@@ -23,18 +23,19 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import (
     AreaUnderCurve,
+    Placements,
     Ranked,
     area_of_counts,
     area_of_placements,
     area_of_ranks,
     placements,
-    shares_below,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from auditor.data.audit_data import AuditData
+    from auditor.data.coded_groups import CodedGroups
     from auditor.model.audited_model import AuditedModel
 
 FEWEST_ROWS = 20
@@ -47,7 +48,8 @@ _NEEDS_ROWS = "a predictor of several numbers learns from the rows themselves, a
 
 @dataclass(frozen=True)
 class _Source:
-    """What is to predict the groups: ``matrix`` (n, d) for a logistic regression, or ``codes`` (n,) of one feature."""
+    """What is to predict the groups: ``matrix`` (k, d) of the rows that are asked for, for a logistic regression, or
+    ``codes`` (n,) of one feature."""
 
     name: str
     what: str
@@ -99,11 +101,15 @@ class ProxyAssociation:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
         train = np.zeros(len(rows), bool)
         train[rows.order(self.name)[: len(rows) // 2]] = True
-        sources = self._sources(model, rows, train)
+        splits = [_Split.of(str(c), rows.groups(str(c)), train) for c in rows.sensitive_features.columns]
+        wanted = ~train
+        for split in splits:
+            wanted[split.learned] = True
+        sources = self._sources(model, rows, train, np.flatnonzero(wanted))
         found = []
-        for column in map(str, rows.sensitive_features.columns):
-            groups = rows.groups(column)
-            found += [_measured(column, groups.titles, groups.codes, source, train) for source in sources]
+        for split in splits:
+            places = np.cumsum(wanted) - 1
+            found += [_measured(split, source, places) for source in sources]
         return found
 
     @property
@@ -127,19 +133,21 @@ class ProxyAssociation:
             found += [_needing_rows(column, source, streamed.counts.n) for source in ("features", "score")]
         return found
 
-    def _sources(self, model: AuditedModel, rows: AuditData, train: npt.NDArray[np.bool_]) -> list[_Source]:
-        probabilities = model.outputs(rows)
+    def _sources(
+        self, model: AuditedModel, rows: AuditData, train: npt.NDArray[np.bool_], wanted: IntArray
+    ) -> list[_Source]:
+        probabilities = model.outputs(rows)[wanted]
         # The logarithm keeps the small probabilities of a confident model apart; the last class follows from the rest.
         scores = np.log(np.clip(probabilities, 1e-12, None))
         scores = (scores - scores[:, -1:])[:, :-1]
         found = [_Source("score", "the model's score", matrix=scores)]
-        hidden = representation(model, rows)
+        hidden = representation(model, rows, wanted)
         if hidden is not None:
             found.append(_Source("representation", "the input of the last linear layer", matrix=hidden))
         frame = _features(rows)
         if frame is None or frame.shape[1] == 0:
             return found
-        joint = _Source("features", f"{frame.shape[1]} features together", matrix=encode(frame, train))
+        joint = _Source("features", f"{frame.shape[1]} features together", matrix=encode(frame, train, wanted))
         if not self.single_features:
             return [joint, *found]
         single = [_Source("feature", str(name), codes=_binned(str(name), frame[name], train)) for name in frame.columns]
@@ -158,27 +166,55 @@ def _features(rows: AuditData) -> pd.DataFrame | None:
     return rows.X[[c for c in rows.X.columns if str(c) not in sensitive]].reset_index(drop=True)
 
 
-def _measured(
-    sensitive: str, names: Sequence[str], codes: IntArray, source: _Source, train: npt.NDArray[np.bool_]
-) -> Measurement:
-    sizes = np.minimum(
-        np.bincount(codes[train], minlength=len(names)), np.bincount(codes[~train], minlength=len(names))
-    )
-    kept = np.flatnonzero(sizes >= FEWEST_ROWS)
-    small = [name for i, name in enumerate(names) if i not in kept]
-    here = np.isin(np.arange(len(names)), kept)[codes]
+@dataclass(frozen=True, eq=False)
+class _Split:
+    """A sensitive feature's groups with enough rows in both halves, ``kept``: a predictor of them learns from some rows
+    and is measured on others.
+
+    ``label`` (n,) a row's group among them, where it is of one; ``train``, ``test`` (n,): of one, and in that half;
+    ``learned``: the rows that train a logistic regression; ``tested`` (m,) and ``test_label`` (m,): those of ``test``.
+    """
+
+    sensitive: str
+    names: Sequence[str]
+    kept: IntArray
+    label: IntArray
+    train: npt.NDArray[np.bool_]
+    learned: IntArray
+    tested: IntArray
+    test_label: IntArray
+
+    @classmethod
+    def of(cls, sensitive: str, groups: CodedGroups, train: npt.NDArray[np.bool_]) -> _Split:
+        """The split of groups by a half of the rows."""
+        codes, k = groups.codes, len(groups.titles)
+        sizes = np.minimum(np.bincount(codes[train], minlength=k), np.bincount(codes[~train], minlength=k))
+        kept = np.flatnonzero(sizes >= FEWEST_ROWS)
+        here = np.isin(np.arange(k), kept)[codes]
+        label = np.searchsorted(kept, np.arange(k))[codes]
+        learning, tested = train & here, np.flatnonzero(~train & here)
+        learned = np.flatnonzero(learning)[:MOST_TRAINING_ROWS]
+        return cls(sensitive, groups.titles, kept, label, learning, learned, tested, label[tested])
+
+    @property
+    def small(self) -> list[str]:
+        """The groups that take no part."""
+        return [name for i, name in enumerate(self.names) if i not in self.kept]
+
+
+def _measured(split: _Split, source: _Source, places: IntArray) -> Measurement:
+    """What one source tells of the groups; ``places`` (n,): where a row that was asked for stands in its matrix."""
+    names, kept, small = split.names, split.kept, split.small
     at: dict[str, str | float] = {"from": source.name}
     if source.name == "feature":
         at["feature"] = source.what
     estimate: AnyEstimate = Undefined(
-        reason=f"fewer than two groups of {sensitive} have {FEWEST_ROWS} rows in either half of the data"
+        reason=f"fewer than two groups of {split.sensitive} have {FEWEST_ROWS} rows in either half of the data"
     )
     parts = [f"predicted from {source.what}"]
     if kept.size > 1:
-        label = np.searchsorted(kept, np.arange(len(names)))[codes]
-        test = ~train & here
-        scores, at_level = _predicted(source, label, train & here, test, kept.size)
-        estimate, each = macro_auc(scores, label[test], at_level)
+        scores, at_level = _predicted(source, split, places)
+        estimate, each = macro_auc(scores, split.test_label, at_level)
         if kept.size > 2:
             order = np.argsort(-np.asarray(each))[:3]
             parts.append("best told apart: " + ", ".join(f"{names[kept[i]]} {each[i]:.3f}" for i in order))
@@ -188,9 +224,9 @@ def _measured(
         metric="proxy_auc",
         method="held_out_auc",
         estimate=estimate,
-        n_samples=len(codes),
+        n_samples=len(split.label),
         ideal=0.5,
-        sensitive=(sensitive,),
+        sensitive=(split.sensitive,),
         # Of the features it says what they are, whatever the model makes of them.
         ideal_when_same="nothing" if source.name in ("features", "feature") else "scores",
         at=at,
@@ -261,21 +297,20 @@ def _gathered(levels: Levels) -> IntArray:
 # ---- prediction ----------------------------------------------------------------------------------------------------
 
 
-def _predicted(
-    source: _Source, label: IntArray, train: npt.NDArray[np.bool_], test: npt.NDArray[np.bool_], n_groups: int
-) -> tuple[FloatArray, IntArray | None]:
+def _predicted(source: _Source, split: _Split, places: IntArray) -> tuple[FloatArray, IntArray | None]:
     """(m, n_groups) scores of the groups, from rows of ``train`` only, and which of them each row of ``test`` has.
 
     None for the second where each row has its own.
     """
     if source.codes is not None:
-        n_levels = int(source.codes.max()) + 1
-        own = source.codes[train] * n_groups + label[train]
+        n_levels, n_groups = int(source.codes.max()) + 1, split.kept.size
+        own = (source.codes * n_groups + split.label).compress(split.train)
         counts = np.bincount(own, minlength=n_levels * n_groups).reshape(n_levels, n_groups)
-        return _shares(counts), source.codes[test]
+        return _shares(counts), source.codes[split.tested]
     if source.matrix is None:
         raise ValueError("a source has a matrix or codes")
-    return _logistic(source.matrix, label, np.flatnonzero(train)[:MOST_TRAINING_ROWS], test), None
+    learned = split.learned
+    return _logistic(source.matrix, split.label[learned], places[learned], places[split.tested]), None
 
 
 def _shares(counts: IntArray) -> FloatArray:
@@ -285,27 +320,26 @@ def _shares(counts: IntArray) -> FloatArray:
     return np.asarray((n + overall) / (n.sum(axis=1, keepdims=True) + 1.0), np.float64)
 
 
-def _logistic(matrix: FloatArray, label: IntArray, train: IntArray, test: npt.NDArray[np.bool_]) -> FloatArray:
+def _logistic(matrix: FloatArray, label: IntArray, train: IntArray, test: IntArray) -> FloatArray:
     from sklearn.linear_model import LogisticRegression
 
     known = matrix[train].astype(np.float64, copy=False)
     centre, spread = known.mean(axis=0), known.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
-    fitted = LogisticRegression(max_iter=1000, C=1.0).fit((known - centre) / spread, label[train])
-    asked = np.flatnonzero(test)
-    found = np.empty((asked.size, len(fitted.classes_)))
+    fitted = LogisticRegression(max_iter=1000, C=1.0).fit((known - centre) / spread, label)
+    found = np.empty((test.size, len(fitted.classes_)))
     # In blocks, since there may be as many numbers as rows times units of a layer.
-    for block in range(0, asked.size, _BLOCK_ROWS):
-        part = matrix[asked[block : block + _BLOCK_ROWS]].astype(np.float64, copy=False)
+    for block in range(0, test.size, _BLOCK_ROWS):
+        part = matrix[test[block : block + _BLOCK_ROWS]].astype(np.float64, copy=False)
         part -= centre
         part /= spread
         found[block : block + _BLOCK_ROWS] = fitted.predict_proba(part)
     return found
 
 
-def encode(frame: pd.DataFrame, train: npt.NDArray[np.bool_]) -> FloatArray:
-    """(n, d) numbers: numeric columns with the training median for missing values and a column that says so, the 20
-    levels most frequent among the training rows of every other column as 0/1."""
+def encode(frame: pd.DataFrame, train: npt.NDArray[np.bool_], wanted: IntArray) -> FloatArray:
+    """(k, d) numbers of the rows ``wanted``: numeric columns with the training median for missing values and a column
+    that says so, the 20 levels most frequent among the training rows of every other column as 0/1."""
     parts: list[FloatArray] = []
     for name in frame.columns:
         values = frame[name]
@@ -313,13 +347,14 @@ def encode(frame: pd.DataFrame, train: npt.NDArray[np.bool_]) -> FloatArray:
             numbers = values.to_numpy(np.float64, na_value=np.nan)
             missing = ~np.isfinite(numbers)
             known = numbers[train & ~missing]
-            parts.append(np.where(missing, np.median(known) if known.size else 0.0, numbers)[:, None])
+            parts.append(np.where(missing[wanted], np.median(known) if known.size else 0.0, numbers[wanted])[:, None])
             if missing.any():
-                parts.append(missing[:, None].astype(np.float64))
+                parts.append(missing[wanted, None].astype(np.float64))
         else:
             text = texts_of(values, "")
-            parts += [(text.codes == level).astype(np.float64)[:, None] for level in text.commonest(20, train)]
-    return np.concatenate(parts, axis=1) if parts else np.empty((len(frame), 0))
+            codes = text.codes[wanted]
+            parts += [(codes == level).astype(np.float64)[:, None] for level in text.commonest(20, train)]
+    return np.concatenate(parts, axis=1) if parts else np.empty((wanted.size, 0))
 
 
 def _binned(name: str, values: pd.Series[Any], train: npt.NDArray[np.bool_]) -> IntArray:
@@ -354,25 +389,31 @@ def macro_auc(scores: FloatArray, label: IntArray, at: IntArray | None = None) -
     each: list[float] = []
     variance = 0.0
     influence = np.zeros(len(label))
-    # Rows of one score and one group move the mean alike: where scores are few, they are counted once.
     by_score = np.zeros((len(scores), k))
+    counts = None if at is None else np.bincount(at * k + label, minlength=len(scores) * k).reshape(-1, k)
     for g in range(k):
-        own = label == g
+        # Positions: brackets take four times as long over a mask.
+        own, rest = np.flatnonzero(label == g), np.flatnonzero(label != g)
         ranked = Ranked.of(scores[:, g])
-        ranks, n_ranks = ranked.ranks if at is None else ranked.ranks[at], ranked.different.size
-        positives, negatives = ranks[own], ranks[~own]
-        over, under = placements(positives=positives, negatives=negatives, n_ranks=n_ranks)
+        if at is None or counts is None:
+            positives, negatives = ranked.ranks[own], ranked.ranks[rest]
+            over, under = placements(positives=positives, negatives=negatives, n_ranks=ranked.different.size)
+        else:
+            # Rows of one score and one group move the mean alike: where scores are few, they are counted once.
+            above = ranked.shares_below(counts.sum(axis=1) - counts[:, g])
+            below = 1.0 - ranked.shares_below(counts[:, g])
+            over, under = Placements(above, at[own]), Placements(below, at[rest])
         alone = area_of_placements(over, under)
         auc = alone.centre
         each.append(auc)
         variance += alone.standard_error**2
-        share = own.mean()
+        share = own.size / len(label)
         if at is None:
-            influence[own] += (over.shares - auc) / (k * share)
-            influence[~own] += (under.shares - auc) / (k * (1.0 - share))
+            moved = np.empty(len(label))
+            moved[own] = (over.shares - auc) / (k * share)
+            moved[rest] = (under.shares - auc) / (k * (1.0 - share))
+            influence += moved
         else:
-            above = shares_below(ranked.ranks, negatives, n_ranks).shares
-            below = 1.0 - shares_below(ranked.ranks, positives, n_ranks).shares
             others = np.arange(k) != g
             by_score[:, g] += (above - auc) / (k * share)
             by_score[:, others] += ((below - auc) / (k * (1.0 - share)))[:, None]
@@ -436,8 +477,9 @@ def auc_of_counts(scores: FloatArray, counts: IntArray) -> tuple[AnyEstimate, li
 # ---- the model's representation ------------------------------------------------------------------------------------
 
 
-def representation(model: AuditedModel, rows: AuditData) -> FloatArray | None:
-    """(n, d) what enters the last linear layer of a torch model, or None where there is no such layer to look into.
+def representation(model: AuditedModel, rows: AuditData, wanted: IntArray) -> FloatArray | None:
+    """(k, d) what enters the last linear layer of a torch model, of the rows ``wanted``, or None where there is no such
+    layer to look into.
 
     The layer is the last ``nn.Linear`` of the module, and must make the outputs itself: as many as the classes, or one.
     """
@@ -452,25 +494,25 @@ def representation(model: AuditedModel, rows: AuditData) -> FloatArray | None:
     layers = [m for m in model.module.modules() if isinstance(m, nn.Linear)]
     if len(layers) < 2 or layers[-1].out_features not in (1, model.n_outputs):
         return None
-    seen: list[FloatArray] = []
+    asked = rows.X if wanted.size == len(rows) else take_rows(rows.X, wanted)
+    hidden: FloatArray | None = None
+    filled = 0
 
     def see(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        nonlocal hidden, filled
         # numpy has no bfloat16.
-        seen.append(inputs[0].detach().to("cpu", torch.promote_types(inputs[0].dtype, torch.float32)).numpy())
+        part = inputs[0].detach().to("cpu", torch.promote_types(inputs[0].dtype, torch.float32)).numpy()
+        if hidden is None:
+            hidden = np.empty((wanted.size, *part.shape[1:]), part.dtype)
+        if part.ndim == 2 and filled + len(part) <= len(hidden):
+            hidden[filled : filled + len(part)] = part
+        filled += len(part)
 
     handle = layers[-1].register_forward_pre_hook(see)
     try:
         with without_gradients(), model.evaluating():
-            for i in range(0, len(rows), model.batch_rows):
-                model.logits(model.encode(take_rows(rows.X, slice(i, i + model.batch_rows))))
+            for i in range(0, wanted.size, model.batch_rows):
+                model.logits(model.encode(take_rows(asked, slice(i, i + model.batch_rows))))
     finally:
         handle.remove()
-    if not seen or any(part.ndim != 2 for part in seen):
-        return None
-    hidden = np.empty((sum(map(len, seen)), seen[0].shape[1]), seen[0].dtype)
-    end = len(hidden)
-    while seen:  # each part is let go of as it is copied
-        part = seen.pop()
-        hidden[end - len(part) : end] = part
-        end -= len(part)
-    return hidden if len(hidden) == len(rows) else None
+    return hidden if hidden is not None and hidden.ndim == 2 and filled == wanted.size else None

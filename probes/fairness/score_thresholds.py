@@ -74,7 +74,7 @@ class GroupScores:
         def counted(chosen: IntArray) -> IntArray:
             return np.asarray(np.bincount(chosen, minlength=g * 3).reshape(g, 3), np.int64)
 
-        at_least = [counted(cells[scores >= t]) for t in thresholds]
+        at_least = [counted(cells.compress(scores >= t)) for t in thresholds]
         by_score = counts_by_score(scores, codes, g)
         return cls(titles, counted(cells), np.asarray(at_least, np.int64).reshape(-1, g, 3), by_score, own)
 

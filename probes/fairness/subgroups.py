@@ -356,7 +356,7 @@ def rates_of(y_pred: IntArray, y_true: IntArray | None, positive: int | None) ->
 
 
 def _restricted(column: Column, half: BoolArray) -> Column:
-    return replace(column, codes=column.codes[half])
+    return replace(column, codes=column.codes.compress(half))
 
 
 def _rows_of(candidate: Slice, columns: Sequence[Column]) -> BoolArray:

@@ -26,7 +26,7 @@ from auditor.rows import FloatArray, IntArray
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import area_of_counts, area_under_curve
+from auditor.statistics.ranks import Ranked, area_of_counts
 from auditor.statistics.rates import Proportion, RateTable, WeightedSum
 from auditor.statistics.values import BoundedMean, bounded_mean
 from probes.fairness.score_fairness import calibration_error, calibration_of, on_grid
@@ -63,12 +63,16 @@ class Graded(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """Labelled rows of a classifier that are at hand: true class and decision (n,), probabilities (n, k)."""
+    """Labelled rows of a classifier that are at hand: true class and decision (n,), probabilities (n, k).
+
+    ``among``: the rows that these were taken from, and which of them they are, so that scores are put in order once.
+    """
 
     truth: IntArray
     decided: IntArray
     scores: FloatArray
     positive: int
+    among: tuple[Answered, IntArray] | None = None
 
     @classmethod
     def of(cls, model: AuditedModel, rows: AuditData) -> Answered | None:
@@ -86,7 +90,8 @@ class Answered:
 
     def take(self, own: npt.NDArray[np.bool_]) -> Answered:
         """Some of the rows."""
-        return Answered(self.truth[own], self.decided[own], self.scores[own], self.positive)
+        at = np.flatnonzero(own)
+        return Answered(self.truth[at], self.decided[at], self.scores[at], self.positive, (self, at))
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -110,8 +115,15 @@ class Answered:
     @cached_property
     def area(self) -> AnyEstimate:
         """How well the scores rank the favourable class above the others."""
-        scores, favourable = self.scores[:, self.positive], self.truth == self.positive
-        return area_under_curve(positives=scores[favourable], negatives=scores[~favourable])
+        favourable = self.truth == self.positive
+        return self._ranked.area(positives=favourable, negatives=~favourable)
+
+    @cached_property
+    def _ranked(self) -> Ranked:
+        if self.among is None:
+            return Ranked.of(self.scores[:, self.positive])
+        rows, own = self.among
+        return Ranked(rows._ranked.different, rows._ranked.ranks[own])
 
     @property
     def log_loss(self) -> AnyEstimate:

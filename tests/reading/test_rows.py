@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
@@ -598,6 +600,24 @@ def test_edges_are_decades_of_an_age_and_else_quartiles_of_two_digits() -> None:
         rule = parse_bin_rule(f"x={edges}")
         codes, labels = bin_values(values, rule)
         assert rule.quantiles == 4 or set(codes.tolist()) == set(range(len(labels)))
+
+
+def test_whole_numbers_are_binned_as_all_others_are() -> None:
+    rng = np.random.default_rng(0)
+    made: list[Callable[[int], npt.NDArray[np.int64]]] = [
+        lambda n: rng.integers(0, 7, n),
+        lambda n: rng.integers(0, 60, n),
+        lambda n: rng.poisson(0.3, n),
+    ]
+    for i in range(60):
+        values = made[i % 3](int(rng.integers(1, 90))).astype(float)
+        for n_bins in (2, 10):
+            rule = parse_bin_rule(f"x=quantiles:{n_bins}")
+            codes, labels = bin_values(values, rule)
+            # The same order of numbers that are not whole, which are looked up one by one.
+            halves, same = bin_values(values / 2.0 + 0.25, rule)
+            np.testing.assert_array_equal(codes, halves)
+            assert [label[0] for label in labels] == [label[0] for label in same]
 
 
 def test_columns_that_name_rows_are_recognised() -> None:

@@ -23,6 +23,7 @@ from auditor.statistics.ranks import (
     Ranked,
     TruePositiveRateAt,
     area_under_curve,
+    areas_of_groups,
     placements,
     true_positive_rate_at,
 )
@@ -88,6 +89,26 @@ def test_placements_by_rank_are_those_by_searching_to_the_last_digit(m: int, n: 
         np.testing.assert_array_equal(found.shares, slow)
         assert found.mean_cube(0.3) == float(((slow - 0.3) ** 3).mean())
     assert ranked.area(positives=first, negatives=second) == area_of(values[first], values[second])
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 8])
+def test_areas_of_groups_are_those_of_their_rows_to_the_last_digit(decimals: int) -> None:
+    rng = np.random.default_rng(decimals)
+    ranked = Ranked.of(rng.normal(size=700).round(decimals))
+    # The second group is large, the third has a single positive, the fourth nobody.
+    group = np.where(np.arange(700) < 650, rng.integers(0, 2, 700) | (rng.random(700) < 0.9), 2)
+    favourable = np.append(rng.random(650) < 0.4, np.arange(50) < 1)
+    found = areas_of_groups(
+        positives=ranked.ranks[favourable], negatives=ranked.ranks[~favourable],
+        of_positives=group[favourable], of_negatives=group[~favourable], groups=4, ranks=ranked.different.size,
+    )  # fmt: skip
+    for g, here in enumerate(found):
+        own = group == g
+        x, y, others, rest = own & favourable, own & ~favourable, ~own & favourable, ~own & ~favourable
+        assert here.own == ranked.area(positives=x, negatives=y)
+        assert here.outside_against_own == ranked.area(positives=others, negatives=y)
+        assert here.own_against_outside == ranked.area(positives=x, negatives=rest)
+    assert g == 3 and isinstance(here.own, Undefined)
 
 
 def test_standard_error_is_delongs_where_that_is_the_larger() -> None:

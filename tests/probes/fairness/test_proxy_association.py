@@ -20,6 +20,7 @@ from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
 from auditor.statistics.ranks import AreaUnderCurve
+from probes.fairness import proxy_association
 from probes.fairness.proxy_association import ProxyAssociation, encode, macro_auc, representation
 from tests.statistics.worlds import WORLDS, misses, most_misses
 
@@ -112,11 +113,12 @@ def test_small_groups_are_named_and_too_few_rows_are_undefined() -> None:
 def test_missing_values_tell_too_and_text_is_one_hot() -> None:
     frame = pd.DataFrame({"a": [1.0, np.nan, 3.0, 100.0], "b": ["x", "y", None, "z"]})
     train = np.asarray([True, True, True, False])
-    encoded = encode(frame, train)
+    encoded = encode(frame, train, np.arange(4))
     assert encoded[:, 0].tolist() == [1.0, 2.0, 3.0, 100.0]
     assert encoded[:, 1].tolist() == [0.0, 1.0, 0.0, 0.0]
     assert encoded.shape == (4, 2 + 3)
     assert encoded[3, 2:].tolist() == [0.0, 0.0, 0.0]
+    np.testing.assert_array_equal(encode(frame, train, np.asarray([0, 3])), encoded[[0, 3]])
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -152,10 +154,12 @@ def test_representation_is_what_enters_the_last_layer() -> None:
     X = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
     groups = np.where(X[:, 0] > 0, "p", "q")
     data = AuditData.from_arrays(X, classes=["0", "1"], sensitive_features={"side": groups})
-    hidden = representation(model, data)
+    hidden = representation(model, data, np.arange(300))
     assert hidden is not None
     expected = torch.relu(module[0](torch.from_numpy(X))).detach().numpy()
     assert np.allclose(hidden, expected, atol=1e-6)
+    some = representation(model, data, np.arange(7, 300, 2))
+    assert some is not None and np.allclose(some, expected[7::2], atol=1e-6)
     assert not module[2]._forward_pre_hooks and module.training
     found = ProxyAssociation().measure(model, data, np.random.default_rng(0))
     assert pick(found, "representation", "side").estimate.value > 0.9
@@ -164,10 +168,20 @@ def test_representation_is_what_enters_the_last_layer() -> None:
 
 def test_models_without_such_a_layer_have_no_representation() -> None:
     data = AuditData.from_arrays(np.zeros((4, 3), np.float32), classes=["0", "1"])
-    assert representation(TorchModel(nn.Linear(3, 2), classes=["0", "1"]), data) is None
-    assert representation(model_of("x"), data) is None
+    assert representation(TorchModel(nn.Linear(3, 2), classes=["0", "1"]), data, np.arange(4)) is None
+    assert representation(model_of("x"), data, np.arange(4)) is None
     odd = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 7), nn.Softmax(dim=1))
-    assert representation(TorchModel(odd, classes=["0", "1"]), data) is None
+    assert representation(TorchModel(odd, classes=["0", "1"]), data, np.arange(4)) is None
+
+
+def test_a_predictor_learns_from_its_half_alone_whatever_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, groups = table(600)
+    everything = measured(X, groups, "score")
+    monkeypatch.setattr(proxy_association, "MOST_TRAINING_ROWS", 300)
+    assert measured(X, groups, "score") == everything
+    monkeypatch.setattr(proxy_association, "MOST_TRAINING_ROWS", 40)
+    fewer = measured(X, groups, "score")
+    assert [m.n_samples for m in fewer] == [m.n_samples for m in everything] and fewer != everything
 
 
 def test_inputs_that_are_missing_are_named() -> None:

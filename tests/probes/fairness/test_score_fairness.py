@@ -315,6 +315,17 @@ def test_miscalibrated_scores_and_groups_are_found() -> None:
     assert between >= 80
 
 
+def test_distances_are_those_of_searching_both_samples_to_the_last_digit() -> None:
+    rng = np.random.default_rng(9)
+    for _ in range(300):
+        # With no decimals nearly all are tied, with three some are.
+        a, b = (rng.random(int(rng.integers(1, 60))).round(int(rng.integers(0, 4))) for _ in range(2))
+        at = np.sort(np.concatenate([a, b]))
+        shares = [np.searchsorted(np.sort(own), at, "right") / own.size for own in (a, b)]
+        gap = np.abs(shares[0] - shares[1])
+        assert distances(a, b) == (min(gap.max(), 1.0), min((gap[:-1] * np.diff(at)).sum(), 1.0))
+
+
 def test_distributions_far_apart_are_found() -> None:
     """A quarter of the range between two groups of 600: beyond 0.10 for either distance."""
     rng = np.random.default_rng(5)
