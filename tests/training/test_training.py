@@ -573,12 +573,13 @@ def test_infinity_and_a_loss_out_of_hand_are_refused(spec: TrainSpec, tmp_path: 
 # ---- the command line ----------------------------------------------------------------------------------------------
 
 
-def test_the_command_writes_three_files_and_says_what_it_did(spec: TrainSpec, tmp_path: Path) -> None:
+def test_the_command_writes_its_files_and_says_what_it_did(spec: TrainSpec, tmp_path: Path) -> None:
     out = tmp_path / "new" / "model.pt"
     flags = ["--target", "granted", "--positive", "yes", "--epochs", "4", "--hidden", "8", "--out", str(out)]
     result = CliRunner().invoke(app, ["train", spec.data, *flags])
     assert result.exit_code == 0, result.output
-    assert sorted(p.name for p in out.parent.iterdir()) == [WRITTEN, "model.pt", "model.test.csv", "model.train.csv"]
+    files = [WRITTEN, "model.energy.json", "model.pt", "model.test.csv", "model.train.csv"]
+    assert sorted(p.name for p in out.parent.iterdir()) == files
     for said in ("280 training and 120 test rows", "seed 0", "95 % interval", "AUC", "auditor scan"):
         assert said in result.stdout
     assert result.stderr.splitlines() == [
