@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from auditor.data.score_counts import Codes
 from auditor.rows import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Numbers of more significant bits than these are one level.
 _BITS = 8
@@ -60,6 +62,8 @@ class FeatureCounts:
                 self._add(str(column), X[column], places, second.astype(np.int64))
 
     def _add(self, feature: str, values: pd.Series[Any], places: Sequence[IntArray], half: IntArray) -> None:
+        import pandas as pd
+
         numbers = values.dtype.kind in "iuf"
         self._numbers[feature] = numbers
         levels = self._levels.setdefault(feature, {})

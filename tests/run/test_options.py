@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from auditor.run.options import ScanOptions, names_in
+from auditor.run.option_values import names_in
+from auditor.run.options import ScanOptions
 
 
 @pytest.mark.parametrize(
