@@ -1,4 +1,4 @@
-"""FeatureCounts: rows by the level of each feature and by group, counted as they stream by, in two halves."""
+"""FeatureCounts: rows by the level of each feature and by group, counted as they stream by."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from auditor.data.score_counts import Codes
@@ -20,7 +19,7 @@ _MOST_LEVELS = 1 << 14
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """A feature's levels, sorted, and ``counts`` (l, g, 2) of the rows of each by group and half.
+    """A feature's levels, sorted, and ``counts`` (l, g) of the rows of each by group.
 
     ``numbers``: whether the levels are numbers, to eight significant bits; a missing value is the last.
     """
@@ -32,13 +31,10 @@ class Levels:
 
 
 class FeatureCounts:
-    """Of every feature and every sensitive feature, how many rows of a half have a level and a group.
+    """Of every feature and every sensitive feature, how many rows have a level and a group."""
 
-    ``purpose``: what the halves are for, as :func:`~auditor.data.row_keys.half_of` takes it.
-    """
-
-    def __init__(self, sensitive: Sequence[str], purpose: str) -> None:
-        self.sensitive, self.purpose = tuple(sensitive), purpose
+    def __init__(self, sensitive: Sequence[str]) -> None:
+        self.sensitive = tuple(sensitive)
         self._groups: dict[str, dict[str, int]] = {name: {} for name in sensitive}
         self._levels: dict[str, dict[float | str, int] | None] = {}
         self._numbers: dict[str, bool] = {}
@@ -49,17 +45,17 @@ class FeatureCounts:
         """Those that are no sensitive feature, in their order."""
         return tuple(self._levels)
 
-    def add(self, X: pd.DataFrame, groups: Sequence[Codes], second: npt.NDArray[np.bool_]) -> None:
-        """The next rows: features, the group of each by sensitive feature, and whether it is of the second half."""
+    def add(self, X: pd.DataFrame, groups: Sequence[Codes]) -> None:
+        """The next rows: features, and the group of each by sensitive feature."""
         places = []
         for name, (codes, titles) in zip(self.sensitive, groups, strict=True):
             own = self._groups[name]
             places.append(np.asarray([own.setdefault(str(title), len(own)) for title in titles], np.int64)[codes])
         for column in X.columns:
             if str(column) not in self.sensitive:
-                self._add(str(column), X[column], places, second.astype(np.int64))
+                self._add(str(column), X[column], places)
 
-    def _add(self, feature: str, values: pd.Series[Any], places: Sequence[IntArray], half: IntArray) -> None:
+    def _add(self, feature: str, values: pd.Series[Any], places: Sequence[IntArray]) -> None:
         numbers = values.dtype.kind in "iuf"
         self._numbers[feature] = numbers
         levels = self._levels.setdefault(feature, {})
@@ -74,8 +70,7 @@ class FeatureCounts:
             return
         for name, place in zip(self.sensitive, places, strict=True):
             n_groups = len(self._groups[name])
-            at = (own * n_groups + place) * 2 + half
-            counts = np.bincount(at, minlength=len(levels) * n_groups * 2).reshape(-1, n_groups, 2)
+            counts = np.bincount(own * n_groups + place, minlength=len(levels) * n_groups).reshape(-1, n_groups)
             before = self._counts.get((feature, name))
             if before is not None:
                 counts[: before.shape[0], : before.shape[1]] += before
@@ -89,7 +84,7 @@ class FeatureCounts:
         counts, groups = self._counts[feature, sensitive], self._groups[sensitive]
         names, titles = sorted(levels, key=lambda x: (x == np.inf, x)), sorted(groups)
         own = counts[[levels[name] for name in names]][:, [groups[title] for title in titles]]
-        seen = np.flatnonzero(own.sum(axis=(1, 2)))
+        seen = np.flatnonzero(own.sum(axis=1))
         return Levels(tuple(names[i] for i in seen), tuple(titles), own[seen], self._numbers[feature])
 
 

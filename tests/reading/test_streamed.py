@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache, reduce
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from auditor.data.feature_counts import FeatureCounts
 from auditor.data.preprocessing import fit_tabular
-from auditor.data.row_keys import KeyDigest, digest_of_keys, half_of
+from auditor.data.row_keys import KeyDigest, digest_of_keys
 from auditor.data.score_counts import Asked
 from auditor.errors import UsageError
 from auditor.finding.measurement import Alike, Measurement
@@ -29,6 +31,7 @@ from auditor.run.probe import Streamed, StreamedProbe
 from auditor.statistics.estimate import Estimate, Undefined
 from probes import PROBES
 from probes.fairness.proxy_association import auc_of_counts, macro_auc
+from tests.statistics.worlds import misses, most_misses
 
 N = 3_000
 STREAMED: dict[str, StreamedProbe] = {
@@ -181,12 +184,27 @@ def test_an_area_of_levels_is_that_of_their_rows(k: int) -> None:
     assert other == pytest.approx(one, rel=1e-9) and each == pytest.approx(by_group)
 
 
-def test_halves_follow_the_rows_contents_alone() -> None:
-    keys = np.random.default_rng(0).integers(0, 1 << 63, 4_000, np.uint64)
-    second = half_of(keys, "p")
-    assert 1_850 < second.sum() < 2_150
-    assert np.array_equal(half_of(keys[::-1], "p"), second[::-1])
-    assert 1_850 < (half_of(keys, "q") != second).sum() < 2_150
+def proxy(values: Any, sex: Any, parts: int = 1, order: Any = slice(None)) -> Any:
+    """The estimate of what a feature tells of a group, from counts of rows in an order and in parts."""
+    levels = FeatureCounts(("sex",))
+    rows, codes = pd.DataFrame({"x": np.asarray(values)[order]}), np.asarray(sex, np.int64)[order]
+    for some in np.array_split(np.arange(len(rows)), parts):
+        levels.add(rows.iloc[some], [(codes[some], ["f", "m"])])
+    by = Streamed(SimpleNamespace(n=len(rows)), cast(Any, None), levels)  # type: ignore[arg-type]
+    (found,) = [m for m in STREAMED["proxy_association"].measure_streamed(by) if m.at["from"] == "feature"]
+    return found.estimate
+
+
+@pytest.mark.parametrize(("apart", "levels"), [(0.4, [0.0, 1.0]), (0.0, [0.0, 1.0]), (0.0, ["u", "v"])])
+def test_rows_of_few_different_contents_have_an_interval_that_holds_the_truth(apart: float, levels: list[Any]) -> None:
+    """Two levels and two groups are four different rows: none of the four may go to one half as a whole."""
+    found = []
+    for world in range(200):
+        rng = np.random.default_rng(world)
+        sex = rng.random(500) < 0.5
+        values = np.asarray(levels)[(rng.random(500) < np.where(sex, 0.5 + apart, 0.5 - apart)).astype(int)]
+        found.append(proxy(values, sex))
+    assert sum(misses(found, 0.5 + apart)) <= most_misses(worlds=200)
 
 
 def test_a_model_that_answers_all_alike_is_seen_to(tmp_path: Path) -> None:
