@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.data.bins import BinRule, bin_values
+from auditor.data.bins import BinRule, bin_values, counted_starts
 from auditor.data.coded_texts import texts_of
 from auditor.data.feature_counts import Levels
 from auditor.data.row_keys import generator_of
@@ -289,11 +289,11 @@ def _halved(counts: IntArray, rng: np.random.Generator) -> IntArray:
 
 def _gathered(levels: Levels, counts: IntArray) -> IntArray:
     """(bins, g, 2) the counts of tenths of a number, or of the most frequent levels of the first half and the rest."""
-    if levels.numbers and len(levels.names) > N_BINS:
-        missing = levels.names[-1] == math.inf
+    missing = levels.names[-1] == math.inf
+    if levels.numbers and len(levels.names) - missing > N_BINS:
         n = counts.sum(axis=(1, 2))[: len(counts) - missing]
-        tenth = np.minimum((np.cumsum(n) - n) * N_BINS // max(int(n.sum()), 1), N_BINS - 1)
-        place = np.append(tenth, [N_BINS] * missing)
+        starts = counted_starts(n, N_BINS)
+        place = np.append(np.searchsorted(starts, np.arange(n.size), "right") - 1, [starts.size] * missing)
     else:
         order = np.argsort(-counts[:, :, 0].sum(axis=1), kind="stable")
         place = np.empty(len(counts), np.int64)

@@ -207,6 +207,17 @@ def test_rows_of_few_different_contents_have_an_interval_that_holds_the_truth(ap
     assert sum(misses(found, 0.5 + apart)) <= most_misses(worlds=200)
 
 
+def test_a_frequent_number_is_a_level_of_its_own_as_in_memory() -> None:
+    """Below the mode is one group, all of it and no other; a hole says something too."""
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random(4_000) < 0.72, 0.0, rng.normal(2.0, 0.3, 4_000))
+    sex = rng.random(4_000) < 0.095
+    values[sex] = -1.0 - rng.integers(0, 20, sex.sum())
+    assert proxy(values, sex).value == 1.0
+    values[sex] = np.nan
+    assert proxy(values, sex).value == 1.0
+
+
 def test_a_model_that_answers_all_alike_is_seen_to(tmp_path: Path) -> None:
     by = streamed(write(frame(), tmp_path / "rows.parquet"), model(0.0))
     found = STREAMED["performance"].measure_streamed(by)
