@@ -123,8 +123,8 @@ class ProxyAssociation:
         """The measurements of single features, from how often each level and group came together.
 
         The halves are others than in memory: each row of a level and a group goes to either by a fair coin, which is a
-        binomial draw from their number. A number's tenths end between levels of eight significant bits. All other
-        sources need the rows, and are undefined.
+        binomial draw from their number. Of a number of more than 16,384 values the tenths
+        end between levels of fewer significant bits. All other sources need the rows, and are undefined.
         """
         levels = streamed.features
         if levels is None or not levels.sensitive:
@@ -251,7 +251,7 @@ def _needing_rows(sensitive: str, source: str, n: int) -> Measurement:
 
 
 def _of_levels(sensitive: str, feature: str, levels: Levels | None, n: int) -> Measurement:
-    estimate: AnyEstimate = Undefined(reason=f"{feature} has too many levels to be counted as rows stream by")
+    estimate: AnyEstimate = Undefined(reason=f"{feature} has too many levels, or too close ones, to be told apart as rows stream by")
     parts = [f"predicted from {feature}"]
     if levels is not None:
         halves = _halved(levels.counts, generator_of(levels.counts.ravel().astype(np.uint64), f"{sensitive}\0{feature}"))

@@ -218,6 +218,31 @@ def test_a_frequent_number_is_a_level_of_its_own_as_in_memory() -> None:
     assert proxy(values, sex).value == 1.0
 
 
+def test_numbers_that_differ_little_for_their_size_are_told_apart() -> None:
+    sex = np.arange(2_000) % 2 == 1
+    years = 2012 + np.arange(2_000) % 4 + 4 * sex
+    assert proxy(years, sex).value == proxy(years + 1.7e9, sex).value == 1.0
+
+
+def test_too_many_numbers_lose_bits_that_no_order_decides_and_where_they_hide_much_it_is_undefined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("auditor.data.feature_counts._MOST_LEVELS", 200)
+    rng = np.random.default_rng(0)
+    sex = rng.random(3_000) < 0.5
+    values = np.where(rng.random(3_000) < 0.3, 0.0, np.exp(rng.normal(sex, 1.0)) * rng.choice([-1.0, 1.0], 3_000))
+    values[rng.random(3_000) < 0.05] = np.nan
+    first = proxy(values, sex)
+    assert first.bounds(0.001)[0] > 0.5 and first.bounds(0.001)[1] < 0.75
+    for parts, order in [(1, np.argsort(values)), (7, np.argsort(-np.abs(values))), (40, rng.permutation(3_000))]:
+        assert proxy(values, sex, parts, order) == first
+    # Rows of a few seconds, among others of all magnitudes: what is left of the seconds says nothing.
+    hidden = np.where(rng.random(3_000) < 0.8, 1.7e9 + sex, np.exp(rng.normal(0.0, 30.0, 3_000)))
+    for parts in (1, 9):
+        found = proxy(hidden, sex, parts)
+        assert isinstance(found, Undefined) and "too close" in found.reason
+
+
 def test_a_model_that_answers_all_alike_is_seen_to(tmp_path: Path) -> None:
     by = streamed(write(frame(), tmp_path / "rows.parquet"), model(0.0))
     found = STREAMED["performance"].measure_streamed(by)
