@@ -139,14 +139,15 @@ class Stream:
                 y_true = encode_labels(batch.column(target).to_pandas(), self.classes, target)
             if keys is not None:
                 keys.add(keys_of(part.X, y_true, None, None))
-            if features is not None:
-                features.add(part.X, part.groups)
             tally.add(batch.num_rows, {c: _n_missing(batch.column(c)) for c in self.features}, y_true)
             for feature, (codes, levels) in zip(self.sensitive, part.groups, strict=True):
                 if digests is not None:
                     digests.setdefault(feature, GroupsDigest()).add(codes, levels)
                 tally.add_groups(feature, levels)
                 refuse_continuous(feature, pd.Series(tally.levels(feature), dtype="string"))
+            # No sooner: a column of ids has as many groups as rows.
+            if features is not None:
+                features.add(part.X, part.groups)
             if first is None:
                 first = part.X.head(_FEW), part.probabilities[:_FEW]
             decided = self.model.decide_rows(part.X, part.probabilities, self.positive)

@@ -18,7 +18,7 @@ from auditor.data.feature_counts import FeatureCounts
 from auditor.data.preprocessing import fit_tabular
 from auditor.data.row_keys import KeyDigest, digest_of_keys
 from auditor.data.score_counts import Asked
-from auditor.errors import UsageError
+from auditor.errors import DataError, UsageError
 from auditor.finding.measurement import Alike, Measurement
 from auditor.intake.specs import DataSpec
 from auditor.model.audited_model import AuditedModel
@@ -241,6 +241,15 @@ def test_too_many_numbers_lose_bits_that_no_order_decides_and_where_they_hide_mu
     for parts in (1, 9):
         found = proxy(hidden, sex, parts)
         assert isinstance(found, Undefined) and "too close" in found.reason
+
+
+def test_ids_are_no_groups_before_any_level_is_counted_by_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = frame().assign(sex=[f"id {i}" for i in range(N)])
+    monkeypatch.setattr(FeatureCounts, "add", lambda *_: pytest.fail("counted by thousands of groups"))
+    with pytest.raises(DataError, match="more than .* groups"):
+        streamed(write(rows, tmp_path / "rows.parquet"), model())
 
 
 def test_a_model_that_answers_all_alike_is_seen_to(tmp_path: Path) -> None:
