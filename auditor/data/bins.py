@@ -108,7 +108,7 @@ def bin_values(values: FloatArray, rule: BinRule) -> tuple[np.ndarray[Any, np.dt
         return np.where(missing, -1, 0).astype(np.int64), ["[all]"]
     # Of whole numbers, which most columns hold, each different one is looked up once and not once a row.
     n = _counted(finite) if finite.size == values.size else None
-    starts = _quantile_starts(finite, rule.quantiles) if n is None else _counted_starts(n, rule.quantiles)
+    starts = _quantile_starts(finite, rule.quantiles) if n is None else counted_starts(n, rule.quantiles)
     labels = [f"[{a:g}, {b:g})" for a, b in zip(starts, starts[1:], strict=False)]
     labels.append(f"[{starts[-1]:g}, {finite.max():g}]")
     looked_up = values if n is None else np.arange(n.size, dtype=np.float64)
@@ -137,8 +137,8 @@ def _quantile_starts(finite: FloatArray, n_bins: int) -> FloatArray:
     return _starts(edges, np.unique(finite))
 
 
-def _counted_starts(n: IntArray, n_bins: int) -> FloatArray:
-    """The same of whole numbers that were counted."""
+def counted_starts(n: IntArray, n_bins: int) -> FloatArray:
+    """Where quantile bins begin among whole numbers, of which ``n`` (m,) were counted of each from 0 on."""
     upto = np.cumsum(n)
     # As numpy's "lower" places them.
     at = np.floor((upto[-1] - 1) * np.linspace(0.0, 1.0, n_bins + 1)).astype(np.int64)

@@ -101,14 +101,8 @@ def order_of(keys: Keys, purpose: str, occurrence: Keys | None = None) -> IntArr
     return np.argsort(mixed, kind="stable").astype(np.int64)
 
 
-def half_of(keys: Keys, purpose: str) -> npt.NDArray[np.bool_]:
-    """(n,) whether a row is of the second of two halves, which its contents alone decide: copies are of one half."""
-    salt = _mixed(np.asarray([_digest(purpose.encode())], np.uint64))
-    return np.asarray(_mixed(keys ^ salt) >> np.uint64(63), bool)
-
-
 def generator_of(keys: Keys, purpose: str) -> np.random.Generator:
-    """A generator that the rows seed, and nobody else: for what must be drawn and not be drawn again."""
+    """A generator that the rows, or counts of them, seed, and nobody else: for what must not be drawn again."""
     return np.random.default_rng([int(digest_of_keys(keys)[:16], 16), *purpose.encode()])
 
 

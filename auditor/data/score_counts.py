@@ -56,20 +56,20 @@ def grid(level: int, cuts: tuple[float, ...]) -> FloatArray:
 @dataclass(frozen=True)
 class Asked:
     """What is to be known of scores exactly: rows on either side of ``cuts``, calibration over ``bins`` of equal width,
-    and with ``median`` the rows above the median of all. ``halves``: the purpose for which the levels of features are
-    counted in two halves of the rows, by group, where they are."""
+    and with ``median`` the rows above the median of all. ``levels``: whether the levels of features are counted by
+    group."""
 
     cuts: tuple[float, ...] = ()
     bins: tuple[int, ...] = ()
     median: bool = False
-    halves: str = ""
+    levels: bool = False
 
     def __or__(self, other: Asked) -> Asked:
         return Asked(
             cuts=tuple(sorted({*self.cuts, *other.cuts})),
             bins=tuple(sorted({*self.bins, *other.bins})),
             median=self.median or other.median,
-            halves=self.halves or other.halves,
+            levels=self.levels or other.levels,
         )
 
 

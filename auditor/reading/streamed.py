@@ -20,7 +20,7 @@ from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.feature_counts import FeatureCounts
 from auditor.data.groups_digest import GroupsDigest
 from auditor.data.preprocessing import TabularPreprocessing, as_text, label_name
-from auditor.data.row_keys import KeyDigest, half_of, keys_of
+from auditor.data.row_keys import KeyDigest, keys_of
 from auditor.data.score_counts import Asked, ScoreCounts
 from auditor.errors import DataError
 from auditor.intake.specs import DataSpec
@@ -94,7 +94,7 @@ class Stream:
 
     def levels(self, asked: Asked) -> FeatureCounts | None:
         """Where the levels of the features are counted, if anybody asked for them."""
-        return FeatureCounts(self.sensitive, asked.halves) if asked.halves else None
+        return FeatureCounts(self.sensitive) if asked.levels else None
 
     def settle(self, scores: ScoreCounts) -> None:
         """Reads the rows once more where the median of the scores lies between some that the grid does not order."""
@@ -137,18 +137,17 @@ class Stream:
             y_true = None
             if target is not None:
                 y_true = encode_labels(batch.column(target).to_pandas(), self.classes, target)
-            if keys is not None or features is not None:
-                own = keys_of(part.X, y_true, None, None)
-                if keys is not None:
-                    keys.add(own)
-                if features is not None:
-                    features.add(part.X, part.groups, half_of(own, features.purpose))
+            if keys is not None:
+                keys.add(keys_of(part.X, y_true, None, None))
             tally.add(batch.num_rows, {c: _n_missing(batch.column(c)) for c in self.features}, y_true)
             for feature, (codes, levels) in zip(self.sensitive, part.groups, strict=True):
                 if digests is not None:
                     digests.setdefault(feature, GroupsDigest()).add(codes, levels)
                 tally.add_groups(feature, levels)
                 refuse_continuous(feature, pd.Series(tally.levels(feature), dtype="string"))
+            # No sooner: a column of ids has as many groups as rows.
+            if features is not None:
+                features.add(part.X, part.groups)
             if first is None:
                 first = part.X.head(_FEW), part.probabilities[:_FEW]
             decided = self.model.decide_rows(part.X, part.probabilities, self.positive)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.data.bins import BinRule, bin_values
+from auditor.data.bins import BinRule, bin_values, counted_starts
 from auditor.data.coded_texts import texts_of
 from auditor.data.feature_counts import Levels
+from auditor.data.row_keys import generator_of
 from auditor.data.score_counts import Asked
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
@@ -64,7 +65,8 @@ class ProxyAssociation:
       other half, of several groups the mean of each against the rest; [0, 1], ideal 0.5; at 0.8 the source tells the
       group rightly in 8 of 10 pairs, and at 0.5 it says nothing of it; Datta et al., CCS 2017
 
-    The halves are made by a hash of the rows' contents. ``at`` names the source:
+    The halves are made by a hash of the rows' contents; where rows stream by and are counted only, by a draw from the
+    counts, which seed it. ``at`` names the source:
 
     - ``from: features``: logistic regression on all features together, the sensitive ones left out
     - ``from: feature``, with ``feature``: that feature alone, by the groups' shares in its levels or tenths
@@ -115,13 +117,14 @@ class ProxyAssociation:
     @property
     def asked(self) -> Asked:
         """What a stream of rows is to tell of the features."""
-        return Asked(halves=self.name)
+        return Asked(levels=True)
 
     def measure_streamed(self, streamed: Streamed) -> list[Measurement]:
-        """The measurements of single features, from how often each level and group came together in either half.
+        """The measurements of single features, from how often each level and group came together.
 
-        The halves are others than in memory, made of each row's contents alone; a number's tenths end between levels of
-        eight significant bits. All other sources need the rows, and are undefined.
+        The halves are others than in memory: each row of a level and a group goes to either by a fair coin, which is a
+        binomial draw from their number. Of a number of more than 16,384 values the tenths
+        end between levels of fewer significant bits. All other sources need the rows, and are undefined.
         """
         levels = streamed.features
         if levels is None or not levels.sensitive:
@@ -248,16 +251,17 @@ def _needing_rows(sensitive: str, source: str, n: int) -> Measurement:
 
 
 def _of_levels(sensitive: str, feature: str, levels: Levels | None, n: int) -> Measurement:
-    estimate: AnyEstimate = Undefined(reason=f"{feature} has too many levels to be counted as rows stream by")
+    estimate: AnyEstimate = Undefined(reason=f"{feature} has too many levels, or too close ones, to be told apart as rows stream by")
     parts = [f"predicted from {feature}"]
     if levels is not None:
-        kept = np.flatnonzero(levels.counts.sum(axis=0).min(axis=1) >= FEWEST_ROWS)
+        halves = _halved(levels.counts, generator_of(levels.counts.ravel().astype(np.uint64), f"{sensitive}\0{feature}"))
+        kept = np.flatnonzero(halves.sum(axis=0).min(axis=1) >= FEWEST_ROWS)
         small = [name for i, name in enumerate(levels.groups) if i not in kept]
         estimate = Undefined(
             reason=f"fewer than two groups of {sensitive} have {FEWEST_ROWS} rows in either half of the data"
         )
         if kept.size > 1:
-            table = _gathered(levels)[:, kept]
+            table = _gathered(levels, halves)[:, kept]
             estimate, each = auc_of_counts(_shares(table[:, :, 0]), table[:, :, 1])
             if kept.size > 2:
                 order = np.argsort(-np.asarray(each))[:3]
@@ -277,14 +281,19 @@ def _of_levels(sensitive: str, feature: str, levels: Levels | None, n: int) -> M
     )
 
 
-def _gathered(levels: Levels) -> IntArray:
+def _halved(counts: IntArray, rng: np.random.Generator) -> IntArray:
+    """(l, g, 2) the counts of two halves: rows of which nothing but their cell is known are as good as in any order."""
+    first = rng.binomial(counts, 0.5)
+    return np.stack([first, counts - first], axis=2)
+
+
+def _gathered(levels: Levels, counts: IntArray) -> IntArray:
     """(bins, g, 2) the counts of tenths of a number, or of the most frequent levels of the first half and the rest."""
-    counts = levels.counts
-    if levels.numbers and len(levels.names) > N_BINS:
-        missing = levels.names[-1] == math.inf
+    missing = levels.names[-1] == math.inf
+    if levels.numbers and len(levels.names) - missing > N_BINS:
         n = counts.sum(axis=(1, 2))[: len(counts) - missing]
-        tenth = np.minimum((np.cumsum(n) - n) * N_BINS // max(int(n.sum()), 1), N_BINS - 1)
-        place = np.append(tenth, [N_BINS] * missing)
+        starts = counted_starts(n, N_BINS)
+        place = np.append(np.searchsorted(starts, np.arange(n.size), "right") - 1, [starts.size] * missing)
     else:
         order = np.argsort(-counts[:, :, 0].sum(axis=1), kind="stable")
         place = np.empty(len(counts), np.int64)

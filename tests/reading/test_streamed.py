@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache, reduce
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from auditor.data.feature_counts import FeatureCounts
 from auditor.data.preprocessing import fit_tabular
-from auditor.data.row_keys import KeyDigest, digest_of_keys, half_of
+from auditor.data.row_keys import KeyDigest, digest_of_keys
 from auditor.data.score_counts import Asked
-from auditor.errors import UsageError
+from auditor.errors import DataError, UsageError
 from auditor.finding.measurement import Alike, Measurement
 from auditor.intake.specs import DataSpec
 from auditor.model.audited_model import AuditedModel
@@ -29,6 +31,7 @@ from auditor.run.probe import Streamed, StreamedProbe
 from auditor.statistics.estimate import Estimate, Undefined
 from probes import PROBES
 from probes.fairness.proxy_association import auc_of_counts, macro_auc
+from tests.statistics.worlds import misses, most_misses
 
 N = 3_000
 STREAMED: dict[str, StreamedProbe] = {
@@ -181,12 +184,72 @@ def test_an_area_of_levels_is_that_of_their_rows(k: int) -> None:
     assert other == pytest.approx(one, rel=1e-9) and each == pytest.approx(by_group)
 
 
-def test_halves_follow_the_rows_contents_alone() -> None:
-    keys = np.random.default_rng(0).integers(0, 1 << 63, 4_000, np.uint64)
-    second = half_of(keys, "p")
-    assert 1_850 < second.sum() < 2_150
-    assert np.array_equal(half_of(keys[::-1], "p"), second[::-1])
-    assert 1_850 < (half_of(keys, "q") != second).sum() < 2_150
+def proxy(values: Any, sex: Any, parts: int = 1, order: Any = slice(None)) -> Any:
+    """The estimate of what a feature tells of a group, from counts of rows in an order and in parts."""
+    levels = FeatureCounts(("sex",))
+    rows, codes = pd.DataFrame({"x": np.asarray(values)[order]}), np.asarray(sex, np.int64)[order]
+    for some in np.array_split(np.arange(len(rows)), parts):
+        levels.add(rows.iloc[some], [(codes[some], ["f", "m"])])
+    by = Streamed(SimpleNamespace(n=len(rows)), cast(Any, None), levels)  # type: ignore[arg-type]
+    (found,) = [m for m in STREAMED["proxy_association"].measure_streamed(by) if m.at["from"] == "feature"]
+    return found.estimate
+
+
+@pytest.mark.parametrize(("apart", "levels"), [(0.4, [0.0, 1.0]), (0.0, [0.0, 1.0]), (0.0, ["u", "v"])])
+def test_rows_of_few_different_contents_have_an_interval_that_holds_the_truth(apart: float, levels: list[Any]) -> None:
+    """Two levels and two groups are four different rows: none of the four may go to one half as a whole."""
+    found = []
+    for world in range(200):
+        rng = np.random.default_rng(world)
+        sex = rng.random(500) < 0.5
+        values = np.asarray(levels)[(rng.random(500) < np.where(sex, 0.5 + apart, 0.5 - apart)).astype(int)]
+        found.append(proxy(values, sex))
+    assert sum(misses(found, 0.5 + apart)) <= most_misses(worlds=200)
+
+
+def test_a_frequent_number_is_a_level_of_its_own_as_in_memory() -> None:
+    """Below the mode is one group, all of it and no other; a hole says something too."""
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random(4_000) < 0.72, 0.0, rng.normal(2.0, 0.3, 4_000))
+    sex = rng.random(4_000) < 0.095
+    values[sex] = -1.0 - rng.integers(0, 20, sex.sum())
+    assert proxy(values, sex).value == 1.0
+    values[sex] = np.nan
+    assert proxy(values, sex).value == 1.0
+
+
+def test_numbers_that_differ_little_for_their_size_are_told_apart() -> None:
+    sex = np.arange(2_000) % 2 == 1
+    years = 2012 + np.arange(2_000) % 4 + 4 * sex
+    assert proxy(years, sex).value == proxy(years + 1.7e9, sex).value == 1.0
+
+
+def test_too_many_numbers_lose_bits_that_no_order_decides_and_where_they_hide_much_it_is_undefined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("auditor.data.feature_counts._MOST_LEVELS", 200)
+    rng = np.random.default_rng(0)
+    sex = rng.random(3_000) < 0.5
+    values = np.where(rng.random(3_000) < 0.3, 0.0, np.exp(rng.normal(sex, 1.0)) * rng.choice([-1.0, 1.0], 3_000))
+    values[rng.random(3_000) < 0.05] = np.nan
+    first = proxy(values, sex)
+    assert first.bounds(0.001)[0] > 0.5 and first.bounds(0.001)[1] < 0.75
+    for parts, order in [(1, np.argsort(values)), (7, np.argsort(-np.abs(values))), (40, rng.permutation(3_000))]:
+        assert proxy(values, sex, parts, order) == first
+    # Rows of a few seconds, among others of all magnitudes: what is left of the seconds says nothing.
+    hidden = np.where(rng.random(3_000) < 0.8, 1.7e9 + sex, np.exp(rng.normal(0.0, 30.0, 3_000)))
+    for parts in (1, 9):
+        found = proxy(hidden, sex, parts)
+        assert isinstance(found, Undefined) and "too close" in found.reason
+
+
+def test_ids_are_no_groups_before_any_level_is_counted_by_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = frame().assign(sex=[f"id {i}" for i in range(N)])
+    monkeypatch.setattr(FeatureCounts, "add", lambda *_: pytest.fail("counted by thousands of groups"))
+    with pytest.raises(DataError, match="more than .* groups"):
+        streamed(write(rows, tmp_path / "rows.parquet"), model())
 
 
 def test_a_model_that_answers_all_alike_is_seen_to(tmp_path: Path) -> None:
