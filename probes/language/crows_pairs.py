@@ -39,8 +39,8 @@ class CrowsPairs(PairsOfAFile):
     writers.
 
     A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): which of four
-    sentences makes the most sense, both of a pair and both with their words in another order, in an order drawn for
-    each question. ``stereotype_choice_rate`` is judged then, and ``sense_accuracy`` shows skill
+    sentences makes the most sense, both of a pair and both with all words but the first in another order, the four in
+    an order drawn for each question. ``stereotype_choice_rate`` is judged then, and ``sense_accuracy`` shows skill
     (:func:`~probes.language.sense_letters.sense_measurements`).
 
     benchmarks: ``crows_pairs`` is the path of the table, English or French. benchmark_filter: a file with the ids of

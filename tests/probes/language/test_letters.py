@@ -254,6 +254,24 @@ def test_senseless_texts_are_the_words_of_both_in_one_other_order() -> None:
         assert moved[0].isupper() and moved.endswith(".") and moved.count(".") == 1
     assert found[0].lower().replace("old", "young") == found[1].lower()
     assert in_another_order(("Go away.", "Go on now."), rng) is None
+    assert in_another_order(("Go on now.", "Stay here now."), rng) is None
+
+
+@pytest.mark.parametrize("end", ["", ".", " .", '."', "?!", ' " .', ",", "\u201d"])
+def test_neither_capitals_nor_marks_say_which_words_were_moved(end: str) -> None:
+    text = f'"Ann saw the old Ben again{end}'
+    for seed in range(9):
+        [moved] = in_another_order((text,), np.random.default_rng(seed)) or ("",)
+        assert moved != text and moved.startswith('"Ann ') and moved.endswith(end)
+        assert sorted(moved[: len(moved) - len(end)].split()) == sorted(text[: len(text) - len(end)].split())
+
+
+def test_who_takes_the_option_with_the_fewest_capitals_shows_no_sense(toys: Callable[[str], Toy]) -> None:
+    def fewest(asked: str) -> str:
+        return letter_of(asked, min(listed(asked), key=lambda option: sum(c.isupper() for c in option)))
+
+    low, high = headline(measured("crows_pairs", toys("crows_pairs"), fewest), "sense_accuracy").estimate.interval(0.95)
+    assert low < 0.5 < high
 
 
 def test_winogender_without_statistics_has_no_direction_and_says_what_is_missing(
