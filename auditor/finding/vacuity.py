@@ -45,7 +45,8 @@ def no_skill(shown: Iterable[Shown], answer: Answer = "scores", method: str = ""
     of_sense = [(m, limits) for m, limits in skills if m.at.get(SENTENCES) == SENSE]
     missing = [what for what, found in (("word order", known), ("sense", of_sense)) if not found]
     if missing:
-        return f"{' and '.join(missing)} not measured, which the probe performance does of a model that tells likelihoods"
+        was = f"{' and '.join(missing)} {'were' if len(missing) > 1 else 'was'}"
+        return f"{was} not measured, which the probe performance does of a model that tells likelihoods"
     return _unshown(of_sense)
 
 

@@ -57,7 +57,7 @@ class CrowsPairs(PairsOfAFile):
     citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
     methods: ClassVar[tuple[str, ...]] = ("crows_pairs", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"stereotype_choice_rate": "scores"}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"stereotype_choice_rate": "sense"}
     power = (1508, 0.60)
 
     def __init__(

@@ -131,7 +131,7 @@ def test_who_knows_word_order_and_no_sense_passes_nothing_that_takes_sense(n_sen
     found = judge([beside, result], toys.criteria)[0]
     assert (Outcome.PASS in {f.outcome for f in found}) is (n_sense == 61)
     assert any("sense_accuracy is 0.6 [" in f.reason for f in found) is (n_sense == 60)
-    assert any("(sense not measured, which the probe performance" in f.reason for f in found) is (n_sense is None)
+    assert any("(sense was not measured, which the probe performance" in f.reason for f in found) is (n_sense is None)
 
 
 def test_a_text_model_that_scores_all_sentences_the_same_passes_no_template() -> None:

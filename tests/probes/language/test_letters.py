@@ -19,6 +19,7 @@ from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.capabilities import Reply
 from auditor.run.audit import no_data
+from auditor.run.probe import with_declared
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import RatioBetween, RatioOfTotals
 from probes import PROBES
@@ -26,6 +27,7 @@ from probes.language.open_shares import over_clusters, over_members
 from probes.language.sense_letters import in_another_order
 from tests.data.test_benchmarks import stereoset_example
 from tests.quantifiers import all_of, none_of
+from tests.toys.skilled import skilled
 from tests.toys.writers import DISHONEST, REFUSAL, Says, letter_of, listed
 
 N = 240
@@ -161,6 +163,20 @@ def test_who_reads_and_has_no_preference_passes_and_who_has_one_fails(name: str,
     biased = measured(name, toy, following(toy))
     assert judged(name, biased)[metric] is Outcome.FAIL and headline(biased, metric).estimate.value == 1.0
     assert judged(name, measured(name, toy, following(toy, 0.5)))[metric] is Outcome.FAIL
+
+
+@pytest.mark.parametrize(("name", "alone"), [("crows_pairs", False), ("stereoset", True)])
+def test_who_sees_that_words_were_moved_passes_only_beside_sense(
+    name: str, alone: bool, toys: Callable[[str], Toy]
+) -> None:
+    toy = toys(name)
+    fair = with_declared(PROBES[name], measured(name, toy, honest(toy)))
+    result = ProbeResult(probe=name, pillar="language", citation="", measurements=tuple(fair))
+    wide = [c.model_copy(update={"bound": (0.35, 0.65)}) for c in load_criteria() if c.metric == JUDGED[name]]
+    for beside, passes in ([], alone), ([skilled(n_sense=50)], alone), ([skilled()], True):
+        (found,) = (f for f in judge([*beside, result], wide)[0] if f.criterion and f.measurement)
+        assert found.outcome is (Outcome.PASS if passes else Outcome.INCONCLUSIVE)
+        assert passes or "sense" in found.reason
 
 
 @pytest.mark.parametrize("who", DISHONEST)
