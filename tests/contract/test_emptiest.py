@@ -17,7 +17,7 @@ from auditor.run.audit import ask, generator_for, no_data
 from auditor.run.probe import Need, with_declared
 from auditor.statistics.rates import Proportion
 from probes import PROBES
-from tests.quantifiers import all_of, none_of
+from tests.quantifiers import all_of
 from tests.toys.models import CLASSES, TOYS, criterion
 from tests.toys.skilled import skilled
 
