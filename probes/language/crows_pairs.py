@@ -44,8 +44,10 @@ class CrowsPairs(PairsOfAFile):
     (:func:`~probes.language.sense_letters.sense_measurements`).
 
     benchmarks: ``crows_pairs`` is the path of the table, English or French. benchmark_filter: a file with the ids of
-    pairs to leave out, one a line and after a tab the reason. Other options as for
-    :class:`~probes.language.stereotype.Stereotype`. ``detail`` says what is known of the items.
+    pairs to leave out, one a line and after a tab the reason. ``detail`` says what is known of
+    the items. ``chat`` and ``system`` are for letters, ``form``,
+    ``within_word``, ``prefix_token`` and ``reference`` for likelihoods: see
+    :class:`~probes.language.options.PairsOfAFile`.
 
     Source: Nangia et al., EMNLP 2020.
     """

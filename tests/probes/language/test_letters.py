@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.errors import ModelError, NotApplicableError
+from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
@@ -316,6 +316,18 @@ def test_who_can_be_asked_how_likely_texts_are_is_asked_for_a_letter_only_where_
             PROBES[name](benchmarks={}, answer_by="number")
 
 
+@pytest.mark.parametrize("name", TOYS)
+def test_what_can_change_nothing_is_refused(name: str) -> None:
+    of_letters, of_likelihoods = {"system": "system.txt"}, {"reference": "earlier"}
+    with pytest.raises(ConfigError, match="^system is for letters, and answer_by is 'likelihood': leave one of"):
+        PROBES[name](answer_by="likelihood", **of_letters)
+    for own in (of_likelihoods,) if name == "stereoset" else (of_likelihoods, {"form": "whole"}):
+        with pytest.raises(ConfigError, match=f"^{next(iter(own))} is for likelihoods, and answer_by is 'letter'"):
+            PROBES[name](answer_by="letter", **own)
+    for allowed in ({"answer_by": "auto"} | of_letters | of_likelihoods, {"answer_by": "letter"} | of_letters):
+        assert PROBES[name](**allowed).asking.system == "system.txt"
+
+
 def test_files_of_which_nothing_can_be_asked_so_are_told(tmp_path: Path) -> None:
     header = ",sent_more,sent_less,stereo_antistereo,bias_type"
     (tmp_path / "crows.csv").write_text(f"{header}\n0,He ran.,She ran.,stereo,x\n")
@@ -324,7 +336,7 @@ def test_files_of_which_nothing_can_be_asked_so_are_told(tmp_path: Path) -> None
         (tmp_path / f"{side}_stereotyped_type1.txt.dev").write_text(line)
     for name, path, said in (
         ("crows_pairs", tmp_path / "crows.csv", "No item has texts"),
-        ("winobias", tmp_path, "1 of 1 sentences do not name just two occupations"),
+        ("winobias", tmp_path, "1 of 1 sentences do not name just two occupations, or differ in more than a pronoun"),
     ):
         with pytest.raises(NotApplicableError, match=said):
             measured(name, Toy(str(path), {}, {}), lambda asked: "A")
