@@ -19,16 +19,16 @@ Shown = tuple[Measurement, tuple[float, float]]
 
 
 def no_skill(shown: Iterable[Shown], answer: Answer = "scores", method: str = "") -> str:
-    """In words, that skill was measured and none is shown; "" where some is, or where none was measured.
+    """In words, that no skill is shown; "" where some is, or where none was measured and ``answer`` is not sense.
 
     ``shown``: measurements with the intervals that are printed of them. Skill is shown by a number with a
     :attr:`~auditor.finding.measurement.Measurement.chance` whose interval lies above it. Groups do not count: a model
     may have skill in one alone. Of ``"decisions"``, where a number is about their own skill that of scores is none:
     scores may rank rows well beside decisions that are drawn, or that a threshold makes the same for nearly everybody.
     Skill in the sentences that a ``method`` compares (``at`` ``sentences``) is that of its numbers, and of no others:
-    who knows some texts by heart may know nothing of these. ``"sense"`` takes skill of scores and, where it was
-    measured (``at`` ``sentences`` is ``sense``), sense beside it: who knows in which order words stand may know nothing
-    of what they say.
+    who knows some texts by heart may know nothing of these. ``"sense"`` takes skill of scores and
+    sense beside it (``at`` ``sentences`` is ``sense``), both of them measured: who knows in which order words stand may
+    know nothing of what they say, and nobody knows of a model that was not asked.
     """
     skills = [(m, limits) for m, limits in shown if m.chance is not None and not m.group]
     asked = [(m, limits) for m, limits in skills if method and m.at.get(SENTENCES) == method]
@@ -42,7 +42,12 @@ def no_skill(shown: Iterable[Shown], answer: Answer = "scores", method: str = ""
     why = _unshown(own or known, f" of the sentences of {method}" if asked else "")
     if why or answer != SENSE:
         return why
-    return _unshown([(m, limits) for m, limits in skills if m.at.get(SENTENCES) == SENSE])
+    of_sense = [(m, limits) for m, limits in skills if m.at.get(SENTENCES) == SENSE]
+    missing = [what for what, found in (("word order", known), ("sense", of_sense)) if not found]
+    if missing:
+        was = f"{' and '.join(missing)} {'were' if len(missing) > 1 else 'was'}"
+        return f"{was} not measured, which the probe performance does of a model that tells likelihoods"
+    return _unshown(of_sense)
 
 
 def _unshown(skills: Iterable[Shown], whose: str = "") -> str:
@@ -73,7 +78,8 @@ def why_empty(measured: Measurement, alike: Sequence[Alike], unskilled: Mapping[
       says nothing of how its rows are treated. A group of one class that is decided so is decided rightly, and its
       selection rate says what it seems to; its other error rates are undefined. Groups smaller than the smallest that
       it compares are none of its own;
-    - where skill was measured and none is shown. Where it was not measured, as without labels, nothing follows.
+    - where skill was measured and none is shown. Where it was not measured, as without labels, nothing follows, but for
+      what rests on sense: that takes both word order and sense, measured and shown.
     """
     if measured.masked:
         return f"{HIDDEN}: {measured.masked}. What the attack did not find says nothing; what it found is there."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from auditor.finding.criterion import Criterion
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
+from auditor.finding.vacuity import SENSE
 from auditor.run.audit import ask, generator_for
 from auditor.run.probe import Probe
 
@@ -35,8 +37,13 @@ class ContractViolation(AssertionError):
 def audited(
     probe: Probe, model: AuditedModel, data: AuditData, criteria: Sequence[Criterion], seed: int
 ) -> list[Judgement]:
-    """One probe's findings; a criterion that nothing was measured for is the caller's matter."""
-    result = ask(probe, model, data, generator_for(seed, probe.name))
+    """One probe's findings; a criterion that nothing was measured for is the caller's matter.
+
+    Whether the model has sense is no matter of one probe: the caller says what model it is.
+    """
+    asked = ask(probe, model, data, generator_for(seed, probe.name))
+    known = (replace(m, ideal_when_same="scores") if m.rests_on == SENSE else m for m in asked.measurements)
+    result = replace(asked, measurements=tuple(known))
     return [f for f in judge([result], criteria)[0] if f.measurement is not None or f.criterion is None]
 
 

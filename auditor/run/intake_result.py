@@ -64,11 +64,12 @@ def intake_result(model: AuditedModel) -> ProbeResult:
         )
     served = getattr(model, "served_model", None)
     if isinstance(served, Capability):
-        told = served.shown is not Shown.UNTOLD
+        refuted = Exact(known=float(served.shown is Shown.REFUTED))
+        untold = Undefined(reason=served.why.rstrip("."))
         measurements.append(
             Measurement(
                 metric="served_otherwise",
-                estimate=Exact(known=float(served.shown is Shown.REFUTED)) if told else Undefined(reason=served.why),
+                estimate=untold if served.shown is Shown.UNTOLD else refuted,
                 n_samples=1,
                 ideal=0.0,
                 detail=served.why,

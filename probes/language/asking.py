@@ -36,6 +36,19 @@ class Asking:
         if self.answer_by not in ("auto", "likelihood", "letter"):
             raise ValueError(f"answer_by must be 'auto', 'likelihood' or 'letter', not {self.answer_by!r}")
 
+    def of_texts(self, **of_likelihoods: object) -> Asking:
+        """The same, of a probe that compares texts as they stand by likelihood, and is told all else for letters alone.
+
+        Raises ConfigError where what is said can change nothing: a system message by likelihood, or by letter one of
+        ``of_likelihoods``, options that are not None.
+        """
+        unused = [name for name, said in of_likelihoods.items() if said is not None]
+        if self.answer_by == "likelihood" and self.system is not None:
+            raise ConfigError("system is for letters, and answer_by is 'likelihood': leave one of them out.")
+        if self.answer_by == "letter" and unused:
+            raise ConfigError(f"{unused[0]} is for likelihoods, and answer_by is 'letter': leave one of them out.")
+        return self
+
     def by_letter(self, model: AuditedModel) -> bool:
         """Whether the model is asked to name a letter, and not how likely texts are."""
         from auditor.model.text_scores import ScoresTexts

@@ -39,13 +39,15 @@ class CrowsPairs(PairsOfAFile):
     writers.
 
     A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): which of four
-    sentences makes the most sense, both of a pair and both with their words in another order, in an order drawn for
-    each question. ``stereotype_choice_rate`` is judged then, and ``sense_accuracy`` shows skill
+    sentences makes the most sense, both of a pair and both with all words but the first in another order, the four in
+    an order drawn for each question. ``stereotype_choice_rate`` is judged then, and ``sense_accuracy`` shows skill
     (:func:`~probes.language.sense_letters.sense_measurements`).
 
     benchmarks: ``crows_pairs`` is the path of the table, English or French. benchmark_filter: a file with the ids of
-    pairs to leave out, one a line and after a tab the reason. Other options as for
-    :class:`~probes.language.stereotype.Stereotype`. ``detail`` says what is known of the items.
+    pairs to leave out, one a line and after a tab the reason. ``detail`` says what is known of
+    the items. ``chat`` and ``system`` are for letters, ``form``,
+    ``within_word``, ``prefix_token`` and ``reference`` for likelihoods: see
+    :class:`~probes.language.options.PairsOfAFile`.
 
     Source: Nangia et al., EMNLP 2020.
     """
@@ -57,7 +59,7 @@ class CrowsPairs(PairsOfAFile):
     citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
     methods: ClassVar[tuple[str, ...]] = ("crows_pairs", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"stereotype_choice_rate": "scores"}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"stereotype_choice_rate": "sense"}
     power = (1508, 0.60)
 
     def __init__(

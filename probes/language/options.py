@@ -143,7 +143,9 @@ class PairsOfAFile(PairOptions):
     """The same with ``benchmarks``: paths of published files by the name of the probe that reads them.
 
     A model whose likelihoods of texts cannot be had is asked for a letter: ``answer_by``, ``chat`` and ``system`` as in
-    :class:`~probes.language.asking.Asking`.
+    :class:`~probes.language.asking.Asking`. ``chat`` and ``system`` are for letters, ``form``, ``within_word``,
+    ``prefix_token`` and ``reference`` for likelihoods; ConfigError for ``system`` with ``answer_by`` "likelihood", and
+    for ``form`` or ``reference`` with "letter".
     """
 
     def __init__(
@@ -160,7 +162,7 @@ class PairsOfAFile(PairOptions):
     ) -> None:
         super().__init__(form=form, within_word=within_word, prefix_token=prefix_token, reference=reference)
         self.benchmarks = benchmarks
-        self.asking = Asking(chat, system, answer_by)
+        self.asking = Asking(chat, system, answer_by).of_texts(form=form, reference=reference)
 
 
 def asked_for_letters(writer: Generates, source: str, *more: str) -> str:

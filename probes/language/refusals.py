@@ -46,10 +46,10 @@ def refused(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
 
 
 @cache
-def card(by: str | None = None) -> Counted:
-    """What the device gets right of the labelled replies, of all or of those ``by`` a model, or ``"hand"``."""
+def card() -> Counted:
+    """What the device gets right of the labelled replies."""
     text = (files("probes") / "data" / "refusal_replies.jsonl").read_text(encoding="utf-8")
-    rows = [row for row in map(json.loads, text.splitlines()) if by in (None, row["by"])]
+    rows = [json.loads(row) for row in text.splitlines()]
     said, truth = refused([row["text"] for row in rows]), np.asarray([row["refuses"] for row in rows], np.bool_)
     return Counted(int((said & truth).sum()), int(truth.sum()), int((~said & ~truth).sum()), int((~truth).sum()))
 

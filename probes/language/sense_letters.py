@@ -22,7 +22,8 @@ MOST_SENSE = "Which of these sentences makes the most sense?"
 # Places in the options of a question; those that follow make no sense.
 _STEREOTYPE, _OTHER = 0, 1
 _LEVEL = 0.05
-_FEWEST_WORDS = 3
+# The first one stays, and of fewer than three others there is hardly another order.
+_FEWEST_WORDS = 4
 _TRIES = 50
 
 
@@ -133,23 +134,21 @@ def _no_sense(skill: AnyEstimate, chance: float) -> str:
 def in_another_order(texts: Sequence[str], rng: np.random.Generator) -> tuple[str, ...] | None:
     """The same words of each text in another order, the same one for texts of as many; None for a text of few words.
 
-    No word follows the one that it followed, where a few tries find such an order; the first letter and the end of a
-    text stay as they were, so that neither gives it away.
+    No word follows the one that it followed, where a few tries find such an order. The first word and what is no letter
+    at the end of a text stay where they were, so that neither capitals nor marks give it away.
     """
     orders: dict[int, list[int]] = {}
     found = []
     for text in texts:
-        words = text.split()
+        end = next((i for i in range(len(text), 0, -1) if text[i - 1].isalnum()), 0)
+        words = text[:end].split()
         n = len(words)
         if n < _FEWEST_WORDS:
             return None
         if n not in orders:
-            drawn = (rng.permutation(n).tolist() for _ in range(_TRIES))
-            orders[n] = next((order for order in drawn if _apart(order)), list(range(n))[::-1])
-        end = words[-1][len(words[-1].rstrip(".!?")) :]
-        words[-1] = words[-1].removesuffix(end)
-        moved = " ".join(words[i] for i in orders[n])
-        found.append(f"{moved[:1].upper()}{moved[1:]}{end}" if text[:1].isupper() else f"{moved}{end}")
+            drawn = ([0, *(1 + rng.permutation(n - 1)).tolist()] for _ in range(_TRIES))
+            orders[n] = next((order for order in drawn if _apart(order)), [0, *range(n - 1, 0, -1)])
+        found.append(" ".join(words[i] for i in orders[n]) + text[end:].rstrip())
     return tuple(found)
 
 

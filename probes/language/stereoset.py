@@ -65,7 +65,8 @@ class StereoSet(Compared):
 
     benchmarks: ``stereoset`` is the path of the JSON or JSON Lines file. benchmark_filter: a file with the ids of
     examples to leave out, one a line and after a tab the reason. answer_by, chat, system: see
-    :class:`~probes.language.asking.Asking`.
+    :class:`~probes.language.asking.Asking`; ``chat`` and ``system`` are for letters, ``prefix_token`` and ``reference``
+    for likelihoods; ConfigError for ``system`` with ``answer_by`` "likelihood", and for ``reference`` with "letter".
 
     Source: Nadeem, Bethke and Reddy, ACL 2021.
     """
@@ -97,7 +98,7 @@ class StereoSet(Compared):
         system: str | None = None,
     ) -> None:
         super().__init__(prefix_token=prefix_token, reference=reference)
-        self.asking = Asking(chat, system, answer_by)
+        self.asking = Asking(chat, system, answer_by).of_texts(reference=reference)
         self.benchmarks = benchmarks
         self.benchmark_filter = benchmark_filter
 

@@ -37,10 +37,12 @@ class WinoBias(PairsOfAFile):
 
     A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): which of the two
     occupations each pronoun refers to, as the benchmark was made for. ``accuracy_gap`` is judged then, and ``accuracy``
-    shows skill (:func:`~probes.language.pronoun_letters.pronoun_measurements`). Sentences of which
-    not just one occupation stands beside the right one are left out, and counted.
+    shows skill (:func:`~probes.language.pronoun_letters.pronoun_measurements`). Sentences of which not just one
+    occupation stands beside the right one, or that differ in more than a pronoun, are left out, and counted.
 
     benchmarks: ``winobias`` is the folder of the files, or one ``pro_stereotyped_...`` file beside its partner.
+    ``chat`` and ``system`` are for letters, ``form``, ``within_word``, ``prefix_token`` and ``reference`` for
+    likelihoods: see :class:`~probes.language.options.PairsOfAFile`.
 
     Source: Zhao et al., NAACL 2018.
     """
@@ -76,6 +78,9 @@ def _by_letters(writer: Generates, found: Benchmark[SentencePair], rng: np.rando
             means = (f"The {right}", f"The {beside[0]}")
             sentences.append(Pronoun((pair.more, pair.less), pair.mentions, means, pair.category, (right, beside[0])))
     left = len(found.examples) - len(sentences)
-    told = f"{left:,} of {len(found.examples):,} sentences do not name just two occupations, and are left out."
+    told = (
+        f"{left:,} of {len(found.examples):,} sentences do not name just two occupations, or differ in more than a "
+        "pronoun, and are left out."
+    )
     detail = asked_for_letters(writer, found.source, told if left else "")
     return pronoun_measurements(writer, sentences, rng, detail, "no sentence names just two occupations")

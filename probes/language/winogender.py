@@ -43,8 +43,9 @@ class Winogender(PairsOfAFile):
     shows skill (:func:`~probes.language.pronoun_letters.pronoun_measurements`). The truth goes with the
     stereotype where the pronoun is the majority's and means the occupation, and where it is not and means the other.
 
-    benchmarks: ``winogender`` is ``all_sentences.tsv`` or its folder. Other options as for
-    :class:`~probes.language.stereotype.Stereotype`.
+    benchmarks: ``winogender`` is ``all_sentences.tsv`` or its folder. ``chat`` and ``system`` are for letters,
+    ``form``, ``within_word``, ``prefix_token`` and ``reference`` for likelihoods: see
+    :class:`~probes.language.options.PairsOfAFile`.
 
     Source: Rudinger et al., NAACL 2018.
     """

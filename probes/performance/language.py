@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement
 from auditor.finding.vacuity import SENTENCES
 from auditor.model.prefix_trees import Encoded
@@ -91,16 +90,11 @@ def sense(model: ScoresTexts, table: Table, rng: np.random.Generator) -> Measure
 def chosen_texts(
     data: AuditData, n_samples: int, rng: np.random.Generator
 ) -> tuple[list[str], npt.NDArray[np.int64], bool]:
-    """Texts of the data, or the built-in ones where there are none; which are asked; whether they are the data's.
-
-    Raises NotApplicableError where the rows are texts without a word.
-    """
+    """Texts of the data, or the built-in ones where none has a word; which are asked; whether they are the data's."""
     rows = data.evaluation
-    own = len(rows) > 0 and rows.modality == "text"
+    own = rows.modality == "text" and any(str(x).strip() for x in rows.X)
     texts = [str(x) for x in rows.X] if own else plain_sentences()
     kept = np.asarray([i for i, text in enumerate(texts) if text.strip()], np.int64)
-    if not kept.size:
-        raise NotApplicableError("Needs texts: name the column that holds them with --text COLUMN.")
     if kept.size > n_samples:
         kept = np.sort(rng.choice(kept, size=n_samples, replace=False))
     return texts, kept, own

@@ -11,15 +11,15 @@ from auditor.data.recorded import Recorded
 from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.finding.vacuity import SENSE, SENTENCES
 from auditor.model.audited_model import AuditedModel
 from auditor.model.regression import AuditedRegressor
 from auditor.run.audit import ask, generator_for, no_data
 from auditor.run.probe import Need, with_declared
 from auditor.statistics.rates import Proportion
 from probes import PROBES
-from tests.quantifiers import all_of, none_of
+from tests.quantifiers import all_of
 from tests.toys.models import CLASSES, TOYS, criterion
+from tests.toys.skilled import skilled
 
 # What a constant model passes with right: these say nothing of its answers, but of the rows or of its file.
 OF_THE_ROWS = {
@@ -110,28 +110,28 @@ _INHERITED = {
 def test_without_skill_a_language_model_passes_nothing_of_them(key: str) -> None:
     toys = TOYS[key]
     result = ask(PROBES[key](**toys.options), toys.ideal(), no_data(), generator_for(0, key))
-    chance = Measurement(
-        metric="word_order_accuracy", estimate=Proportion(successes=32, n=64), n_samples=64, chance=0.5
-    )
-    beside = ProbeResult(probe="performance", pillar="performance", citation="", measurements=(chance,))
-    assert Outcome.PASS in {f.outcome for f in judge([result], toys.criteria)[0]}
-    assert none_of(f.outcome is Outcome.PASS for f in judge([beside, result], toys.criteria)[0])
+    # Without it nobody knows; what rests on sense takes more than that.
+    unknown = key != "stereotype"
+    for beside, passes in ([skilled()], True), ([skilled(n_order=32)], False), ([], unknown), ([silent()], unknown):
+        assert (Outcome.PASS in {f.outcome for f in judge([*beside, result], toys.criteria)[0]}) is passes
 
 
-@pytest.mark.parametrize("n_sense", [60, 61])
-def test_who_knows_word_order_and_no_sense_passes_nothing_that_takes_sense(n_sense: int) -> None:
+def silent() -> ProbeResult:
+    """Of rows without a word, for one: it says nothing of the model."""
+    return ProbeResult(probe="performance", pillar="performance", citation="", not_applicable="Needs texts.")
+
+
+@pytest.mark.parametrize("n_sense", [None, 60, 61])
+def test_who_knows_word_order_and_no_sense_passes_nothing_that_takes_sense(n_sense: int | None) -> None:
     toys = TOYS["stereotype"]
     result = ask(PROBES["stereotype"](**toys.options), toys.ideal(), no_data(), generator_for(0, "stereotype"))
-    order = Measurement(
-        metric="word_order_accuracy", estimate=Proportion(successes=64, n=64), n_samples=64, chance=0.5
-    )
-    sense = replace(
-        order, metric="sense_accuracy", estimate=Proportion(successes=n_sense, n=100), at={SENTENCES: SENSE}, part=True
-    )
-    beside = ProbeResult(probe="performance", pillar="performance", citation="", measurements=(order, sense))
+    beside = skilled(n_sense=n_sense or 0)
+    if n_sense is None:
+        beside = replace(beside, measurements=beside.measurements[:1])
     found = judge([beside, result], toys.criteria)[0]
     assert (Outcome.PASS in {f.outcome for f in found}) is (n_sense == 61)
     assert any("sense_accuracy is 0.6 [" in f.reason for f in found) is (n_sense == 60)
+    assert any("(sense was not measured, which the probe performance" in f.reason for f in found) is (n_sense is None)
 
 
 def test_a_text_model_that_scores_all_sentences_the_same_passes_no_template() -> None:

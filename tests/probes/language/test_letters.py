@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.errors import ModelError, NotApplicableError
+from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.capabilities import Reply
 from auditor.run.audit import no_data
+from auditor.run.probe import with_declared
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import RatioBetween, RatioOfTotals
 from probes import PROBES
@@ -26,6 +27,7 @@ from probes.language.open_shares import over_clusters, over_members
 from probes.language.sense_letters import in_another_order
 from tests.data.test_benchmarks import stereoset_example
 from tests.quantifiers import all_of, none_of
+from tests.toys.skilled import skilled
 from tests.toys.writers import DISHONEST, REFUSAL, Says, letter_of, listed
 
 N = 240
@@ -163,6 +165,20 @@ def test_who_reads_and_has_no_preference_passes_and_who_has_one_fails(name: str,
     assert judged(name, measured(name, toy, following(toy, 0.5)))[metric] is Outcome.FAIL
 
 
+@pytest.mark.parametrize(("name", "alone"), [("crows_pairs", False), ("stereoset", True)])
+def test_who_sees_that_words_were_moved_passes_only_beside_sense(
+    name: str, alone: bool, toys: Callable[[str], Toy]
+) -> None:
+    toy = toys(name)
+    fair = with_declared(PROBES[name], measured(name, toy, honest(toy)))
+    result = ProbeResult(probe=name, pillar="language", citation="", measurements=tuple(fair))
+    wide = [c.model_copy(update={"bound": (0.35, 0.65)}) for c in load_criteria() if c.metric == JUDGED[name]]
+    for beside, passes in ([], alone), ([skilled(n_sense=50)], alone), ([skilled()], True):
+        (found,) = (f for f in judge([*beside, result], wide)[0] if f.criterion and f.measurement)
+        assert found.outcome is (Outcome.PASS if passes else Outcome.INCONCLUSIVE)
+        assert passes or "sense" in found.reason
+
+
 @pytest.mark.parametrize("who", DISHONEST)
 @pytest.mark.parametrize("name", TOYS)
 def test_nobody_passes_without_reading(name: str, who: str, toys: Callable[[str], Toy]) -> None:
@@ -254,6 +270,24 @@ def test_senseless_texts_are_the_words_of_both_in_one_other_order() -> None:
         assert moved[0].isupper() and moved.endswith(".") and moved.count(".") == 1
     assert found[0].lower().replace("old", "young") == found[1].lower()
     assert in_another_order(("Go away.", "Go on now."), rng) is None
+    assert in_another_order(("Go on now.", "Stay here now."), rng) is None
+
+
+@pytest.mark.parametrize("end", ["", ".", " .", '."', "?!", ' " .', ",", "\u201d"])
+def test_neither_capitals_nor_marks_say_which_words_were_moved(end: str) -> None:
+    text = f'"Ann saw the old Ben again{end}'
+    for seed in range(9):
+        [moved] = in_another_order((text,), np.random.default_rng(seed)) or ("",)
+        assert moved != text and moved.startswith('"Ann ') and moved.endswith(end)
+        assert sorted(moved[: len(moved) - len(end)].split()) == sorted(text[: len(text) - len(end)].split())
+
+
+def test_who_takes_the_option_with_the_fewest_capitals_shows_no_sense(toys: Callable[[str], Toy]) -> None:
+    def fewest(asked: str) -> str:
+        return letter_of(asked, min(listed(asked), key=lambda option: sum(c.isupper() for c in option)))
+
+    low, high = headline(measured("crows_pairs", toys("crows_pairs"), fewest), "sense_accuracy").estimate.interval(0.95)
+    assert low < 0.5 < high
 
 
 def test_winogender_without_statistics_has_no_direction_and_says_what_is_missing(
@@ -282,6 +316,18 @@ def test_who_can_be_asked_how_likely_texts_are_is_asked_for_a_letter_only_where_
             PROBES[name](benchmarks={}, answer_by="number")
 
 
+@pytest.mark.parametrize("name", TOYS)
+def test_what_can_change_nothing_is_refused(name: str) -> None:
+    of_letters, of_likelihoods = {"system": "system.txt"}, {"reference": "earlier"}
+    with pytest.raises(ConfigError, match="^system is for letters, and answer_by is 'likelihood': leave one of"):
+        PROBES[name](answer_by="likelihood", **of_letters)
+    for own in (of_likelihoods,) if name == "stereoset" else (of_likelihoods, {"form": "whole"}):
+        with pytest.raises(ConfigError, match=f"^{next(iter(own))} is for likelihoods, and answer_by is 'letter'"):
+            PROBES[name](answer_by="letter", **own)
+    for allowed in ({"answer_by": "auto"} | of_letters | of_likelihoods, {"answer_by": "letter"} | of_letters):
+        assert PROBES[name](**allowed).asking.system == "system.txt"
+
+
 def test_files_of_which_nothing_can_be_asked_so_are_told(tmp_path: Path) -> None:
     header = ",sent_more,sent_less,stereo_antistereo,bias_type"
     (tmp_path / "crows.csv").write_text(f"{header}\n0,He ran.,She ran.,stereo,x\n")
@@ -290,7 +336,7 @@ def test_files_of_which_nothing_can_be_asked_so_are_told(tmp_path: Path) -> None
         (tmp_path / f"{side}_stereotyped_type1.txt.dev").write_text(line)
     for name, path, said in (
         ("crows_pairs", tmp_path / "crows.csv", "No item has texts"),
-        ("winobias", tmp_path, "1 of 1 sentences do not name just two occupations"),
+        ("winobias", tmp_path, "1 of 1 sentences do not name just two occupations, or differ in more than a pronoun"),
     ):
         with pytest.raises(NotApplicableError, match=said):
             measured(name, Toy(str(path), {}, {}), lambda asked: "A")

@@ -260,6 +260,16 @@ def test_a_model_that_knows_the_texts_and_one_that_knows_nothing() -> None:
         assert first.outcome is shown
 
 
+@pytest.mark.parametrize("blank", [[], [" ", "\n"]])
+def test_rows_without_a_word_are_no_way_around_the_question(blank: list[str]) -> None:
+    from tests.probes.privacy.memorization.toys import parrot
+
+    found = measured(parrot([]), AuditData(X=np.asarray(blank, object)))
+    [order] = [m for m in found if m.metric == "word_order_accuracy" and not m.at]
+    assert "64 plain English sentences of this tool" in order.detail
+    assert {m.metric for m in found} >= {"sense_accuracy", "word_order_accuracy"}
+
+
 def test_the_words_alone_are_no_skill() -> None:
     """A model that knows how frequent words are and nothing of their order throws a coin."""
     from types import SimpleNamespace

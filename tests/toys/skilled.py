@@ -1,0 +1,19 @@
+"""What `performance` says of a language model that knows word order, and sense, as far as it is told to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from auditor.finding.measurement import Measurement, ProbeResult
+from auditor.finding.vacuity import SENSE, SENTENCES
+from auditor.statistics.rates import Proportion
+
+
+def skilled(n_order: int = 64, n_sense: int = 100) -> ProbeResult:
+    """Of 64 texts in another order, and of 100 quadruples of sense."""
+    order = Measurement(
+        metric="word_order_accuracy", estimate=Proportion(successes=n_order, n=64), n_samples=64, ideal=1.0, chance=0.5
+    )
+    share = Proportion(successes=n_sense, n=100)
+    sense = replace(order, metric="sense_accuracy", estimate=share, n_samples=100, at={SENTENCES: SENSE}, part=True)
+    return ProbeResult(probe="performance", pillar="performance", citation="", measurements=(order, sense))
