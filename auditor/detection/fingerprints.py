@@ -22,6 +22,8 @@ _SHOWS = 2.0
 # differed in 65 at least, and the same after JPEG of quality 30 to 95, mirrored or at 1/4 to 2 times the size in 4 at
 # most; of 120 recordings different ones in 100 at least, the same after Opus in 7 at most, and after MP3 of 117 in 57.
 MOST_APART: dict[Medium, int] = {"image": 10, "speech": 60}
+# Of a set of files, the share of near copies that its figures bear.
+MOST_NEAR = 0.05
 _PICTURE = ImagePreprocessing(size=(_SIDE, _SIDE), mean=(0.0,), std=(1.0,), fit="stretch")
 # The first four seconds, in milliseconds.
 _SOUND, _EACH, _HEARD = AudioPreprocessing(samples=16_384, sampling_rate=4_000), 4, 5.0
