@@ -21,7 +21,6 @@ from auditor.statistics.rates import Proportion
 ALARM_LEVEL = 0.01
 _CONFIDENCE = 0.95
 _CHANCE = _LIKELIER = 0.5
-# Share of near copies among files known to be real that is not worth a word.
 
 
 class BatchShift(Closed):
@@ -153,8 +152,8 @@ def few_in_truth(card: DetectorCard, real: Sequence[FileResult]) -> str:
     if near <= MOST_NEAR * len(prints):
         return ""
     return (
-        f"{near:,} of {len(prints):,} files known to be real are near copies of another and say nothing new, so that "
-        "the error rate holds less well than is stated: leave one of each, and take others"
+        f"{near:,} of {len(prints):,} files known to be real are near copies of another, or share one layout, so that "
+        "they say little new and the error rate may hold less well than is stated: leave one of each, and take others"
     )
 
 

@@ -64,7 +64,7 @@ class _Files:
         """Why these files, called ``what``, are fewer than they seem, in a sentence; "" where they are not."""
         n = len(self.names)
         if self.near > MOST_NEAR * n:
-            return f"{self.near:,} of {n:,} {what} are near copies of another, which say nothing new: leave one of each."
+            return f"{self.near:,} of {n:,} {what} are near copies of another, or share one layout: leave one of each."
         if self.near + self.untold > MOST_NEAR * n:
             also = f", and {self.near:,} are" if self.near else ""
             return (
@@ -103,8 +103,8 @@ class Marking:
 
     Changes, and which of them are everyday ones: those of ``detector_robustness``, for images and sound; files are then
     saved without loss and without metadata, as programs do that know nothing of C2PA, so that a manifest is gone. Video
-    is not changed. No PASS rests on files of which more than one in twenty are near copies of another, or may be
-    without its being seen: video, silent sound, pictures of one colour or ramp. One that a decoder has a part in needs it to be shown, by files without a mark, that it finds one in at most 5 % of such files
+    is not changed. No PASS rests on files of which more than one in twenty are near copies of another, or share
+    one layout, or may without its being seen: video, silent sound, pictures of one colour or ramp. One that a decoder has a part in needs it to be shown, by files without a mark, that it finds one in at most 5 % of such files
     (exact, at 95 %): 59 of them at least, of every format that outputs have, and of what is found after changes 59 that
     were changed alike.
 
@@ -362,7 +362,7 @@ def _as_they_are(marks: _Marks, seen: BoolArray, wrong: BoolArray, made: _Files,
     """What is found in the outputs and in the unmarked files, both (n, marks), by any mark and by each."""
     n = len(seen)
     said = f"by any of {', '.join(marks.names)}" + (f"; {made.copies:,} exact copies count once" if made.copies else "")
-    said += f"; {made.near:,} are near copies of another" if made.near else ""
+    said += f"; {made.near:,} are near copies of another, or share its layout" if made.near else ""
     found = [measured("marked_share", _share(_any(seen)), n, 1.0, method="any", detail=said, weak=weak)]
     for k, name in enumerate(marks.names):
         # Of manifests, trusted_manifest_share says it.

@@ -221,7 +221,7 @@ def test_near_copies_of_a_class_are_said_and_exit_3(tmp_path: Path, monkeypatch:
     write(tmp_path / "media", files)
     monkeypatch.setattr(folder_training, "_train_images", lambda *_: (image_detector(), []))
     trained = train(tmp_path / "media")
-    assert trained.few.startswith("8 of 12 files of 'real' are near copies of another: ")
+    assert trained.few.startswith("8 of 12 files of 'real' are near copies of another, or share one layout: ")
     said = DetectorRecord.of(trained.detector.classes, card(), "0" * 64)
     told = Trained(detector=said, device="cpu", notes=("n",), left_out=(), few=trained.few)
     lines = list(_lines(told, tmp_path, tmp_path / "d.pt", ENERGY))
