@@ -64,7 +64,8 @@ def detect_train(
     """Train a detector of synthetic images or speech on your own files, and say how often it is known to err.
 
     It is measured on files, and on generators and sources where --kinds names them, that were left out of training in
-    turn. Exit codes: 0 trained, 2 wrong usage, 3 some files were of no use, or too few to answer, 4 they were refused.
+    turn. Exit codes: 0 trained, 2 wrong usage, 3 some files were of no use or near
+    copies, or too few to answer, 4 they were refused.
     """
     from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
     from auditor.record.text import visible
@@ -105,7 +106,7 @@ def detect_train(
     trained, energy = _trained(job, out, executor, address)
     for line in _lines(trained, folder, out, energy):
         typer.echo(visible(line))
-    return 3 if trained.left_out or _too_few(trained) else 0
+    return 3 if trained.left_out or trained.few or _too_few(trained) else 0
 
 
 def _trained(
@@ -199,7 +200,7 @@ def _lines(trained: Trained, folder: Path, out: Path, energy: EnergyRecord) -> I
     # All of them: nowhere else is it said which files the detector does not know.
     for line in trained.left_out:
         yield f"left out  {line}"
-    for note in trained.notes:
+    for note in (*filter(None, [trained.few]), *trained.notes):
         yield f"note      {note}"
     for line in rate_lines(card.known_rates):
         yield f"known     {line}"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from auditor.artifact.source import printable, reading
 from auditor.errors import DamagedError, MissingExtraError, UnsupportedError
@@ -139,7 +139,9 @@ def _plain_kinds(described: object) -> None:
 def _compressed_tensors(weights: Weights, said: Said, metadata: Mapping[str, str]) -> None:
     from compressed_tensors.quantization import QuantizationConfig
 
-    if said.get("sparsity_config") or said.get("transform_config"):
+    sparse = said.get("sparsity_config")
+    dense = not sparse or (isinstance(sparse, Mapping) and sparse.get("format") == "dense")
+    if not dense or said.get("transform_config"):
         raise UnsupportedError("its weights are sparse or transformed as well, which is not read: save it dense.")
     _decompress(weights, QuantizationConfig.model_validate(dict(said)))
 
@@ -158,9 +160,14 @@ def _decompress(weights: Weights, config: Any) -> None:
         if "weight_packed" not in parts and "weight_scale" not in parts:
             continue
         # A group names its modules, by a pattern too, or their class: whoever is named is named first.
-        named = (s for s in schemes if any(match_name(module, target) for target in s.targets))
-        of_class = (s for s in schemes if any("." not in t and not t.startswith("re:") for t in s.targets))
-        scheme = next(named, None) or next(of_class, None)
+        named = next((s for s in schemes if any(match_name(module, target) for target in s.targets)), None)
+        of_class = [s for s in schemes if any(isinstance(getattr(nn, t, None), type) for t in s.targets)]
+        if named is None and len(of_class) > 1:
+            raise UnsupportedError(
+                f"several groups of its configuration name classes, and which of them {printable(module, 100)!r} is of "
+                "is not known: save it with groups that name their modules."
+            )
+        scheme = next(iter(of_class), None) if named is None else named
         if scheme is None:
             raise DamagedError(f"no group of its configuration names {printable(module, 100)!r}.")
         _check_packed(parts, scheme.weights.num_bits, module)
@@ -172,13 +179,16 @@ def _decompress(weights: Weights, config: Any) -> None:
 
 
 def _check_packed(parts: Mapping[str, Tensor], bits: int, module: str) -> None:
-    """That a claimed shape takes the memory that the packed numbers fill, and no more."""
+    """That a claimed shape takes the memory that the packed numbers fill: of 32-bit words it is known to a word."""
     packed, shape = parts.get("weight_packed"), parts.get("weight_shape")
     if packed is None or shape is None:
         return
-    claimed = math.prod(max(int(n), 0) for n in shape.reshape(-1)[:4].tolist())
+    sizes = [max(int(n), 0) for n in shape.reshape(-1)[:4].tolist()]
+    claimed = math.prod(sizes)
     if claimed * bits > 8 * packed.numel() * packed.element_size():
         raise DamagedError(f"{printable(module, 100)!r} claims {claimed:,} numbers and holds fewer.")
+    if packed.dtype == torch.int32 and list(packed.shape) != [*sizes[:-1], *(-(-n // (32 // bits)) for n in sizes[-1:])]:
+        raise DamagedError(f"{printable(module, 100)!r} claims {claimed:,} numbers of {bits} bits and holds others.")
 
 
 def _awq(weights: Weights, said: Said, metadata: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from auditor.detection.fingerprints import alike, repeated
+from auditor.detection.fingerprints import MOST_NEAR, alike, repeated
 from auditor.detection.record import FileResult, FileVerdict
 from auditor.errors import DataError, ModelError
 from auditor.files import Closed
@@ -21,8 +21,6 @@ from auditor.statistics.rates import Proportion
 ALARM_LEVEL = 0.01
 _CONFIDENCE = 0.95
 _CHANCE = _LIKELIER = 0.5
-# Share of near copies among files known to be real that is not worth a word.
-_FEW = 0.05
 
 
 class BatchShift(Closed):
@@ -151,11 +149,11 @@ def few_in_truth(card: DetectorCard, real: Sequence[FileResult]) -> str:
     """That files known to be real are near copies of each other, in a sentence; "" where at most one in twenty are."""
     prints = {result.sha256: result.fingerprints for result in real if result.sha256}
     near = repeated(list(prints.values()), card.medium)
-    if near <= _FEW * len(prints):
+    if near <= MOST_NEAR * len(prints):
         return ""
     return (
-        f"{near:,} of {len(prints):,} files known to be real are near copies of another and say nothing new, so that "
-        "the error rate holds less well than is stated: leave one of each, and take others"
+        f"{near:,} of {len(prints):,} files known to be real are near copies of another, or share one layout, so that "
+        "they say little new and the error rate may hold less well than is stated: leave one of each, and take others"
     )
 
 

@@ -22,6 +22,8 @@ _SHOWS = 2.0
 # differed in 65 at least, and the same after JPEG of quality 30 to 95, mirrored or at 1/4 to 2 times the size in 4 at
 # most; of 120 recordings different ones in 100 at least, the same after Opus in 7 at most, and after MP3 of 117 in 57.
 MOST_APART: dict[Medium, int] = {"image": 10, "speech": 60}
+# Of a set of files, the share of near copies that its figures bear.
+MOST_NEAR = 0.05
 _PICTURE = ImagePreprocessing(size=(_SIDE, _SIDE), mean=(0.0,), std=(1.0,), fit="stretch")
 # The first four seconds, in milliseconds.
 _SOUND, _EACH, _HEARD = AudioPreprocessing(samples=16_384, sampling_rate=4_000), 4, 5.0
@@ -33,7 +35,8 @@ def fingerprints_of(content: bytes, name: str, medium: Medium) -> tuple[str, ...
     A bit is the sign of a projection of the picture, in grey, averaged to 24 x 24 and without the plane that fits best,
     which skies and walls share; of sound, of the waveform of its first seconds. Two files correlated by r differ in a
     share ``arccos(r) / pi`` of them. Neither crops nor turned pictures, nor sound that begins elsewhere, are known
-    again. Source: Charikar, STOC 2002 (signs of random projections).
+    again; and different pictures of one layout, such as pages of text or discs on a white ground, are taken for the
+    same: what tells them apart is finer than what JPEG and resizing leave. Source: Charikar, STOC 2002 (signs of random projections).
     """
     try:
         if medium == "speech":

@@ -393,6 +393,7 @@ def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> No
             device=job.model.device,
             notes=tuple(note[:2_000] for note in made.notes),
             left_out=tuple(line[:2_000] for line in made.left_out),
+            few=made.few[:2_000],
         )
     )
 

@@ -164,13 +164,15 @@ class Examined(Said):
 
 
 class Trained(Said):
-    """A detector was trained, on ``device``, and written; ``left_out``: the files that could not be read, and why."""
+    """A detector was trained, on ``device``, and written; ``left_out``: the files that could not be read, and why;
+    ``few``: why they are fewer than they seem, or ""."""
 
     kind: Literal["trained"] = "trained"
     detector: DetectorRecord
     device: str
     notes: tuple[Line, ...]
     left_out: Annotated[tuple[Line, ...], Field(max_length=100_000)]
+    few: Line = ""
 
 
 Message = Annotated[

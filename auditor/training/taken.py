@@ -17,7 +17,9 @@ _MOST_BYTES = 1 << 20
 
 def energy_place(model: Path) -> Path:
     """Where it lies beside a model file, or a model's folder."""
-    return model.with_name(f"{model.stem}.energy.json")
+    # The name of any other keeps what stands behind its last dot, which may be a version.
+    stem = model.stem if model.suffix == ".pt" else model.name
+    return model.with_name(f"{stem}.energy.json")
 
 
 def of_training(meter: Meter, flops: float | None = None) -> EnergyRecord:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.data.preprocessing import label_name
-from auditor.detection.fingerprints import fingerprints_of
+from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
 from auditor.detection.kinds import IN_WORDS, kind_of
 from auditor.detection.kinds import Medium as FileMedium
 from auditor.errors import DataError, UsageError
@@ -34,24 +34,28 @@ _USABLE: dict[str, tuple[FileMedium, ...]] = {"image": ("image",), "speech": ("a
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainedDetector:
-    """The detector; ``notes`` on how it was made; ``left_out``: a sentence on each file that could not be used."""
+    """The detector; ``notes`` on how it was made; ``left_out``: a sentence on each file that could not be used.
+
+    ``few``: why the files are fewer than they seem, in a sentence, or "".
+    """
 
     detector: DeepfakeDetector
     notes: tuple[str, ...]
     left_out: tuple[str, ...]
+    few: str = ""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Files:
     """Files to train on: ``names`` (n,) below the folder, ``labels``, ``media``, ``digests`` and ``fingerprints`` (n,),
-    "" where there is none, and what is to be said.
+    none or more of each, and what is to be said.
     """
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
     media: tuple[FileMedium, ...]
     digests: tuple[str, ...]
-    fingerprints: tuple[str, ...]
+    fingerprints: tuple[tuple[str, ...], ...]
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -99,7 +103,7 @@ def train_on_folder(
     detector, problems = train(paths, files, kinds, options, rng)
     detector, unmeasured = _with_collections(spec, detector, files, list(paths), kinds, options, rng, say)
     known = sorted(found[:DIGITS] for found in files.digests)[:MOST_TRAINED]
-    shown_by = sorted(found for found in files.fingerprints if found)[:MOST_TRAINED]
+    shown_by = sorted(found[0] for found in files.fingerprints if found)[:MOST_TRAINED]
     learnt = {"trained_on": tuple(known), "fingerprints": tuple(shown_by)}
     detector = detector.with_card(detector.card.model_copy(update=learnt))
     few = [
@@ -114,7 +118,24 @@ def train_on_folder(
             f"Too few {' and '.join(few)} files: an error rate of {detector.card.error_rate:g} takes at least "
             f"{detector.card.fewest} of each class, so that this detector will always answer 'cannot say'.",
         )
-    return TrainedDetector(detector=detector, notes=tuple(notes), left_out=(*unusable, *files.left_out, *problems))
+    left_out = (*unusable, *files.left_out, *problems)
+    return TrainedDetector(detector=detector, notes=tuple(notes), left_out=left_out, few=_near_copies(files, medium))
+
+
+def _near_copies(files: _Files, medium: str) -> str:
+    """That files of a class are near copies of each other, in a sentence; "" where at most one in twenty are."""
+    said = []
+    for label in dict.fromkeys(files.labels):
+        own = [found for found, of in zip(files.fingerprints, files.labels, strict=True) if of == label]
+        near = repeated(own, "image" if medium == "image" else "speech")
+        if near > MOST_NEAR * len(own):
+            said.append(f"{near:,} of {len(own):,} files of {shown(label)!r}")
+    if not said:
+        return ""
+    return (
+        f"{' and '.join(said)} are near copies of another, or share one layout: files so alike lie on both sides of every "
+        "measurement, so that errors are more than is stated, and more real files are called fake: leave one of each."
+    )
 
 
 def _listing(folder: Path, left_out: list[str]) -> tuple[Listing, tuple[str, ...]]:
@@ -145,7 +166,7 @@ def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...], on_file:
     """The readable files, each content once. Raises DataError for a content that stands in both classes."""
     by_content: dict[str, list[int]] = defaultdict(list)
     media: dict[int, FileMedium] = {}
-    prints: dict[int, str] = {}
+    prints: dict[int, tuple[str, ...]] = {}
     left_out = []
     for i, name in enumerate(listing.names):
         on_file(shown(name))
@@ -157,7 +178,7 @@ def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...], on_file:
             if medium is None:
                 raise DataError("It is no image, sound or video of a kind that can be read.")
             media[i] = medium
-            prints[i] = next(iter(fingerprints_of(content, name, "image" if medium == "image" else "speech")), "")
+            prints[i] = fingerprints_of(content, name, "image" if medium == "image" else "speech")
             by_content[hashlib.sha256(content).hexdigest()].append(i)
         except DataError as error:
             left_out.append(f"{shown(name)}: {error}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from auditor.detection.fingerprints import fingerprints_of, repeated
+from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
 from auditor.detection.kinds import FileKind, Medium, kind_of
 from auditor.errors import DataError, MissingExtraError, OtherKindError
 from auditor.files import read_regular, shown
@@ -49,8 +49,8 @@ _NO_UNMARKED = "Needs files that carry no mark: a sub-folder named real beside o
 
 @dataclass(frozen=True, eq=False)
 class _Files:
-    """Different files of one sort: their contents, names and kinds, how many copies were left out, and how many files
-    are alike another, such as the same saved again.
+    """Different files of one sort: their contents, names and kinds, how many copies were left out, how many files
+    are alike another, such as the same saved again, and of how many that cannot be told.
     """
 
     contents: list[bytes]
@@ -58,13 +58,20 @@ class _Files:
     kinds: list[FileKind]
     copies: int
     near: int
+    untold: int
 
     def weak(self, what: str) -> str:
         """Why these files, called ``what``, are fewer than they seem, in a sentence; "" where they are not."""
         n = len(self.names)
-        if self.near <= _MOST_FALSE * n:
-            return ""
-        return f"{self.near:,} of {n:,} {what} are near copies of another, which say nothing new: leave one of each."
+        if self.near > MOST_NEAR * n:
+            return f"{self.near:,} of {n:,} {what} are near copies of another, or share one layout: leave one of each."
+        if self.near + self.untold > MOST_NEAR * n:
+            also = f", and {self.near:,} are" if self.near else ""
+            return (
+                f"Of {self.untold:,} of {n:,} {what} it cannot be told whether they are near copies of another (video, "
+                f"silent sound, plain or damaged pictures){also}: such copies would say nothing new."
+            )
+        return ""
 
 
 class Marking:
@@ -96,8 +103,8 @@ class Marking:
 
     Changes, and which of them are everyday ones: those of ``detector_robustness``, for images and sound; files are then
     saved without loss and without metadata, as programs do that know nothing of C2PA, so that a manifest is gone. Video
-    is not changed. No PASS rests on files of which more than one in twenty are near copies of another. One that a
-    decoder has a part in needs it to be shown, by files without a mark, that it finds one in at most 5 % of such files
+    is not changed. No PASS rests on files of which more than one in twenty are near copies of another, or share
+    one layout, or may without its being seen: video, silent sound, pictures of one colour or ramp. One that a decoder has a part in needs it to be shown, by files without a mark, that it finds one in at most 5 % of such files
     (exact, at 95 %): 59 of them at least, of every format that outputs have, and of what is found after changes 59 that
     were changed alike.
 
@@ -269,12 +276,14 @@ def _different(data: AuditData, which: Sequence[int]) -> _Files:
         found.setdefault(hashlib.sha256(own).hexdigest(), (own, Path(str(data.X[i])).name, kind_of(own)))
     parts = list(found.values())
     media: tuple[Literal["image", "speech"], ...] = ("image", "speech")
-    near = 0
+    near, untold = 0, len(parts)
     for medium in media:
         these = [part for part in parts if part[2].medium == ("image" if medium == "image" else "audio")]
-        near += repeated([fingerprints_of(part[0], part[1], medium) for part in these], medium)
+        prints = [fingerprints_of(part[0], part[1], medium) for part in these]
+        near += repeated(prints, medium)
+        untold -= sum(map(bool, prints))
     return _Files(
-        [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts], len(which) - len(parts), near
+        [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts], len(which) - len(parts), near, untold
     )
 
 
@@ -353,7 +362,7 @@ def _as_they_are(marks: _Marks, seen: BoolArray, wrong: BoolArray, made: _Files,
     """What is found in the outputs and in the unmarked files, both (n, marks), by any mark and by each."""
     n = len(seen)
     said = f"by any of {', '.join(marks.names)}" + (f"; {made.copies:,} exact copies count once" if made.copies else "")
-    said += f"; {made.near:,} are near copies of another" if made.near else ""
+    said += f"; {made.near:,} are near copies of another, or share its layout" if made.near else ""
     found = [measured("marked_share", _share(_any(seen)), n, 1.0, method="any", detail=said, weak=weak)]
     for k, name in enumerate(marks.names):
         # Of manifests, trusted_manifest_share says it.

@@ -32,15 +32,17 @@ from auditor.training.execute import Kept
 from cli.detect import rate_lines
 from cli.detect_train import _lines
 from cli.main import app
+from mitigations.deepfake import folder_training
 from mitigations.deepfake.collections_left_out import rates_by_collection
 from mitigations.deepfake.folder_training import TrainedDetector, train_on_folder
 from tests.quantifiers import all_of
-from tests.toys.media_files import as_file, as_wav, card, fake_picture, real_picture, write
+from tests.toys.media_files import as_file, as_wav, card, fake_picture, image_detector, real_picture, write
 from tests.training.test_execute import Backwards, Dies
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
 RUNNER = CliRunner()
 SIDE = 64
+ENERGY = EnergyRecord(of="training", cpu_s=1.0, gpu_s=0.0)
 
 
 def run(*arguments: object) -> Result:
@@ -210,6 +212,29 @@ def test_the_file_that_is_being_read_is_known(tmp_path: Path, monkeypatch: pytes
     assert told[-1] == "real/3.png"
 
 
+def test_near_copies_of_a_class_are_said_and_exit_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures saved at several qualities lie on both sides of every fold, and the error rate is not theirs."""
+    rng = np.random.default_rng(4)
+    real = [real_picture(rng, SIDE // 8).repeat(8, axis=0).repeat(8, axis=1) for _ in range(4)]
+    files = {f"real/{i}.{q}.jpg": as_file(p, "JPEG", quality=q) for i, p in enumerate(real) for q in (95, 80, 60)}
+    files |= {f"fake/{i}.png": as_file(fake_picture(rng, SIDE)) for i in range(8)}
+    write(tmp_path / "media", files)
+    monkeypatch.setattr(folder_training, "_train_images", lambda *_: (image_detector(), []))
+    trained = train(tmp_path / "media")
+    assert trained.few.startswith("8 of 12 files of 'real' are near copies of another, or share one layout: ")
+    said = DetectorRecord.of(trained.detector.classes, card(), "0" * 64)
+    told = Trained(detector=said, device="cpu", notes=("n",), left_out=(), few=trained.few)
+    lines = list(_lines(told, tmp_path, tmp_path / "d.pt", ENERGY))
+    assert [line[10:] for line in lines if line.startswith("note")] == [trained.few, "n"]
+    for few, code in ((trained.few, 3), ("", 0)):
+        told = told.model_copy(update={"few": few})
+        monkeypatch.setattr("cli.detect_train._trained", lambda *_, told=told: (told, ENERGY))
+        assert run("detect-train", tmp_path / "media", "--out", tmp_path / "d.pt").exit_code == code
+    for path in [*tmp_path.glob("media/real/*.80.jpg"), *tmp_path.glob("media/real/*.60.jpg")]:
+        path.unlink()
+    assert train(tmp_path / "media").few == ""
+
+
 def test_the_file_that_was_read_last_is_named_where_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     def child(job: Job, done: DetectorTrained, on_stage: Any) -> _End:
         for message in (Working(words="reading 2 files"), Working(file="a.png"), Working(file="b.mp4")):
@@ -229,7 +254,7 @@ def test_every_file_left_out_is_named(tmp_path: Path) -> None:
     trained = Trained(
         detector=known, device="cpu", notes=(), left_out=tuple(f"fake/{i}.png: It is an empty file." for i in range(37))
     )
-    lines = list(_lines(trained, tmp_path, tmp_path / "d.pt", EnergyRecord(of="training", cpu_s=1.0, gpu_s=0.0)))
+    lines = list(_lines(trained, tmp_path, tmp_path / "d.pt", ENERGY))
     assert [f"left out  {line}" for line in trained.left_out] == [line for line in lines if line.startswith("left out")]
 
 

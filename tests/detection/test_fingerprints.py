@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 
 from auditor.detection.channel import few_in_truth, learnt_of, on_channel
 from auditor.detection.examine import Examination
-from auditor.detection.fingerprints import MOST_APART, alike, fingerprints_of
+from auditor.detection.fingerprints import MOST_APART, alike, fingerprints_of, repeated
 from auditor.detection.record import FileResult
 from auditor.errors import DataError
 from tests.quantifiers import none_of
@@ -64,6 +64,18 @@ def test_pictures_that_show_nothing_have_none_and_are_like_nobody() -> None:
     assert found == [(), ()] and prints(b"no picture") == ()
     assert none_of(alike(found, [prints(saved(photographs(1)[0]))[0]], "image").tolist())
     assert alike([("0" * 64,)], (), "image").tolist() == [False]
+
+
+def test_pictures_of_one_layout_are_not_told_apart_and_the_words_say_so() -> None:
+    """A limit: discs of another texture each on one white ground."""
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    rng, discs = np.random.default_rng(0), []
+    for _ in range(20):
+        texture = rng.integers(0, 60, (10, 10)).repeat(12, axis=0).repeat(12, axis=1)
+        discs.append(prints(saved(PIL_Image.fromarray(np.where(x**2 + y**2 < 2_500, texture, 255).astype(np.uint8)))))
+    assert repeated(discs, "image") > 10
+    files = [FileResult(sha256=f"{i:064}", fingerprints=each) for i, each in enumerate(discs)]
+    assert "near copies of another, or share one layout" in few_in_truth(card(), files)
 
 
 def test_chance_makes_no_two_files_alike() -> None:

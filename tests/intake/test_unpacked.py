@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from auditor.artifact import unpacked
+from auditor.artifact.unpacked import unpack
 from auditor.errors import MissingExtraError, ModelError, UnsupportedError
 from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
@@ -305,6 +306,50 @@ def test_a_shape_that_claims_more_than_there_is_is_refused(tmp_path: Path) -> No
     replace(folder, **{UP.replace("weight", "weight_shape"): torch.tensor([1 << 30, 1 << 20])})
     with pytest.raises(ModelError, match="claims 1,125,899,906,842,624 numbers and holds fewer"):
         load_model(ModelSpec(path=str(folder)))
+
+
+def of_groups(groups: dict[str, tuple[int, list[str]]], bits: dict[str, int], **said: Any) -> Weights:
+    """Modules packed by channels of so many bits, unpacked by a configuration of such groups."""
+    pytest.importorskip("compressed_tensors", reason="needs the extra compressed-tensors")
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    def scheme(n: int, targets: list[str]) -> Any:
+        numbers = QuantizationArgs(num_bits=n, type="int", symmetric=True, strategy="channel")
+        return QuantizationScheme(targets=targets, weights=numbers, format="pack-quantized")
+
+    weights: Weights = {}
+    plain = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    for module, n in bits.items():
+        scales = plain.abs().amax(dim=1, keepdim=True) / (2 ** (n - 1) - 1)
+        pack = BaseCompressor.get_value_from_registry("pack-quantized").compress
+        held = pack({"weight": plain, "weight_scale": scales}, scheme(n, ["Linear"]))
+        weights |= {f"{module}.{key}": value for key, value in held.items()}
+    made = {name: json.loads(scheme(*how).model_dump_json()) for name, how in groups.items()}
+    config = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": made, **said}
+    unpack(weights, "compressed-tensors", config, {}, "m")
+    return {name: (weight - plain).abs().max() for name, weight in weights.items()}
+
+
+@pytest.mark.parametrize("first", ["lm_head", "Linear"])
+def test_a_group_that_names_a_module_is_not_taken_for_one_of_a_class(first: str) -> None:
+    groups = {"a": (4, ["lm_head"]), "b": (8, ["Linear"])}
+    ordered = dict(sorted(groups.items(), key=lambda item: item[1][1] != [first]))
+    off = of_groups(ordered, {"model.layers.0.q_proj": 8, "lm_head": 4}, sparsity_config={"format": "dense"})
+    assert 0 < off["model.layers.0.q_proj.weight"] < 0.03 < off["lm_head.weight"] < 0.5
+
+
+def test_groups_of_several_classes_are_refused() -> None:
+    with pytest.raises(ModelError, match="which of them 'model.embed_tokens' is of is not known"):
+        of_groups({"a": (4, ["Linear"]), "b": (8, ["Embedding"])}, {"model.embed_tokens": 8})
+    with pytest.raises(ModelError, match="sparse or transformed"):
+        of_groups({"a": (4, ["Linear"])}, {"x": 4}, sparsity_config={"format": "sparse-24"})
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_numbers_of_other_bits_than_are_said_are_refused(bits: int) -> None:
+    with pytest.raises(ModelError, match="'a.x' claims 1,024 numbers"):
+        of_groups({"a": (bits, ["Linear"])}, {"a.x": 12 - bits})
 
 
 @pytest.mark.parametrize("change", [{"version": "gemv"}, {"bits": 8}])

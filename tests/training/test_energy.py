@@ -29,6 +29,7 @@ from auditor.training import counters
 from auditor.training.counters import Counter, nvml, rapl
 from auditor.training.forward_flops import flops_of
 from auditor.training.meter import Meter, taken_by_probe
+from auditor.training.taken import energy_place
 from probes.fairness.group_fairness import GroupFairness
 from probes.performance.performance import Performance
 from tests.quantifiers import all_of, none_of
@@ -389,3 +390,9 @@ def test_the_line_is_told_in_both_languages_with_every_reason() -> None:
             record = UNMEASURED.model_copy(update={"not_measured": (NotMeasured(counter="RAPL", why=reason),)})
             assert words[f"energy.{reason}"] in record.told(say)
         assert none_of("{" in record.told(say) for record in (MEASURED, UNMEASURED))
+
+
+def test_models_beside_each_other_have_files_of_their_own() -> None:
+    names = ["llama-3.2-1B", "llama-3.2-3B", "m.pt", "m.safetensors"]
+    places = [energy_place(Path("x") / name).name for name in names]
+    assert places == [f"{name}.energy.json" for name in (*names[:2], "m", names[3])]
