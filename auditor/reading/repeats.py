@@ -222,8 +222,9 @@ def _on_ids(file: TableFile) -> list[str]:
             continue
         n, copies = counted.found().n, counted.found().copies
         if FEWEST_VALUES < n - copies < (1.0 - MOST_COPIES) * n:
+            about = "about " if counted.sampled else ""
             notes.append(
-                f"Column {name!r} names {'about ' if counted.sampled else ''}{n - copies:,} in {n:,} rows: where it says whom a row is about, the "
+                f"Column {name!r} names {about}{n - copies:,} in {n:,} rows: where it says whom a row is about, the "
                 f"rows are not independent, and every interval is too narrow without --cluster {name}."
             )
     return notes

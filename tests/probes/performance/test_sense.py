@@ -128,7 +128,7 @@ def test_a_table_that_is_none_is_refused_in_a_sentence(tmp_path: Path, text: str
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "zero").symlink_to("/dev/zero")
-    for name, said in (("fifo", "is not a regular file"), ("zero", "is not a regular file"), ("absent", "No such file")):
+    for name, said in (("fifo", "not a regular file"), ("zero", "not a regular file"), ("absent", "No such file")):
         with pytest.raises(ConfigError, match=f"'{name}'.*{said}"):
             read_sense(str(tmp_path / name))
     (tmp_path / "own.toml").write_text('[[families]]\nframes = ["{} {}"]\npairs = [["a", "b"], ["c", "d"]]')
