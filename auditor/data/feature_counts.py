@@ -110,7 +110,7 @@ class FeatureCounts:
         ordered = np.sort(names)
 
         def different(bits: int) -> int:
-            return 1 + np.count_nonzero(np.diff(_truncated(ordered, bits)))
+            return 1 + int(np.count_nonzero(np.diff(_truncated(ordered, bits))))
 
         # Fewer bits never tell more numbers apart, and one bit leaves two to each power of two.
         bits = bisect_right(range(self._bits[feature]), _MOST_LEVELS, lo=1, key=different) - 1

@@ -47,6 +47,11 @@ class RepeatCount:
         """What the rows were told apart by."""
         return set(self._values)
 
+    @property
+    def sampled(self) -> bool:
+        """Whether the different rows were too many to remember, and what is found is an estimate."""
+        return self._below < 1 << 64
+
     def add(self, frame: pd.DataFrame) -> None:
         """Rows of a table; every batch has the same columns."""
         rows = np.zeros(len(frame), np.uint64)
@@ -69,7 +74,7 @@ class RepeatCount:
             self._values[name] = None
 
     def _count(self, rows: npt.NDArray[np.uint64]) -> None:
-        if self._below < 1 << 64:
+        if self.sampled:
             rows = rows[rows < np.uint64(self._below)]
         new, counts = np.unique(rows, return_counts=True)
         digests, place = np.unique(np.concatenate([self._digests, new]), return_inverse=True)
@@ -217,8 +222,9 @@ def _on_ids(file: TableFile) -> list[str]:
             continue
         n, copies = counted.found().n, counted.found().copies
         if FEWEST_VALUES < n - copies < (1.0 - MOST_COPIES) * n:
+            about = "about " if counted.sampled else ""
             notes.append(
-                f"Column {name!r} names {n - copies:,} in {n:,} rows: where it says whom a row is about, the "
+                f"Column {name!r} names {about}{n - copies:,} in {n:,} rows: where it says whom a row is about, the "
                 f"rows are not independent, and every interval is too narrow without --cluster {name}."
             )
     return notes

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pandas as pd
 
 from auditor.artifact.source import printable
@@ -27,7 +28,7 @@ from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.endpoint.model import endpoint_model
 from auditor.endpoint.served_texts import ServedTexts
-from auditor.errors import DataError, ModelError, OutputsError, UsageError
+from auditor.errors import DataError, ModelError, OtherKindError, OutputsError, UsageError
 from auditor.files import received, sha256_of, state_of, write_beside
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
@@ -528,6 +529,17 @@ def _measure_counts(
         return probe.measure_counts(counts)
     if isinstance(probe, StreamedProbe) and scores is not None:
         return probe.measure_streamed(Streamed(counts, scores, levels))
+    _refuse_other_kinds(probe, model, shape)
     raise DataError(
         f"{probe.name} looks at the rows themselves, and --stream holds none: ask it of some of them, without --stream."
     )
+
+
+def _refuse_other_kinds(probe: Probe, model: AuditedModel, shape: AuditData) -> None:
+    """Raises OtherKindError where no rows would make the probe apply, as it says itself of none."""
+    try:
+        probe.measure(model, shape, np.random.default_rng(0))
+    except OtherKindError:
+        raise
+    except Exception:  # whatever it makes of no rows is about them alone
+        return

@@ -251,10 +251,13 @@ def _needing_rows(sensitive: str, source: str, n: int) -> Measurement:
 
 
 def _of_levels(sensitive: str, feature: str, levels: Levels | None, n: int) -> Measurement:
-    estimate: AnyEstimate = Undefined(reason=f"{feature} has too many levels, or too close ones, to be told apart as rows stream by")
+    estimate: AnyEstimate = Undefined(
+        reason=f"{feature} has too many levels, or too close ones, to be told apart as rows stream by"
+    )
     parts = [f"predicted from {feature}"]
     if levels is not None:
-        halves = _halved(levels.counts, generator_of(levels.counts.ravel().astype(np.uint64), f"{sensitive}\0{feature}"))
+        rng = generator_of(levels.counts.ravel().astype(np.uint64), f"{sensitive}\0{feature}")
+        halves = _halved(levels.counts, rng)
         kept = np.flatnonzero(halves.sum(axis=0).min(axis=1) >= FEWEST_ROWS)
         small = [name for i, name in enumerate(levels.groups) if i not in kept]
         estimate = Undefined(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.errors import ConfigError
+from auditor.errors import ConfigError, DataError
+from auditor.files import UNREADABLE, read_regular, why_unreadable
 from auditor.finding.measurement import Measurement
 from auditor.finding.vacuity import SENSE, SENTENCES
 from auditor.statistics.rates import Proportion
@@ -50,12 +52,14 @@ def read_sense(path: str | None = None) -> Table:
     where = files("probes") / "data" / "sense.toml" if path is None else Path(path)
     name = f"The table of sense {where.name!r}"
     try:
-        raw = where.read_bytes()
-        if len(raw) > _MOST_BYTES:
-            raise ConfigError(f"{name} is too large: at most {_MOST_BYTES:,} bytes are read.")
-        families = tuple(_family(entry) for entry in tomllib.loads(raw.decode("utf-8"))["families"])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{name} cannot be read: {error}.") from None
+        raw = where.read_bytes() if path is None else read_regular(Path(os.path.realpath(path)), name, _MOST_BYTES)
+        table = tomllib.loads(raw.decode("utf-8"))
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    except UNREADABLE as error:
+        raise ConfigError(f"{name} cannot be read: {why_unreadable(error)}.") from None
+    try:
+        families = tuple(_family(entry) for entry in table["families"])
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{name} needs [[families]], each with frames, texts with two gaps {{}}, and at least two pairs of texts, "

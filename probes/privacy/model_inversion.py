@@ -78,7 +78,8 @@ class ModelInversion:
 
         preprocessing = model.preprocessing
         network = differentiable(model)
-        if data.modality != "image" and len(data):
+        other = preprocessing is not None and not isinstance(preprocessing, ImagePreprocessing)
+        if other or (data.modality != "image" and len(data)):
             raise OtherKindError("Needs a model of images: a table or a text cannot be looked at.")
         if network is None or not isinstance(preprocessing, ImagePreprocessing):
             raise NotApplicableError("Needs a model of images that can be differentiated: save it as a bundle.")

@@ -180,3 +180,13 @@ def test_columns_that_name_somebody_are_known_by_name_and_by_repeating(tmp_path:
     assert len(notes) == 3
     assert all_of(f"Column {name!r} names" in note for name, note in zip(named, notes, strict=True))
     assert none_of("row_id" in note for note in notes)
+
+
+def test_of_more_ids_than_are_remembered_the_number_is_said_to_be_about_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = many(3_000).assign(patient=np.arange(3_000) % 1_500)
+    file, spec = file_of(rows, tmp_path), DataSpec(path="rows.csv", copies_are_real=True)
+    assert repeats_in(file, rows, spec)[1][1].startswith("Column 'patient' names 1,500 in 3,000 rows")
+    monkeypatch.setattr(repeats, "_MOST_REMEMBERED", 1_000)
+    assert "names about 1," in repeats_in(file, rows, spec)[1][1]

@@ -202,7 +202,8 @@ def test_streamed_counts_equal_rows_in_memory(files: Path) -> None:
 
 def test_a_streamed_audit_says_of_every_probe_what_it_can(files: Path) -> None:
     """What needs the rows is NOT_RUN with the reason, what looks at none answers, and the bundle holds the table."""
-    others = ("robustness", "bbq", "dp_claim", "membership_inference")
+    never = {"detector_performance", "marking", "model_inversion"}
+    others = ("robustness", "bbq", "dp_claim", "membership_inference", *never)
     probes = [
         ProbeSpec(name=name, target=f"{kind.__module__}:{kind.__qualname__}")
         for name, kind in PROBES.items()
@@ -215,6 +216,7 @@ def test_a_streamed_audit_says_of_every_probe_what_it_can(files: Path) -> None:
     assert {r.probe for r in measured.results if r.not_run} == {"robustness"}
     assert "holds none: ask it of some of them, without --stream" in reasons(measured)["robustness"]
     assert "a language model" in next(r.not_applicable for r in measured.results if r.probe == "bbq")
+    assert never <= {r.probe for r in measured.results if r.other_kind and r.not_applicable}
     assert "training data" in next(r.not_applicable for r in measured.results if r.probe == "membership_inference")
     assert next(r for r in measured.results if r.probe == "dp_claim").not_applicable
     assert measured.head is None and measured.counts is not None and measured.counts.counts().n == 400

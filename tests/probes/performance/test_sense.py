@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -109,7 +110,9 @@ def rng() -> np.random.Generator:
     [
         ("families = 3", "needs \\[\\[families\\]\\]"),
         ("families = []", "has no families"),
-        ("= 3", "cannot be read"),
+        ("= 3", "cannot be read: .*line 1"),
+        ("a=" + "[" * 5_000, "cannot be read: it is nested too deeply"),
+        (" " * (1 << 20) + " ", "has 1,048,577 bytes, more than 1,048,576"),
         ('[[families]]\nframes = ["one {} gap"]\npairs = [["a", "b"], ["c", "d"]]', "a frame without two gaps"),
         ('[[families]]\nframes = ["{} } {}"]\npairs = [["a", "b"], ["c", "d"]]', "a frame without two gaps"),
         ('[[families]]\nframes = ["{} {0} {}"]\npairs = [["a", "b"], ["c", "d"]]', "a frame without two gaps"),
@@ -120,3 +123,14 @@ def test_a_table_that_is_none_is_refused_in_a_sentence(tmp_path: Path, text: str
     (tmp_path / "t.toml").write_text(text)
     with pytest.raises(ConfigError, match=said):
         Performance(sense=str(tmp_path / "t.toml"))
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name, said in (("fifo", "not a regular file"), ("zero", "not a regular file"), ("absent", "No such file")):
+        with pytest.raises(ConfigError, match=f"'{name}'.*{said}"):
+            read_sense(str(tmp_path / name))
+    (tmp_path / "own.toml").write_text('[[families]]\nframes = ["{} {}"]\npairs = [["a", "b"], ["c", "d"]]')
+    (tmp_path / "link.toml").symlink_to("own.toml")
+    assert read_sense(str(tmp_path / "link.toml")).source.startswith("link.toml, sha256")
