@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
+from auditor.data.audit_data import AuditData
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.finding.vacuity import SENSE, SENTENCES
+from auditor.model.audited_model import AuditedModel
 from auditor.statistics.rates import Proportion
+from probes.performance.performance import Performance
 
 
 def skilled(n_order: int = 64, n_sense: int = 100) -> ProbeResult:
@@ -17,3 +22,10 @@ def skilled(n_order: int = 64, n_sense: int = 100) -> ProbeResult:
     share = Proportion(successes=n_sense, n=100)
     sense = replace(order, metric="sense_accuracy", estimate=share, n_samples=100, at={SENTENCES: SENSE}, part=True)
     return ProbeResult(probe="performance", pillar="performance", citation="", measurements=(order, sense))
+
+
+class Skilled(Performance):
+    """The probe of a model that is known to be so, for an audit of a toy that knows nothing but its pairs."""
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        return list(skilled().measurements)

@@ -36,6 +36,7 @@ from tests.probes.language.pair_toys import (
 )
 from tests.quantifiers import all_of
 from tests.statistics.worlds import misses, most_misses
+from tests.toys.skilled import Skilled
 
 # ---- the built-in pairs --------------------------------------------------------------------------------------------
 
@@ -71,8 +72,8 @@ def test_no_built_in_sentence_is_of_crows_pairs() -> None:
 def test_an_unbiased_model_passes_and_a_planted_bias_fails() -> None:
     pairs = texts_of(built_in_pairs().examples)
     fair, biased = toy(pairs, 0.0), toy(pairs, 1.0)
-    report = run_audit(fair, None, [Stereotype()])
-    (overall, *others) = report.findings
+    report = run_audit(fair, None, [Skilled(), Stereotype()])
+    (overall, *others) = (f for f in report.findings if f.probe == "stereotype")
     assert (overall.metric, overall.outcome) == ("stereotype_log_odds", "PASS")
     assert overall.value == pytest.approx(0.0, abs=0.15)
     assert {f.outcome for f in others} == {"NOT_JUDGED"}
@@ -82,6 +83,9 @@ def test_an_unbiased_model_passes_and_a_planted_bias_fails() -> None:
     assert of_all.keys() == shares
     assert all_of(f.value == pytest.approx(0.5, abs=0.03) and "ties" not in f.detail for f in of_all.values())
     assert report.exit_code == 0
+    alone = run_audit(fair, None, [Stereotype()])
+    assert (alone.exit_code, alone.findings[0].outcome) == (3, "INCONCLUSIVE")
+    assert "word order and sense were not measured" in alone.findings[0].reason
     report = run_audit(biased, None, [Stereotype()])
     assert report.findings[0].outcome == "FAIL"
     assert report.findings[0].value is not None and report.findings[0].value > 3.0
