@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _MOST_NAMED = 5
 _LEARNT = {
     "same": "The detector was trained on it, and its score says nothing of new files.",
-    "alike": "It is like a file that the detector was trained on, which was saved again or has the same layout: whether "
-    "its score is one of new files cannot be told.",
+    "alike": "It is like a file that the detector was trained on, which was saved again or has the same layout: "
+    "whether its score is one of new files cannot be told.",
 }
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

@@ -134,7 +134,7 @@ def _near_copies(files: _Files, medium: str) -> str:
         return ""
     return (
         f"{' and '.join(said)} are near copies of another, or share one layout: files so alike lie on both sides of "
-        "every measurement, so that errors are more than is stated, and more real files are called fake: leave one of each."
+        "every measurement, so that errors are more than is stated, and more real files called fake: leave one of each."
     )
 
 
