@@ -94,7 +94,7 @@ def detect(
     """Say of each file what it claims of its making and, with a detector, whether it is likely to be synthetic.
 
     Exit codes: 0 every file was answered fake, 2 wrong usage, 3 something ended in "no known trace" or "cannot say",
-    could not be read, or no detector was named, 4 the detector was refused.
+    could not be read, no detector was named, or known files are near copies, 4 the detector was refused.
     """
     paths, named = _distinct(files), list(dict.fromkeys(detector or ()))
     _check(named, evidence, known_real)
@@ -124,10 +124,11 @@ def detect(
         for job, own in zip(jobs, specs, strict=True)
     ]
     results, asked_of = _together(paths, named, found)
+    asked_of = [replace(one, few=each.few) for one, each in zip(asked_of, known, strict=True)] if known else asked_of
     pictures, unwritten = ({}, {}) if out is None else _write_pictures(results, out)
     results = [(readable(path), _with_note(result, unwritten.get(path, ""))) for path, result in results]
     pictures = {readable(path): where for path, where in pictures.items()}
-    code = exit_code_of([result for _, result in results], unwritten=bool(unwritten))
+    code = exit_code_of([result for _, result in results], asked_of, unwritten=bool(unwritten))
     said = detection_content(asked_of, results, pictures, code)
     if kept is not None:
         asked = {"seed": seed, "trust_anchors": bool(anchors), "evidence": bool(out), "known_real": bool(known)}

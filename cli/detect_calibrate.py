@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from auditor.model.detector_card import DetectorCard
 
 _MOST_NAMED = 5
+# Which detector a file of one medium calibrates.
+_USED_BY: Mapping[str, Literal["image", "speech"]] = {"image": "image", "audio": "speech"}
 _LEARNT = {
     "same": "The detector was trained on it, and its score says nothing of new files.",
-    "alike": "It is like a file that the detector was trained on, which was saved again or has the same layout: whether its "
-    "score is one of new files cannot be told.",
+    "alike": "It is like a file that the detector was trained on, which was saved again or has the same layout: "
+    "whether its score is one of new files cannot be told.",
 }
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -37,12 +39,13 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 class Calibrated:
     """A card on the channel, one of the files that it is of, and why others could not be scored, by their paths.
 
-    ``few``: why the files are fewer than they seem, in a sentence, or "".
+    ``media``: what each of them is. ``few``: why they are fewer than they seem, in a sentence, or "".
     """
 
     card: DetectorCard
     example: str
     lost: Mapping[Path, str]
+    media: Mapping[Path, str | None]
     few: str
 
 
@@ -51,7 +54,13 @@ def left_out_by_all(known: Sequence[Calibrated]) -> list[str]:
     from auditor.files import readable
 
     first: Mapping[Path, str] = known[0].lost if known else {}
-    lost = [(path, why) for path, why in first.items() if all(path in each.lost for each in known)]
+    # The reason of the detector that is for such files: the other says no more than that it is not.
+    own = {each.card.medium: each.lost for each in known}
+    lost = [
+        (path, own.get(_USED_BY.get(known[0].media[path] or "", "speech"), first)[path])
+        for path in first
+        if all(path in each.lost for each in known)
+    ]
     said = [f"{readable(str(path))}: {why}" for path, why in lost[:_MOST_NAMED]]
     return said + ([f"and {len(lost) - _MOST_NAMED:,} more"] if len(lost) > _MOST_NAMED else [])
 
@@ -263,7 +272,8 @@ def calibrated(job: Job, known: KnownFiles, *, on_stage: Callable[[str], None] |
     card = on_channel(before, [results[path] for path in known.real], [results[path] for path in known.fake])
     example = next(names[path] for path in known.real if path not in lost)
     few = few_in_truth(before, [results[path] for path in known.real if path not in lost])
-    return Calibrated(card=card, example=example, lost=lost, few=few)
+    media = {path: result.medium for path, result in results.items()}
+    return Calibrated(card=card, example=example, lost=lost, media=media, few=few)
 
 
 def _why_not(result: FileResult) -> str:

@@ -61,17 +61,26 @@ def method_of(settings: Mapping[str, Any], folder: Folder) -> str | None:
     said = settings.get("quantization_config")
     if said is None:
         return None
-    named = said.get("quant_method") if isinstance(said, dict) else None
-    if named is None and isinstance(said, dict) and (said.get("load_in_4bit") or said.get("load_in_8bit")):
-        named = "bitsandbytes"
-    method = str(named).lower()
+    method = _method_named(said)
     if method in _READ:
         return method
-    unknown = ("a method without a name" if named is None else printable(named, 40), "the library that packed it")
-    name, wants = _WANTS.get(method, unknown)
+    wants = _WANTS.get(method, ("", "the library that packed it"))[1]
     raise UnsupportedError(
-        f"{folder.name!r} is quantised by {name}, which is not read here, and needs {wants}: {_INSTEAD}."
+        f"{folder.name!r} is quantised by {_in_words(method)}, which is not read here, and needs {wants}: {_INSTEAD}."
     )
+
+
+def _method_named(said: object) -> str:
+    """A method by transformers' name, "" where there is none; bitsandbytes was asked for before methods had names."""
+    settings = said if isinstance(said, Mapping) else {}
+    named = settings.get("quant_method")
+    if named is None and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
+        return "bitsandbytes"
+    return "" if named is None else str(named).lower()
+
+
+def _in_words(method: str) -> str:
+    return _READ.get(method) or _WANTS.get(method, (printable(method, 40) or "a method without a name",))[0]
 
 
 def refuse_quantised(settings: Mapping[str, Any], folder: Folder) -> None:
@@ -81,8 +90,7 @@ def refuse_quantised(settings: Mapping[str, Any], folder: Folder) -> None:
     if said is None:
         return
     if not _holds_packed(folder):
-        method = str(said.get("quant_method") if isinstance(said, dict) else said).lower()
-        name = _READ.get(method) or _WANTS.get(method, (printable(method, 40),))[0]
+        name = _in_words(_method_named(said))
         raise ModelError(
             f"The config.json in {folder.name!r} says that its weights are quantised by {name}, and its files hold "
             "plain floating-point weights: put back the config.json that was saved with them, or take "
@@ -104,9 +112,7 @@ def unpack_quantised(weights: dict[str, Tensor], settings: Mapping[str, Any], fo
 def packed_by(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """The sentence of a report on weights that lay packed in their files; none where they did not."""
     said = settings.get("quantization_config")
-    if not isinstance(said, dict):
-        return ()
-    name = _READ.get(str(said.get("quant_method", "bitsandbytes")).lower())
+    name = _READ.get(_method_named(said))
     if name is None:
         return ()
     return (

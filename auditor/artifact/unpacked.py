@@ -187,7 +187,8 @@ def _check_packed(parts: Mapping[str, Tensor], bits: int, module: str) -> None:
     claimed = math.prod(sizes)
     if claimed * bits > 8 * packed.numel() * packed.element_size():
         raise DamagedError(f"{printable(module, 100)!r} claims {claimed:,} numbers and holds fewer.")
-    if packed.dtype == torch.int32 and list(packed.shape) != [*sizes[:-1], *(-(-n // (32 // bits)) for n in sizes[-1:])]:
+    words = [*sizes[:-1], *(-(-n // (32 // bits)) for n in sizes[-1:])]
+    if packed.dtype == torch.int32 and list(packed.shape) != words:
         raise DamagedError(f"{printable(module, 100)!r} claims {claimed:,} numbers of {bits} bits and holds others.")
 
 

@@ -36,7 +36,8 @@ def fingerprints_of(content: bytes, name: str, medium: Medium) -> tuple[str, ...
     which skies and walls share; of sound, of the waveform of its first seconds. Two files correlated by r differ in a
     share ``arccos(r) / pi`` of them. Neither crops nor turned pictures, nor sound that begins elsewhere, are known
     again; and different pictures of one layout, such as pages of text or discs on a white ground, are taken for the
-    same: what tells them apart is finer than what JPEG and resizing leave. Source: Charikar, STOC 2002 (signs of random projections).
+    same: what tells them apart is finer than what JPEG and resizing leave. Source: Charikar, STOC 2002 (signs of
+    random projections).
     """
     try:
         if medium == "speech":

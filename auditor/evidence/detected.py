@@ -24,11 +24,15 @@ READING = (
 
 @dataclass(frozen=True, kw_only=True)
 class AskedDetector:
-    """A detector that was asked: where it lies, what it is, and the batch of files that it has seen."""
+    """A detector that was asked: where it lies, what it is, and the batch of files that it has seen.
+
+    ``few``: why the files known to be real are fewer than they seem, in a sentence, or "".
+    """
 
     path: str
     known: DetectorRecord
     batch: BatchShift | None = None
+    few: str = ""
 
 
 def detection_content(
@@ -64,7 +68,8 @@ def _of_detector(asked: AskedDetector) -> dict[str, Any]:
         mode="json",
         exclude={"card": {**dict.fromkeys(_UNTOLD, True), "channel": {"novelties"}}},
     )
-    return {"path": asked.path, **found}
+    few = {"few": asked.few} if asked.few else {}
+    return {"path": asked.path, **few, **found}
 
 
 def _of_batch(asked: AskedDetector | None) -> dict[str, Any] | None:
@@ -80,9 +85,11 @@ def _of_file(result: FileResult, picture: str | None) -> dict[str, Any]:
     return found
 
 
-def exit_code_of(results: Sequence[FileResult], *, unwritten: bool) -> int:
-    """0 where every file was answered fake, and every picture written; else 3: nothing else settles anything."""
-    return 0 if all(result.answered for result in results) and not unwritten else 3
+def exit_code_of(results: Sequence[FileResult], detectors: Sequence[AskedDetector] = (), *, unwritten: bool) -> int:
+    """0 where every file was answered fake, of enough files known to be real where some were named, and every picture
+    written; else 3: nothing else settles anything."""
+    few = any(each.few for each in detectors)
+    return 0 if all(result.answered for result in results) and not unwritten and not few else 3
 
 
 def detection_evidence(

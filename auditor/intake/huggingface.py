@@ -35,6 +35,8 @@ from auditor.rows import Rows
 
 _MAX_TOKENS = 1 << 16
 _TEXT_BATCH, _IMAGE_BATCH, _SOUND_BATCH = 64, 64, 8
+# Places of a text by which it is told what a longer one takes.
+_TOLD_BY = 512
 # Networks that take the samples themselves; all others take spectrograms of their own making.
 _OF_SAMPLES = frozenset({"wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", "sew", "sew-d"})
 _QUIET = 1e-7
@@ -91,13 +93,14 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | TorchRegressor | Oth
         preprocessing, more = image_preprocessing(folder, settings)
         module, encoder, token_name = network, None, None
         largest = torch.zeros(1, len(preprocessing.mean), *preprocessing.size)
+    most = _TOLD_BY if family == "text" else largest.shape[1]
     least = {"text": _TEXT_BATCH, "image": _IMAGE_BATCH}.get(family, _SOUND_BATCH)
     shared: dict[str, Any] = {
         "preprocessing": preprocessing,
         "encoder": encoder,
         "token_name": token_name,
         "device": spec.device,
-        "batch_rows": _rows_at_once(module, largest, least, torch.device(spec.device)),
+        "batch_rows": _rows_at_once(module, largest, least, torch.device(spec.device), most),
         "provenance": provenance_in(folder, name, (*notes, *more)),
     }
     if head.classes is None:
@@ -111,10 +114,11 @@ def load_folder(path: str, spec: ModelSpec) -> TorchModel | TorchRegressor | Oth
     )
 
 
-def _rows_at_once(module: nn.Module, largest: Tensor, least: int, device: torch.device) -> int:
-    """Asked on the CPU, before the network is moved."""
+def _rows_at_once(module: nn.Module, largest: Tensor, least: int, device: torch.device, most: int) -> int:
+    """Asked on the CPU, before the network is moved, of ``most`` places of a text: layers make as much of each."""
+    free, part = free_bytes(device), largest[:, :most]
     with evaluating(module):
-        return rows_at_once(module, largest, least, free_bytes(device))
+        return rows_at_once(module, part, least, free and free * part.shape[1] // largest.shape[1])
 
 
 def _other(folder: Folder, settings: Mapping[str, Any], name: str, what: str) -> OtherModel:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -23,6 +24,8 @@ from auditor.training.on_ray import AGAIN, BEGUN, CANCEL, FAILED, RESULT
 
 _SECONDS_TO_REACH = 5.0
 _SECONDS_TO_END = 20.0
+# Of one that was told to stop, before it is killed.
+_SECONDS_TO_STOP = 5.0
 _open: dict[str | None, ConnectedProcess] = {}
 
 
@@ -50,33 +53,63 @@ class ConnectedProcess:
 
     def begin(self) -> None:
         """Waits until it is connected. Raises UsageError where it cannot be."""
-        frame = self._received()
+        try:
+            frame = self._ours.recv_bytes()
+        except (EOFError, OSError):
+            raise UsageError(
+                "--executor ray: Ray could not be started: the process that connects to it ended at once."
+            ) from None
         if frame != BEGUN:
             raise UsageError(frame[1:].decode())
 
     def results(self, tasks: Tasks) -> Iterator[tuple[int, bytes]]:
         """As :class:`auditor.training.execute.Executor` has it."""
         with self._lock:
-            ended = False
+            ended = asked_all = False
             try:
                 asked = {"kind": tasks.kind, "n": len(tasks.each), "threads": tasks.threads}
                 for frame in (json.dumps(asked).encode(), tasks.shared, *tasks.each):
                     self._send(frame)
+                asked_all = True
                 while (frame := self._received())[:1] == RESULT:
                     yield int.from_bytes(frame[1:9], "big"), frame[9:]
                 ended = True
                 if frame[:1] == FAILED:
                     raise UsageError(frame[1:].decode())
+            except (KeyboardInterrupt, SystemExit):
+                ended = True
+                self._stop()
+                raise
             finally:
                 if not ended:
-                    self._abandon()
+                    self._abandon(asked_all=asked_all)
 
-    def _abandon(self) -> None:
-        """Nobody wants the rest: what is still sent of it is not taken for results of the next call."""
-        with suppress(UsageError):
-            self._send(CANCEL)
-            while self._received()[:1] == RESULT:
-                pass
+    def _abandon(self, *, asked_all: bool) -> None:
+        """Nobody wants the rest: what is still sent of it is not taken for results of the next call.
+
+        One that waits for the rest of a call would take the word for a part of it, and one that is at a long task does
+        not answer: those are ended, as no next call could use them.
+        """
+        deadline = time.monotonic() + _SECONDS_TO_END
+        with suppress(UsageError, OSError):
+            if asked_all:
+                self._send(CANCEL)
+                while self._ours.poll(max(0.0, deadline - time.monotonic())):
+                    if self._received()[:1] != RESULT:
+                        return
+        self._stop()
+
+    def _stop(self) -> None:
+        """Ends the process without a word to it, and whoever connects next begins another."""
+        for address in [address for address, made in _open.items() if made is self]:
+            del _open[address]
+        self._ours.close()
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=_SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def _send(self, frame: bytes) -> None:
         try:

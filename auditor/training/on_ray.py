@@ -123,7 +123,10 @@ def connected(address: str | None, cores: int | None) -> Iterator[RayExecutor]:
     if address is None:
         # Workers that wait for the next call are ended after a second otherwise, and new ones import torch anew.
         os.environ.setdefault("RAY_kill_idle_workers_interval_ms", "0")
-    import ray
+    try:
+        import ray
+    except Exception as error:  # of whatever kind: what it needs may be of another version
+        raise UsageError(f"--executor ray: Ray could not be started: importing it fails ({_short(error)}).") from None
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     own: dict[str, Any] = {"num_cpus": cores or os.cpu_count(), "include_dashboard": False}

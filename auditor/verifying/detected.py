@@ -50,7 +50,7 @@ def detection_again(said: Said) -> Again:
     detectors = [replace(each, batch=batch) for each, batch in zip(detectors, batches, strict=False)]
     results = [(path, result) for (path, _, _), result in zip(files, judged, strict=True)]
     pictures = {path: picture for path, _, picture in files if picture is not None}
-    code = exit_code_of([result for _, result in results], unwritten=unwritten)
+    code = exit_code_of([result for _, result in results], detectors, unwritten=unwritten)
     record = detection_content(detectors, results, pictures, code)
     made = detection_evidence(record, detectors, unwritten=unwritten, asked=asked)
     scored = sum(
@@ -73,7 +73,10 @@ def detection_again(said: Said) -> Again:
                 Unproven(where=f"{part}: *", why="the detector's file alone can tell what its calibration is")
                 for part in (DETECTOR, SECOND)[: max(1, len(detectors))]
             ),
-            Unproven(where="record.json: tool, files.notes, files.error", why="the signer's word"),
+            Unproven(
+                where="record.json: tool, files.notes, files.error, detector.few, second_detector.few",
+                why="the signer's word",
+            ),
         ),
         made=f"{scored:,} verdicts of {len(results):,} files recomputed from their scores and the calibration",
     )
@@ -94,7 +97,9 @@ def _detectors(said: Said) -> list[AskedDetector]:
     """Those whose calibration is enclosed, in the order in which they were named."""
     return [
         AskedDetector(
-            path=_text(said.record[name] or {}, "path"), known=DetectorRecord.model_validate_json(said.entries[part])
+            path=_text(said.record[name] or {}, "path"),
+            known=DetectorRecord.model_validate_json(said.entries[part]),
+            few=_text({"few": ""} | dict(said.record[name] or {}), "few"),
         )
         for part, name in ((DETECTOR, "detector"), (SECOND, "second_detector"))
         if part in said.entries

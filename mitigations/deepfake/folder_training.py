@@ -133,8 +133,8 @@ def _near_copies(files: _Files, medium: str) -> str:
     if not said:
         return ""
     return (
-        f"{' and '.join(said)} are near copies of another, or share one layout: files so alike lie on both sides of every "
-        "measurement, so that errors are more than is stated, and more real files are called fake: leave one of each."
+        f"{' and '.join(said)} are near copies of another, or share one layout: files so alike lie on both sides of "
+        "every measurement, so that errors are more than is stated, and more real files called fake: leave one of each."
     )
 
 

@@ -103,10 +103,11 @@ class Marking:
 
     Changes, and which of them are everyday ones: those of ``detector_robustness``, for images and sound; files are then
     saved without loss and without metadata, as programs do that know nothing of C2PA, so that a manifest is gone. Video
-    is not changed. No PASS rests on files of which more than one in twenty are near copies of another, or share
-    one layout, or may without its being seen: video, silent sound, pictures of one colour or ramp. One that a decoder has a part in needs it to be shown, by files without a mark, that it finds one in at most 5 % of such files
-    (exact, at 95 %): 59 of them at least, of every format that outputs have, and of what is found after changes 59 that
-    were changed alike.
+    is not changed. No PASS rests on files of which more than one in twenty are near copies of another, or share one
+    layout, or may without its being seen: video, silent sound, pictures of one colour or ramp. One that a decoder has a
+    part in needs it to be shown, by files without a mark, that it finds one in at most 5 % of such files (exact, at 95
+    %): 59 of them at least, of every format that outputs have, and of what is found after changes 59 that were changed
+    alike.
 
     trust_anchors: certificates of the authorities to trust, PEM. decoder: ``invisible-watermark=TEXT``, ``trustmark``,
     or functions ``package.module:name`` that are given a file's content and answer True or False. n_samples: outputs,

@@ -21,7 +21,8 @@ from typer.testing import CliRunner, Result
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.detection.examine import Examination, _held
 from auditor.detection.heat_map import image_heat_map, sound_heat_map
-from auditor.detection.record import FileResult, HeatMap
+from auditor.detection.record import DetectorRecord, FileResult, HeatMap
+from auditor.evidence.detected import AskedDetector, detection_content, exit_code_of
 from auditor.files import readable, received, sent
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.png import decode, encode
@@ -36,6 +37,7 @@ from auditor.run.messages import Answered, Asking, Examined, Opening, Repaired
 from auditor.run.protocol import Known, TableTrained
 from cli.detect import _held as held
 from cli.detect import _write_pictures
+from cli.detect_calibrate import Calibrated, left_out_by_all
 from cli.main import app
 from tests.detection.content_credentials import signed, signing
 from tests.quantifiers import all_of
@@ -345,6 +347,27 @@ def posters(where: Path, n: int, first: int, seed: int) -> Path:
 
 def answers_of(result: Result) -> list[str]:
     return [file["verdict"]["answer"] for file in json.loads(result.stdout)["files"]]
+
+
+def test_a_file_left_out_by_two_detectors_has_the_reason_of_the_one_for_such_files() -> None:
+    def of(medium: str, why: dict[str, str]) -> Calibrated:
+        media = {Path("a.png"): "image", Path("b.wav"): "audio", Path("c"): None}
+        lost = {Path(path): words for path, words in why.items()}
+        return Calibrated(card=card(medium=medium), example="x", lost=lost, media=media, few="")
+
+    speech = of("speech", {"a.png": "not of its medium", "b.wav": "too short", "c": "unread"})
+    image = of("image", {"a.png": "trained on it", "b.wav": "not of its medium", "c": "unread"})
+    for both in ([speech, image], [image, speech]):
+        assert left_out_by_all(both) == ["a.png: trained on it", "b.wav: too short", "c: unread"]
+    assert left_out_by_all([image, of("speech", {})]) == [] == left_out_by_all([])
+
+
+def test_near_copies_of_files_known_to_be_real_are_in_the_json_and_the_code() -> None:
+    known = DetectorRecord.of(("real", "fake"), card(), "0" * 64)
+    asked = [AskedDetector(path="d.pt", known=known), AskedDetector(path="d.pt", known=known, few="9 of 20")]
+    codes = [exit_code_of([], [each], unwritten=False) for each in asked]
+    said = [detection_content([each], [], {}, code)["detector"] for each, code in zip(asked, codes, strict=True)]
+    assert codes == [0, 3] and "few" not in said[0] and said[1]["few"] == "9 of 20"
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from auditor.artifact.quantised import packed_by
 from auditor.errors import ModelError, UnsupportedError
 from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
@@ -62,6 +63,25 @@ def test_a_claim_that_its_tensors_do_not_bear_out_is_told_as_one(text: bool, tmp
     change_json(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
     with pytest.raises(ModelError, match="says that its weights are quantised by GPTQ, and its files hold plain"):
         load_model(ModelSpec(path=str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ({"load_in_4bit": True}, "bitsandbytes"),
+        ({"quant_method": None, "load_in_8bit": True}, "bitsandbytes"),
+        ({"bits": 4}, "a method without a name"),
+        ("gptq", "a method without a name"),
+        ({"quant_method": "GPTQ"}, "GPTQ"),
+    ],
+)
+def test_a_method_is_named_alike_wherever_it_is_named(said: Any, name: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "m", "bfloat16")
+    change_json(folder / "config.json", quantization_config=said)
+    with pytest.raises(ModelError, match=f"says that its weights are quantised by {name}, and its files hold plain"):
+        load_model(ModelSpec(path=str(folder)))
+    read = packed_by({"quantization_config": said})
+    assert [f"are quantised by {name} and" in sentence for sentence in read] == [True] * (name == "bitsandbytes")
 
 
 @pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2, torch.int32])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from auditor.intake import huggingface
 from auditor.model import batch_sizes
 from auditor.model.batch_sizes import free_bytes, rows_at_once, tokens_at_once
 from auditor.model.language_model import AuditedLanguageModel
@@ -45,6 +46,20 @@ def test_rows_follow_what_the_layers_make_of_the_largest_input() -> None:
     assert rows_at_once(network, torch.zeros(1, 100), 64, 4 * 10 * made) == 64
     assert rows_at_once(network, torch.zeros(1, 100), 64, GIB << 10) == batch_sizes._MOST_ROWS
     assert not network[0]._forward_hooks
+
+
+def test_what_a_long_text_takes_is_told_by_its_first_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(nn.Embedding(10, 64), nn.Linear(64, 8))
+    seen: list[int] = []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    made = 65_536 * 4 * (64 + 8)
+    monkeypatch.setattr(huggingface, "free_bytes", lambda _: 4 * 300 * made)
+    long = torch.zeros(1, 65_536, dtype=torch.long)
+    assert huggingface._rows_at_once(network, long, 64, torch.device("cpu"), 512) == 256
+    assert huggingface._rows_at_once(network, long[:, :100], 64, torch.device("cpu"), 512) == batch_sizes._MOST_ROWS
+    assert seen == [512, 100]
+    monkeypatch.setattr(huggingface, "free_bytes", lambda _: None)
+    assert huggingface._rows_at_once(network, long, 64, torch.device("cpu"), 512) == 64 and len(seen) == 2
 
 
 @pytest.mark.parametrize("masked", [False, True])

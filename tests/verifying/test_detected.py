@@ -207,11 +207,12 @@ def two(folder: Path) -> Path:
             path=f"{card.medium}.pt",
             known=DetectorRecord.of(("real", "fake"), card, sha * 64, with_calibration=True),
             batch=batch,
+            few=few,
         )
-        for card, sha, batch in zip((PICTURES, SPEECH), "bc", batches, strict=True)
+        for card, sha, batch, few in zip((PICTURES, SPEECH), "bc", batches, ("", "9 of 20"), strict=True)
     ]
     named = list(zip(("film.mp4", "mute.mp4", "a.png"), results, strict=True))
-    record = detection_content(asked, named, {}, exit_code_of(results, unwritten=False))
+    record = detection_content(asked, named, {}, exit_code_of(results, asked, unwritten=False))
     made = detection_evidence(record, asked, unwritten=False, asked={"seed": 0})
     write_derived(folder / "two.zip", made, key=load_private_key(folder / "k"))
     return folder / "two.zip"
