@@ -123,8 +123,7 @@ def detect(
         _examined(replace(job, seed=seed, detection=own), show=not json_, debug=debug)
         for job, own in zip(jobs, specs, strict=True)
     ]
-    results, asked_of = _together(paths, named, found)
-    asked_of = [replace(one, few=each.few) for one, each in zip(asked_of, known, strict=True)] if known else asked_of
+    results, asked_of = _together(paths, named, found, [each.few for each in known])
     pictures, unwritten = ({}, {}) if out is None else _write_pictures(results, out)
     results = [(readable(path), _with_note(result, unwritten.get(path, ""))) for path, result in results]
     pictures = {readable(path): where for path, where in pictures.items()}
@@ -156,9 +155,9 @@ def _examined(job: Job, *, show: bool, debug: bool) -> FilesExamined:
 
 
 def _together(
-    paths: Sequence[Path], named: Sequence[str], found: Sequence[FilesExamined]
+    paths: Sequence[Path], named: Sequence[str], found: Sequence[FilesExamined], few: Sequence[str]
 ) -> tuple[list[tuple[str, FileResult]], list[AskedDetector]]:
-    """What is said of each file, and the detectors with the batch that each has seen."""
+    """What is said of each file, and the detectors with the batch that each has seen; ``few``: of each on a channel."""
     from auditor.detection.together import check_media, judged_by_all
     from auditor.evidence.detected import AskedDetector
 
@@ -167,8 +166,8 @@ def _together(
     check_media(cards)
     judged, batches = judged_by_all(cards, [list(each.files.values()) for each in found])
     asked = [
-        AskedDetector(path=path, known=each, batch=batch)
-        for path, each, batch in zip(named, known, batches, strict=False)
+        AskedDetector(path=path, known=each, batch=batch, few=said)
+        for path, each, batch, said in zip(named, known, batches, few or [""] * len(known), strict=False)
     ]
     return list(zip(map(str, paths), judged, strict=True)), asked
 
