@@ -13,7 +13,6 @@ import numpy.typing as npt
 from auditor.data.bins import BinRule, bin_values, counted_starts
 from auditor.data.coded_texts import texts_of
 from auditor.data.feature_counts import Levels
-from auditor.data.row_keys import generator_of
 from auditor.data.score_counts import Asked
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
@@ -251,6 +250,8 @@ def _needing_rows(sensitive: str, source: str, n: int) -> Measurement:
 
 
 def _of_levels(sensitive: str, feature: str, levels: Levels | None, n: int) -> Measurement:
+    from auditor.data.row_keys import generator_of
+
     estimate: AnyEstimate = Undefined(
         reason=f"{feature} has too many levels, or too close ones, to be told apart as rows stream by"
     )
