@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -449,9 +450,11 @@ def test_words_of_no_refusal(text: str) -> None:
 
 
 def test_the_card_is_that_of_the_labelled_replies_and_is_said_where_nothing_else_was_tried() -> None:
-    of_all, written = card(), card("hand")
+    of_all = card()
     assert (of_all.found, of_all.positives, of_all.spared, of_all.negatives) == (34, 72, 196, 212)
-    assert (written.positives, written.negatives) == (65, 65)
+    text = (files("probes") / "data" / "refusal_replies.jsonl").read_text(encoding="utf-8")
+    written = [row["refuses"] for row in map(json.loads, text.splitlines()) if row["by"] == "hand"]
+    assert (sum(written), len(written)) == (65, 130)
     words = described(of_all)
     assert words == "sensitivity 0.472 [0.353, 0.593], 34 of 72; specificity 0.925 [0.880, 0.956], 196 of 212"
     page = (Path(__file__).parents[3] / "docs/pillars/language.md").read_text()
