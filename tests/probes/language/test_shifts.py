@@ -44,6 +44,7 @@ from tests.quantifiers import all_of
 from tests.report.samples import HOSTILE
 from tests.statistics.worlds import most_misses
 from tests.toys.language import causal_tokenizer
+from tests.toys.skilled import Skilled
 
 WORLDS = 150
 SHAPES = {
@@ -116,10 +117,12 @@ def test_a_comparison_takes_what_became_of_each_pair(tmp_path: Path) -> None:
 
     def compared(before: AuditedLanguageModel, after: AuditedLanguageModel) -> Row:
         probes = CrowsPairs(benchmarks=files), CrowsPairs(benchmarks=files, reference=before)
-        audits = (run_audit(m, no_data(), [p], [CRITERION]) for m, p in zip((before, after), probes, strict=True))
+        audits = (
+            run_audit(m, no_data(), [Skilled(), p], [CRITERION]) for m, p in zip((before, after), probes, strict=True)
+        )
         found = compare(*audits)
         assert found.exit_code in (1, 3)
-        (row,) = (row for row in found.rows if not row.of)
+        (row,) = (row for row in found.rows if not row.of and row.probe == "crows_pairs")
         return row
 
     row = compared(strong, none)
