@@ -486,7 +486,8 @@ def test_a_language_model_is_mitigated_from_the_command_line(model: AuditedLangu
     )  # fmt: skip
     assert code in (0, 1, 3) and "stereotype_log_odds" in output, output
     assert "8 pairs of own.jsonl" in output and "Perplexity of 30 neutral sentences" in output, output
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["fair", "old", "own.jsonl", "report"]
+    files = [".auditor-written.json", "fair", "fair.energy.json", "old", "own.jsonl", "report"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
     load_language_folder(str(tmp_path / "fair"), ModelSpec(path=str(tmp_path / "fair")))
     comparison = json.loads((tmp_path / "report" / "comparison.json").read_text())
     assert comparison["made_by"][0] == "preference_tuning"
