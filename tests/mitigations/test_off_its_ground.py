@@ -120,7 +120,8 @@ def test_what_is_said_over_kinds_holds_for_engines_to_come(detector: DeepfakeDet
     assert min(rates[True, kind].value for kind in KNOWN) > 0.95 and max(new) < 0.8
     assert not holds(seen, max(new)) and none_of(holds(rates[True, kind], max(new)) for kind in KNOWN)
     assert [holds(over, value) for value in new] == [True, True]
-    trained = Trained(detector=DetectorRecord.of(("fake", "real"), detector.card, None), notes=(), left_out=())
+    record = DetectorRecord.of(("fake", "real"), detector.card, None)
+    trained = Trained(detector=record, device="cpu", notes=(), left_out=())
     lines = list(_lines(trained, tmp_path, tmp_path / "d.pt"))
     assert any(f"over kinds left out of training: AUC {with_interval(over)}" in line for line in lines)
     assert f"known     {UNMEASURED}" in lines and UNMEASURED.startswith("not measured on another collection")

@@ -371,6 +371,9 @@ class InThread:
         with self._theirs:
             on_ray.serve(self._theirs, **given)
 
+    def terminate(self) -> None:
+        """A thread ends by itself."""
+
     def wait(self, timeout: float | None = None) -> None:
         self._thread.join(timeout)
 

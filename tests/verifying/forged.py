@@ -23,7 +23,7 @@ from auditor.finding.budgets import Family
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
-from auditor.run.answers import counts_of, head_of, joined, parts_of
+from auditor.run.answers import PartArrays, counts_of, head_of, joined, parts_of
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
 from auditor.run.memberships import ScoresProbe
 from auditor.statistics.estimate import Estimate
@@ -93,6 +93,7 @@ def left_behind(
     scored = [probe.kept for probe in probes.values() if isinstance(probe, ScoresProbe) and include_rows]
     head = head_of(model, data, include_rows=include_rows)
     counts = counts_of(model, data)
+    parts = [] if head is None else [PartArrays.of(part, head) for part in parts_of(model, data, head)]
     return Evidence(
         report=assemble(
             results,
@@ -107,7 +108,7 @@ def left_behind(
         family=Family(),
         request={"options": {"probes": list(names)}, "probe_options": options or {}},
         log=ChainedLog(),
-        answers=None if head is None else joined(head, list(parts_of(model, data, head)), counts),
+        answers=None if head is None else joined(head, parts, counts),
         counts=counts,
         memberships=scored[0] if scored else None,
         code=code_digests(),
