@@ -18,6 +18,7 @@ from auditor.detection.record import DetectorRecord, FileResult
 from auditor.evidence.detected import exit_code_of
 from auditor.model.detector import DeepfakeDetector
 from auditor.model.detector_card import KnownRate
+from auditor.record.energy import EnergyRecord, NotMeasured
 from auditor.run.messages import Trained
 from auditor.statistics.ranks import area_under_curve
 from cli.detect import UNMEASURED, with_interval
@@ -122,7 +123,8 @@ def test_what_is_said_over_kinds_holds_for_engines_to_come(detector: DeepfakeDet
     assert [holds(over, value) for value in new] == [True, True]
     record = DetectorRecord.of(("fake", "real"), detector.card, None)
     trained = Trained(detector=record, device="cpu", notes=(), left_out=())
-    lines = list(_lines(trained, tmp_path, tmp_path / "d.pt"))
+    took = EnergyRecord(of="training", cpu_s=1.0, gpu_s=0.0, not_measured=(NotMeasured(counter="RAPL", why="absent"),))
+    lines = list(_lines(trained, tmp_path, tmp_path / "d.pt", took))
     assert any(f"over kinds left out of training: AUC {with_interval(over)}" in line for line in lines)
     assert f"known     {UNMEASURED}" in lines and UNMEASURED.startswith("not measured on another collection")
 
