@@ -74,14 +74,16 @@ def test_likelihoods_and_choices_are_transformers_own(kind: str, tmp_path: Path)
     model: Any = load_model(ModelSpec(path=str(saved(tmp_path / "m", kind))))
     network, tokenizer = tiny_seq2seq(kind), closing_tokenizer()
     assert type(model) is AuditedEncoderDecoder and (model.kind, model.objective) == ("language_model", "seq2seq")
+    # In float32 hundreds of nats are rounded by more than what is allowed here, on some processors.
+    model.module.double()
+    network.double()
     texts = sentences(12)
     expected = [by_loss(network, tokenizer, "", text) for text in texts]
-    # Of hundreds of nats; in float64 they agree to 1e-5 of one.
-    np.testing.assert_allclose(model.log_likelihoods(texts), expected, rtol=1e-4)
+    np.testing.assert_allclose(model.log_likelihoods(texts), expected, atol=1e-3)
     contexts = ["the dog sees a cat", "a bird", ""] * 4
     totals, lengths = model.continuations(contexts, texts)
     expected = [by_loss(network, tokenizer, context, text) for context, text in zip(contexts, texts, strict=True)]
-    np.testing.assert_allclose(totals, expected, rtol=1e-4)
+    np.testing.assert_allclose(totals, expected, atol=1e-3)
     assert lengths.tolist() == [len(text.split()) for text in texts]
     assert np.abs(totals - model.log_likelihoods(texts))[:2].min() > 1e-2, "what the encoder reads makes a difference"
     np.testing.assert_allclose(model.pair_scores([("the dog sees", "the cat sees")])[0], model.log_likelihoods(
