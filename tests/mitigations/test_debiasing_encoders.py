@@ -26,10 +26,12 @@ from tests.quantifiers import all_of
 from tests.toys.folders import save_bert, save_vit
 
 
-def texts(n: int, seed: int, classes: tuple[str, ...] = ("negative", "positive")) -> AuditData:
-    """Good and bad days and nights; nights are often called bad though they are good."""
+def texts(
+    n: int, seed: int, classes: tuple[str, ...] = ("negative", "positive"), *, nights: float = 0.4
+) -> AuditData:
+    """Good and bad days and nights; nights, a share of all, are often called bad though they are good."""
     rng = np.random.default_rng(seed)
-    night = rng.random(n) < 0.4
+    night = rng.random(n) < nights
     good = rng.random(n) < 0.5
     positive = good & ~(night & (rng.random(n) < 0.6))
     words = [f"{'good' if g else 'bad'} {'night' if k else 'day'}" for g, k in zip(good, night, strict=True)]

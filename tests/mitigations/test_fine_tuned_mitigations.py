@@ -277,13 +277,13 @@ def test_adapters_without_a_rate_of_their_own_learn_faster_than_a_whole_network(
 def test_the_planted_gap_closes_on_texts_that_were_not_trained_on(
     folder: Path, name: str, options: dict[str, Any]
 ) -> None:
-    rows, test = texts(800, 1), texts(800, 2)
-    learn: dict[str, Any] = {"epochs": 8, "batch_size": 40, "learning_rate": 1e-2}
+    # What weighs rows brings nights to the share of all rows, and the fewer they are the nearer that is to the days'.
+    rows, test = texts(1_200, 1, nights=0.2), texts(800, 2, nights=0.2)
+    learn: dict[str, Any] = {"epochs": 8, "batch_size": 40, "learning_rate": 5e-3}
     biased = run(AdversarialDebiasing(alpha=0.0, **learn), loaded(folder / "text"), rows).model
     new = run(EVERY[name](folder, **(learn | options)), biased, rows).model
     assert gap(biased, test, 1) > 0.25
-    # By two fifths, and on some processors by a thousandth less.
-    assert abs(gap(new, test, 1)) < 0.61 * gap(biased, test, 1), (gap(biased, test, 1), gap(new, test, 1))
+    assert abs(gap(new, test, 1)) < 0.6 * gap(biased, test, 1), (gap(biased, test, 1), gap(new, test, 1))
     # Good and bad are still told apart, as they would be called by somebody who does not know the time.
     good = np.asarray([str(text).startswith("good") for text in test.X])
     assert float(((new.decisions(test) == 1) == good).mean()) > 0.8
