@@ -86,6 +86,11 @@ def _complain(message: str, *, debug: bool) -> None:
     typer.echo(f"auditor: {visible(message)}", err=True)
 
 
+def _interrupted() -> typer.Exit:
+    typer.echo("auditor: interrupted; nothing half-written is left behind.", err=True)
+    return typer.Exit(130)
+
+
 def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
     """Registers a function as a guarded command whose errors are one sentence and whose result is the exit code."""
 
@@ -100,8 +105,7 @@ def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]
                 _complain(f"{error} [{error.code}]" if error.code else str(error), debug=bool(kwargs.get("debug")))
                 raise typer.Exit(error.exit_code) from None
             except KeyboardInterrupt:
-                typer.echo("auditor: interrupted; nothing half-written is left behind.", err=True)
-                raise typer.Exit(130) from None
+                raise _interrupted() from None
             except BrokenPipeError:
                 sys.stderr.close()
                 raise typer.Exit(141) from None
@@ -109,6 +113,9 @@ def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]
                 raise
             except Exception as error:  # a defect of ours: no traceback, and no exit code that means a verdict
                 what = f"{type(error).__name__}: {error}"
+                # pydantic makes an error of its own of an interrupt that comes while it builds a model.
+                if KeyboardInterrupt.__name__ in what:
+                    raise _interrupted() from None
                 _complain(f"internal error; please report it with what --debug shows: {what}", debug=_asks_for_debug())
                 raise typer.Exit(INTERNAL_ERROR) from None
             raise typer.Exit(code or 0)

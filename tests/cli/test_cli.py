@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic_core import SchemaError
 from typer.testing import CliRunner, Result
 
 from auditor.data.preprocessing import fit_tabular
@@ -30,7 +31,7 @@ from auditor.outputs import WRITTEN
 from auditor.record.audit_report import NOT_REPEATED, AuditReport
 from auditor.run.probe import make_probe
 from auditor.sandbox import measuring_process
-from cli.main import app
+from cli.main import INTERNAL_ERROR, app
 from cli.options import configure
 from probes import PROBES
 from probes.robustness.robustness import Robustness
@@ -107,7 +108,7 @@ def test_the_measuring_process_imports_while_its_parent_does(here: Path) -> None
             return start(*where)
 
         measuring_process.start_child = noted
-        from cli.main import app
+        from cli.main import INTERNAL_ERROR, app
         app(["scan", "model.pt", "--probes", "group_fairness"])
         """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=here)
@@ -435,8 +436,22 @@ class Slow:
         time.sleep(0.1)
     os.killpg(scan.pid, signal.SIGINT)
     _, err = scan.communicate(timeout=60)
-    assert scan.returncode == 130 and "interrupted" in err and "Traceback" not in err
+    assert scan.returncode == 130 and "interrupted" in err and "Traceback" not in err, err
     assert list((here / "audit-report").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [("Field 'kind': KeyboardInterrupt: ", 130), ("Field 'kind': no such kind", INTERNAL_ERROR)]
+)
+def test_an_interrupt_that_a_library_made_an_error_of_its_own_of_is_one(
+    words: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def builds(**_: object) -> None:
+        raise SchemaError(words)
+
+    monkeypatch.setattr("cli.catalogue.print_probes", builds)
+    result = run("probes")
+    assert result.exit_code == code and ("interrupted" in result.output) is (code == 130)
 
 
 def test_an_unwritable_folder_is_found_before_the_work(here: Path) -> None:
