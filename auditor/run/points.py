@@ -6,30 +6,28 @@ the task opens them as the process here would: in a sandbox of its own.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from auditor.errors import AuditorError, DataError, ModelError, UsageError
-from auditor.files import read_regular, write_beside
+from auditor.errors import AuditorError, ModelError
+from auditor.files import Closed, read_regular, write_beside
 from auditor.intake.specs import Job
 from auditor.record.energy import EnergyRecord
 from auditor.sandbox.scratch import scratch_folder
 from auditor.training.execute import Executor, Tasks
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # As it is called here too: archives hold their own name.
 _OUT = "model.pt"
 _MOST_BYTES = 1 << 30
-_REFUSALS: dict[str, type[AuditorError]] = {kind.__name__: kind for kind in (UsageError, DataError, ModelError)}
-# Other versions of these round otherwise.
-_ROUND = ("responsible-auditor", "torch", "numpy", "scipy", "scikit-learn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +58,7 @@ def sent_points(jobs: Sequence[Job]) -> Tasks | None:
     import torch
 
     from auditor.networks.device import resolve_device
+    from auditor.training.packed import packed, versions
 
     first = jobs[0]
     assert first.model.path is not None and first.data is not None
@@ -73,15 +72,14 @@ def sent_points(jobs: Sequence[Job]) -> Tasks | None:
         data=replace(first.data, path=rows.name),
         mitigation=None,
     )
-    shared = {"job": TypeAdapter(Job).dump_python(common, mode="json"), "versions": _versions(), "threads": threads}
-    files = (
-        read_regular(model.resolve(), "The model", _MOST_BYTES),
-        read_regular(rows.resolve(), "The file of training rows", _MOST_BYTES),
+    shared = packed(
+        _Shared(job=TypeAdapter(Job).dump_python(common, mode="json"), versions=versions(), threads=threads),
+        model=_tensor(read_regular(model.resolve(), "The model", _MOST_BYTES)),
+        rows=_tensor(read_regular(rows.resolve(), "The file of training rows", _MOST_BYTES)),
     )
-    each = tuple(
-        _joined({"mitigation": asdict(replace(job.mitigation, out=_OUT))}) for job in jobs if job.mitigation is not None
-    )
-    return Tasks(kind="point", shared=_joined(shared, *files), each=each, threads=threads)
+    asked = [replace(job.mitigation, out=_OUT) for job in jobs if job.mitigation is not None]
+    each = tuple(packed(_Point(mitigation=asdict(mitigation))) for mitigation in asked)
+    return Tasks(kind="point", shared=shared, each=each, threads=threads)
 
 
 def _is_more_than_data(job: Job) -> bool:
@@ -120,20 +118,20 @@ def done(shared: bytes, each: bytes) -> bytes:
     """
     from auditor.run.isolate import mitigate
     from auditor.training.meter import Meter
+    from auditor.training.packed import finished, refuse_other_versions, refused, unpacked
     from auditor.training.taken import of_training
 
-    common, (model, rows) = _split(shared, 2)
-    own, _ = _split(each, 0)
-    if differing := [name for name, number in _versions().items() if common["versions"].get(name) != number]:
-        raise UsageError(f"A worker has another version of {', '.join(differing)}: install the same on both.")
-    job = TypeAdapter(Job).validate_python({**common["job"], **own}, strict=False)
+    common, contents = unpacked(_Shared, shared)
+    own, _ = unpacked(_Point, each)
+    refuse_other_versions(common.versions)
+    job = TypeAdapter(Job).validate_python({**common.job, "mitigation": own.mitigation}, strict=False)
     assert job.model.path is not None and job.data is not None and job.mitigation is not None
-    with scratch_folder() as scratch, _threads(int(common["threads"])), Meter(job.model.device) as meter:
+    with scratch_folder() as scratch, _threads(common.threads), Meter(job.model.device) as meter:
         base = Path(scratch).resolve()
         # By their own names, which sentences may tell; each in a folder of its own.
         places = [base / "model" / Path(job.model.path).name, base / "rows" / Path(job.data.path).name]
-        for place, content in zip(places, (model, rows), strict=True):
-            write_beside(place, content)
+        for place, content in zip(places, (contents["model"], contents["rows"]), strict=True):
+            write_beside(place, content.numpy().tobytes())
         out = base / "out" / _OUT
         out.parent.mkdir()
         job = replace(
@@ -145,46 +143,47 @@ def done(shared: bytes, each: bytes) -> bytes:
         try:
             notes = mitigate(job, meter=meter)
         except AuditorError as error:
-            kind = type(error).__name__ if type(error).__name__ in _REFUSALS else "ModelError"
-            return _joined({"refused": kind, "why": str(error), "code": error.code})
-        energy = of_training(meter).model_dump(mode="json")
-        return _joined({"notes": list(notes), "energy": energy}, read_regular(out, "The new model", _MOST_BYTES))
+            return refused(error)
+        made = read_regular(out, "The new model", _MOST_BYTES)
+        return finished(_Made(notes=notes, energy=of_training(meter)), model=_tensor(made))
 
 
 def _received(result: bytes) -> MadePoint | ModelError:
-    said, parts = _split(result, None)
-    if "refused" in said:
-        error = _REFUSALS.get(said["refused"], ModelError)(said["why"], code=said["code"])
-        if isinstance(error, ModelError):
-            return error
-        raise error
-    energy = EnergyRecord.model_validate(said["energy"])
-    return MadePoint(content=parts[0], notes=tuple(said["notes"]), energy=energy)
+    from auditor.training.packed import result_of
+
+    try:
+        said, contents = result_of(_Made, result)
+    except ModelError as error:
+        return error
+    return MadePoint(content=contents["model"].numpy().tobytes(), notes=said.notes, energy=said.energy)
 
 
 # ---- as bytes ------------------------------------------------------------------------------------------------------
 
 
-def _joined(said: dict[str, Any], *parts: bytes) -> bytes:
-    """A line of JSON, and the parts behind it."""
-    return json.dumps({"said": said, "sizes": [len(part) for part in parts]}).encode() + b"\n" + b"".join(parts)
+class _Shared(Closed):
+    """What all points have in common, beside the files of the model and of the rows."""
+
+    job: dict[str, Any]
+    versions: dict[str, str]
+    threads: int
 
 
-def _split(content: bytes, n: int | None) -> tuple[dict[str, Any], list[bytes]]:
-    head, _, rest = content.partition(b"\n")
-    try:
-        known = json.loads(head)
-        said, sizes = dict(known["said"]), [int(size) for size in known["sizes"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(f"What was sent is no task of this version of auditor ({type(error).__name__}).") from None
-    if sum(sizes) != len(rest) or n not in (None, len(sizes)):
-        raise UsageError("What was sent is no task of this version of auditor: it was cut off.")
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    return said, [rest[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+class _Point(Closed):
+    mitigation: dict[str, Any]
 
 
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in _ROUND}
+class _Made(Closed):
+    """What stands beside the new model's file."""
+
+    notes: tuple[str, ...]
+    energy: EnergyRecord
+
+
+def _tensor(content: bytes) -> Tensor:
+    import torch
+
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
 @contextmanager

@@ -1,18 +1,33 @@
-"""What a task is sent as: a few words that are validated, and tensors beside them, as safetensors. Nothing is code."""
+"""What a task is sent as, and what comes back: a few words that are validated, and tensors beside them, as safetensors.
+
+Nothing is code. A task that is refused comes back as the sentence with which it was.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from importlib.metadata import version
 from typing import TypeVar
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from auditor.errors import UsageError
+from auditor.errors import AuditorError, Code, DataError, ModelError, UsageError
 from auditor.files import Closed
 
 _Header = TypeVar("_Header", bound=Closed)
+_REFUSALS: dict[str, type[AuditorError]] = {kind.__name__: kind for kind in (UsageError, DataError, ModelError)}
+# Other versions of these round otherwise.
+_ROUND = ("responsible-auditor", "torch", "numpy", "scipy", "scikit-learn")
+_DONE, _REFUSED = b"\0", b"\1"
+
+
+class _Refusal(Closed):
+    kind: str
+    why: str
+    code: Code | None
 
 
 def packed(said: Closed, **tensors: Tensor) -> bytes:
@@ -30,4 +45,46 @@ def unpacked(kind: type[_Header], content: bytes) -> tuple[_Header, dict[str, Te
         # Where torch would lay them: matrix products round by where their numbers lie.
         return said, {name: tensor.clone() for name, tensor in safetensors.torch.load(content).items()}
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(f"What was sent is no task of this version of auditor ({type(error).__name__}).") from None
+        raise _of_another_version(error) from None
+
+
+def _of_another_version(error: Exception) -> UsageError:
+    return UsageError(f"What was sent is no task of this version of auditor ({type(error).__name__}).")
+
+
+def finished(said: Closed, **tensors: Tensor) -> bytes:
+    """The result of a task that was done."""
+    return _DONE + packed(said, **tensors)
+
+
+def refused(error: AuditorError) -> bytes:
+    """The result of a task that was refused."""
+    kind = type(error).__name__ if type(error).__name__ in _REFUSALS else ModelError.__name__
+    return _REFUSED + _Refusal(kind=kind, why=str(error), code=error.code).model_dump_json().encode()
+
+
+def result_of(kind: type[_Header], content: bytes) -> tuple[_Header, dict[str, Tensor]]:
+    """What :func:`finished` was given; raises the error that :func:`refused` was, of the kind that it was of."""
+    if content[:1] == _DONE:
+        return unpacked(kind, content[1:])
+    try:
+        said = _Refusal.model_validate_json(content[1:])
+    except ValueError as error:
+        raise _of_another_version(error) from None
+    raise _REFUSALS.get(said.kind, ModelError)(said.why, code=said.code)
+
+
+def versions() -> dict[str, str]:
+    """Of what computes: a task is done where they are those of whoever sent it, as digits would differ."""
+    return {name: version(name) for name in _ROUND}
+
+
+def refuse_other_versions(sent: Mapping[str, str]) -> None:
+    """Raises UsageError where what computes here is not what it is where a task was sent from."""
+    here = versions()
+    differing = [name for name in here if sent.get(name) != here[name]]
+    if differing:
+        ours, theirs = (
+            ", ".join(f"{name} {known.get(name, 'unknown')}" for name in differing) for known in (here, sent)
+        )
+        raise UsageError(f"A worker has {ours} and this audit {theirs}: install the same version on both.")

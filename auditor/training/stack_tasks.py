@@ -16,20 +16,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import AuditorError, ModelError, UsageError
+from auditor.errors import AuditorError, ModelError
 from auditor.files import Closed
 from auditor.model.audited_model import Recipe
 from auditor.model.outputs import Outputs
 from auditor.networks.architectures import Architecture
 from auditor.randomness import seeded_globals
 from auditor.training.execute import Tasks
-from auditor.training.packed import packed, unpacked
+from auditor.training.packed import finished, packed, refuse_other_versions, refused, result_of, unpacked, versions
 from auditor.training.stacks import Alone, LinearStack, Stack, VmapStack
 
 BoolArray = npt.NDArray[np.bool_]
 # Rows at once, in batches, that models are asked of.
 _BATCHES_AT_ONCE = 32
-_DONE, _REFUSED = b"\0", b"\1"
 
 
 @dataclass(frozen=True)
@@ -123,14 +122,14 @@ def logits_of(task: StackTask, chunk: range, way: Way) -> Tensor:
 
 
 class _Shared(Closed):
-    """What all tasks of one call have in common, beside the rows; ``torch``: the version that made it."""
+    """What all tasks of one call have in common, beside the rows; ``versions``: of what made it."""
 
     architecture: str
     args: dict[str, Any]
     recipe: dict[str, Any]
     outputs: Outputs
     way: dict[str, Any]
-    torch: str
+    versions: dict[str, str]
     threads: int
 
 
@@ -156,7 +155,7 @@ def sent_tasks(task: StackTask, chunks: Sequence[range], way: Way) -> Tasks | No
         recipe=asdict(task.recipe),
         outputs=task.outputs,
         way=asdict(way),
-        torch=torch.__version__,
+        versions=versions(),
         threads=threads,
     )
     return Tasks(
@@ -176,14 +175,11 @@ def sent_tasks(task: StackTask, chunks: Sequence[range], way: Way) -> Tasks | No
 def done(shared: bytes, each: bytes) -> bytes:
     """Trains the models of one task; what comes out is the logits, or the sentence with which they were refused.
 
-    Raises UsageError where this is another version of torch than where the task was made: digits would differ.
+    Raises UsageError where this has other versions of what computes: digits would differ.
     """
     common, rows = unpacked(_Shared, shared)
     chunk, of_models = unpacked(_Chunk, each)
-    if common.torch != torch.__version__:
-        raise UsageError(
-            f"A worker has torch {torch.__version__} and this audit {common.torch}: install the same version on both."
-        )
+    refuse_other_versions(common.versions)
     threads = torch.get_num_threads()
     torch.set_num_threads(common.threads)
     try:
@@ -199,14 +195,12 @@ def done(shared: bytes, each: bytes) -> bytes:
         )
         logits = logits_of(task, range(len(chunk.seeds)), Way(**common.way))
     except AuditorError as error:
-        return _REFUSED + str(error).encode()
+        return refused(ModelError(str(error)))
     finally:
         torch.set_num_threads(threads)
-    return _DONE + packed(_Logits(), logits=logits.detach())
+    return finished(_Logits(), logits=logits.detach())
 
 
 def received_logits(result: bytes) -> Tensor:
     """The logits (k, n, n_classes) out of what :func:`done` gave. Raises ModelError where that was a refusal."""
-    if result[:1] != _DONE:
-        raise ModelError(result[1:].decode("utf-8", "replace"))
-    return unpacked(_Logits, result[1:])[1]["logits"]
+    return result_of(_Logits, result)[1]["logits"]

@@ -10,18 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from auditor.errors import AuditorError, DataError, ModelError, UsageError
+from auditor.errors import AuditorError
 from auditor.files import Closed
 from auditor.rows import FloatArray, IntArray
 from auditor.training.execute import Tasks, lent_executor
-from auditor.training.packed import packed, unpacked
+from auditor.training.packed import finished, packed, refuse_other_versions, refused, result_of, unpacked, versions
 
 # Rows to (scores, novelties), (n,) each; novelties are NaN where there is no rule.
 Scorer: TypeAlias = Callable[[IntArray], tuple[FloatArray, FloatArray]]
@@ -38,10 +37,6 @@ _LEARNERS: dict[LearnerKind, str] = {
     "cnn": "mitigations.deepfake.image_training:CnnLearner",
     "speech": "mitigations.deepfake.speech_training:SpeechLearner",
 }
-_REFUSALS: dict[str, type[AuditorError]] = {kind.__name__: kind for kind in (UsageError, DataError, ModelError)}
-# Other versions of these round otherwise.
-_ROUND = ("torch", "numpy", "scipy", "scikit-learn")
-_DONE, _REFUSED = b"\0", b"\1"
 
 
 @runtime_checkable
@@ -112,7 +107,7 @@ def _sent(learner: Learner, rounds: Sequence[Round]) -> Tasks | None:
         return None
     said, arrays = sent
     threads = torch.get_num_threads()
-    shared = _Shared(learner=learner.kind, said=said, versions=_versions(), threads=threads, blas=_blas_threads())
+    shared = _Shared(learner=learner.kind, said=said, versions=versions(), threads=threads, blas=_blas_threads())
     each = tuple(
         packed(_Rows(), fitted=torch.from_numpy(np.asarray(fitted)), asked=torch.from_numpy(np.asarray(asked)))
         for fitted, asked in rounds
@@ -127,8 +122,7 @@ def done(shared: bytes, each: bytes) -> bytes:
     """
     common, arrays = unpacked(_Shared, shared)
     _, rows = unpacked(_Rows, each)
-    if differing := [name for name, number in _versions().items() if common.versions.get(name) != number]:
-        raise UsageError(f"A worker has another version of {', '.join(differing)}: install the same on both.")
+    refuse_other_versions(common.versions)
     module, _, name = _LEARNERS[common.learner].partition(":")
     learner_class: type[SentLearner] = getattr(import_module(module), name)
     with _threads(common.threads, common.blas):
@@ -136,23 +130,15 @@ def done(shared: bytes, each: bytes) -> bytes:
             learner = learner_class.made(common.said, arrays)
             scores, novelty = learner(rows["fitted"].numpy())(rows["asked"].numpy())
         except AuditorError as error:
-            kind = type(error).__name__ if type(error).__name__ in _REFUSALS else "ModelError"
-            return _REFUSED + f"{kind}:{error}".encode()
-    return _DONE + packed(
+            return refused(error)
+    return finished(
         _Rows(), scores=torch.from_numpy(scores.copy()), novelty=torch.from_numpy(np.asarray(novelty, np.float64))
     )
 
 
 def _received(result: bytes) -> tuple[FloatArray, FloatArray]:
-    if result[:1] != _DONE:
-        kind, _, why = result[1:].decode("utf-8", "replace").partition(":")
-        raise _REFUSALS.get(kind, ModelError)(why)
-    _, found = unpacked(_Rows, result[1:])
+    _, found = result_of(_Rows, result)
     return found["scores"].numpy(), found["novelty"].numpy()
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in _ROUND}
 
 
 def _blas_threads() -> int:

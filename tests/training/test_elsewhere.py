@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.specs import DataSpec, Job, Limits, MitigationSpec, ModelSpec
 from auditor.model.saving import save
-from auditor.run import points
 from auditor.run.points import made_by, sent_points
+from auditor.training import packed
 from auditor.training.execute import Executor, InThisProcess, Kept, do
 from auditor.training.meter import Meter
 from cli.main import app
@@ -177,8 +177,8 @@ def test_a_refusal_over_there_is_what_it_is_here(folder: Path, monkeypatch: pyte
     with pytest.raises(DataError, match=r"^No rows\.$") as told:
         list(made_by(InThisProcess(), sent))
     assert told.value.code == "AUD-DATA-UNUSABLE"
-    monkeypatch.setattr(points, "_versions", lambda: {"torch": "0"})
-    with pytest.raises(UsageError, match="another version of torch: install the same on both"):
+    monkeypatch.setattr(packed, "versions", lambda: {"torch": "0"})
+    with pytest.raises(UsageError, match=r"A worker has torch 0 and .*: install the same version on both"):
         do("point", sent.shared, sent.each[0])
     for bad in (b"", b"{}\n", sent.shared[:-1], sent.each[0]):
         with pytest.raises(UsageError, match="no task of this version"):

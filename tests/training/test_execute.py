@@ -22,7 +22,7 @@ from auditor.errors import MissingExtraError, ModelError, UsageError
 from auditor.model.audited_model import Recipe
 from auditor.networks.architectures import Architecture
 from auditor.rows import FloatArray
-from auditor.training import handed_out, on_cluster, on_ray, stack_tasks
+from auditor.training import handed_out, on_cluster, on_ray, packed
 from auditor.training.ensembles import random_halves, train_together
 from auditor.training.execute import Executor, InThisProcess, Kept, Tasks, do, folder_of_tasks, tasks_by
 from auditor.training.handed_out import ThroughParent, _Handing, chosen_executor
@@ -143,14 +143,14 @@ def test_a_worker_with_another_torch_trains_nothing(monkeypatch: pytest.MonkeyPa
     )
     sent = sent_tasks(task, [range(1)], ALONE)
     assert sent is not None
-    monkeypatch.setattr(stack_tasks.torch, "__version__", "1.0")
+    monkeypatch.setattr(packed, "versions", lambda: {"torch": "1.0"})
     with pytest.raises(UsageError, match=r"A worker has torch 1\.0 and .*: install the same version on both"):
         do("stack", sent.shared, sent.each[0])
     for bad in (b"", b"\0" * 8, sent.shared[:40], sent.each[0]):
         with pytest.raises(UsageError, match="no task of this version"):
             do("stack", bad, sent.each[0])
     with pytest.raises(ModelError, match="lost"):
-        received_logits(b"\1lost")
+        received_logits(packed.refused(ModelError("lost")))
 
 
 # ---- through the parent --------------------------------------------------------------------------------------------
