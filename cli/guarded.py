@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar, get_args
@@ -52,8 +52,8 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
     Files are claimed before the function begins.
     """
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
-    written = written_by(function)
-    within = {p.name: mark.within for p in parameters if (mark := _mark(p, Reads)) is not None}
+    written = _marked(parameters, Writes)
+    within = {name: mark.within for name, mark in _marked(parameters, Reads).items()}
 
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
         values: dict[str, Any] = dict(kwargs)
@@ -85,19 +85,15 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
 
 def written_by(function: Callable[..., object]) -> dict[str, Writes]:
     """The parameters of a command that are written to."""
-    found = {}
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        mark = _mark(parameter, Writes)
-        if mark is not None:
-            found[parameter.name] = mark
-    return found
+    return _marked(inspect.signature(function, eval_str=True).parameters.values(), Writes)
 
 
 M = TypeVar("M")
 
 
-def _mark(parameter: inspect.Parameter, kind: type[M]) -> M | None:
-    return next((each for each in get_args(parameter.annotation) if isinstance(each, kind)), None)
+def _marked(parameters: Iterable[inspect.Parameter], kind: type[M]) -> dict[str, M]:
+    marks = ((each.name, mark) for each in parameters for mark in get_args(each.annotation))
+    return {name: mark for name, mark in marks if isinstance(mark, kind)}
 
 
 def files_named(value: object) -> Iterator[Path]:

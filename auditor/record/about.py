@@ -77,7 +77,7 @@ class DataIdentity(Closed):
     source: _Said = ""
     population: _Said = ""
     lineage: _Said = ""
-    reference: Annotated[Reference, _EMPTY] = Reference()
+    reference: Annotated[Reference, _EMPTY] = Field(default_factory=Reference)
 
 
 class About(Closed):
@@ -87,11 +87,11 @@ class About(Closed):
     ``words`` its phrases where it is none that comes with the tool.
     """
 
-    organisation: Annotated[Organisation, _EMPTY] = Organisation()
-    document: Annotated[Document, _EMPTY] = Document()
-    model: Annotated[ModelIdentity, _EMPTY] = ModelIdentity()
-    system: Annotated[System, _EMPTY] = System()
-    data: Annotated[DataIdentity, _EMPTY] = DataIdentity()
+    organisation: Annotated[Organisation, _EMPTY] = Field(default_factory=Organisation)
+    document: Annotated[Document, _EMPTY] = Field(default_factory=Document)
+    model: Annotated[ModelIdentity, _EMPTY] = Field(default_factory=ModelIdentity)
+    system: Annotated[System, _EMPTY] = Field(default_factory=System)
+    data: Annotated[DataIdentity, _EMPTY] = Field(default_factory=DataIdentity)
     labels: Annotated[dict[str, str], LEFT_OUT] = Field(default_factory=dict)
     language: str = ENGLISH
     words: Annotated[dict[str, str], LEFT_OUT] = Field(default_factory=dict)
