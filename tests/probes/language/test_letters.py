@@ -23,7 +23,7 @@ from auditor.run.probe import with_declared
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import RatioBetween, RatioOfTotals
 from probes import PROBES
-from probes.language.open_shares import over_clusters, over_members
+from probes.language.open_shares import over_clusters, over_members, too_open
 from probes.language.sense_letters import in_another_order
 from tests.data.test_benchmarks import stereoset_example
 from tests.quantifiers import all_of, none_of
@@ -366,3 +366,10 @@ def test_sentences_that_share_an_occupation_are_no_independent_evidence() -> Non
     ]
     # Of 100 at 5 % each, 11 or more come by chance in one run of 100. By the one that is meant alone there are more.
     assert missed[0] <= 10 < missed[1], missed
+
+
+def test_few_clusters_and_more_than_half_of_the_questions_open_are_not_judged() -> None:
+    assert too_open([*range(6), *range(6)], 6, "templates") == ""
+    assert too_open(range(5), 0, "templates") == "5 templates are too few to judge by."
+    assert too_open([0, 0, 1, 1, 2], 0, "templates") == "3 templates are too few to judge by."
+    assert too_open([*range(6), *range(6)], 7, "templates").startswith("7 of 12 questions have no answer")
