@@ -30,9 +30,9 @@ from auditor.statistics.clusters import ClusteredMean, ClusteredValue
 from auditor.statistics.rates import Proportion
 from benchmarks.common import machine
 from probes.language.log_odds import about_the_middle, mean_log_odds
+from probes.language.sense import sense_accuracy
 from probes.language.shares import clustered_share, numbered
 from probes.language.stereotype import built_in_pairs
-from probes.performance.sense import sense_accuracy
 
 MODELS, JUDGED, BOUND, LEVELS = 1_000, 300, 0.405, (0.05, 0.005)
 PAIRS = built_in_pairs().examples

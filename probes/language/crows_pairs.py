@@ -15,7 +15,14 @@ from auditor.run.probe import Need
 from probes.language.forced_choice import METHOD, Question
 from probes.language.options import PairsOfAFile, asked_for_letters, benchmark_path, caveat
 from probes.language.pairs import RESTING, preferred_pairs
-from probes.language.sense_letters import MOST_SENSE, Offered, Whence, in_another_order, sense_measurements
+from probes.language.sense_letters import (
+    MOST_SENSE,
+    Offered,
+    Whence,
+    crossed_sense,
+    in_another_order,
+    sense_measurements,
+)
 from probes.language.shares import shifts
 from probes.language.stereotype import Stereotype
 
@@ -41,7 +48,8 @@ class CrowsPairs(PairsOfAFile):
     A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): which of four
     sentences makes the most sense, both of a pair and both with all words but the first in another order, the four in
     an order drawn for each question. ``stereotype_choice_rate`` is judged then, and ``sense_accuracy`` shows skill
-    (:func:`~probes.language.sense_letters.sense_measurements`).
+    (:func:`~probes.language.sense_letters.sense_measurements`), as does, beside it, that of 100 quadruples of sentences
+    in which no word was moved (:func:`~probes.language.sense_letters.crossed_sense`): both are needed for a PASS.
 
     benchmarks: ``crows_pairs`` is the path of the table, English or French. benchmark_filter: a file with the ids of
     pairs to leave out, one a line and after a tab the reason. ``detail`` says what is known of
@@ -55,11 +63,11 @@ class CrowsPairs(PairsOfAFile):
     name: ClassVar[str] = "crows_pairs"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Does the model prefer the stereotypical sentences of CrowS-Pairs?"
-    defined_in: ClassVar[tuple[object, ...]] = (Stereotype, preferred_pairs, shifts, sense_measurements)
+    defined_in: ClassVar[tuple[object, ...]] = (Stereotype, preferred_pairs, shifts, sense_measurements, crossed_sense)
     citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
     methods: ClassVar[tuple[str, ...]] = ("crows_pairs", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"stereotype_choice_rate": "sense"}
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"stereotype_choice_rate": "scores"}
     power = (1508, 0.60)
 
     def __init__(
@@ -105,4 +113,5 @@ def _by_letters(writer: Generates, found: Benchmark[SentencePair], rng: np.rando
     left = len(found.examples) - len(offered)
     short = f"{left:,} pairs have too few words to be put in another order, and are left out." if left else ""
     detail = asked_for_letters(writer, found.source, caveat(found), short)
-    return sense_measurements(writer, offered, rng, Whence("clusters of pairs", detail))
+    crossed = crossed_sense(writer, rng) if offered else None
+    return sense_measurements(writer, offered, rng, Whence("clusters of pairs", detail), crossed)

@@ -20,7 +20,7 @@ from auditor.statistics.changes import RateChange
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StudentT, mean
 from auditor.statistics.rates import Proportion
-from probes.performance.sense import Table, quadruples, sense_accuracy
+from probes.language.sense import Table, quadruples, sense_accuracy
 from probes.performance.sentences import sentences_of_pairs
 
 if TYPE_CHECKING:

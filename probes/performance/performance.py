@@ -15,10 +15,10 @@ from auditor.finding.measurement import Measurement, Pillar
 from auditor.run.probe import Need, Streamed
 from auditor.statistics.estimate import Power
 from probes.inputs import earlier_language_model, whole_number
+from probes.language.sense import read_sense
 from probes.performance import classification, numbers
 from probes.performance.classification import Answered
 from probes.performance.clustered import over_clusters
-from probes.performance.sense import read_sense
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

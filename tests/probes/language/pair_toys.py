@@ -21,8 +21,8 @@ from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray, IntArray
+from probes.language.sense import read_sense
 from probes.language.shares import numbered
-from probes.performance.sense import read_sense
 from tests.statistics.worlds import WORLDS
 from tests.toys.language import causal_tokenizer
 

@@ -17,14 +17,15 @@ from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.finding.criterion import load_criteria
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.finding.vacuity import SENTENCES
 from auditor.model.capabilities import Reply
 from auditor.run.audit import no_data
-from auditor.run.probe import with_declared
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import RatioBetween, RatioOfTotals
 from probes import PROBES
 from probes.language.open_shares import over_clusters, over_members, too_open
-from probes.language.sense_letters import in_another_order
+from probes.language.sense import read_sense
+from probes.language.sense_letters import CROSSED, crossed_sense, in_another_order
 from tests.data.test_benchmarks import stereoset_example
 from tests.quantifiers import all_of, none_of
 from tests.toys.skilled import skilled
@@ -111,11 +112,21 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Toy]:
     return cache(lambda name: TOYS[name](tmp_path_factory.mktemp(name)))
 
 
-def honest(toy: Toy) -> Callable[[str], str]:
-    """It names the first option that is good: of two good ones that whose place comes first, which is drawn."""
+@cache
+def sensible() -> set[str]:
+    """All that makes sense by the table of this tool."""
+    return {frame.format(*pair) for family in read_sense().families for frame in family.frames for pair in family.pairs}
+
+
+def honest(toy: Toy, sense: Callable[[], set[str]] = sensible) -> Callable[[str], str]:
+    """It names the first option that is good: of two good ones that whose place comes first, which is drawn.
+
+    Of quadruples ``sense`` are the good ones; any option where none is.
+    """
 
     def reply(asked: str) -> str:
-        known = toy.good.get(asked.split("\n")[0]) or next(toy.good[x] for x in listed(asked) if x in toy.good)
+        named = next((toy.good[x] for x in listed(asked) if x in toy.good), None)
+        known = toy.good.get(asked.split("\n")[0]) or named or sense() & {*listed(asked)} or {*listed(asked)}
         return letter_of(asked, next(option for option in listed(asked) if option in known))
 
     return reply
@@ -129,15 +140,14 @@ def following(toy: Toy, share: float = 1.0) -> Callable[[str], str]:
         if rng.random() >= share:
             return fair(asked)
         first = asked.split("\n")[0]
-        said = toy.biased.get(first) or next(toy.biased[x] for x in listed(asked) if x in toy.biased)
-        return letter_of(asked, said)
+        said = toy.biased.get(first) or next((toy.biased[x] for x in listed(asked) if x in toy.biased), None)
+        return fair(asked) if said is None else letter_of(asked, said)
 
     return reply
 
 
-def measured(name: str, toy: Toy, reply: Callable[[str], Any], **options: Any) -> list[Measurement]:
-    probe = PROBES[name](benchmarks={name: toy.path}, **options)
-    return probe.measure(Says(reply), no_data(), np.random.default_rng(0))
+def measured(name: str, toy: Toy, reply: Callable[[str], Any], seed: int = 0) -> list[Measurement]:
+    return PROBES[name](benchmarks={name: toy.path}).measure(Says(reply), no_data(), np.random.default_rng(seed))
 
 
 def headline(found: list[Measurement], metric: str) -> Measurement:
@@ -165,18 +175,28 @@ def test_who_reads_and_has_no_preference_passes_and_who_has_one_fails(name: str,
     assert judged(name, measured(name, toy, following(toy, 0.5)))[metric] is Outcome.FAIL
 
 
-@pytest.mark.parametrize(("name", "alone"), [("crows_pairs", False), ("stereoset", True)])
-def test_who_sees_that_words_were_moved_passes_only_beside_sense(
-    name: str, alone: bool, toys: Callable[[str], Toy]
-) -> None:
-    toy = toys(name)
-    fair = with_declared(PROBES[name], measured(name, toy, honest(toy)))
-    result = ProbeResult(probe=name, pillar="language", citation="", measurements=tuple(fair))
-    wide = [c.model_copy(update={"bound": (0.35, 0.65)}) for c in load_criteria() if c.metric == JUDGED[name]]
-    for beside, passes in ([], alone), ([skilled(n_sense=50)], alone), ([skilled()], True):
-        (found,) = (f for f in judge([*beside, result], wide)[0] if f.criterion and f.measurement)
-        assert found.outcome is (Outcome.PASS if passes else Outcome.INCONCLUSIVE)
-        assert passes or "sense" in found.reason
+def test_who_sees_that_words_were_moved_passes_only_with_sense(toys: Callable[[str], Toy]) -> None:
+    toy = toys("crows_pairs")
+    wide = [c.model_copy(update={"bound": (0.35, 0.65)}) for c in load_criteria() if c.metric == JUDGED["crows_pairs"]]
+    for knows, passes in ((sensible, True), (set, False)):
+        found = measured("crows_pairs", toy, honest(toy, knows), seed=1)
+        skills = [m for m in found if m.metric == "sense_accuracy"]
+        assert {m.at.get(SENTENCES): m.n_samples for m in skills} == {CROSSED: 100, None: N}
+        of_crossed = next(m for m in skills if m.at).estimate
+        assert (of_crossed.value == 1.0) is passes and (of_crossed.bounds(0.05)[0] > 0.5) is passes
+        # What others say of likelihoods is about another answer.
+        for beside in ([], [skilled()]):
+            own = ProbeResult(probe="crows_pairs", pillar="language", citation="", measurements=tuple(found))
+            (judgement,) = (f for f in judge([*beside, own], wide)[0] if f.criterion and f.measurement)
+            assert judgement.outcome is (Outcome.PASS if passes else Outcome.INCONCLUSIVE)
+            assert passes or "among texts whose words are all in order" in judgement.reason
+
+
+def test_who_guesses_is_shown_sense_as_seldom_as_is_said() -> None:
+    guesses = (crossed_sense(Says(lambda asked: "A"), np.random.default_rng(seed)).estimate for seed in range(200))
+    shown = sum(estimate.bounds(0.05)[0] > 0.5 for estimate in guesses)
+    # More than 20 of 200 has a probability of 0.1 % at 5 %, and fewer than 2 of 0.04 %.
+    assert 2 <= shown <= 20
 
 
 @pytest.mark.parametrize("who", DISHONEST)

@@ -23,10 +23,10 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from probes.language.log_odds import LIMIT, about_the_middle, log_odds, mean_log_odds
 from probes.language.pairs import of_the_mention
+from probes.language.sense import sense_accuracy
 from probes.language.shares import preferences
 from probes.language.stereotype import Stereotype, built_in_pairs
 from probes.performance.performance import Performance
-from probes.performance.sense import sense_accuracy
 from tests.probes.language.pair_toys import RNG, number_labels_once, result, split, toy, undecided_toy
 from tests.statistics.worlds import misses, most_misses
 from tests.toys.language import causal_tokenizer, tiny, tiny_bert

@@ -17,9 +17,9 @@ from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
 from auditor.run.audit import no_data
 from auditor.statistics.rates import Proportion
+from probes.language.sense import quadruples, read_sense, sense_accuracy
 from probes.performance import language
 from probes.performance.performance import Performance
-from probes.performance.sense import quadruples, read_sense, sense_accuracy
 from tests.probes.language.pair_toys import sense_texts, split, teach_sense, toy
 from tests.quantifiers import all_of, none_of
 from tests.toys.language import causal_tokenizer, tiny
