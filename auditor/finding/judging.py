@@ -66,7 +66,7 @@ def _ends(estimate: AnyEstimate, criterion: Criterion, levels: Levels, outcome: 
     low, high = levels.fail, levels.passed
     if criterion.direction == "at_least":
         low, high = high, low
-    return estimate.bounds(low)[0], estimate.bounds(high)[1], 1.0 - low - high
+    return estimate.lower(low), estimate.upper(high), 1.0 - low - high
 
 
 def _decide(interval: tuple[float, float], criterion: Criterion) -> Outcome:

@@ -13,9 +13,10 @@ import numpy as np
 from auditor.finding.criterion import Criterion
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
+from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.finding.vacuity import SENSE
 from auditor.run.audit import ask, generator_for
-from auditor.run.probe import Probe
+from auditor.run.probe import Probe, looks_at_rows, of_design, with_declared
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -37,14 +38,36 @@ class ContractViolation(AssertionError):
 def audited(
     probe: Probe, model: AuditedModel, data: AuditData, criteria: Sequence[Criterion], seed: int
 ) -> list[Judgement]:
-    """One probe's findings; a criterion that nothing was measured for is the caller's matter.
+    """One probe's findings; a criterion that nothing was measured for is the caller's matter."""
+    return findings_of(ask(probe, model, data, generator_for(seed, probe.name)), criteria)
 
-    Whether the model has sense is no matter of one probe: the caller says what model it is.
-    """
-    asked = ask(probe, model, data, generator_for(seed, probe.name))
-    known = (replace(m, ideal_when_same="scores") if m.rests_on == SENSE else m for m in asked.measurements)
-    result = replace(asked, measurements=tuple(known))
+
+def findings_of(asked: ProbeResult, criteria: Sequence[Criterion]) -> list[Judgement]:
+    """What is judged of one probe's answer."""
+    result = replace(asked, measurements=_of_known_sense(asked.measurements))
     return [f for f in judge([result], criteria)[0] if f.measurement is not None or f.criterion is None]
+
+
+def as_judged(probe: Probe, measured: Sequence[Measurement], data: AuditData) -> tuple[Measurement, ...]:
+    """What ``measure`` returned of some rows, as it stands in findings."""
+    declared = with_declared(probe, measured)
+    return _of_known_sense(of_design(declared, data.design) if looks_at_rows(probe) else declared)
+
+
+def _of_known_sense(measured: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """Whether the model has sense is no matter of one probe: the caller says what model it is."""
+    return tuple(replace(m, ideal_when_same="scores") if m.rests_on == SENSE else m for m in measured)
+
+
+def held_to(asked: ProbeResult, criteria: Sequence[Criterion]) -> ProbeResult:
+    """The answer without what no criterion is about, and whose interval alone would be shown; all where none is."""
+    kept = [
+        m
+        for m in asked.measurements
+        # Whether skill was shown decides what the others' PASSes say.
+        if m.chance is not None or any(c.applies_to(asked.probe, m) for c in criteria)
+    ]
+    return replace(asked, measurements=tuple(kept)) if kept else asked
 
 
 def rows_of(data: AuditData) -> dict[str, Any]:

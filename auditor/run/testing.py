@@ -15,7 +15,7 @@ from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Answer, Outcome, Pillar
 from auditor.run.audit import ask, generator_for, reason_of
-from auditor.run.contract import ContractViolation, World, audited, generators, rows_of, state_of, words
+from auditor.run.contract import ContractViolation, World, as_judged, audited, generators, rows_of, state_of, words
 from auditor.run.mitigation_laws import check_mitigation
 from auditor.run.probe import Need, Probe
 from auditor.run.sampling_laws import check_error_rates, check_uncertainty
@@ -78,7 +78,7 @@ def check_probe(
     found = _tells_good_from_bad(probe, ideal, violating, criteria, seed, can_pass)
     _makes_up_no_number(probe, ideal_model, ideal_data, criteria, seed)
     for (model, data), findings in zip((ideal, violating), found, strict=True):
-        _leaves_no_trace(probe, model, data, seed)
+        _leaves_no_trace(probe, model, data, findings, seed)
         check_uncertainty(probe, model, data, findings, seed)
     _survives_the_emptiest(probe, ideal_model, ideal_data, criteria, seed)
     if worlds:
@@ -185,7 +185,10 @@ def _survives_the_emptiest(
                 raise ContractViolation(f"An undefined number is no PASS, with {name}.", words([finding]))
 
 
-def _leaves_no_trace(probe: Probe, model: AuditedModel, data: AuditData, seed: int) -> None:
+def _leaves_no_trace(
+    probe: Probe, model: AuditedModel, data: AuditData, findings: Sequence[Judgement], seed: int
+) -> None:
+    """``findings``: those of the same seed on these rows, which are one of the two measurements to be alike."""
     with _training_mode(model):
         before, drawn, rows = state_of(model), generators(), rows_of(data)
         first = probe.measure(model, data, generator_for(seed, probe.name))
@@ -200,7 +203,9 @@ def _leaves_no_trace(probe: Probe, model: AuditedModel, data: AuditData, seed: i
         for what, state in generators().items():
             if state != drawn[what]:
                 raise ContractViolation("measure leaves the global random number generators as they were.", what)
-        second = probe.measure(model, data, generator_for(seed, probe.name))
+    first = as_judged(probe, first, data)
+    # Of a measurement there is a finding for each of its criteria.
+    second = list({id(f.measurement): f.measurement for f in findings if f.measurement is not None}.values())
     for a, b in zip(first, second, strict=False):
         if repr(a) != repr(b):
             raise ContractViolation("The same seed gives the same measurements.", f"{a.metric}: {a} and then {b}")

@@ -134,10 +134,10 @@ class PairedRates(BaseModel):
             raise ValueError("a group has no more losses than successes before, and no more gains than failures before")
         return self
 
-    def reversed(self) -> PairedRates:
-        """The same with time turned round."""
-        after = tuple(b + g - lost for b, g, lost in zip(self.before, self.gained, self.lost, strict=True))
-        return PairedRates(rate=self.rate, before=after, gained=self.lost, lost=self.gained, n=self.n)
+    def columns(self, *, turned: bool = False) -> FloatArray:
+        """(4, n_groups) successes before, gained, lost and n; ``turned``: with time turned round."""
+        before, gained, lost, n = (np.asarray(x, np.float64) for x in (self.before, self.gained, self.lost, self.n))
+        return np.stack([before + gained - lost, lost, gained, n] if turned else [before, gained, lost, n])
 
     def table(self, *, after: bool) -> RateTable:
         """The rate under either model."""
@@ -179,22 +179,31 @@ class GapChange(Estimate):
         return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
-        before, after = (self.gap(after=after) for after in (False, True))
-        if not before.complete:
+        if not self._complete:
+            before, after = (self.gap(after=after) for after in (False, True))
             return after.lower(alpha / 2.0) - before.upper(alpha / 2.0)
-        return max(-_most_opened(tuple(rate.reversed() for rate in self.rates), alpha), -1.0)
+        return max(-_most_opened([rate.columns(turned=True) for rate in self.rates], alpha), -1.0)
 
     def upper(self, alpha: float) -> float:
-        before, after = (self.gap(after=after) for after in (False, True))
-        if not before.complete:
+        if not self._complete:
+            before, after = (self.gap(after=after) for after in (False, True))
             return after.upper(alpha / 2.0) - before.lower(alpha / 2.0)
-        return min(_most_opened(self.rates, alpha), 1.0)
+        return min(_most_opened([rate.columns() for rate in self.rates], alpha), 1.0)
+
+    @property
+    def _complete(self) -> bool:
+        """As that of either gap, which are of the same rows."""
+        return all(len(rate.n) > 1 and all(rate.n) for rate in self.rates)
 
 
-def _most_opened(rates: Sequence[PairedRates], alpha: float) -> float:
-    """Upper bound of how much the gap over all ``rates`` has opened, as :class:`GapChange` says."""
-    columns = np.concatenate([_in_order(rate) for rate in rates], axis=1)
-    table = np.repeat(np.arange(len(rates)), [len(rate.n) for rate in rates])
+def _most_opened(rates: Sequence[FloatArray], alpha: float) -> float:
+    """Upper bound of how much the gap over all ``rates`` has opened, as :class:`GapChange` says.
+
+    ``rates``: (4, n_groups) each, as :meth:`PairedRates.columns`.
+    """
+    # In an order that is the same however the groups were named.
+    columns = np.concatenate([rate[:, np.lexsort(rate)] for rate in rates], axis=1)
+    table = np.repeat(np.arange(len(rates)), [rate.shape[1] for rate in rates])
     pairs = np.argwhere((table[:, None] == table) & ~np.eye(table.size, dtype=bool)).T
     own, other = _OWN_SHARE * alpha, (1.0 - _OWN_SHARE) * alpha / max(pairs.shape[1] - 1, 1)
     before, gained, lost, n = columns
@@ -213,12 +222,6 @@ def _most_opened(rates: Sequence[PairedRates], alpha: float) -> float:
         alpha=np.repeat([own, other], pairs.shape[1]),
     )
     return max(most, float(found.reshape(2, -1).min(axis=0).max()))
-
-
-def _in_order(rate: PairedRates) -> FloatArray:
-    """(4, n_groups) before, gained, lost and n, in an order that is the same however the groups were named."""
-    columns = np.asarray([rate.before, rate.gained, rate.lost, rate.n], np.float64)
-    return columns[:, np.lexsort(columns)]
 
 
 def _widest(rate: FloatArray, table: IntArray) -> IntArray:

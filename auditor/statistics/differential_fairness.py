@@ -41,8 +41,14 @@ class DifferentialFairness(WorstOfPairs):
         return max(parts)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        return math.log(self._beyond(alpha))
+
+    def upper(self, alpha: float) -> float:
         within = self._within(alpha) if self.complete else 0.0
-        return math.log(self._beyond(alpha)), -math.log(within) if within > 0.0 else math.inf
+        return -math.log(within) if within > 0.0 else math.inf
 
     def p_value(self, bound: float, side: Side) -> float:
         """As that of every estimate, asked of the tests themselves."""

@@ -264,7 +264,13 @@ class WorstRatio(_PlannedOnTests):
         return min(float(r.min() / r.max()) for r in rates)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        return max(self._within(alpha), 0.0) if self.complete else 0.0, 1.0 / self._beyond(alpha)
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        return max(self._within(alpha), 0.0) if self.complete else 0.0
+
+    def upper(self, alpha: float) -> float:
+        return 1.0 / self._beyond(alpha)
 
     def p_value(self, bound: float, side: Side) -> float:
         """As that of every estimate, asked of the tests themselves."""

@@ -67,7 +67,7 @@ class TwoRates:
         return _lower_bound(*self._of, alpha)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=8_192)
 def _lower_bound(first: Counted, second: Counted, contrast: Contrast, either: bool, alpha: float) -> float:
     own = next(i for i, (lowest, _) in enumerate(_ORDERS) if alpha >= lowest)
     found = _ordered(first, second, contrast, either, *_ORDERS[own]).lower_bound(alpha)

@@ -368,8 +368,13 @@ class RatioOfTotals(Estimate):
         return float(inward[0])
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = self._end(self.low, 1, alpha), self._end(self.high, -1, alpha)
-        return min(low, self.value), max(high, self.value)
+        return self.lower(alpha), self.upper(alpha)
+
+    def lower(self, alpha: float) -> float:
+        return min(self._end(self.low, 1, alpha), self.value)
+
+    def upper(self, alpha: float) -> float:
+        return max(self._end(self.high, -1, alpha), self.value)
 
     def standard_error_at(self, ideal: float) -> float:
         return math.hypot(float(self._error(ideal)), self.most * (self.high - self.low) / self.n) / self.first[1]
@@ -436,7 +441,7 @@ class RatioBetween(Estimate):
         return (self.below.value + self.above.value) / 2.0
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.below.bounds(alpha)[0], self.above.bounds(alpha)[1]
+        return self.below.lower(alpha), self.above.upper(alpha)
 
     def undecided(self) -> str:
         return f"{self.n_open:,} of {self.n:,} rows have no answer."

@@ -107,7 +107,9 @@ class Search:
         for key in dict.fromkeys(call.key for call in self.calls):
             own = [i for i, call in enumerate(self.calls) if call.key == key]
             together = np.concatenate([self.calls[i].columns for i in own], axis=1)
-            answer = self.calls[own[0]].answer(self.real, together)
+            # The same pair of counts is seen in many worlds.
+            different, where = np.unique(together, axis=1, return_inverse=True)
+            answer = self.calls[own[0]].answer(self.real, different)[where]
             ends = np.cumsum([self.calls[i].columns.shape[1] for i in own])[:-1]
             found.update(zip(own, np.split(answer, ends), strict=True))
         self.found = [found[i] for i in reversed(range(len(self.calls)))]
