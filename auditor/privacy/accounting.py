@@ -144,15 +144,23 @@ def noise_for(
     if not (math.isfinite(epsilon) and epsilon > 0.0):
         raise UsageError(f"The target epsilon must be a positive number, not {epsilon:g}.")
 
-    def within(noise: float) -> bool:
-        steps_of = Phase(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
-        found = spent([steps_of, *beside], delta, accountant).epsilon
-        return found is not None and found <= epsilon
+    one = Phase(noise_multiplier=1.0, sample_rate=sample_rate, steps=steps)
+    too_little, enough = 0.0, math.inf
 
-    if accountant == "prv":
-        near = _near(epsilon, delta, sample_rate, steps, beside)
-        if near is not None and within(near) and not within(near / 1.0001):
-            return near
+    def within(noise: float) -> bool:
+        nonlocal too_little, enough
+        # More noise never spends more, so that most of the bisection lies outside of what is open.
+        if too_little < noise < enough:
+            found = spent([replace(one, noise_multiplier=noise), *beside], delta, accountant).epsilon
+            if found is not None and found <= epsilon:
+                enough = noise
+            else:
+                too_little = noise
+        return noise >= enough
+
+    near = _near(epsilon, delta, sample_rate, steps, beside, accountant)
+    if near is not None and within(near) and not within(near / 1.0001) and accountant == "prv":
+        return near
     high = 1.0
     while not within(high):
         high *= 2.0
@@ -170,21 +178,25 @@ def noise_for(
     return high
 
 
-def _near(epsilon: float, delta: float, sample_rate: float, steps: int, beside: tuple[Phase, ...]) -> float | None:
-    """About the noise that PRV asks for, by a few steps of the secant from what RDP asks for; None where it fails.
+def _near(
+    epsilon: float, delta: float, sample_rate: float, steps: int, beside: tuple[Phase, ...], accountant: Accountant
+) -> float | None:
+    """About the noise that it asks for, by a few steps of the secant; None where they fail. PRV goes from RDP's.
 
     The logarithm of epsilon is nearly linear in that of the noise, and each look of PRV takes as long as a training.
     """
 
     def excess(noise: float) -> float:
         steps_of = Phase(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
-        found = spent([steps_of, *beside], delta, "prv").epsilon
+        found = spent([steps_of, *beside], delta, accountant).epsilon
         return math.log(found / epsilon) if found else math.nan
 
-    try:
-        first = noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", beside=beside)
-    except UsageError:
-        return None
+    first = 1.0
+    if accountant == "prv":
+        try:
+            first = noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", beside=beside)
+        except UsageError:
+            return None
     second = 0.95 * first
     a, b = excess(first), excess(second)
     for _ in range(8):
@@ -302,7 +314,7 @@ def _curve(phases: tuple[Phase, ...], most: float, points: int) -> tuple[tuple[f
     if any(phase.noise_multiplier == 0.0 for phase in phases):
         return ((0.0, 1.0),)  # what any mechanism keeps
     with _quiet():
-        if _domain_size(accountant, slack) > _LARGEST_DOMAIN:
+        if _sized(accountant, slack) > _LARGEST_DOMAIN:
             raise UsageError("The noise is too small for a privacy curve: epsilon is in the hundreds.")
         loss = accountant._get_dprv(eps_error=error, delta_error=slack)
     values = np.asarray(loss.domain.ts, np.float64)
@@ -318,14 +330,25 @@ def _curve(phases: tuple[Phase, ...], most: float, points: int) -> tuple[tuple[f
 
 def _rdp(phases: Sequence[Phase], delta: float) -> Spent:
     from opacus.accountants import RDPAccountant
+    from opacus.accountants.analysis.rdp import get_privacy_spent
 
-    accountant = RDPAccountant()
-    accountant.history = _history(phases)
+    orders = RDPAccountant.DEFAULT_ALPHAS
     with _quiet():
-        epsilon, order = accountant.get_privacy_spent(delta=delta)
-    edge = order in (RDPAccountant.DEFAULT_ALPHAS[0], RDPAccountant.DEFAULT_ALPHAS[-1])
+        divergences = sum(_divergences(phase.noise_multiplier, phase.sample_rate) * phase.steps for phase in phases)
+        epsilon, order = map(float, get_privacy_spent(orders=orders, rdp=divergences, delta=delta))
+    edge = order in (orders[0], orders[-1])
     note = f"order {order:g}" + (", the last of those tried: valid, less tight" if edge else "")
     return _checked("rdp", epsilon, note)
+
+
+# The times of a run, at which epsilon is asked for, differ in their steps alone.
+@lru_cache(maxsize=256)
+def _divergences(noise_multiplier: float, sample_rate: float) -> Any:
+    """Of one step, at each of Opacus' orders."""
+    from opacus.accountants import RDPAccountant
+    from opacus.accountants.analysis.rdp import compute_rdp
+
+    return compute_rdp(q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=RDPAccountant.DEFAULT_ALPHAS)
 
 
 def _prv(phases: Sequence[Phase], delta: float) -> Spent:
@@ -335,7 +358,7 @@ def _prv(phases: Sequence[Phase], delta: float) -> Spent:
     accountant.history = _history(phases)
     try:
         with _quiet():
-            size = _domain_size(accountant, delta / 1000.0)
+            size = _sized(accountant, delta / 1000.0)
             if size > _LARGEST_DOMAIN:
                 raise ValueError(f"epsilon is too large for it, it would need {size:,} points")
             epsilon = accountant.get_epsilon(delta)
@@ -344,7 +367,8 @@ def _prv(phases: Sequence[Phase], delta: float) -> Spent:
     return _checked("prv", epsilon, "within 0.01 of the discretised optimum")
 
 
-def _domain_size(accountant: Any, delta_error: float) -> int:
+def _sized(accountant: Any, delta_error: float) -> int:
+    """The points that it takes for these phases and that error, which it is told, as to find them takes it longest."""
     from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
 
     history = accountant.history
@@ -354,6 +378,7 @@ def _domain_size(accountant: Any, delta_error: float) -> int:
         eps_error=_PRV_ERROR,
         delta_error=delta_error,
     )
+    accountant._get_domain = lambda **_: domain
     return int(domain.size)
 
 
