@@ -305,16 +305,13 @@ def privacy_curve(phases: Sequence[Phase], *, most: float = 16.0, points: int = 
 
 @lru_cache(maxsize=64)
 def _curve(phases: tuple[Phase, ...], most: float, points: int) -> tuple[tuple[float, float], ...]:
-    from opacus.accountants import PRVAccountant
-
     _check(phases, 0.5)
     error, slack = _PRV_ERROR, 1e-9
-    accountant = PRVAccountant()
-    accountant.history = _history(phases)
     if any(phase.noise_multiplier == 0.0 for phase in phases):
         return ((0.0, 1.0),)  # what any mechanism keeps
     with _quiet():
-        if _sized(accountant, slack) > _LARGEST_DOMAIN:
+        accountant, size = _prv_accountant(phases, slack)
+        if size > _LARGEST_DOMAIN:
             raise UsageError("The noise is too small for a privacy curve: epsilon is in the hundreds.")
         loss = accountant._get_dprv(eps_error=error, delta_error=slack)
     values = np.asarray(loss.domain.ts, np.float64)
@@ -330,18 +327,25 @@ def _curve(phases: tuple[Phase, ...], most: float, points: int) -> tuple[tuple[f
 
 def _rdp(phases: Sequence[Phase], delta: float) -> Spent:
     from opacus.accountants import RDPAccountant
-    from opacus.accountants.analysis.rdp import get_privacy_spent
 
-    orders = RDPAccountant.DEFAULT_ALPHAS
     with _quiet():
-        divergences = sum(_divergences(phase.noise_multiplier, phase.sample_rate) * phase.steps for phase in phases)
-        epsilon, order = map(float, get_privacy_spent(orders=orders, rdp=divergences, delta=delta))
-    edge = order in (orders[0], orders[-1])
+        epsilon, order = _renyi(phases, delta)
+    edge = order in (RDPAccountant.DEFAULT_ALPHAS[0], RDPAccountant.DEFAULT_ALPHAS[-1])
     note = f"order {order:g}" + (", the last of those tried: valid, less tight" if edge else "")
     return _checked("rdp", epsilon, note)
 
 
-# The times of a run, at which epsilon is asked for, differ in their steps alone.
+def _renyi(phases: Sequence[Phase], delta: float) -> tuple[float, float]:
+    """(epsilon, its order), as Opacus' RDP accountant gives them."""
+    from opacus.accountants import RDPAccountant
+    from opacus.accountants.analysis.rdp import get_privacy_spent
+
+    divergences = sum(_divergences(phase.noise_multiplier, phase.sample_rate) * phase.steps for phase in phases)
+    epsilon, order = get_privacy_spent(orders=RDPAccountant.DEFAULT_ALPHAS, rdp=divergences, delta=delta)
+    return float(epsilon), float(order)
+
+
+# They take longer than all else, and are the same for any number of steps and any delta.
 @lru_cache(maxsize=256)
 def _divergences(noise_multiplier: float, sample_rate: float) -> Any:
     """Of one step, at each of Opacus' orders."""
@@ -352,13 +356,9 @@ def _divergences(noise_multiplier: float, sample_rate: float) -> Any:
 
 
 def _prv(phases: Sequence[Phase], delta: float) -> Spent:
-    from opacus.accountants import PRVAccountant
-
-    accountant = PRVAccountant()
-    accountant.history = _history(phases)
     try:
         with _quiet():
-            size = _sized(accountant, delta / 1000.0)
+            accountant, size = _prv_accountant(phases, delta / 1000.0)
             if size > _LARGEST_DOMAIN:
                 raise ValueError(f"epsilon is too large for it, it would need {size:,} points")
             epsilon = accountant.get_epsilon(delta)
@@ -367,19 +367,26 @@ def _prv(phases: Sequence[Phase], delta: float) -> Spent:
     return _checked("prv", epsilon, "within 0.01 of the discretised optimum")
 
 
-def _sized(accountant: Any, delta_error: float) -> int:
-    """The points that it takes for these phases and that error, which it is told, as to find them takes it longest."""
-    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
+def _prv_accountant(phases: Sequence[Phase], delta_error: float) -> tuple[Any, int]:
+    """(Opacus' accountant of the phases, the points that it needs for that error)."""
+    from opacus.accountants import PRVAccountant
 
-    history = accountant.history
-    domain = accountant._get_domain(
-        prvs=[PoissonSubsampledGaussianPRV(rate, noise) for noise, rate, _ in history],
-        num_self_compositions=[steps for _, _, steps in history],
-        eps_error=_PRV_ERROR,
-        delta_error=delta_error,
-    )
+    accountant: Any = PRVAccountant()
+    accountant.history = [(phase.noise_multiplier, phase.sample_rate, phase.steps) for phase in phases]
+    domain = _domain(phases, delta_error)
     accountant._get_domain = lambda **_: domain
-    return int(domain.size)
+    return accountant, int(domain.size)
+
+
+def _domain(phases: Sequence[Phase], delta_error: float) -> Any:
+    """As the accountant finds it, which would compute the divergences twice (Gopi et al. 2021, remark 5.6)."""
+    from opacus.accountants.analysis.prv import Domain
+
+    steps = sum(phase.steps for phase in phases)
+    most, _ = _renyi(phases, delta_error / 4)
+    each = [_renyi([replace(phase, steps=1)], delta_error / (8 * steps))[0] for phase in phases]
+    half = max(most, *each, _PRV_ERROR) + 3
+    return Domain.create_aligned(-half, half, _PRV_ERROR / np.sqrt(steps * np.log(12 / delta_error) / 2))
 
 
 def _gdp(phases: Sequence[Phase], delta: float) -> Spent:
@@ -410,10 +417,6 @@ def _checked(accountant: Accountant, epsilon: float, note: str) -> Spent:
     if math.isnan(epsilon):
         return Spent(accountant=accountant, epsilon=None, is_bound=is_bound, note="cannot say: the result is no number")
     return Spent(accountant=accountant, epsilon=max(float(epsilon), 0.0), is_bound=is_bound, note=note)
-
-
-def _history(phases: Sequence[Phase]) -> list[tuple[float, float, int]]:
-    return [(phase.noise_multiplier, phase.sample_rate, phase.steps) for phase in phases]
 
 
 def _first(phases: Sequence[Phase], steps: int) -> list[Phase]:
