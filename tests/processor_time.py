@@ -59,11 +59,11 @@ def import_clock() -> Iterator[ImportClock]:
 
 
 def _is_there(
-    name: str, within: object = None, own: object = None, wanted: Sequence[str] | None = None, level: int = 0
+    name: str, globals: object = None, locals: object = None, fromlist: Sequence[str] | None = None, level: int = 0
 ) -> bool:
     """Whether nothing is left to import: a statement in a function that is called often takes less than the clock."""
     module = None if level else sys.modules.get(name)
-    return module is not None and all(each in getattr(module, "__dict__", ()) for each in wanted or ())
+    return module is not None and all(each in getattr(module, "__dict__", ()) for each in fromlist or ())
 
 
 def slowness() -> float:
