@@ -250,7 +250,7 @@ class EstimatorMaker:
         return kind.__new__(kind)
 
     def _with_attributes(self, made: Any, state: Any) -> object:
-        kind = type(made)
+        kind: type = type(made)
         full = f"{kind.__module__}.{kind.__qualname__}"
         if full not in classes() or type(state) is not dict:
             raise Foreign(full, "with a state that is no set of attributes")
