@@ -86,3 +86,15 @@ def test_imports_within_imports_count_once(monkeypatch: pytest.MonkeyPatch) -> N
     clock.timed("outer")
     clock.timed("inner")
     assert clock.seconds == 3.0
+
+
+def test_what_is_there_is_no_import_however_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is not there yet of a package that is, is one."""
+    now = [0.0]
+    monkeypatch.setattr("tests.processor_time._now", lambda: now.append(now.pop() + 1.0) or now[0])
+    clock = ImportClock()
+    assert clock.timed("json", fromlist=["loads"]).loads
+    assert clock.timed("json", globals(), locals(), ("loads",), 0) and clock.timed("xml") and clock.seconds == 0.0
+    monkeypatch.delitem(sys.modules, "xml.sax", raising=False)
+    monkeypatch.delattr("xml.sax", raising=False)
+    assert clock.timed("xml", fromlist=("sax",)).sax and clock.seconds > 0.0

@@ -20,7 +20,7 @@ from pathlib import Path
 _HUGE = 2 << 20
 _MADV_COLLAPSE = 25
 MODULES = (
-    "auditor.run.start", "auditor.run.serve", "auditor.run.child", "auditor.run.table_training",
+    "scipy.special", "auditor.run.start", "auditor.run.serve", "auditor.run.child", "auditor.run.table_training",
     "pandas", "pyarrow.parquet", "scipy.stats", "torch",
     "transformers", "probes", "mitigations",
 )  # fmt: skip
@@ -42,6 +42,7 @@ def serve(channel: socket.socket, prepared: str | None = None) -> None:
     else:
         for name in OF_JOBS:
             importlib.import_module(name)
+        importlib.import_module("sklearn.utils").all_estimators()
         for package in ("auditor.intake", "auditor.model", "probes", "mitigations"):
             _whole(package)
     # What is shared is not copied because somebody looked whether it is needed.

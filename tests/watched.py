@@ -10,7 +10,7 @@ import signal
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,23 +75,37 @@ def outlive(tries: Iterable[Callable[[], str]], folder: Path, free: Path) -> tup
     """(how many of the tries ended how, what the process died of or ""), each of them run in a child of its own.
 
     A try returns how it ended. One that takes more than ``SECONDS`` of processor time ends the process, and so does
-    whatever a compiled library does to itself. What the watch saw is counted as ``run``; an error that is not caught,
-    as ``crash`` with its words.
+    whatever a compiled library does to itself; those before it are counted. What the watch saw is counted as ``run``;
+    an error that is not caught, as ``crash`` with its words.
     """
-    result, place = folder / "counts.json", folder / "place"
-    result.unlink(missing_ok=True)
+    place = folder / "place"
+    place.write_text("{}")
     child = os.fork()
     if child == 0:
+        code = 1
         try:
-            _try_all(tries, result, place, free)
+            _try_all(tries, place, free)
+            code = 0
         finally:
-            os._exit(0 if result.exists() else 1)
+            os._exit(code)
     _, status = os.waitpid(child, 0)
-    died = "" if status == 0 else f"try {place.read_text()}: the process ended by {_words(status)}"
-    return Counter(json.loads(result.read_text())) if result.exists() else Counter(), died
+    counts: Counter[str] = Counter(json.loads(place.read_text()))
+    return counts, "" if status == 0 else f"try {counts.total()}: the process ended by {_words(status)}"
 
 
-def _try_all(tries: Iterable[Callable[[], str]], result: Path, place: Path, free: Path) -> None:
+def outlive_each(tries: Sequence[Callable[[], str]], folder: Path, free: Path) -> tuple[Counter[str], list[str]]:
+    """As :func:`outlive`, and those after a try that ends the process are run in the next: (how many ended how, what
+    each of the processes died of that did)."""
+    counts: Counter[str] = Counter()
+    deaths: list[str] = []
+    while len(tries) > counts.total() + len(deaths):
+        some, died = outlive(tries[counts.total() + len(deaths) :], folder, free)
+        counts += some
+        deaths += [died] * bool(died)
+    return counts, deaths
+
+
+def _try_all(tries: Iterable[Callable[[], str]], place: Path, free: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, resource.RLIM_INFINITY))
@@ -103,11 +117,8 @@ def _try_all(tries: Iterable[Callable[[], str]], result: Path, place: Path, free
     signal.alarm(600)
     counts: Counter[str] = Counter()
     watch = Watch(free)
-    with open(place, "r+" if place.exists() else "w+") as at:
+    with open(place, "r+") as at:
         for number, one in enumerate(tries):
-            at.seek(0)
-            at.write(str(number))
-            at.flush()
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
             watch.arm()
             try:
@@ -119,8 +130,10 @@ def _try_all(tries: Iterable[Callable[[], str]], result: Path, place: Path, free
                 ended = f"run in try {number}: {watch.fired.pop()}"
                 watch.fired.clear()
             counts[ended] += 1
+            at.seek(0)
+            at.write(json.dumps(counts))
+            at.flush()
     signal.setitimer(signal.ITIMER_PROF, 0)
-    result.write_text(json.dumps(counts))
 
 
 def _words(status: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from io import BytesIO
 from typing import Any
 
@@ -250,14 +250,14 @@ class EstimatorMaker:
         return kind.__new__(kind)
 
     def _with_attributes(self, made: Any, state: Any) -> object:
-        kind = type(made)
+        kind: type = type(made)
         full = f"{kind.__module__}.{kind.__qualname__}"
         if full not in classes() or type(state) is not dict:
             raise Foreign(full, "with a state that is no set of attributes")
         for key in state:
             if type(key) is not str or key.startswith("__"):
                 raise Foreign(f"the attribute {printable(key, 40)!r}", f"in the state of {full}")
-            if _is_method(inspect.getattr_static(kind, key, None)):
+            if _hides_method(kind, key):
                 raise Foreign(f"the attribute {printable(key, 40)!r}", f"which hides a method of {full}")
         version = state.pop("_sklearn_version", None)
         if version is not None:
@@ -301,8 +301,11 @@ class EstimatorMaker:
         return np.frombuffer(raw, dtype).copy().reshape(shape)
 
 
-def _is_method(found: Any) -> bool:
+# A forest's trees are all of one kind.
+@lru_cache(maxsize=4096)
+def _hides_method(kind: type, key: str) -> bool:
     """Whether a class's attribute is something to call; a property stays what it is whatever an instance holds."""
+    found = inspect.getattr_static(kind, key, None)
     return callable(found) or (hasattr(type(found), "__get__") and not isinstance(found, property))
 
 

@@ -144,15 +144,23 @@ def noise_for(
     if not (math.isfinite(epsilon) and epsilon > 0.0):
         raise UsageError(f"The target epsilon must be a positive number, not {epsilon:g}.")
 
-    def within(noise: float) -> bool:
-        steps_of = Phase(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
-        found = spent([steps_of, *beside], delta, accountant).epsilon
-        return found is not None and found <= epsilon
+    one = Phase(noise_multiplier=1.0, sample_rate=sample_rate, steps=steps)
+    too_little, enough = 0.0, math.inf
 
-    if accountant == "prv":
-        near = _near(epsilon, delta, sample_rate, steps, beside)
-        if near is not None and within(near) and not within(near / 1.0001):
-            return near
+    def within(noise: float) -> bool:
+        nonlocal too_little, enough
+        # More noise never spends more, so that most of the bisection lies outside of what is open.
+        if too_little < noise < enough:
+            found = spent([replace(one, noise_multiplier=noise), *beside], delta, accountant).epsilon
+            if found is not None and found <= epsilon:
+                enough = noise
+            else:
+                too_little = noise
+        return noise >= enough
+
+    near = _near(epsilon, delta, sample_rate, steps, beside, accountant)
+    if near is not None and within(near) and not within(near / 1.0001) and accountant == "prv":
+        return near
     high = 1.0
     while not within(high):
         high *= 2.0
@@ -170,21 +178,25 @@ def noise_for(
     return high
 
 
-def _near(epsilon: float, delta: float, sample_rate: float, steps: int, beside: tuple[Phase, ...]) -> float | None:
-    """About the noise that PRV asks for, by a few steps of the secant from what RDP asks for; None where it fails.
+def _near(
+    epsilon: float, delta: float, sample_rate: float, steps: int, beside: tuple[Phase, ...], accountant: Accountant
+) -> float | None:
+    """About the noise that it asks for, by a few steps of the secant; None where they fail. PRV goes from RDP's.
 
     The logarithm of epsilon is nearly linear in that of the noise, and each look of PRV takes as long as a training.
     """
 
     def excess(noise: float) -> float:
         steps_of = Phase(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
-        found = spent([steps_of, *beside], delta, "prv").epsilon
+        found = spent([steps_of, *beside], delta, accountant).epsilon
         return math.log(found / epsilon) if found else math.nan
 
-    try:
-        first = noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", beside=beside)
-    except UsageError:
-        return None
+    first = 1.0
+    if accountant == "prv":
+        try:
+            first = noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", beside=beside)
+        except UsageError:
+            return None
     second = 0.95 * first
     a, b = excess(first), excess(second)
     for _ in range(8):
@@ -293,16 +305,13 @@ def privacy_curve(phases: Sequence[Phase], *, most: float = 16.0, points: int = 
 
 @lru_cache(maxsize=64)
 def _curve(phases: tuple[Phase, ...], most: float, points: int) -> tuple[tuple[float, float], ...]:
-    from opacus.accountants import PRVAccountant
-
     _check(phases, 0.5)
     error, slack = _PRV_ERROR, 1e-9
-    accountant = PRVAccountant()
-    accountant.history = _history(phases)
     if any(phase.noise_multiplier == 0.0 for phase in phases):
         return ((0.0, 1.0),)  # what any mechanism keeps
     with _quiet():
-        if _domain_size(accountant, slack) > _LARGEST_DOMAIN:
+        accountant, size = _prv_accountant(phases, slack)
+        if size > _LARGEST_DOMAIN:
             raise UsageError("The noise is too small for a privacy curve: epsilon is in the hundreds.")
         loss = accountant._get_dprv(eps_error=error, delta_error=slack)
     values = np.asarray(loss.domain.ts, np.float64)
@@ -319,23 +328,37 @@ def _curve(phases: tuple[Phase, ...], most: float, points: int) -> tuple[tuple[f
 def _rdp(phases: Sequence[Phase], delta: float) -> Spent:
     from opacus.accountants import RDPAccountant
 
-    accountant = RDPAccountant()
-    accountant.history = _history(phases)
     with _quiet():
-        epsilon, order = accountant.get_privacy_spent(delta=delta)
+        epsilon, order = _renyi(phases, delta)
     edge = order in (RDPAccountant.DEFAULT_ALPHAS[0], RDPAccountant.DEFAULT_ALPHAS[-1])
     note = f"order {order:g}" + (", the last of those tried: valid, less tight" if edge else "")
     return _checked("rdp", epsilon, note)
 
 
-def _prv(phases: Sequence[Phase], delta: float) -> Spent:
-    from opacus.accountants import PRVAccountant
+def _renyi(phases: Sequence[Phase], delta: float) -> tuple[float, float]:
+    """(epsilon, its order), as Opacus' RDP accountant gives them."""
+    from opacus.accountants import RDPAccountant
+    from opacus.accountants.analysis.rdp import get_privacy_spent
 
-    accountant = PRVAccountant()
-    accountant.history = _history(phases)
+    divergences = sum(_divergences(phase.noise_multiplier, phase.sample_rate) * phase.steps for phase in phases)
+    epsilon, order = get_privacy_spent(orders=RDPAccountant.DEFAULT_ALPHAS, rdp=divergences, delta=delta)
+    return float(epsilon), float(order)
+
+
+# They take longer than all else, and are the same for any number of steps and any delta.
+@lru_cache(maxsize=256)
+def _divergences(noise_multiplier: float, sample_rate: float) -> Any:
+    """Of one step, at each of Opacus' orders."""
+    from opacus.accountants import RDPAccountant
+    from opacus.accountants.analysis.rdp import compute_rdp
+
+    return compute_rdp(q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=RDPAccountant.DEFAULT_ALPHAS)
+
+
+def _prv(phases: Sequence[Phase], delta: float) -> Spent:
     try:
         with _quiet():
-            size = _domain_size(accountant, delta / 1000.0)
+            accountant, size = _prv_accountant(phases, delta / 1000.0)
             if size > _LARGEST_DOMAIN:
                 raise ValueError(f"epsilon is too large for it, it would need {size:,} points")
             epsilon = accountant.get_epsilon(delta)
@@ -344,17 +367,26 @@ def _prv(phases: Sequence[Phase], delta: float) -> Spent:
     return _checked("prv", epsilon, "within 0.01 of the discretised optimum")
 
 
-def _domain_size(accountant: Any, delta_error: float) -> int:
-    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
+def _prv_accountant(phases: Sequence[Phase], delta_error: float) -> tuple[Any, int]:
+    """(Opacus' accountant of the phases, the points that it needs for that error)."""
+    from opacus.accountants import PRVAccountant
 
-    history = accountant.history
-    domain = accountant._get_domain(
-        prvs=[PoissonSubsampledGaussianPRV(rate, noise) for noise, rate, _ in history],
-        num_self_compositions=[steps for _, _, steps in history],
-        eps_error=_PRV_ERROR,
-        delta_error=delta_error,
-    )
-    return int(domain.size)
+    accountant: Any = PRVAccountant()
+    accountant.history = [(phase.noise_multiplier, phase.sample_rate, phase.steps) for phase in phases]
+    domain = _domain(phases, delta_error)
+    accountant._get_domain = lambda **_: domain
+    return accountant, int(domain.size)
+
+
+def _domain(phases: Sequence[Phase], delta_error: float) -> Any:
+    """As the accountant finds it, which would compute the divergences twice (Gopi et al. 2021, remark 5.6)."""
+    from opacus.accountants.analysis.prv import Domain
+
+    steps = sum(phase.steps for phase in phases)
+    most, _ = _renyi(phases, delta_error / 4)
+    each = [_renyi([replace(phase, steps=1)], delta_error / (8 * steps))[0] for phase in phases]
+    half = max(most, *each, _PRV_ERROR) + 3
+    return Domain.create_aligned(-half, half, _PRV_ERROR / np.sqrt(steps * np.log(12 / delta_error) / 2))
 
 
 def _gdp(phases: Sequence[Phase], delta: float) -> Spent:
@@ -385,10 +417,6 @@ def _checked(accountant: Accountant, epsilon: float, note: str) -> Spent:
     if math.isnan(epsilon):
         return Spent(accountant=accountant, epsilon=None, is_bound=is_bound, note="cannot say: the result is no number")
     return Spent(accountant=accountant, epsilon=max(float(epsilon), 0.0), is_bound=is_bound, note=note)
-
-
-def _history(phases: Sequence[Phase]) -> list[tuple[float, float, int]]:
-    return [(phase.noise_multiplier, phase.sample_rate, phase.steps) for phase in phases]
 
 
 def _first(phases: Sequence[Phase], steps: int) -> list[Phase]:

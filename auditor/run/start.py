@@ -35,7 +35,10 @@ def main() -> None:
     except (UsageError, ModelError) as error:
         channel.send(Refused.of(error))
         return
-    # Only now, so that what these imports start is inside too.
+    # Only now, so that what these imports start is inside too. scipy's functions before torch, since skops looks for
+    # each of them in all modules in the order of their import, which takes a second where they come last.
+    import scipy.special  # noqa: F401
+
     from auditor.run.serve import serve
 
     serve(job, channel, opened)

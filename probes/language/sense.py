@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +55,7 @@ def read_sense(path: str | None = None) -> Table:
     name = f"The table of sense {where.name!r}"
     try:
         raw = where.read_bytes() if path is None else read_regular(Path(os.path.realpath(path)), name, _MOST_BYTES)
-        table = tomllib.loads(raw.decode("utf-8"))
+        table = _parsed(raw)
     except DataError as error:
         raise ConfigError(str(error)) from None
     except UNREADABLE as error:
@@ -70,6 +72,12 @@ def read_sense(path: str | None = None) -> Table:
     whose = "the table of this tool" if path is None else where.name
     whose += f", sha256 {hashlib.sha256(raw).hexdigest()[:16]}"
     return Table(families, whose)
+
+
+# Every probe that is made reads it.
+@lru_cache(maxsize=1)
+def _parsed(raw: bytes) -> Mapping[str, Any]:
+    return tomllib.loads(raw.decode("utf-8"))
 
 
 def _family(entry: Any) -> Family:

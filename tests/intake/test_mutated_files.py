@@ -44,7 +44,7 @@ from auditor.reading.tables import open_table
 from tests.intake.test_intake_hostile import Touch, torch_zip
 from tests.processor_time import slowness
 from tests.toys.ordinary import ORDINARY, people
-from tests.watched import outlive
+from tests.watched import outlive, outlive_each
 
 SPEC = ModelSpec(path="model.any", classes=("0", "1"), architecture="mlp", architecture_args={"activation": "relu"})
 BARE = ModelSpec(path="model.any")
@@ -249,6 +249,21 @@ def of_libraries(folder: Path) -> dict[str, Sample]:
     return found
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mutated")
+
+
+@pytest.fixture(scope="module")
+def read_by_us(folder: Path) -> dict[str, Sample]:
+    return samples(folder)
+
+
+@pytest.fixture(scope="module")
+def read_by_libraries(folder: Path) -> dict[str, Sample]:
+    return of_libraries(folder)
+
+
 def tries(sample: Sample, n: int, seed: int) -> Iterator[Callable[[], str]]:
     rng = np.random.default_rng(seed)
     for _ in range(n):
@@ -285,9 +300,11 @@ def test_the_watch_fires_at_what_a_careless_loader_does(tmp_path: Path) -> None:
     assert len(counts) == len(payloads) and sum(name.startswith("run in try") for name in counts) == len(payloads)
 
 
-def test_every_format_that_is_read_is_damaged(tmp_path: Path) -> None:
+def test_every_format_that_is_read_is_damaged(
+    read_by_us: dict[str, Sample], read_by_libraries: dict[str, Sample]
+) -> None:
     """A sound file of each is read, by the same call."""
-    found = {**samples(tmp_path), **of_libraries(tmp_path)}
+    found = {**read_by_us, **read_by_libraries}
     read = {name for name, sample in found.items() if sample.load(sample.data) == "loaded"}
     assert {name for name in found if "payload" not in name} - read == {"torch module, pickled whole"}
     formats = {open_file(Source("m", s.data, "")).format for name, s in found.items() if not name.startswith("rows")}
@@ -296,24 +313,25 @@ def test_every_format_that_is_read_is_damaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_twenty_thousand_damaged_files(tmp_path: Path) -> None:
+def test_twenty_thousand_damaged_files(
+    folder: Path, read_by_us: dict[str, Sample], read_by_libraries: dict[str, Sample]
+) -> None:
     begun = _processor_seconds()
-    found = samples(tmp_path)
     identified = {
-        f"{name}, identified": Sample(sample.data, identify_only) for name, sample in of_libraries(tmp_path).items()
+        f"{name}, identified": Sample(sample.data, identify_only) for name, sample in read_by_libraries.items()
     }
-    corpus = {**found, **identified}
+    corpus = {**read_by_us, **identified}
     each = -(-N_FILES // len(corpus))
     ends: dict[str, Counter[str]] = {}
     for seed, (name, sample) in enumerate(sorted(corpus.items())):
         sample.load(sample.data)  # what is imported on the first use is imported here
-        free = tmp_path / name.replace(", .", ".").replace(" ", "") if name.startswith("rows") else tmp_path / "free"
-        ends[name], died = outlive(tries(sample, each, seed), tmp_path, free)
+        free = folder / name.replace(", .", ".").replace(" ", "") if name.startswith("rows") else folder / "free"
+        ends[name], died = outlive(tries(sample, each, seed), folder, free)
         assert not died, f"{name}, {died}"
     wrong = {name: [end for end in counts if end not in ("loaded", "refused")] for name, counts in ends.items()}
     assert {name: said for name, said in wrong.items() if said} == {}
     assert sum(sum(counts.values()) for counts in ends.values()) >= N_FILES
-    assert not (tmp_path / "marker").exists()
+    assert not (folder / "marker").exists()
     for name, counts in ends.items():
         print(f"{name:45} {counts['loaded']:5} loaded {counts['refused']:5} refused")
         assert "payload" not in name or not counts["loaded"], name
@@ -324,15 +342,13 @@ def test_twenty_thousand_damaged_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_their_libraries_run_nothing_and_hang_on_nothing(tmp_path: Path) -> None:
-    """Each file in a process of its own, since the library may end it: that is a refusal of the measuring process."""
-    for seed, (name, sample) in enumerate(sorted(of_libraries(tmp_path).items())):
+def test_their_libraries_run_nothing_and_hang_on_nothing(folder: Path, read_by_libraries: dict[str, Sample]) -> None:
+    """The library may end the process, which another follows: that is a refusal of the measuring process."""
+    for seed, (name, sample) in enumerate(sorted(read_by_libraries.items())):
         sample.load(sample.data)
-        ended: Counter[str] = Counter()
-        for one in tries(sample, N_OF_LIBRARIES, seed):
-            counts, died = outlive([one], tmp_path, tmp_path / "free")
-            assert "SIGPROF" not in died and "SIGALRM" not in died, died
-            ended += counts or Counter(["refused"])
+        ended, deaths = outlive_each(list(tries(sample, N_OF_LIBRARIES, seed)), folder, folder / "free")
+        assert [died for died in deaths if "SIGPROF" in died or "SIGALRM" in died] == []
+        ended["refused"] += len(deaths)
         assert {end for end in ended if end not in ("loaded", "refused")} == set(), name
         assert sum(ended.values()) == N_OF_LIBRARIES and ended["refused"]
         print(f"{name:45} {dict(ended)}")

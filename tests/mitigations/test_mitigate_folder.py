@@ -27,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_small(tmp_path / "old")
     (tmp_path / "times.toml").write_text(TIMES)
     for name, seed in (("train", 0), ("test", 1)):
-        rows = texts(400, seed)
+        rows = texts(120, seed)
         assert rows.y_true is not None and rows.sensitive_features is not None
         pd.DataFrame(
             {"text": rows.X, "label": np.where(rows.y_true == 1, "yes", "no"), "time": rows.sensitive_features["time"]}
@@ -84,7 +84,7 @@ def test_the_groups_may_stand_in_a_file_of_their_own(here: Path) -> None:
     )  # fmt: skip
     assert result.exit_code in (0, 1, 3), result.output
     comparison = json.loads((here / "report" / "comparison.json").read_text())
-    assert "Weights of 400 training rows" in comparison["made_by"][1]
+    assert "Weights of 120 training rows" in comparison["made_by"][1]
     assert (here / "new" / "model.safetensors").exists()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from opacus.accountants import RDPAccountant
+from opacus.accountants import PRVAccountant, RDPAccountant
 from opacus.accountants.utils import get_noise_multiplier
 from scipy.integrate import quad
 from scipy.optimize import brentq
@@ -75,6 +75,14 @@ def test_rdp_is_what_opacus_says_step_by_step() -> None:
         accountant.step(noise_multiplier=0.9, sample_rate=0.01)
     found = spent([phase(1.3, 0.05, 40), phase(0.9, 0.01, 10)], DELTA, "rdp")
     assert found.epsilon == pytest.approx(accountant.get_epsilon(DELTA))
+
+
+def test_prv_is_what_opacus_says_to_the_last_bit() -> None:
+    """Its domain too, which is found here."""
+    run = [phase(1.3, 0.05, 40), phase(0.9, 0.01, 10)]
+    accountant = PRVAccountant()
+    accountant.history = [(each.noise_multiplier, each.sample_rate, each.steps) for each in run]
+    assert spent(run, DELTA, "prv").epsilon == accountant.get_epsilon(DELTA)
 
 
 def test_gdp_by_its_formula_adds_squares_and_is_called_no_bound() -> None:

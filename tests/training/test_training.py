@@ -64,6 +64,8 @@ def spec(table: str) -> TrainSpec:
     )
 
 
+# The least of private training, whose noise is found once.
+PRIVATE: dict[str, Any] = {"dp_epsilon": 5.0, "epochs": 1}
 SCHEMA = TableSchema(columns={"income": PublicColumn(low=0.0, high=1.0)})
 
 
@@ -211,7 +213,7 @@ def test_the_global_generators_stay_where_they_were(spec: TrainSpec) -> None:
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[index]
     dropout = {"dropout": 0.5}
     first = train_table(replace(spec, architecture_args=dropout))
-    train_table(replace(spec, dp_epsilon=5.0, epochs=1))
+    train_table(replace(spec, **PRIVATE))
     torch.rand(3)
     after_rand = train_table(replace(spec, architecture_args=dropout))
     torch.set_rng_state(before[2])
@@ -219,7 +221,7 @@ def test_the_global_generators_stay_where_they_were(spec: TrainSpec) -> None:
     assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index]
     assert same(weights(first.model), weights(after_rand.model))
     state = torch.get_rng_state()
-    train_table(replace(spec, dp_epsilon=5.0, epochs=1))
+    train_table(replace(spec, **PRIVATE))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -247,7 +249,7 @@ def test_a_small_table_is_trained_without_early_stopping_and_says_so(spec: Train
 
 
 def test_a_bundle_goes_round_and_loads_without_running_code(spec: TrainSpec, tmp_path: Path) -> None:
-    trained = train_table(replace(spec, dp_epsilon=4.0))
+    trained = train_table(replace(spec, **PRIVATE))
     save(trained.model, tmp_path / "m.pt")
     bundle = torch.load(tmp_path / "m.pt", weights_only=True)
     assert bundle["format"] == "auditor-model/1"
@@ -318,7 +320,7 @@ def test_the_batch_of_a_private_training_grows_with_the_rows(spec: TrainSpec, n:
 
 
 def test_the_noise_is_secret_unless_its_seed_is_given(spec: TrainSpec) -> None:
-    private = replace(spec, dp_epsilon=2.0, epochs=2)
+    private = replace(spec, **PRIVATE)
     assert not same(weights(train_table(private).model), weights(train_table(private).model))
     seeded = replace(private, dp_noise_seed=5)
     first, again = train_table(seeded), train_table(seeded)
@@ -450,9 +452,9 @@ def test_a_network_of_the_users_own_gets_the_sizes_that_it_takes(own: TrainSpec,
     np.testing.assert_array_equal(again.predict_proba(trained.test), trained.model.predict_proba(trained.test))
 
 
-@pytest.mark.parametrize("epsilon", [None, 5.0])
-def test_one_logit_is_a_binary_classifier(own: TrainSpec, epsilon: float | None) -> None:
-    trained = train_table(replace(named(own, "OneLogit"), dp_epsilon=epsilon))
+@pytest.mark.parametrize("private", [{}, PRIVATE], ids=["in the open", "in private"])
+def test_one_logit_is_a_binary_classifier(own: TrainSpec, private: dict[str, Any]) -> None:
+    trained = train_table(replace(named(own, "OneLogit"), **private))
     assert trained.model.predict_proba(trained.test).shape == (120, 2)
 
 

@@ -23,6 +23,7 @@ from auditor.finding.budgets import Family
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
+from auditor.record.audit_report import AuditReport
 from auditor.run.answers import PartArrays, counts_of, head_of, joined, parts_of
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
 from auditor.run.memberships import ScoresProbe
@@ -51,8 +52,10 @@ def code_of_once() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def known_intervals() -> Iterator[None]:
-    """What an estimate of the same statistics came to already is not computed again for every bundle."""
+    """What an estimate of the same statistics came to already is not computed again for every bundle, nor is the same
+    record read again."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AuditReport, "model_validate_json", cache(AuditReport.model_validate_json))
         for kind in _kinds(Estimate):
             for name in ("bounds", "p_value", "detectable", "growth"):
                 if name in vars(kind):

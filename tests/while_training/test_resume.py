@@ -34,6 +34,7 @@ from tests.while_training.test_training_audit import FAIR, quietly
 from tests.while_training.worlds import network, rows, selecting
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 class Killing:

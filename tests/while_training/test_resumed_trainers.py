@@ -20,6 +20,7 @@ from tests.while_training.test_resume import but_times
 from tests.while_training.worlds import network, rows
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def audit_of(out: Path, seed: int = 0) -> TrainingAudit:

@@ -23,6 +23,7 @@ from tests.while_training.test_training_audit import FAIR, quietly
 from tests.while_training.worlds import Raising, network, rows, selecting
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("undrawn")
 GAP = "audit/group_fairness/demographic_parity_difference/sex"
 
 

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,8 @@ from tests.toys.models import criterion
 from tests.while_training.worlds import Meddling, Raising, SelectionRate, network, rows, selecting
 
 torch.set_num_threads(1)
+# A short search is one too.
+SHORT: dict[str, Any] = {"n_steps": 3, "n_queries": 10, "epsilon": (0.1, 0.3)}
 FAIR = [criterion("demographic_parity_difference", "at_most", 0.10)]
 
 
@@ -144,13 +147,13 @@ def learn(audit: TrainingAudit | None, epochs: int = 3) -> tuple[nn.Module, list
 
 @pytest.mark.slow
 def test_training_with_and_without_an_audit_is_the_same_bit_by_bit() -> None:
-    data = rows(200)
+    data = rows(60)
     data = AuditData.from_arrays(
         np.asarray(data.X), np.asarray(data.y_true), classes=["0", "1"], positive="1",
-        sensitive_features=data.sensitive_features, is_member=np.arange(200) < 100,
+        sensitive_features=data.sensitive_features, is_member=np.arange(60) < 30,
     )  # fmt: skip
     probes = [
-        GroupFairness(), MembershipInference(methods=["loss_threshold"]), Robustness(), Meddling(), Raising(),
+        GroupFairness(), MembershipInference(methods=["loss_threshold"]), Robustness(**SHORT), Meddling(), Raising(),
         FeatureAttribution(method="integrated_gradients", n_copies=2),
     ]  # fmt: skip
     audit = TrainingAudit(probes=probes, data=data, n_peeks=18, max_overhead=None)
@@ -417,7 +420,8 @@ def test_the_report_holds_to_its_schema_and_shows_every_course(tmp_path: Path) -
 
 def test_same_seed_same_report() -> None:
     def once() -> AuditReport:
-        audit = TrainingAudit(probes=[GroupFairness(), Robustness()], data=rows(300), n_peeks=2, max_overhead=None)
+        probes = [GroupFairness(), Robustness(**SHORT)]
+        audit = TrainingAudit(probes=probes, data=rows(300), n_peeks=2, max_overhead=None)
         model = network()
         quietly(lambda: (audit.step(model), audit.step(copy.deepcopy(model))))
         report = audit.finish()
@@ -561,8 +565,8 @@ def test_opacus_goes_on_learning_after_a_look_that_takes_gradients() -> None:
             noise_multiplier=1.0, max_grad_norm=1.0,
         )  # fmt: skip
         audit = TrainingAudit(
-            probes=[FeatureAttribution(method="integrated_gradients", n_copies=0), Robustness()], data=data, n_peeks=2,
-            max_overhead=None,
+            probes=[FeatureAttribution(method="integrated_gradients", n_copies=0), Robustness(**SHORT)], data=data,
+            n_peeks=2, max_overhead=None,
         )  # fmt: skip
         for _ in range(2):
             for inputs, labels in loader:
