@@ -438,21 +438,9 @@ def _check(phases: Sequence[Phase], delta: float) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    _keep_divergences()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         # Each bound stays valid at the edge of the orders; the note says so.
         warnings.filterwarnings("ignore", message="Optimal order is the (largest|smallest) alpha")
         # Overflow in tails that carry no mass; a result that is no number is caught afterwards.
         warnings.simplefilter("ignore", RuntimeWarning)
         yield
-
-
-def _keep_divergences() -> None:
-    """Has Opacus compute a mechanism's Renyi divergence at an order once: PRV's domain alone takes each four times.
-
-    In plain Python each takes milliseconds, of some 150 orders, and a search for the noise was made of nothing else.
-    """
-    from opacus.accountants.analysis import rdp
-
-    if not hasattr(rdp._compute_rdp, "cache_info"):
-        rdp._compute_rdp = lru_cache(maxsize=16_384)(rdp._compute_rdp)
