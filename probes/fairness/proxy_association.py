@@ -507,7 +507,7 @@ def representation(model: AuditedModel, rows: AuditData, wanted: IntArray) -> Fl
     layers = [m for m in model.module.modules() if isinstance(m, nn.Linear)]
     if len(layers) < 2 or layers[-1].out_features not in (1, model.n_outputs):
         return None
-    asked = rows.X if wanted.size == len(rows) else take_rows(rows.X, wanted)
+    inputs = model.inputs_of(rows.X if wanted.size == len(rows) else take_rows(rows.X, wanted))
     hidden: FloatArray | None = None
     filled = 0
 
@@ -524,8 +524,8 @@ def representation(model: AuditedModel, rows: AuditData, wanted: IntArray) -> Fl
     handle = layers[-1].register_forward_pre_hook(see)
     try:
         with without_gradients(), model.evaluating():
-            for i in range(0, wanted.size, model.batch_rows):
-                model.logits(model.encode(take_rows(asked, slice(i, i + model.batch_rows))))
+            for start in range(0, wanted.size, model.batch_rows):
+                model.logits(inputs(start, min(model.batch_rows, wanted.size - start)))
     finally:
         handle.remove()
     return hidden if hidden is not None and hidden.ndim == 2 and filled == wanted.size else None
