@@ -26,7 +26,6 @@ from auditor.data.row_keys import KeyDigest
 from auditor.data.score_counts import Asked, ScoreCounts
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
-from auditor.endpoint.model import endpoint_model
 from auditor.endpoint.served_texts import ServedTexts
 from auditor.errors import DataError, ModelError, OtherKindError, OutputsError, UsageError
 from auditor.files import received, sha256_of, state_of, write_beside
@@ -226,6 +225,8 @@ def _model(job: Job, channel: Channel, opened: list[Opened] | None) -> AuditedMo
 
             exact_products(job.model.device)
         return load_model(job.model, opened=opened.pop() if opened else None)
+    from auditor.endpoint.model import endpoint_model
+
     outside = Outside(lambda requests: channel.send(Calling(requests=requests)), sys.stdin.buffer)
     return endpoint_model(job.model.endpoint, outside)
 
@@ -468,7 +469,7 @@ def answer_from_counts(
         if spec.labels or spec.roles:
             seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
             _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
-        copies, more = repeats_in(open_table(spec.path), repeats, spec)
+        copies, more = repeats_in(stream.file, repeats, spec)
         record = DataRecord(
             n_rows=counts.n,
             positive=None if counts.positive is None else counts.classes[counts.positive],
