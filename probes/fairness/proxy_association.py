@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -106,12 +106,13 @@ class ProxyAssociation:
         wanted = ~train
         for split in splits:
             wanted[split.learned] = True
-        sources = self._sources(model, rows, train, np.flatnonzero(wanted))
-        found = []
-        for split in splits:
-            places = np.cumsum(wanted) - 1
-            found += [_measured(split, source, places) for source in sources]
-        return found
+        places = np.cumsum(wanted) - 1
+        # One source after the other, since each is as large as the rows.
+        each = [
+            [_measured(split, source, places) for split in splits]
+            for source in self._sources(model, rows, train, np.flatnonzero(wanted))
+        ]
+        return [m for by_source in zip(*each, strict=True) for m in by_source]
 
     @property
     def asked(self) -> Asked:
@@ -137,23 +138,22 @@ class ProxyAssociation:
 
     def _sources(
         self, model: AuditedModel, rows: AuditData, train: npt.NDArray[np.bool_], wanted: IntArray
-    ) -> list[_Source]:
-        probabilities = model.outputs(rows)[wanted]
+    ) -> Iterator[_Source]:
+        yield from self._of_features(rows, train, wanted)
         # The logarithm keeps the small probabilities of a confident model apart; the last class follows from the rest.
-        scores = np.log(np.clip(probabilities, 1e-12, None))
-        scores = (scores - scores[:, -1:])[:, :-1]
-        found = [_Source("score", "the model's score", matrix=scores)]
+        scores = np.log(np.clip(model.outputs(rows)[wanted], 1e-12, None))
+        yield _Source("score", "the model's score", matrix=(scores - scores[:, -1:])[:, :-1])
         hidden = representation(model, rows, wanted)
         if hidden is not None:
-            found.append(_Source("representation", "the input of the last linear layer", matrix=hidden))
+            yield _Source("representation", "the input of the last linear layer", matrix=hidden)
+
+    def _of_features(self, rows: AuditData, train: npt.NDArray[np.bool_], wanted: IntArray) -> Iterator[_Source]:
         frame = _features(rows)
-        if frame is None or frame.shape[1] == 0:
-            return found
-        joint = _Source("features", f"{frame.shape[1]} features together", matrix=encode(frame, train, wanted))
-        if not self.single_features:
-            return [joint, *found]
-        single = [_Source("feature", str(name), codes=_binned(str(name), frame[name], train)) for name in frame.columns]
-        return [joint, *single, *found]
+        if frame is None or not frame.shape[1]:
+            return
+        yield _Source("features", f"{frame.shape[1]} features together", matrix=encode(frame, train, wanted))
+        for name in frame.columns if self.single_features else ():
+            yield _Source("feature", str(name), codes=_binned(str(name), frame[name], train))
 
 
 def _features(rows: AuditData) -> pd.DataFrame | None:
