@@ -164,18 +164,24 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
     if found.share > MOST_COPIES and set(file.columns) - counted.columns:
         found = _over_all_columns(file) or found
     if isinstance(read, pd.DataFrame) and not why_doubtful(found):
-        found = _pasted(read, texts) or found
+        found = _pasted(read, texts, counted) or found
     return found, [*_on_copies(found), *_on_ids(file)]
 
 
-def _pasted(frame: pd.DataFrame, texts: set[str | None]) -> Copies | None:
-    """What rows repeat but for the columns that number them, where hardly any does not; None elsewhere."""
-    return _but_for(frame, _numbering(frame, texts))
+def _pasted(frame: pd.DataFrame, texts: set[str | None], whole: RepeatCount) -> Copies | None:
+    """What rows repeat but for the columns that number them, where hardly any does not; None elsewhere. ``whole``: what
+    was counted with those columns."""
+    numbering = _numbering(frame, texts)
+    return _but_for(frame, numbering) if numbering else _doubtful(whole)
 
 
 def _but_for(frame: pd.DataFrame, columns: list[str]) -> Copies | None:
     counted = RepeatCount()
     counted.add(frame.drop(columns=columns))
+    return _doubtful(counted)
+
+
+def _doubtful(counted: RepeatCount) -> Copies | None:
     found = counted.found()
     return found if why_doubtful(found) and counted.singles < _SINGLES else None
 
