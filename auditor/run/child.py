@@ -27,7 +27,7 @@ from auditor.data.score_counts import Asked, ScoreCounts
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.endpoint.served_texts import ServedTexts
-from auditor.errors import DataError, ModelError, OtherKindError, OutputsError, UsageError
+from auditor.errors import DataError, LacksOptionError, ModelError, OtherKindError, OutputsError, UsageError
 from auditor.files import received, sha256_of, state_of, write_beside
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
@@ -530,17 +530,18 @@ def _measure_counts(
         return probe.measure_counts(counts)
     if isinstance(probe, StreamedProbe) and scores is not None:
         return probe.measure_streamed(Streamed(counts, scores, levels))
-    _refuse_other_kinds(probe, model, shape)
+    _refuse_whatever_the_rows(probe, model, shape)
     raise DataError(
         f"{probe.name} looks at the rows themselves, and --stream holds none: ask it of some of them, without --stream."
     )
 
 
-def _refuse_other_kinds(probe: Probe, model: AuditedModel, shape: AuditData) -> None:
-    """Raises OtherKindError where no rows would make the probe apply, as it says itself of none."""
+def _refuse_whatever_the_rows(probe: Probe, model: AuditedModel, shape: AuditData) -> None:
+    """Raises what keeps the probe from applying to any rows, as it says itself of none: that it is about another kind,
+    or lacks an option."""
     try:
         probe.measure(model, shape, np.random.default_rng(0))
-    except OtherKindError:
+    except (OtherKindError, LacksOptionError):
         raise
     except Exception:  # whatever it makes of no rows is about them alone
         return
