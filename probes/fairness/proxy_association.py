@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -148,24 +148,24 @@ class ProxyAssociation:
             yield _Source("representation", "the input of the last linear layer", matrix=hidden)
 
     def _of_features(self, rows: AuditData, train: npt.NDArray[np.bool_], wanted: IntArray) -> Iterator[_Source]:
-        frame = _features(rows)
-        if frame is None or not frame.shape[1]:
+        columns = _features(rows)
+        if not columns:
             return
-        yield _Source("features", f"{frame.shape[1]} features together", matrix=encode(frame, train, wanted))
-        for name in frame.columns if self.single_features else ():
-            yield _Source("feature", str(name), codes=_binned(str(name), frame[name], train))
+        yield _Source("features", f"{len(columns)} features together", matrix=encode(columns, train, wanted))
+        for name, values in columns.items() if self.single_features else ():
+            yield _Source("feature", name, codes=_binned(name, values, train))
 
 
-def _features(rows: AuditData) -> pd.DataFrame | None:
-    """Columns of a table that are no sensitive feature."""
+def _features(rows: AuditData) -> dict[str, pd.Series[Any]]:
+    """Columns of a table that are no sensitive feature, none of them copied."""
     import pandas as pd
 
     if isinstance(rows.X, np.ndarray):
         if rows.modality != "tabular" or rows.X.dtype.kind not in "biuf":
-            return None
-        return pd.DataFrame(rows.X, columns=[f"x{i}" for i in range(rows.X.shape[1])])
+            return {}
+        return {f"x{i}": pd.Series(column) for i, column in enumerate(rows.X.T)}
     sensitive = set() if rows.sensitive_features is None else {str(c) for c in rows.sensitive_features.columns}
-    return rows.X[[c for c in rows.X.columns if str(c) not in sensitive]].reset_index(drop=True)
+    return {str(c): rows.X[c] for c in rows.X.columns if str(c) not in sensitive}
 
 
 @dataclass(frozen=True, eq=False)
@@ -350,12 +350,13 @@ def _logistic(matrix: FloatArray, label: IntArray, train: IntArray, test: IntArr
     return found
 
 
-def encode(frame: pd.DataFrame, train: npt.NDArray[np.bool_], wanted: IntArray) -> FloatArray:
+def encode(
+    columns: Mapping[str, pd.Series[Any]] | pd.DataFrame, train: npt.NDArray[np.bool_], wanted: IntArray
+) -> FloatArray:
     """(k, d) numbers of the rows ``wanted``: numeric columns with the training median for missing values and a column
     that says so, the 20 levels most frequent among the training rows of every other column as 0/1."""
     parts: list[FloatArray] = []
-    for name in frame.columns:
-        values = frame[name]
+    for _, values in columns.items():
         if values.dtype.kind in "biuf":
             numbers = values.to_numpy(np.float64, na_value=np.nan)
             missing = ~np.isfinite(numbers)
