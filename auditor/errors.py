@@ -227,6 +227,10 @@ class NotApplicableError(AuditorError):
 NO_SCORES = "Needs the model's scores, and only its decisions are here: add --score COLUMN."
 
 
+class LacksOptionError(NotApplicableError):
+    """A probe lacks an option, whatever the rows are: raised before it looks at any."""
+
+
 class OtherKindError(NotApplicableError):
     """A probe asks about another kind of model or rows: no input would make it apply, and nobody is to blame."""
 

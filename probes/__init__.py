@@ -1,102 +1,19 @@
-"""The table of probes: each asks one question of a model."""
+"""The probes: each asks one question of a model. ``PROBES`` is the table of them, :mod:`probes.table`."""
 
-from auditor.run.probe import Probe
-from probes.attribution.probe import FeatureAttribution
-from probes.attribution.token_attribution import TokenAttribution
-from probes.deepfake.evasion import DetectorEvasion
-from probes.deepfake.ladder import DetectorRobustness
-from probes.deepfake.leakage import SourceLeakage
-from probes.deepfake.marking import Marking
-from probes.deepfake.performance import DetectorPerformance
-from probes.deepfake.trivial_cues import TrivialCues
-from probes.fairness.adverse_impact import AdverseImpact
-from probes.fairness.change import Change
-from probes.fairness.counterfactual import CounterfactualFairness
-from probes.fairness.embeddings import EmbeddingAssociation
-from probes.fairness.group_fairness import GroupFairness
-from probes.fairness.proxy_association import ProxyAssociation
-from probes.fairness.regression_fairness import RegressionFairness
-from probes.fairness.score_fairness import ScoreFairness
-from probes.fairness.subgroups import SubgroupDiscovery
-from probes.fairness.token_fairness import CounterfactualTokenFairness
-from probes.language.bbq import BBQ
-from probes.language.bold import Bold
-from probes.language.crows_pairs import CrowsPairs
-from probes.language.generated_text import GeneratedText
-from probes.language.generation_bias import GenerationBias
-from probes.language.honest import Honest
-from probes.language.misfire import Misfire
-from probes.language.order_sensitivity import OrderSensitivity
-from probes.language.refusal_parity import RefusalParity
-from probes.language.stereoset import StereoSet
-from probes.language.stereotype import Stereotype
-from probes.language.winobias import WinoBias
-from probes.language.winogender import Winogender
-from probes.performance.derived import Derived
-from probes.performance.performance import Performance
-from probes.privacy.attribute_inference import AttributeInference
-from probes.privacy.dp_claim import DPClaim
-from probes.privacy.membership.probe import MembershipInference
-from probes.privacy.memorization.canary_exposure import CanaryExposure
-from probes.privacy.memorization.contamination import Contamination
-from probes.privacy.memorization.extraction import Extraction
-from probes.privacy.memorization.lm_membership import LMMembership
-from probes.privacy.memorization.pii_leakage import PIILeakage
-from probes.privacy.model_inversion import ModelInversion
-from probes.reasons.ale import AccumulatedLocalEffects
-from probes.robustness.label_conflicts import LabelConflicts
-from probes.robustness.out_of_distribution import OutOfDistribution
-from probes.robustness.poisoning import Poisoning
-from probes.robustness.robustness import Robustness
-from probes.robustness.weight_changes import WeightChanges
+from __future__ import annotations
 
-PROBES: dict[str, type[Probe]] = {
-    "performance": Performance,
-    "derived": Derived,
-    "group_fairness": GroupFairness,
-    "adverse_impact": AdverseImpact,
-    "score_fairness": ScoreFairness,
-    "regression_fairness": RegressionFairness,
-    "subgroup_discovery": SubgroupDiscovery,
-    "proxy_association": ProxyAssociation,
-    "counterfactual_fairness": CounterfactualFairness,
-    "counterfactual_token_fairness": CounterfactualTokenFairness,
-    "change": Change,
-    "feature_attribution": FeatureAttribution,
-    "token_attribution": TokenAttribution,
-    "ale": AccumulatedLocalEffects,
-    "membership_inference": MembershipInference,
-    "lm_membership": LMMembership,
-    "extraction": Extraction,
-    "canary_exposure": CanaryExposure,
-    "pii_leakage": PIILeakage,
-    "contamination": Contamination,
-    "attribute_inference": AttributeInference,
-    "model_inversion": ModelInversion,
-    "dp_claim": DPClaim,
-    "robustness": Robustness,
-    "out_of_distribution": OutOfDistribution,
-    "poisoning": Poisoning,
-    "label_conflicts": LabelConflicts,
-    "weight_changes": WeightChanges,
-    "detector_performance": DetectorPerformance,
-    "trivial_cues": TrivialCues,
-    "detector_robustness": DetectorRobustness,
-    "source_leakage": SourceLeakage,
-    "marking": Marking,
-    "detector_evasion": DetectorEvasion,
-    "stereotype": Stereotype,
-    "crows_pairs": CrowsPairs,
-    "stereoset": StereoSet,
-    "winobias": WinoBias,
-    "winogender": Winogender,
-    "bbq": BBQ,
-    "order_sensitivity": OrderSensitivity,
-    "misfire": Misfire,
-    "refusal_parity": RefusalParity,
-    "generation_bias": GenerationBias,
-    "generated_text": GeneratedText,
-    "bold": Bold,
-    "honest": Honest,
-    "embedding_association": EmbeddingAssociation,
-}
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probes.table import PROBES
+
+__all__ = ["PROBES"]
+
+
+def __getattr__(name: str) -> Any:
+    # Whoever asks for one probe by its module does not import the others.
+    if name != "PROBES":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from probes.table import PROBES
+
+    return PROBES

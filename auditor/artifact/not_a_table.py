@@ -154,13 +154,13 @@ def _no_binary(where: Path, kind: str, what: str, head: bytes) -> DataError | No
 
 def _problem_with_bytes(where: Path, name: str, opened: Opener, *, with_encoding: bool) -> DataError | None:
     """The first NUL byte, or the first byte that is not UTF-8."""
-    place, lines = 0, 1
+    place = 0
     decoder = codecs.getincrementaldecoder("utf-8")()
     with opened() as file:
         while chunk := file.read(_CHUNK):
             at = chunk.find(0)
             if at >= 0:
-                line = lines + chunk[:at].count(b"\n")
+                line = _line_of(opened, place + at)
                 return _malformed(
                     f"{name} has a NUL byte at offset {place + at:,} (line {line:,}), as text never has: it is "
                     "damaged, or no table. Export it again, or take them out with tr -d '\\000'."
@@ -170,16 +170,21 @@ def _problem_with_bytes(where: Path, name: str, opened: Opener, *, with_encoding
                 try:
                     decoder.decode(chunk)
                 except UnicodeDecodeError as error:
-                    at = error.start - kept
-                    line = lines + chunk[: max(at, 0)].count(b"\n")
-                    return _no_utf8(where, name, error.object[error.start], place + at, line)
-            place, lines = place + len(chunk), lines + chunk.count(b"\n")
+                    return _no_utf8(where, name, error.object[error.start], place + error.start - kept, opened)
+            place += len(chunk)
     # A character that the file ends in the middle of.
     cut = decoder.getstate()[0]
-    return _no_utf8(where, name, cut[0], place - len(cut), lines) if with_encoding and cut else None
+    return _no_utf8(where, name, cut[0], place - len(cut), opened) if with_encoding and cut else None
 
 
-def _no_utf8(where: Path, name: str, byte: int, place: int, line: int) -> DataError:
+def _line_of(opened: Opener, place: int) -> int:
+    """The line that a byte stands in, from 1: read anew, since most files are as they should be."""
+    with opened() as file:
+        return 1 + sum(file.read(min(_CHUNK, place - at)).count(b"\n") for at in range(0, place, _CHUNK))
+
+
+def _no_utf8(where: Path, name: str, byte: int, place: int, opened: Opener) -> DataError:
+    line = _line_of(opened, place)
     fact = f"{name} is not UTF-8: the byte 0x{byte:02X} at offset {place:,} (line {line:,}) is none of it"
     return _other_encoding(where, fact, "WINDOWS-1252")
 

@@ -101,8 +101,10 @@ class TabularPreprocessing(Closed):
             values = X[step.name]
             if isinstance(step, _NumberStep):
                 numbers = numbers_of(values)
-                numbers = np.where(np.isnan(numbers), step.impute, numbers)
-                out[:, step.start] = (numbers - step.mean) / step.scale
+                holes = np.isnan(numbers)
+                centred = (np.where(holes, step.impute, numbers) if holes.any() else numbers) - step.mean
+                centred /= step.scale
+                out[:, step.start] = centred
             else:
                 codes, found = level_codes(values)
                 known = np.asarray([*(step.place.get(level, -1) for level in found), -1])[codes]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import softmax
+import scipy
 
 from auditor.data.preprocessing import Preprocessing, label_name
 from auditor.errors import ModelError
@@ -301,7 +301,7 @@ def of_logits(function: Callable[[Any], npt.ArrayLike]) -> Callable[[Any], npt.A
         if values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1):
             z = values.reshape(-1).astype(np.float64)
             values = np.column_stack([np.zeros_like(z), z])
-        found: FloatArray = softmax(values.astype(np.float64), axis=-1)
+        found: FloatArray = scipy.special.softmax(values.astype(np.float64), axis=-1)
         return found
 
     return predict

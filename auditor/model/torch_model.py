@@ -122,22 +122,35 @@ class TorchNetwork(AuditedModel):
             return self.answer(self.encode(X)).cpu().numpy()
 
     def _answers_about(self, X: Rows) -> Callable[[int, int], npt.ArrayLike]:
-        """Of a table, more rows are encoded at once than asked about: a fraction of the cost of many small parts."""
-        tabular = isinstance(self.preprocessing, TabularPreprocessing) and self._encoder is None
-        if not tabular or len(X) <= self.batch_rows or self.over_batches is not in_turn:
+        if self.over_batches is not in_turn:
             return super()._answers_about(X)
+        inputs = self.inputs_of(X)
+
+        def answer(start: int, n: int) -> npt.ArrayLike:
+            with without_gradients(), self.evaluating():
+                return self.answer(inputs(start, n)).cpu().numpy()
+
+        return answer
+
+    def inputs_of(self, X: Rows) -> Callable[[int, int], Tensor]:
+        """The input tensor of n rows from a start on, both given in the order of the rows.
+
+        Of a table, more rows are encoded at once than asked for: a fraction of the cost of many small parts.
+        """
+        tabular = isinstance(self.preprocessing, TabularPreprocessing) and self._encoder is None
+        if not tabular or len(X) <= self.batch_rows:
+            return lambda start, n: self.encode(X if n == len(X) else take_rows(X, slice(start, start + n)))
         block = _BATCHES_ENCODED * self.batch_rows
         held: dict[int, Tensor] = {}
 
-        def answer(start: int, n: int) -> npt.ArrayLike:
+        def inputs(start: int, n: int) -> Tensor:
             first = start - start % block
             if first not in held:
                 held.clear()
                 held[first] = self.encode(take_rows(X, slice(first, first + block)))
-            with without_gradients(), self.evaluating():
-                return self.answer(held[first][start - first : start - first + n]).cpu().numpy()
+            return held[first][start - first : start - first + n]
 
-        return answer
+        return inputs
 
     def _returned(self, inputs: Tensor, expected: str) -> Tensor:
         """What the module itself returns, of what is not a tensor its logits."""

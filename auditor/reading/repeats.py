@@ -56,9 +56,10 @@ class RepeatCount:
         """Rows of a table; every batch has the same columns."""
         rows = np.zeros(len(frame), np.uint64)
         for name in frame.columns:
-            own = np.asarray(pd.util.hash_pandas_object(_of_one_type(frame[name]), index=False), np.uint64)
+            own = _digests(frame[name])
             self._remember(str(name), own)
-            rows = rows * np.uint64(1_000_003) + own
+            rows *= np.uint64(1_000_003)
+            rows += own
         self._n += len(frame)
         self._count(rows)
 
@@ -117,9 +118,12 @@ class RepeatCount:
         return int(np.gcd.reduce(self._counts))
 
 
-def _of_one_type(values: pd.Series[Any]) -> pd.Series[Any]:
-    """Numbers as one type: of two batches one may hold whole numbers, and the other have gaps and be of fractions."""
-    return values.astype(np.float64) + 0.0 if values.dtype.kind in "iufb" else values
+def _digests(values: pd.Series[Any]) -> npt.NDArray[np.uint64]:
+    """(n,) a digest of each value; all numbers have one type, since of two batches one may hold whole numbers, and the
+    other have gaps and be of fractions."""
+    if values.dtype.kind in "iufb":
+        return np.asarray(pd.util.hash_array(values.astype(np.float64).to_numpy() + 0.0), np.uint64)
+    return np.asarray(pd.util.hash_pandas_object(values, index=False), np.uint64)
 
 
 def design_of(frame: pd.DataFrame, spec: DataSpec) -> Design | None:
@@ -160,18 +164,24 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
     if found.share > MOST_COPIES and set(file.columns) - counted.columns:
         found = _over_all_columns(file) or found
     if isinstance(read, pd.DataFrame) and not why_doubtful(found):
-        found = _pasted(read, texts) or found
+        found = _pasted(read, texts, counted) or found
     return found, [*_on_copies(found), *_on_ids(file)]
 
 
-def _pasted(frame: pd.DataFrame, texts: set[str | None]) -> Copies | None:
-    """What rows repeat but for the columns that number them, where hardly any does not; None elsewhere."""
-    return _but_for(frame, _numbering(frame, texts))
+def _pasted(frame: pd.DataFrame, texts: set[str | None], whole: RepeatCount) -> Copies | None:
+    """What rows repeat but for the columns that number them, where hardly any does not; None elsewhere. ``whole``: what
+    was counted with those columns."""
+    numbering = _numbering(frame, texts)
+    return _but_for(frame, numbering) if numbering else _doubtful(whole)
 
 
 def _but_for(frame: pd.DataFrame, columns: list[str]) -> Copies | None:
     counted = RepeatCount()
     counted.add(frame.drop(columns=columns))
+    return _doubtful(counted)
+
+
+def _doubtful(counted: RepeatCount) -> Copies | None:
     found = counted.found()
     return found if why_doubtful(found) and counted.singles < _SINGLES else None
 

@@ -296,8 +296,8 @@ def load_one(
         in_file = [name for name in in_file if name in file.columns]
     of_design = (spec.cluster, spec.weight) if path == spec.path else ()
     own = [name for name in (spec.target, spec.join_on if joined else None, *of_design) if name is not None] + in_file
-    table = file.read(list(dict.fromkeys([*held, *own])), column_types(spec, model, features))
-    frame = table.to_pandas()
+    frame = file.read(list(dict.fromkeys([*held, *own])), column_types(spec, model, features)).to_pandas()
+    pa.default_memory_pool().release_unused()  # which it would keep for itself
     tabular = spec.text is None and spec.image is None
     notes = on_texts(file, frame, spec)
     if decided is None and spec.features is None and model.features is None and tabular:

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from auditor.data.bins import MOST_VALUES
+from auditor.data.coded_groups import coded
+from auditor.data.coded_groups import together as put_together
 from auditor.rows import IntArray
 
 # Rows below which a group's rate says little.
@@ -22,11 +24,11 @@ def together(features: Sequence[str]) -> list[tuple[str, ...]]:
 
 def cells_of(groups: pd.DataFrame, y_true: IntArray | None) -> npt.NDArray[np.int64]:
     """(n_groups, n_classes) rows by group and label; rows without one are left out where others have one."""
-    group = groups.groupby(list(groups.columns), observed=True, sort=False, dropna=False).ngroup().to_numpy()
-    label = np.zeros(len(group), np.int64) if y_true is None else y_true
-    cells = np.zeros((int(group.max()) + 1, max(int(label.max()) + 1, 1)), np.int64)
-    np.add.at(cells, (group[label >= 0], label[label >= 0]), 1)
-    return cells
+    group = put_together([coded(groups[name]) for name in groups.columns])
+    label = np.zeros(len(groups), np.int64) if y_true is None else y_true
+    n_labels = max(int(label.max()) + 1, 1)
+    cells = (group.codes * n_labels + label).compress(label >= 0)
+    return np.bincount(cells, minlength=len(group.levels) * n_labels).reshape(-1, n_labels)
 
 
 def small_cells(names: Sequence[str], cells: npt.NDArray[np.int64]) -> list[str]:

@@ -26,9 +26,8 @@ from auditor.data.row_keys import KeyDigest
 from auditor.data.score_counts import Asked, ScoreCounts
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
-from auditor.endpoint.model import endpoint_model
 from auditor.endpoint.served_texts import ServedTexts
-from auditor.errors import DataError, ModelError, OtherKindError, OutputsError, UsageError
+from auditor.errors import DataError, LacksOptionError, ModelError, OtherKindError, OutputsError, UsageError
 from auditor.files import received, sha256_of, state_of, write_beside
 from auditor.finding.measurement import Measurement
 from auditor.intake.formats import Opened, load_model
@@ -226,6 +225,8 @@ def _model(job: Job, channel: Channel, opened: list[Opened] | None) -> AuditedMo
 
             exact_products(job.model.device)
         return load_model(job.model, opened=opened.pop() if opened else None)
+    from auditor.endpoint.model import endpoint_model
+
     outside = Outside(lambda requests: channel.send(Calling(requests=requests)), sys.stdin.buffer)
     return endpoint_model(job.model.endpoint, outside)
 
@@ -468,7 +469,7 @@ def answer_from_counts(
         if spec.labels or spec.roles:
             seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
             _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
-        copies, more = repeats_in(open_table(spec.path), repeats, spec)
+        copies, more = repeats_in(stream.file, repeats, spec)
         record = DataRecord(
             n_rows=counts.n,
             positive=None if counts.positive is None else counts.classes[counts.positive],
@@ -529,17 +530,18 @@ def _measure_counts(
         return probe.measure_counts(counts)
     if isinstance(probe, StreamedProbe) and scores is not None:
         return probe.measure_streamed(Streamed(counts, scores, levels))
-    _refuse_other_kinds(probe, model, shape)
+    _refuse_whatever_the_rows(probe, model, shape)
     raise DataError(
         f"{probe.name} looks at the rows themselves, and --stream holds none: ask it of some of them, without --stream."
     )
 
 
-def _refuse_other_kinds(probe: Probe, model: AuditedModel, shape: AuditData) -> None:
-    """Raises OtherKindError where no rows would make the probe apply, as it says itself of none."""
+def _refuse_whatever_the_rows(probe: Probe, model: AuditedModel, shape: AuditData) -> None:
+    """Raises what keeps the probe from applying to any rows, as it says itself of none: that it is about another kind,
+    or lacks an option."""
     try:
         probe.measure(model, shape, np.random.default_rng(0))
-    except OtherKindError:
+    except (OtherKindError, LacksOptionError):
         raise
     except Exception:  # whatever it makes of no rows is about them alone
         return

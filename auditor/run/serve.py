@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,6 +23,8 @@ def serve(job: Job, channel: Channel, opened: list[Opened]) -> None:
     """Does the job; ``opened`` holds the model's file where it was opened already, and is emptied."""
     # Before the limits are set, which count what is mapped by then.
     work = _work_of(job, opened)
+    gc.freeze()
+    gc.enable()
     try:
         claim_own_packages()
         without_drawing()

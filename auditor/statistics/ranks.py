@@ -221,7 +221,14 @@ class Ranked:
     @classmethod
     def of(cls, values: FloatArray) -> Ranked:
         """Values (n,), none of them NaN."""
-        return cls(*np.unique(values, return_inverse=True))
+        values = np.ascontiguousarray(values, np.float64)
+        order = ascending(values)
+        found = values[order]
+        new = np.ones(found.size, bool)
+        np.not_equal(found[1:], found[:-1], out=new[1:])
+        ranks = np.empty(found.size, np.int64)
+        ranks[order] = np.cumsum(new) - 1
+        return cls(found[new], ranks)
 
     @property
     def values(self) -> FloatArray:
@@ -237,6 +244,25 @@ class Ranked:
         """:func:`area_under_curve` of some of them against others, each by mask or positions; no value is infinite."""
         x, y = (self.ranks[np.flatnonzero(at) if at.dtype == np.bool_ else at] for at in (positives, negatives))
         return area_of_ranks(positives=x, negatives=y, n_ranks=self.different.size)
+
+
+def ascending(values: FloatArray) -> IntArray:
+    """(n,) positions of values (n,) in ascending order, none of them NaN, in half the time of comparing them.
+
+    The bits of a number, as an integer, are in its order: the leading 32 of those in which the values differ are sorted
+    by counting, sixteen at a time, and a merge puts right what differs in those behind them.
+    """
+    if not values.size:
+        return np.empty(0, np.int64)
+    bits = values.view(np.int64)
+    keys = bits ^ ((bits >> 63) & np.iinfo(np.int64).max)
+    lowest = int(keys.min())
+    behind = max((int(keys.max()) - lowest).bit_length() - 32, 0)
+    leading = (keys.view(np.uint64) - np.uint64(lowest % (1 << 64))) >> np.uint64(behind)
+    order = np.argsort(leading.astype(np.uint16), kind="stable")
+    order = order[np.argsort((leading >> np.uint64(16)).astype(np.uint16)[order], kind="stable")]
+    found = values[order]
+    return order[np.argsort(found, kind="stable")] if (found[1:] < found[:-1]).any() else order
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +282,9 @@ class Placements:
         """The mean cubed deviation from a centre; cubes take long, and are made of as few numbers as there are."""
         if self.at is not None:
             return float(((self.table - centre) ** 3)[self.at].mean())
-        return float(((self.shares - centre) ** 3).mean())
+        cubes = self.shares - centre
+        cubes **= 3
+        return float(cubes.mean())
 
 
 def placements(*, positives: IntArray, negatives: IntArray, n_ranks: int) -> tuple[Placements, Placements]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import NotApplicableError, UsageError
+from auditor.errors import LacksOptionError, NotApplicableError, UsageError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.rows import IntArray
 from auditor.run.probe import Need
@@ -83,7 +83,7 @@ class Change:
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the evaluation rows; draws nothing from ``rng``."""
         if self.reference is None:
-            raise NotApplicableError("Needs a model to compare with: add --reference MODEL.")
+            raise LacksOptionError("Needs a model to compare with: add --reference MODEL.")
         before, whose = load_reference(self.reference, model)
         if before.classes != model.classes:
             raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -106,12 +106,13 @@ class ProxyAssociation:
         wanted = ~train
         for split in splits:
             wanted[split.learned] = True
-        sources = self._sources(model, rows, train, np.flatnonzero(wanted))
-        found = []
-        for split in splits:
-            places = np.cumsum(wanted) - 1
-            found += [_measured(split, source, places) for source in sources]
-        return found
+        places = np.cumsum(wanted) - 1
+        # One source after the other, since each is as large as the rows.
+        each = [
+            [_measured(split, source, places) for split in splits]
+            for source in self._sources(model, rows, train, np.flatnonzero(wanted))
+        ]
+        return [m for by_source in zip(*each, strict=True) for m in by_source]
 
     @property
     def asked(self) -> Asked:
@@ -137,35 +138,34 @@ class ProxyAssociation:
 
     def _sources(
         self, model: AuditedModel, rows: AuditData, train: npt.NDArray[np.bool_], wanted: IntArray
-    ) -> list[_Source]:
-        probabilities = model.outputs(rows)[wanted]
+    ) -> Iterator[_Source]:
+        yield from self._of_features(rows, train, wanted)
         # The logarithm keeps the small probabilities of a confident model apart; the last class follows from the rest.
-        scores = np.log(np.clip(probabilities, 1e-12, None))
-        scores = (scores - scores[:, -1:])[:, :-1]
-        found = [_Source("score", "the model's score", matrix=scores)]
+        scores = np.log(np.clip(model.outputs(rows)[wanted], 1e-12, None))
+        yield _Source("score", "the model's score", matrix=(scores - scores[:, -1:])[:, :-1])
         hidden = representation(model, rows, wanted)
         if hidden is not None:
-            found.append(_Source("representation", "the input of the last linear layer", matrix=hidden))
-        frame = _features(rows)
-        if frame is None or frame.shape[1] == 0:
-            return found
-        joint = _Source("features", f"{frame.shape[1]} features together", matrix=encode(frame, train, wanted))
-        if not self.single_features:
-            return [joint, *found]
-        single = [_Source("feature", str(name), codes=_binned(str(name), frame[name], train)) for name in frame.columns]
-        return [joint, *single, *found]
+            yield _Source("representation", "the input of the last linear layer", matrix=hidden)
+
+    def _of_features(self, rows: AuditData, train: npt.NDArray[np.bool_], wanted: IntArray) -> Iterator[_Source]:
+        columns = _features(rows)
+        if not columns:
+            return
+        yield _Source("features", f"{len(columns)} features together", matrix=encode(columns, train, wanted))
+        for name, values in columns.items() if self.single_features else ():
+            yield _Source("feature", name, codes=_binned(name, values, train))
 
 
-def _features(rows: AuditData) -> pd.DataFrame | None:
-    """Columns of a table that are no sensitive feature."""
+def _features(rows: AuditData) -> dict[str, pd.Series[Any]]:
+    """Columns of a table that are no sensitive feature, none of them copied."""
     import pandas as pd
 
     if isinstance(rows.X, np.ndarray):
         if rows.modality != "tabular" or rows.X.dtype.kind not in "biuf":
-            return None
-        return pd.DataFrame(rows.X, columns=[f"x{i}" for i in range(rows.X.shape[1])])
+            return {}
+        return {f"x{i}": pd.Series(column) for i, column in enumerate(rows.X.T)}
     sensitive = set() if rows.sensitive_features is None else {str(c) for c in rows.sensitive_features.columns}
-    return rows.X[[c for c in rows.X.columns if str(c) not in sensitive]].reset_index(drop=True)
+    return {str(c): rows.X[c] for c in rows.X.columns if str(c) not in sensitive}
 
 
 @dataclass(frozen=True, eq=False)
@@ -350,12 +350,13 @@ def _logistic(matrix: FloatArray, label: IntArray, train: IntArray, test: IntArr
     return found
 
 
-def encode(frame: pd.DataFrame, train: npt.NDArray[np.bool_], wanted: IntArray) -> FloatArray:
+def encode(
+    columns: Mapping[str, pd.Series[Any]] | pd.DataFrame, train: npt.NDArray[np.bool_], wanted: IntArray
+) -> FloatArray:
     """(k, d) numbers of the rows ``wanted``: numeric columns with the training median for missing values and a column
     that says so, the 20 levels most frequent among the training rows of every other column as 0/1."""
     parts: list[FloatArray] = []
-    for name in frame.columns:
-        values = frame[name]
+    for _, values in columns.items():
         if values.dtype.kind in "biuf":
             numbers = values.to_numpy(np.float64, na_value=np.nan)
             missing = ~np.isfinite(numbers)
@@ -507,7 +508,7 @@ def representation(model: AuditedModel, rows: AuditData, wanted: IntArray) -> Fl
     layers = [m for m in model.module.modules() if isinstance(m, nn.Linear)]
     if len(layers) < 2 or layers[-1].out_features not in (1, model.n_outputs):
         return None
-    asked = rows.X if wanted.size == len(rows) else take_rows(rows.X, wanted)
+    inputs = model.inputs_of(rows.X if wanted.size == len(rows) else take_rows(rows.X, wanted))
     hidden: FloatArray | None = None
     filled = 0
 
@@ -524,8 +525,8 @@ def representation(model: AuditedModel, rows: AuditData, wanted: IntArray) -> Fl
     handle = layers[-1].register_forward_pre_hook(see)
     try:
         with without_gradients(), model.evaluating():
-            for i in range(0, wanted.size, model.batch_rows):
-                model.logits(model.encode(take_rows(asked, slice(i, i + model.batch_rows))))
+            for start in range(0, wanted.size, model.batch_rows):
+                model.logits(inputs(start, min(model.batch_rows, wanted.size - start)))
     finally:
         handle.remove()
     return hidden if hidden is not None and hidden.ndim == 2 and filled == wanted.size else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from auditor.errors import NotApplicableError, OtherKindError, UsageError
+from auditor.errors import LacksOptionError, OtherKindError, UsageError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Power
@@ -134,7 +134,7 @@ class Derived:
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements of both models over the same items; see the class."""
         if self.reference is None and self.quantize is None:
-            raise NotApplicableError("Needs a model to compare with: add --reference MODEL, or --quantize int8.")
+            raise LacksOptionError("Needs a model to compare with: add --reference MODEL, or --quantize int8.")
         if model.kind not in ("classifier", "language_model") or not model.can_be_asked:
             raise OtherKindError("Needs a classifier or a language model that can be asked.")
         before, after, whose, alike = self._both(model)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.data.counts import MISSING
-from auditor.errors import NotApplicableError, OtherKindError, UsageError, did_you_mean
+from auditor.errors import LacksOptionError, OtherKindError, UsageError, did_you_mean
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.probe import Need
@@ -109,7 +109,7 @@ class AttributeInference:
         import pandas as pd
 
         if self.attribute is None:
-            raise NotApplicableError("Needs the attribute to infer: add --set attribute_inference.attribute=COLUMN.")
+            raise LacksOptionError("Needs the attribute to infer: add --set attribute_inference.attribute=COLUMN.")
         if not isinstance(data.X, pd.DataFrame):
             raise OtherKindError("Needs a model of tables: texts and images have no columns to infer.")
         secret, is_feature = _column(data, self.attribute)

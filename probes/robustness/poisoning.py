@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.data.preprocessing import label_name
-from auditor.errors import NotApplicableError, OutputsError, UsageError, did_you_mean
+from auditor.errors import LacksOptionError, NotApplicableError, OutputsError, UsageError, did_you_mean
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import IntArray, Rows
 from auditor.run.probe import Need
@@ -111,7 +111,7 @@ class Poisoning:
         if named is None or self.target is None:
             what = "a trigger to try" if named is None else "the class that the trigger is to cause"
             how = [_HOW[rows.modality]] * (named is None) + ["--set poisoning.target=CLASS"] * (self.target is None)
-            raise NotApplicableError(f"Needs {what}: add {' and '.join(how)}.")
+            raise LacksOptionError(f"Needs {what}: add {' and '.join(how)}.")
         if self.target not in model.classes:
             near = did_you_mean(self.target, model.classes) or "."
             known = ", ".join(model.classes[:8])

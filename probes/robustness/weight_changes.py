@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.errors import ModelError, NotApplicableError
+from auditor.errors import LacksOptionError, ModelError, NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
@@ -72,7 +72,7 @@ class WeightChanges:
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
         """Measurements of the files and the weights; no row is looked at and nothing drawn."""
         if self.reference is None:
-            raise NotApplicableError("Needs a model to compare with: add --reference MODEL.")
+            raise LacksOptionError("Needs a model to compare with: add --reference MODEL.")
         found = beside(model, self.reference)
         measured = []
         if all(found.digests):

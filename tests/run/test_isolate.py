@@ -203,7 +203,13 @@ def test_streamed_counts_equal_rows_in_memory(files: Path) -> None:
 def test_a_streamed_audit_says_of_every_probe_what_it_can(files: Path) -> None:
     """What needs the rows is NOT_RUN with the reason, what looks at none answers, and the bundle holds the table."""
     never = {"detector_performance", "marking", "model_inversion"}
-    others = ("robustness", "bbq", "dp_claim", "membership_inference", *never)
+    lacking = {
+        "change": "add --reference MODEL",
+        "derived": "add --reference MODEL",
+        "poisoning": "add --set poisoning.trigger",
+        "attribute_inference": "add --set attribute_inference.attribute=COLUMN",
+    }
+    others = ("robustness", "bbq", "dp_claim", "membership_inference", *never, *lacking)
     probes = [
         ProbeSpec(name=name, target=f"{kind.__module__}:{kind.__qualname__}")
         for name, kind in PROBES.items()
@@ -215,6 +221,8 @@ def test_a_streamed_audit_says_of_every_probe_what_it_can(files: Path) -> None:
     assert told == {"intake", "group_fairness", "performance", "score_fairness", "adverse_impact"}
     assert {r.probe for r in measured.results if r.not_run} == {"robustness"}
     assert "holds none: ask it of some of them, without --stream" in reasons(measured)["robustness"]
+    absent = {r.probe: r.not_applicable for r in measured.results}
+    assert {name for name, how in lacking.items() if how in absent[name]} == set(lacking), absent
     assert "a language model" in next(r.not_applicable for r in measured.results if r.probe == "bbq")
     assert never <= {r.probe for r in measured.results if r.other_kind and r.not_applicable}
     assert "training data" in next(r.not_applicable for r in measured.results if r.probe == "membership_inference")

@@ -24,6 +24,7 @@ from auditor.statistics.ranks import (
     TruePositiveRateAt,
     area_under_curve,
     areas_of_groups,
+    ascending,
     placements,
     true_positive_rate_at,
 )
@@ -109,6 +110,31 @@ def test_areas_of_groups_are_those_of_their_rows_to_the_last_digit(decimals: int
         assert here.outside_against_own == ranked.area(positives=others, negatives=y)
         assert here.own_against_outside == ranked.area(positives=x, negatives=rest)
     assert g == 3 and isinstance(here.own, Undefined)
+
+
+def _near(rng: np.random.Generator) -> Scores:
+    """Numbers that differ in their last bits alone, in two crowds far apart."""
+    return np.asarray((1.0 + rng.integers(0, 300, 4_000) * 2.0**-52) * rng.choice([1e-300, -1e300], 4_000))
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        _near,
+        lambda rng: 1.0 / (1.0 + np.exp(-rng.normal(size=4_000))),
+        lambda rng: rng.integers(-2, 3, 4_000) / 2.0,
+        lambda rng: np.asarray([np.inf, 0.0, -0.0, -np.inf, 5e-324, -5e-324, 1.0, 0.0]),
+        lambda rng: np.full(3, 0.25),
+        lambda rng: np.empty(0),
+    ],
+)
+def test_ranks_by_counting_bits_are_those_of_a_sort(drawn: Callable[[np.random.Generator], Scores]) -> None:
+    values = drawn(np.random.default_rng(0))
+    different, ranks = np.unique(values, return_inverse=True)
+    ranked = Ranked.of(values)
+    assert np.array_equal(ranked.different, different) and np.array_equal(ranked.ranks, ranks)
+    order = ascending(values)
+    assert np.array_equal(values[order], np.sort(values)) and np.array_equal(np.sort(order), np.arange(values.size))
 
 
 def test_standard_error_is_delongs_where_that_is_the_larger() -> None:

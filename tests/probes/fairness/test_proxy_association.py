@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -206,8 +208,8 @@ def test_texts_have_a_score_only() -> None:
 class JointOnly(ProxyAssociation):
     """The first source alone, to save the simulations the time of the others."""
 
-    def _sources(self, *arguments: Any) -> list[Any]:
-        return super()._sources(*arguments)[:1]
+    def _sources(self, *arguments: Any) -> Iterator[Any]:
+        return islice(super()._sources(*arguments), 1)
 
 
 @pytest.mark.slow
