@@ -21,6 +21,8 @@ from auditor.sandbox.at_sight import look
 from auditor.sandbox.enter import enter, refuse_code
 from auditor.sandbox.limits import follow, within_memory
 
+_READ_BY_SKOPS = ("skops", "pickle")
+
 
 def main() -> None:
     """Answers on the descriptor that the first argument names."""
@@ -38,10 +40,10 @@ def main() -> None:
     except (UsageError, ModelError) as error:
         channel.send(Refused.of(error))
         return
-    # Only now, so that what these imports start is inside too. scipy's functions before torch, since skops looks for
-    # each of them in all modules in the order of their import, which takes a second where they come last.
-    import scipy.special  # noqa: F401
-
+    # Only now, so that what these imports start is inside too.
+    if any(each.format in _READ_BY_SKOPS for each in opened):
+        # skops looks for each of these functions in all modules in the order of their import: a second behind torch's.
+        import scipy.special  # noqa: F401
     from auditor.run.serve import serve
 
     serve(job, channel, opened)
