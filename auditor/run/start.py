@@ -8,6 +8,7 @@ imported.
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -23,7 +24,7 @@ from auditor.sandbox.limits import follow, within_memory
 
 def main() -> None:
     """Answers on the descriptor that the first argument names."""
-    job = TypeAdapter(Job).validate_json(sys.stdin.buffer.readline())
+    job = jobs().validate_json(sys.stdin.buffer.readline())
     follow(job.parent)
     state = enter(job, Path.cwd())
     channel = Channel(int(sys.argv[1]))
@@ -39,6 +40,12 @@ def main() -> None:
     from auditor.run.serve import serve
 
     serve(job, channel, opened)
+
+
+@cache
+def jobs() -> TypeAdapter[Job]:
+    """What reads a job; to make it takes longer than to read one."""
+    return TypeAdapter(Job)
 
 
 def first_look(job: Job) -> list[Opened]:

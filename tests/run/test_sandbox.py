@@ -39,7 +39,7 @@ from auditor.sandbox import landlock, measuring_process, seccomp
 from cli.main import app
 from probes import PROBES
 from tests.run.payloads import PAYLOADS, program
-from tests.warm_child import WarmChildren
+from tests.warm_child import PreparedChildren, WarmChildren
 
 CHANNELS = ("pickle", "torch file", "joblib", "numpy file", "config", "own code")
 # Tests that the payloads are shared out to; one of them goes through all channels.
@@ -61,20 +61,20 @@ class Fires:
         return exec, (self.source, {})
 
 
-class CarelessChildren(WarmChildren):
+class CarelessChildren(PreparedChildren):
     """Measuring processes with a careless loader; from ``kernel(v)`` on, on a kernel with that interface and no newer.
 
     One process imports everything for all of them. What the interface is, each reads from a file at its start.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, children: WarmChildren, folder: Path) -> None:
         self._version = folder / "version"
         self.kernel(None)
         script = folder / "careless.py"
         script.write_text(
             CARELESS.format(version=str(self._version), careless=str(Path(__file__).parent / script.name))
         )
-        super().__init__(prepared=script)
+        super().__init__(children, script)
 
     def kernel(self, version: int | None) -> None:
         """None: the one that this is."""
@@ -92,8 +92,10 @@ runpy.run_path({careless!r})
 
 
 @pytest.fixture(scope="module")
-def careless_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CarelessChildren]:
-    children = CarelessChildren(tmp_path_factory.mktemp("careless"))
+def careless_children(
+    warm_children: WarmChildren, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[CarelessChildren]:
+    children = CarelessChildren(warm_children, tmp_path_factory.mktemp("careless"))
     yield children
     children.end()
 
@@ -298,11 +300,11 @@ def test_a_scan_says_which_layers_were_on(tmp_path: Path, listening: dict[str, o
 
 
 @pytest.fixture(scope="module")
-def bare_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmChildren]:
+def bare_children(warm_children: WarmChildren, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmChildren]:
     """Measuring processes on a kernel without Landlock, with the loader that there is."""
     script = tmp_path_factory.mktemp("bare") / "bare.py"
     script.write_text("from auditor.sandbox import landlock\nlandlock.version = lambda: 0\n")
-    children = WarmChildren(prepared=script)
+    children = PreparedChildren(warm_children, script)
     yield children
     children.end()
 
