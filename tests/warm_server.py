@@ -26,12 +26,13 @@ MODULES = (
     "pandas", "pyarrow.parquet", "scipy.stats", "torch",
     "transformers", "probes", "mitigations",
 )  # fmt: skip
-# What most jobs import once they run; not what one kind of file needs, whose import in the sandbox is a test of it.
+# What most jobs import once they run; not what one kind of file needs, whose import in the sandbox is a test of it. To
+# import skops takes longer than most jobs: a test of a real start does it instead (tests/run/test_isolate.py).
 OF_JOBS = (
     "transformers.modeling_utils", "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto", "captum.attr", "sklearn.ensemble", "sklearn.inspection",
     "sklearn.linear_model", "sklearn.neural_network", "sklearn.pipeline", "fairlearn.metrics", "scipy.optimize",
-    "scipy.sparse",
+    "scipy.sparse", "pyarrow.pandas_compat", "torch.utils.serialization.config", "skops.io",
 )  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def serve(channel: socket.socket) -> None:
     """Imports everything, and forks one measuring process a request, until nobody asks any more."""
     for name in (*MODULES, *OF_JOBS):
         importlib.import_module(name)
-    for package in ("auditor.intake", "auditor.model", "probes", "mitigations"):
+    for package in ("auditor.intake", "auditor.model", "auditor.reading", "auditor.detection", "probes", "mitigations"):
         _whole(package)
     _build_schemas()
     # What is shared is not copied because somebody looked whether it is needed.
