@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,7 +80,7 @@ def test_imports_within_imports_count_once(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("tests.processor_time._now", lambda: now[0])
     clock = ImportClock()
 
-    def slowly(name: str) -> object:
+    def slowly(name: str, *rest: object) -> object:
         now[0] += 1.0
         return clock.timed("inner") if name == "outer" else sys
 
@@ -86,3 +88,19 @@ def test_imports_within_imports_count_once(monkeypatch: pytest.MonkeyPatch) -> N
     clock.timed("outer")
     clock.timed("inner")
     assert clock.seconds == 3.0
+
+
+def test_for_what_is_imported_already_no_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[float] = []
+    monkeypatch.setattr("tests.processor_time._now", lambda: read.append(0.0) or 0.0)  # type: ignore[func-returns-value]
+    clock, here = ImportClock(), {"__package__": "tests.report"}
+    clock.untimed = importlib.__import__
+    assert clock.timed("os", None, None, ("path",)) is os and clock.timed("os") is os
+    assert clock.timed("processor_time", here, None, ("ImportClock",), 2) is sys.modules["tests.processor_time"]
+    assert clock.timed("", here, None, ("processor_time",), 2) is sys.modules["tests"]
+    assert read == []
+    clock.timed("os", None, None, ("what_it_does_not_hold",))
+    assert len(read) == 2
+    with pytest.raises(ModuleNotFoundError):
+        clock.timed("what_is_not_there")
+    assert len(read) == 4
