@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import joblib
 import numpy as np
@@ -36,6 +37,7 @@ from auditor.run.isolate import measure
 from auditor.run.options import Configured, ScanOptions
 from auditor.run.scan import scan
 from auditor.sandbox import landlock, measuring_process, seccomp
+from auditor.sandbox.places import places_of
 from cli.main import app
 from probes import PROBES
 from tests.run.payloads import PAYLOADS, program
@@ -382,6 +384,21 @@ def test_without_a_sandbox_a_network_of_ones_own_is_not_trained_and_the_built_in
     assert CliRunner().invoke(app, words).exit_code == 0
     allowed = CliRunner().invoke(app, [*words, "--architecture", "own:net", "--allow-unsandboxed"])
     assert allowed.exit_code == 0 and "trained   own:net" in allowed.stdout, allowed.output
+
+
+def test_what_is_installed_to_be_edited_may_be_read(
+    tmp_path: Path, listening: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As setuptools leaves it: a finder, in whose module stands where it lies."""
+    module = ModuleType("__editable___theirs_finder")
+    module.MAPPING = {"theirs": "/elsewhere/theirs"}  # type: ignore[attr-defined]
+    finder = type("_EditableFinder", (), {"__module__": module.__name__, "find_spec": lambda *parts: None})
+    job = Scene(tmp_path, listening).job("pickle", "pass")
+    place = landlock.Place(Path("/elsewhere/theirs"), landlock.READ)
+    assert place not in places_of(job, tmp_path)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, finder])
+    assert place in places_of(job, tmp_path)
 
 
 def test_what_enters_the_sandbox_has_one_thread_and_no_numpy() -> None:
