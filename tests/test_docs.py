@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -145,7 +146,7 @@ class Readers:
         if command in PREPARED:
             assert self._codes[command] in expected, f"{page}: {command} exits {self._codes[command]}"
             return
-        code, said = (typed if page == "README.md" or command.startswith("python ") else called)(command, folder)
+        code, said = (typed if page == "README.md" else called)(command, folder)
         assert code in expected, f"{page}: {command} exits {code}\n{said}"
 
     def _demo(self) -> Path:
@@ -165,11 +166,27 @@ def called(command: str, folder: Path) -> tuple[int, str]:
     """The exit code and the output of a command that is called in this process: nothing of it is imported anew."""
     from cli.main import app
 
-    arguments = shlex.split(command)[1:]
+    program, *arguments = shlex.split(command)
+    if program == "python":
+        return ran(*arguments, folder=folder)
     with importing_from(folder), chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["auditor", *arguments])
         result = CliRunner().invoke(app, arguments)
     return result.exit_code, result.output
+
+
+def ran(script: str, *arguments: str, folder: Path) -> tuple[int, str]:
+    """The same of a script."""
+    printed = io.StringIO()
+    code: object = None
+    with importing_from(folder), chdir(folder), redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *arguments])
+        patch.syspath_prepend(str((folder / script).parent))
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+    return (code if isinstance(code, int) else int(code is not None)), printed.getvalue()
 
 
 def typed(command: str, folder: Path) -> tuple[int, str]:

@@ -75,7 +75,6 @@ def test_the_version_is_the_distributions() -> None:
     assert auditor.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
-@pytest.mark.real_child
 def test_a_scan_in_python_is_the_commands_scan(files: Path) -> None:
     command = ["scan", "model.pt", "--data", "data.csv", "--target", "y", "--positive", "1", "--sensitive", "sex"]
     done = subprocess.run(

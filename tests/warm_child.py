@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import io
 import json
 import os
 import socket
@@ -51,48 +52,50 @@ class WarmChild:
 
 
 class WarmChildren:
-    """Forks measuring processes; the process they are forked from starts with the first.
+    """Forks measuring processes; the process they are forked from starts with the first."""
 
-    prepared: a script that it runs when it has imported everything.
-    """
-
-    def __init__(self, prepared: Path | None = None) -> None:
-        self._prepared = [] if prepared is None else [str(prepared)]
-        self._server: subprocess.Popen[bytes] | None = None
+    def __init__(self) -> None:
+        self._server: subprocess.Popen[bytes] | WarmChild | None = None
         self._channel: socket.socket | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="auditor-warm-")
 
     def start(self, writer: int, log: IO[bytes], scratch: str) -> WarmChild:
         """What :func:`auditor.sandbox.measuring_process.start_child` does."""
-        channel = self._begun()
         reader, stdin = os.pipe()
-        asked: dict[str, Any] = {"cwd": scratch, "env": measuring_process.environment(scratch), "parent": os.getpid()}
-        descriptors = array.array("i", [reader, log.fileno(), writer])
+        asked = {"cwd": scratch, "env": measuring_process.environment(scratch), "parent": os.getpid()}
+        try:
+            pid = self.fork(asked, reader, log.fileno(), writer)
+        finally:
+            os.close(reader)
+        return WarmChild(pid, os.fdopen(stdin, "wb"))
+
+    def fork(self, asked: dict[str, Any], *descriptors: int) -> int:
+        """The id of a process that is asked for, which is a child of this one."""
+        channel = self._begun()
         # Only while it is born: other orphans of the tests are nobody's here.
         _take_in_orphans(True)
         try:
-            channel.sendmsg([json.dumps(asked).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
-            pid = int(channel.recv(64))
+            sent = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+            channel.sendmsg([json.dumps(asked).encode()], sent)
+            return int(channel.recv(64))
         finally:
             _take_in_orphans(False)
-            os.close(reader)
-        return WarmChild(pid, os.fdopen(stdin, "wb"))
 
     def _begun(self) -> socket.socket:
         if self._channel is None:
             self._channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._server = subprocess.Popen(
-                [
-                    *(sys.executable, "-I", str(Path(__file__).with_name("warm_server.py")), str(other.fileno())),
-                    *self._prepared,
-                ],
-                stdin=subprocess.DEVNULL,
-                cwd=self._scratch.name,
-                env=measuring_process.environment(self._scratch.name),
-                pass_fds=(other.fileno(),),
-            )
-            other.close()
+            with other:
+                self._server = self._start_server(other.fileno())
         return self._channel
+
+    def _start_server(self, channel: int) -> subprocess.Popen[bytes] | WarmChild:
+        return subprocess.Popen(
+            [sys.executable, "-I", str(Path(__file__).with_name("warm_server.py")), str(channel)],
+            stdin=subprocess.DEVNULL,
+            cwd=self._scratch.name,
+            env=measuring_process.environment(self._scratch.name),
+            pass_fds=(channel,),
+        )
 
     def end(self) -> None:
         """Ends the process that they are forked from."""
@@ -100,6 +103,22 @@ class WarmChildren:
             self._channel.close()
             self._server.wait(timeout=30)
         self._scratch.cleanup()
+
+
+class PreparedChildren(WarmChildren):
+    """Measuring processes of a world that a script has changed: forked from a fork that has run it.
+
+    children: what that one is forked from, with all its imports.
+    """
+
+    def __init__(self, children: WarmChildren, script: Path) -> None:
+        super().__init__()
+        self._children = children
+        self._script = script
+
+    def _start_server(self, channel: int) -> WarmChild:
+        asked = {"prepared": str(self._script), "parent": os.getpid()}
+        return WarmChild(self._children.fork(asked, channel), io.BytesIO())
 
 
 def _take_in_orphans(whether: bool) -> None:

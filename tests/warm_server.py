@@ -16,7 +16,9 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
+OURS = ("auditor", "probes", "mitigations")
 _HUGE = 2 << 20
 _MADV_COLLAPSE = 25
 MODULES = (
@@ -24,31 +26,35 @@ MODULES = (
     "pandas", "pyarrow.parquet", "scipy.stats", "torch",
     "transformers", "probes", "mitigations",
 )  # fmt: skip
-# What most jobs import once they run; not what one kind of file needs, whose import in the sandbox is a test of it.
+# What most jobs import once they run; not what one kind of file needs, whose import in the sandbox is a test of it. To
+# import skops takes longer than most jobs: a test of a real start does it instead (tests/run/test_isolate.py).
 OF_JOBS = (
     "transformers.modeling_utils", "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto", "captum.attr", "sklearn.ensemble", "sklearn.inspection",
     "sklearn.linear_model", "sklearn.neural_network", "sklearn.pipeline", "fairlearn.metrics", "scipy.optimize",
-    "scipy.sparse",
+    "scipy.sparse", "pyarrow.pandas_compat", "torch.utils.serialization.config", "skops.io",
 )  # fmt: skip
 
 
-def serve(channel: socket.socket, prepared: str | None = None) -> None:
-    """Forks one measuring process a request, until nobody asks any more; ``prepared``: a script that is run before."""
-    for name in MODULES:
+def serve(channel: socket.socket) -> None:
+    """Imports everything, and forks one measuring process a request, until nobody asks any more."""
+    for name in (*MODULES, *OF_JOBS):
         importlib.import_module(name)
-    if prepared is not None:
-        runpy.run_path(prepared)
-    else:
-        for name in OF_JOBS:
-            importlib.import_module(name)
-        importlib.import_module("sklearn.utils").all_estimators()
-        for package in ("auditor.intake", "auditor.model", "probes", "mitigations"):
-            _whole(package)
+    for package in ("auditor.intake", "auditor.model", "auditor.reading", "auditor.detection", "probes", "mitigations"):
+        _whole(package)
+    _build_schemas()
     # What is shared is not copied because somebody looked whether it is needed.
     gc.collect()
     gc.freeze()
     in_huge_pages()
+    answer(channel)
+
+
+def answer(channel: socket.socket) -> None:
+    """Forks what is asked for: a measuring process, or another that forks them, on a channel of its own.
+
+    That one runs a script before the first of them.
+    """
     while True:
         message, ancillary, _, _ = channel.recvmsg(1 << 16, socket.CMSG_SPACE(3 * 4))
         if not message:
@@ -61,10 +67,31 @@ def serve(channel: socket.socket, prepared: str | None = None) -> None:
             # The process that asked is the nearest that takes in orphans, so it becomes this one's parent.
             if os.fork():
                 os._exit(0)
-            become(json.loads(message), *descriptors, channel)
+            asked = json.loads(message)
+            if "prepared" in asked:
+                prepare(asked, *descriptors, channel)
+            else:
+                become(asked, *descriptors, channel)
         os.waitpid(between, 0)
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def prepare(asked: dict[str, Any], own: int, channel: socket.socket) -> None:
+    """Answers on a channel of its own once the script has run; does not return."""
+    code = 0
+    try:
+        while os.getppid() != asked["parent"]:
+            time.sleep(0.001)
+        channel.send(str(os.getpid()).encode())
+        channel.close()
+        runpy.run_path(asked["prepared"])
+        answer(socket.socket(fileno=own))
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        os._exit(code)
 
 
 def in_huge_pages() -> None:
@@ -89,6 +116,24 @@ def _whole(package: str) -> None:
             importlib.import_module(found.name)
         except ImportError:
             continue
+
+
+def _build_schemas() -> None:
+    """What a process puts off until it reads or writes the first of a kind, which would be in every fork."""
+    from pydantic import BaseModel
+
+    from auditor.run.messages import MESSAGES
+    from auditor.run.start import jobs
+
+    def build(kind: type[BaseModel]) -> None:
+        for below in kind.__subclasses__():
+            if below.__module__.partition(".")[0] in OURS:
+                below.model_rebuild()
+            build(below)
+
+    build(BaseModel)
+    MESSAGES.rebuild()
+    jobs()
 
 
 def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel: socket.socket) -> None:
@@ -127,4 +172,4 @@ def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])), *sys.argv[2:])
+    serve(socket.socket(fileno=int(sys.argv[1])))

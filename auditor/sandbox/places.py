@@ -57,10 +57,11 @@ def _python() -> Iterator[str]:
     yield from (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, str(ROOT))
     yield from (path for path in (*sys.path, *site.getsitepackages()) if path)
     yield from (path for path in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path)
-    for name, module in list(sys.modules.items()):
-        # What is installed to be edited lies elsewhere; setuptools writes where into such a module.
-        if name.startswith("__editable__"):
-            yield from map(str, getattr(module, "MAPPING", {}).values())
+    for finder in sys.meta_path:
+        # What is installed to be edited lies elsewhere; setuptools writes where into the module of such a finder.
+        module = str(getattr(finder, "__module__", ""))
+        if module.startswith("__editable__"):
+            yield from map(str, getattr(sys.modules.get(module), "MAPPING", {}).values())
 
 
 def _inputs(job: Job) -> Iterator[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -580,6 +581,15 @@ def test_a_sweep_that_is_none_is_refused(sweeps: list[str], said: str) -> None:
         parse_sweeps(sweeps, {"epochs": 5})
 
 
+@cache
+def audit_of(rows: str, width: float) -> AuditReport:
+    """The audit of these rows' decisions at a width, which no seed and no folder changes."""
+    frame = pd.read_csv(io.StringIO(rows))
+    frame["after"] = (frame.score >= np.where(frame.sex == "f", 0.5 - width, 0.5)).astype(int)
+    frame["before"] = (frame.score >= 0.5).astype(int)
+    return audits(frame)[1]
+
+
 class Workshop:
     """The two slow steps, done in this process: a "model" is a text with its width, of which it is the decisions."""
 
@@ -604,11 +614,8 @@ class Workshop:
         self.did.append(f"audit {folder.name}")
         assert job.model.path is not None and job.data is not None
         text = Path(job.model.path).read_text()
-        frame = pd.read_csv(job.data.path)
         width = float(text.split()[0]) if text.split()[0] != "present" else 0.0
-        frame["after"] = (frame.score >= np.where(frame.sex == "f", 0.5 - width, 0.5)).astype(int)
-        frame["before"] = (frame.score >= 0.5).astype(int)
-        _, report = audits(frame)
+        report = audit_of(Path(job.data.path).read_text(), width)
         write_report(report, folder, ["json"])
         return report
 

@@ -15,7 +15,11 @@ from typing import IO
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io as skops
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from auditor.data.preprocessing import fit_tabular
 from auditor.errors import UsageError
@@ -34,8 +38,9 @@ from auditor.run.heard import Measured
 from auditor.run.isolate import _Pipe, measure
 from auditor.run.messages import Keeping, Kept
 from auditor.run.protocol import MAX_MESSAGE, MOST_LINES
-from auditor.sandbox import measuring_process
+from auditor.sandbox import landlock, measuring_process, seccomp
 from probes import PROBES
+from tests.warm_child import WarmChildren
 
 PROBE = """
 import os, signal, time
@@ -123,13 +128,13 @@ def test_a_probe_that_goes_wrong_is_not_run_and_the_others_answer(files: Path, n
     assert report.exit_code == ExitCode.INCONCLUSIVE
 
 
-@pytest.mark.real_child
 def test_two_bad_probes_cost_two_children_and_no_third(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
-    popen = subprocess.Popen
+    start = measuring_process.start_child
     monkeypatch.setattr(
-        "auditor.run.isolate.subprocess.Popen",
-        lambda *a, **k: started.append(1) or popen(*a, **k),  # type: ignore[func-returns-value]
+        measuring_process,
+        "start_child",
+        lambda *a: started.append(1) or start(*a),  # type: ignore[func-returns-value]
     )
     bad = [own(files, n, "os.kill(os.getpid(), signal.SIGKILL)") for n in ("First", "Second")]
     measured = measure(job(files, bad[0], FAIR, bad[1]), {})
@@ -176,6 +181,18 @@ def test_a_refused_model_is_a_refusal_with_its_reason(files: Path) -> None:
     assert measured.refusal is not None and measured.refusal.code == "model_refused"
     assert "system" in measured.refusal.reason
     assert measured.results == []
+
+
+@pytest.mark.slow
+@pytest.mark.real_child
+def test_what_opens_a_pipeline_is_imported_in_the_sandbox(files: Path) -> None:
+    """Other measuring processes of tests were forked from one that had imported it."""
+    rows = pd.read_csv(files / "data.csv")
+    skops.dump(make_pipeline(StandardScaler(), LogisticRegression()).fit(rows[["a"]], rows.y), files / "own.skops")
+    asked = replace(job(files, FAIR), model=ModelSpec(path=str(files / "own.skops"), device="cpu"))
+    measured = measure(asked, {})
+    assert measured.sandbox is not None and measured.sandbox.on == (landlock.version() > 0 and seccomp.supported())
+    assert measured.results[1].probe == "group_fairness" and measured.results[1].measurements
 
 
 @pytest.mark.parametrize(
@@ -242,11 +259,16 @@ def test_a_streamed_audit_says_of_every_probe_what_it_can(files: Path) -> None:
 
 
 @pytest.mark.real_child
-def test_same_seed_same_results(files: Path) -> None:
+def test_same_seed_same_results(files: Path, warm_children: WarmChildren, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a process that started as a user's does, and of a fork of another: of other hashes and other addresses."""
+
     def strip(m: Measured) -> object:
         return [(r.probe, r.measurements, r.not_run) for r in m.results]
 
-    assert strip(measure(job(files, FAIR), {})) == strip(measure(job(files, FAIR), {}))
+    first = measure(job(files, FAIR), {})
+    if sys.platform == "linux":
+        monkeypatch.setattr(measuring_process, "start_child", warm_children.start)
+    assert first.results[1].measurements and strip(measure(job(files, FAIR), {})) == strip(first)
 
 
 def pipe_with(content: bytes) -> _Pipe:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import joblib
 import numpy as np
@@ -36,10 +37,11 @@ from auditor.run.isolate import measure
 from auditor.run.options import Configured, ScanOptions
 from auditor.run.scan import scan
 from auditor.sandbox import landlock, measuring_process, seccomp
+from auditor.sandbox.places import places_of
 from cli.main import app
 from probes import PROBES
 from tests.run.payloads import PAYLOADS, program
-from tests.warm_child import WarmChildren
+from tests.warm_child import PreparedChildren, WarmChildren
 
 CHANNELS = ("pickle", "torch file", "joblib", "numpy file", "config", "own code")
 # Tests that the payloads are shared out to; one of them goes through all channels.
@@ -61,20 +63,20 @@ class Fires:
         return exec, (self.source, {})
 
 
-class CarelessChildren(WarmChildren):
+class CarelessChildren(PreparedChildren):
     """Measuring processes with a careless loader; from ``kernel(v)`` on, on a kernel with that interface and no newer.
 
     One process imports everything for all of them. What the interface is, each reads from a file at its start.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, children: WarmChildren, folder: Path) -> None:
         self._version = folder / "version"
         self.kernel(None)
         script = folder / "careless.py"
         script.write_text(
             CARELESS.format(version=str(self._version), careless=str(Path(__file__).parent / script.name))
         )
-        super().__init__(prepared=script)
+        super().__init__(children, script)
 
     def kernel(self, version: int | None) -> None:
         """None: the one that this is."""
@@ -92,8 +94,10 @@ runpy.run_path({careless!r})
 
 
 @pytest.fixture(scope="module")
-def careless_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CarelessChildren]:
-    children = CarelessChildren(tmp_path_factory.mktemp("careless"))
+def careless_children(
+    warm_children: WarmChildren, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[CarelessChildren]:
+    children = CarelessChildren(warm_children, tmp_path_factory.mktemp("careless"))
     yield children
     children.end()
 
@@ -298,11 +302,11 @@ def test_a_scan_says_which_layers_were_on(tmp_path: Path, listening: dict[str, o
 
 
 @pytest.fixture(scope="module")
-def bare_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmChildren]:
+def bare_children(warm_children: WarmChildren, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmChildren]:
     """Measuring processes on a kernel without Landlock, with the loader that there is."""
     script = tmp_path_factory.mktemp("bare") / "bare.py"
     script.write_text("from auditor.sandbox import landlock\nlandlock.version = lambda: 0\n")
-    children = WarmChildren(prepared=script)
+    children = PreparedChildren(warm_children, script)
     yield children
     children.end()
 
@@ -380,6 +384,21 @@ def test_without_a_sandbox_a_network_of_ones_own_is_not_trained_and_the_built_in
     assert CliRunner().invoke(app, words).exit_code == 0
     allowed = CliRunner().invoke(app, [*words, "--architecture", "own:net", "--allow-unsandboxed"])
     assert allowed.exit_code == 0 and "trained   own:net" in allowed.stdout, allowed.output
+
+
+def test_what_is_installed_to_be_edited_may_be_read(
+    tmp_path: Path, listening: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As setuptools leaves it: a finder, in whose module stands where it lies."""
+    module = ModuleType("__editable___theirs_finder")
+    module.MAPPING = {"theirs": "/elsewhere/theirs"}  # type: ignore[attr-defined]
+    finder = type("_EditableFinder", (), {"__module__": module.__name__, "find_spec": lambda *parts: None})
+    job = Scene(tmp_path, listening).job("pickle", "pass")
+    place = landlock.Place(Path("/elsewhere/theirs"), landlock.READ)
+    assert place not in places_of(job, tmp_path)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, finder])
+    assert place in places_of(job, tmp_path)
 
 
 def test_what_enters_the_sandbox_has_one_thread_and_no_numpy() -> None:
