@@ -286,18 +286,20 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
             self._score_rows(batch, asked, found)
         return [_only(found[ids], places) for ids, places in zip(texts, wanted, strict=True)]
 
-    def _rows(self, texts: Sequence[tuple[int, ...]]) -> list[Forest]:
-        longest = max((len(ids) for ids in texts), default=0)
+    def shares_beginnings(self, longest: int) -> bool:
+        """Whether texts of at most so many tokens may stand as trees in a row, a token seeing its ancestors alone."""
         config: Any = self.module.config
         window = getattr(config, "sliding_window", None)
-        kernel = getattr(config, "_attn_implementation", None)
-        if (
-            getattr(config, "model_type", None) not in TREE_ATTENTION
-            or kernel not in ("sdpa", "eager")
-            or (isinstance(window, int) and window < longest)
-        ):
-            return [Forest.of((ids,)) for ids in texts]
-        return packed(texts)
+        return (
+            getattr(config, "model_type", None) in TREE_ATTENTION
+            and getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
+            and not (isinstance(window, int) and window < longest)
+        )
+
+    def _rows(self, texts: Sequence[tuple[int, ...]]) -> list[Forest]:
+        if self.shares_beginnings(max((len(ids) for ids in texts), default=0)):
+            return packed(texts)
+        return [Forest.of((ids,)) for ids in texts]
 
     def _score_rows(
         self,
@@ -309,7 +311,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         inputs: dict[str, Tensor] = {"input_ids": _filled_up([row.tokens for row in rows], length, self._pad)}
         # A row that is one chain needs no mask: what lies to the right is never looked at.
         if any(row.branches for row in rows):
-            inputs["attention_mask"] = self._ancestors(rows, length)
+            inputs["attention_mask"] = self.ancestors(rows, length)
             inputs["position_ids"] = _filled_up([row.depths for row in rows], length, 0)
         nodes: dict[tuple[int, int], int] = {}
         answers: list[tuple[int, int, tuple[int, ...], int]] = []
@@ -329,7 +331,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         for (_, _, text, place), value in zip(answers, values.tolist(), strict=True):
             found[text][place] = value
 
-    def _ancestors(self, rows: Sequence[Forest], length: int) -> Tensor:
+    def ancestors(self, rows: Sequence[Forest], length: int) -> Tensor:
         """(n_rows, 1, length, length) to add to attention: 0 for a token itself and its ancestors, else the least."""
         sees = np.zeros((len(rows), length, length), bool)
         sees[:, np.arange(length), np.arange(length)] = True
