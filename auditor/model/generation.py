@@ -16,8 +16,9 @@ from auditor.errors import ModelError, NotApplicableError, OtherKindError
 from auditor.model.encoder_decoder import AuditedEncoderDecoder
 from auditor.model.gradients import without_gradients
 from auditor.model.language_model import AuditedLanguageModel
-from auditor.model.packed_products import packed_products
+from auditor.model.linear_products import laid_out_once
 from auditor.model.torch_model import evaluating
+from auditor.model.tree_attention import reads_trees
 
 Until = Literal["length", "sentence", "word"]
 
@@ -117,7 +118,7 @@ def continuations(
     step = _Step.of(model.module, tokenizer)
     order = sorted(rows_of, key=len)
     n_read = sum(map(len, order)) + draws.numel()
-    with without_gradients(), evaluating(model.module), packed_products(model.module, n_read):
+    with without_gradients(), evaluating(model.module), laid_out_once(model.module, n_read):
         for batch in _batches([(ids, rows_of[ids]) for ids in order], batch_rows, step.masked):
             numbers = [row for _, rows in batch for row in rows]
             repeats = [len(rows) for _, rows in batch]
@@ -262,7 +263,7 @@ def _read(
     begun, cache = _begun(model, step, prompts)
     prompts = [prompt[begun:] for prompt in prompts]
     length = max(map(len, prompts))
-    if step.begins_anywhere and len(prompts) > 1 and model.shares_beginnings(begun + length + n_new):
+    if step.begins_anywhere and len(prompts) > 1 and reads_trees(model.module, begun + length + n_new):
         from auditor.model.key_values import read_as_forest
 
         read = read_as_forest(model, step.cache_name, prompts, begun, cache)

@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicLayer
 from auditor.model.language_model import AuditedLanguageModel, logits_at
 from auditor.model.placement import sent
 from auditor.model.prefix_trees import Forest, batches, packed
+from auditor.model.tree_attention import laid_out
 
 States: TypeAlias = tuple[Tensor, Tensor]
 # Prompts are longer than the texts that are scored, and more of what they share lies in wider rows.
@@ -92,8 +93,6 @@ def _read(
 ) -> tuple[Tensor, list[States]]:
     """Of rows of forests the logits behind each text, and of each layer its keys and values, ``width`` long."""
     length = len(part[0].tokens)
-    ids = torch.tensor([[*row.tokens, *[0] * (length - len(row.tokens))] for row in part])
-    depths = torch.tensor([[begun + depth for depth in row.depths] + [0] * (length - len(row.tokens)) for row in part])
     paths = [(r, path) for r, row in enumerate(part) for _, path in row.texts]
     ends = torch.tensor([[r, path[-1]] for r, path in paths])
     # The place of each token of each text among those of all rows, one row after another; on the left any.
@@ -103,11 +102,11 @@ def _read(
         at[k, width - len(places) :] = r * (begun + length) + places
     before = [] if cache is None else [(layer.keys, layer.values) for layer in cache.layers]
     own = DynamicCache([tuple(states.expand(len(part), -1, -1, -1) for states in each) for each in before] or None)
-    mask = nn.functional.pad(model.ancestors(part, length), (begun, 0))
-    inputs = {"input_ids": ids, "position_ids": depths, "attention_mask": mask}
+    # All see what stands before them.
+    inputs = laid_out(model.module, part, 0, before=begun)
     inputs = {name: sent(value, model.device) for name, value in inputs.items()}
     logits = logits_at(model.module, inputs | {cache_name: own, "use_cache": True}, sent(ends, model.device))
-    model.forwarded["tokens",] += ids.numel()
+    model.forwarded["tokens",] += inputs["input_ids"].numel()
     return logits, [(_at(layer.keys, at), _at(layer.values, at)) for layer in own.layers]
 
 

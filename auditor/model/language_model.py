@@ -22,17 +22,14 @@ from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.batch_sizes import free_bytes, tokens_at_once
 from auditor.model.gradients import without_gradients
+from auditor.model.linear_products import quick_products
 from auditor.model.placement import device_of, moved, sent, stays
 from auditor.model.prefix_trees import Encoded, Forest, batches, packed
 from auditor.model.text_scores import Objective, ScoresTexts
 from auditor.model.torch_model import evaluating
+from auditor.model.tree_attention import laid_out, reads_trees
 from auditor.rows import FloatArray
 
-# Decoders whose attention takes a mask of our own with positions of our own; a test holds each of them to it.
-TREE_ATTENTION = frozenset(
-    {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "gpt_oss", "granite", "granitemoe", "llama", "mistral"}
-    | {"mixtral", "olmo2", "olmoe", "phi", "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3"}
-)
 # Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
 _OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text", "longformer"}
@@ -261,7 +258,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         ModelError where the model gives no probability but NaN.
         """
         wanted = places or [[i for i, scored in enumerate(t.scored) if scored] for t in texts]
-        with without_gradients(), evaluating(self.module):
+        with without_gradients(), evaluating(self.module), quick_products():
             if self._plain_head is None and texts:
                 # What follows the last layer acts on each place alone, so a few will show it.
                 self._plain_head = self._has_plain_head(texts[0].ids[:4])
@@ -280,26 +277,15 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         asked: dict[tuple[int, ...], set[int]] = {ids: set() for ids in unique}
         for ids, places in zip(texts, wanted, strict=True):
             asked[ids].update(places)
-        rows = self._rows(unique)
-        rows.sort(key=lambda row: -len(row.tokens))
-        for batch in batches(rows, self._budget(), lambda row: len(row.tokens)):
+        for batch in batches(self._rows(unique), self._budget(), lambda row: len(row.tokens)):
             self._score_rows(batch, asked, found)
         return [_only(found[ids], places) for ids, places in zip(texts, wanted, strict=True)]
 
-    def shares_beginnings(self, longest: int) -> bool:
-        """Whether texts of at most so many tokens may stand as trees in a row, a token seeing its ancestors alone."""
-        config: Any = self.module.config
-        window = getattr(config, "sliding_window", None)
-        return (
-            getattr(config, "model_type", None) in TREE_ATTENTION
-            and getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
-            and not (isinstance(window, int) and window < longest)
-        )
-
     def _rows(self, texts: Sequence[tuple[int, ...]]) -> list[Forest]:
-        if self.shares_beginnings(max((len(ids) for ids in texts), default=0)):
-            return packed(texts)
-        return [Forest.of((ids,)) for ids in texts]
+        """Sorted texts as rows, the longest first."""
+        longest = max((len(ids) for ids in texts), default=0)
+        rows = packed(texts) if reads_trees(self.module, longest) else [Forest.of((ids,)) for ids in texts]
+        return sorted(rows, key=lambda row: -len(row.tokens))
 
     def _score_rows(
         self,
@@ -307,12 +293,6 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         asked: Mapping[tuple[int, ...], set[int]],
         found: Mapping[tuple[int, ...], FloatArray],
     ) -> None:
-        length = max(len(row.tokens) for row in rows)
-        inputs: dict[str, Tensor] = {"input_ids": _filled_up([row.tokens for row in rows], length, self._pad)}
-        # A row that is one chain needs no mask: what lies to the right is never looked at.
-        if any(row.branches for row in rows):
-            inputs["attention_mask"] = self.ancestors(rows, length)
-            inputs["position_ids"] = _filled_up([row.depths for row in rows], length, 0)
         nodes: dict[tuple[int, int], int] = {}
         answers: list[tuple[int, int, tuple[int, ...], int]] = []
         for r, row in enumerate(rows):
@@ -323,7 +303,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         if not answers:
             return
         values = self._forward(
-            inputs,
+            laid_out(self.module, rows, self._pad),
             torch.tensor(list(nodes)),
             torch.tensor([a[0] for a in answers]),
             torch.tensor([a[1] for a in answers]),
@@ -331,17 +311,26 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         for (_, _, text, place), value in zip(answers, values.tolist(), strict=True):
             found[text][place] = value
 
-    def ancestors(self, rows: Sequence[Forest], length: int) -> Tensor:
-        """(n_rows, 1, length, length) to add to attention: 0 for a token itself and its ancestors, else the least."""
-        sees = np.zeros((len(rows), length, length), bool)
-        sees[:, np.arange(length), np.arange(length)] = True
-        for r, row in enumerate(rows):
-            for node, parent in enumerate(row.parents):
-                if parent >= 0:
-                    sees[r, node] |= sees[r, parent]
-        dtype = next(self.module.parameters()).dtype
-        mask = torch.zeros(sees.shape, dtype=dtype)
-        return mask.masked_fill_(torch.from_numpy(~sees), torch.finfo(dtype).min).unsqueeze(1)
+    def mean_states(self, texts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], FloatArray] | None:
+        """Of each text, ids as they are read, (width,) the mean over its tokens of the last hidden states.
+
+        None where texts that begin alike cannot share that work.
+        """
+        longest = max((len(ids) for ids in texts), default=0)
+        if self.objective != "causal" or not reads_trees(self.module, longest):
+            return None
+        found: dict[tuple[int, ...], FloatArray] = {}
+        with without_gradients(), evaluating(self.module), quick_products():
+            # A row leaves out the last token of a text, which nothing follows: here that is one more than it has.
+            rows = self._rows(sorted({(*ids, self._pad) for ids in texts}))
+            for batch in batches(rows, self.batch_tokens, lambda row: len(row.tokens)):
+                inputs = self._sent(laid_out(self.module, batch, self._pad))
+                reader: Any = self.module.base_model
+                states = reader(**inputs, **self._no_cache()).last_hidden_state
+                for row, own in zip(batch, states, strict=True):
+                    for text, path in row.texts:
+                        found[text[:-1]] = own[path].double().mean(dim=0).cpu().numpy()
+        return found
 
     def _masked(self, texts: Sequence[Encoded], wanted: Sequence[Sequence[int]], within_word: bool) -> list[FloatArray]:
         mask = self._mask_id()
@@ -397,8 +386,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         ``places``: (n_places, 2) row and column. The network's last layer is held back and applied in tiles. Where
         something follows it, such as a soft cap, the network makes the logits itself, in smaller batches.
         """
-        moved = {name: sent(value, self.device) for name, value in inputs.items()}
-        self.forwarded["tokens",] += moved["input_ids"].numel()
+        moved = self._sent(inputs)
         where, at, targets = (sent(value, self.device) for value in (places, at, targets))
         if not self._plain_head:
             logits = self.module(**moved, **self._no_cache()).logits
@@ -407,6 +395,11 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         with _holding_back(head, where[:1]) as hidden:
             self.module(**moved, **self._no_cache())
         return _by_tiles(hidden[0][where[:, 0], where[:, 1]], head, at, targets)
+
+    def _sent(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs where the network is; their tokens count as passed forward."""
+        self.forwarded["tokens",] += inputs["input_ids"].numel()
+        return {name: sent(value, self.device) for name, value in inputs.items()}
 
     def _no_cache(self) -> dict[str, bool]:
         return {"use_cache": False} if self.objective == "causal" else {}
@@ -520,11 +513,6 @@ def _holding_back(head: nn.Module, places: Tensor) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
-
-
-def _filled_up(rows: Sequence[list[int]], length: int, rest: int) -> Tensor:
-    """(n_rows, length) the rows, and the rest behind each."""
-    return torch.tensor([row + [rest] * (length - len(row)) for row in rows], dtype=torch.long)
 
 
 def _only(values: FloatArray, places: Sequence[int]) -> FloatArray:

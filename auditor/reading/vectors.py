@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.language_model import AuditedLanguageModel
 
 _MAX_DIMENSIONS = 16_384
 _MAX_WORD_BYTES = 4_096
@@ -234,7 +235,7 @@ def sentence_encoder(model: AuditedModel) -> Embedder | None:
 
     if not isinstance(model, AuditedLanguageModel):
         return None
-    return _pooled(model.module, model.tokenizer, getattr(model, "context", None))
+    return _pooled(model.module, model.tokenizer, model.context, language=model)
 
 
 def load_encoder(path: str | Path, device: str = "cpu") -> tuple[Embedder, Embedder]:
@@ -255,9 +256,10 @@ def load_encoder(path: str | Path, device: str = "cpu") -> tuple[Embedder, Embed
         raise ModelError(
             f"{folder.name!r} is no Hugging Face folder: it holds no config.json.", code="AUD-LOAD-INCOMPLETE"
         )
+    language = None
     if is_language_model(str(path)):
-        model = load_language_folder(str(path), ModelSpec(path=str(path), device=device))
-        network, tokenizer = model.module, model.tokenizer
+        language = load_language_folder(str(path), ModelSpec(path=str(path), device=device))
+        network, tokenizer = language.module, language.tokenizer
     else:
         settings = folder.json("config.json")
         kind, listed = settings.get("model_type"), settings.get("architectures")
@@ -270,39 +272,54 @@ def load_encoder(path: str | Path, device: str = "cpu") -> tuple[Embedder, Embed
             tokenizer = read_tokenizer(folder)
         network = network.to(device)
     positions = getattr(network.config, "max_position_embeddings", None)
-    return _of_pieces(network, tokenizer), _pooled(network, tokenizer, positions, folder.name)
+    return _of_pieces(network, tokenizer), _pooled(network, tokenizer, positions, folder.name, language)
 
 
-def _pooled(network: nn.Module, tokenizer: Any, longest: int | None, name: str = "") -> Embedder:
+def _pooled(
+    network: nn.Module,
+    tokenizer: Any,
+    longest: int | None,
+    name: str = "",
+    language: AuditedLanguageModel | None = None,
+) -> Embedder:
     def embed(texts: Sequence[str]) -> FloatArray:
-        import torch
-
-        from auditor.model.placement import device_of
-        from auditor.model.torch_model import evaluating
-
-        device = device_of(network)
-        # Of two halves it is the first that reads a text; a head over the vocabulary is no part of what was read.
-        halves = getattr(network.config, "is_encoder_decoder", False)
-        reader: Any = network.get_encoder() if halves else network.base_model  # type: ignore[operator]
         encoded = [tuple(tokenizer(t).input_ids) for t in texts]
         if longest is not None and any(len(ids) > longest for ids in encoded):
             raise NotApplicableError(f"A sentence has more than the {longest:,} tokens that the model reads.")
         if not all(encoded):
             raise NotApplicableError("A sentence has no token for this model.")
-        # Each once, and with its like, so that hardly any padding is read.
-        distinct = sorted(set(encoded), key=lambda ids: (len(ids), ids))
-        found: dict[tuple[int, ...], FloatArray] = {}
-        with without_gradients(), evaluating(network):
-            for start in range(0, len(distinct), _BATCH):
-                batch = distinct[start : start + _BATCH]
-                length = max(map(len, batch))
-                mask = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in batch], device=device)
-                ids = torch.tensor([[*ids, *[0] * (length - len(ids))] for ids in batch], device=device)
-                out = reader(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-                states = out.hidden_states[-1].double()
-                weight = mask.unsqueeze(-1).double()
-                found.update(zip(batch, ((states * weight).sum(1) / weight.sum(1)).cpu().numpy(), strict=True))
+        found = None if language is None else language.mean_states(encoded)
+        if found is None:
+            found = _one_by_one(network, encoded)
         return np.stack([found[ids] for ids in encoded])
 
     whose = f"{type(network).__name__}{f' {name}' if name else ''}"
     return Embedder(embed, f"mean over tokens of the last hidden states of {whose}")
+
+
+def _one_by_one(network: nn.Module, texts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], FloatArray]:
+    """Of each text, ids, the mean over its tokens of the last hidden states, whichever way the network reads."""
+    import torch
+
+    from auditor.model.linear_products import quick_products
+    from auditor.model.placement import device_of
+    from auditor.model.torch_model import evaluating
+
+    device = device_of(network)
+    # Of two halves it is the first that reads a text; a head over the vocabulary is no part of what was read.
+    halves = getattr(network.config, "is_encoder_decoder", False)
+    reader: Any = network.get_encoder() if halves else network.base_model  # type: ignore[operator]
+    # Each once, and with its like, so that hardly any padding is read.
+    distinct = sorted(set(texts), key=lambda ids: (len(ids), ids))
+    found: dict[tuple[int, ...], FloatArray] = {}
+    with without_gradients(), evaluating(network), quick_products():
+        for start in range(0, len(distinct), _BATCH):
+            batch = distinct[start : start + _BATCH]
+            length = max(map(len, batch))
+            mask = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in batch], device=device)
+            ids = torch.tensor([[*ids, *[0] * (length - len(ids))] for ids in batch], device=device)
+            out = reader(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+            states = out.hidden_states[-1].double()
+            weight = mask.unsqueeze(-1).double()
+            found.update(zip(batch, ((states * weight).sum(1) / weight.sum(1)).cpu().numpy(), strict=True))
+    return found

@@ -14,14 +14,15 @@ import pytest
 import torch
 from torch import nn
 
-import auditor.model.language_model
+import auditor.model.tree_attention
 from auditor.artifact.source import read_source
 from auditor.errors import MissingExtraError, ModelError, NotApplicableError, UnsafeModelError
 from auditor.intake import language_models
 from auditor.intake.language_models import is_language_model, load_gguf, load_language_folder
 from auditor.intake.specs import ModelSpec
-from auditor.model.language_model import TREE_ATTENTION, AuditedLanguageModel, objective_of
+from auditor.model.language_model import AuditedLanguageModel, objective_of
 from auditor.model.prefix_trees import Encoded, shared_places
+from auditor.model.tree_attention import TREE_ATTENTION
 from probes.language.stereotype import built_in_pairs
 from tests.quantifiers import all_of, none_of
 from tests.toys.language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
@@ -50,10 +51,18 @@ def test_packed_trees_give_transformers_own_likelihood(kind: str, monkeypatch: p
     model = AuditedLanguageModel(network, tokenizer, batch_tokens=256)
     texts = sentences(60)
     found = model.log_likelihoods(texts)
-    assert any(row.branches for row in model._rows(sorted({e.ids for e in model.encode(texts)})))
+    ids = sorted({e.ids for e in model.encode(texts)})
+    assert any(row.branches for row in model._rows(ids))
     np.testing.assert_allclose(found, [by_loss(network, tokenizer, t) for t in texts], atol=1e-3)
-    monkeypatch.setattr(auditor.model.language_model, "TREE_ATTENTION", frozenset())
+    vectors = model.mean_states(ids)
+    assert vectors is not None and set(vectors) == set(ids)
+    with torch.no_grad():
+        states = [network(input_ids=torch.tensor([i]), output_hidden_states=True).hidden_states[-1][0] for i in ids[:9]]
+    expected = [own.double().mean(dim=0).numpy() for own in states]
+    np.testing.assert_allclose([vectors[i] for i in ids[:9]], expected, atol=1e-4)
+    monkeypatch.setattr(auditor.model.tree_attention, "TREE_ATTENTION", frozenset())
     np.testing.assert_allclose(found, model.log_likelihoods(texts), atol=1e-3)
+    assert model.mean_states(ids) is None
 
 
 @pytest.mark.parametrize(

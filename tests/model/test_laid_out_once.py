@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from auditor.model.gradients import without_gradients
-from auditor.model.packed_products import packed_products
+from auditor.model.linear_products import _by_onednn, laid_out_once
 
-able = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+WITH_ONEDNN = pytest.mark.skipif(_by_onednn() is None, reason="torch was built without oneDNN")
 
 
-@pytest.mark.skipif(not able, reason="weights are laid out on processors with AVX-512 alone")
+@WITH_ONEDNN
 def test_products_are_the_same_and_the_network_is_left_as_it_was() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(48, 96), nn.Tanh(), nn.Linear(96, 1000, bias=False)).eval()
@@ -21,7 +21,7 @@ def test_products_are_the_same_and_the_network_is_left_as_it_was() -> None:
     network[0].register_forward_hook(lambda *_: seen.append(1))
     with without_gradients():
         plain = network(states)
-        with pytest.raises(KeyError), packed_products(network, 10_000):
+        with pytest.raises(KeyError), laid_out_once(network, 10_000):
             assert "forward" in vars(network[0]) and "forward" in vars(network[2])
             assert torch.allclose(network(states), plain, rtol=1e-4, atol=1e-5)
             assert torch.allclose(network(states[:, :1].transpose(0, 1)), plain[:, :1].transpose(0, 1), atol=1e-5)
@@ -32,13 +32,13 @@ def test_products_are_the_same_and_the_network_is_left_as_it_was() -> None:
     assert not torch.allclose(network(states), plain), "weights that change afterwards are those that count"
 
 
-@pytest.mark.skipif(not able, reason="weights are laid out on processors with AVX-512 alone")
+@WITH_ONEDNN
 def test_gradients_are_taken_of_the_weights_themselves_and_nothing_is_laid_out_twice() -> None:
     torch.manual_seed(0)
     layer, states = nn.Linear(4, 3), torch.randn(5, 4, requires_grad=True)
-    with packed_products(layer, 10_000):
+    with laid_out_once(layer, 10_000):
         outer = vars(layer)["forward"]
-        with packed_products(layer, 10_000):
+        with laid_out_once(layer, 10_000):
             assert vars(layer)["forward"] is outer
         (found,) = torch.autograd.grad(layer(states).sum(), states)
     assert torch.allclose(found, layer.weight.sum(dim=0).expand(5, -1)) and "forward" not in vars(layer)
@@ -47,5 +47,5 @@ def test_gradients_are_taken_of_the_weights_themselves_and_nothing_is_laid_out_t
 @pytest.mark.parametrize(("rows", "kind"), [(1023, torch.float32), (10_000, torch.float64)])
 def test_what_gains_nothing_is_multiplied_as_ever(rows: int, kind: torch.dtype) -> None:
     layer = nn.Linear(4, 4).to(kind)
-    with packed_products(layer, rows):
+    with laid_out_once(layer, rows):
         assert "forward" not in vars(layer)

@@ -1,0 +1,113 @@
+"""Matrix products of networks on a processor, by the quicker of torch's two libraries for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+# With fewer rows neither library is the quicker one.
+_FEWEST_ROWS = 64
+# To lay weights out takes as long as some hundred rows gain by it, and as much memory as there are weights.
+_FEWEST_IN_ALL, _MOST_BYTES = 1024, 2 << 30
+
+
+def quick_products() -> AbstractContextManager[object]:
+    """Inside, without gradients, linear layers in float32 on a processor are computed by oneDNN.
+
+    torch itself gives them to MKL, which takes a fifth longer on an AMD EPYC; sums may differ in their last digits.
+    Nothing changes where torch was built without oneDNN.
+    """
+    by_onednn = _by_onednn()
+    return nullcontext() if by_onednn is None or torch.is_grad_enabled() else _Quick(by_onednn)
+
+
+@contextmanager
+def laid_out_once(network: nn.Module, rows: int) -> Iterator[None]:
+    """Inside, the same is done with weights that were laid out for it, which else each product does anew.
+
+    Of few rows, as where texts are drawn a token at a time, that takes as long as to multiply them. ``rows``: how many
+    there will be in all. Nothing changes where they are few, or weights are too large to be held twice. Inside, weights
+    must stay as they are, and the network must not be copied: the products would be those of before.
+    """
+    by_onednn = _by_onednn()
+    layers = [m for m in network.modules() if type(m) is nn.Linear and _plain(m.weight) and "forward" not in vars(m)]
+    if by_onednn is None or rows < _FEWEST_IN_ALL or 4 * sum(m.weight.numel() for m in layers) > _MOST_BYTES:
+        layers = []
+    try:
+        for layer in layers:
+            layer.forward = partial(_product, by_onednn, layer, _laid_out(layer.weight.detach()))  # type: ignore[method-assign]
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return found
+
+
+def _product(by_onednn: Callable[..., Tensor], layer: nn.Linear, laid_out: Tensor, x: Tensor) -> Tensor:
+    if torch.is_grad_enabled() or x.dtype != torch.float32:
+        return nn.functional.linear(x, layer.weight, layer.bias)
+    return by_onednn(x, laid_out, layer.bias, "none", [], "")
+
+
+class _Quick(TorchFunctionMode):
+    def __init__(self, by_onednn: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.by_onednn = by_onednn
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is nn.functional.linear and not kwargs and _fits(*args[:2]):
+            x, weight, *bias = args
+            return self.by_onednn(x, weight, bias[0] if bias else None, "none", [], "")
+        return func(*args, **(kwargs or {}))
+
+
+def _fits(x: Tensor, weight: Tensor) -> bool:
+    """Whether it is a plain product in float32, and of enough rows."""
+    return (
+        type(x) in (Tensor, nn.Parameter)
+        and (x.dtype, x.device.type) == (torch.float32, "cpu")
+        and _plain(weight)
+        and x.numel() >= _FEWEST_ROWS * x.shape[-1] > 0
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _plain(weight: Tensor) -> bool:
+    return (
+        type(weight) in (Tensor, nn.Parameter)
+        and (weight.dtype, weight.device.type, weight.layout) == (torch.float32, "cpu", torch.strided)
+        and weight.is_contiguous()
+    )
+
+
+@lru_cache(maxsize=1)
+def _by_onednn() -> Callable[..., Tensor] | None:
+    """oneDNN's product as torch has it for compiled networks, or None where it has none that is right."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return None
+    try:
+        found: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
+        x, weight, bias = (torch.linspace(-1.0, 1.0, n).reshape(shape) for n, shape in _SHAPES)
+        with torch.no_grad():
+            plain = nn.functional.linear(x, weight, bias)
+            own, again = (found(x, each, bias, "none", [], "") for each in (weight, _laid_out(weight)))
+            right = all(torch.allclose(each, plain, rtol=1e-5, atol=1e-5) for each in (own, again))
+    except (AttributeError, RuntimeError):
+        return None
+    return found if right else None
+
+
+_SHAPES = ((2 * 64 * 24, (2, 64, 24)), (40 * 24, (40, 24)), (40, (40,)))

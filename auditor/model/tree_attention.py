@@ -1,0 +1,62 @@
+"""Which networks read texts that begin alike as a forest, and what such a network is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from auditor.model.prefix_trees import Forest
+
+# Decoders whose attention takes a mask of our own with positions of our own; a test holds each of them to it.
+TREE_ATTENTION = frozenset(
+    {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "gpt_oss", "granite", "granitemoe", "llama", "mistral"}
+    | {"mixtral", "olmo2", "olmoe", "phi", "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3"}
+)
+
+
+def reads_trees(network: nn.Module, longest: int) -> bool:
+    """Whether a causal network can be given forests of texts of at most ``longest`` tokens."""
+    config: Any = network.config
+    window = getattr(config, "sliding_window", None)
+    kernel = getattr(config, "_attn_implementation", None)
+    return (
+        getattr(config, "model_type", None) in TREE_ATTENTION
+        and kernel in ("sdpa", "eager")
+        and not (isinstance(window, int) and window < longest)
+    )
+
+
+def laid_out(network: nn.Module, rows: Sequence[Forest], pad: int, before: int = 0) -> dict[str, Tensor]:
+    """What a causal network is given: (n_rows, length) ids, and mask and positions where any row branches.
+
+    ``before``: how many tokens it has read that stand before every row.
+    """
+    length = max(len(row.tokens) for row in rows)
+    inputs: dict[str, Tensor] = {"input_ids": _filled_up([row.tokens for row in rows], length, pad)}
+    # A row that is one chain needs no mask: what lies to the right is never looked at.
+    if before or any(row.branches for row in rows):
+        mask = _ancestors(rows, length, next(network.parameters()).dtype)
+        inputs["attention_mask"] = nn.functional.pad(mask, (before, 0))
+        inputs["position_ids"] = _filled_up([[before + depth for depth in row.depths] for row in rows], length, 0)
+    return inputs
+
+
+def _filled_up(rows: Sequence[list[int]], length: int, rest: int) -> Tensor:
+    """(n_rows, length) the rows, and the rest behind each."""
+    return torch.tensor([row + [rest] * (length - len(row)) for row in rows], dtype=torch.long)
+
+
+def _ancestors(rows: Sequence[Forest], length: int, dtype: torch.dtype) -> Tensor:
+    """(n_rows, 1, length, length) to add to attention: 0 for a token itself and its ancestors, else the least."""
+    sees = np.zeros((len(rows), length, length), bool)
+    sees[:, np.arange(length), np.arange(length)] = True
+    for r, row in enumerate(rows):
+        for node, parent in enumerate(row.parents):
+            if parent >= 0:
+                sees[r, node] |= sees[r, parent]
+    mask = torch.zeros(sees.shape, dtype=dtype)
+    return mask.masked_fill_(torch.from_numpy(~sees), torch.finfo(dtype).min).unsqueeze(1)
