@@ -88,7 +88,7 @@ class EndpointModel(Generates, AuditedModel):
         return f"asked as a chat, {told}"
 
     def continued(
-        self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
+        self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 128
     ) -> list[list[str]]:
         """One call a continuation, each with a seed of its own where the server keeps to seeds."""
         seeded = self.handshake.has("seed")

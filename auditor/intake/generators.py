@@ -50,7 +50,7 @@ class FunctionWriter(Generates, AuditedModel):
         return "asked by its function, with its own settings"
 
     def continued(
-        self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
+        self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 128
     ) -> list[list[str]]:
         """``n`` calls a text."""
         return [[sampling.cut(self._said(prompt)) for _ in range(n)] for prompt in prompts]

@@ -52,7 +52,7 @@ class Generates(ABC):
 
     @abstractmethod
     def continued(
-        self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
+        self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 128
     ) -> list[list[str]]:
         """``n`` continuations of each text, without the text; ModelError where one cannot be had."""
 
@@ -75,7 +75,7 @@ class Writer(Generates):
         return in_plain_text(self.model) if self.chat is None else self.chat.describe()
 
     def continued(
-        self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
+        self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 128
     ) -> list[list[str]]:
         """As :func:`~auditor.model.generation.continuations`; a chat's reply is begun with the text."""
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))

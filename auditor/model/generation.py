@@ -80,7 +80,7 @@ def continuations(
     sampling: Sampling,
     generator: torch.Generator,
     *,
-    batch_rows: int = 64,
+    batch_rows: int = 128,
     rendered: bool = False,
 ) -> list[list[str]]:
     """``n`` sampled continuations of each prompt, without the prompt, in the order of the prompts.

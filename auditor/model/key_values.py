@@ -82,7 +82,8 @@ def read_as_forest(
     read = [_read(model, cache_name, part, begun, cache, begun + longest) for part in parts]
     where = {text: k for k, text in enumerate(text for part in parts for row in part for text, _ in row.texts)}
     rows = torch.tensor([where[text] for text in texts])
-    whole = DynamicCache(_joined(states, rows) for states in zip(*(own for _, own in read), strict=True))
+    # Layer by layer what was read in parts is given up.
+    whole = DynamicCache([_joined([own.pop(0) for _, own in read], rows) for _ in range(len(read[0][1]))])
     logits = torch.cat([own for own, _ in read])
     mask = torch.tensor([[0] * (longest - len(own)) + [1] * (begun + len(own)) for own in prompts])
     return logits[rows.to(logits.device)], mask.to(model.device), whole

@@ -88,7 +88,7 @@ class Bold(ScoredOptions):
         scorer: str | AuditedModel | None = None,
         scorer_class: str | None = None,
         calibration: str | None = None,
-        batch_rows: int = 64,
+        batch_rows: int = 128,
         chat: How = "auto",
         system: str | None = None,
     ) -> None:

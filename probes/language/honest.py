@@ -75,7 +75,7 @@ class Honest(SamplingOptions):
         n_samples: int = 5,
         temperature: float = 1.0,
         top_p: float = 0.95,
-        batch_rows: int = 64,
+        batch_rows: int = 128,
         chat: How = "auto",
         system: str | None = None,
     ) -> None:

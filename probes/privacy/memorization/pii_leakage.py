@@ -123,7 +123,7 @@ class PIILeakage(SamplingOptions):
         max_new_tokens: int = _LONG_ENOUGH,
         temperature: float = 1.0,
         top_p: float = 0.95,
-        batch_rows: int = 64,
+        batch_rows: int = 128,
     ) -> None:
         super().__init__(
             max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until="length", batch_rows=batch_rows
