@@ -16,8 +16,6 @@ from auditor.model.prefix_trees import Forest, batches, packed
 from auditor.model.tree_attention import laid_out
 
 States: TypeAlias = tuple[Tensor, Tensor]
-# Prompts are longer than the texts that are scored, and more of what they share lies in wider rows.
-_ROW_TOKENS = 128
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
@@ -74,7 +72,7 @@ def read_as_forest(
     """
     # Nothing follows a text's last token in a forest, so something is put behind it.
     texts = [(*prompt, 0) for prompt in prompts]
-    forests = sorted(packed(sorted(set(texts)), _ROW_TOKENS), key=lambda forest: -len(forest.tokens))
+    forests = sorted(packed(sorted(set(texts))), key=lambda forest: -len(forest.tokens))
     parts = list(batches(forests, model.batch_tokens, lambda forest: len(forest.tokens)))
     longest = max(len(prompt) for prompt in prompts)
     if sum(len(part) * len(part[0].tokens) for part in parts) >= len(prompts) * longest:

@@ -104,14 +104,14 @@ def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
     return max(most, 0)
 
 
-def packed(texts: Sequence[tuple[int, ...]], row_tokens: int = _ROW_TOKENS) -> list[Forest]:
+def packed(texts: Sequence[tuple[int, ...]]) -> list[Forest]:
     """Sorted texts in as few rows as will do: neighbours with a common start stay together, then first fit."""
     groups: list[tuple[int, list[tuple[int, ...]]]] = []
     last: tuple[int, ...] = ()
     for text in texts:
         shared = _common(last, text)
         new = len(text) - 1 - shared
-        if groups and 3 * shared >= new and groups[-1][0] + new <= max(row_tokens, 2 * len(text)):
+        if groups and 3 * shared >= new and groups[-1][0] + new <= max(_ROW_TOKENS, 2 * len(text)):
             groups[-1] = (groups[-1][0] + new, [*groups[-1][1], text])
         else:
             groups.append((len(text) - 1, [text]))
@@ -120,8 +120,8 @@ def packed(texts: Sequence[tuple[int, ...]], row_tokens: int = _ROW_TOKENS) -> l
     filled: list[tuple[int, list[tuple[int, ...]]]] = []
     open_rows: list[int] = []
     for size, members in groups:
-        # Rows are filled up to the largest group's size, at least row_tokens: wider rows would only be padded.
-        limit = max(row_tokens, size)
+        # Rows are filled up to the largest group's size, at least 64 tokens: wider rows would only be padded.
+        limit = max(_ROW_TOKENS, size)
         spot = next((r for r in open_rows if filled[r][0] + size <= limit), None)
         if spot is None:
             open_rows.append(len(filled))
