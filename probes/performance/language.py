@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
@@ -82,9 +83,17 @@ def word_order(model: ScoresTexts, data: AuditData, n_texts: int, rng: np.random
 
 def sense(model: ScoresTexts, table: Table, rng: np.random.Generator) -> Measurement:
     """The sense accuracy over quadruples that are drawn from a table."""
-    texts = quadruples(table, rng)
-    found = model.token_log_probabilities(read(model, [text for four in texts for text in four]))
+    encoded = read(model, [text for four in quadruples(table, rng) for text in four])
+    # What a sentence begins with alike and crossed is on both sides, and cancels, where no later token changes it.
+    places = [_apart(encoded[i], encoded[i ^ 2]) for i in range(len(encoded))] if model.objective == "causal" else None
+    found = model.token_log_probabilities(encoded, places)
     return sense_accuracy(np.asarray([np.nansum(p) for p in found]).reshape(-1, 4), table.source, rng)
+
+
+def _apart(text: Encoded, other: Encoded) -> list[int]:
+    """Places of the tokens of a text that are scored, from the first on that is another one in the other text."""
+    alike = len(os.path.commonprefix([text.ids, other.ids]))
+    return [i for i, scored in enumerate(text.scored) if scored and i >= alike]
 
 
 def chosen_texts(

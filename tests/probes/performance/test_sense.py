@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from auditor.errors import ConfigError
 from auditor.finding.vacuity import SENSE, SENTENCES
 from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.prefix_trees import Encoded
 from auditor.rows import FloatArray
 from auditor.run.audit import no_data
 from auditor.statistics.rates import Proportion
@@ -79,6 +81,36 @@ def test_sense_is_shown_by_who_knows_it_and_a_coin_by_who_does_not() -> None:
     random = AuditedLanguageModel(tiny("llama", 0, vocab_size=2000), causal_tokenizer(words()))
     found = language.sense(random, TABLE, np.random.default_rng(0)).estimate
     assert found.lower(0.025) < 0.5 < found.upper(0.025)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_both_sides_begin_with_cancels_and_is_asked_of_masked_models_alone(
+    masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later word changes how likely an earlier one is only where both are seen."""
+    network, tokenizer = tiny("llama", 0, vocab_size=2000), causal_tokenizer(words())
+    model: Any = AuditedLanguageModel(network, tokenizer)
+    reader = AuditedLanguageModel(network, tokenizer)
+    whole, asked = model.token_log_probabilities, []
+
+    def seen(texts: list[Encoded], places: list[list[int]] | None = None) -> list[FloatArray]:
+        asked.append((texts, places))
+        return [np.zeros(len(t.ids)) for t in texts] if masked else whole(texts, places)
+
+    monkeypatch.setattr(model, "token_log_probabilities", seen)
+    monkeypatch.setattr(model, "objective", "masked" if masked else "causal")
+    monkeypatch.setattr(language, "read", lambda _, texts: reader.encode_cut(texts, 128)[0])
+    monkeypatch.setattr(language, "sense_accuracy", lambda scores, *_: scores)
+    scores: Any = language.sense(model, TABLE, rng())
+    [(texts, places)] = asked
+    if masked:
+        assert places is None
+        return
+    monkeypatch.undo()
+    every = np.asarray([np.nansum(p) for p in whole(texts)]).reshape(-1, 4)
+    signs = np.asarray([1.0, 1.0, -1.0, -1.0])
+    np.testing.assert_allclose(scores @ signs, every @ signs, atol=1e-3)
+    assert np.abs(scores).sum() < 0.7 * np.abs(every).sum()
 
 
 def words() -> list[str]:
