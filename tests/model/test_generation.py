@@ -12,9 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import auditor.model.tree_attention
 from auditor.errors import ModelError, NotApplicableError
 from auditor.model.generation import Sampling, _choose, continuations
 from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.tree_attention import TREE_ATTENTION
+from tests.model.test_language import _SIZES
 from tests.quantifiers import all_of
 from tests.toys.language import causal_tokenizer, masked_tokenizer, tiny, tiny_bert
 
@@ -238,9 +241,11 @@ def test_a_prompt_is_read_once_however_many_continuations_it_has() -> None:
     assert len({text for texts in drawn for text in texts}) > 2, "and each is drawn for itself"
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2", "gpt_neox", "mistral", "bloom"])
-def test_what_all_prompts_begin_with_is_read_once_and_changes_no_text(kind: str) -> None:
-    more = {"n_head": 2, "n_layer": 2} if kind == "bloom" else {}
+@pytest.mark.parametrize("kind", [*sorted(TREE_ATTENTION), "bloom"])
+def test_what_prompts_begin_with_is_read_once_and_changes_no_text(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"n_head": 2, "n_layer": 2} if kind == "bloom" else _SIZES.get(kind, {})
     network, tokenizer = tiny(kind, **more).eval(), causal_tokenizer()
     seen: list[tuple[int, int]] = []
     network.register_forward_pre_hook(
@@ -251,9 +256,13 @@ def test_what_all_prompts_begin_with_is_read_once_and_changes_no_text(kind: str)
     prompts = [f"{begin} {prompt}" for prompt in PROMPTS] + [begin]
     sampling = Sampling(max_new_tokens=6, top_p=1.0, temperature=1.5)
     together = continuations(model, prompts, 3, sampling, generator())
-    # Where the network itself makes positions, nothing can be begun elsewhere.
+    # What all begin with, and what some of them do. Where the network itself makes positions, nothing can be begun.
     assert seen[:2] == [(1, 10), (1, 16)] or (kind == "bloom" and seen[0] == (6, 18))
     assert together == continuations(model, prompts, 3, sampling, generator(), batch_rows=1)
+    monkeypatch.setattr(auditor.model.tree_attention, "TREE_ATTENTION", frozenset())
+    seen.clear()
+    assert together == continuations(model, prompts, 3, sampling, generator())
+    assert seen[:2] == [(1, 10), (6, 8)] or kind == "bloom"
 
 
 def test_rows_that_end_leave_the_others_as_they_would_be_alone() -> None:
