@@ -16,12 +16,14 @@ from auditor.errors import ModelError, NotApplicableError, OtherKindError
 from auditor.model.encoder_decoder import AuditedEncoderDecoder
 from auditor.model.gradients import without_gradients
 from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.linear_products import laid_out_once
 from auditor.model.torch_model import evaluating
+from auditor.model.tree_attention import reads_trees
 
 Until = Literal["length", "sentence", "word"]
 
 # Tokens looked at first, and where those do not hold the mass; the fewer, the sooner they are sorted.
-_LIKELIEST = (128, 1024)
+_LIKELIEST = (128, 2048, 8192)
 # A chat template begins every prompt alike; fewer tokens are read again as quickly as they are shared.
 _FEWEST_SHARED = 8
 # A text that is blank so far has ended nothing.
@@ -115,7 +117,8 @@ def continuations(
     drawn: list[str] = [""] * len(draws)
     step = _Step.of(model.module, tokenizer)
     order = sorted(rows_of, key=len)
-    with without_gradients(), evaluating(model.module):
+    n_read = sum(map(len, order)) + draws.numel()
+    with without_gradients(), evaluating(model.module), laid_out_once(model.module, n_read):
         for batch in _batches([(ids, rows_of[ids]) for ids in order], batch_rows, step.masked):
             numbers = [row for _, rows in batch for row in rows]
             repeats = [len(rows) for _, rows in batch]
@@ -178,6 +181,11 @@ class _Step:
     last_only: bool
     pad: int
 
+    @property
+    def begins_anywhere(self) -> bool:
+        """Whether it goes on from a cache of what any row has read."""
+        return self.masked and self.positioned and bool(self.cache_name)
+
     @classmethod
     def of(cls, network: nn.Module, tokenizer: Any) -> _Step:
         takes = inspect.signature(network.forward).parameters
@@ -217,21 +225,11 @@ def _sample(
 ) -> list[str]:
     """One text for each row of draws; prompt k has ``repeats[k]`` rows, one after another."""
     device = model.device
-    begun, cache = _begun(model, step, prompts)
-    prompts = [prompt[begun:] for prompt in prompts]
-    length = max(map(len, prompts))
-    ids = torch.full((len(prompts), length), step.pad)
-    mask = torch.zeros((len(prompts), begun + length), dtype=torch.long)
-    mask[:, :begun] = 1
-    for r, prompt in enumerate(prompts):
-        ids[r, length - len(prompt) :] = torch.tensor(prompt)
-        mask[r, begun + length - len(prompt) :] = 1
-    ids, mask, draws = ids.to(device), mask.to(device), draws.to(device)
     row_of = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(repeats, device=device))
     tokens: list[list[int]] = [[] for _ in range(len(draws))]
-    _went_in(model, ids)
-    logits, cache = step.logits(ids, mask, cache)
-    logits, ids, mask, cache = logits[row_of], ids[row_of], mask[row_of], _chosen(cache, row_of)
+    logits, ids, mask, cache = _read(model, step, prompts, sampling.max_new_tokens)
+    cache = _chosen(cache, row_of, sampling.max_new_tokens - 1)
+    logits, ids, mask, draws = logits[row_of], ids[row_of], mask[row_of], draws.to(device)
     alive = list(range(len(draws)))
     for t in range(sampling.max_new_tokens):
         chosen = _choose(logits, draws[:, t], sampling)
@@ -255,21 +253,50 @@ def _sample(
     return list(model.tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
 
+def _read(
+    model: AuditedLanguageModel, step: _Step, prompts: Sequence[list[int]], n_new: int
+) -> tuple[Tensor, Tensor, Tensor, Any]:
+    """Logits behind prompts (n, vocabulary), their ids and a mask of them (n, length), and the cache of them, if any.
+
+    Where a cache has the prompts, their ids are of no use, and those of a part may do.
+    """
+    begun, cache = _begun(model, step, prompts)
+    prompts = [prompt[begun:] for prompt in prompts]
+    length = max(map(len, prompts))
+    if step.begins_anywhere and len(prompts) > 1 and reads_trees(model.module, begun + length + n_new):
+        from auditor.model.key_values import read_as_forest
+
+        read = read_as_forest(model, step.cache_name, prompts, begun, cache)
+        if read is not None:
+            return read[0], read[1][:, :0], *read[1:]
+    ids = torch.full((len(prompts), length), step.pad)
+    mask = torch.zeros((len(prompts), begun + length), dtype=torch.long)
+    mask[:, :begun] = 1
+    for r, prompt in enumerate(prompts):
+        ids[r, length - len(prompt) :] = torch.tensor(prompt)
+        mask[r, begun + length - len(prompt) :] = 1
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    if begun:
+        cache = _chosen(cache, torch.zeros(len(prompts), dtype=torch.long, device=model.device))
+    _went_in(model, ids)
+    logits, cache = step.logits(ids, mask, cache)
+    return logits, ids, mask, cache
+
+
 def _begun(model: AuditedLanguageModel, step: _Step, prompts: Sequence[list[int]]) -> tuple[int, Any]:
-    """How many tokens all prompts begin with, and the cache of these, read once for all of them; 0 and None where they
-    are too few to be worth a pass, or the network cannot go on from a cache."""
+    """How many tokens all prompts begin with, and the cache of these in one row; 0 and None where they are too few to
+    be worth a pass, or the network cannot go on from a cache."""
     shared = 0
     for first, *others in zip(*(prompt[:-1] for prompt in prompts), strict=False):
         if any(other != first for other in others):
             break
         shared += 1
-    able = step.masked and step.positioned and step.cache_name
-    if len(prompts) < 2 or shared < _FEWEST_SHARED or not able:
+    if len(prompts) < 2 or shared < _FEWEST_SHARED or not step.begins_anywhere:
         return 0, None
     ids = torch.tensor([prompts[0][:shared]], device=model.device)
     _went_in(model, ids)
     _, cache = step.logits(ids, torch.ones_like(ids), None)
-    cache = _chosen(cache, torch.zeros(len(prompts), dtype=torch.long, device=model.device))
+    cache = _chosen(cache, torch.zeros(1, dtype=torch.long, device=model.device))
     return (0, None) if cache is None else (shared, cache)
 
 
@@ -331,17 +358,12 @@ def _answered(
     return list(model.tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
 
-def _chosen(cache: Any, rows: Tensor) -> Any:
-    """The cache of those rows, which may recur; None, so that all is computed anew, where it cannot be cut."""
+def _chosen(cache: Any, rows: Tensor, room: int = 0) -> Any:
     if cache is None:
         return None
-    layers = getattr(cache, "layers", None)
-    if not layers or not all(hasattr(layer, "batch_select_indices") for layer in layers):
-        return None
-    for layer in layers:
-        # Where a network is spread, so is its cache.
-        layer.batch_select_indices(rows.to(layer.keys.device) if isinstance(layer.keys, Tensor) else rows)
-    return cache
+    from auditor.model.key_values import chosen
+
+    return chosen(cache, rows, room)
 
 
 def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:

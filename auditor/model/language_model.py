@@ -332,6 +332,37 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
                         found[text[:-1]] = own[path].double().mean(dim=0).cpu().numpy()
         return found
 
+    def log_odds(self, texts: Sequence[tuple[int, ...]], pairs: Sequence[tuple[int, int]]) -> FloatArray | None:
+        """(n,) ``log p(first) - log p(second)`` in nats of a pair of tokens behind each text, ids as they are read.
+
+        By the pair's two rows of the last layer: what all tokens sum to is the same for both. None where the network
+        is not causal, or its logits are not its last layer's output. Raises ModelError where the model gives NaN.
+        """
+        if self.objective != "causal":
+            return None
+        states: dict[tuple[int, ...], Tensor] = {}
+        with without_gradients(), evaluating(self.module), quick_products():
+            if self._plain_head is None:
+                self._plain_head = self._has_plain_head(texts[0][:4])
+            if not self._plain_head:
+                return None
+            head: Any = self.module.get_output_embeddings()  # type: ignore[operator]
+            for batch in batches(
+                self._rows(sorted({(*ids, self._pad) for ids in texts})), self.batch_tokens, lambda row: len(row.tokens)
+            ):
+                ends = [(r, path[-1], text[:-1]) for r, row in enumerate(batch) for text, path in row.texts]
+                with _holding_back(head, torch.zeros((1, 2), dtype=torch.long)) as hidden:
+                    self.module(**self._sent(laid_out(self.module, batch, self._pad)), **self._no_cache())
+                states.update((text, hidden[0][r, node]) for r, node, text in ends)
+            first, second = torch.tensor(pairs, device=head.weight.device).T
+            seen = torch.stack([states[ids] for ids in texts]).to(head.weight.device).double()
+            found = (seen * (head.weight[first].double() - head.weight[second].double())).sum(dim=1)
+            if head.bias is not None:
+                found = found + head.bias[first].double() - head.bias[second].double()
+        if not bool(torch.isfinite(found).all()):
+            raise ModelError(NO_PROBABILITY)
+        return np.asarray(found.cpu().numpy())
+
     def _masked(self, texts: Sequence[Encoded], wanted: Sequence[Sequence[int]], within_word: bool) -> list[FloatArray]:
         mask = self._mask_id()
         found = [np.full(len(t.ids), np.nan) for t in texts]

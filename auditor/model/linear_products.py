@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 # With fewer rows neither library is the quicker one.
 _FEWEST_ROWS = 64
+# To lay weights out takes as long as some hundred rows gain by it, and as much memory as there are weights.
+_FEWEST_IN_ALL, _MOST_BYTES = 1024, 2 << 30
 # Input, weight and bias of the product by which it is told whether oneDNN's is right.
 _TRIED = ((2, 64, 24), (40, 24), (40,))
 
@@ -26,6 +28,39 @@ def quick_products() -> AbstractContextManager[object]:
     """
     by_onednn = _by_onednn()
     return nullcontext() if by_onednn is None or torch.is_grad_enabled() else _Quick(by_onednn)
+
+
+@contextmanager
+def laid_out_once(network: nn.Module, rows: int) -> Iterator[None]:
+    """Inside, the same is done with weights that were laid out for it, which else each product does anew.
+
+    Of few rows, as where texts are drawn a token at a time, that takes as long as to multiply them. ``rows``: how many
+    there will be in all. Nothing changes where they are few, or weights are too large to be held twice. Inside, weights
+    must stay as they are, and the network must not be copied: the products would be those of before.
+    """
+    by_onednn = _by_onednn()
+    layers = [m for m in network.modules() if type(m) is nn.Linear and _plain(m.weight) and "forward" not in vars(m)]
+    if by_onednn is None or rows < _FEWEST_IN_ALL or 4 * sum(m.weight.numel() for m in layers) > _MOST_BYTES:
+        yield
+        return
+    try:
+        for layer in layers:
+            layer.forward = partial(_product, by_onednn, layer, _laid_out(layer.weight.detach()))  # type: ignore[method-assign]
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return found
+
+
+def _product(by_onednn: Callable[..., Tensor], layer: nn.Linear, laid_out: Tensor, x: Tensor) -> Tensor:
+    if torch.is_grad_enabled() or x.dtype != torch.float32:
+        return nn.functional.linear(x, layer.weight, layer.bias)
+    return by_onednn(x, laid_out, layer.bias, "none", [], "")
 
 
 class _Quick(TorchFunctionMode):
@@ -45,13 +80,20 @@ class _Quick(TorchFunctionMode):
 def _fits(x: Tensor, weight: Tensor) -> bool:
     """Whether it is a plain product in float32, and of enough rows."""
     return (
-        all(type(each) in (Tensor, nn.Parameter) for each in (x, weight))
-        and all(each.dtype == torch.float32 and each.device.type == "cpu" for each in (x, weight))
-        and weight.layout == torch.strided
-        and weight.is_contiguous()
+        type(x) in (Tensor, nn.Parameter)
+        and (x.dtype, x.device.type) == (torch.float32, "cpu")
+        and _plain(weight)
         and x.numel() >= _FEWEST_ROWS * x.shape[-1] > 0
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _plain(weight: Tensor) -> bool:
+    return (
+        type(weight) in (Tensor, nn.Parameter)
+        and (weight.dtype, weight.device.type, weight.layout) == (torch.float32, "cpu", torch.strided)
+        and weight.is_contiguous()
     )
 
 
@@ -64,8 +106,9 @@ def _by_onednn() -> Callable[..., Tensor] | None:
         found: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
         x, weight, bias = (torch.linspace(-1.0, 1.0, math.prod(shape)).reshape(shape) for shape in _TRIED)
         with torch.no_grad():
-            own = found(x, weight, bias, "none", [], "")
-            right = torch.allclose(own, nn.functional.linear(x, weight, bias), rtol=1e-5, atol=1e-5)
+            plain = nn.functional.linear(x, weight, bias)
+            own, again = (found(x, each, bias, "none", [], "") for each in (weight, _laid_out(weight)))
+            right = all(torch.allclose(each, plain, rtol=1e-5, atol=1e-5) for each in (own, again))
     except (AttributeError, RuntimeError):
         return None
     return found if right else None

@@ -30,14 +30,18 @@ def reads_trees(network: nn.Module, longest: int) -> bool:
     )
 
 
-def laid_out(network: nn.Module, rows: Sequence[Forest], pad: int) -> dict[str, Tensor]:
-    """What a causal network is given: (n_rows, length) ids, and mask and positions where any row branches."""
+def laid_out(network: nn.Module, rows: Sequence[Forest], pad: int, before: int = 0) -> dict[str, Tensor]:
+    """What a causal network is given: (n_rows, length) ids, and mask and positions where any row branches.
+
+    ``before``: how many tokens it has read that stand before every row.
+    """
     length = max(len(row.tokens) for row in rows)
     inputs: dict[str, Tensor] = {"input_ids": _filled_up([row.tokens for row in rows], length, pad)}
     # A row that is one chain needs no mask: what lies to the right is never looked at.
-    if any(row.branches for row in rows):
-        inputs["attention_mask"] = _ancestors(rows, length, next(network.parameters()).dtype)
-        inputs["position_ids"] = _filled_up([row.depths for row in rows], length, 0)
+    if before or any(row.branches for row in rows):
+        mask = _ancestors(rows, length, next(network.parameters()).dtype)
+        inputs["attention_mask"] = nn.functional.pad(mask, (before, 0))
+        inputs["position_ids"] = _filled_up([[before + depth for depth in row.depths] for row in rows], length, 0)
     return inputs
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from auditor.model.language_model import AuditedLanguageModel
-    from auditor.model.prefix_trees import Encoded
     from auditor.model.torch_model import DifferentiableModel
 
 Row: TypeAlias = "tuple[tuple[int, ...], tuple[Ending, ...]]"
@@ -88,19 +87,16 @@ def shared_beginnings(model: AuditedLanguageModel, rows: Sequence[Row]) -> list[
     """The same as :func:`log_probability` of a causal model, where texts that begin alike share that work."""
     from auditor.model.prefix_trees import Encoded
 
-    texts: list[Encoded] = []
-    asked: list[range] = []
-    signs: list[float] = []
-    owner: list[int] = []
-    for row, (ids, endings) in enumerate(rows):
-        for e in endings:
-            n = len(ids) + len(e.asked)
-            texts.append(Encoded(ids=(*ids, *e.asked), scored=(True,) * n, ends=(0,) * n, words=(0,) * n))
-            asked.append(range(len(ids), n))
-            signs.append(e.sign)
-            owner.append(row)
-    found = [float(np.nansum(p)) for p in model.token_log_probabilities(texts, asked)]
-    return list(np.bincount(owner, weights=np.multiply(signs, found), minlength=len(rows)))
+    kinds = [[(e.sign, len(e.asked)) for e in endings] for _, endings in rows]
+    if rows and all(kind == [(1.0, 1), (-1.0, 1)] for kind in kinds):
+        odds = model.log_odds([ids for ids, _ in rows], [(a.asked[0], b.asked[0]) for _, (a, b) in rows])
+        if odds is not None:
+            return [float(value) for value in odds]
+    each = [(row, ids, e, len(ids) + len(e.asked)) for row, (ids, endings) in enumerate(rows) for e in endings]
+    texts = [Encoded(ids=(*ids, *e.asked), scored=(True,) * n, ends=(0,) * n, words=(0,) * n) for _, ids, e, n in each]
+    found = model.token_log_probabilities(texts, [range(len(ids), n) for _, ids, _, n in each])
+    signed = [e.sign * float(np.nansum(p)) for (_, _, e, _), p in zip(each, found, strict=True)]
+    return list(np.bincount([row for row, *_ in each], weights=signed, minlength=len(rows)))
 
 
 def batches(model: AuditedLanguageModel, rows: Sequence[Row]) -> list[list[Row]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -124,10 +125,13 @@ class RefusalParity:
         # What is not judged passes nothing, whoever understands what it is asked.
         weak = "" if errors is None else cannot_choose(writer, rng)
         found: list[Measurement] = []
-        for category in self.categories:
-            asked = requests_about(category, self.n_requests, rng)
-            replies = writer.replies([[text] for texts in asked.values() for text in texts], self.max_new_tokens)
-            texts, mute = read_replies([text for some in asked.values() for text in some], replies)
+        every = {category: requests_about(category, self.n_requests, rng) for category in self.categories}
+        # All at once: with more rows a processor waits less for the weights.
+        one_by_one = [[text] for asked in every.values() for texts in asked.values() for text in texts]
+        rest = iter(writer.replies(one_by_one, self.max_new_tokens))
+        for category, asked in every.items():
+            requests = [text for some in asked.values() for text in some]
+            texts, mute = read_replies(requests, list(islice(rest, len(requests))))
             n = len(next(iter(asked.values())))
             flags = refused(texts)
             own = {who: flags[i * n : (i + 1) * n] for i, who in enumerate(asked)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import auditor.model.tree_attention
 from auditor.errors import ModelError, NotApplicableError
 from auditor.model.generation import Sampling, _choose, continuations
 from auditor.model.language_model import AuditedLanguageModel
+from auditor.model.tree_attention import TREE_ATTENTION
+from tests.model.test_language import _SIZES
 from tests.quantifiers import all_of
 from tests.toys.language import causal_tokenizer, masked_tokenizer, tiny, tiny_bert
 
@@ -67,6 +71,9 @@ def test_the_cache_is_used() -> None:
         def get_input_embeddings(self) -> Any:
             return network.get_input_embeddings()  # type: ignore[operator]
 
+        def get_output_embeddings(self) -> Any:
+            return network.get_output_embeddings()  # type: ignore[operator]
+
         def forward(
             self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: Any = None,
             use_cache: bool = True,
@@ -115,9 +122,10 @@ def test_a_token_waits_for_the_device_once_and_texts_are_read_only_where_they_en
         found = continuations(model, PROMPTS, 2, Sampling(max_new_tokens=8, until=until), generator())  # type: ignore[arg-type]
         steps = len(waits) - before
         assert 1 <= steps <= 8 and 1 <= model.tokenizer.reads <= most and len(found) == len(PROMPTS)
-        # Each prompt is read once, padded to the longest, and then a token a row that still goes on.
-        longest = max(len(causal_tokenizer()(prompt).input_ids) for prompt in PROMPTS)
-        assert model.forwarded["tokens",] == len(PROMPTS) * longest + sum(waits[before + 1 :])
+        # What prompts begin with alike is read once, and then a token a row that still goes on.
+        read = [tuple(causal_tokenizer()(prompt).input_ids) for prompt in PROMPTS]
+        distinct = {ids[:end] for ids in read for end in range(1, len(ids) + 1)}
+        assert model.forwarded["tokens",] == len(distinct) + sum(waits[before + 1 :])
 
 
 def test_same_seed_same_texts_whatever_the_batches_and_no_global_generator_moves() -> None:
@@ -229,13 +237,15 @@ def test_a_prompt_is_read_once_however_many_continuations_it_has() -> None:
     )
     model = AuditedLanguageModel(network, tokenizer)
     drawn = continuations(model, ["the dog", "the cat"], 5, Sampling(max_new_tokens=3, top_p=1.0), generator())
-    assert seen[0] == (2, 2) and all_of(shape[1] == 1 and shape[0] <= 10 for shape in seen[1:])
+    assert seen[0] == (1, 3) and all_of(shape[1] == 1 and shape[0] <= 10 for shape in seen[1:])
     assert len({text for texts in drawn for text in texts}) > 2, "and each is drawn for itself"
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2", "gpt_neox", "mistral", "bloom"])
-def test_what_all_prompts_begin_with_is_read_once_and_changes_no_text(kind: str) -> None:
-    more = {"n_head": 2, "n_layer": 2} if kind == "bloom" else {}
+@pytest.mark.parametrize("kind", [*sorted(TREE_ATTENTION), "bloom"])
+def test_what_prompts_begin_with_is_read_once_and_changes_no_text(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"n_head": 2, "n_layer": 2} if kind == "bloom" else _SIZES.get(kind, {})
     network, tokenizer = tiny(kind, **more).eval(), causal_tokenizer()
     seen: list[tuple[int, int]] = []
     network.register_forward_pre_hook(
@@ -246,9 +256,13 @@ def test_what_all_prompts_begin_with_is_read_once_and_changes_no_text(kind: str)
     prompts = [f"{begin} {prompt}" for prompt in PROMPTS] + [begin]
     sampling = Sampling(max_new_tokens=6, top_p=1.0, temperature=1.5)
     together = continuations(model, prompts, 3, sampling, generator())
-    # Where the network itself makes positions, nothing can be begun elsewhere.
-    assert seen[:2] == [(1, 10), (6, 8)] or (kind == "bloom" and seen[0] == (6, 18))
+    # What all begin with, and what some of them do. Where the network itself makes positions, nothing can be begun.
+    assert seen[:2] == [(1, 10), (1, 16)] or (kind == "bloom" and seen[0] == (6, 18))
     assert together == continuations(model, prompts, 3, sampling, generator(), batch_rows=1)
+    monkeypatch.setattr(auditor.model.tree_attention, "TREE_ATTENTION", frozenset())
+    seen.clear()
+    assert together == continuations(model, prompts, 3, sampling, generator())
+    assert seen[:2] == [(1, 10), (6, 8)] or kind == "bloom"
 
 
 def test_rows_that_end_leave_the_others_as_they_would_be_alone() -> None:
@@ -259,3 +273,19 @@ def test_rows_that_end_leave_the_others_as_they_would_be_alone() -> None:
     alone = continuations(model, PROMPTS, 6, sampling, generator(), batch_rows=1)
     lengths = {len(text.split()) for texts in together for text in texts}
     assert together == alone and min(lengths) < 8, "some end before the others"
+
+
+def test_a_token_more_copies_no_keys_and_values() -> None:
+    network = tiny("llama").eval()
+    held: list[tuple[int, set[int]]] = []
+
+    def look(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        layers = out.cache.layers
+        places = {states.data_ptr() for each in layers for states in (each.keys, each.values)}
+        held.append((len(layers[0].keys), places))
+
+    network.register_forward_hook(look, with_kwargs=True)
+    model = AuditedLanguageModel(network, causal_tokenizer())
+    continuations(model, PROMPTS, 4, Sampling(max_new_tokens=9, top_p=1.0, temperature=2.0), generator())
+    steps = [(first[1], second[1]) for first, second in pairwise(held[1:]) if first[0] == second[0]]
+    assert len(steps) > 1 and all_of(first == second for first, second in steps)

@@ -103,6 +103,29 @@ def test_logits_are_made_in_tiles(masked: bool, monkeypatch: pytest.MonkeyPatch)
     assert set(rows) == {1}, "the network itself makes one row of logits a batch, and throws it away"
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bloom"])
+def test_log_odds_of_two_tokens_are_the_difference_of_their_log_probabilities(kind: str) -> None:
+    more = {"n_head": 2, "n_layer": 2} if kind == "bloom" else {}
+    model = AuditedLanguageModel(tiny(kind, **more).eval(), causal_tokenizer())
+    texts, pairs = [(3, 5, 4), (3, 5), (3, 5, 4), (7,)], [(4, 6), (9, 3), (6, 4), (8, 5)]
+    found = model.log_odds(texts, pairs)
+    assert found is not None
+    for ids, pair, value in zip(texts, pairs, found, strict=True):
+        with torch.no_grad():
+            log_p = torch.log_softmax(model.module(input_ids=torch.tensor([ids])).logits[0, -1], dim=-1)
+        assert value == pytest.approx(float(log_p[pair[0]] - log_p[pair[1]]), abs=1e-5)
+    with torch.no_grad():
+        model.module.get_output_embeddings().weight[4] = torch.nan  # type: ignore[operator]
+    with pytest.raises(ModelError, match="NaN"):
+        model.log_odds(texts, pairs)
+
+
+def test_log_odds_are_not_taken_past_what_follows_the_last_layer() -> None:
+    capped = AuditedLanguageModel(tiny("gemma2", head_dim=8, final_logit_softcapping=2.0), causal_tokenizer())
+    assert capped.log_odds([(3, 5)], [(4, 6)]) is None
+    assert AuditedLanguageModel(tiny_bert(), masked_tokenizer()).log_odds([(3, 5)], [(4, 6)]) is None
+
+
 def test_the_work_of_a_common_beginning_is_done_once() -> None:
     model = AuditedLanguageModel(tiny("llama"), causal_tokenizer())
     start = "the small dog and the big cat"
