@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _FEWEST_PROMPTS = 4
 _FEWEST_ALIGNED = 3
-_N_CHECKED, _N_EXPLAINED = 16, 8
+_N_CHECKED, _N_EXPLAINED, _N_REWORDED = 16, 8, 20
 _MOST_PARAMETERS = 20_000_000
 # In the order of preference where few prompts do not tell them apart.
 _SMALL = ("integrated_gradients", "occlusion", "input_x_gradient")
@@ -70,9 +70,9 @@ class TokenAttribution(LikelihoodOptions):
       and of its paraphrase; [-1, 1], ideal 1; low where the explanation changes with the wording alone; Ding and Koehn,
       NAACL 2021
 
-    Ties are broken at random, and what a random attribution would reach is in the detail. Paraphrases are compared over
-    the words that both have, the k-th occurrence of a word with its k-th; at least 3. A refused explanation has
-    neither: that what it says is plausible is no evidence that the model does so.
+    Ties are broken at random, and what a random attribution would reach is in the detail. Paraphrases, of at most 20 of
+    the prompts, drawn, are compared over the words that both have, the k-th occurrence of a word with its k-th; at
+    least 3. A refused explanation has neither: that what it says is plausible is no evidence that the model does so.
 
     The built-in sentences are 60, each about another occupation, up to the pronoun: "he" rather than "she". Their
     intervals are about sentences like these. ``benchmarks``: ``token_attribution`` is a file of JSON lines of one's
@@ -271,7 +271,7 @@ class TokenAttribution(LikelihoodOptions):
         rng: np.random.Generator,
         effort: Effort,
     ) -> list[Measurement]:
-        paired = [i for i, p in enumerate(prompts) if p.paraphrase.strip()]
+        paired = rng.permutation([i for i, p in enumerate(prompts) if p.paraphrase.strip()])[:_N_REWORDED].tolist()
         if not paired:
             return []
         estimate: BoundedMean | Undefined = Undefined(reason=_refused(verdict))
