@@ -94,14 +94,20 @@ def outlive(tries: Iterable[Callable[[], str]], folder: Path, free: Path) -> tup
 
 
 def outlive_each(tries: Sequence[Callable[[], str]], folder: Path, free: Path) -> tuple[Counter[str], list[str]]:
-    """As :func:`outlive`, and those after a try that ends the process are run in the next: (how many ended how, what
-    each of the processes died of that did)."""
+    """As :func:`outlive`, with what each process died of that did.
+
+    A try that ends the process is run again in one of its own, whose end is what counts: what the tries before it did
+    to a library is not its doing. Those after it are run in the next.
+    """
     counts: Counter[str] = Counter()
     deaths: list[str] = []
     while len(tries) > counts.total() + len(deaths):
         some, died = outlive(tries[counts.total() + len(deaths) :], folder, free)
         counts += some
-        deaths += [died] * bool(died)
+        if died:
+            own, died = outlive([tries[counts.total() + len(deaths)]], folder, free)
+            counts += own
+            deaths += [died] * bool(died)
     return counts, deaths
 
 
