@@ -111,7 +111,7 @@ class Differentiable:
         def put(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if args[0].shape != tokens.shape:
                 return None
-            return torch.where(held.unsqueeze(-1), output, points)
+            return torch.where(held.unsqueeze(-1), output, points.to(output.dtype))
 
         hook = self.layer.register_forward_hook(put)
         try:
@@ -155,8 +155,9 @@ class Differentiable:
         assert self.blank is not None and self.held is not None
         held = self.held[index]
         with torch.no_grad():
-            end = self.layer(inputs)
-            blank = (self.layer(self.blank.ids) * self.blank.weights.unsqueeze(1)).sum(dim=0)
+            # Paths are made of fine steps, for which half of a float's digits are too few.
+            end, blanks = (x.float() if x.element_size() < 4 else x for x in map(self.layer, (inputs, self.blank.ids)))
+            blank = (blanks * self.blank.weights.unsqueeze(1)).sum(dim=0)
             start = torch.where(held.unsqueeze(-1), end, blank)
             if self.shift is not None:
                 end = torch.where(held.unsqueeze(-1), end, end + self.shift[index])

@@ -155,7 +155,7 @@ def _logits(
             put, where = put[:, :length], where[:, :length]
         else:
             put, where = functional.pad(put, (0, 0, 0, room)), functional.pad(where, (0, room))
-        return torch.where(where.unsqueeze(-1), put, output)
+        return torch.where(where.unsqueeze(-1), put.to(output.dtype), output)
 
     with ExitStack() as stack:
         stack.callback(module.get_input_embeddings().register_forward_hook(embed).remove)

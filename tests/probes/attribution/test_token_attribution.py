@@ -237,6 +237,18 @@ def test_a_gradient_is_that_of_the_embeddings() -> None:
     assert all_of(p.grad is None for p in network.parameters())
 
 
+@pytest.mark.parametrize(
+    "method", ["saliency", "input_x_gradient", "integrated_gradients", "gradient_shap", "smooth_grad", "occlusion"]
+)
+def test_half_of_a_floats_digits_are_explained_too(method: str) -> None:
+    """As most checkpoints are published, whose embeddings and logits are in bfloat16."""
+    wide, narrow = llama(initializer_range=0.2), llama(initializer_range=0.2)
+    narrow.module.to(torch.bfloat16)
+    exact, found = (explain(method, token_problem(model, PROMPTS), generator()).values for model in (wide, narrow))
+    assert narrow.dtype == "bfloat16" and next(narrow.module.parameters()).dtype == torch.bfloat16
+    assert np.corrcoef(exact.ravel(), found.ravel())[0, 1] > 0.95
+
+
 def test_captums_llm_attribution_agrees() -> None:
     from captum.attr import FeatureAblation, LLMAttribution, TextTokenInput
 
