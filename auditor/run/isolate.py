@@ -361,7 +361,8 @@ def _listen(
                 return f"It said {error}, which no measuring process has to say."
             except (ValueError, ValidationError) as error:
                 return f"It sent what is no message of this protocol ({type(error).__name__})."
-            if pipe.closed or (not ready and _has_died(child)):
+            # What it said at the last may have come since nothing was there.
+            if pipe.closed or (not ready and _has_died(child) and not selector.select(timeout=0)):
                 return _cause_of_death(child)
             if time.monotonic() > deadline:
                 return f"It took longer than {job.limits.seconds:g} s: raise --max-seconds to give it more."

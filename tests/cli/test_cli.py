@@ -507,6 +507,16 @@ def test_labels_of_a_scan_are_of_columns_and_values_that_are_there(here: Path, p
     assert 'lang="de"' in page and "Wird über Gruppen gleich entschieden?" in page
 
 
+def test_what_a_process_said_before_it_ended_is_heard_however_late(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def once_it_has(child: subprocess.Popen[bytes]) -> bool:
+        return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT) is not None
+
+    monkeypatch.setattr("auditor.run.isolate._has_died", once_it_has)
+    (here / "labels.toml").write_text('[labels]\n"sxe" = "x"\n')
+    result = run("scan", "model.pt", *DATA, "--config", "labels.toml")
+    assert result.exit_code == 2 and "did you mean 'sex'" in result.stderr
+
+
 def test_an_unknown_section_key_or_language_is_refused_before_anything_runs(here: Path) -> None:
     (here / "about.toml").write_text('[model]\nnmae = "x"\n')
     result = run("scan", "model.pt", *DATA, "--config", "about.toml")
