@@ -183,6 +183,11 @@ def test_a_refused_model_is_a_refusal_with_its_reason(files: Path) -> None:
     assert measured.results == []
 
 
+def test_what_nobody_needs_is_given_back_again_once_all_is_imported(files: Path) -> None:
+    says = own(files, "collects", "import gc; raise RuntimeError(f'{gc.isenabled()}, {gc.get_freeze_count() > 0}')")
+    assert "True, True" in reasons(measure(job(files, says), {}))["collects"]
+
+
 @pytest.mark.slow
 @pytest.mark.real_child
 def test_what_opens_a_pipeline_is_imported_in_the_sandbox(files: Path) -> None:

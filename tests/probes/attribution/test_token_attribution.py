@@ -413,6 +413,9 @@ def test_random_attributions_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         assert isinstance(found["cue_top_k"].estimate, Undefined)
         assert isinstance(found["paraphrase_consistency"].estimate, Undefined)
         assert all_of(m.figure is None or m.figure.kind == "table" for m in found.values())
+    every = measured(TokenAttribution(methods=["saliency"], n_copies=0), model)
+    # Two thirds of 60 prompts have a paraphrase each, of which 20 are asked.
+    assert every["faithfulness_gain"].n_samples == 40 and every["paraphrase_consistency"].n_samples == 20
     forced = measured(TokenAttribution(method="saliency", n_copies=0, n_samples=30), model)
     assert forced["faithfulness_gain"].detail.startswith("UNEARNED") and "UNEARNED" in forced["cue_top_k"].detail
 
