@@ -55,12 +55,14 @@ def numbers(report: AuditReport) -> str:
     return json.dumps([said["findings"], said["figures"], said["family"], said["criteria"], said["exit_code"]])
 
 
-def test_the_door_is_light_and_every_name_opens() -> None:
+def test_the_door_is_light_a_probe_comes_alone_and_every_name_opens() -> None:
     code = """
 import sys, auditor
 heavy = {"torch", "pandas", "numpy", "scipy", "pydantic", "probes", "cli"} & set(sys.modules)
 assert not heavy, heavy
 assert dir(auditor) == sorted(auditor.__all__) and len(auditor.__all__) == len(set(auditor.__all__))
+import probes.fairness.proxies
+assert "probes.table" not in sys.modules, "whoever imports one probe imports all"
 for name in auditor.__all__:
     assert getattr(auditor, name) is not None and getattr(auditor, name) is getattr(auditor, name), name
 """
