@@ -12,7 +12,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from auditor.model.text_scores import Objective, ScoresTexts
 from auditor.model.torch_model import evaluating
 from auditor.model.tree_attention import laid_out, reads_trees
 from auditor.rows import FloatArray
+
+if TYPE_CHECKING:
+    from auditor.model.prefix_cache import PrefixCache
 
 # Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
 _OFFSET_POSITIONS = frozenset(
@@ -332,11 +335,14 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
                         found[text[:-1]] = own[path].double().mean(dim=0).cpu().numpy()
         return found
 
-    def log_odds(self, texts: Sequence[tuple[int, ...]], pairs: Sequence[tuple[int, int]]) -> FloatArray | None:
+    def log_odds(
+        self, texts: Sequence[tuple[int, ...]], pairs: Sequence[tuple[int, int]], cache: PrefixCache | None = None
+    ) -> FloatArray | None:
         """(n,) ``log p(first) - log p(second)`` in nats of a pair of tokens behind each text, ids as they are read.
 
-        By the pair's two rows of the last layer: what all tokens sum to is the same for both. None where the network
-        is not causal, or its logits are not its last layer's output. Raises ModelError where the model gives NaN.
+        By the pair's two rows of the last layer: what all tokens sum to is the same for both. ``cache``: of what this
+        network has read before. None where the network is not causal, or its logits are not its last layer's output.
+        Raises ModelError where the model gives NaN.
         """
         if self.objective != "causal":
             return None
@@ -347,16 +353,21 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
             if not self._plain_head:
                 return None
             head: Any = self.module.get_output_embeddings()  # type: ignore[operator]
-            for batch in batches(
-                self._rows(sorted({(*ids, self._pad) for ids in texts})), self.batch_tokens, lambda row: len(row.tokens)
-            ):
-                ends = [(r, path[-1], text[:-1]) for r, row in enumerate(batch) for text, path in row.texts]
+
+            def read(inputs: Mapping[str, Tensor], **more: Any) -> Tensor:
                 with _holding_back(head, torch.zeros((1, 2), dtype=torch.long)) as hidden:
-                    self.module(**self._sent(laid_out(self.module, batch, self._pad)), **self._no_cache())
-                states.update((text, hidden[0][r, node]) for r, node, text in ends)
+                    self.module(**self._sent(inputs), **(more or self._no_cache()))
+                return hidden[0]
+
+            if cache is not None and reads_trees(self.module, max(map(len, texts), default=0)):
+                states = cache.states_behind(self.module, texts, read, self.batch_tokens)
+            rows = [] if states else self._rows(sorted({(*ids, self._pad) for ids in texts}))
+            for batch in batches(rows, self.batch_tokens, lambda row: len(row.tokens)):
+                seen = read(laid_out(self.module, batch, self._pad))
+                states.update((text[:-1], seen[r, path[-1]]) for r, row in enumerate(batch) for text, path in row.texts)
             first, second = torch.tensor(pairs, device=head.weight.device).T
-            seen = torch.stack([states[ids] for ids in texts]).to(head.weight.device).double()
-            found = (seen * (head.weight[first].double() - head.weight[second].double())).sum(dim=1)
+            behind = torch.stack([states[ids] for ids in texts]).to(head.weight.device).double()
+            found = (behind * (head.weight[first].double() - head.weight[second].double())).sum(dim=1)
             if head.bias is not None:
                 found = found + head.bias[first].double() - head.bias[second].double()
         if not bool(torch.isfinite(found).all()):

@@ -149,9 +149,9 @@ def test_a_text_is_asked_once_for_whatever_grades_it(monkeypatch: pytest.MonkeyP
     prompts = [Prompt(prompt=t, target="the", foil="a") for t in texts]
     asked: list[Any] = []
 
-    def heard(model: AuditedLanguageModel, rows: Any) -> list[float]:
+    def heard(model: AuditedLanguageModel, rows: Any, cache: Any) -> list[float]:
         asked.extend(rows)
-        return shared_beginnings(model, rows)
+        return shared_beginnings(model, rows, cache)
 
     monkeypatch.setattr("probes.attribution.token_infill.shared_beginnings", heard)
     problem = token_problem(llama(), prompts, others=prompts)
@@ -400,9 +400,8 @@ def test_random_attributions_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     def nothing(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
         assert problem.differentiable is not None
         n = len(problem.differentiable)
-        zeros = np.zeros(n)
-        return Attributions(method="saliency", values=rng.normal(size=(n, problem.units.d)), outputs=zeros,
-                            baseline=zeros, units=(), detail="")  # fmt: skip
+        return Attributions(method="saliency", values=rng.normal(size=(n, problem.units.d)),
+                            ends=lambda: (np.zeros(n), np.zeros(n)), units=(), detail="")  # fmt: skip
 
     monkeypatch.setitem(table.METHODS, "saliency", replace(table.METHODS["saliency"], run=nothing))
     model = pronoun_toy(True)
