@@ -22,7 +22,7 @@ from auditor.errors import ConfigError, ModelError, NotApplicableError
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.batch_sizes import free_bytes, tokens_at_once
 from auditor.model.gradients import without_gradients
-from auditor.model.linear_products import laid_out_once, quick_products
+from auditor.model.linear_products import quick_products
 from auditor.model.placement import device_of, moved, sent, stays
 from auditor.model.prefix_trees import Encoded, Forest, batches, packed
 from auditor.model.text_scores import Objective, ScoresTexts
@@ -280,11 +280,8 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         asked: dict[tuple[int, ...], set[int]] = {ids: set() for ids in unique}
         for ids, places in zip(texts, wanted, strict=True):
             asked[ids].update(places)
-        rows = self._rows(unique)
-        # Of full batches a token gains a fifth of what one does that is drawn.
-        with laid_out_once(self.module, sum(len(row.tokens) for row in rows) // 5):
-            for batch in batches(rows, self._budget(), lambda row: len(row.tokens)):
-                self._score_rows(batch, asked, found)
+        for batch in batches(self._rows(unique), self._budget(), lambda row: len(row.tokens)):
+            self._score_rows(batch, asked, found)
         return [_only(found[ids], places) for ids, places in zip(texts, wanted, strict=True)]
 
     def _rows(self, texts: Sequence[tuple[int, ...]]) -> list[Forest]:

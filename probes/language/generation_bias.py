@@ -197,11 +197,13 @@ class GenerationBias(ScoredOptions):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """All measurements of each category; see the class."""
+        from auditor.model.linear_products import laid_out_once
+
         device, errors = self.load_device()
         scorer = device.score
         note = f"{self.sampling().describe()}; score: {device.whose}"
         found: list[Measurement] = []
-        with self.laid_out(model, self.n_continuations * self.max_new_tokens):
+        with laid_out_once(getattr(model, "module", None), self.n_continuations * self.max_new_tokens):
             for prompts in self.prompts_:
                 unknown = untried(taken=self._taken(len(prompts.beginnings))) if errors is None else errors.useless
                 grid = prompts.filled(prompts.beginnings, self.n_templates, rng)

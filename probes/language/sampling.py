@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -69,15 +68,6 @@ class SamplingOptions:
     ) -> list[list[str]]:
         """``n`` continuations of each prompt. Raises NotApplicableError where the model writes no texts."""
         return self.asking.writer(model).continued(prompts, n, self.sampling(), rng, batch_rows=self.batch_rows)
-
-    def laid_out(self, model: AuditedModel, n_tokens: int) -> AbstractContextManager[None]:
-        """Inside, what :meth:`continued` lays a network's weights out for, ``n_tokens`` in all, it does once."""
-        from torch import nn
-
-        from auditor.model.linear_products import laid_out_once
-
-        network = getattr(model, "module", None)
-        return laid_out_once(network, n_tokens) if isinstance(network, nn.Module) else nullcontext()
 
     def how_asked(self, model: AuditedModel) -> str:
         """How the continuations of :meth:`continued` are asked for, for a finding's detail."""
