@@ -85,6 +85,8 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         self._begins_with = () if self.objective == "masked" else self._prefix(prefix)
         self._pad = int(getattr(tokenizer, "pad_token_id", None) or 0)
         self._plain_head: bool | None = None
+        self._keeps = False
+        self._cache: PrefixCache | None = None
 
     @property
     def n_parameters(self) -> int:
@@ -151,6 +153,20 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         other = copy.copy(self)
         other._begins_with = self._added()
         return other
+
+    def keeping(self) -> AuditedLanguageModel:
+        """The same, whose :meth:`log_odds` goes on from what it has read before, while its weights stay as they are."""
+        other = copy.copy(self)
+        other._keeps, other._cache = True, None
+        return other
+
+    def _prefix_cache(self) -> PrefixCache:
+        from auditor.model.prefix_cache import PrefixCache
+
+        # A copy of the model around another network begins anew.
+        if self._cache is None or self._cache.network is not self.module:
+            self._cache = PrefixCache(self.module)
+        return self._cache
 
     def _special_tokens(self) -> str:
         added = sorted(self._backend.get_added_tokens_decoder().items())[:4]
@@ -335,14 +351,11 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
                         found[text[:-1]] = own[path].double().mean(dim=0).cpu().numpy()
         return found
 
-    def log_odds(
-        self, texts: Sequence[tuple[int, ...]], pairs: Sequence[tuple[int, int]], cache: PrefixCache | None = None
-    ) -> FloatArray | None:
+    def log_odds(self, texts: Sequence[tuple[int, ...]], pairs: Sequence[tuple[int, int]]) -> FloatArray | None:
         """(n,) ``log p(first) - log p(second)`` in nats of a pair of tokens behind each text, ids as they are read.
 
-        By the pair's two rows of the last layer: what all tokens sum to is the same for both. ``cache``: of what this
-        network has read before. None where the network is not causal, or its logits are not its last layer's output.
-        Raises ModelError where the model gives NaN.
+        By the pair's two rows of the last layer: what all tokens sum to is the same for both. None where the network
+        is not causal, or its logits are not its last layer's output. Raises ModelError where the model gives NaN.
         """
         if self.objective != "causal":
             return None
@@ -359,8 +372,8 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
                     self.module(**self._sent(inputs), **(more or self._no_cache()))
                 return hidden[0]
 
-            if cache is not None and reads_trees(self.module, max(map(len, texts), default=0)):
-                states = cache.states_behind(self.module, texts, read, self.batch_tokens)
+            if self._keeps and reads_trees(self.module, max(map(len, texts), default=0)):
+                states = self._prefix_cache().states_behind(texts, read, self.batch_tokens)
             rows = [] if states else self._rows(sorted({(*ids, self._pad) for ids in texts}))
             for batch in batches(rows, self.batch_tokens, lambda row: len(row.tokens)):
                 seen = read(laid_out(self.module, batch, self._pad))

@@ -64,12 +64,14 @@ def _before(nodes: Sequence[int], known: Sequence[int]) -> int:
 
 
 class PrefixCache:
-    """Keys, values and last states of the tokens that one network has read, each behind those before it.
+    """Keys, values and last states of the tokens that a network has read, each behind those before it.
 
-    Its weights must stay as they are. ``most_bytes``: before there are more, all is forgotten, and read anew.
+    ``network``: one that :func:`~auditor.model.tree_attention.reads_trees`, whose weights stay as they are.
+    ``most_bytes``: before there are more, all is forgotten, and read anew.
     """
 
-    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+    def __init__(self, network: nn.Module, most_bytes: int = _MOST_BYTES) -> None:
+        self.network = network
         self.most_bytes = most_bytes
         # Of each token by the place of the one before it, -1 for none, and its id.
         self._places: dict[tuple[int, int], int] = {}
@@ -77,12 +79,12 @@ class PrefixCache:
         self._kept: list[Tensor] = []
 
     def states_behind(
-        self, network: nn.Module, texts: Iterable[Text], read: Callable[..., Tensor], batch_tokens: int
+        self, texts: Iterable[Text], read: Callable[..., Tensor], batch_tokens: int
     ) -> dict[Text, Tensor]:
         """Of each text, ids as they are read, (width,) the last state behind it.
 
-        ``network``: one that :func:`~auditor.model.tree_attention.reads_trees`. ``read``: passes its inputs forward and
-        gives the last states, (n, length, width); what it is given by name is no tensor.
+        ``read``: passes its inputs forward and gives the last states, (n, length, width); what it is given by name is
+        no tensor.
         """
         found: dict[Text, Tensor] = {}
         rows: list[_Row] = []
@@ -95,11 +97,11 @@ class PrefixCache:
             if not rows or len(rows[-1].forest.tokens) + new > _ROW_TOKENS:
                 longest = max([len(text), _ROW_TOKENS, *(len(row.forest.tokens) for row in rows)])
                 if rows and (len(rows) + 1) * longest > batch_tokens:
-                    found.update(self._read(network, rows, read))
+                    found.update(self._read(rows, read))
                     rows, known = [], self._known(text)
                 rows.append(_Row())
             rows[-1].add(text, known)
-        return found | (self._read(network, rows, read) if rows else {})
+        return found | (self._read(rows, read) if rows else {})
 
     def _known(self, text: Text) -> list[int]:
         """Places of the tokens that a text begins with, as far as they are kept."""
@@ -111,7 +113,7 @@ class PrefixCache:
             path.append(place)
         return path
 
-    def _read(self, network: nn.Module, rows: Sequence[_Row], read: Callable[..., Tensor]) -> dict[Text, Tensor]:
+    def _read(self, rows: Sequence[_Row], read: Callable[..., Tensor]) -> dict[Text, Tensor]:
         forests = [row.forest for row in rows]
         before = [sorted({place for known in row.known.values() for place in known}) for row in rows]
         length, width = max(len(forest.tokens) for forest in forests), max(map(len, before))
@@ -120,7 +122,7 @@ class PrefixCache:
             for node, parent in enumerate(row.forest.parents):
                 own = np.searchsorted(before[r], row.known[node]) if parent < 0 else sees[r, 0, parent]
                 sees[r, 0, node, own] = True
-        own_mask = ancestors(forests, length, next(network.parameters()).dtype)
+        own_mask = ancestors(forests, length, next(self.network.parameters()).dtype)
         mask = torch.zeros(sees.shape, dtype=own_mask.dtype)
         mask.masked_fill_(torch.from_numpy(~sees), torch.finfo(mask.dtype).min)
         cache = DynamicCache()
@@ -129,7 +131,7 @@ class PrefixCache:
             held = [kept[at.to(kept.device)].transpose(1, 2) for kept in self._kept[:-1]]
             cache = DynamicCache(list(zip(held[::2], held[1::2], strict=True)))
         # transformers has called it both.
-        name = next(n for n in ("cache", "past_key_values") if n in inspect.signature(network.forward).parameters)
+        name = next(n for n in ("cache", "past_key_values") if n in inspect.signature(self.network.forward).parameters)
         inputs = {
             "input_ids": filled_up([forest.tokens for forest in forests], length, 0),
             "attention_mask": torch.cat([mask, own_mask], dim=-1),

@@ -18,7 +18,6 @@ from probes.inputs import differentiating
 
 if TYPE_CHECKING:
     from auditor.model.language_model import AuditedLanguageModel
-    from auditor.model.prefix_cache import PrefixCache
 
 Infill = Literal["auto", "prompts", "delete", "token", "mask"]
 # Other prompts whose words stand in for missing ones; the score is averaged over them, at least so many, or none do.
@@ -105,11 +104,11 @@ def masked_scores(
     return np.bincount(owner, weights=ask(asked), minlength=len(rows)) / np.maximum(counts, 1)
 
 
-def text_scores(model: AuditedLanguageModel, rows: Iterable[Row], cache: PrefixCache) -> dict[Row, float]:
-    """The score of each text with its endings; ``cache``: of what the network has read before."""
+def text_scores(model: AuditedLanguageModel, rows: Iterable[Row]) -> dict[Row, float]:
+    """The score of each text with its endings."""
     order = sorted(rows, key=lambda row: (len(row[0]), row[0]))
     if model.objective == "causal":
-        return dict(zip(order, shared_beginnings(model, order, cache), strict=True))
+        return dict(zip(order, shared_beginnings(model, order), strict=True))
     found: dict[Row, float] = {}
     with differentiating(as_differentiable(model)), without_gradients():
         for part in batches(model, order):

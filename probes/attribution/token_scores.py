@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from auditor.model.language_model import AuditedLanguageModel
-    from auditor.model.prefix_cache import PrefixCache
     from auditor.model.torch_model import DifferentiableModel
 
 Row: TypeAlias = "tuple[tuple[int, ...], tuple[Ending, ...]]"
@@ -84,13 +83,13 @@ def next_tokens(model: AuditedLanguageModel, rows: Sequence[tuple[tuple[int, ...
         return [int(_logits(model, [(ids, e)], None, None, [0])[0, 0].argmax()) for ids, e in rows]
 
 
-def shared_beginnings(model: AuditedLanguageModel, rows: Sequence[Row], cache: PrefixCache) -> list[float]:
+def shared_beginnings(model: AuditedLanguageModel, rows: Sequence[Row]) -> list[float]:
     """The same as :func:`log_probability` of a causal model, where texts that begin alike share that work."""
     from auditor.model.prefix_trees import Encoded
 
     kinds = [[(e.sign, len(e.asked)) for e in endings] for _, endings in rows]
     if rows and all(kind == [(1.0, 1), (-1.0, 1)] for kind in kinds):
-        odds = model.log_odds([ids for ids, _ in rows], [(a.asked[0], b.asked[0]) for _, (a, b) in rows], cache)
+        odds = model.log_odds([ids for ids, _ in rows], [(a.asked[0], b.asked[0]) for _, (a, b) in rows])
         if odds is not None:
             return [float(value) for value in odds]
     each = [(row, ids, e, len(ids) + len(e.asked)) for row, (ids, endings) in enumerate(rows) for e in endings]

@@ -86,7 +86,6 @@ def token_problem(
     is left to predict from.
     """
     from auditor.data.audit_data import AuditData
-    from auditor.model.prefix_cache import PrefixCache
 
     tokens = tuple(placed(model, prompts, unit))
     fill = infill_of(model, tokens, [] if not others else placed(model, others, unit), infill)
@@ -98,8 +97,7 @@ def token_problem(
 
     def put(other: AuditedModel) -> Posed:
         own = cast("AuditedLanguageModel", other)
-        cache = PrefixCache()
-        ask = each_once(lambda rows: text_scores(own, rows, cache))
+        ask = each_once(lambda rows: text_scores(own, rows))
 
         def score(rows: IntArray, keep: BoolArray) -> FloatArray:
             return masked_scores(ask, tokens, np.asarray(rows, np.int64), keep, fill)

@@ -149,12 +149,12 @@ def test_a_text_is_asked_once_for_whatever_grades_it(monkeypatch: pytest.MonkeyP
     prompts = [Prompt(prompt=t, target="the", foil="a") for t in texts]
     asked: list[Any] = []
 
-    def heard(model: AuditedLanguageModel, rows: Any, cache: Any) -> list[float]:
+    def heard(model: AuditedLanguageModel, rows: Any) -> list[float]:
         asked.extend(rows)
-        return shared_beginnings(model, rows, cache)
+        return shared_beginnings(model, rows)
 
     monkeypatch.setattr("probes.attribution.token_infill.shared_beginnings", heard)
-    model = llama()
+    model = llama().keeping()
     problem = token_problem(model, prompts, others=prompts)
     rows = np.arange(len(prompts))
     before = model.forwarded["tokens",]
