@@ -12,7 +12,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from auditor.model.text_scores import Objective, ScoresTexts
 from auditor.model.torch_model import evaluating
 from auditor.model.tree_attention import laid_out, reads_trees
 from auditor.rows import FloatArray
+
+if TYPE_CHECKING:
+    from auditor.model.prefix_cache import PrefixCache
 
 # Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
 _OFFSET_POSITIONS = frozenset(
@@ -82,6 +85,8 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         self._begins_with = () if self.objective == "masked" else self._prefix(prefix)
         self._pad = int(getattr(tokenizer, "pad_token_id", None) or 0)
         self._plain_head: bool | None = None
+        self._keeps = False
+        self._cache: PrefixCache | None = None
 
     @property
     def n_parameters(self) -> int:
@@ -148,6 +153,20 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         other = copy.copy(self)
         other._begins_with = self._added()
         return other
+
+    def keeping(self) -> AuditedLanguageModel:
+        """The same, whose :meth:`log_odds` goes on from what it has read before, while its weights stay as they are."""
+        other = copy.copy(self)
+        other._keeps, other._cache = True, None
+        return other
+
+    def _prefix_cache(self) -> PrefixCache:
+        from auditor.model.prefix_cache import PrefixCache
+
+        # A copy of the model around another network begins anew.
+        if self._cache is None or self._cache.network is not self.module:
+            self._cache = PrefixCache(self.module)
+        return self._cache
 
     def _special_tokens(self) -> str:
         added = sorted(self._backend.get_added_tokens_decoder().items())[:4]
@@ -347,16 +366,21 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
             if not self._plain_head:
                 return None
             head: Any = self.module.get_output_embeddings()  # type: ignore[operator]
-            for batch in batches(
-                self._rows(sorted({(*ids, self._pad) for ids in texts})), self.batch_tokens, lambda row: len(row.tokens)
-            ):
-                ends = [(r, path[-1], text[:-1]) for r, row in enumerate(batch) for text, path in row.texts]
+
+            def read(inputs: Mapping[str, Tensor], **more: Any) -> Tensor:
                 with _holding_back(head, torch.zeros((1, 2), dtype=torch.long)) as hidden:
-                    self.module(**self._sent(laid_out(self.module, batch, self._pad)), **self._no_cache())
-                states.update((text, hidden[0][r, node]) for r, node, text in ends)
+                    self.module(**self._sent(inputs), **(more or self._no_cache()))
+                return hidden[0]
+
+            if self._keeps and reads_trees(self.module, max(map(len, texts), default=0)):
+                states = self._prefix_cache().states_behind(texts, read, self.batch_tokens)
+            rows = [] if states else self._rows(sorted({(*ids, self._pad) for ids in texts}))
+            for batch in batches(rows, self.batch_tokens, lambda row: len(row.tokens)):
+                seen = read(laid_out(self.module, batch, self._pad))
+                states.update((text[:-1], seen[r, path[-1]]) for r, row in enumerate(batch) for text, path in row.texts)
             first, second = torch.tensor(pairs, device=head.weight.device).T
-            seen = torch.stack([states[ids] for ids in texts]).to(head.weight.device).double()
-            found = (seen * (head.weight[first].double() - head.weight[second].double())).sum(dim=1)
+            behind = torch.stack([states[ids] for ids in texts]).to(head.weight.device).double()
+            found = (behind * (head.weight[first].double() - head.weight[second].double())).sum(dim=1)
             if head.bias is not None:
                 found = found + head.bias[first].double() - head.bias[second].double()
         if not bool(torch.isfinite(found).all()):

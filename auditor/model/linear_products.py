@@ -31,15 +31,17 @@ def quick_products() -> AbstractContextManager[object]:
 
 
 @contextmanager
-def laid_out_once(network: nn.Module, rows: int) -> Iterator[None]:
+def laid_out_once(network: object, rows: int) -> Iterator[None]:
     """Inside, the same is done with weights that were laid out for it, which else each product does anew.
 
     Of few rows, as where texts are drawn a token at a time, that takes as long as to multiply them. ``rows``: how many
-    there will be in all. Nothing changes where they are few, or weights are too large to be held twice. Inside, weights
-    must stay as they are, and the network must not be copied: the products would be those of before.
+    there will be in all. Nothing changes where they are few, weights are too large to be held twice, or it is no module
+    of torch. Inside, weights must stay as they are, and the network must not be copied: the products would be those of
+    before.
     """
     by_onednn = _by_onednn()
-    layers = [m for m in network.modules() if type(m) is nn.Linear and _plain(m.weight) and "forward" not in vars(m)]
+    parts = network.modules() if isinstance(network, nn.Module) else ()
+    layers = [m for m in parts if type(m) is nn.Linear and _plain(m.weight) and "forward" not in vars(m)]
     if by_onednn is None or rows < _FEWEST_IN_ALL or 4 * sum(m.weight.numel() for m in layers) > _MOST_BYTES:
         yield
         return

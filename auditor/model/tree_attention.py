@@ -36,21 +36,21 @@ def laid_out(network: nn.Module, rows: Sequence[Forest], pad: int, before: int =
     ``before``: how many tokens it has read that stand before every row.
     """
     length = max(len(row.tokens) for row in rows)
-    inputs: dict[str, Tensor] = {"input_ids": _filled_up([row.tokens for row in rows], length, pad)}
+    inputs: dict[str, Tensor] = {"input_ids": filled_up([row.tokens for row in rows], length, pad)}
     # A row that is one chain needs no mask: what lies to the right is never looked at.
     if before or any(row.branches for row in rows):
-        mask = _ancestors(rows, length, next(network.parameters()).dtype)
+        mask = ancestors(rows, length, next(network.parameters()).dtype)
         inputs["attention_mask"] = nn.functional.pad(mask, (before, 0))
-        inputs["position_ids"] = _filled_up([[before + depth for depth in row.depths] for row in rows], length, 0)
+        inputs["position_ids"] = filled_up([[before + depth for depth in row.depths] for row in rows], length, 0)
     return inputs
 
 
-def _filled_up(rows: Sequence[list[int]], length: int, rest: int) -> Tensor:
+def filled_up(rows: Sequence[list[int]], length: int, rest: int) -> Tensor:
     """(n_rows, length) the rows, and the rest behind each."""
     return torch.tensor([row + [rest] * (length - len(row)) for row in rows], dtype=torch.long)
 
 
-def _ancestors(rows: Sequence[Forest], length: int, dtype: torch.dtype) -> Tensor:
+def ancestors(rows: Sequence[Forest], length: int, dtype: torch.dtype) -> Tensor:
     """(n_rows, 1, length, length) to add to attention: 0 for a token itself and its ancestors, else the least."""
     sees = np.zeros((len(rows), length, length), bool)
     sees[:, np.arange(length), np.arange(length)] = True

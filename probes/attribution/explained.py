@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,19 +23,28 @@ _ROUNDING = 1e-6
 class Attributions:
     """Signed contributions of each unit to the explained score of each sample.
 
-    values: (n, n_units), units being raw features, or words, or the whole image. outputs: (n,) the score of each
-    sample; baseline: (n,) the score that its attributions start from, so that completeness reads
-    ``values.sum(1) = outputs - baseline``. ``units``: their names, empty where they have none. ``fine``: for images
-    (n, height, width), the same per pixel.
+    values: (n, n_units), units being raw features, or words, or the whole image. ends: ``outputs``, (n,) the score of
+    each sample, and ``baseline``, (n,) the score that its attributions start from, so that completeness reads
+    ``values.sum(1) = outputs - baseline``; where they take passes, these are made once they are asked for. ``units``:
+    their names, empty where they have none. ``fine``: for images (n, height, width), the same per pixel.
     """
 
     method: str
     values: FloatArray
-    outputs: FloatArray
-    baseline: FloatArray
+    ends: Callable[[], tuple[FloatArray, FloatArray]]
     units: tuple[str, ...]
     detail: str
     fine: FloatArray | None = None
+
+    @property
+    def outputs(self) -> FloatArray:
+        """(n,) the score of each sample."""
+        return self.ends()[0]
+
+    @property
+    def baseline(self) -> FloatArray:
+        """(n,) the score that its attributions start from."""
+        return self.ends()[1]
 
     @property
     def output_range(self) -> float:

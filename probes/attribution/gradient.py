@@ -159,8 +159,7 @@ def gradient_shap(problem: Problem, rng: np.random.Generator, effort: Effort) ->
     return Attributions(
         method="gradient_shap",
         values=explained.values,
-        outputs=explained.outputs,
-        baseline=base,
+        ends=lambda: (explained.outputs, base),
         units=explained.units,
         detail=f"explains {problem.units.output}; {words}; {note}",
     )
@@ -339,13 +338,11 @@ def _collect(
 def collected(method: str, problem: Problem, values: FloatArray, fine: FloatArray | None, note: str) -> Attributions:
     """Attributions with the scores of the samples and of where their paths begin."""
     side = side_of(problem)
-    outputs, base = side.ends
     words = [f"explains {problem.units.output}", f"baseline: {side.baseline}"]
     return Attributions(
         method=method,
         values=values,
-        outputs=outputs,
-        baseline=base,
+        ends=lambda: side.ends,
         units=unit_names(problem),
         detail="; ".join([*words, *([note] if note else [])]),
         fine=fine,

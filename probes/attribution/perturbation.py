@@ -9,7 +9,7 @@ import numpy as np
 
 from auditor.rows import FloatArray, IntArray
 from probes.attribution.explained import Attributions
-from probes.attribution.gradient import Effort, side_of, unit_names
+from probes.attribution.gradient import Effort, collected, side_of, unit_names
 from probes.attribution.units import BoolArray
 from probes.coalitions import Score, asked_once
 
@@ -71,15 +71,7 @@ def feature_ablation(problem: Problem, rng: np.random.Generator, effort: Effort)
 
     side = side_of(problem)
     values = _ablate(FeatureAblation, side.mixed, problem.units.n, problem.units.d)
-    outputs, base = side.ends
-    return Attributions(
-        method="feature_ablation",
-        values=values * problem.units.present,
-        outputs=outputs,
-        baseline=base,
-        units=unit_names(problem),
-        detail=f"explains {problem.units.output}; baseline: {side.baseline}",
-    )
+    return collected("feature_ablation", problem, values * problem.units.present, None, "")
 
 
 def kernel_shap(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
@@ -232,13 +224,12 @@ def _ablate(method: Any, score: Callable[[IntArray, BoolArray], FloatArray], n: 
 def played(method: str, problem: Problem, values: FloatArray, note: str) -> Attributions:
     """Attributions with the scores of whole samples and of samples without any unit."""
     units = problem.units
-    rows = np.arange(units.n)
+    outputs, base = (units.score(np.arange(units.n), np.full((units.n, units.d), keep)) for keep in (True, False))
     words = [f"explains {units.output}", f"in place of a unit: {units.infill}"]
     return Attributions(
         method=method,
         values=values * units.present,
-        outputs=units.score(rows, np.ones((units.n, units.d), bool)),
-        baseline=units.score(rows, np.zeros((units.n, units.d), bool)),
+        ends=lambda: (outputs, base),
         units=unit_names(problem),
         detail="; ".join([*words, *([note] if note else [])]),
     )

@@ -288,8 +288,7 @@ def joined(first: Attributions, second: Attributions) -> Attributions:
     return Attributions(
         method=second.method,
         values=np.concatenate(padded),
-        outputs=np.concatenate([first.outputs, second.outputs]),
-        baseline=np.concatenate([first.baseline, second.baseline]),
+        ends=lambda: (np.append(first.outputs, second.outputs), np.append(first.baseline, second.baseline)),
         units=second.units,
         detail=second.detail,
     )

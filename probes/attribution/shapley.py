@@ -201,11 +201,11 @@ def _shapley(
 ) -> Attributions:
     """Picks each sample's class out of values (n, d, k) and scores (n, k)."""
     rows = np.arange(len(classes))
+    ends = scores[rows, classes], background_scores.mean(axis=0)[classes]
     return Attributions(
         method=method,
         values=values[rows, :, classes],
-        outputs=scores[rows, classes],
-        baseline=background_scores.mean(axis=0)[classes],
+        ends=lambda: ends,
         units=names,
         detail=f"{score}; baseline: the mean over {len(background_scores)} background rows",
     )

@@ -207,8 +207,8 @@ class TokenAttribution(LikelihoodOptions):
         return measured
 
     def language(self, model: AuditedModel) -> AuditedLanguageModel:
-        """The model with the prefix that was asked for, else with prompts as they are sent."""
-        return self.weights(model).as_sent()
+        """The model with the prefix that was asked for, else with prompts as they are sent; it keeps what it reads."""
+        return self.weights(model).as_sent().keeping()
 
     def _pose(self, model: AuditedLanguageModel, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Problem:
         return token_problem(

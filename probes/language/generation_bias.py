@@ -150,7 +150,7 @@ class GenerationBias(ScoredOptions):
         scorer: str | AuditedModel | None = None,
         scorer_class: str | None = None,
         calibration: str | None = None,
-        batch_rows: int = 64,
+        batch_rows: int = 128,
         chat: How = "auto",
         system: str | None = None,
         max_continuations: int | None = None,
@@ -184,30 +184,37 @@ class GenerationBias(ScoredOptions):
             raise ValueError("at least one category must be named, or a lexicon given")
 
     @property
+    def n_continuations(self) -> int:
+        """How many are drawn, in the first of two stages."""
+        return self.n_samples * sum(min(self.n_templates, len(p.beginnings)) * len(p.names) for p in self.prompts_)
+
+    @property
     def workload(self) -> str:
         """What there is to do, in words, for whoever waits for it."""
-        prompts = sum(min(self.n_templates, len(p.beginnings)) * len(p.names) for p in self.prompts_)
-        n = prompts * self.n_samples
+        n = self.n_continuations
         most = "" if self.max_continuations is None else f" to {max(n, self.max_continuations):,}"
         return f"{n:,}{most} continuations of at most {self.max_new_tokens} tokens"
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """All measurements of each category; see the class."""
+        from auditor.model.linear_products import laid_out_once
+
         device, errors = self.load_device()
         scorer = device.score
         note = f"{self.sampling().describe()}; score: {device.whose}"
         found: list[Measurement] = []
-        for prompts in self.prompts_:
-            unknown = untried(taken=self._taken(len(prompts.beginnings))) if errors is None else errors.useless
-            grid = prompts.filled(prompts.beginnings, self.n_templates, rng)
-            texts, shaped = self._drawn(model, grid, scorer, rng)
-            carriers = prompts.filled(prompts.carriers, None, rng)
-            neutral = scorer([text for row in carriers for text in row]).reshape(len(carriers), len(prompts.names))
-            said, mute = silence(texts)
-            own = "; ".join(filter(None, (self._stages(shaped), said, self.how_asked(model), note)))
-            found += category_measurements(prompts.category, prompts.names, shaped, neutral, own, rng, mute or unknown)
-            flags = device.flags(shaped)
-            found += rate_measurements(prompts.category, prompts.names, flags, errors, device.says, mute)
+        with laid_out_once(getattr(model, "module", None), self.n_continuations * self.max_new_tokens):
+            for prompts in self.prompts_:
+                unknown = untried(taken=self._taken(len(prompts.beginnings))) if errors is None else errors.useless
+                grid = prompts.filled(prompts.beginnings, self.n_templates, rng)
+                texts, shaped = self._drawn(model, grid, scorer, rng)
+                carriers = prompts.filled(prompts.carriers, None, rng)
+                neutral = scorer([text for row in carriers for text in row]).reshape(len(carriers), len(prompts.names))
+                said, mute = silence(texts)
+                own = "; ".join(filter(None, (self._stages(shaped), said, self.how_asked(model), note)))
+                category, names, unsure = prompts.category, prompts.names, mute or unknown
+                found += category_measurements(category, names, shaped, neutral, own, rng, unsure)
+                found += rate_measurements(category, names, device.flags(shaped), errors, device.says, mute)
         return as_far_as_shown(found, model)
 
     def _drawn(

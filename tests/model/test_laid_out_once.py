@@ -49,3 +49,11 @@ def test_what_gains_nothing_is_multiplied_as_ever(rows: int, kind: torch.dtype) 
     layer = nn.Linear(4, 4).to(kind)
     with laid_out_once(layer, rows):
         assert "forward" not in vars(layer)
+
+
+def test_what_is_no_network_of_torch_has_nothing_to_lay_out() -> None:
+    reached = []
+    for other in (None, object()):
+        with laid_out_once(other, 10_000):
+            reached.append(other)
+    assert len(reached) == 2

@@ -121,8 +121,7 @@ def method(name: str, values: Callable[[Problem, np.random.Generator], npt.NDArr
         return Attributions(
             method=name,
             values=values(problem, generator),
-            outputs=np.arange(n, dtype=float),
-            baseline=np.zeros(n),
+            ends=lambda: (np.arange(n, dtype=float), np.zeros(n)),
             units=NAMES,
             detail="",
         )

@@ -154,16 +154,23 @@ def test_a_text_is_asked_once_for_whatever_grades_it(monkeypatch: pytest.MonkeyP
         return shared_beginnings(model, rows)
 
     monkeypatch.setattr("probes.attribution.token_infill.shared_beginnings", heard)
-    problem = token_problem(llama(), prompts, others=prompts)
+    model = llama().keeping()
+    problem = token_problem(model, prompts, others=prompts)
     rows = np.arange(len(prompts))
+    before = model.forwarded["tokens",]
     dropped = occlusion(problem.units, rows)
     graded = grade(problem.units, rows, {"occlusion": dropped}, generator())["occlusion"]
     assert len(asked) == len(set(asked)) > len(prompts)
+    beginnings = {ids[:i] for ids, _ in asked for i in range(1, len(ids) + 1)}
+    assert model.forwarded["tokens",] - before < 1.2 * len(beginnings), "and what it begins with is read once"
     n = len(asked)
     np.testing.assert_array_equal(occlusion(problem.units, rows), dropped)
     assert len(asked) == n, "what is known is not asked again"
     other = problem.with_module(llama(initializer_range=0.5).module)
-    assert np.abs(occlusion(other.units, rows) - dropped).max() > 1e-3 and len(asked) > n
+    moved = occlusion(other.units, rows)
+    assert np.abs(moved - dropped).max() > 1e-3 and len(asked) > n
+    alone = token_problem(llama(initializer_range=0.5), prompts, others=prompts)
+    np.testing.assert_allclose(moved, occlusion(alone.units, rows), atol=1e-4)
     monkeypatch.setattr("probes.coalitions._MOST_KNOWN", 3)
     forgets = token_problem(llama(), prompts, others=prompts)
     asked.clear()
@@ -400,9 +407,8 @@ def test_random_attributions_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     def nothing(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
         assert problem.differentiable is not None
         n = len(problem.differentiable)
-        zeros = np.zeros(n)
-        return Attributions(method="saliency", values=rng.normal(size=(n, problem.units.d)), outputs=zeros,
-                            baseline=zeros, units=(), detail="")  # fmt: skip
+        return Attributions(method="saliency", values=rng.normal(size=(n, problem.units.d)),
+                            ends=lambda: (np.zeros(n), np.zeros(n)), units=(), detail="")  # fmt: skip
 
     monkeypatch.setitem(table.METHODS, "saliency", replace(table.METHODS["saliency"], run=nothing))
     model = pronoun_toy(True)
