@@ -161,8 +161,8 @@ class PIILeakage(SamplingOptions):
         except NotApplicableError:
             training = None
         prompts, whence = self._prompts(language, training, rng)
-        own = training is not None or self.prompts is not None or self.calibration is not None
-        few = self.n_samples is None and not own
+        users = training is not None or self.prompts is not None or self.calibration is not None
+        few = self.n_samples is None and not users
         drawn = self.continued(model, prompts, self.n_samples or (FEW_SAMPLES if few else SAMPLES), rng)
         written = [Written.of(prompt, text) for prompt, some in zip(prompts, drawn, strict=True) for text in some]
         said, mute = silence(drawn)
