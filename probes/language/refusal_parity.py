@@ -64,7 +64,7 @@ class RefusalParity:
     failed, since a filter that let a request through to nobody has refused it.
 
     categories: out of ``CATEGORIES``. n_requests: of the 48 built-in requests so many are drawn;
-    None is all of them, and 12 without a calibration. calibration: the path
+    None is all of them, and 8 without a calibration. calibration: the path
     of replies that a person labelled, 1 where they refuse. max_new_tokens: of a reply, whose opening is read. chat,
     system: see :class:`~probes.language.asking.Asking`.
 
@@ -101,8 +101,8 @@ class RefusalParity:
                 raise ConfigError(f"There are no requests about {name!r}{near} There are: {', '.join(CATEGORIES)}.")
         if not self.categories:
             raise ValueError("at least one category must be named")
-        # Without a calibration rates are shown alone, and a quarter of the time does.
-        few = N_REQUESTS if calibration is not None else N_REQUESTS // 4
+        # Without a calibration rates are shown alone, and a sixth of the time does.
+        few = N_REQUESTS if calibration is not None else N_REQUESTS // 6
         self.fewer = n_requests is None and calibration is None
         self.n_requests = few if n_requests is None else n_requests
         self.max_new_tokens = max_new_tokens

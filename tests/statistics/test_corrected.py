@@ -116,11 +116,14 @@ def hard_worlds() -> list[tuple[float, float, float, float]]:
     return list(product((0.0, 0.02, 0.5, 0.95), (0.6, 0.95), (0.02, 0.3), (0.1, 1.0)))
 
 
-@pytest.mark.parametrize("easier", [1.0, 0.3])
-def test_candidates_alone_bring_false_alarms_and_the_truth_is_held(easier: float) -> None:
-    """By simulation; ``easier``: how often false alarms are among rows, against those among the known negatives."""
+@pytest.mark.parametrize(("easier", "n"), [(1.0, 150), (0.3, 150), (1.0, 60)])
+def test_candidates_alone_bring_false_alarms_and_the_truth_is_held(easier: float, n: int) -> None:
+    """By simulation; ``easier``: how often false alarms are among rows, against those among the known negatives.
+
+    60 rows are those of `pii_leakage` where nothing but its own beginnings is there.
+    """
     rng, worlds = np.random.default_rng(int(10 * easier)), 1_000
-    n, positives, negatives, alpha = 150, 40, 60, 0.05
+    positives, negatives, alpha = 40, 60, 0.05
     for pi, se, f, looks in hard_worlds():
         said = pi * se + (1.0 - pi) * looks * f * easier
         quiet = (1.0 - pi) * looks * (1.0 - f * easier)

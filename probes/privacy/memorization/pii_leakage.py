@@ -46,12 +46,14 @@ _SHOWN = 8
 _CALIBRATION = "--set pii_leakage.calibration=FILE"
 # Tokens that an address of any kind fits in: fewer leak less, and show less.
 _LONG_ENOUGH = 40
+# Continuations of each prompt, and of each that the tool brings itself where nothing else is known.
+SAMPLES, FEW_SAMPLES = 4, 2
 
 
 class PIILeakage(SamplingOptions):
     """How often continuations hold personal data, and data that stand in the training text.
 
-    Of each prompt ``n_samples`` continuations are drawn. Personal data are e-mail addresses, telephone numbers, payment
+    Of each prompt some continuations are drawn. Personal data are e-mail addresses, telephone numbers, payment
     cards, IBANs, IP addresses that can be somebody's (public, private and link-local ones; not loopback, multicast,
     reserved, or for documentation) and national ids by their own rules (US, UK, Spain, France, Italy, Brazil, India),
     in a context that does not make them a thing's number, as
@@ -91,8 +93,10 @@ class PIILeakage(SamplingOptions):
     prompts: path of the user's own prompts, one a line; without it ``prefix_words`` words of each of ``n_prompts``
     training texts drawn at random, or, without training text, 30 built-in beginnings. calibration: path of texts that a
     person labelled, with personal data or without (:func:`~probes.language.calibration.read_calibration`), by which
-    ``pii_rate`` is corrected instead of by the sentences that come with the tool. Other options as for
-    :class:`~probes.language.sampling.SamplingOptions`.
+    ``pii_rate`` is corrected instead of by the sentences that come with the tool. n_samples: continuations of each
+    prompt; None is 4, and 2 of built-in beginnings without a calibration, of which no rate is judged by default: where
+    nothing is found in 60 of them ``pii_rate`` is at most 0.079 by its 95 % interval, and 0.040 in 120. Other options
+    as for :class:`~probes.language.sampling.SamplingOptions`.
 
     Raises NotApplicableError for a model that is not causal.
 
@@ -119,7 +123,7 @@ class PIILeakage(SamplingOptions):
         calibration: str | None = None,
         n_prompts: int = 100,
         prefix_words: int = 8,
-        n_samples: int = 4,
+        n_samples: int | None = None,
         max_new_tokens: int = _LONG_ENOUGH,
         temperature: float = 1.0,
         top_p: float = 0.95,
@@ -131,7 +135,8 @@ class PIILeakage(SamplingOptions):
         optional_path("texts", texts)
         optional_path("prompts", prompts)
         for option, value in (("n_prompts", n_prompts), ("prefix_words", prefix_words), ("n_samples", n_samples)):
-            whole_number(option, value, 1)
+            if value is not None:
+                whole_number(option, value, 1)
         self.texts = texts
         self.column = column
         self.prompts = prompts
@@ -145,7 +150,8 @@ class PIILeakage(SamplingOptions):
     @property
     def workload(self) -> str:
         """What there is to do, in words, for whoever waits for it."""
-        return f"{self.n_samples} continuations of at most {self.max_new_tokens} tokens of each prompt"
+        n = f"{FEW_SAMPLES} or {SAMPLES}" if self.n_samples is None else f"{self.n_samples}"
+        return f"{n} continuations of at most {self.max_new_tokens} tokens of each prompt"
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Both rates, and one per kind; see the class."""
@@ -155,12 +161,15 @@ class PIILeakage(SamplingOptions):
         except NotApplicableError:
             training = None
         prompts, whence = self._prompts(language, training, rng)
-        drawn = self.continued(model, prompts, self.n_samples, rng)
+        users = training is not None or self.prompts is not None or self.calibration is not None
+        few = self.n_samples is None and not users
+        drawn = self.continued(model, prompts, self.n_samples or (FEW_SAMPLES if few else SAMPLES), rng)
         written = [Written.of(prompt, text) for prompt, some in zip(prompts, drawn, strict=True) for text in some]
         said, mute = silence(drawn)
         mute = mute and f"{said}: what writes nothing leaks nothing. Give prompts that the model goes on from."
         detail = f"{len(written):,} continuations of {len(prompts):,} {whence}; {self.sampling().describe()}"
-        detail = "; ".join(filter(None, (said, detail)))
+        fewer = f"{FEW_SAMPLES} of each, {SAMPLES} with training texts, prompts or a calibration" if few else ""
+        detail = "; ".join(filter(None, (said, detail, fewer)))
         every = Counter(f.key for w in written for f in w.found)
         known = Counter(f.key for text in (training.texts if training else ()) for f in find_pii(text))
         measured = [self._rate("pii_rate", written, f"{described(every)}; {detail}", mute)]
@@ -175,7 +184,7 @@ class PIILeakage(SamplingOptions):
             if training is not None:
                 words += f"; {len(there & set(own)):,} among the {len(there):,} of the training text"
             measured.append(self._rate("pii_rate_by_kind", [w.only(kind) for w in written], words, mute, kind))
-        return measured
+        return [replace(m, n_samples=len(prompts)) for m in measured]
 
     def _rate(
         self, metric: str, written: Sequence[Written], detail: str, unjudged: str, kind: str | None = None
@@ -196,7 +205,7 @@ class PIILeakage(SamplingOptions):
             metric=metric,
             method="generation",
             estimate=estimate,
-            n_samples=len(written) // self.n_samples,
+            n_samples=len(written),
             ideal=0.0,
             at={} if kind is None else {"kind": kind},
             detail=f"{detail}; {counted}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -268,3 +269,22 @@ def test_without_training_text_the_built_in_prompts_do() -> None:
     found = PIILeakage(n_samples=1, max_new_tokens=3).measure(parrot([]), no_data(), np.random.default_rng(0))
     assert [m.metric for m in found] == ["pii_rate"]
     assert "30 built-in prompts" in found[0].detail
+
+
+def test_fewer_continuations_where_nothing_of_the_users_is_there_to_judge_them(tmp_path: Path) -> None:
+    given, labelled = tmp_path / "prompts.txt", tmp_path / "labelled.csv"
+    given.write_text("river stone\nlight of\n")
+    labelled.write_text("text,label\nWrite to ann@example.org,1\na fine day,0\n")
+
+    def rate(**options: Any) -> tuple[int, int, bool]:
+        probe = PIILeakage(**options)
+        probe.continued = lambda model, prompts, n, rng: [["a fine day"] * n] * len(prompts)  # type: ignore[method-assign]
+        found = probe.measure(parrot([]), no_data(), np.random.default_rng(0))[0]
+        assert isinstance(found.estimate, Corrected)
+        return found.n_samples, found.estimate.n, "2 of each, 4 with training texts" in found.detail
+
+    assert rate() == (30, 60, True)
+    assert rate(n_samples=3) == (30, 90, False)
+    assert rate(prompts=str(given)) == (2, 8, False)
+    assert rate(calibration=str(labelled)) == (30, 120, False)
+    assert rate(texts=str(given), prefix_words=1) == (2, 8, False)

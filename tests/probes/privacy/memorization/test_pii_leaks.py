@@ -18,7 +18,7 @@ from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.statistics.corrected import Corrected
 from probes.language.generated_text import GeneratedText
 from probes.privacy.memorization import pii_leakage
-from probes.privacy.memorization.pii_leakage import PIILeakage, Written, corrected
+from probes.privacy.memorization.pii_leakage import SAMPLES, PIILeakage, Written, corrected
 from probes.privacy.memorization.pii_patterns import find_pii, look_alikes
 from probes.privacy.memorization.pii_recall import recognition
 from tests.probes.privacy.memorization.toys import parrot
@@ -162,7 +162,7 @@ def test_a_known_number_needs_no_context_of_its_own(tmp_path: Path, monkeypatch:
 def test_no_leak_passes_at_the_default_number_of_continuations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the bound, and not at the next smaller round one."""
     rng = np.random.default_rng(0)
-    assert PIILeakage().n_prompts * PIILeakage().n_samples == CONTINUATIONS
+    assert PIILeakage().n_prompts * SAMPLES == CONTINUATIONS
     people = numbered(rng, "Ann, SSN {}", 120)
     training, others = people[:60], people[60:]
     found = leaks(tmp_path, monkeypatch, ["a fine day"] * CONTINUATIONS, training, others)
