@@ -405,7 +405,7 @@ def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows
     """Sends the model's answers, which the probes will share; a model that cannot answer is for them to say."""
     try:
         head, counts = head_of(model, data, include_rows=include_rows), counts_of(model, data)
-        parts = [] if head is None else list(parts_of(model, data, head))
+        parts = iter(()) if head is None else parts_of(model, data, head)
     except OutputsError:
         raise
     except Exception as error:
