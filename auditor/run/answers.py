@@ -437,37 +437,40 @@ def tables_json(
 def read_rows(content: bytes, head: AnswersHead, counts: CountsRecord | None) -> Answers:
     """The answers out of ``rows.csv``. Raises DataError naming the line that is none."""
     try:
-        return _read_rows(csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline="")), head, counts)
+        return _read_rows(csv.reader(io.TextIOWrapper(io.BytesIO(content), "utf-8", "replace", "")), head, counts)
     except csv.Error as error:
         raise DataError(f"rows.csv is no table: {error}.") from None
 
 
 def _read_rows(reader: Iterator[list[str]], head: AnswersHead, counts: CountsRecord | None) -> Answers:
     width, first = 2 + head.scores + len(head.features), 2 + head.scores
-    truth: list[float] = []
-    predicted: list[float] = []
-    scores: list[list[float]] = []
-    groups: list[list[str]] = []
+    blocks: list[FloatArray] = []
+    own: list[list[float]] = []
+    groups: list[list[str]] = [[] for _ in head.features]
+    # One text for each group, and not one for each row.
+    same: dict[str, str] = {}
     if next(reader, None) != _columns(head):
         raise DataError("rows.csv: its header does not name the columns that tables.json says it has.")
     for i, line in enumerate(reader, 2):
         if len(line) != width or i > head.n + 1:
             raise DataError(f"rows.csv, line {i}: it is none of the {head.n:,} rows.")
         try:
-            truth.append(float(line[0] or "nan"))
-            predicted.append(float(line[1]))
-            scores.append([float(text) for text in line[2:first]])
+            own.append([float(line[0] or "nan"), *map(float, line[1:first])])
         except ValueError:
             raise DataError(f"rows.csv, line {i}: it holds what is no number.") from None
-        groups.append(line[first:])
-    if len(predicted) != head.n:
-        raise DataError(f"rows.csv has {len(predicted):,} rows and should have {head.n:,}.")
-    named = {name: [row[j] for row in groups] for j, name in enumerate(head.features)}
+        for column, name in zip(groups, line[first:], strict=True):
+            column.append(same.setdefault(name, name))
+        if len(own) == _ROWS_AT_ONCE:
+            blocks.append(np.asarray(own, np.float64))
+            own = []
+    numbers = np.concatenate([*blocks, np.asarray(own, np.float64).reshape(len(own), first)])
+    if len(numbers) != head.n:
+        raise DataError(f"rows.csv has {len(numbers):,} rows and should have {head.n:,}.")
     return _checked(
         head,
-        np.asarray(truth, np.float64),
-        np.asarray(predicted, np.float64),
-        np.asarray(scores, np.float64).reshape(head.n, head.scores),
-        named,
+        numbers[:, 0].copy(),
+        numbers[:, 1].copy(),
+        numbers[:, 2:].copy(),
+        dict(zip(head.features, groups, strict=True)),
         counts,
     )

@@ -80,9 +80,15 @@ def test_copies_that_are_not_counted_are_seen_to_be_no_sample(monkeypatch: pytes
     different, thrice = rng.normal(size=N), np.repeat(rng.normal(size=N // 4), 4)
     assert sampled(different, np.arange(N), 5).why_not == ""
     assert "copies of one another" in sampled(thrice, rng.permutation(N), 5).why_not
+    # Where no part holds it twice, a level is kept with all its copies or left out with all.
+    monkeypatch.setattr("auditor.data.row_sample.occurrence_of", lambda keys: np.zeros(len(keys), np.uint64))
+    kept = []
     for level in range(8):
         late = np.append(different[: N // 2], np.full(N // 2, 0.1 * level))
-        assert "copies of one another" in sampled(late, np.arange(N), 5).why_not
+        found = sampled(late, np.arange(N), 5)
+        assert "copies of one another" in found.why_not
+        kept.append(0.1 * level in {x for x, _, _ in rows(found)})
+    assert set(kept) == {True, False}
 
 
 def test_the_more_columns_the_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
