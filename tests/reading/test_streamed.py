@@ -16,7 +16,8 @@ import pytest
 
 from auditor.data.feature_counts import FeatureCounts
 from auditor.data.preprocessing import fit_tabular
-from auditor.data.row_keys import KeyDigest, digest_of_keys
+from auditor.data.row_keys import KeyDigest, digest_of_keys, keys_of
+from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked
 from auditor.errors import DataError, UsageError
 from auditor.finding.measurement import Alike, Measurement
@@ -210,6 +211,27 @@ def test_rows_that_are_too_many_are_sampled_whatever_their_order_and_it_is_said(
     refused = of_many(streamed(write(thrice, tmp_path / "thrice.parquet", 500), model()))
     assert {key(m) for m in refused} == exact.keys()
     assert all_of("copies of one another" in getattr(m.estimate, "reason", "") for m in refused)
+
+
+@pytest.mark.slow
+def test_the_interval_of_a_sample_holds_what_is_true_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The score is yes or no, and tells the group rightly in 7 of 10 pairs."""
+    monkeypatch.setattr("auditor.data.row_sample.MOST_ROWS", 500)
+    probe, codes = STREAMED["proxy_association"], cast(Any, SimpleNamespace(n=3_000))
+    found = []
+    for world in range(60):
+        rng = np.random.default_rng(world)
+        sex = rng.integers(0, 2, 3_000)
+        # Other numbers in each world: the hash of a row is the same in all.
+        told = np.where(rng.random(3_000) < np.where(sex, 0.7, 0.3), 1.0, -1.0) * (1.0 + rng.random())
+        sample = RowSample(("sex",), ("no", "yes"), 1)
+        for some in np.array_split(np.arange(3_000), 3):
+            X = pd.DataFrame({"a": told[some], "b": "u"})
+            sample.add(X, keys_of(X, None, None, None), None, [(sex[some], ["f", "m"])])
+        assert sample.why_not == ""
+        by = Streamed(codes, cast(Any, None), FeatureCounts(("sex",)), model(), sample.rows())
+        found += [m.estimate for m in probe.measure_streamed(by) if m.at["from"] == "score"]
+    assert len(found) == 60 and sum(misses(found, 0.7)) <= most_misses(worlds=60)
 
 
 @pytest.mark.parametrize("k", [2, 3, 5])
