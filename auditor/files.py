@@ -12,8 +12,10 @@ import secrets
 import stat
 import tempfile
 import tomllib
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -50,8 +52,40 @@ def check_writable(folder: Path, hint: str) -> None:
         raise UsageError(f"Cannot write into {str(folder)!r}: {error.strerror}. {hint}") from None
 
 
-def write_beside(path: str | Path, content: bytes) -> None:
-    """Writes a file whole or not at all: beside its place, synced, then renamed.
+class Spool:
+    """Bytes that come part by part: in memory while they are few, else in a temporary file that has no name."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=1 << 20)
+        weakref.finalize(self, self._file.close)
+        self._digest, self.size = hashlib.sha256(), 0
+
+    def add(self, content: bytes) -> None:
+        """The next bytes. Raises UsageError where there is no room for them."""
+        try:
+            self._file.write(content)
+        except OSError as error:
+            raise UsageError(
+                f"Cannot write into {tempfile.gettempdir()!r}: {error.strerror}. Make room there, or set TMPDIR to a "
+                "folder that has some."
+            ) from None
+        self._digest.update(content)
+        self.size += len(content)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of all bytes."""
+        return self._digest.hexdigest()
+
+    def blocks(self) -> Iterator[bytes]:
+        """All bytes, in parts; none may be added meanwhile."""
+        self._file.seek(0)
+        while block := self._file.read(1 << 20):
+            yield block
+
+
+def write_beside(path: str | Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
+    """Writes a file whole or not at all: beside its place, synced, then renamed. ``content``: or what writes it.
 
     Raises UsageError for what :mod:`auditor.outputs` does not let a command write.
     """
@@ -66,7 +100,10 @@ def write_beside(path: str | Path, content: bytes) -> None:
         raise UsageError(f"Cannot write {str(where)!r}: {error.strerror}.") from None
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
             file.flush()
             os.fsync(file.fileno())
         place_file(temporary, where)

@@ -1,7 +1,7 @@
 """Memory and processor time of a streamed audit over 1, 5 and 20 million rows.
 
 ``auditor scan --stream --bundle`` of a table of eight numbers, sex and nine groups of race, written to Parquet part by
-part; performance, group fairness, adverse impact and score fairness; one thread, imports included. Ours is the
+part; performance, group fairness, adverse impact, score fairness and proxies; one thread, imports included. Ours is the
 processor time of both processes at the most rows, the peer what the line through the smaller files says it should be:
 a ratio of 1 is a cost that is linear in the rows. Memory is flat where the peak of either process grows by a tenth at
 most from the fewest rows to the most.
@@ -31,7 +31,7 @@ from benchmarks.default_scan import RACES
 ROWS = tuple(int(n) for n in os.environ.get("ROWS", "1000000,5000000,20000000").split(","))
 BAR, MOST_GROWTH = 0.9, 1.1
 _PART, _FEATURES = 250_000, 8
-_PROBES = "performance,group-fairness,adverse-impact,score-fairness"
+_PROBES = "performance,group-fairness,adverse-impact,score-fairness,proxy-association"
 _SCAN = """
 import json, re, resource, runpy, sys
 sys.argv = ["auditor", *sys.argv[1:]]

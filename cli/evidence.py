@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auditor.errors import DataError, UsageError
+from auditor.errors import UsageError
 from auditor.files import check_writable
 from auditor.outputs import claim
 from auditor.run import __version__
@@ -131,10 +131,6 @@ def _evidence(
         for name in (options.predict, options.generate, options.architecture, *options.probe)
         if name and ":" in name
     ]
-    try:
-        answers = measured.answers()
-    except DataError:
-        answers = None  # what came over the pipe was not what it said: verification says that there are none
     return Evidence(
         report=report,
         results=measured.results,
@@ -142,7 +138,7 @@ def _evidence(
         family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
         request=request_of(configured),
         log=log,
-        answers=answers,
+        answers=measured.answers(),
         counts=measured.counts,
         memberships=measured.memberships,
         code=code_digests(own, None if job.model.code_folder is None else Path(job.model.code_folder)),

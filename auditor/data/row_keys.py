@@ -96,9 +96,13 @@ def order_of(keys: Keys, purpose: str, occurrence: Keys | None = None) -> IntArr
     left out moves hardly any other: nobody can draw again until a split suits him. ``occurrence``: that of the keys,
     where it is known.
     """
+    return np.argsort(ranks_of(keys, purpose, occurrence), kind="stable").astype(np.int64)
+
+
+def ranks_of(keys: Keys, purpose: str, occurrence: Keys | None = None) -> Keys:
+    """(n,) the hashes that :func:`order_of` sorts by."""
     salt = np.uint64(_digest(purpose.encode()))
-    mixed = _mixed(keys ^ _mixed((occurrence_of(keys) if occurrence is None else occurrence) + salt))
-    return np.argsort(mixed, kind="stable").astype(np.int64)
+    return _mixed(keys ^ _mixed((occurrence_of(keys) if occurrence is None else occurrence) + salt))
 
 
 def generator_of(keys: Keys, purpose: str) -> np.random.Generator:

@@ -57,12 +57,13 @@ def grid(level: int, cuts: tuple[float, ...]) -> FloatArray:
 class Asked:
     """What is to be known of scores exactly: rows on either side of ``cuts``, calibration over ``bins`` of equal width,
     and with ``median`` the rows above the median of all. ``levels``: whether the levels of features are counted by
-    group."""
+    group. ``rows``: whether some of the rows themselves are kept."""
 
     cuts: tuple[float, ...] = ()
     bins: tuple[int, ...] = ()
     median: bool = False
     levels: bool = False
+    rows: bool = False
 
     def __or__(self, other: Asked) -> Asked:
         return Asked(
@@ -70,6 +71,7 @@ class Asked:
             bins=tuple(sorted({*self.bins, *other.bins})),
             median=self.median or other.median,
             levels=self.levels or other.levels,
+            rows=self.rows or other.rows,
         )
 
 

@@ -6,8 +6,10 @@ import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 from auditor.errors import DataError, UsageError
+from auditor.files import Spool
 
 MAX_BYTES = 2 << 30
 # Some parts of an audit, and every decision and file that it went by; of a sweep of 200 points 201 audits.
@@ -16,16 +18,26 @@ _ZIP = b"PK\x03\x04"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def pack(entries: Mapping[str, bytes]) -> bytes:
-    """The archive of these entries, in the order of their names: stored, not compressed, without times or comments."""
+def pack(entries: Mapping[str, bytes | Spool]) -> bytes:
+    """The archive of these entries, as :func:`pack_into` writes it."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+    pack_into(buffer, entries)
+    return buffer.getvalue()
+
+
+def pack_into(file: IO[bytes], entries: Mapping[str, bytes | Spool]) -> None:
+    """Writes the entries in the order of their names: stored, not compressed, without times or comments."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name in sorted(entries):
+            content = entries[name]
             info = zipfile.ZipInfo(name, _EPOCH)
             info.create_system = 3
             info.external_attr = 0o644 << 16
-            archive.writestr(info, entries[name])
-    return buffer.getvalue()
+            # Known beforehand, so that the header is one of a small or of a large entry.
+            info.file_size = len(content) if isinstance(content, bytes) else content.size
+            with archive.open(info, "w") as entry:
+                for block in [content] if isinstance(content, bytes) else content.blocks():
+                    entry.write(block)
 
 
 def read_archive(path: Path) -> bytes:

@@ -29,11 +29,12 @@ from auditor.evidence.manifest import (
     in_order,
 )
 from auditor.evidence.signing import statement
+from auditor.files import Spool
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.record.audit_report import AuditReport, ExitCode
-from auditor.run.answers import Answers, CountsRecord, tables_json
+from auditor.run.answers import CountsRecord, KeptRows, tables_json
 from auditor.run.memberships import MembershipScores
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Evidence:
     family: Family
     request: Mapping[str, object]
     log: ChainedLog
-    answers: Answers | None = None
+    answers: KeptRows | None = None
     counts: CountsRecord | None = None
     memberships: MembershipScores | None = None
     code: Mapping[str, str] = field(default_factory=dict)
@@ -90,7 +91,7 @@ def write_bundle(
     )
 
 
-def _parts(evidence: Evidence) -> dict[str, bytes]:
+def _parts(evidence: Evidence) -> dict[str, bytes | Spool]:
     asked = Asked(results=tuple(evidence.results), criteria=tuple(evidence.criteria), family=evidence.family)
     evidence.log.add("code", **{"digests": dict(evidence.code)})
     evidence.log.add(
@@ -107,7 +108,7 @@ def _parts(evidence: Evidence) -> dict[str, bytes]:
     members = evidence.memberships
     enclosed = evidence.enclosed
     understood = {} if enclosed is None else {UNDERSTOOD: enclosed.understood().model_dump(mode="json")}
-    parts = {
+    parts: dict[str, bytes | Spool] = {
         RECORD: in_order(evidence.report.model_dump(mode="json")),
         RESULTS: in_order(ASKED.dump_python(asked, mode="json")),
         REQUEST: canonical({**evidence.request, **understood}),
@@ -115,10 +116,10 @@ def _parts(evidence: Evidence) -> dict[str, bytes]:
         LOG: evidence.log.to_bytes(),
     }
     if evidence.answers is not None:
-        parts[ROWS] = evidence.answers.rows_to_csv()
+        parts[ROWS] = evidence.answers.content
     if members is not None:
         parts[MEMBERSHIP] = members.rows_to_csv()
-    return parts if enclosed is None else parts | enclosed.parts()
+    return parts if enclosed is None else {**parts, **enclosed.parts()}
 
 
 def statement_of(manifest: Manifest, report: AuditReport) -> bytes:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auditor.evidence.archive import pack
+from auditor.evidence.archive import pack_into
 from auditor.evidence.log import ChainedLog
 from auditor.evidence.manifest import MANIFEST, SIGNATURE, TIMESTAMP, Kind, Manifest, build_manifest
 from auditor.evidence.signing import sign
 from auditor.evidence.timestamp import NoTimestampError, covered, timestamp_of
-from auditor.files import write_beside
+from auditor.files import Spool, write_beside
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def write_container(
     path: str | Path,
-    parts: Mapping[str, bytes],
+    parts: Mapping[str, bytes | Spool],
     log: ChainedLog,
     said: Callable[[Manifest], bytes],
     *,
@@ -35,16 +36,16 @@ def write_container(
     is written, and where it does not answer, NoTimestampError is raised and the file stays without.
     """
     manifest = build_manifest(parts, log, kind)
-    entries = {name: content for name, content in parts.items() if name not in left_out}
-    entries[MANIFEST] = manifest.to_bytes()
+    signed = {MANIFEST: manifest.to_bytes()}
     if key is not None:
-        entries[SIGNATURE] = sign(said(manifest), key)
-    write_beside(path, pack(entries))
+        signed[SIGNATURE] = sign(said(manifest), key)
+    entries = {name: content for name, content in parts.items() if name not in left_out} | signed
+    write_beside(path, partial(pack_into, entries=entries))
     if timestamp is not None:
         try:
-            entries[TIMESTAMP] = timestamp_of(covered(entries), timestamp)
+            entries[TIMESTAMP] = timestamp_of(covered(signed), timestamp)
         except NoTimestampError as error:
             without = "The bundle is written without one: its dates are the signer's word."
             raise NoTimestampError(f"{error} {without}") from None
-        write_beside(path, pack(entries))
+        write_beside(path, partial(pack_into, entries=entries))
     return manifest

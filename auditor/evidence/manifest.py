@@ -13,7 +13,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, TypeAdapter, Validati
 
 from auditor.errors import DataError
 from auditor.evidence.log import ChainedLog
-from auditor.files import Closed
+from auditor.files import Closed, Spool
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import Criterion
 from auditor.finding.measurement import ProbeResult
@@ -39,8 +39,10 @@ class FileEntry(Closed):
     size: Annotated[int, Field(ge=0)]
 
     @classmethod
-    def of(cls, content: bytes) -> FileEntry:
+    def of(cls, content: bytes | Spool) -> FileEntry:
         """The entry of this content."""
+        if isinstance(content, Spool):
+            return cls(sha256=content.sha256, size=content.size)
         return cls(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
 
 
@@ -103,7 +105,7 @@ def in_order(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def build_manifest(parts: Mapping[str, bytes], log: ChainedLog, kind: Kind = "audit") -> Manifest:
+def build_manifest(parts: Mapping[str, bytes | Spool], log: ChainedLog, kind: Kind = "audit") -> Manifest:
     """The manifest of these parts; the log is one of them."""
     return Manifest(
         kind=kind,

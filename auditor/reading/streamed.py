@@ -20,7 +20,8 @@ from auditor.data.counts import MISSING, GroupCounts, count_groups
 from auditor.data.feature_counts import FeatureCounts
 from auditor.data.groups_digest import GroupsDigest
 from auditor.data.preprocessing import TabularPreprocessing, as_text, label_name
-from auditor.data.row_keys import KeyDigest, keys_of
+from auditor.data.row_keys import KeyDigest, Keys, keys_of
+from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked, ScoreCounts
 from auditor.errors import DataError
 from auditor.intake.specs import DataSpec
@@ -29,7 +30,7 @@ from auditor.reading.rows import Tally, classes_of, column_types, feature_column
 from auditor.reading.small_cells import small_cells, together
 from auditor.reading.tables import STREAMED, TableFile, kind_of, open_table
 from auditor.reading.texts import of_texts
-from auditor.rows import FloatArray
+from auditor.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
@@ -76,6 +77,24 @@ class _Part:
     probabilities: FloatArray
 
 
+@dataclass(frozen=True)
+class Told:
+    """What is told of every row where a probe asked: its score, the levels of its features, and the row itself."""
+
+    scores: ScoreCounts
+    features: FeatureCounts | None
+    sample: RowSample | None
+
+    def add(self, part: _Part, keys: Keys | None, y_true: IntArray | None, decided: IntArray) -> None:
+        """The next rows."""
+        self.scores.add(part.groups, y_true, decided, part.probabilities)
+        if self.features is not None:
+            self.features.add(part.X, part.groups)
+        if self.sample is not None:
+            own = keys_of(part.X, y_true, None, None) if keys is None else keys
+            self.sample.add(part.X, own, y_true, part.groups)
+
+
 class Stream:
     """The rows of a file in parts, each asked about once it is read. Raises what reading a whole file raises."""
 
@@ -87,14 +106,14 @@ class Stream:
         self.classes = classes_of(self.spec, model)
         self.positive = favourable(self.spec.positive, self.classes)
 
-    def scores(self, asked: Asked) -> ScoreCounts:
-        """Where the scores of the rows are counted: of the favourable class, the last where none is named."""
+    def told(self, asked: Asked) -> Told:
+        """Where what was asked is counted: of scores, those of the favourable class, the last where none is named."""
         positive = len(self.classes) - 1 if self.positive is None else self.positive
-        return ScoreCounts(self.sensitive, positive, len(self.classes), asked)
-
-    def levels(self, asked: Asked) -> FeatureCounts | None:
-        """Where the levels of the features are counted, if anybody asked for them."""
-        return FeatureCounts(self.sensitive) if asked.levels else None
+        return Told(
+            ScoreCounts(self.sensitive, positive, len(self.classes), asked),
+            FeatureCounts(self.sensitive) if asked.levels else None,
+            RowSample(self.sensitive, self.classes, self.positive) if asked.rows else None,
+        )
 
     def settle(self, scores: ScoreCounts) -> None:
         """Reads the rows once more where the median of the scores lies between some that the grid does not order."""
@@ -117,14 +136,13 @@ class Stream:
         repeats: RepeatCount | None = None,
         digests: dict[str, GroupsDigest] | None = None,
         holes: Counter[str] | None = None,
-        scores: ScoreCounts | None = None,
-        features: FeatureCounts | None = None,
+        told: Told | None = None,
     ) -> tuple[GroupCounts, tuple[str, ...]]:
         """GroupCounts of the whole file, and the notes on it: one forward pass over its rows.
 
-        ``keys`` is given the keys of the rows, where there is a digest of them; ``repeats``, ``scores`` and
-        ``features`` are told of every row, and ``digests``, by sensitive feature, of every row's group; ``holes``
-        counts the values each feature lacks.
+        ``keys`` is given the keys of the rows, where there is a digest of them; ``repeats`` and ``told`` are
+        told of every row, and ``digests``, by sensitive feature, of every row's group; ``holes`` counts the values each
+        feature lacks.
         """
         target, name = self.spec.target, self.file.path.name
         tally = Tally(f"data file {name!r}", name, target, self.classes, holes)
@@ -137,22 +155,21 @@ class Stream:
             y_true = None
             if target is not None:
                 y_true = encode_labels(batch.column(target).to_pandas(), self.classes, target)
-            if keys is not None:
-                keys.add(keys_of(part.X, y_true, None, None))
+            own = None if keys is None else keys_of(part.X, y_true, None, None)
+            if keys is not None and own is not None:
+                keys.add(own)
             tally.add(batch.num_rows, {c: _n_missing(batch.column(c)) for c in self.features}, y_true)
             for feature, (codes, levels) in zip(self.sensitive, part.groups, strict=True):
                 if digests is not None:
                     digests.setdefault(feature, GroupsDigest()).add(codes, levels)
                 tally.add_groups(feature, levels)
                 refuse_continuous(feature, pd.Series(tally.levels(feature), dtype="string"))
-            # No sooner: a column of ids has as many groups as rows.
-            if features is not None:
-                features.add(part.X, part.groups)
             if first is None:
                 first = part.X.head(_FEW), part.probabilities[:_FEW]
             decided = self.model.decide_rows(part.X, part.probabilities, self.positive)
-            if scores is not None:
-                scores.add(part.groups, y_true, decided, part.probabilities)
+            # No sooner than the groups are few: a column of ids has as many as rows.
+            if told is not None:
+                told.add(part, own, y_true, decided)
             counts = count_groups(
                 decided,
                 y_true,

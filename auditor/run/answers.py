@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from auditor.data.counts import GroupCounts, count_groups
 from auditor.errors import NO_SCORES, DataError, NotApplicableError
-from auditor.files import Closed
+from auditor.files import Closed, Spool
 from auditor.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -170,18 +170,25 @@ class Answers:
 
     def rows_to_csv(self) -> bytes:
         """One line a row, with a header; numbers so that they read back as they were."""
-        buffer = io.StringIO(newline="")
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(_columns(self.head))
+        return b"".join([_lines([_columns(self.head)]), *self.blocks()])
+
+    def blocks(self) -> Iterator[bytes]:
+        """The lines of the rows, in parts."""
         groups = [self.groups[name] for name in self.head.features]
         for start in range(0, len(self), _ROWS_AT_ONCE):
             some = slice(start, start + _ROWS_AT_ONCE)
             own = [values[some] for values in groups]
             numbers = [column[some].tolist() for column in (self.truth, self.predicted, self.scores)]
-            for i, (truth, predicted, scores) in enumerate(zip(*numbers, strict=True)):
-                known = "" if truth != truth else _number(truth)
-                writer.writerow([known, _number(predicted), *map(repr, scores), *(values[i] for values in own)])
-        return buffer.getvalue().encode()
+            yield _lines(
+                ["" if truth != truth else _number(truth), _number(predicted), *map(repr, scores), *(v[i] for v in own)]
+                for i, (truth, predicted, scores) in enumerate(zip(*numbers, strict=True))
+            )
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> bytes:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue().encode()
 
 
 def _columns(head: AnswersHead) -> list[str]:
@@ -280,8 +287,8 @@ def _levels(values: Any) -> list[str]:
     return [str(level) for level in values.astype("category").cat.categories]
 
 
-def parts_of(model: AuditedModel, data: AuditData, head: AnswersHead) -> Iterable[AnswersPart]:
-    """The rows in parts, each small enough for one message."""
+def parts_of(model: AuditedModel, data: AuditData, head: AnswersHead) -> Iterator[AnswersPart]:
+    """The rows in parts, each small enough for one message; the model is asked at once."""
     rows = data.evaluation
     predicted: Any
     if head.kind == "regressor":
@@ -293,17 +300,24 @@ def parts_of(model: AuditedModel, data: AuditData, head: AnswersHead) -> Iterabl
         scores = model.outputs(rows)[:, : head.scores] if head.scores else np.empty((head.n, 0))
         if head.blurred > 1 and head.scores:
             scores = blurred(scores, predicted, head.blurred)
+    return (
+        _part(rows, slice(start, start + _ROWS_AT_ONCE), head, truth, predicted, scores)
+        for start in range(0, head.n, _ROWS_AT_ONCE)
+    )
+
+
+def _part(
+    rows: AuditData, some: slice, head: AnswersHead, truth: FloatArray | None, predicted: Any, scores: FloatArray
+) -> AnswersPart:
+    own = [None] * len(predicted[some]) if truth is None else [None if t != t else t for t in truth[some].tolist()]
     groups = rows.sensitive_features
-    names = [groups[name].astype(str).tolist() for name in head.features] if groups is not None else []
-    for start in range(0, head.n, _ROWS_AT_ONCE):
-        some = slice(start, start + _ROWS_AT_ONCE)
-        own = [None] * len(predicted[some]) if truth is None else [None if t != t else t for t in truth[some].tolist()]
-        yield AnswersPart(
-            truth=tuple(own),
-            predicted=tuple(map(float, predicted[some])),
-            scores=tuple(map(tuple, scores[some].tolist())),
-            groups=tuple(zip(*(values[some] for values in names), strict=True)) if names else (),
-        )
+    names = [groups[name].iloc[some].astype(str).tolist() for name in head.features] if groups is not None else []
+    return AnswersPart(
+        truth=tuple(own),
+        predicted=tuple(map(float, predicted[some])),
+        scores=tuple(map(tuple, scores[some].tolist())),
+        groups=tuple(zip(*names, strict=True)),
+    )
 
 
 def blurred(scores: FloatArray, predicted: IntArray, least: int) -> FloatArray:
@@ -328,46 +342,44 @@ def counts_of(model: AuditedModel, data: AuditData) -> CountsRecord | None:
     return CountsRecord.of(rows.counted(model.decisions(rows), model.classes))
 
 
-@dataclass(frozen=True, eq=False)
-class PartArrays:
-    """Some of the rows as numbers, a tenth of what they take as they were said: (m,), (m,), (m, k), and by feature."""
+class KeptRows:
+    """``rows.csv`` as its rows come, in parts: each is checked and written where it takes no memory.
 
-    truth: FloatArray
-    predicted: FloatArray
-    scores: FloatArray
-    groups: tuple[list[str], ...]
+    ``head``: what is said of them. ``content``: the file so far.
+    """
 
-    @classmethod
-    def of(cls, part: AnswersPart, head: AnswersHead) -> PartArrays:
-        """Raises DataError where they are not what the head says."""
-        m = len(part.predicted)
+    def __init__(self, head: AnswersHead) -> None:
+        self.head, self.content = head, Spool()
+        self.content.add(_lines([_columns(head)]))
+        self._n, self._strange = 0, False
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows came, and none was what no model answers."""
+        return self._n == self.head.n and not self._strange
+
+    def add(self, part: AnswersPart) -> None:
+        """The next rows. Raises DataError where they are more than the head says, or other columns."""
+        head, m = self.head, len(part.predicted)
         fits = len(part.truth) == len(part.scores) == m and all(len(row) == head.scores for row in part.scores)
-        if not fits or (head.features and len(part.groups) != m):
-            raise DataError(_UNFIT)
-        if head.features and any(len(row) != len(head.features) for row in part.groups):
-            raise DataError(_UNFIT)
-        # One text for each group, and not one for each row.
-        same: dict[str, str] = {}
-        return cls(
-            np.asarray([np.nan if t is None else t for t in part.truth], np.float64),
-            np.asarray(part.predicted, np.float64),
-            np.asarray(part.scores, np.float64).reshape(m, head.scores),
-            tuple([same.setdefault(row[i], row[i]) for row in part.groups] for i in range(len(head.features))),
-        )
-
-
-_UNFIT = "The model's answers do not fit what was said of them."
-
-
-def joined(head: AnswersHead, parts: Sequence[PartArrays], counts: CountsRecord | None) -> Answers:
-    """The answers of all parts. Raises DataError where they are not what the head says."""
-    if sum(len(part.predicted) for part in parts) != head.n or not parts:
-        raise DataError(_UNFIT)
-    groups = {name: [level for part in parts for level in part.groups[i]] for i, name in enumerate(head.features)}
-    truth, predicted, scores = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("truth", "predicted", "scores")
-    )
-    return _checked(head, truth, predicted, scores, groups, counts)
+        grouped = len(part.groups) == m and all(len(row) == len(head.features) for row in part.groups)
+        self._n += m
+        if not fits or not 0 < m <= head.n - self._n + m or (head.features and not grouped):
+            raise DataError("The model's answers do not fit what was said of them.")
+        try:
+            answers = _checked(
+                head,
+                np.asarray([np.nan if t is None else t for t in part.truth], np.float64),
+                np.asarray(part.predicted, np.float64),
+                np.asarray(part.scores, np.float64).reshape(m, head.scores),
+                {name: [row[i] for row in part.groups] for i, name in enumerate(head.features)},
+                None,
+            )
+        except DataError:  # verification says that there are none
+            self._strange = True
+            return
+        for block in answers.blocks():
+            self.content.add(block)
 
 
 def _checked(
@@ -425,37 +437,40 @@ def tables_json(
 def read_rows(content: bytes, head: AnswersHead, counts: CountsRecord | None) -> Answers:
     """The answers out of ``rows.csv``. Raises DataError naming the line that is none."""
     try:
-        return _read_rows(csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline="")), head, counts)
+        return _read_rows(csv.reader(io.TextIOWrapper(io.BytesIO(content), "utf-8", "replace", "")), head, counts)
     except csv.Error as error:
         raise DataError(f"rows.csv is no table: {error}.") from None
 
 
 def _read_rows(reader: Iterator[list[str]], head: AnswersHead, counts: CountsRecord | None) -> Answers:
     width, first = 2 + head.scores + len(head.features), 2 + head.scores
-    truth: list[float] = []
-    predicted: list[float] = []
-    scores: list[list[float]] = []
-    groups: list[list[str]] = []
+    blocks: list[FloatArray] = []
+    own: list[list[float]] = []
+    groups: list[list[str]] = [[] for _ in head.features]
+    # One text for each group, and not one for each row.
+    same: dict[str, str] = {}
     if next(reader, None) != _columns(head):
         raise DataError("rows.csv: its header does not name the columns that tables.json says it has.")
     for i, line in enumerate(reader, 2):
         if len(line) != width or i > head.n + 1:
             raise DataError(f"rows.csv, line {i}: it is none of the {head.n:,} rows.")
         try:
-            truth.append(float(line[0] or "nan"))
-            predicted.append(float(line[1]))
-            scores.append([float(text) for text in line[2:first]])
+            own.append([float(line[0] or "nan"), *map(float, line[1:first])])
         except ValueError:
             raise DataError(f"rows.csv, line {i}: it holds what is no number.") from None
-        groups.append(line[first:])
-    if len(predicted) != head.n:
-        raise DataError(f"rows.csv has {len(predicted):,} rows and should have {head.n:,}.")
-    named = {name: [row[j] for row in groups] for j, name in enumerate(head.features)}
+        for column, name in zip(groups, line[first:], strict=True):
+            column.append(same.setdefault(name, name))
+        if len(own) == _ROWS_AT_ONCE:
+            blocks.append(np.asarray(own, np.float64))
+            own = []
+    numbers = np.concatenate([*blocks, np.asarray(own, np.float64).reshape(len(own), first)])
+    if len(numbers) != head.n:
+        raise DataError(f"rows.csv has {len(numbers):,} rows and should have {head.n:,}.")
     return _checked(
         head,
-        np.asarray(truth, np.float64),
-        np.asarray(predicted, np.float64),
-        np.asarray(scores, np.float64).reshape(head.n, head.scores),
-        named,
+        numbers[:, 0].copy(),
+        numbers[:, 1].copy(),
+        numbers[:, 2:].copy(),
+        dict(zip(head.features, groups, strict=True)),
         counts,
     )

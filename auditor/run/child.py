@@ -20,10 +20,10 @@ from auditor.artifact.source import printable
 from auditor.artifact.streamed import check_unchanged
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
-from auditor.data.feature_counts import FeatureCounts
 from auditor.data.groups_digest import GroupsDigest
 from auditor.data.row_keys import KeyDigest
-from auditor.data.score_counts import Asked, ScoreCounts
+from auditor.data.row_sample import RowSample
+from auditor.data.score_counts import Asked
 from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.endpoint.served_texts import ServedTexts
@@ -94,6 +94,7 @@ from auditor.run.probe import (
 from auditor.run.protocol import Channel, Working
 from auditor.run.writing import check_ending, write_made
 from auditor.sandbox.outside import Outside
+from auditor.statistics.estimate import Undefined
 from auditor.training.execute import tasks_by
 from auditor.training.handed_out import ThroughParent
 from auditor.training.meter import taken_by_probe
@@ -404,7 +405,7 @@ def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows
     """Sends the model's answers, which the probes will share; a model that cannot answer is for them to say."""
     try:
         head, counts = head_of(model, data, include_rows=include_rows), counts_of(model, data)
-        parts = [] if head is None else list(parts_of(model, data, head))
+        parts = iter(()) if head is None else parts_of(model, data, head)
     except OutputsError:
         raise
     except Exception as error:
@@ -445,25 +446,23 @@ def answer_from_counts(
         channel.send(Asking(probe=first))
     noted = taken_by_probe(model)
     counts: GroupCounts | Exception
-    copies = scores = levels = None
+    copies = streamed = None
     try:
         keys = KeyDigest() if job.recognise else None
         repeats, digests, holes = RepeatCount(), dict[str, GroupsDigest](), Counter[str]()
         stream = Stream(spec, model)
         asked = [probe.asked for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
-        if asked:
-            together = reduce(Asked.__or__, asked)
-            scores, levels = stream.scores(together), stream.levels(together)
+        told = stream.told(reduce(Asked.__or__, asked)) if asked else None
         counts, notes = stream.counted(
             keys=keys,
             repeats=None if spec.copies_are_real else repeats,
             digests=digests,
             holes=holes,
-            scores=scores,
-            features=levels,
+            told=told,
         )
-        if scores is not None:
-            stream.settle(scores)
+        if told is not None:
+            stream.settle(told.scores)
+            streamed = Streamed(counts, told.scores, told.features, model, _sampled(told.sample))
         sizes = sizes_in(counts)
         check_reference(spec.reference, sizes)
         if spec.labels or spec.roles:
@@ -501,16 +500,23 @@ def answer_from_counts(
             found = ask(probe, model, None, rng, on_error=traceback.print_exception)
             channel.send(Answered(result=replace(found, probe=named.name)))
             continue
-        measure = partial(_measure_counts, probe, model, shape, counts, scores, levels)
+        measure = partial(_measure_counts, probe, model, shape, counts, streamed)
+        scores = None if streamed is None else streamed.scores
         alike = None if isinstance(counts, Exception) else partial(alike_in_counts, counts, scores=scores)
         result = attempt(probe, measure, alike=alike, on_error=None if failed else traceback.print_exception)
         channel.send(Answered(result=noted(replace(result, probe=named.name, copies=copies))))
 
 
 _STREAMED = (
-    "Rows were counted as they were read, and none was held: numbers of scores are of a grid, with its error in their "
-    "intervals, and what needs the rows themselves is not told (--stream)."
+    "Rows were counted as they were read and let go: numbers of scores are of a grid, with its error in their "
+    "intervals, what learns from rows has a sample of them, and what needs them all is not told (--stream)."
 )
+
+
+def _sampled(sample: RowSample | None) -> AuditData | Undefined | None:
+    if sample is None:
+        return None
+    return Undefined(reason=sample.why_not) if sample.why_not else sample.rows()
 
 
 def _measure_counts(
@@ -518,8 +524,7 @@ def _measure_counts(
     model: AuditedModel,
     shape: AuditData,
     counts: GroupCounts | Exception,
-    scores: ScoreCounts | None,
-    levels: FeatureCounts | None,
+    streamed: Streamed | None,
 ) -> Sequence[Measurement]:
     missing = missing_needs(probe, model, shape)
     if missing:
@@ -528,8 +533,8 @@ def _measure_counts(
         raise counts
     if counts_suffice(probe):
         return probe.measure_counts(counts)
-    if isinstance(probe, StreamedProbe) and scores is not None:
-        return probe.measure_streamed(Streamed(counts, scores, levels))
+    if isinstance(probe, StreamedProbe) and streamed is not None:
+        return probe.measure_streamed(streamed)
     _refuse_whatever_the_rows(probe, model, shape)
     raise DataError(
         f"{probe.name} looks at the rows themselves, and --stream holds none: ask it of some of them, without --stream."

@@ -14,7 +14,7 @@ from auditor.finding.reasons import ExplainedRow
 from auditor.record.audit_report import DataRecord, ModelRecord
 from auditor.record.energy import EnergyRecord
 from auditor.record.text import visible
-from auditor.run.answers import Answers, AnswersHead, CountsRecord, PartArrays, joined
+from auditor.run.answers import CountsRecord, KeptRows
 from auditor.run.hearing import Heard, OnStage
 from auditor.run.memberships import MembershipScores, scores_of
 from auditor.run.messages import (
@@ -51,18 +51,15 @@ class Measured(Heard):
     results: list[ProbeResult] = field(default_factory=list)
     model: ModelRecord | None = None
     data: DataRecord | None = None
-    head: AnswersHead | None = None
     counts: CountsRecord | None = None
-    parts: list[PartArrays] = field(default_factory=list)
+    rows: KeptRows | None = None
     memberships: MembershipScores | None = None
     meter: Meter | None = None
     energy: EnergyRecord | None = None
 
-    def answers(self) -> Answers | None:
+    def answers(self) -> KeptRows | None:
         """The model's answers by row, where they were to be kept and all of them came."""
-        if self.head is None or sum(len(part.predicted) for part in self.parts) != self.head.n:
-            return None
-        return joined(self.head, self.parts, self.counts)
+        return self.rows if self.rows is not None and self.rows.whole else None
 
     def _own(self, message: Message, on_stage: OnStage) -> None:
         match message:
@@ -74,13 +71,13 @@ class Measured(Heard):
             case Keeping() | Kept() if not self.keeps:
                 raise ValueError("answers that nobody asked for")
             case Keeping():
-                self.head, self.counts, self.parts = message.head, message.counts, []
+                self.counts = message.counts
+                self.rows = None if message.head is None else KeptRows(message.head)
             case Kept():
-                kept = sum(len(part.predicted) for part in self.parts) + len(message.part.predicted)
-                if self.head is None or not message.part.predicted or kept > self.head.n:
-                    raise ValueError("more answers than there are rows")
+                if self.rows is None:
+                    raise ValueError("answers before their head")
                 try:
-                    self.parts.append(PartArrays.of(message.part, self.head))
+                    self.rows.add(message.part)
                 except DataError as error:
                     raise ValueError(str(error)) from None
             case Scored():

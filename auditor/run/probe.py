@@ -97,11 +97,14 @@ def counts_suffice(probe: Probe) -> TypeGuard[CountsProbe]:
 @dataclass(frozen=True)
 class Streamed:
     """What was counted of rows as they streamed by: ``counts`` of true classes and decisions, ``scores`` of scores, and
-    ``features`` of the levels of features, where a probe asked for them."""
+    where a probe asked for them, ``features`` of the levels of features. ``sample``: some of the rows themselves, about
+    which the ``model`` may be asked again, or why those that were kept are no sample."""
 
     counts: GroupCounts
     scores: ScoreCounts
     features: FeatureCounts | None = None
+    model: AuditedModel | None = None
+    sample: AuditData | Undefined | None = None
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -33,17 +33,18 @@ from auditor.statistics.ranks import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch.nn import Linear
 
     from auditor.data.audit_data import AuditData
     from auditor.data.coded_groups import CodedGroups
     from auditor.model.audited_model import AuditedModel
+    from auditor.model.torch_model import TorchModel
 
 FEWEST_ROWS = 20
 N_BINS = 10
 MOST_LEVELS = 50
 MOST_TRAINING_ROWS = 20_000
 _BLOCK_ROWS = 65_536
-_NEEDS_ROWS = "a predictor of several numbers learns from the rows themselves, and --stream holds none"
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class ProxyAssociation:
       other half, of several groups the mean of each against the rest; [0, 1], ideal 0.5; at 0.8 the source tells the
       group rightly in 8 of 10 pairs, and at 0.5 it says nothing of it; Datta et al., CCS 2017
 
-    The halves are made by a hash of the rows' contents; where rows stream by and are counted only, by a draw from the
-    counts, which seed it. ``at`` names the source:
+    The halves are made by a hash of the rows' contents; of single features that are counted as rows stream by, by a
+    draw from the counts, which seed it. ``at`` names the source:
 
     - ``from: features``: logistic regression on all features together, the sensitive ones left out
     - ``from: feature``, with ``feature``: that feature alone, by the groups' shares in its levels or tenths
@@ -100,9 +101,12 @@ class ProxyAssociation:
         rows = data.evaluation
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
+        return self._of_rows(model, rows, self.single_features)
+
+    def _of_rows(self, model: AuditedModel, rows: AuditData, single: bool) -> list[Measurement]:
         train = np.zeros(len(rows), bool)
         train[rows.order(self.name)[: len(rows) // 2]] = True
-        splits = [_Split.of(str(c), rows.groups(str(c)), train) for c in rows.sensitive_features.columns]
+        splits = [_Split.of(name, rows.groups(name), train) for name in _sensitive(rows)]
         wanted = ~train
         for split in splits:
             wanted[split.learned] = True
@@ -110,36 +114,47 @@ class ProxyAssociation:
         # One source after the other, since each is as large as the rows.
         each = [
             [_measured(split, source, places) for split in splits]
-            for source in self._sources(model, rows, train, np.flatnonzero(wanted))
+            for source in self._sources(model, rows, train, np.flatnonzero(wanted), single)
         ]
         return [m for by_source in zip(*each, strict=True) for m in by_source]
 
     @property
     def asked(self) -> Asked:
-        """What a stream of rows is to tell of the features."""
-        return Asked(levels=True)
+        """What a stream of rows is to tell of the features, and some of the rows."""
+        return Asked(levels=True, rows=True)
 
     def measure_streamed(self, streamed: Streamed) -> list[Measurement]:
-        """The measurements of single features, from how often each level and group came together.
+        """The measurements of single features, from how often each level and group came together; those of all other
+        sources as in memory, of the rows that were kept, which are all where they are few.
 
-        The halves are others than in memory: each row of a level and a group goes to either by a fair coin, which is a
-        binomial draw from their number. Of a number of more than 16,384 values the tenths
-        end between levels of fewer significant bits. All other sources need the rows, and are undefined.
+        Of a single feature the halves are others than in memory: each row of a level and a group goes to either by a
+        fair coin, which is a binomial draw from their number. Of a number of more than 16,384 values the tenths
+        end between levels of fewer significant bits.
         """
         levels = streamed.features
         if levels is None or not levels.sensitive:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
-        found = []
+        found, n = [], streamed.counts.n
         for column in levels.sensitive:
             for name in levels.features if self.single_features else ():
-                found.append(_of_levels(column, name, levels.of(name, column), streamed.counts.n))
-            found += [_needing_rows(column, source, streamed.counts.n) for source in ("features", "score")]
-        return found
+                found.append(_of_levels(column, name, levels.of(name, column), n))
+        return found + self._of_sample(streamed, levels.sensitive, bool(levels.features))
+
+    def _of_sample(self, streamed: Streamed, sensitive: Sequence[str], features: bool) -> list[Measurement]:
+        model, sample, n = streamed.model, streamed.sample, streamed.counts.n
+        if model is None or sample is None:
+            raise ValueError("rows stream by with the model that answers them")
+        if isinstance(sample, Undefined):
+            hidden = _before_outputs(model) is not None
+            sources = [*["features"] * features, "score", *["representation"] * hidden]
+            return [_no_sample(column, source, sample, n) for column in sensitive for source in sources]
+        of = f"; of {len(sample):,} of the {n:,} rows, drawn by their contents" if len(sample) < n else ""
+        return [replace(m, detail=m.detail + of) for m in self._of_rows(model, sample, single=False)]
 
     def _sources(
-        self, model: AuditedModel, rows: AuditData, train: npt.NDArray[np.bool_], wanted: IntArray
+        self, model: AuditedModel, rows: AuditData, train: npt.NDArray[np.bool_], wanted: IntArray, single: bool
     ) -> Iterator[_Source]:
-        yield from self._of_features(rows, train, wanted)
+        yield from _of_features(rows, train, wanted, single)
         # The logarithm keeps the small probabilities of a confident model apart; the last class follows from the rest.
         scores = np.log(np.clip(model.outputs(rows)[wanted], 1e-12, None))
         yield _Source("score", "the model's score", matrix=(scores - scores[:, -1:])[:, :-1])
@@ -147,13 +162,18 @@ class ProxyAssociation:
         if hidden is not None:
             yield _Source("representation", "the input of the last linear layer", matrix=hidden)
 
-    def _of_features(self, rows: AuditData, train: npt.NDArray[np.bool_], wanted: IntArray) -> Iterator[_Source]:
-        columns = _features(rows)
-        if not columns:
-            return
-        yield _Source("features", f"{len(columns)} features together", matrix=encode(columns, train, wanted))
-        for name, values in columns.items() if self.single_features else ():
-            yield _Source("feature", name, codes=_binned(name, values, train))
+
+def _of_features(rows: AuditData, train: npt.NDArray[np.bool_], wanted: IntArray, single: bool) -> Iterator[_Source]:
+    columns = _features(rows)
+    if not columns:
+        return
+    yield _Source("features", f"{len(columns)} features together", matrix=encode(columns, train, wanted))
+    for name, values in columns.items() if single else ():
+        yield _Source("feature", name, codes=_binned(name, values, train))
+
+
+def _sensitive(rows: AuditData) -> list[str]:
+    return [] if rows.sensitive_features is None else [str(c) for c in rows.sensitive_features.columns]
 
 
 def _features(rows: AuditData) -> dict[str, pd.Series[Any]]:
@@ -164,7 +184,7 @@ def _features(rows: AuditData) -> dict[str, pd.Series[Any]]:
         if rows.modality != "tabular" or rows.X.dtype.kind not in "biuf":
             return {}
         return {f"x{i}": pd.Series(column) for i, column in enumerate(rows.X.T)}
-    sensitive = set() if rows.sensitive_features is None else {str(c) for c in rows.sensitive_features.columns}
+    sensitive = _sensitive(rows)
     return {str(c): rows.X[c] for c in rows.X.columns if str(c) not in sensitive}
 
 
@@ -236,11 +256,11 @@ def _measured(split: _Split, source: _Source, places: IntArray) -> Measurement:
     )
 
 
-def _needing_rows(sensitive: str, source: str, n: int) -> Measurement:
+def _no_sample(sensitive: str, source: str, why_not: Undefined, n: int) -> Measurement:
     return Measurement(
         metric="proxy_auc",
         method="held_out_auc",
-        estimate=Undefined(reason=_NEEDS_ROWS),
+        estimate=why_not,
         n_samples=n,
         ideal=0.5,
         sensitive=(sensitive,),
@@ -498,21 +518,18 @@ def representation(model: AuditedModel, rows: AuditData, wanted: IntArray) -> Fl
     The layer is the last ``nn.Linear`` of the module, and must make the outputs itself: as many as the classes, or one.
     """
     import torch
-    from torch import nn
 
-    from auditor.model.torch_model import TorchModel
     from auditor.rows import take_rows
 
-    if not isinstance(model, TorchModel):
+    found = _before_outputs(model)
+    if found is None:
         return None
-    layers = [m for m in model.module.modules() if isinstance(m, nn.Linear)]
-    if len(layers) < 2 or layers[-1].out_features not in (1, model.n_outputs):
-        return None
+    model, layer = found
     inputs = model.inputs_of(rows.X if wanted.size == len(rows) else take_rows(rows.X, wanted))
     hidden: FloatArray | None = None
     filled = 0
 
-    def see(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def see(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         nonlocal hidden, filled
         # numpy has no bfloat16.
         part = inputs[0].detach().to("cpu", torch.promote_types(inputs[0].dtype, torch.float32)).numpy()
@@ -522,7 +539,7 @@ def representation(model: AuditedModel, rows: AuditData, wanted: IntArray) -> Fl
             hidden[filled : filled + len(part)] = part
         filled += len(part)
 
-    handle = layers[-1].register_forward_pre_hook(see)
+    handle = layer.register_forward_pre_hook(see)
     try:
         with without_gradients(), model.evaluating():
             for start in range(0, wanted.size, model.batch_rows):
@@ -530,3 +547,16 @@ def representation(model: AuditedModel, rows: AuditData, wanted: IntArray) -> Fl
     finally:
         handle.remove()
     return hidden if hidden is not None and hidden.ndim == 2 and filled == wanted.size else None
+
+
+def _before_outputs(model: AuditedModel) -> tuple[TorchModel, Linear] | None:
+    from torch import nn
+
+    from auditor.model.torch_model import TorchModel
+
+    if not isinstance(model, TorchModel):
+        return None
+    layers = [m for m in model.module.modules() if isinstance(m, nn.Linear)]
+    if len(layers) < 2 or layers[-1].out_features not in (1, model.n_outputs):
+        return None
+    return model, layers[-1]

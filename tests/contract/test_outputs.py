@@ -252,6 +252,7 @@ MAY_WRITE = {
     "auditor.outputs": "the door",
     "auditor.data.audio": "bytes in memory",
     "auditor.portfolio.site_folder": "its own scratch folder, renamed to a place that it has checked",
+    "auditor.evidence.archive": "entries of an archive, into a file that the one door has opened",
     "auditor.intake.enclosed": "its own scratch folder, which ends with the block",
     "auditor.reading.sql": "bytes in memory",
     "auditor.report.pdf": "its own scratch folder",

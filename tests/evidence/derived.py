@@ -23,11 +23,12 @@ from auditor.finding.budgets import Family
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
-from auditor.run.answers import PartArrays, counts_of, head_of, joined, parts_of
+from auditor.run.answers import counts_of, head_of
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
 from auditor.run.probe import Probe
 from probes import PROBES
 from probes.fairness.change import Change
+from tests.evidence.kept_rows import kept
 
 N = 800
 
@@ -81,7 +82,7 @@ def audit(
         family=Family(),
         request={"options": {}, "probe_options": {}},
         log=log,
-        answers=joined(head, [PartArrays.of(part, head) for part in parts_of(audited, data, head)], counts),
+        answers=kept(audited, data, head),
         counts=counts,
         code=code_digests(),
     )

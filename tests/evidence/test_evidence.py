@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+import tempfile
+import tracemalloc
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ import pytest
 from auditor.data.audit_data import AuditData
 from auditor.data.counts import GroupCounts
 from auditor.errors import DataError, UsageError
-from auditor.evidence.archive import pack, unpack
+from auditor.evidence.archive import pack, pack_into, unpack
 from auditor.evidence.bundle import Evidence, write_bundle
 from auditor.evidence.log import ChainedLog, broken_links
 from auditor.evidence.manifest import (
@@ -36,6 +39,7 @@ from auditor.evidence.manifest import (
     code_digests,
 )
 from auditor.evidence.signing import load_private_key, load_public_key, make_key, open_envelope
+from auditor.files import Spool, write_beside
 from auditor.finding.budgets import Family
 from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import ProbeResult
@@ -43,7 +47,7 @@ from auditor.finding.policy import load_policies
 from auditor.finding.roles import Roles
 from auditor.model.audited_model import AuditedModel
 from auditor.record.controls import with_policies
-from auditor.run.answers import PartArrays, counts_of, head_of, joined, parts_of, read_rows
+from auditor.run.answers import AnswersHead, AnswersPart, KeptRows, counts_of, head_of
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
 from auditor.statistics.rates import Proportion
 from auditor.verifying import parts
@@ -54,6 +58,7 @@ from auditor.verifying.remeasured import Kept, Remade
 from cli.verify import stored_probe
 from probes import PROBES
 from probes.fairness.group_fairness import GroupFairness
+from tests.evidence.kept_rows import content, kept, read_back
 
 NAMES = ("group_fairness", "adverse_impact", "score_fairness")
 
@@ -99,7 +104,7 @@ def evidence(
         family=family,
         request={"options": {"probes": list(names)} | ({"cluster": "person"} if clusters else {}), "probe_options": {}},
         log=log,
-        answers=joined(head, [PartArrays.of(part, head) for part in parts_of(model, data, head)], counts),
+        answers=kept(model, data, head),
         counts=counts,
         code=code_digests(),
     )
@@ -166,7 +171,7 @@ def test_redaction_keeps_the_digest_and_tables_and_says_what_is_gone(tmp_path: P
     manifest = write_bundle(tmp_path / "r.zip", whole, redact=True)
     entries = unpack((tmp_path / "r.zip").read_bytes(), "r.zip")
     assert ROWS not in entries and TABLES in entries
-    assert manifest.files[ROWS].sha256 == hashlib.sha256(whole.answers.rows_to_csv()).hexdigest()
+    assert manifest.files[ROWS].sha256 == hashlib.sha256(content(whole.answers)).hexdigest()
     found = checked(tmp_path / "r.zip")
     assert not wrong(found)
     assert states(found)[ROWS] == "not checked"
@@ -175,10 +180,76 @@ def test_redaction_keeps_the_digest_and_tables_and_says_what_is_gone(tmp_path: P
 def test_rows_read_back_as_they_were() -> None:
     answers = evidence().answers
     assert answers is not None
-    again = read_rows(answers.rows_to_csv(), answers.head, answers.counts)
-    np.testing.assert_array_equal(again.scores, answers.scores)
-    np.testing.assert_array_equal(again.truth, answers.truth)
-    assert again.groups == answers.groups
+    again = read_back(answers)
+    assert again.rows_to_csv() == content(answers)
+    y, group = again.truth, np.asarray(again.groups["g"])
+    assert set(y.tolist()) == {0.0, 1.0} and set(group.tolist()) == {"a", "b", "c"}
+    # The scores are what the model makes of label, group and noise, to the last digit.
+    noise = again.scores[:, 1] - 0.25 - 0.4 * y - 0.15 * (group == "a")
+    assert abs(noise.std() - 0.12) < 0.02 and len(set(again.scores[:, 1].tolist())) > 200
+    np.testing.assert_allclose(again.scores.sum(axis=1), 1.0, rtol=1e-15)
+
+
+def test_rows_that_come_in_parts_are_the_file_of_all() -> None:
+    """What was laid out at once and what came part by part are the same bytes."""
+    classes, levels = ("no", 'y"es'), (("a,b",),)
+    head = AnswersHead(kind="classifier", n=3_000, classes=classes, scores=2, features=("g",), levels=levels)
+    rows = KeptRows(head)
+    scores = np.random.default_rng(0).random(head.n)
+
+    def part(some: slice) -> AnswersPart:
+        own = [(1.0 - s, s) for s in scores[some].tolist()]
+        truth = tuple(None if s < 0.1 else float(s > 0.5) for _, s in own)
+        return AnswersPart(truth=truth, predicted=(1.0,) * len(own), scores=tuple(own), groups=(("a,b",),) * len(own))
+
+    for start in range(0, head.n, 500):
+        assert not rows.whole
+        rows.add(part(slice(start, start + 500)))
+    assert rows.whole
+    again = read_back(rows)
+    np.testing.assert_array_equal(again.scores[:, 1], scores)
+    assert again.rows_to_csv() == content(rows) == content(rows)
+    entries = {ROWS: rows.content, "a.json": b"{}"}
+    assert pack(entries) == pack({ROWS: content(rows), "a.json": b"{}"})
+    assert FileEntry.of(rows.content) == FileEntry.of(content(rows))
+    with pytest.raises(DataError, match="do not fit"):
+        rows.add(part(slice(0, 1)))
+    assert not rows.whole
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [{"predicted": (2.0,)}, {"scores": ((0.5, 0.9),)}, {"groups": (("c",),)}, {"truth": (0.5,)}],
+)
+def test_rows_that_no_model_answers_are_none(strange: dict[str, Any]) -> None:
+    head = AnswersHead(kind="classifier", n=1, classes=("0", "1"), scores=2, features=("g",), levels=(("a",),))
+    usual: dict[str, Any] = {"truth": (0.0,), "predicted": (1.0,), "scores": ((0.5, 0.5),), "groups": (("a",),)}
+    for said, whole in ((usual, True), (usual | strange, False)):
+        rows = KeptRows(head)
+        rows.add(AnswersPart(**said))
+        assert rows.whole == whole
+
+
+def test_what_is_spooled_takes_no_memory_and_is_packed_as_it_was(tmp_path: Path) -> None:
+    spool, block = Spool(), bytes(range(256)) * 512
+    tracemalloc.start()
+    for _ in range(128):
+        spool.add(block)
+    write_beside(tmp_path / "a.zip", partial(pack_into, entries={"b": spool, "a": b"first"}))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert spool.size == 16 << 20 and most < 5 << 20
+    assert unpack((tmp_path / "a.zip").read_bytes(), "a.zip") == {"a": b"first", "b": block * 128}
+
+
+def test_rows_for_which_there_is_no_room_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> Any:
+        raise OSError(28, "No space left on device")
+
+    spool = Spool()
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(UsageError, match="No space left on device. Make room there, or set TMPDIR"):
+        spool.add(b"x" * (2 << 20))
 
 
 # ---- whatever is changed is found ----------------------------------------------------------------------------------
@@ -439,11 +510,10 @@ def test_answers_of_a_regression_and_of_missing_labels_survive(tmp_path: Path) -
     model = AuditedRegressor.from_callable(lambda X: np.nan_to_num(X[:, 0]) + 0.5)
     head = head_of(model, data, include_rows=True)
     assert head is not None and head.kind == "regressor"
-    answers = joined(head, [PartArrays.of(part, head) for part in parts_of(model, data, head)], counts_of(model, data))
-    again = read_rows(answers.rows_to_csv(), head, None)
+    again = read_back(kept(model, data, head), counts_of(model, data))
     np.testing.assert_array_equal(again.truth, y)
     np.testing.assert_array_equal(again.predicted, np.nan_to_num(y) + 0.5)
-    assert answers.counts is None
+    assert again.counts is None
 
 
 def test_bins_keep_their_order_in_the_rows() -> None:
@@ -456,7 +526,7 @@ def test_bins_keep_their_order_in_the_rows() -> None:
     model = AuditedModel.from_callable(lambda X: X[:, 0], classes=["0", "1"])
     head = head_of(model, data, include_rows=True)
     assert head is not None and head.levels == (("< 18", "[18, 60)", ">= 60"),)
-    answers = joined(head, [PartArrays.of(part, head) for part in parts_of(model, data, head)], None)
+    answers = read_back(kept(model, data, head))
     assert list(answers.data().sensitive_features["age"].cat.categories) == ["< 18", "[18, 60)", ">= 60"]  # type: ignore[index]
 
 
@@ -625,7 +695,7 @@ def test_a_regression_with_its_groups_by_row_agrees(tmp_path: Path) -> None:
     )
     head = head_of(model, data, include_rows=True)
     assert head is not None
-    answers = joined(head, [PartArrays.of(part, head) for part in parts_of(model, data, head)], None)
+    answers = kept(model, data, head)
     asked = {"options": {"probes": ["regression_fairness", "adverse_impact"]}, "probe_options": {}}
     log = ChainedLog()
     log.add("started", command=["scan"])
@@ -638,8 +708,9 @@ def test_a_regression_with_its_groups_by_row_agrees(tmp_path: Path) -> None:
 
 def test_scores_of_rows_without_groups_are_blurred(tmp_path: Path) -> None:
     """A group's mean score in a bin of one row would else be that row's score."""
-    answers, own = evidence(include_rows=False).answers, evidence().answers
-    assert answers is not None and own is not None and answers.head.blurred == 10
+    kept_without, kept_with = evidence(include_rows=False).answers, evidence().answers
+    assert kept_without is not None and kept_with is not None and kept_without.head.blurred == 10
+    answers, own = read_back(kept_without), read_back(kept_with)
     np.testing.assert_array_equal(answers.predicted, own.predicted)
     _, counts = np.unique(answers.scores[:, 1], return_counts=True)
     assert counts.min() >= 10

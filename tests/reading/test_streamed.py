@@ -16,7 +16,8 @@ import pytest
 
 from auditor.data.feature_counts import FeatureCounts
 from auditor.data.preprocessing import fit_tabular
-from auditor.data.row_keys import KeyDigest, digest_of_keys
+from auditor.data.row_keys import KeyDigest, digest_of_keys, keys_of
+from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked
 from auditor.errors import DataError, UsageError
 from auditor.finding.measurement import Alike, Measurement
@@ -29,8 +30,10 @@ from auditor.run.alike import alike_in_counts
 from auditor.run.audit import ask, generator_for
 from auditor.run.probe import Streamed, StreamedProbe
 from auditor.statistics.estimate import Estimate, Undefined
+from auditor.statistics.ranks import AreaUnderCurve
 from probes import PROBES
 from probes.fairness.proxy_association import auc_of_counts, macro_auc
+from tests.quantifiers import all_of
 from tests.statistics.worlds import misses, most_misses
 
 N = 3_000
@@ -79,11 +82,12 @@ def write(rows: pd.DataFrame, path: Path, group: int = N) -> Path:
 
 def streamed(path: Path, audited: AuditedModel, **more: Any) -> Streamed:
     stream = Stream(spec(path, **more), audited)
-    asked = reduce(Asked.__or__, [probe.asked for probe in STREAMED.values()])
-    scores, features = stream.scores(asked), stream.levels(asked)
-    counts, _ = stream.counted(scores=scores, features=features)
-    stream.settle(scores)
-    return Streamed(counts, scores, features)
+    told = stream.told(reduce(Asked.__or__, [probe.asked for probe in STREAMED.values()]))
+    counts, _ = stream.counted(told=told)
+    stream.settle(told.scores)
+    assert told.sample is not None
+    kept = Undefined(reason=told.sample.why_not) if told.sample.why_not else told.sample.rows()
+    return Streamed(counts, told.scores, told.features, audited, kept)
 
 
 def key(m: Measurement) -> str:
@@ -133,24 +137,32 @@ def test_a_streamed_audit_says_what_one_in_memory_says(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def said_before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+def said_before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Measurement]]:
     by = streamed(write(frame(), tmp_path_factory.mktemp("whole") / "rows.parquet"), model())
-    return {name: sorted(map(repr, probe.measure_streamed(by))) for name, probe in STREAMED.items()}
+    return {name: {key(m): m for m in probe.measure_streamed(by)} for name, probe in STREAMED.items()}
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".arrow", ".csv"])
 def test_neither_order_nor_parts_nor_format_change_a_digit(
-    ending: str, said_before: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ending: str, said_before: dict[str, dict[str, Measurement]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("auditor.reading.tables.BLOCK_BYTES", 20_000)
     shuffled = frame().sample(frac=1.0, random_state=1)
     after = streamed(write(shuffled, tmp_path / f"other{ending}", 170), model())
     for name, probe in STREAMED.items():
-        assert sorted(map(repr, probe.measure_streamed(after))) == said_before[name]
+        found, before = {key(m): m for m in probe.measure_streamed(after)}, said_before[name]
+        assert found.keys() == before.keys()
+        for k, m in found.items():
+            # All of few rows: sums over them, as in memory, are in their order.
+            if name == "proxy_association" and m.at["from"] != "feature":
+                one, other = (estimate.model_dump(exclude={"kind"}) for estimate in (m.estimate, before[k].estimate))
+                assert one == pytest.approx(other, rel=1e-9)
+            else:
+                assert m == before[k]
 
 
-def test_proxies_are_told_of_single_features_and_what_needs_rows_is_undefined(tmp_path: Path) -> None:
-    """The halves are others than in memory: the numbers are estimates of the same, and agree within their errors."""
+def test_proxies_of_many_numbers_are_those_of_memory_and_of_single_features_within_their_errors(tmp_path: Path) -> None:
+    """Of single features the halves are others than in memory: the numbers are estimates of the same."""
     rows = frame().assign(a=frame()["a"] + 1.5 * (frame()["sex"] == "f"))
     path, audited = write(rows, tmp_path / "rows.parquet", 700), model()
     probe = STREAMED["proxy_association"]
@@ -160,7 +172,7 @@ def test_proxies_are_told_of_single_features_and_what_needs_rows_is_undefined(tm
     values = {}
     for k, m in found.items():
         if m.at["from"] != "feature":
-            assert isinstance(m.estimate, Undefined) and "--stream holds none" in m.estimate.reason
+            assert m == exact[k] and isinstance(m.estimate, AreaUnderCurve)
             continue
         (low, high), (lower, upper) = m.estimate.bounds(1e-4), exact[k].estimate.bounds(1e-4)
         assert max(low, lower) < min(high, upper)
@@ -169,6 +181,57 @@ def test_proxies_are_told_of_single_features_and_what_needs_rows_is_undefined(tm
     for other in (("sex", "b"), ("race", "a"), ("race", "b")):
         low, high = values[other].bounds(1e-4)
         assert low < 0.5 < high
+
+
+def of_many(by: Streamed) -> list[Measurement]:
+    return [m for m in STREAMED["proxy_association"].measure_streamed(by) if m.at["from"] != "feature"]
+
+
+def test_rows_that_are_too_many_are_sampled_whatever_their_order_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interval of the sample is about what all rows say, and wider."""
+    rows = frame().assign(a=frame()["a"] + 1.5 * (frame()["sex"] == "f"))
+    exact = {key(m): m for m in of_many(streamed(write(rows, tmp_path / "all.parquet"), model()))}
+    monkeypatch.setattr("auditor.data.row_sample.MOST_ROWS", 800)
+    monkeypatch.setattr("auditor.reading.tables.BLOCK_BYTES", 20_000)
+    first = of_many(streamed(write(rows, tmp_path / "first.parquet", 700), model()))
+    again = write(rows.sample(frac=1.0, random_state=1), tmp_path / "again.csv")
+    assert sorted(map(repr, first)) == sorted(map(repr, of_many(streamed(again, model()))))
+    assert {key(m) for m in first} == exact.keys()
+    for m in first:
+        of_all, own = exact[key(m)].estimate, m.estimate
+        assert isinstance(of_all, AreaUnderCurve) and isinstance(own, AreaUnderCurve)
+        assert m.n_samples == 800 and "of 800 of the 3,000 rows" in m.detail
+        assert own.standard_error > 1.5 * of_all.standard_error
+        assert own.lower(1e-3) < of_all.centre < own.upper(1e-3)
+    # Where too few copies can be counted to draw among them, every source says that it was not asked.
+    monkeypatch.setattr("auditor.data.row_sample._MOST_CONTENTS", 10)
+    thrice = pd.concat([rows.head(1_000)] * 3)
+    refused = of_many(streamed(write(thrice, tmp_path / "thrice.parquet", 500), model()))
+    assert {key(m) for m in refused} == exact.keys()
+    assert all_of("copies of one another" in getattr(m.estimate, "reason", "") for m in refused)
+
+
+@pytest.mark.slow
+def test_the_interval_of_a_sample_holds_what_is_true_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The score is yes or no, and tells the group rightly in 7 of 10 pairs."""
+    monkeypatch.setattr("auditor.data.row_sample.MOST_ROWS", 500)
+    probe, codes = STREAMED["proxy_association"], cast(Any, SimpleNamespace(n=3_000))
+    found = []
+    for world in range(60):
+        rng = np.random.default_rng(world)
+        sex = rng.integers(0, 2, 3_000)
+        # Other numbers in each world: the hash of a row is the same in all.
+        told = np.where(rng.random(3_000) < np.where(sex, 0.7, 0.3), 1.0, -1.0) * (1.0 + rng.random())
+        sample = RowSample(("sex",), ("no", "yes"), 1)
+        for some in np.array_split(np.arange(3_000), 3):
+            X = pd.DataFrame({"a": told[some], "b": "u"})
+            sample.add(X, keys_of(X, None, None, None), None, [(sex[some], ["f", "m"])])
+        assert sample.why_not == ""
+        by = Streamed(codes, cast(Any, None), FeatureCounts(("sex",)), model(), sample.rows())
+        found += [m.estimate for m in probe.measure_streamed(by) if m.at["from"] == "score"]
+    assert len(found) == 60 and sum(misses(found, 0.7)) <= most_misses(worlds=60)
 
 
 @pytest.mark.parametrize("k", [2, 3, 5])
@@ -190,7 +253,8 @@ def proxy(values: Any, sex: Any, parts: int = 1, order: Any = slice(None)) -> An
     rows, codes = pd.DataFrame({"x": np.asarray(values)[order]}), np.asarray(sex, np.int64)[order]
     for some in np.array_split(np.arange(len(rows)), parts):
         levels.add(rows.iloc[some], [(codes[some], ["f", "m"])])
-    by = Streamed(SimpleNamespace(n=len(rows)), cast(Any, None), levels)  # type: ignore[arg-type]
+    none = Undefined(reason="none is kept")
+    by = Streamed(SimpleNamespace(n=len(rows)), cast(Any, None), levels, model(), none)  # type: ignore[arg-type]
     (found,) = [m for m in STREAMED["proxy_association"].measure_streamed(by) if m.at["from"] == "feature"]
     return found.estimate
 

@@ -249,7 +249,7 @@ def test_a_streamed_audit_says_of_every_probe_what_it_can(files: Path) -> None:
     assert never <= {r.probe for r in measured.results if r.other_kind and r.not_applicable}
     assert "training data" in next(r.not_applicable for r in measured.results if r.probe == "membership_inference")
     assert next(r for r in measured.results if r.probe == "dp_claim").not_applicable
-    assert measured.head is None and measured.counts is not None and measured.counts.counts().n == 400
+    assert measured.rows is None and measured.counts is not None and measured.counts.counts().n == 400
     assert measured.data is not None and "--stream" in measured.data.notes[-1]
     report = assemble(
         measured.results,
@@ -386,7 +386,8 @@ while True:
     monkeypatch.setattr(measuring_process, "start_child", start)
     asked = job(files, FAIR)
     measured = measure(replace(asked, evidence="scores", limits=replace(asked.limits, seconds=1.0)), {})
-    assert measured.parts and measured.refusal is not None and "longer than 1 s" in measured.refusal.reason
+    assert measured.rows is not None and not measured.rows.whole and measured.rows.content.size > 20
+    assert measured.refusal is not None and "longer than 1 s" in measured.refusal.reason
 
 
 @pytest.mark.real_child

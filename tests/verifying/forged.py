@@ -24,7 +24,7 @@ from auditor.finding.criterion import load_criteria
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.record.audit_report import AuditReport
-from auditor.run.answers import PartArrays, counts_of, head_of, joined, parts_of
+from auditor.run.answers import counts_of, head_of
 from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
 from auditor.run.memberships import ScoresProbe
 from auditor.statistics.estimate import Estimate
@@ -33,6 +33,7 @@ from auditor.verifying.bundle import verify_bundle
 from auditor.verifying.checks import Verified
 from cli.verify import stored_probe
 from probes import PROBES
+from tests.evidence.kept_rows import kept
 
 # Of answers, of decisions alone, and of features, of which a bundle holds none.
 NAMES = ("performance", "group_fairness", "adverse_impact", "score_fairness", "out_of_distribution")
@@ -96,7 +97,6 @@ def left_behind(
     scored = [probe.kept for probe in probes.values() if isinstance(probe, ScoresProbe) and include_rows]
     head = head_of(model, data, include_rows=include_rows)
     counts = counts_of(model, data)
-    parts = [] if head is None else [PartArrays.of(part, head) for part in parts_of(model, data, head)]
     return Evidence(
         report=assemble(
             results,
@@ -111,7 +111,7 @@ def left_behind(
         family=Family(),
         request={"options": {"probes": list(names)}, "probe_options": options or {}},
         log=ChainedLog(),
-        answers=None if head is None else joined(head, parts, counts),
+        answers=None if head is None else kept(model, data, head),
         counts=counts,
         memberships=scored[0] if scored else None,
         code=code_digests(),
