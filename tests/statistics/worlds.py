@@ -209,7 +209,7 @@ def areas(positives: FloatArray, negatives: FloatArray) -> tuple[FloatArray, Flo
     a = (auc * m * n + 0.5) / (m * n + 1.0)
     q1, q2 = a / (2.0 - a), 2.0 * a**2 / (1.0 + a)
     exponential = (a * (1.0 - a) + (m - 1) * (q1 - a**2) + (n - 1) * (q2 - a**2)) / (m * n)
-    third = ((over - auc[:, None]) ** 3).mean(axis=1) / m**2 + ((under - auc[:, None]) ** 3).mean(axis=1) / n**2
+    third = _mean_cube(over - auc[:, None]) / m**2 + _mean_cube(under - auc[:, None]) / n**2
     return auc, np.sqrt(np.maximum(delong, exponential)), third
 
 
@@ -242,7 +242,12 @@ def moments(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     centre = values.mean(axis=1)
     deviations = values - centre[:, None]
     error = np.sqrt((deviations**2).sum(axis=1) / (values.shape[1] - 1) / values.shape[1])
-    return centre, error, (deviations**3).mean(axis=1)
+    return centre, error, _mean_cube(deviations)
+
+
+def _mean_cube(deviations: FloatArray) -> FloatArray:
+    """(n_worlds,) of (n_worlds, n); a power takes ten times as long as two products."""
+    return np.asarray((deviations * deviations * deviations).mean(axis=1), np.float64)
 
 
 def normal_shift(auc: float) -> float:
