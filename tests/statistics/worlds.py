@@ -23,7 +23,7 @@ from auditor.statistics.ranks import AreaUnderCurve
 from tests.quantifiers import none_of
 
 WORLDS = 2_000
-# Kinds that are bounded by reaches of means, whose bounds of many cost no more by :func:`bounds_of` than of each.
+# Kinds that are bounded by reaches of means, which :func:`bounds_of` computes of many estimates at once.
 OF_REACHES = {"area_difference", "average_precision", "largest_drop"}
 # Kinds that are made of pairs of rates.
 _OF_PAIRS = {"difference", "largest_disparity", "worst_difference", "worst_ratio", "differential_fairness"}
