@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -83,22 +83,34 @@ class Pairs:
             return np.asarray(first - second if self.contrast == "difference" else first / second, np.float64)
 
 
+class _Level(NamedTuple):
+    """What a level comes to whatever the value, (n_pairs,) each, so that a search finds it once.
+
+    The lowest first and the highest second rate that the strips leave, and the corner's radius.
+    """
+
+    lowest: FloatArray
+    highest: FloatArray
+    radius: FloatArray
+
+
 def margins(
     pairs: Pairs,
     value: npt.ArrayLike,
     alpha: npt.ArrayLike,
     *,
     expected: bool = False,
-    ends: tuple[FloatArray, FloatArray] | None = None,
+    known: _Level | None = None,
 ) -> FloatArray:
     """(n_pairs,) by how many standard errors each pair is shown, at ``alpha``, to lie above ``value``: not, below 0.
 
     Falls as ``value`` rises and rises with ``alpha``. ``expected``: counts are those to be expected, of which the ones
-    that come will differ, so that no rate of this value being left says only how far the nearest one is. ``ends``: what
-    the strips leave of the rates at this level, where it is known: see :func:`_left`.
+    that come will differ, so that no rate of this value being left says only how far the nearest one is. ``known``:
+    :func:`_left` and the radii of this level.
     """
-    v, a = (np.broadcast_to(np.asarray(x, np.float64), len(pairs)) for x in (value, alpha))
-    first, last = _line(pairs, v, *(_left(pairs, a) if ends is None else ends))
+    v, a = _of_each(value, len(pairs)), _of_each(alpha, len(pairs))
+    lowest, highest = _left(pairs, a) if known is None else known[:2]
+    first, last = _line(pairs, v, lowest, highest)
     # Where no rate is left, between the two ends: of counts that are only expected it is the likeliest.
     start = np.where(first > last, 0.5 * (first + last), first)
     s = start[:, None] + np.maximum(last - first, 0.0)[:, None] * _PLACES
@@ -108,15 +120,24 @@ def margins(
     least = at.statistic() + scipy.special.ndtri((1.0 - STRIPS) * level)
     coarse = at.coarse() > _COARSE
     if coarse.any():
-        asked = coarse if pairs.either else coarse.any(axis=1, keepdims=True)
-        radii = np.zeros(level.shape)
-        radii[asked] = corner_radii(level[asked])
+        if known is not None and not pairs.either:
+            radii = known.radius[:, None]
+        else:
+            asked = coarse if pairs.either else coarse.any(axis=1, keepdims=True)
+            radii = np.zeros(level.shape)
+            radii[asked] = corner_radii(level[asked])
         least = np.where(coarse, at.corner() - radii, least)
     least = least.min(axis=1)
     if expected:
         return np.asarray(least, np.float64)
     # No rates of this value are left by the strips.
     return np.asarray(np.where(first > last, _MOST_Z, least), np.float64)
+
+
+def _of_each(x: npt.ArrayLike, n: int) -> FloatArray:
+    """(n,) of one number or of n."""
+    array = np.asarray(x, np.float64)
+    return array if array.shape == (n,) else np.broadcast_to(array, n)
 
 
 def _left(pairs: Pairs, alpha: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -141,7 +162,7 @@ class _Edge:
         self.value, self.times = value, np.maximum(value, _INSIDE) if pairs.contrast == "ratio" else np.ones_like(value)
         self.difference = pairs.contrast == "difference"
         first = second + value if self.difference else second * value
-        p_1, p_2 = (np.clip(p, _INSIDE, 1.0 - _INSIDE) for p in (first, second))
+        p_1, p_2 = (_clipped(p, _INSIDE, 1.0 - _INSIDE) for p in (first, second))
         k_1, n_1, k_2, n_2 = (x[:, None] for x in (pairs.k_1, pairs.n_1, pairs.k_2, pairs.n_2))
         self.z_1, self.z_2 = _normal_tail(k_1, n_1, p_1), _normal_tail(n_2 - k_2, n_2, 1.0 - p_2)
         self.p_2, self.v_1, self.v_2 = p_2, p_1 * (1.0 - p_1) / n_1, p_2 * (1.0 - p_2) / n_2
@@ -164,7 +185,7 @@ class _Edge:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             tangent = np.where(pull > 0.0, e * c / np.maximum(pull, 1e-300), np.sign(c) * np.inf)
         # No further than where a weight would be negative, and the set no upper one.
-        angle = np.arctan(np.clip(tangent, -s_2 / s_1, s_1 / s_2))
+        angle = np.arctan(_clipped(tangent, -s_2 / s_1, s_1 / s_2))
         turned = e * np.cos(angle) - along * np.sin(angle)
         # What lies on the hypothesis' own side is rejected at no level: so sets at smaller levels lie in larger ones.
         return np.asarray(np.where(e > 0.0, turned, np.minimum(e, 0.0)), np.float64)
@@ -195,7 +216,7 @@ def lower_bounds(pairs: Pairs, alpha: npt.ArrayLike) -> FloatArray:
 
     With ``either`` no lower than no difference, 0 or 1: what is not shown has no direction.
     """
-    a = np.broadcast_to(np.asarray(alpha, np.float64), len(pairs))
+    a = _of_each(alpha, len(pairs))
     strip = a * (STRIPS / 4.0)
     lowest, highest = exact_lower(pairs.k_1, pairs.n_1, strip), exact_upper(pairs.k_2, pairs.n_2, strip)
     ratio = pairs.contrast == "ratio"
@@ -203,14 +224,16 @@ def lower_bounds(pairs: Pairs, alpha: npt.ArrayLike) -> FloatArray:
     if pairs.either:
         found = np.maximum(found, 1.0 if ratio else 0.0)
     where = np.flatnonzero((lowest > 0.0) if ratio else np.isfinite(found))
-    where = where[margins(pairs.of(where), found[where], a[where]) >= 0.0]
+    at_found = margins(pairs.of(where), found[where], a[where])
+    where, at_found = where[at_found >= 0.0], at_found[at_found >= 0.0]
     if not where.size:
         return found
     some, levels = pairs.of(where), a[where]
-    least, most = _left(some, levels)
+    level = _Level(*_left(some, levels), corner_radii(levels))
 
     def margin(x: FloatArray, i: npt.NDArray[np.intp]) -> FloatArray:
-        return margins(some.of(i), np.exp(x) if ratio else x, levels[i], ends=(least[i], most[i]))
+        known = _Level(level.lowest[i], level.highest[i], level.radius[i])
+        return margins(some.of(i), np.exp(x) if ratio else x, levels[i], known=known)
 
     if ratio:
         middle = np.asarray(0.4)
@@ -219,7 +242,7 @@ def lower_bounds(pairs: Pairs, alpha: npt.ArrayLike) -> FloatArray:
         found[where] = np.exp(falling_zero(margin, low, high))
     else:
         low, high = found[where], np.maximum(some.observed(), found[where])
-        found[where] = falling_zero(margin, low, high)
+        found[where] = falling_zero(margin, low, high, at_low=at_found)
     return found
 
 
@@ -236,16 +259,21 @@ def corner_radii(alpha: FloatArray) -> FloatArray:
 
 
 def falling_zero(
-    f: Callable[[FloatArray, npt.NDArray[np.intp]], FloatArray], low: FloatArray, high: FloatArray
+    f: Callable[[FloatArray, npt.NDArray[np.intp]], FloatArray],
+    low: FloatArray,
+    high: FloatArray,
+    *,
+    at_low: FloatArray | None = None,
 ) -> FloatArray:
     """(n,) where each of n falling functions crosses 0, from the side where it is still at least 0.
 
-    ``f(x, i)``: those of the functions ``i`` at the points x. ``f(low)`` is at least 0. Regula falsi (Anderson and
-    Bjorck), with every fourth step a halving.
+    ``f(x, i)``: those of the functions ``i`` at the points x. ``f(low)`` is at least 0; ``at_low`` where it is known.
+    Regula falsi (Anderson and Bjorck), with every fourth step a halving.
     """
     low, high = low.copy(), np.maximum(high, low)
     todo, side = np.arange(low.size), np.zeros(low.size)
-    f_low, f_high = f(low, todo), f(high, todo)
+    f_low = f(low, todo) if at_low is None else at_low.copy()
+    f_high = f(high, todo)
     # A function that is still positive at its upper end has its zero there.
     low = np.where(f_high >= 0.0, high, low)
     # How far each end is from 0: what the search weighs of an end shrinks with every step that it stays.
@@ -272,6 +300,11 @@ def falling_zero(
     return low
 
 
+def _clipped(x: FloatArray, low: npt.ArrayLike, high: npt.ArrayLike) -> FloatArray:
+    """``np.clip``, which takes longer to begin than to do it for as few numbers as there are here."""
+    return np.asarray(np.minimum(np.maximum(x, low), high), np.float64)
+
+
 def _normal_tail(k: FloatArray, n: FloatArray, p: FloatArray) -> FloatArray:
     """Quantile of a standard normal that is exceeded as often as ``k`` of ``n`` at rate ``p`` is reached; -40 to 40."""
     first, second = np.maximum(k, 1e-300), n - k + 1.0
@@ -279,5 +312,5 @@ def _normal_tail(k: FloatArray, n: FloatArray, p: FloatArray) -> FloatArray:
     small = p < k / n
     a, b, x = np.where(small, first, second), np.where(small, second, first), np.where(small, p, 1.0 - p)
     tail = scipy.special.betainc(a, b, x)
-    z = np.clip(scipy.special.ndtri(tail), -_MOST_Z, _MOST_Z)
+    z = _clipped(scipy.special.ndtri(tail), -_MOST_Z, _MOST_Z)
     return np.asarray(np.where(k > 0, np.where(small, -z, z), -_MOST_Z), np.float64)

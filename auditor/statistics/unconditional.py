@@ -29,6 +29,8 @@ GIVEN = 0.02
 # Standard errors of the order of tables, for levels from the first number of each up to that of the one before.
 _ORDERS = ((5e-3, 2.1), (1e-4, 3.1), (0.0, 4.2))
 _SMALLEST_P = 1e-16
+# Of the smaller group.
+_FEW_ROWS = 200
 _LEAST_RATIO = 1e-9
 # Its logarithm is finite, and no count but 0 is probable with it.
 _NO_RATE = 1e-300
@@ -111,14 +113,12 @@ class _OrderedTables:
             self.fewest = reverse if either else none[1]
         # (n_places, n_smaller + 1) how probable it is that the larger group does.
         self.completed = np.zeros((len(self.rates), smaller.size))
-        of_larger = np.zeros((len(self.rates), self.larger_n + 2))
+        of_larger = np.zeros((len(self.rates), self.larger_n + 3))
+        of_larger[:, 1:-1] = _probabilities(self.larger_n, self.rates)
         if either or not self.first_is_larger:
-            of_larger[:, 1:] = _probabilities(self.larger_n, self.rates)
-            self.completed += np.cumsum(of_larger, axis=1)[:, self.most + 1]
+            self.completed += np.cumsum(of_larger[:, :-1], axis=1)[:, self.most + 1]
         if either or self.first_is_larger:
-            of_larger[:, :-1] = _probabilities(self.larger_n, self.rates)
-            of_larger[:, -1] = 0.0
-            self.completed += np.cumsum(of_larger[:, ::-1], axis=1)[:, ::-1][:, self.fewest]
+            self.completed += np.cumsum(of_larger[:, :0:-1], axis=1)[:, ::-1][:, self.fewest]
 
     def _set(self, first: Counted, second: Counted) -> tuple[IntArray, IntArray]:
         """For each count of the first group the most of the second with which a table stands no lower, -1 for none.
@@ -171,8 +171,9 @@ class _OrderedTables:
                 other = np.nan_to_num(self.rates / value, nan=1.0, posinf=1.0) if ratio else self.rates - value
             end, last = value if ratio else 1.0 + value, self.smaller_n
             outside = self.rates > end
-        of_smaller = _probabilities(self.smaller_n, np.clip(other, 0.0, 1.0))
-        at_limits = np.where(outside, 0.0, (of_smaller * self.completed).sum(axis=1)).reshape(2, -1)
+        of_smaller = _probabilities(self.smaller_n, np.minimum(np.maximum(other, 0.0), 1.0))
+        of_smaller *= self.completed
+        at_limits = np.where(outside, 0.0, of_smaller.sum(axis=1)).reshape(2, -1)
         found = at_limits.max(axis=0)
         if 0.0 < end < 1.0:
             low, high = self.rates.reshape(2, -1)
@@ -217,8 +218,15 @@ class _OrderedTables:
         return math.log((1.0 - GIVEN) * alpha) - math.log(max(float(self._most_probable(value)[tail]), 1e-300))
 
 
-# Several questions are asked of the same table.
-_ordered = lru_cache(maxsize=32)(_OrderedTables)
+# Several questions are asked of the same table, and many of others in between. 512 tables of few rows take 40 MB.
+_of_few_rows, _of_many_rows = (lru_cache(maxsize=size)(_OrderedTables) for size in (512, 32))
+
+
+def _ordered(
+    first: Counted, second: Counted, contrast: Contrast, either: bool, lowest: float, order: float
+) -> _OrderedTables:
+    made = _of_few_rows if min(first[1], second[1]) <= _FEW_ROWS else _of_many_rows
+    return made(first, second, contrast, either, lowest, order)
 
 
 def _paid(tails: FloatArray) -> FloatArray:
@@ -235,7 +243,11 @@ def _probabilities(n: int, p: FloatArray) -> FloatArray:
     """(n_places, n + 1) binomial probabilities of every count."""
     k = np.arange(n + 1, dtype=np.float64)
     yes, no = (np.log(np.maximum(q, _NO_RATE))[:, None] for q in (p, 1.0 - p))
-    return np.asarray(np.exp(_log_ways(n) + k * yes + (n - k) * no), np.float64)
+    # Each step in the place of the one before: what is large is slow to make room for.
+    logs = k * yes
+    logs += _log_ways(n)
+    logs += (n - k) * no
+    return np.asarray(np.exp(logs, out=logs), np.float64)
 
 
 def _no_more(k: int, n: int, p: float) -> float:

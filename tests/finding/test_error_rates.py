@@ -123,11 +123,21 @@ def of_pairs(
     unsure = known & (z > needed - SURE) & ((z < needed + SURE) | (np.minimum(n_1, n_2) < 50))
     settled = (shown & ~unsure).any(axis=1) if either else (~shown & ~unsure).any(axis=1)
     shown &= ~(unsure & settled[:, None])
-    w, pair = np.nonzero(unsure & ~settled[:, None])
+    unsure &= ~settled[:, None]
     contrast: Contrast = "ratio" if kind == "ratio" else "difference"
-    counts = [x[w, pair].astype(float) for x in (k_1, n_1, k_2, n_2)]
-    unsettled = Pairs(contrast=contrast, k_1=counts[0], n_1=counts[1], k_2=counts[2], n_2=counts[3], either=either)
-    shown[w, pair] = margins(unsettled, value, level[w]) >= 0.0
+
+    def test(asked: np.ndarray) -> None:
+        w, pair = np.nonzero(asked)
+        counts = [x[w, pair].astype(float) for x in (k_1, n_1, k_2, n_2)]
+        tested = Pairs(contrast=contrast, k_1=counts[0], n_1=counts[1], k_2=counts[2], n_2=counts[3], either=either)
+        shown[w, pair] = margins(tested, value, level[w]) >= 0.0
+
+    # The pair that most likely settles its world, and then the others where it did not.
+    likeliest = np.argmax(np.where(unsure, z if either else -z, -np.inf), axis=1)[:, None]
+    first = unsure & (np.arange(z.shape[1]) == likeliest)
+    test(first)
+    done = (first & shown).any(axis=1) if either else (first & ~shown).any(axis=1)
+    test(unsure & ~first & ~done[:, None])
     return shown
 
 

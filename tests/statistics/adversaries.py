@@ -71,7 +71,7 @@ from auditor.statistics.values import (
     bounded_mean,
     ratio_of_totals,
 )
-from tests.statistics.worlds import bounds_of
+from tests.statistics.worlds import OF_REACHES, bounds_of
 
 # Of one question, of one among 24, and of the strictest that profiles come to.
 LEVELS = (0.05, 0.05 / 24, 1e-4)
@@ -103,7 +103,7 @@ class World:
 
     def _by_their_bounds(self, levels: FloatArray, most: float, least: float) -> tuple[Flags, Flags]:
         estimates = [estimate for estimate, _ in self.samples]
-        if {estimate.kind for estimate in estimates} == {"gap_change"}:
+        if {estimate.kind for estimate in estimates} <= {"gap_change", *OF_REACHES}:
             bounds = np.stack([bounds_of(estimates, float(level)) for level in levels], axis=1)
         else:
             bounds = np.stack([_many_bounds(estimate, tuple(levels.tolist())) for estimate in estimates])
@@ -676,14 +676,15 @@ def _own(x: FloatArray, y: FloatArray) -> Any:
 
 
 def lowest(x: FloatArray, y: FloatArray) -> Any:
-    return LowestArea(parts=(area(x, y), area(2.0 * x, 2.0 * y)))
+    return LowestArea(parts=(area(x, y),) * 2)
 
 
 def strongest(x: FloatArray, y: FloatArray) -> Any:
     """Three attacks that see the same."""
-    parts = zip("abc", (0.5, 0.25, 0.25), (1.0, 2.0, 3.0), strict=True)
+    seen = area(x, y)
+    parts = zip("abc", (0.5, 0.25, 0.25), strict=True)
     return StrongestAttack(
-        attacks=tuple(AttackPart(name=name, share=share, estimate=area(by * x, by * y)) for name, share, by in parts)
+        attacks=tuple(AttackPart(name=name, share=share, estimate=seen) for name, share in parts)
     )
 
 

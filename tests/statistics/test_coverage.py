@@ -939,6 +939,9 @@ def test_limits_that_are_computed_once_are_the_limits() -> None:
         "differential fairness, some",
         "largest disparity, one",
         "gap change, some",
+        "area difference, low",
+        "average precision, few positives",
+        "largest drop, one worst",
     ],
 )
 def test_bounds_that_are_searched_for_together_are_those_of_each(case: str) -> None:

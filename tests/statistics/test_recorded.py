@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from auditor.rows import FloatArray
 from auditor.statistics.changes import RateChange
 from auditor.statistics.detection import ExcessShare
 from auditor.statistics.distances import BenefitInequality, WorstDistance
@@ -95,6 +97,12 @@ def test_bounds_of_counts_are_made_of_exact_ones(alpha: float) -> None:
     )
 
 
+@cache
+def legendre() -> tuple[FloatArray, FloatArray]:
+    """Where to look and with what weight, to integrate over [-1, 1]."""
+    return np.polynomial.legendre.leggauss(2_000)
+
+
 @pytest.mark.parametrize("alpha", [0.05, 0.0125, 1e-4])
 @pytest.mark.parametrize("counts", [(50, 20, 400), (3, 9, 60), (1, 2, 2_000)])
 def test_bounds_of_a_change_are_those_of_a_share_of_rows_times_a_share_of_gains(
@@ -106,7 +114,7 @@ def test_bounds_of_a_change_are_those_of_a_share_of_rows_times_a_share_of_gains(
     def beyond(bound: float, up: int, down: int) -> float:
         changed = stats.beta(up + 1 + down, n - up - down)
         gains = stats.beta(up + 1, down)
-        x, weight = np.polynomial.legendre.leggauss(2_000)
+        x, weight = legendre()
         ends = changed.ppf(1e-13), changed.isf(1e-13)
         d = ends[0] + (ends[1] - ends[0]) * (x + 1.0) / 2.0
         return float((weight * changed.pdf(d) * gains.sf((1.0 + bound / d) / 2.0)).sum() * (ends[1] - ends[0]) / 2.0)
