@@ -53,12 +53,16 @@ def forked_measuring_process(request: pytest.FixtureRequest, monkeypatch: pytest
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is imported and collected stays to the end, a million objects: nobody looks whether it may go."""
+    """What is imported and collected stays to the end, a million objects: nobody looks whether it may go.
+
+    And of what the tests make nobody looks at every few hundred objects, as in the command line.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(10_000)
         gc.enable()
 
 

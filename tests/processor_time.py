@@ -7,6 +7,7 @@ for all.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import time
@@ -23,6 +24,8 @@ _now = time.process_time
 _STEPS = 400_000
 _REFERENCE_SECONDS = 0.02
 _FREE = ("slow", "gpu")
+# Seconds of an import that has made so much that looking through it again and again takes its time.
+_LONG = 0.02
 _bootstrap: Any = importlib._bootstrap  # type: ignore[attr-defined]
 # By so much two runs of one test differ, by the machine, and by what ran before them: arithmetic on arrays may be slow
 # where loops are not. A test near the limit fails on no machine.
@@ -33,7 +36,8 @@ class ImportClock:
     """Processor time spent since it was made in finding and running modules that were not there yet.
 
     It stands in the place of what an import statement calls once it has not found its module among those that are
-    there: a statement in a function that is called often does not come by it.
+    there: a statement in a function that is called often does not come by it. What it imports stays to the end, so
+    nobody looks there for what may go.
     """
 
     def __init__(self) -> None:
@@ -45,13 +49,19 @@ class ImportClock:
         """What an import statement calls for a module that is not there, and ``import_module`` for any."""
         if self._depth or name in sys.modules:
             return self.untimed(name, *arguments)
-        begun = _now()
+        begun, looked_for = _now(), gc.isenabled()
         self._depth += 1
+        gc.disable()
         try:
             return self.untimed(name, *arguments)
         finally:
             self._depth -= 1
-            self.seconds += _now() - begun
+            seconds = _now() - begun
+            self.seconds += seconds
+            if seconds > _LONG:
+                gc.freeze()
+            if looked_for:
+                gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
