@@ -17,6 +17,9 @@ from tests.warm_child import WarmChildren
 
 __all__ = ["import_clock", "pytest_runtest_call"]
 
+# shap would compile for seconds what it then computes for three rows.
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_torch_thread() -> None:
