@@ -49,12 +49,15 @@ def required(bound: float, at: float | None = None) -> Criterion:
 
 
 @cache
-def judged(name: str, bound: float) -> tuple[Judgement, ...]:
+def measured(name: str) -> ProbeResult:
     model = masks.masked(name) if name in masks.MASKS else masks.model(masks.HONEST[name]())
     probe = Robustness(methods="pgd", epsilon=LEVELS, n_samples=N)
     found = probe.measure(model, masks.rows(N), np.random.default_rng(0))
-    result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
-    return tuple(judge([result], [required(bound)])[0])
+    return ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
+
+
+def judged(name: str, bound: float) -> list[Judgement]:
+    return judge([measured(name)], [required(bound)])[0]
 
 
 def searched(model: TorchModel, data: AuditData, epsilon: float = 0.06) -> tuple[Attacked, Examined]:
