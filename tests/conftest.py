@@ -17,6 +17,9 @@ from tests.warm_child import WarmChildren
 
 __all__ = ["import_clock", "pytest_runtest_call"]
 
+# shap would compile for seconds what it then computes for three rows.
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_torch_thread() -> None:
@@ -53,12 +56,16 @@ def forked_measuring_process(request: pytest.FixtureRequest, monkeypatch: pytest
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is imported and collected stays to the end, a million objects: nobody looks whether it may go."""
+    """What is imported and collected stays to the end, a million objects: nobody looks whether it may go.
+
+    And of what the tests make nobody looks at every few hundred objects, as in the command line.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(10_000)
         gc.enable()
 
 

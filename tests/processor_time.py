@@ -7,10 +7,11 @@ for all.
 
 from __future__ import annotations
 
-import builtins
+import gc
+import importlib
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -23,47 +24,53 @@ _now = time.process_time
 _STEPS = 400_000
 _REFERENCE_SECONDS = 0.02
 _FREE = ("slow", "gpu")
+# Seconds of an import that has made so much that looking through it again and again takes its time.
+_LONG = 0.02
+_bootstrap: Any = importlib._bootstrap  # type: ignore[attr-defined]
 # By so much two runs of one test differ, by the machine, and by what ran before them: arithmetic on arrays may be slow
 # where loops are not. A test near the limit fails on no machine.
 _ROOM = 3.0
 
 
 class ImportClock:
-    """Processor time spent in import statements since it was made."""
+    """Processor time spent since it was made in finding and running modules that were not there yet.
+
+    It stands in the place of what an import statement calls once it has not found its module among those that are
+    there: a statement in a function that is called often does not come by it. What it imports stays to the end, so
+    nobody looks there for what may go.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._depth = 0
-        self.untimed = builtins.__import__
+        self.untimed: Callable[..., ModuleType] = _bootstrap._find_and_load
 
-    def timed(self, *arguments: Any, **named: Any) -> ModuleType:
-        """What an import statement calls."""
-        if self._depth or _is_there(*arguments, **named):
-            return self.untimed(*arguments, **named)
-        begun = _now()
+    def timed(self, name: str, *arguments: Any) -> ModuleType:
+        """What an import statement calls for a module that is not there, and ``import_module`` for any."""
+        if self._depth or name in sys.modules:
+            return self.untimed(name, *arguments)
+        begun, looked_for = _now(), gc.isenabled()
         self._depth += 1
+        gc.disable()
         try:
-            return self.untimed(*arguments, **named)
+            return self.untimed(name, *arguments)
         finally:
             self._depth -= 1
-            self.seconds += _now() - begun
+            seconds = _now() - begun
+            self.seconds += seconds
+            if seconds > _LONG:
+                gc.freeze()
+            if looked_for:
+                gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def import_clock() -> Iterator[ImportClock]:
     """Runs from the first test to the last."""
     clock = ImportClock()
-    builtins.__import__ = clock.timed
+    _bootstrap._find_and_load = clock.timed
     yield clock
-    builtins.__import__ = clock.untimed
-
-
-def _is_there(
-    name: str, globals: object = None, locals: object = None, fromlist: Sequence[str] | None = None, level: int = 0
-) -> bool:
-    """Whether nothing is left to import: a statement in a function that is called often takes less than the clock."""
-    module = None if level else sys.modules.get(name)
-    return module is not None and all(each in getattr(module, "__dict__", ()) for each in fromlist or ())
+    _bootstrap._find_and_load = clock.untimed
 
 
 def slowness() -> float:

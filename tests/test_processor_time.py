@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -93,8 +94,20 @@ def test_what_is_there_is_no_import_however_it_is_asked_for(monkeypatch: pytest.
     now = [0.0]
     monkeypatch.setattr("tests.processor_time._now", lambda: now.append(now.pop() + 1.0) or now[0])
     clock = ImportClock()
-    assert clock.timed("json", fromlist=["loads"]).loads
-    assert clock.timed("json", globals(), locals(), ("loads",), 0) and clock.timed("xml") and clock.seconds == 0.0
-    monkeypatch.delitem(sys.modules, "xml.sax", raising=False)
-    monkeypatch.delattr("xml.sax", raising=False)
-    assert clock.timed("xml", fromlist=("sax",)).sax and clock.seconds > 0.0
+    monkeypatch.setattr("importlib._bootstrap._find_and_load", clock.timed)
+    import json
+    import xml
+    from json import loads
+
+    assert json and xml and loads and importlib.import_module("json") and clock.seconds == 0.0
+    for way in ("statement", "function"):
+        monkeypatch.delitem(sys.modules, "xml.sax", raising=False)
+        monkeypatch.delattr("xml.sax", raising=False)
+        before = clock.seconds
+        if way == "function":
+            assert importlib.import_module("xml.sax")
+        else:
+            from xml import sax
+
+            assert sax
+        assert clock.seconds > before

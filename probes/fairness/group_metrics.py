@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -291,17 +292,29 @@ def headline(
 
 def _surest_gap(names: Sequence[str], table: RateTable, present: Sequence[int]) -> list[str]:
     """The two groups that these data tell apart best, in words: the extremes may be groups of a handful of rows."""
-    k, n = table.arrays()
-    lower = difference_bounds(k, n=n, alpha=_DISPLAY_ERROR / table.n_pairs)[0]
-    high, low = (present[int(i)] for i in np.unravel_index(int(np.argmax(lower)), lower.shape))
-    rates = {i: table.successes[i] / table.n[i] for i in (low, high)}
-    of = k / n
-    if lower.max() <= 0.0 or (rates[low] == of.min() and rates[high] == of.max()):
+    pair = _told_apart_best(table)
+    if pair is None:
         return []
+    low, high = (present[i] for i in pair)
+    rates = {i: table.successes[i] / table.n[i] for i in (low, high)}
     return [
         f"{table.rate}, surest gap: {names[low]} {rates[low]:.3f} (n = {table.n[low]:,}) and {names[high]} "
         f"{rates[high]:.3f} (n = {table.n[high]:,})"
     ]
+
+
+# Several headlines are about one rate.
+@lru_cache(maxsize=32)
+def _told_apart_best(table: RateTable) -> tuple[int, int] | None:
+    """The places of the lower and the higher rate among the groups with rows; None where no two are told apart, or
+    these are the extremes."""
+    k, n = table.arrays()
+    lower = difference_bounds(k, n=n, alpha=_DISPLAY_ERROR / table.n_pairs)[0]
+    high, low = (int(i) for i in np.unravel_index(int(np.argmax(lower)), lower.shape))
+    of = k / n
+    if lower.max() <= 0.0 or (of[low] == of.min() and of[high] == of.max()):
+        return None
+    return low, high
 
 
 def extremes(counts: GroupCounts, tables: Sequence[RateTable]) -> str:

@@ -26,9 +26,8 @@ def individual_distances(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
     functions is learned on one half of the samples and applied to the other, and the other way round.
     """
     m, k, n = scores.shape
-    first, second = np.asarray(list(combinations(range(k), 2))).T
-    ordered = np.sort(scores, axis=2)
-    plain = np.abs(ordered[:, first] - ordered[:, second]).mean(axis=(1, 2))
+    first, second = _pairs(k)
+    plain = _plain_distances(scores)
     flat = scores.reshape(m, k * n)
     order = np.argsort(flat, axis=1)
     pooled = np.take_along_axis(flat, order, axis=1)
@@ -58,21 +57,13 @@ def group_distance(scores: FloatArray) -> tuple[FloatArray, float, FloatArray]:
     is no difference between them.
     """
     m = len(scores)
-    grid = np.unique(scores)
-    width = np.diff(grid)
-
-    def centred(part: FloatArray) -> FloatArray:
-        """(n_templates, k, len(grid) - 1) distribution functions minus their mean over identities."""
-        each = _distribution(part, grid)[..., :-1]
-        return np.asarray(each - each.mean(axis=1, keepdims=True), np.float64)
-
-    whole = centred(scores)
+    whole, width = _from_the_mean(scores)
     total = whole.sum(axis=0)
     held_out = np.empty(m)
     for fold in _folds(m):
         learned = np.sign(total - whole[fold].sum(axis=0))
         held_out[fold] = (learned * whole[fold] * width).sum(axis=2).mean(axis=1)
-    plain = float((np.abs(total / m) * width).sum(axis=1).mean())
+    plain = _apart(total / m, width)
     without = [
         (np.abs((total - part) / (m - 1)) * width).sum(axis=2).mean(axis=1)
         for part in np.array_split(whole, max(-(-whole.size // _AT_ONCE), 1))
@@ -103,12 +94,34 @@ def _cross_fitted(held_out: FloatArray) -> PairedDifference:
     )
 
 
-def _distribution(samples: FloatArray, grid: FloatArray) -> FloatArray:
-    """(..., len(grid)) empirical distribution functions of samples (..., n) at sorted points."""
-    ordered = np.sort(samples, axis=-1)
-    flat = ordered.reshape(-1, ordered.shape[-1])
-    found = np.asarray([np.searchsorted(row, grid, side="right") for row in flat], np.float64)
-    return np.asarray(found.reshape(*ordered.shape[:-1], len(grid)) / ordered.shape[-1], np.float64)
+def _from_the_mean(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(n_templates, k, s - 1) distribution functions less their mean over identities, and the steps (s - 1,) between
+    the s different scores."""
+    grid, places = np.unique(scores, return_inverse=True)
+    each = _distribution_at(places.reshape(scores.shape), len(grid))
+    return np.asarray(each - each.mean(axis=1, keepdims=True), np.float64), np.diff(grid)
+
+
+def _apart(mean: FloatArray, width: FloatArray) -> float:
+    """Mean over identities of the distance that their mean functions (k, s - 1) come to."""
+    return float((np.abs(mean) * width).sum(axis=1).mean())
+
+
+def _plain_group_distance(scores: FloatArray) -> float:
+    whole, width = _from_the_mean(scores)
+    return _apart(whole.sum(axis=0) / len(scores), width)
+
+
+def _plain_distances(scores: FloatArray) -> FloatArray:
+    """(n_templates,) mean over pairs of identities of W1 of their samples."""
+    first, second = _pairs(scores.shape[1])
+    ordered = np.sort(scores, axis=2)
+    return np.asarray(np.abs(ordered[:, first] - ordered[:, second]).mean(axis=(1, 2)), np.float64)
+
+
+def _pairs(k: int) -> IntArray:
+    """(2, n_pairs) every two identities."""
+    return np.asarray(list(combinations(range(k), 2))).T
 
 
 def _distribution_at(places: IntArray, size: int) -> FloatArray:
@@ -130,7 +143,7 @@ def by_chance(scores: FloatArray, distance: Callable[[FloatArray], float], rng: 
 def individual_fairness(scores: FloatArray, rng: np.random.Generator) -> tuple[AnyEstimate, str]:
     """The average individual fairness of scores (n_templates, k, n_samples), and its plain form in words."""
     held_out, plain = individual_distances(scores)
-    chance = by_chance(scores, lambda s: float(individual_distances(s)[1].mean()), rng)
+    chance = by_chance(scores, lambda s: float(_plain_distances(s).mean()), rng)
     estimate = BracketedMean(
         below=paired_difference(first="held out", second="", differences=held_out),
         above=paired_difference(first="plain", second="", differences=plain),
@@ -144,7 +157,7 @@ def group_fairness(scores: FloatArray, rng: np.random.Generator) -> tuple[AnyEst
     if len(scores) < FEWEST_BEGINNINGS:
         return Undefined(reason=f"{len(scores)} beginnings, and at least {FEWEST_BEGINNINGS} are needed"), ""
     held_out, plain, pseudo = group_distance(scores)
-    chance = by_chance(scores, lambda s: group_distance(s)[1], rng)
+    chance = by_chance(scores, _plain_group_distance, rng)
     estimate = BracketedMean(
         below=_cross_fitted(held_out),
         # Pseudo-values scatter as the distance does; their own mean is corrected for bias, which would be too low here.

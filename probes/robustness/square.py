@@ -56,10 +56,11 @@ def square_attack(
             break
         tried = above[active]
         tall, wide = _square(height, width, query / n_queries)
-        for row in tried:
-            top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
-            # The same draws as of ``choice``, in half of the time.
-            row[top : top + tall, left : left + wide] = rng.integers(2, size=channels)
+        # Of each row where its square begins, and what each channel is set to: one call for the draws of them all.
+        below = np.tile([height - tall + 1, width - wide + 1, *[2] * channels], (active.size, 1))
+        drawn = rng.integers(below)
+        for row, (top, left), ups in zip(tried, drawn[:, :2].tolist(), drawn[:, 2:].astype(np.bool_), strict=True):
+            row[top : top + tall, left : left + wide] = ups
         found, enough = tell(tried, active)
         better = (found <= best[active]) | enough
         above[active[better]] = tried[better]

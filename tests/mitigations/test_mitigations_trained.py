@@ -211,7 +211,7 @@ def test_a_weight_that_leaves_nothing_is_not_chosen(
 @pytest.mark.parametrize(("over", "gap"), [("both", equalized_odds_difference), ("all", demographic_parity_difference)])
 def test_min_diff_narrows_the_gap_it_is_over(rows: AuditData, model: TorchModel, over: str, gap) -> None:  # type: ignore[no-untyped-def]
     test = biased_rows(6000, 2)
-    new = run(MinDiff(over=over, epochs=30), model, rows).model  # type: ignore[arg-type]
+    new = run(MinDiff(over=over, epochs=10), model, rows).model  # type: ignore[arg-type]
     gaps = [gap(test.y_true, m.decisions(test), sensitive_features=test.sensitive_features) for m in (model, new)]
     assert gaps[1] < 0.6 * gaps[0], gaps
     accuracy = [float((m.decisions(test) == test.y_true).mean()) for m in (model, new)]

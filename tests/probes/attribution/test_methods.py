@@ -270,7 +270,6 @@ def test_shapley_methods_find_the_shapley_values_of_four_features() -> None:
         np.testing.assert_allclose(found.values.sum(axis=1), found.outputs - found.baseline, atol=1e-3)
 
 
-@pytest.mark.slow  # shap compiles at its first use.
 def test_walks_are_those_of_shap() -> None:
     from probes.attribution.shapley import _shap
     from probes.coalitions import shapley_by_walks

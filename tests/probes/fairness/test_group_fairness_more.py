@@ -28,7 +28,7 @@ from auditor.statistics.intervals import clopper_pearson, corner_radius, differe
 from auditor.statistics.means import WorstMeanDifference
 from auditor.statistics.rates import Difference, Odds, RateTable, WeightedSum
 from probes.fairness.group_fairness import GroupFairness
-from probes.fairness.group_metrics import disparity_measurements
+from probes.fairness.group_metrics import disparity_measurements, extremes
 
 # In how many worlds power is looked at; error rates of the estimates are simulated where they are defined.
 OF_POWER = 200
@@ -545,3 +545,14 @@ def test_nothing_is_measured_twice() -> None:
     for positive in (None, 1):
         keys = list(subsets(GroupFairness().measure_counts(counted(y, y[::-1], groups, 3, positive))))
         assert len(keys) == len(set(keys))
+
+
+def test_beside_an_extreme_of_three_rows_the_two_groups_are_named_that_are_told_apart_best() -> None:
+    """Groups without rows stand between them, and have no place among the rates."""
+    names, n, chosen = "none few low high".split(), (0, 3, 400, 400), (0, 3, 120, 200)
+    table = np.zeros((4, 2, 2), np.int64)
+    table[:, 0, 0], table[:, 0, 1] = np.subtract(n, chosen), chosen
+    counts = GroupCounts(("g",), ("no", "yes"), tuple((name,) for name in names), table, 1)
+    said = extremes(counts, [RateTable(rate="chosen", successes=chosen, n=n)])
+    assert "lowest low 0.300 (n = 400), highest few 1.000 (n = 3)" in said
+    assert "chosen, surest gap: low 0.300 (n = 400) and high 0.500 (n = 400)" in said

@@ -48,13 +48,20 @@ def required(bound: float, at: float | None = None) -> Criterion:
     )  # fmt: skip
 
 
+def network(name: str) -> TorchModel:
+    return masks.masked(name) if name in masks.MASKS else masks.model(masks.HONEST[name]())
+
+
 @cache
-def judged(name: str, bound: float) -> tuple[Judgement, ...]:
-    model = masks.masked(name) if name in masks.MASKS else masks.model(masks.HONEST[name]())
+def measured(name: str) -> ProbeResult:
+    model = network(name)
     probe = Robustness(methods="pgd", epsilon=LEVELS, n_samples=N)
     found = probe.measure(model, masks.rows(N), np.random.default_rng(0))
-    result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
-    return tuple(judge([result], [required(bound)])[0])
+    return ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
+
+
+def judged(name: str, bound: float) -> list[Judgement]:
+    return judge([measured(name)], [required(bound)])[0]
 
 
 def searched(model: TorchModel, data: AuditData, epsilon: float = 0.06) -> tuple[Attacked, Examined]:
@@ -62,6 +69,12 @@ def searched(model: TorchModel, data: AuditData, epsilon: float = 0.06) -> tuple
     ball, how = ball_of(model, data, inputs), (model, inputs, clean, lambda p: model.decide(p, None))
     attacked = attack(*how, ball=ball, levels=[epsilon], n_steps=10, rng=np.random.default_rng(0))
     return attacked, examine(*how, attacked, ball=ball, n_steps=10, rng=np.random.default_rng(1))
+
+
+@cache
+def in_a_hundred(name: str) -> tuple[Attacked, Examined]:
+    """Of as many rows, by the network of that name."""
+    return searched(network(name), masks.rows(100))
 
 
 @pytest.mark.parametrize("name", masks.MASKS)
@@ -101,8 +114,7 @@ def test_what_was_broken_is_broken_whoever_hides_what() -> None:
 
 @pytest.mark.parametrize("name", ["rounded logits", "16 levels of input", "a detached graph", "the other way"])
 def test_asking_alone_fails_what_the_gradient_would_have_let_through(name: str) -> None:
-    data = masks.rows(100)
-    attacked, examined = searched(masks.masked(name), data)
+    attacked, examined = in_a_hundred(name)
     assert attacked.broken.mean() < 0.1 < 0.2 < examined.attacked.broken.mean()
     assert (examined.attacked.broken >= attacked.broken).all()
 
@@ -111,9 +123,8 @@ def test_asking_alone_fails_what_the_gradient_would_have_let_through(name: str) 
     "name", ["rounded logits", "classes alone", "softmax(100 z)", "gains that cancel", "MLP (64, 32)"]
 )
 def test_every_example_is_in_its_ball_and_decided_otherwise_when_it_is_asked_again(name: str) -> None:
-    model = masks.masked(name) if name in masks.MASKS else masks.model(masks.HONEST[name]())
-    data = masks.rows(100)
-    _, examined = searched(model, data)
+    model, data = network(name), masks.rows(100)
+    _, examined = in_a_hundred(name)
     found, inputs = examined.attacked, model.encode(data.X)
     clean = model.decide(model.predict_proba(data.X), None)
     away = (found.examples - inputs).abs().flatten(1).amax(dim=1)
