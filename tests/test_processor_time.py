@@ -78,7 +78,7 @@ def test_imports_within_imports_count_once(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("tests.processor_time._now", lambda: now[0])
     clock = ImportClock()
 
-    def slowly(name: str) -> object:
+    def slowly(name: str, *_: object) -> object:
         now[0] += 1.0
         return clock.timed("inner") if name == "outer" else sys
 
