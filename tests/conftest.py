@@ -6,9 +6,13 @@ import gc
 import os
 import sys
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+# Before all others: skops looks for each of these functions in all modules in the order of their import.
+import scipy.special  # noqa: F401
 
 from auditor.sandbox import measuring_process
 from tests.processor_time import import_clock, pytest_runtest_call
@@ -26,6 +30,15 @@ def one_torch_thread() -> None:
     """Tiny models are slower on many threads than on one, and sums come out the same on every machine."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def commands_made_once() -> Iterator[None]:
+    """What reads a command's arguments is made by the first that is called in this process, and not by each anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        if testing := sys.modules.get("typer.testing"):
+            patch.setattr(testing, "_get_command", cache(testing._get_command))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -200,7 +201,7 @@ def typed(command: str, folder: Path) -> tuple[int, str]:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **one_thread},
+        env={**os.environ, **one_thread, "NUMBA_DISABLE_JIT": "0"},
         timeout=300,
     )
     return done.returncode, f"{done.stdout}\n{done.stderr}"
@@ -338,6 +339,7 @@ def test_every_format_extra_outcome_exit_code_and_rule_pack_stands_in_the_docume
 # ---- nothing is named that there is not ----------------------------------------------------------------------------
 
 
+@cache
 def options_of_commands() -> dict[str, set[str]]:
     from typer.main import get_command
 

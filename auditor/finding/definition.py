@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
 
 NO_IDEAL = "no ideal"
 _NAMES = re.compile(r"((?:``[\w*]+``(?:, | and |: ))+)(.*)")
@@ -56,9 +57,10 @@ def defined(probe: str, citation: str, sources: Iterable[object], metrics: Itera
     return tuple(dict.fromkeys(each for each in found if each is not None))
 
 
-def read(docstring: str, citation: str) -> list[Definition]:
+@cache
+def read(docstring: str, citation: str) -> tuple[Definition, ...]:
     """All definitions of a docstring, without the probe's name, in their order."""
-    found = []
+    found: list[Definition] = []
     for item in _items(docstring):
         named = _NAMES.fullmatch(item)
         formula, where, reading, source = [*(named[2] if named else "").split("; ", 3), "", "", ""][:4]
@@ -77,7 +79,7 @@ def read(docstring: str, citation: str) -> list[Definition]:
             )
             for metric in re.findall(r"``([\w*]+)``", named[1])
         ]
-    return found
+    return tuple(found)
 
 
 def _items(docstring: str) -> Iterator[str]:

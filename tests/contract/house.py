@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 ROOTS = ("auditor", "probes", "mitigations", "cli")
 # Scripts that are copied to a user, and come in by the door as he does.
@@ -52,6 +53,17 @@ def modules(root: Path) -> dict[str, Path]:
     return found
 
 
+def statements(source: str) -> Iterator[ast.stmt]:
+    """Every statement, those within others too; expressions hold none, and are most of a syntax tree."""
+    left: list[Any] = list(ast.parse(source).body)
+    while left:
+        found = left.pop()
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            left += getattr(found, part, ())
+        if isinstance(found, ast.stmt):
+            yield found
+
+
 def imports(known: Mapping[str, Path]) -> dict[str, set[str]]:
     """What each module imports of the others, wherever in it the import stands."""
     return {name: _imported(file, known) - {name} for name, file in known.items()}
@@ -59,7 +71,7 @@ def imports(known: Mapping[str, Path]) -> dict[str, set[str]]:
 
 def _imported(file: Path, known: Mapping[str, Path]) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in statements(file.read_text(encoding="utf-8")):
         if isinstance(node, ast.ImportFrom):
             if node.level:
                 raise ValueError(f"{file}:{node.lineno}: relative imports are not read")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.house import statements
 from tests.quantifiers import all_of, none_of
 
 TESTS = next(folder for folder in Path(__file__).parents if folder.name == "tests")
@@ -18,7 +19,7 @@ def vacuous(source: str) -> list[int]:
     """Lines of the assertions that rest on ``all(...)`` or ``not any(...)``, both of which nothing at all satisfies."""
     return [
         node.lineno
-        for node in ast.walk(ast.parse(source))
+        for node in statements(source)
         if isinstance(node, ast.Assert) and any(_of_nothing(node.test, negated=False))
     ]
 

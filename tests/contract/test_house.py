@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
-from tests.contract.house import DOORS, GROUND, WINGS, circles, floor, imports, modules, upward
+from tests.contract.house import DOORS, GROUND, WINGS, circles, floor, imports, modules, statements, upward
 
 MODULES = modules(ROOT)
 MOST_LINES_OF_A_WING = 7_000
@@ -37,6 +37,22 @@ def test_nothing_is_imported_upwards_and_nobody_imports_a_door() -> None:
     assert upward(imported()) == []
 
 
+def test_a_statement_is_found_within_any_other() -> None:
+    within = (
+        "def f():\n {}", "async def f():\n {}", "class C:\n {}", "for x in y:\n {}", "for x in y:\n a\nelse:\n {}",
+        "while x:\n {}", "if x:\n {}", "if x:\n a\nelif y:\n {}", "if x:\n a\nelse:\n {}", "with x:\n {}",
+        "try:\n {}\nexcept E:\n a", "try:\n a\nexcept E:\n {}", "try:\n a\nexcept* E:\n {}",
+        "try:\n a\nexcept E:\n a\nelse:\n {}", "try:\n a\nfinally:\n {}", "match x:\n case 1:\n  {}",
+        "async def f():\n async for x in y:\n  {}", "async def f():\n async with x:\n  {}",
+    )  # fmt: skip
+    missed = [each for each in within if not _has_import(each.format("import a")) or _has_import(each.format("a"))]
+    assert missed == []
+
+
+def _has_import(source: str) -> bool:
+    return any(isinstance(node, ast.Import) for node in statements(source))
+
+
 def test_every_module_has_its_floor() -> None:
     beside = {path.stem for path in (ROOT / "auditor").glob("*.py")} - {"__init__", "__main__"}
     assert beside == set(GROUND) and len(beside) <= 5
@@ -54,7 +70,7 @@ def test_no_wing_module_or_function_outgrows_its_name() -> None:
     long = {
         f"{name}.{node.name}": n
         for name, file in MODULES.items()
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in statements(file.read_text(encoding="utf-8"))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (n := (node.end_lineno or node.lineno) - node.lineno + 1) > MOST_LINES_OF_A_FUNCTION
     }

@@ -37,9 +37,12 @@ class FolderServer:
         read = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
         first = [] if chat else [self.tokenizer.bos_token_id]
         generator = self.drawn if body.get("seed") is None else torch.Generator().manual_seed(body["seed"])
+        ids, made = torch.tensor([[*first, *read.input_ids]]), []
         with self.lock, torch.inference_mode():
-            made = [self._drawn([*first, *read.input_ids], body, generator, wanted) for _ in range(body.get("n", 1))]
-            echoed = self._echoed(text, first, read, wanted) if body.get("echo") and not chat else []
+            for _ in range(body.get("n", 1)):
+                asked = self.network(ids, use_cache=True)
+                made.append(self._drawn(asked, body, generator, wanted))
+            echoed = self._echoed(asked, text, read, wanted) if body.get("echo") and not chat else []
         choices = []
         for i, (positions, written, finish) in enumerate(made):
             said = {"message": {"role": "assistant", "content": written}} if chat else {"text": written}
@@ -49,8 +52,8 @@ class FolderServer:
             choices.append({"index": i, "finish_reason": finish, "logprobs": reported, **said})
         return {"model": NAME, "choices": choices, "usage": {"prompt_tokens": len(first) + len(read.input_ids)}}
 
-    def _echoed(self, text: str, first: list[int], read: Any, wanted: int) -> list[tuple[str, float, dict[str, float]]]:
-        logs = self.network(torch.tensor([[*first, *read.input_ids]])).logits[0].double().log_softmax(-1)
+    def _echoed(self, asked: Any, text: str, read: Any, wanted: int) -> list[tuple[str, float, dict[str, float]]]:
+        logs = asked.logits[0].double().log_softmax(-1)
         ends = [0, *(end for _, end in read.offset_mapping)]
         return [
             (text[ends[i] : ends[i + 1]], float(logs[i, token]), self._likeliest(logs[i], wanted))
@@ -58,23 +61,24 @@ class FolderServer:
         ]
 
     def _drawn(
-        self, ids: list[int], body: dict[str, Any], generator: torch.Generator, wanted: int
+        self, asked: Any, body: dict[str, Any], generator: torch.Generator, wanted: int
     ) -> tuple[list[tuple[str, float, dict[str, float]]], str, str]:
         positions: list[tuple[str, float, dict[str, float]]] = []
-        fed, past, tokens = torch.tensor([ids]), None, []
+        out, tokens, stops = asked, [], tuple(body.get("stop") or ())
         while len(tokens) < body["max_tokens"]:
-            out = self.network(fed, cache=past, use_cache=True)
-            past, logs = out.cache, out.logits[0, -1].double().log_softmax(-1)
+            if tokens:
+                out = self.network(torch.tensor([tokens[-1:]]), cache=out.cache, use_cache=True)
+            logs = out.logits[0, -1].double().log_softmax(-1)
             if body["temperature"] == 0:
                 token = int(logs.argmax())
             else:
                 token = int(torch.multinomial((logs / body["temperature"]).softmax(-1), 1, generator=generator))
-            written = self.tokenizer.decode([*tokens, token])
-            if token == self.tokenizer.eos_token_id or any(stop in written for stop in body.get("stop") or ()):
+            stopped = stops and any(stop in self.tokenizer.decode([*tokens, token]) for stop in stops)
+            if token == self.tokenizer.eos_token_id or stopped:
                 return positions, self.tokenizer.decode(tokens), "stop"
             tokens.append(token)
-            positions.append((self.tokenizer.decode([token]), float(logs[token]), self._likeliest(logs, wanted)))
-            fed = torch.tensor([[token]])
+            if body.get("logprobs"):
+                positions.append((self.tokenizer.decode([token]), float(logs[token]), self._likeliest(logs, wanted)))
         return positions, self.tokenizer.decode(tokens), "length"
 
     def _likeliest(self, logs: torch.Tensor, wanted: int) -> dict[str, float]:
@@ -102,6 +106,8 @@ def served_folder(folder: Path) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
+        # Headers and body are sent at once.
+        wbufsize = -1
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

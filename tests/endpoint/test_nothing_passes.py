@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from auditor.endpoint.client import Limits
 from auditor.endpoint.messages import Answer, Choice, Request
 from auditor.endpoint.model import EndpointModel, endpoint_model
-from auditor.endpoint.opened import EndpointAsked, open_endpoint
+from auditor.endpoint.opened import EndpointAsked, OpenEndpoint, open_endpoint
 from auditor.endpoint.outcome import Outcome as Answered
 from auditor.finding.criterion import Criterion, load_criteria
 from auditor.finding.judging import judge
@@ -174,19 +174,25 @@ def test_a_server_that_reads_nothing_passes_nothing(who: str, tmp_path: Path) ->
     assert {r.probe for r in found if not r.measurements} == {"performance", *OF_MORE_THAN_TEXTS}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("likelihoods", [True, False])
-def test_the_server_of_a_folder_that_was_never_trained_passes_nothing(
-    llama: Path, tmp_path: Path, likelihoods: bool
-) -> None:
+@pytest.fixture(scope="module")
+def behind_a_url(llama: Path) -> Iterator[OpenEndpoint]:
+    """The same folder's server, which has shaken hands."""
     with served_folder(llama) as url:
         asked = EndpointAsked(url=url, model=NAME, limits=Limits(max_calls=20_000, concurrency=1))
         with open_endpoint(asked, None) as endpoint:
-            kind = endpoint_model if likelihoods else EndpointModel
-            model = kind(endpoint.handshake, lambda requests: endpoint.outcomes("probe", requests))
-            # What is asked for texts is asked alike both ways.
-            asked_by = ("performance", "stereotype", *sorted(BY_LETTER)) if likelihoods else ALL
-            found = results(model, made(tmp_path, *asked_by))
+            yield endpoint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("likelihoods", [True, False])
+def test_the_server_of_a_folder_that_was_never_trained_passes_nothing(
+    behind_a_url: OpenEndpoint, tmp_path: Path, likelihoods: bool
+) -> None:
+    kind = endpoint_model if likelihoods else EndpointModel
+    model = kind(behind_a_url.handshake, lambda requests: behind_a_url.outcomes("probe", requests))
+    # What is asked for texts is asked alike both ways.
+    asked_by = ("performance", "stereotype", *sorted(BY_LETTER)) if likelihoods else ALL
+    found = results(model, made(tmp_path, *asked_by))
     check(found, but=set() if likelihoods else {"performance", *OF_MORE_THAN_TEXTS})
 
 
