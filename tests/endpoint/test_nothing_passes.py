@@ -144,7 +144,7 @@ def check(found: Sequence[ProbeResult], *, but: set[str] = frozenset()) -> None:
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_byte_llama(tmp_path_factory.mktemp("llama"))
+    return save_byte_llama(tmp_path_factory.mktemp("llama"), layers=1)
 
 
 ALL = ("performance", *OF_LANGUAGE)

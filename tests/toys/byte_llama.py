@@ -15,8 +15,8 @@ CHAT = (
 )
 
 
-def save_byte_llama(folder: Path, seed: int = 0, vocabulary: int = 700) -> Path:
-    """The folder with an untrained Llama of two layers, which nothing but chance made prefer a text."""
+def save_byte_llama(folder: Path, seed: int = 0, vocabulary: int = 700, layers: int = 2) -> Path:
+    """The folder with an untrained Llama of a layer or two, which nothing but chance made prefer a text."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -37,7 +37,7 @@ def save_byte_llama(folder: Path, seed: int = 0, vocabulary: int = 700) -> Path:
     )
     network: Any = tiny(
         "llama", seed, vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=1, pad_token_id=1,
-        max_position_embeddings=8192,
+        max_position_embeddings=8192, num_hidden_layers=layers,
     )  # fmt: skip
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
