@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from auditor.rows import FloatArray, IntArray, Rows
+from auditor.statistics.ranks import ascending_integers
 
 if TYPE_CHECKING:
     from auditor.data.recorded import Recorded
@@ -98,7 +99,7 @@ def order_of(keys: Keys, purpose: str, occurrence: Keys | None = None) -> IntArr
     """
     salt = np.uint64(_digest(purpose.encode()))
     mixed = _mixed(keys ^ _mixed((occurrence_of(keys) if occurrence is None else occurrence) + salt))
-    return np.argsort(mixed, kind="stable").astype(np.int64)
+    return ascending_integers(mixed)
 
 
 def generator_of(keys: Keys, purpose: str) -> np.random.Generator:
@@ -108,7 +109,7 @@ def generator_of(keys: Keys, purpose: str) -> np.random.Generator:
 
 def occurrence_of(keys: Keys) -> Keys:
     """(n,) how many equal keys stand before each."""
-    by_key = np.argsort(keys, kind="stable")
+    by_key = ascending_integers(keys)
     ordered = keys[by_key]
     begins = np.r_[True, ordered[1:] != ordered[:-1]] if keys.size else np.zeros(0, bool)
     places = np.arange(keys.size)
