@@ -118,6 +118,13 @@ def bin_values(values: FloatArray, rule: BinRule) -> tuple[np.ndarray[Any, np.dt
     return np.where(missing, -1, codes), labels
 
 
+def more_than(n: int, values: FloatArray) -> bool:
+    """Whether numbers (m,), NaN none of them, take more than ``n`` values: the first few mostly tell."""
+    import pandas as pd
+
+    return any(pd.Series(some).nunique() > n for some in (values[: 64 * (n + 1)], values))
+
+
 def _counted(values: FloatArray) -> IntArray | None:
     """How often each of 0, 1 to the largest occurs, where the values are such numbers and the largest is no more than
     they are."""

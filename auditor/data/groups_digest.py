@@ -22,11 +22,14 @@ class GroupsDigest:
     def add(self, codes: npt.NDArray[np.integer], levels: Sequence[str]) -> None:
         """The next rows: each row's index into ``levels``, negative where it has no group."""
         names = [*map(str, levels), MISSING]
-        seen, first = np.unique(codes, return_index=True)
         numbers = np.zeros(len(names), "<i8")
-        for code in seen[np.argsort(first)]:
+        at = np.maximum(codes, -1)
+        first = np.full(len(names), at.size)
+        # Of one place that is written to again the last is kept: backwards, where it is seen first.
+        first[at[::-1]] = np.arange(at.size)[::-1]
+        for code in np.argsort(first, kind="stable")[: np.count_nonzero(first < at.size)]:
             numbers[code] = self._numbers.setdefault(names[code], len(self._numbers))
-        self._codes.update(numbers[np.maximum(codes, -1)].tobytes())
+        self._codes.update(numbers[at].tobytes())
 
     def hexdigest(self) -> str:
         """The digest of the rows so far: of their numbers, then of the levels in the order of the numbers."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from auditor.rows import FloatArray, IntArray, Rows
+from auditor.statistics.ranks import ascending_integers
 
 if TYPE_CHECKING:
     from auditor.data.recorded import Recorded
@@ -96,7 +97,7 @@ def order_of(keys: Keys, purpose: str, occurrence: Keys | None = None) -> IntArr
     left out moves hardly any other: nobody can draw again until a split suits him. ``occurrence``: that of the keys,
     where it is known.
     """
-    return np.argsort(ranks_of(keys, purpose, occurrence), kind="stable").astype(np.int64)
+    return ascending_integers(ranks_of(keys, purpose, occurrence))
 
 
 def ranks_of(keys: Keys, purpose: str, occurrence: Keys | None = None) -> Keys:
@@ -112,7 +113,7 @@ def generator_of(keys: Keys, purpose: str) -> np.random.Generator:
 
 def occurrence_of(keys: Keys) -> Keys:
     """(n,) how many equal keys stand before each."""
-    by_key = np.argsort(keys, kind="stable")
+    by_key = ascending_integers(keys)
     ordered = keys[by_key]
     begins = np.r_[True, ordered[1:] != ordered[:-1]] if keys.size else np.zeros(0, bool)
     places = np.arange(keys.size)

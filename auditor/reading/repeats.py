@@ -78,11 +78,13 @@ class RepeatCount:
         if self.sampled:
             rows = rows[rows < np.uint64(self._below)]
         new, counts = np.unique(rows, return_counts=True)
-        digests, place = np.unique(np.concatenate([self._digests, new]), return_inverse=True)
-        self._counts = np.bincount(
-            place, weights=np.concatenate([self._counts, counts]), minlength=digests.size
-        ).astype(np.int64)
-        self._digests = digests
+        both = np.concatenate([self._digests, new])
+        # A stable sort merges what is in order already.
+        order = np.argsort(both, kind="stable")
+        both = both[order]
+        begins = np.flatnonzero(np.diff(both, prepend=~both[:1]))
+        self._digests = both[begins]
+        self._counts = np.add.reduceat(np.concatenate([self._counts, counts])[order], begins) if both.size else counts
         while self._digests.size > _MOST_REMEMBERED:
             self._below >>= 1
             kept = self._digests < np.uint64(self._below)

@@ -205,6 +205,7 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         spec = replace(spec, target=None, positive=None)
     classes = classes_of(spec, model)
     evaluation = load_one(spec, spec.path, model, classes)
+    pa.default_memory_pool().release_unused()  # of texts that are categories by now
     if spec.train is None:
         return evaluation
     if Path(spec.train).samefile(spec.path):

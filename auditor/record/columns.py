@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
+from auditor.data.coded_groups import coded
 from auditor.data.counts import GroupCounts
 from auditor.files import LEFT_OUT, UNSAID, Closed
 
@@ -48,8 +49,8 @@ def sizes_of(groups: pd.DataFrame | None) -> dict[str, dict[str, int]] | None:
     """How many rows are in each group of sensitive features (n, s), by feature; None where there are none."""
     if groups is None:
         return None
-    sizes = {str(name): groups[name].astype(str).value_counts() for name in groups.columns}
-    return {name: {str(group): int(n) for group, n in sorted(own.items())} for name, own in sizes.items()}
+    own = {str(name): coded(groups[name]) for name in groups.columns}
+    return {name: dict(zip(each.titles, each.sizes.tolist(), strict=True)) for name, each in own.items()}
 
 
 def sizes_in(counts: GroupCounts) -> dict[str, dict[str, int]]:

@@ -249,20 +249,31 @@ class Ranked:
 def ascending(values: FloatArray) -> IntArray:
     """(n,) positions of values (n,) in ascending order, none of them NaN, in half the time of comparing them.
 
-    The bits of a number, as an integer, are in its order: the leading 32 of those in which the values differ are sorted
-    by counting, sixteen at a time, and a merge puts right what differs in those behind them.
+    The bits of a number, as an integer, are in its order, but for the sign.
+    """
+    bits = values.view(np.int64)
+    return ascending_integers((bits ^ ((bits >> 63) | np.iinfo(np.int64).min)).view(np.uint64))
+
+
+def ascending_integers(values: npt.NDArray[np.uint64]) -> IntArray:
+    """(n,) positions of integers (n,) in ascending order, equal ones in that of their positions.
+
+    The leading 32 of the bits in which they differ are sorted by counting, sixteen at a time, and a merge puts right
+    what differs in those behind them.
     """
     if not values.size:
         return np.empty(0, np.int64)
-    bits = values.view(np.int64)
-    keys = bits ^ ((bits >> 63) & np.iinfo(np.int64).max)
-    lowest = int(keys.min())
-    behind = max((int(keys.max()) - lowest).bit_length() - 32, 0)
-    leading = (keys.view(np.uint64) - np.uint64(lowest % (1 << 64))) >> np.uint64(behind)
+    lowest = values.min()
+    behind = max(int(values.max() - lowest).bit_length() - 32, 0)
+    leading = (values - lowest) >> np.uint64(behind)
     order = np.argsort(leading.astype(np.uint16), kind="stable")
     order = order[np.argsort((leading >> np.uint64(16)).astype(np.uint16)[order], kind="stable")]
     found = values[order]
     return order[np.argsort(found, kind="stable")] if (found[1:] < found[:-1]).any() else order
+
+
+# Of members that lie among so many times as many others hardly two have the same share of them below.
+_MOST_TIMES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,10 +332,17 @@ def _twice(n: IntArray) -> IntArray:
 
 
 def _shares(doubled: IntArray, n: int) -> Placements:
-    """The shares that are such counts (m,) among n; a few that many members have stand in a table."""
+    """The shares that are such counts (m,) among n; those that several members have stand in a table."""
     if 16 * n < doubled.size:
         return Placements(np.arange(2 * n + 1) / (2.0 * n), doubled)
-    return Placements(doubled / (2.0 * n), None)
+    if n > _MOST_TIMES * doubled.size:
+        return Placements(doubled / (2.0 * n), None)
+    occurs = np.zeros(2 * n + 1, bool)
+    occurs[doubled] = True
+    found = np.flatnonzero(occurs)
+    place = np.empty(2 * n + 1, np.int64)
+    place[found] = np.arange(found.size)
+    return Placements(found / (2.0 * n), place[doubled])
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,6 +364,7 @@ def areas_of_groups(
     difference to all.
     """
     all_x, all_y = _twice_below(positives, ranks), _twice_below(negatives, ranks)
+    first: GroupAreas | None = None
     for g in range(groups):
         here_x, here_y = of_positives == g, of_negatives == g
         # Brackets take four times as long over a mask.
@@ -353,11 +372,17 @@ def areas_of_groups(
         other_x, other_y = positives.compress(~here_x), negatives.compress(~here_y)
         below_x, below_y = _twice_below(x, ranks), _twice_below(y, ranks)
         over, under = below_y[x], below_x[y]
-        yield GroupAreas(
-            own=_area_of_counts(over, under),
+        own = _area_of_counts(over, under)
+        if groups == 2 and first is not None:
+            # Outside the second of two groups is the first.
+            yield GroupAreas(own, first.own_against_outside, first.outside_against_own)
+            return
+        first = GroupAreas(
+            own=own,
             outside_against_own=_area_of_counts(below_y[other_x], all_x[y] - under),
             own_against_outside=_area_of_counts(all_y[x] - over, below_x[other_y]),
         )
+        yield first
 
 
 def _area_of_counts(over: IntArray, under: IntArray) -> AreaUnderCurve | Undefined:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.data.bins import BinRule, bin_values, counted_starts
+from auditor.data.bins import BinRule, bin_values, counted_starts, more_than
 from auditor.data.coded_texts import texts_of
 from auditor.data.feature_counts import Levels
 from auditor.data.score_counts import Asked
@@ -393,8 +393,8 @@ def encode(
 
 def _binned(name: str, values: pd.Series[Any], train: npt.NDArray[np.bool_]) -> IntArray:
     """(n,) codes of a feature: tenths of a number, the most frequent levels of anything else, one for all the rest."""
-    if values.dtype.kind in "iuf" and values.nunique() > N_BINS:
-        numbers = values.to_numpy(np.float64, na_value=np.nan)
+    numbers = values.to_numpy(np.float64, na_value=np.nan) if values.dtype.kind in "iuf" else np.empty(0)
+    if more_than(N_BINS, numbers):
         codes, labels = bin_values(numbers, BinRule(name, quantiles=N_BINS))
         return np.where(codes < 0, len(labels), codes).astype(np.int64)
     text = texts_of(values, "")
@@ -422,8 +422,8 @@ def macro_auc(scores: FloatArray, label: IntArray, at: IntArray | None = None) -
         return whole, [whole.value, whole.value]
     each: list[float] = []
     variance = 0.0
-    influence = np.zeros(len(label))
-    by_score = np.zeros((len(scores), k))
+    # Of each row, or of all that have one of the scores and are of one group.
+    influence = np.zeros(len(label) if at is None else (len(scores), k))
     counts = None if at is None else np.bincount(at * k + label, minlength=len(scores) * k).reshape(-1, k)
     for g in range(k):
         # Positions: brackets take four times as long over a mask.
@@ -443,25 +443,24 @@ def macro_auc(scores: FloatArray, label: IntArray, at: IntArray | None = None) -
         variance += alone.standard_error**2
         share = own.size / len(label)
         if at is None:
-            moved = np.empty(len(label))
-            moved[own] = (over.shares - auc) / (k * share)
-            moved[rest] = (under.shares - auc) / (k * (1.0 - share))
-            influence += moved
+            influence[own] += (over.shares - auc) / (k * share)
+            influence[rest] += (under.shares - auc) / (k * (1.0 - share))
         else:
             others = np.arange(k) != g
-            by_score[:, g] += (above - auc) / (k * share)
-            by_score[:, others] += ((below - auc) / (k * (1.0 - share)))[:, None]
-    if at is not None:
-        influence = by_score[at, label]
+            influence[:, g] += (above - auc) / (k * share)
+            influence[:, others] += ((below - auc) / (k * (1.0 - share)))[:, None]
+    each_row = influence if at is None else influence[at, label]
+    # Cubes take long.
+    cubed = (influence - each_row.mean()) ** 3
     smallest = int(np.bincount(label, minlength=k).min())
     return (
         AreaUnderCurve(
             # A mean of numbers at a limit may be a rounding error beyond it.
             centre=min(float(np.mean(each)), 1.0),
-            standard_error=max(float(influence.std(ddof=1) / math.sqrt(len(label))), math.sqrt(variance) / k),
+            standard_error=max(float(each_row.std(ddof=1) / math.sqrt(len(label))), math.sqrt(variance) / k),
             n_positive=smallest,
             n_negative=len(label) - smallest,
-            third_cumulant=float(((influence - influence.mean()) ** 3).mean() / len(label) ** 2),
+            third_cumulant=float((cubed if at is None else cubed[at, label]).mean() / len(label) ** 2),
         ),
         each,
     )

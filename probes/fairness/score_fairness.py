@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.data.bins import more_than
 from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Asked, Scored
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
@@ -18,7 +19,7 @@ from auditor.statistics.detection import LowestArea
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import AreaUnderCurve, Ranked, area_of_counts, areas_of_groups
+from auditor.statistics.ranks import AreaUnderCurve, Ranked, area_of_counts, areas_of_groups, ascending
 from probes.fairness.crowds import crowd
 from probes.fairness.score_thresholds import (
     CURVE,
@@ -145,7 +146,7 @@ class ScoreFairness:
             classes = ", ".join(rows.classes or model.classes)
             raise NotApplicableError(f"Needs the favourable label among {classes}: add --positive LABEL.")
         scores = model.outputs(rows)[:, rows.positive]
-        if np.unique(scores).size < 3:
+        if not more_than(2, scores):
             raise NotApplicableError("Needs scores, and this model returns labels: group_fairness measures those.")
         scores = np.clip(scores, 0.0, 1.0)
         ranked = Ranked.of(scores)
@@ -450,7 +451,7 @@ def _distances(
 
 def between(scores: Sequence[FloatArray]) -> FloatArray:
     """(pairs, 2) the distances of every pair of samples of scores in [0, 1], in the order of :func:`combinations`."""
-    ordered = [np.sort(own) for own in scores]
+    ordered = [own[ascending(own)] for own in scores]
     return np.asarray([distances(a, b) for a, b in combinations(ordered, 2)]).reshape(-1, 2)
 
 
@@ -498,5 +499,9 @@ def distances(a: FloatArray, b: FloatArray) -> tuple[float, float]:
         ends = np.append(np.flatnonzero(np.diff(tied) > 1), tied.size - 1)
         last = np.repeat(tied[ends] + 1, np.diff(ends, prepend=-1))
         of_a[tied], of_both[tied] = of_a[last], of_both[last]
-    gap = np.abs(of_a / a.size - (of_both - of_a) / b.size)
-    return float(min(gap.max(), 1.0)), float(min((gap[:-1] * step).sum(), 1.0))
+    of_both -= of_a
+    gap = of_a / a.size
+    gap -= of_both / b.size
+    np.abs(gap, out=gap)
+    step *= gap[:-1]
+    return float(min(gap.max(), 1.0)), float(min(step.sum(), 1.0))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.data.bins import BinRule, bin_values
+from auditor.data.bins import BinRule, bin_values, more_than
 from auditor.data.coded_texts import texts_of
 from auditor.data.counts import MISSING
 from auditor.errors import NotApplicableError
@@ -171,8 +171,7 @@ class SubgroupDiscovery:
         self, columns: Sequence[Column], rates: Sequence[Rate], half: BoolArray
     ) -> tuple[list[Slice], list[Slice]]:
         """The best ``top`` slices of the search half, most surprising first; and of those of sensitive features."""
-        here = [_restricted(column, half) for column in columns]
-        of = [Rate(rate.name, rate.of[half], rate.bad[half]) for rate in rates]
+        here, of = _restricted(columns, rates, half)
         ranked = rank_slices(here, of, self.depth, self.min_rows)
         named = [s for s in ranked if any(columns[c].sensitive for c in s.columns)]
         return self._best(ranked, here, of), self._best(named, here, of)
@@ -197,30 +196,23 @@ class SubgroupDiscovery:
     def _confirm(
         self, found: Sequence[Slice], columns: Sequence[Column], rates: Sequence[Rate], half: BoolArray
     ) -> list[Measurement]:
-        here = [_restricted(column, half) for column in columns]
+        columns, rates = _restricted(columns, rates, half)
         counts = []
         for candidate in found:
-            rate = rates[candidate.rate]
-            of, bad = rate.of[half], rate.bad[half]
-            inside = _rows_of(candidate, here)
-            counts.append(
-                (
-                    int((bad & inside).sum()),
-                    int((of & inside).sum()),
-                    int((bad & ~inside).sum()),
-                    int((of & ~inside).sum()),
-                )
-            )
+            of, bad = rates[candidate.rate].of, rates[candidate.rate].bad
+            inside = _rows_of(candidate, columns)
+            counts.append((_both(bad, inside), _both(of, inside), _both(bad, ~inside), _both(of, ~inside)))
         # Candidates that the search did not find stand as p = 1: Holm is over ``top``, which was fixed beforehand.
         p_values = [greater_p(*c) for c in counts] + [1.0] * (self.top - len(counts))
         tested: AnyEstimate = ConfirmedCount(p_values=tuple(p_values))
         confirmed = ConfirmedCount(p_values=tuple(p_values)).confirmed(0.05)[: len(counts)]
         names = [_name(candidate, columns, rates) for candidate in found]
+        n_tested = len(columns[0].codes)
         if not found:
             tested = Undefined(reason=f"no slice has {self.min_rows} rows in the search half and as many outside")
         detail = (
             f"searched {len(columns)} columns to depth {self.depth} for {', '.join(rate.name for rate in rates)} "
-            f"on {int((~half).sum()):,} rows, tested {len(found)} slices on {int(half.sum()):,} others"
+            f"on {len(half) - n_tested:,} rows, tested {len(found)} slices on {n_tested:,} others"
         )
         missed = [f"{n} (p = {p:.2g})" for n, p, ok in zip(names, p_values, confirmed, strict=False) if not ok]
         if missed:
@@ -255,16 +247,17 @@ class SubgroupDiscovery:
         self, found: Sequence[Slice], columns: Sequence[Column], rates: Sequence[Rate], half: BoolArray
     ) -> Measurement:
         """Slices of sensitive features against rows that differ from theirs in those features alone."""
-        here = [_restricted(column, half) for column in columns]
+        columns, rates = _restricted(columns, rates, half)
         p_values, said = [], []
         for candidate in found:
-            of, bad = rates[candidate.rate].of[half], rates[candidate.rate].bad[half]
+            of, bad = rates[candidate.rate].of, rates[candidate.rate].bad
             pairs = list(zip(candidate.columns, candidate.levels, strict=True))
-            same = np.logical_and.reduce([of, *(here[c].codes == v for c, v in pairs if not columns[c].sensitive)])
-            inside = _rows_of(candidate, here) & same
+            same = np.logical_and.reduce([of, *(columns[c].codes == v for c, v in pairs if not columns[c].sensitive)])
+            inside = _rows_of(candidate, columns) & same
             others = same & ~inside
             gap = Difference(
-                successes=(int(bad[inside].sum()), int(bad[others].sum())), n=(int(inside.sum()), int(others.sum()))
+                successes=(_both(bad, inside), _both(bad, others)),
+                n=(int(np.count_nonzero(inside)), int(np.count_nonzero(others))),
             )
             p = 1.0 if isnan(gap.value) else gap.p_value(self.margin, "greater")
             p_values.append(p)
@@ -324,7 +317,7 @@ def _column(name: str, values: pd.Series[Any], bins: int, most_levels: int = 20)
             parsed = pd.to_numeric(pd.Series(text.names, dtype="string"), errors="coerce")
             if (parsed.notna() | (np.asarray(text.names, object) == MISSING)).all():
                 numbers = parsed.to_numpy(np.float64, na_value=np.nan)[text.codes]
-    if numbers is not None and pd.Series(numbers).nunique() > bins:
+    if numbers is not None and more_than(bins, numbers):
         codes, labels = bin_values(numbers, BinRule(name, quantiles=bins))
         if (codes < 0).any():
             labels, codes = [*labels, MISSING], np.where(codes < 0, len(labels), codes)
@@ -355,8 +348,17 @@ def rates_of(y_pred: IntArray, y_true: IntArray | None, positive: int | None) ->
     return rates
 
 
-def _restricted(column: Column, half: BoolArray) -> Column:
-    return replace(column, codes=column.codes.compress(half))
+def _restricted(
+    columns: Sequence[Column], rates: Sequence[Rate], half: BoolArray
+) -> tuple[list[Column], list[Rate]]:
+    return (
+        [replace(column, codes=column.codes.compress(half)) for column in columns],
+        [replace(rate, of=rate.of.compress(half), bad=rate.bad.compress(half)) for rate in rates],
+    )
+
+
+def _both(a: BoolArray, b: BoolArray) -> int:
+    return int(np.count_nonzero(a & b))
 
 
 def _rows_of(candidate: Slice, columns: Sequence[Column]) -> BoolArray:

@@ -96,7 +96,7 @@ class Answered:
     def __len__(self) -> int:
         return len(self.truth)
 
-    @property
+    @cached_property
     def graded(self) -> bool:
         """Whether there are probabilities, and not labels in their place."""
         return bool(((self.scores > 0.0) & (self.scores < 1.0)).any())
@@ -128,7 +128,14 @@ class Answered:
     @property
     def log_loss(self) -> AnyEstimate:
         """The mean loss in nats."""
-        return bounded_mean(log_losses(self.scores, self.truth), low=0.0, high=LARGEST_LOSS)
+        return bounded_mean(self._losses, low=0.0, high=LARGEST_LOSS)
+
+    @cached_property
+    def _losses(self) -> FloatArray:
+        if self.among is None:
+            return log_losses(self.scores, self.truth)
+        rows, own = self.among
+        return rows._losses[own]
 
     def calibration(self, bins: int) -> AnyEstimate:
         """Of the favourable class of two, else of the likeliest class."""

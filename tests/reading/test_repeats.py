@@ -190,3 +190,12 @@ def test_of_more_ids_than_are_remembered_the_number_is_said_to_be_about_that(
     assert repeats_in(file, rows, spec)[1][1].startswith("Column 'patient' names 1,500 in 3,000 rows")
     monkeypatch.setattr(repeats, "_MOST_REMEMBERED", 1_000)
     assert "names about 1," in repeats_in(file, rows, spec)[1][1]
+
+
+def test_counts_of_batches_add_as_those_of_all_rows_do() -> None:
+    rows = np.random.default_rng(0).integers(0, 300, 2_000).astype(np.uint64)
+    counted = RepeatCount()
+    for part in np.split(rows, [0, 700, 701, 1_900]):
+        counted._count(part)
+    different, n = np.unique(rows, return_counts=True)
+    assert np.array_equal(counted._digests, different) and np.array_equal(counted._counts, n)

@@ -25,6 +25,7 @@ from auditor.statistics.ranks import (
     area_under_curve,
     areas_of_groups,
     ascending,
+    ascending_integers,
     placements,
     true_positive_rate_at,
 )
@@ -357,3 +358,23 @@ def test_tpr_bounds_keep_their_promise(m: int, n: int, f: float, levels: int | N
         high_misses += high < truth
     assert low_misses <= most_misses(ALPHA)
     assert high_misses <= most_misses(ALPHA)
+
+
+@pytest.mark.parametrize("largest", [1, 70_000, 1 << 40, (1 << 64) - 1])
+def test_integers_are_ordered_as_a_stable_sort_orders_them(largest: int) -> None:
+    values = np.random.default_rng(0).integers(0, largest, 3_000, np.uint64, endpoint=True)
+    values[::7] = values[5]
+    assert np.array_equal(ascending_integers(values), np.argsort(values, kind="stable"))
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_areas_of_groups_are_those_of_their_rows(groups: int) -> None:
+    """Of two groups the second's areas are the first's, the other way round."""
+    rng = np.random.default_rng(2)
+    x, y, of_x, of_y = (rng.integers(0, k, n) for k, n in ((40, 300), (40, 500), (groups, 300), (groups, 500)))
+    found = areas_of_groups(positives=x, negatives=y, of_positives=of_x, of_negatives=of_y, groups=groups, ranks=40)
+    for g, own in enumerate(found):
+        assert own.outside_against_own == area_under_curve(positives=x[of_x != g], negatives=y[of_y == g])
+        assert own.own_against_outside == area_under_curve(positives=x[of_x == g], negatives=y[of_y != g])
+        assert own.own == area_under_curve(positives=x[of_x == g], negatives=y[of_y == g])
+    assert g == groups - 1

@@ -15,7 +15,7 @@ import pytest
 from scipy.stats import fisher_exact
 
 from auditor.data.audit_data import AuditData
-from auditor.data.bins import BinRule, bin_sensitive, bin_values, parse_bin_rule
+from auditor.data.bins import BinRule, bin_sensitive, bin_values, more_than, parse_bin_rule
 from auditor.data.counts import MISSING
 from auditor.errors import DataError, NotApplicableError, UsageError
 from auditor.finding.criterion import Criterion, load_criteria
@@ -412,3 +412,11 @@ def test_confirmed_count_is_holms_and_nested_in_alpha() -> None:
     assert [estimate.bounds(a)[0] for a in (0.001, 0.01, 0.05, 0.2)] == [0.0, 1.0, 2.0, 3.0]
     assert estimate.p_value(0.0, "greater") == pytest.approx(0.004, rel=1e-3)
     assert estimate.p_value(0.0, "less") == 1.0
+
+
+@pytest.mark.parametrize("late", [3.0, 2.0, np.nan])
+def test_a_value_that_comes_late_counts(late: float) -> None:
+    """Most columns show by their first rows that they take more than a few values; one may not."""
+    values = np.tile([1.0, 2.0, np.nan], 1_000)
+    values[-1] = late
+    assert more_than(2, values) == (late == 3.0) and more_than(1, values[:3]) and not more_than(0, np.empty(0))
