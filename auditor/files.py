@@ -14,6 +14,7 @@ import tempfile
 import tomllib
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -57,13 +58,15 @@ class Spool:
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=1 << 20)
-        weakref.finalize(self, self._file.close)
+        weakref.finalize(self, _closed, self._file)
         self._digest, self.size = hashlib.sha256(), 0
 
     def add(self, content: bytes) -> None:
         """The next bytes. Raises UsageError where there is no room for them."""
         try:
             self._file.write(content)
+            # What waits in memory would be found to have no room where it is read.
+            self._file.flush()
         except OSError as error:
             raise UsageError(
                 f"Cannot write into {tempfile.gettempdir()!r}: {error.strerror}. Make room there, or set TMPDIR to a "
@@ -82,6 +85,11 @@ class Spool:
         self._file.seek(0)
         while block := self._file.read(1 << 20):
             yield block
+
+
+def _closed(file: IO[bytes]) -> None:
+    with suppress(OSError):  # no room for what waited to be written, which was said
+        file.close()
 
 
 def write_beside(path: str | Path, content: bytes | Callable[[IO[bytes]], object]) -> None:

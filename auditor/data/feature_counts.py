@@ -24,7 +24,7 @@ _MOST_BLURRED = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """A feature's levels, sorted, and ``counts`` (l, g) of the rows of each by group.
+    """A feature's levels, sorted, and ``counts`` (l, g) of the rows of each by group, of those that have a row.
 
     ``numbers``: whether the levels are numbers; a missing value is the last.
     """
@@ -139,7 +139,9 @@ class FeatureCounts:
             n, ends = counts.sum(axis=1), self._ends[feature]
             if n[ends[:, 0] < ends[:, 1]].max(initial=0) > _MOST_BLURRED * n.sum():
                 return None
-        names, titles = sorted(levels, key=lambda x: (x == np.inf, x)), sorted(groups)
+        names = sorted(levels, key=lambda x: (x == np.inf, x))
+        n_of = counts.sum(axis=0)
+        titles = [title for title in sorted(groups) if n_of[groups[title]]]
         own = counts[[levels[name] for name in names]][:, [groups[title] for title in titles]]
         seen = np.flatnonzero(own.sum(axis=1))
         return Levels(tuple(names[i] for i in seen), tuple(titles), own[seen], self._numbers[feature])

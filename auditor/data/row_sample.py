@@ -29,8 +29,8 @@ class RowSample:
     without replacement.
 
     The rows that are kept are those of the smallest hashes of features, label, groups and how many equal rows came
-    before, so that nobody can draw again. Equal rows are counted of the first 1,048,576 different ones; see
-    :attr:`why_not`.
+    before: no seed and no order draws others. The hash is no secret, so whoever makes up the rows can choose which are
+    kept. Equal rows are counted of the first 1,048,576 different ones; see :attr:`why_not`.
     """
 
     def __init__(self, sensitive: Sequence[str], classes: tuple[str, ...], positive: int | None) -> None:

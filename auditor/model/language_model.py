@@ -160,6 +160,11 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         other._keeps, other._cache = True, None
         return other
 
+    def forget(self) -> None:
+        """Computes outputs anew from now on, and reads anew what was kept."""
+        super().forget()
+        self._cache = None
+
     def _prefix_cache(self) -> PrefixCache:
         from auditor.model.prefix_cache import PrefixCache
 

@@ -146,14 +146,15 @@ class PrefixCache:
         """``new``: each (n_rows, length, ...), of the rows' nodes."""
         at = torch.tensor([(r, node) for r, row in enumerate(rows) for node in range(len(row.numbers))]).T
         begin, end = self._n_kept, self._n_kept + at.shape[1]
-        if end * sum(each[0, 0].numel() * each.element_size() for each in new) > self.most_bytes:
+        most = self.most_bytes // sum(each[0, 0].numel() * each.element_size() for each in new)
+        if end > most:
             self._places, self._n_kept, self._kept = {}, 0, []
             return
         for i, each in enumerate(new):
             if not begin:
                 self._kept.append(each.new_empty((end, *each.shape[2:])))
             elif end > len(self._kept[i]):
-                grown = each.new_empty((2 * end, *each.shape[2:]))
+                grown = each.new_empty((min(2 * end, most), *each.shape[2:]))
                 grown[:begin] = self._kept[i][:begin]
                 self._kept[i] = grown
             self._kept[i][begin:end] = each[tuple(at.to(each.device))]

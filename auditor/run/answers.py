@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from auditor.data.counts import GroupCounts, count_groups
-from auditor.errors import NO_SCORES, DataError, NotApplicableError
+from auditor.errors import NO_SCORES, DataError, NotApplicableError, UsageError
 from auditor.files import Closed, Spool
 from auditor.rows import FloatArray, IntArray
 
@@ -345,13 +345,21 @@ def counts_of(model: AuditedModel, data: AuditData) -> CountsRecord | None:
 class KeptRows:
     """``rows.csv`` as its rows come, in parts: each is checked and written where it takes no memory.
 
-    ``head``: what is said of them. ``content``: the file so far.
+    ``head``: what is said of them.
     """
 
     def __init__(self, head: AnswersHead) -> None:
-        self.head, self.content = head, Spool()
-        self.content.add(_lines([_columns(head)]))
+        self.head, self._content = head, Spool()
+        self._content.add(_lines([_columns(head)]))
         self._n, self._strange = 0, False
+        self._no_room: UsageError | None = None
+
+    @property
+    def content(self) -> Spool:
+        """The file so far. Raises UsageError where there was no room for it: an audit goes on without its evidence."""
+        if self._no_room is not None:
+            raise self._no_room
+        return self._content
 
     @property
     def whole(self) -> bool:
@@ -378,8 +386,11 @@ class KeptRows:
         except DataError:  # verification says that there are none
             self._strange = True
             return
-        for block in answers.blocks():
-            self.content.add(block)
+        try:
+            for block in answers.blocks() if self._no_room is None else ():
+                self._content.add(block)
+        except UsageError as error:
+            self._no_room = error
 
 
 def _checked(

@@ -473,7 +473,7 @@ def answer_from_counts(
             n_rows=counts.n,
             positive=None if counts.positive is None else counts.classes[counts.positive],
             rows_sha256=None if keys is None else keys.hexdigest(),
-            notes=(*notes, *more, *([_STREAMED] if spec.stream else [])),
+            notes=(*notes, *more, *([_streamed_note(streamed)] if spec.stream else [])),
             copies=copies if copies and copies.copies else None,
             groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
             groups=sizes or None,
@@ -507,10 +507,14 @@ def answer_from_counts(
         channel.send(Answered(result=noted(replace(result, probe=named.name, copies=copies))))
 
 
-_STREAMED = (
-    "Rows were counted as they were read and let go: numbers of scores are of a grid, with its error in their "
-    "intervals, what learns from rows has a sample of them, and what needs them all is not told (--stream)."
-)
+def _streamed_note(streamed: Streamed | None) -> str:
+    sample = None if streamed is None else streamed.sample
+    sampled = streamed is not None and isinstance(sample, AuditData) and len(sample) < streamed.counts.n
+    learns = "what learns from rows has a sample of them, " if sampled else ""
+    return (
+        "Rows were counted as they were read: numbers of scores are of a grid, with its error in their intervals, "
+        f"{learns}and what needs all rows at once is not told (--stream)."
+    )
 
 
 def _sampled(sample: RowSample | None) -> AuditData | Undefined | None:
@@ -537,7 +541,7 @@ def _measure_counts(
         return probe.measure_streamed(streamed)
     _refuse_whatever_the_rows(probe, model, shape)
     raise DataError(
-        f"{probe.name} looks at the rows themselves, and --stream holds none: ask it of some of them, without --stream."
+        f"{probe.name} looks at the rows themselves, and --stream counts them: ask it of some, without --stream."
     )
 
 

@@ -259,7 +259,7 @@ def data_spec(
     side, train = options.sensitive_file, options.train
     if options.stream and (options.predictions is not None or options.include_rows):
         flag = "--predictions" if options.predictions is not None else "--include-rows"
-        raise UsageError(f"{flag} needs all rows at once, and --stream holds none: leave one of them out.")
+        raise UsageError(f"{flag} needs all rows at once, and --stream counts them one by one: leave one of them out.")
     _check_bins(options)
     recorded = None
     if options.predictions is not None:

@@ -218,7 +218,7 @@ class _OrderedTables:
         return math.log((1.0 - GIVEN) * alpha) - math.log(max(float(self._most_probable(value)[tail]), 1e-300))
 
 
-# Several questions are asked of the same table, and many of others in between. 512 tables of few rows take 40 MB.
+# Several questions are asked of the same table, and many of others in between. 512 tables of 200 rows take up to 60 MB.
 _of_few_rows, _of_many_rows = (lru_cache(maxsize=size)(_OrderedTables) for size in (512, 32))
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from auditor.data.audit_data import AuditData
     from auditor.data.coded_groups import CodedGroups
+    from auditor.data.counts import GroupCounts
     from auditor.model.audited_model import AuditedModel
     from auditor.model.torch_model import TorchModel
 
@@ -101,12 +102,15 @@ class ProxyAssociation:
         rows = data.evaluation
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
-        return self._of_rows(model, rows, self.single_features)
+        return self._of_rows(model, rows, self.single_features, None)
 
-    def _of_rows(self, model: AuditedModel, rows: AuditData, single: bool) -> list[Measurement]:
+    def _of_rows(
+        self, model: AuditedModel, rows: AuditData, single: bool, counts: GroupCounts | None
+    ) -> list[Measurement]:
+        """``counts``: of all rows, where those at hand are a sample of them."""
         train = np.zeros(len(rows), bool)
         train[rows.order(self.name)[: len(rows) // 2]] = True
-        splits = [_Split.of(name, rows.groups(name), train) for name in _sensitive(rows)]
+        splits = [_Split.of(name, rows.groups(name), train, counts) for name in _sensitive(rows)]
         wanted = ~train
         for split in splits:
             wanted[split.learned] = True
@@ -149,7 +153,8 @@ class ProxyAssociation:
             sources = [*["features"] * features, "score", *["representation"] * hidden]
             return [_no_sample(column, source, sample, n) for column in sensitive for source in sources]
         of = f"; of {len(sample):,} of the {n:,} rows, drawn by their contents" if len(sample) < n else ""
-        return [replace(m, detail=m.detail + of) for m in self._of_rows(model, sample, single=False)]
+        measured = self._of_rows(model, sample, single=False, counts=streamed.counts)
+        return [replace(m, detail=m.detail + of) for m in measured]
 
     def _sources(
         self, model: AuditedModel, rows: AuditData, train: npt.NDArray[np.bool_], wanted: IntArray, single: bool
@@ -193,12 +198,14 @@ class _Split:
     """A sensitive feature's groups with enough rows in both halves, ``kept``: a predictor of them learns from some rows
     and is measured on others.
 
-    ``label`` (n,) a row's group among them, where it is of one; ``train``, ``test`` (n,): of one, and in that half;
-    ``learned``: the rows that train a logistic regression; ``tested`` (m,) and ``test_label`` (m,): those of ``test``.
+    ``absent``: groups that no row at hand is of. ``label`` (n,) a row's group among those kept, where it is of one;
+    ``train``, ``test`` (n,): of one, and in that half; ``learned``: the rows that train a logistic regression;
+    ``tested`` (m,) and ``test_label`` (m,): those of ``test``.
     """
 
     sensitive: str
     names: Sequence[str]
+    absent: Sequence[str]
     kept: IntArray
     label: IntArray
     train: npt.NDArray[np.bool_]
@@ -207,8 +214,10 @@ class _Split:
     test_label: IntArray
 
     @classmethod
-    def of(cls, sensitive: str, groups: CodedGroups, train: npt.NDArray[np.bool_]) -> _Split:
-        """The split of groups by a half of the rows."""
+    def of(
+        cls, sensitive: str, groups: CodedGroups, train: npt.NDArray[np.bool_], counts: GroupCounts | None
+    ) -> _Split:
+        """The split of groups by a half of the rows, which ``counts`` may be of more of."""
         codes, k = groups.codes, len(groups.titles)
         sizes = np.minimum(np.bincount(codes[train], minlength=k), np.bincount(codes[~train], minlength=k))
         kept = np.flatnonzero(sizes >= FEWEST_ROWS)
@@ -216,12 +225,14 @@ class _Split:
         label = np.searchsorted(kept, np.arange(k))[codes]
         learning, tested = train & here, np.flatnonzero(~train & here)
         learned = np.flatnonzero(learning)[:MOST_TRAINING_ROWS]
-        return cls(sensitive, groups.titles, kept, label, learning, learned, tested, label[tested])
+        everywhere = () if counts is None else (name for (name,) in counts.by([sensitive]).groups)
+        absent = sorted({*everywhere} - {*groups.titles})
+        return cls(sensitive, groups.titles, absent, kept, label, learning, learned, tested, label[tested])
 
     @property
     def small(self) -> list[str]:
         """The groups that take no part."""
-        return [name for i, name in enumerate(self.names) if i not in self.kept]
+        return sorted([*self.absent, *(name for i, name in enumerate(self.names) if i not in self.kept)])
 
 
 def _measured(split: _Split, source: _Source, places: IntArray) -> Measurement:

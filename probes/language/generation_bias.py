@@ -150,7 +150,7 @@ class GenerationBias(ScoredOptions):
         scorer: str | AuditedModel | None = None,
         scorer_class: str | None = None,
         calibration: str | None = None,
-        batch_rows: int = 128,
+        batch_rows: int = 64,
         chat: How = "auto",
         system: str | None = None,
         max_continuations: int | None = None,

@@ -45,8 +45,6 @@ def preferred_pairs(
     The first number is that of the design: :func:`~probes.language.log_odds.log_odds` where it is crossed, else the
     share of what is said given who is named.
     """
-    from auditor.model.linear_products import laid_out_once
-
     language = options.language(model)
     everything = (*found.examples, *found.left_out)
     pairs = [(p.more, p.less) for p in found.examples]
@@ -55,9 +53,7 @@ def preferred_pairs(
         texts, rests = [(p.more, p.less) for p in of], [p.rest for p in of]
         return by.pair_scores_and_rest(texts, rests, form=options.form, within_word=options.within_word)
 
-    # In full batches the tokens of a text, eight or so, gain by it what one does that is drawn.
-    with laid_out_once(getattr(language, "module", None), 2 * len(everything)):
-        likelihoods, rest = scored(language, everything)
+    likelihoods, rest = scored(language, everything)
     unfiltered = preferences(rest)
     likelihoods, rest = likelihoods[: len(pairs)], rest[: len(pairs)]
     preferred, detail = preferences(likelihoods), source_and_scoring(language, found.source, caveat)

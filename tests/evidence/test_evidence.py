@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import resource
 import stat
+import sys
 import tempfile
 import tracemalloc
 import zipfile
@@ -250,6 +253,30 @@ def test_rows_for_which_there_is_no_room_say_where(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with pytest.raises(UsageError, match="No space left on device. Make room there, or set TMPDIR"):
         spool.add(b"x" * (2 << 20))
+
+
+def test_where_the_room_ends_the_audit_goes_on_and_its_evidence_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a disk that is full lets some bytes wait, and refuses them when they are written, read or closed."""
+    head = AnswersHead(kind="classifier", n=3, classes=("0", "1"), scores=0, features=("g",), levels=(("a" * 800,),))
+    part = AnswersPart(truth=(0.0,), predicted=(1.0,), scores=((),), groups=(("a" * 800,),))
+    unheard: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unheard.append)
+    monkeypatch.setattr(sys, "excepthook", lambda *error: unheard.append(error))
+    rows = KeptRows(head)
+    rows.content.add(b" " * (2 << 20))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, limits[1]))
+    try:
+        for _ in range(3):
+            rows.add(part)
+        assert rows.whole
+        with pytest.raises(UsageError, match="File too large. Make room there, or set TMPDIR"):
+            rows.content.blocks()
+        del rows
+        gc.collect()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not unheard
 
 
 # ---- whatever is changed is found ----------------------------------------------------------------------------------

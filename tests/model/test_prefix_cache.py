@@ -89,6 +89,20 @@ def test_what_does_not_fit_is_forgotten_and_read_anew(n_tokens: int) -> None:
         found, read = asked(model, some)
         np.testing.assert_allclose(found, expected, atol=1e-4)
         assert read > n / 2 and len(model._cache._places) <= n_tokens
+    model.forget()
+    assert model._cache is None
+
+
+def test_room_for_what_comes_is_made_within_the_limit() -> None:
+    model = llama()
+    some = texts(model, 30)
+    asked(model, some[:1])
+    a_token = sum(each[0].numel() * each.element_size() for each in model._prefix_cache()._kept)
+    most = int(1.5 * len(prefixes(some[:2]))) * a_token
+    model._cache = PrefixCache(model.module, most)
+    for n in (1, 2):
+        asked(model, some[:n])
+        assert 0 < sum(each.numel() * each.element_size() for each in model._cache._kept) <= most
 
 
 def test_a_network_that_reads_no_trees_is_asked_the_plain_way() -> None:

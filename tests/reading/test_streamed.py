@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from auditor.data.counts import GroupCounts
 from auditor.data.feature_counts import FeatureCounts
 from auditor.data.preprocessing import fit_tabular
 from auditor.data.row_keys import KeyDigest, digest_of_keys, keys_of
@@ -192,6 +193,8 @@ def test_rows_that_are_too_many_are_sampled_whatever_their_order_and_it_is_said(
 ) -> None:
     """The interval of the sample is about what all rows say, and wider."""
     rows = frame().assign(a=frame()["a"] + 1.5 * (frame()["sex"] == "f"))
+    rare = ["rare1", "rare2", "rare3", "rare4"]
+    rows.loc[[5, 900, 1_500, 2_990], "race"] = rare
     exact = {key(m): m for m in of_many(streamed(write(rows, tmp_path / "all.parquet"), model()))}
     monkeypatch.setattr("auditor.data.row_sample.MOST_ROWS", 800)
     monkeypatch.setattr("auditor.reading.tables.BLOCK_BYTES", 20_000)
@@ -205,6 +208,8 @@ def test_rows_that_are_too_many_are_sampled_whatever_their_order_and_it_is_said(
         assert m.n_samples == 800 and "of 800 of the 3,000 rows" in m.detail
         assert own.standard_error > 1.5 * of_all.standard_error
         assert own.lower(1e-3) < of_all.centre < own.upper(1e-3)
+        # Whether one of their rows is kept or not, nobody is left out without a word.
+        assert ("race",) != m.sensitive or f"too few rows to take part: {', '.join(rare)}" in m.detail
     # Where too few copies can be counted to draw among them, every source says that it was not asked.
     monkeypatch.setattr("auditor.data.row_sample._MOST_CONTENTS", 10)
     thrice = pd.concat([rows.head(1_000)] * 3)
@@ -217,7 +222,7 @@ def test_rows_that_are_too_many_are_sampled_whatever_their_order_and_it_is_said(
 def test_the_interval_of_a_sample_holds_what_is_true_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The score is yes or no, and tells the group rightly in 7 of 10 pairs."""
     monkeypatch.setattr("auditor.data.row_sample.MOST_ROWS", 500)
-    probe, codes = STREAMED["proxy_association"], cast(Any, SimpleNamespace(n=3_000))
+    probe = STREAMED["proxy_association"]
     found = []
     for world in range(60):
         rng = np.random.default_rng(world)
@@ -229,7 +234,9 @@ def test_the_interval_of_a_sample_holds_what_is_true_of_all_rows(monkeypatch: py
             X = pd.DataFrame({"a": told[some], "b": "u"})
             sample.add(X, keys_of(X, None, None, None), None, [(sex[some], ["f", "m"])])
         assert sample.why_not == ""
-        by = Streamed(codes, cast(Any, None), FeatureCounts(("sex",)), model(), sample.rows())
+        table = np.bincount(sex, minlength=2)[:, None, None] * np.eye(3, 2, dtype=np.int64)[:1]
+        counts = GroupCounts(("sex",), ("no", "yes"), (("f",), ("m",)), table)
+        by = Streamed(counts, cast(Any, None), FeatureCounts(("sex",)), model(), sample.rows())
         found += [m.estimate for m in probe.measure_streamed(by) if m.at["from"] == "score"]
     assert len(found) == 60 and sum(misses(found, 0.7)) <= most_misses(worlds=60)
 
@@ -392,6 +399,6 @@ def test_the_same_flag_for_rows_and_for_none_is_refused() -> None:
     from auditor.run.scan import data_spec
 
     for more in ({"include_rows": True, "data": __file__}, {"predictions": __file__}):
-        with pytest.raises(UsageError, match="needs all rows at once, and --stream holds none"):
+        with pytest.raises(UsageError, match="needs all rows at once, and --stream counts them one by one"):
             data_spec(ScanOptions(stream=True, **more))  # type: ignore[arg-type]
     assert data_spec(ScanOptions(stream=True, data=__file__)).stream
