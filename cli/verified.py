@@ -24,7 +24,7 @@ _DIGEST = "digest "
 _OF_SIGNER = " is the signer's word"
 _NEXT: dict[Needs, str] = {
     "signature": "add --key FILE, the public key that its signer gave you; if nobody signed: scan --bundle --sign KEY",
-    "rows": "auditor reproduce, with the model and the rows; or ask for a bundle made with --include-rows",
+    "rows": "auditor reproduce, with the model and the rows; or ask for a bundle of --include-rows, without --stream",
     "numbers": "auditor reproduce, with the model and the rows",
     "registration": "add --key FILE, the public key of who signed the plan; if there is none: auditor register",
     "decisions": "add --key FILE, the public key of who decided; if nobody did: auditor signoff",

@@ -165,8 +165,8 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
     found = counted.found()
     if found.share > MOST_COPIES and set(file.columns) - counted.columns:
         found = _over_all_columns(file) or found
-    if isinstance(read, pd.DataFrame) and not why_doubtful(found):
-        found = _pasted(read, texts, counted) or found
+    if not why_doubtful(found):
+        found = (_pasted(read, texts, counted) if isinstance(read, pd.DataFrame) else _doubtful(counted)) or found
     return found, [*_on_copies(found), *_on_ids(file)]
 
 

@@ -508,9 +508,9 @@ def answer_from_counts(
 
 
 def _streamed_note(streamed: Streamed | None) -> str:
-    sample = None if streamed is None else streamed.sample
-    sampled = streamed is not None and isinstance(sample, AuditData) and len(sample) < streamed.counts.n
-    learns = "what learns from rows has a sample of them, " if sampled else ""
+    learns = ""
+    if streamed is not None and isinstance(streamed.sample, AuditData) and len(streamed.sample) < streamed.counts.n:
+        learns = f"what learns from rows has {len(streamed.sample):,} of them, "
     return (
         "Rows were counted as they were read: numbers of scores are of a grid, with its error in their intervals, "
         f"{learns}and what needs all rows at once is not told (--stream)."

@@ -120,6 +120,11 @@ def test_a_column_that_numbers_the_rows_hides_no_file_that_was_pasted(tmp_path: 
     assert found is not None and found.share > 0.9 and why_doubtful(found) and notes
     found, _ = repeats_in(file, twelve, DataSpec(path="rows.csv"))
     assert found is not None and why_doubtful(found), "whether or not the numbers were read"
+    streamed = RepeatCount()
+    for part in np.array_split(np.arange(len(twelve)), 3):
+        streamed.add(twelve.iloc[part])
+    found, _ = repeats_in(file, streamed, DataSpec(path="rows.csv"))
+    assert found is not None and why_doubtful(found), "nor as they stream by"
     across, _ = repeats_in(file, numbered, DataSpec(path="rows.csv", cluster="row"))
     assert across is not None and why_doubtful(across)
     # Copies of one cluster are what the cluster is for.
@@ -132,6 +137,9 @@ def test_a_column_that_numbers_the_rows_hides_no_file_that_was_pasted(tmp_path: 
     people = pd.DataFrame({"age": ages, "debts": debts, "n": np.arange(3_000)})
     file = file_of(people, tmp_path)
     assert not why_doubtful(repeats_in(file, people, DataSpec(path="rows.csv"))[0])
+    streamed = RepeatCount()
+    streamed.add(people.drop(columns="n"))
+    assert not why_doubtful(repeats_in(file, streamed, DataSpec(path="rows.csv"))[0])
 
 
 def test_short_texts_that_are_read_number_no_rows(tmp_path: Path) -> None:
