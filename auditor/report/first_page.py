@@ -19,6 +19,7 @@ from auditor.record.questions import QUESTIONS, Form, Question, form_of, questio
 from auditor.report import view
 from auditor.report.axis import Axis, axis_of, excess, reach
 from auditor.report.whose_words import language_tag, own_words
+from auditor.statistics.rates import Proportion
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
@@ -244,8 +245,8 @@ class _Writer:
             favourable=self._favourable(),
             low=self.say.percent(low.value),
             high=self.say.percent(high.value),
-            n_low=self.say.count(low.n_samples or 0),
-            n_high=self.say.count(high.n_samples or 0),
+            n_low=self.say.count(_rows_of(low)),
+            n_high=self.say.count(_rows_of(high)),
         )
         return f"{said} {self._how_sure(f, m)}"
 
@@ -579,6 +580,11 @@ _RATES = {
 
 def _number(bound: object) -> Number:
     return float(bound) if isinstance(bound, int | float) else None
+
+
+def _rows_of(f: Finding) -> int:
+    """What a rate is a share of: of an error rate those of its group with one label, not the whole group."""
+    return f.estimate.n if isinstance(f.estimate, Proportion) else f.n_samples or 0
 
 
 def _rank(f: Finding) -> tuple[int, int, float]:

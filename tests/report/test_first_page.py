@@ -17,7 +17,7 @@ from auditor.record.audit_report import AuditReport
 from auditor.record.catalogue import ENGLISH, SHIPPED, Catalogue, shipped, words_of
 from auditor.record.labels import Labels
 from auditor.record.questions import QUESTIONS, question_of
-from auditor.report.first_page import MOST_LINES, FirstPage, first_page
+from auditor.report.first_page import MOST_LINES, FirstPage, _rows_of, first_page
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.statistics.estimate import Exact
@@ -85,6 +85,15 @@ def test_the_verdict_is_one_of_effect() -> None:
     )
     plain = told(report).effect
     assert "afam = yes get" in plain and "less often than afam = no" in plain
+
+
+def test_an_error_rate_is_said_of_those_who_could_have_it() -> None:
+    """Of those with one label, though their group is larger."""
+    rate = Proportion(successes=2, n=24)
+    own = Measurement(metric="true_positive_rate", estimate=rate, group={"afam": "yes"}, n_samples=871)
+    result = ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=(own,))
+    [made] = [f for f in report_of([result]).findings if f.metric == own.metric]
+    assert _rows_of(made) == 24 and _rows_of(made.model_copy(update={"estimate": None})) == 871
 
 
 @pytest.mark.parametrize(
