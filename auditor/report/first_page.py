@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 from auditor.files import Number
 from auditor.finding.criterion import load_criteria
@@ -233,10 +234,12 @@ class _Writer:
         rates = _RATES.get(f.metric or "")
         if rates is None or not f.sensitive or f.criterion is None or f.criterion.direction != "at_most":
             return ""
-        spans = [span for rate in rates if (span := self._span(f, rate)) is not None]
-        if not spans:
+        pairs = [(rate, *pair) for rate in rates for pair in permutations(self._of_groups(f, rate), 2)]
+        if not pairs:
             return ""
-        rate, low, high = max(spans, key=lambda span: (span[2].value or 0.0) - (span[1].value or 0.0))
+        # Groups that are too small to be compared may lie further apart than it says.
+        off = [abs((high.value or 0.0) - (low.value or 0.0) - (f.value or 0.0)) for _, low, high in pairs]
+        rate, low, high = pairs[off.index(min(off))]
         key = "selection" if rate == "selection_rate" else f"errors_{rate}"
         said = self.say.say(
             f"effect.{key}",
@@ -273,9 +276,9 @@ class _Writer:
         )
         return f"{said} {self.say.say('effect.beyond' if f.outcome is Outcome.FAIL else 'effect.open')}"
 
-    def _span(self, f: Finding, rate: str) -> tuple[str, Finding, Finding] | None:
-        """The lowest and the highest of a rate among the groups of a finding."""
-        own = [
+    def _of_groups(self, f: Finding, rate: str) -> list[Finding]:
+        """A rate of each group of a finding."""
+        return [
             g
             for g in self.report.findings
             if g.probe == f.probe
@@ -284,9 +287,6 @@ class _Writer:
             and not g.at
             and tuple(g.group) == f.sensitive
         ]
-        if len(own) < 2:
-            return None
-        return rate, min(own, key=lambda g: g.value or 0.0), max(own, key=lambda g: g.value or 0.0)
 
     # The table by question.
 

@@ -87,6 +87,16 @@ def test_the_verdict_is_one_of_effect() -> None:
     assert "afam = yes get" in plain and "less often than afam = no" in plain
 
 
+def test_the_two_groups_are_those_that_the_number_compares() -> None:
+    """Of a group that is too small to be compared the rate lies further out."""
+    rate = Proportion(successes=3, n=3)
+    small = Measurement(
+        metric="selection_rate", estimate=rate, group={"afam": "other"}, n_samples=3, method="between_groups"
+    )
+    effect = first_page(report_of([group_fairness(small, *gap())])).effect
+    assert "of 100 against 96" in effect and "other" not in effect
+
+
 def test_an_error_rate_is_said_of_those_who_could_have_it() -> None:
     """Of those with one label, though their group is larger."""
     rate = Proportion(successes=2, n=24)
