@@ -234,12 +234,12 @@ class _Writer:
         rates = _RATES.get(f.metric or "")
         if rates is None or not f.sensitive or f.criterion is None or f.criterion.direction != "at_most":
             return ""
-        pairs = [(rate, *pair) for rate in rates for pair in permutations(self._of_groups(f, rate), 2)]
-        if not pairs:
-            return ""
+        pairs = ((rate, *pair) for rate in rates for pair in permutations(self._of_groups(f, rate), 2))
         # Groups that are too small to be compared may lie further apart than it says.
-        off = [abs((high.value or 0.0) - (low.value or 0.0) - (f.value or 0.0)) for _, low, high in pairs]
-        rate, low, high = pairs[off.index(min(off))]
+        nearest = min(pairs, key=lambda p: abs((p[2].value or 0) - (p[1].value or 0) - (f.value or 0)), default=None)
+        if nearest is None:
+            return ""
+        rate, low, high = nearest
         key = "selection" if rate == "selection_rate" else f"errors_{rate}"
         said = self.say.say(
             f"effect.{key}",
