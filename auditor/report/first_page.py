@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -16,7 +17,7 @@ from auditor.record import text
 from auditor.record.about import About
 from auditor.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
 from auditor.record.catalogue import Catalogue
-from auditor.record.questions import QUESTIONS, Form, Question, form_of, question_of
+from auditor.record.questions import QUESTIONS, Form, form_of, question_of
 from auditor.report import view
 from auditor.report.axis import Axis, axis_of, excess, reach
 from auditor.report.whose_words import language_tag, own_words
@@ -30,6 +31,8 @@ _LONGEST_NAME = 60
 _KEPT = {"followed": "registered", "deviates": "deviates", "unproven": "unproven"}
 # Checks of a file or of an explanation's own arithmetic say nothing of what a model does to anybody.
 _OWN_ARITHMETIC = "none"
+# Where a number was taken: at which expected share of those named who are named wrongly.
+_WRONGLY_NAMED = "false_discovery_rate"
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def in_its_words(report: AuditReport, say: Catalogue, findings: Sequence[Finding
 
 
 def headlines(report: AuditReport) -> list[Finding]:
-    """Headline numbers that nobody set a bound for and whose interval leaves the ideal out, the gravest first."""
+    """Numbers that nobody set a bound for and that are shown to leave their ideal, who is exposed first of all."""
     return _writer(report, (report.about or About()).catalogue)._unbounded()
 
 
@@ -383,8 +386,11 @@ class _Writer:
     # What else is shown, and what to do.
 
     def _unbounded(self) -> list[Finding]:
-        """Headline numbers that nobody set a bound for and whose interval leaves the ideal out, the gravest first."""
-        found = []
+        """Numbers that nobody set a bound for and that are shown to leave their ideal: who is exposed first of all.
+
+        Rows named at a stated error rate; headline numbers; and of a probe without any, of which nothing else stands on
+        the page, the number that lies furthest from its ideal.
+        """
         # What is judged of several attacks together is bounded, and so are they.
         bounded = {(f.probe, f.metric) for f in self.report.findings if f.criterion is not None}
         # Of whole sentences who is named decides most: the score of what is said given that speaks for both.
@@ -393,30 +399,34 @@ class _Writer:
             for f in self.report.findings
             if f.metric is not None and f.metric.startswith("conditional_")
         }
-        for f in self.report.findings:
-            question = question_of(f.probe, f.metric)
-            if (f.probe, f.metric) in bounded and not f.sensitive:
-                continue
-            if f.outcome is not Outcome.NOT_JUDGED or f.group or question is None or f.metric not in question.headline:
-                continue
-            # Of many numbers of a kind the one that matters: the score, what is decided by it, the plainest test.
-            if f.at and f.at.get("from") != "score" and set(f.at) != {"test"}:
-                continue
-            if f.ideal is not None and f.interval is not None and _leaves_out(f.interval, f.ideal):
-                found.append(f)
+        on_page = {f.probe for f in self._told_of()}
+        looked_at = Counter(f.probe for f in self.report.findings if _has_ideal(f))
         largest: dict[str, Finding] = {}
-        for f in sorted(found, key=_distance, reverse=True):
-            if f.method != "scoring_rate":
+        # The size of a fault before a skill that no model has whole.
+        ranked = sorted(filter(_has_ideal, self.report.findings), key=lambda f: (f.ideal != 0.0, -_distance(f)))
+        for f in ranked:
+            if f.method == "scoring_rate" or not _leaves_out(f.interval or (None, None), f.ideal or 0.0):
+                continue
+            if _names_rows(f):
+                largest.setdefault(f"{f.probe} rows", f)
+            elif (f.probe, f.metric) in bounded and not f.sensitive:
+                continue
+            elif _is_headline(f):
                 largest.setdefault(f"{f.probe}/{f.metric}", f)
-        order = [question_of(f.probe, f.metric) for f in largest.values()]
-        return [f for _, f in sorted(zip(map(_place, order), largest.values(), strict=True), key=lambda pair: pair[0])]
+            elif f.probe not in on_page and not _has_headline(f.probe) and _stands_out(f, looked_at[f.probe]):
+                largest.setdefault(f.probe, f)
+        return sorted(largest.values(), key=_people_first)
 
     def shown(self) -> list[Told]:
         """The few things that are shown, and that nobody set a bound for."""
         return [Told(self._told(f), self.anchors[id(f)]) for f in self._unbounded()]
 
     def _told(self, f: Finding) -> str:
+        if _names_rows(f):
+            wrong = self.say.percent(_number(f.at[_WRONGLY_NAMED]))
+            return self.say.counted("shown.named", round(f.value or 0.0), wrong=wrong)
         question, form = question_of(f.probe, f.metric), form_of(f.probe, f.metric)
+        where = self._where(f) or (f", {self._about(f)}" if f.at else "")
         return self.say.either(
             f"shown.{question.id if question else ''}",
             "shown.any",
@@ -424,7 +434,7 @@ class _Writer:
             found=self._found(f),
             value=self.say.figure(f.value, form),
             interval=self.say.interval(f.interval, form),
-            where=self._where(f),
+            where=where,
             worst=self._worst_slice(),
             favourable=self._favourable(),
         )
@@ -450,9 +460,12 @@ class _Writer:
         gaps = [f for f in judged if f.pillar == "fairness" and f.outcome is not Outcome.PASS and f.sensitive]
         if gaps:
             yield self._action("repair", self._repair())
-        if any(f.pillar == "privacy" and f.outcome is Outcome.FAIL for f in judged):
+        unbounded = self._unbounded()
+        failed = any(f.pillar == "privacy" and f.outcome is Outcome.FAIL for f in judged)
+        if failed or any(map(_names_rows, unbounded)):
             yield self._action("private", "auditor train --dp-epsilon 3 ...")
-        for f in self._unbounded()[:1]:
+        # A bound of what can only be shown would change nothing.
+        for f in [f for f in unbounded if not (_names_rows(f) and f.reason)][:1]:
             yield self._action("bound", _criterion(f), question=self._question(f))
         more = [f.n_required for f in judged if f.outcome is Outcome.INCONCLUSIVE and f.n_required]
         if more and max(more) > (report.data.n_rows or 0):
@@ -503,6 +516,8 @@ class _Writer:
         return self.say.asked(f.probe, f.metric)
 
     def _found(self, f: Finding) -> str:
+        if _names_rows(f):
+            return self.say.counted("found.named", round(f.value or 0.0))
         question = question_of(f.probe, f.metric)
         return self.say.either(
             f"found.{question.id if question else ''}",
@@ -604,8 +619,39 @@ def _distance(f: Finding) -> float:
     return max((low - ideal) if low is not None else 0.0, (ideal - high) if high is not None else 0.0)
 
 
-def _place(question: Question | None) -> int:
-    return QUESTIONS.index(question) if question is not None else len(QUESTIONS)
+def _has_ideal(f: Finding) -> bool:
+    """Whether it is a number of all rows that nobody set a bound for, and has a value that it should have."""
+    return f.outcome is Outcome.NOT_JUDGED and not f.group and f.ideal is not None and f.metric is not None
+
+
+def _names_rows(f: Finding) -> bool:
+    """Whether it counts training rows that can be named as such, with few of them named wrongly; no share of them."""
+    counted = f.pillar == "privacy" and _WRONGLY_NAMED in f.at and f.value is not None and f.value >= 1.0
+    return counted and f.outcome is Outcome.NOT_JUDGED and not f.doubtful
+
+
+def _is_headline(f: Finding) -> bool:
+    question = question_of(f.probe, f.metric)
+    # Of many numbers of a kind the one that matters: the score, what is decided by it, the plainest test.
+    matters = not f.at or f.at.get("from") == "score" or set(f.at) == {"test"}
+    return matters and question is not None and f.metric in question.headline
+
+
+def _has_headline(probe: str) -> bool:
+    return any(q.headline for q in QUESTIONS if probe in q.probes)
+
+
+def _stands_out(f: Finding, n: int) -> bool:
+    """Whether a number leaves its ideal that was picked among ``n``, and nothing is said against reading it."""
+    if f.reason or f.doubtful or f.estimate is None or f.confidence is None or f.ideal is None:
+        return False
+    return _leaves_out(f.estimate.bounds((1.0 - f.confidence) / (2.0 * n)), f.ideal)
+
+
+def _people_first(f: Finding) -> tuple[bool, bool, int]:
+    question = question_of(f.probe, f.metric)
+    place = QUESTIONS.index(question) if question is not None else len(QUESTIONS)
+    return f.pillar != "privacy", not _names_rows(f), place
 
 
 def _criterion(f: Finding) -> str:

@@ -75,8 +75,8 @@ class Remediation:
 def remediation_of(report: AuditReport, say: Catalogue | None = None) -> Remediation:
     """The remediation table of a record, in its own language or in the words of ``say``.
 
-    A line for every finding that FAILs, was NOT_RUN or is INCONCLUSIVE, for headline numbers without a bound that are
-    shown to leave their ideal, and for what somebody accepted by its value, met or measured now or not.
+    A line for every finding that FAILs, was NOT_RUN or is INCONCLUSIVE, for the numbers without a bound that the first
+    page chooses, and for what somebody accepted by its value, met or measured now or not.
     """
     words = say or (report.about or About()).catalogue
     retest = to_copy(report.environment.command)
