@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -17,9 +16,10 @@ from auditor.record import text
 from auditor.record.about import About
 from auditor.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
 from auditor.record.catalogue import Catalogue
-from auditor.record.questions import QUESTIONS, Form, form_of, question_of
+from auditor.record.questions import Form, form_of, question_of
 from auditor.report import view
 from auditor.report.axis import Axis, axis_of, excess, reach
+from auditor.report.unbounded_findings import WRONGLY_NAMED, names_rows, unbounded_findings
 from auditor.report.whose_words import language_tag, own_words
 from auditor.statistics.rates import Proportion
 
@@ -31,8 +31,6 @@ _LONGEST_NAME = 60
 _KEPT = {"followed": "registered", "deviates": "deviates", "unproven": "unproven"}
 # Checks of a file or of an explanation's own arithmetic say nothing of what a model does to anybody.
 _OWN_ARITHMETIC = "none"
-# Where a number was taken: at which expected share of those named who are named wrongly.
-_WRONGLY_NAMED = "false_discovery_rate"
 
 
 @dataclass(frozen=True)
@@ -145,8 +143,8 @@ def in_its_words(report: AuditReport, say: Catalogue, findings: Sequence[Finding
     return [writer._line(f, writer._question(f), 0.0) for f in findings]
 
 
-def headlines(report: AuditReport) -> list[Finding]:
-    """Numbers that nobody set a bound for and that are shown to leave their ideal, who is exposed first of all."""
+def unbounded_of(report: AuditReport) -> list[Finding]:
+    """The findings without a bound that the first page tells, and those that it only counts."""
     return _writer(report, (report.about or About()).catalogue)._unbounded()
 
 
@@ -386,44 +384,15 @@ class _Writer:
     # What else is shown, and what to do.
 
     def _unbounded(self) -> list[Finding]:
-        """Numbers that nobody set a bound for and that are shown to leave their ideal: who is exposed first of all.
-
-        Rows named at a stated error rate; headline numbers; and of a probe without any, of which nothing else stands on
-        the page, the number that lies furthest from its ideal.
-        """
-        # What is judged of several attacks together is bounded, and so are they.
-        bounded = {(f.probe, f.metric) for f in self.report.findings if f.criterion is not None}
-        # Of whole sentences who is named decides most: the score of what is said given that speaks for both.
-        bounded |= {
-            (f.probe, f.metric.removeprefix("conditional_"))
-            for f in self.report.findings
-            if f.metric is not None and f.metric.startswith("conditional_")
-        }
-        on_page = {f.probe for f in self._told_of()}
-        looked_at = Counter(f.probe for f in self.report.findings if _has_ideal(f))
-        largest: dict[str, Finding] = {}
-        # The size of a fault before a skill that no model has whole.
-        ranked = sorted(filter(_has_ideal, self.report.findings), key=lambda f: (f.ideal != 0.0, -_distance(f)))
-        for f in ranked:
-            if f.method == "scoring_rate" or not _leaves_out(f.interval or (None, None), f.ideal or 0.0):
-                continue
-            if _names_rows(f):
-                largest.setdefault(f"{f.probe} rows", f)
-            elif (f.probe, f.metric) in bounded and not f.sensitive:
-                continue
-            elif _is_headline(f):
-                largest.setdefault(f"{f.probe}/{f.metric}", f)
-            elif f.probe not in on_page and not _has_headline(f.probe) and _stands_out(f, looked_at[f.probe]):
-                largest.setdefault(f.probe, f)
-        return sorted(largest.values(), key=_people_first)
+        return unbounded_findings(self.report, on_page={f.probe for f in self._told_of()})
 
     def shown(self) -> list[Told]:
         """The few things that are shown, and that nobody set a bound for."""
         return [Told(self._told(f), self.anchors[id(f)]) for f in self._unbounded()]
 
     def _told(self, f: Finding) -> str:
-        if _names_rows(f):
-            wrong = self.say.percent(_number(f.at[_WRONGLY_NAMED]))
+        if names_rows(f):
+            wrong = self.say.percent(_number(f.at[WRONGLY_NAMED]))
             return self.say.counted("shown.named", round(f.value or 0.0), wrong=wrong)
         question, form = question_of(f.probe, f.metric), form_of(f.probe, f.metric)
         where = self._where(f) or (f", {self._about(f)}" if f.at else "")
@@ -462,10 +431,10 @@ class _Writer:
             yield self._action("repair", self._repair())
         unbounded = self._unbounded()
         failed = any(f.pillar == "privacy" and f.outcome is Outcome.FAIL for f in judged)
-        if failed or any(map(_names_rows, unbounded)):
+        if failed or any(map(names_rows, unbounded)):
             yield self._action("private", "auditor train --dp-epsilon 3 ...")
         # A bound of what can only be shown would change nothing.
-        for f in [f for f in unbounded if not (_names_rows(f) and f.reason)][:1]:
+        for f in [f for f in unbounded if not (names_rows(f) and f.reason)][:1]:
             yield self._action("bound", _criterion(f), question=self._question(f))
         more = [f.n_required for f in judged if f.outcome is Outcome.INCONCLUSIVE and f.n_required]
         if more and max(more) > (report.data.n_rows or 0):
@@ -516,7 +485,7 @@ class _Writer:
         return self.say.asked(f.probe, f.metric)
 
     def _found(self, f: Finding) -> str:
-        if _names_rows(f):
+        if names_rows(f):
             return self.say.counted("found.named", round(f.value or 0.0))
         question = question_of(f.probe, f.metric)
         return self.say.either(
@@ -605,53 +574,6 @@ def _rows_of(f: Finding) -> int:
 def _rank(f: Finding) -> tuple[int, int, float]:
     """The worst first: by outcome, single features before those together, which follow from them, by excess."""
     return _ORDER.index(f.outcome), len(f.sensitive), -excess(f)
-
-
-def _leaves_out(ends: tuple[Number, Number], ideal: float) -> bool:
-    low, high = ends
-    return (low is not None and low > ideal) or (high is not None and high < ideal)
-
-
-def _distance(f: Finding) -> float:
-    """How far the nearest end of an interval lies from the ideal."""
-    low, high = f.interval or (None, None)
-    ideal = f.ideal or 0.0
-    return max((low - ideal) if low is not None else 0.0, (ideal - high) if high is not None else 0.0)
-
-
-def _has_ideal(f: Finding) -> bool:
-    """Whether it is a number of all rows that nobody set a bound for, and has a value that it should have."""
-    return f.outcome is Outcome.NOT_JUDGED and not f.group and f.ideal is not None and f.metric is not None
-
-
-def _names_rows(f: Finding) -> bool:
-    """Whether it counts training rows that can be named as such, with few of them named wrongly; no share of them."""
-    counted = f.pillar == "privacy" and _WRONGLY_NAMED in f.at and f.value is not None and f.value >= 1.0
-    return counted and f.outcome is Outcome.NOT_JUDGED and not f.doubtful
-
-
-def _is_headline(f: Finding) -> bool:
-    question = question_of(f.probe, f.metric)
-    # Of many numbers of a kind the one that matters: the score, what is decided by it, the plainest test.
-    matters = not f.at or f.at.get("from") == "score" or set(f.at) == {"test"}
-    return matters and question is not None and f.metric in question.headline
-
-
-def _has_headline(probe: str) -> bool:
-    return any(q.headline for q in QUESTIONS if probe in q.probes)
-
-
-def _stands_out(f: Finding, n: int) -> bool:
-    """Whether a number leaves its ideal that was picked among ``n``, and nothing is said against reading it."""
-    if f.reason or f.doubtful or f.estimate is None or f.confidence is None or f.ideal is None:
-        return False
-    return _leaves_out(f.estimate.bounds((1.0 - f.confidence) / (2.0 * n)), f.ideal)
-
-
-def _people_first(f: Finding) -> tuple[bool, bool, int]:
-    question = question_of(f.probe, f.metric)
-    place = QUESTIONS.index(question) if question is not None else len(QUESTIONS)
-    return f.pillar != "privacy", not _names_rows(f), place
 
 
 def _criterion(f: Finding) -> str:

@@ -15,7 +15,7 @@ from auditor.record.catalogue import Catalogue
 from auditor.record.questions import Form, form_of
 from auditor.record.severity import Severity, severity_of
 from auditor.record.trace import caution_of, to_copy
-from auditor.report.first_page import headlines, in_its_words
+from auditor.report.first_page import in_its_words, unbounded_of
 
 Status = Literal["open"] | Standing
 _TO_MEND = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN)
@@ -97,7 +97,7 @@ def remediation_of(report: AuditReport, say: Catalogue | None = None) -> Remedia
 def _lines(report: AuditReport, say: Catalogue) -> Iterator[Remedy]:
     accepted, now = acceptances_of(report.decisions), findings_by_key(report)
     listed = [f for f in report.findings if f.outcome in _TO_MEND]
-    listed += headlines(report)
+    listed += unbounded_of(report)
     keys = {key_of(f) for f in listed}
     met = [now[key] for key in accepted if key in now and key not in keys]
     ranked = sorted([*listed, *met], key=lambda f: severity_of(f).rank)
