@@ -15,6 +15,7 @@ import pytest
 import scipy.special  # noqa: F401
 
 from auditor.sandbox import measuring_process
+from tests import ROOT
 from tests.processor_time import import_clock, pytest_runtest_call
 from tests.toys.postgres import postgres  # noqa: F401  # a fixture
 from tests.warm_child import WarmChildren
@@ -50,6 +51,15 @@ def test_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"AUDITOR_TEST_DATA names {folder!r}, which is no folder")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def clean_checkout() -> Iterator[None]:
+    """A test that leaves a file at the root of the checkout fails: it would be committed by accident."""
+    before = {path.name for path in ROOT.iterdir()}
+    yield
+    left = {path.name for path in ROOT.iterdir() if path.is_file() and not path.name.startswith(".")} - before
+    assert not left, f"tests wrote {sorted(left)} at the root: give what they call tmp_path"
 
 
 @pytest.fixture(scope="session")

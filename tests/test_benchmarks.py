@@ -32,6 +32,16 @@ CALLED = {
 OURS = {"auditor", "benchmarks", "cli", "mitigations", "probes", "tests", "demo", "examples"}
 
 
+def test_what_holds_now_has_a_row_of_every_benchmark() -> None:
+    now, _ = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8").split("## History")
+    told = set(re.findall(r"(?:`|benchmarks\.)(\w+)", now))
+    own = {
+        p.stem for p in (ROOT / "benchmarks").glob("*.py") if '__name__ == "__main__"' in p.read_text(encoding="utf-8")
+    }
+    # Of cards the make target tells, which runs it.
+    assert own - told == {"on_gpu"} and "`make bench-gpu`" in now
+
+
 def asked_for() -> Iterator[tuple[str, str]]:
     """Each benchmark with each top package that it imports, or looks for."""
     for file in sorted((ROOT / "benchmarks").glob("*.py")):

@@ -1,22 +1,29 @@
-"""The built wheel holds what the checkout holds: package data travels, and nothing else does."""
+"""The built distributions hold what the checkout holds: package data travel, and the wheel installs and runs."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from tests import ROOT
+from tests.quantifiers import all_of
 
 PACKAGES = ("auditor", "probes", "mitigations", "cli")
 
 
+MOST_LINES_OF_A_RELEASE = 150
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     for name in (*PACKAGES, "pyproject.toml", "README.md", "LICENSE"):
         path = ROOT / name
@@ -24,24 +31,72 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(path, source)
+    out = tmp_path_factory.mktemp("sdist")
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(out)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=source, stdout=subprocess.DEVNULL)
+    return next(out.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made of the source distribution, as whoever installs that makes it."""
     out = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", out, source],
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", out, sdist],
         check=True,
     )
     return next(out.glob("*.whl"))
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
-    held = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
-    wanted = {
+def files_of_packages() -> set[str]:
+    return {
         str(path.relative_to(ROOT))
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert held == wanted
+
+
+def test_the_changelog_has_the_version_that_is_built_and_is_short() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    _, *releases = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("\n## ")
+    assert re.fullmatch(rf"\[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d", releases[0].splitlines()[0])
+    assert all_of(release.count("\n") <= MOST_LINES_OF_A_RELEASE for release in releases)
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_every_file_of_the_packages(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert files_of_packages() | {"pyproject.toml", "README.md", "LICENSE"} <= held
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_says_its_version(wheel: Path, tmp_path: Path) -> None:
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--no-compile", "--target", tmp_path / "site", wheel]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+    code = f"""
+import sys
+sys.path = [p for p in sys.path if p != {str(ROOT)!r}]
+sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
+sys.path.insert(0, {str(tmp_path / "site")!r})
+from importlib.metadata import version
+from auditor.__main__ import main
+import auditor
+assert auditor.__file__.startswith({str(tmp_path)!r}), auditor.__file__
+assert auditor.__version__ == version("responsible-auditor")
+sys.argv = ["auditor", "version"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert wheel.name.split("-")[1] in done.stdout, done.stderr
+    assert (tmp_path / "site" / "bin" / "auditor").is_file()
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
+    held = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
+    assert held == files_of_packages()
 
 
 @pytest.mark.slow

@@ -16,9 +16,10 @@ from auditor.record import text
 from auditor.record.about import About
 from auditor.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
 from auditor.record.catalogue import Catalogue
-from auditor.record.questions import QUESTIONS, Form, Question, form_of, question_of
+from auditor.record.questions import Form, form_of, question_of
 from auditor.report import view
 from auditor.report.axis import Axis, axis_of, excess, reach
+from auditor.report.unbounded_findings import WRONGLY_NAMED, names_rows, unbounded_findings
 from auditor.report.whose_words import language_tag, own_words
 from auditor.statistics.rates import Proportion
 
@@ -142,8 +143,8 @@ def in_its_words(report: AuditReport, say: Catalogue, findings: Sequence[Finding
     return [writer._line(f, writer._question(f), 0.0) for f in findings]
 
 
-def headlines(report: AuditReport) -> list[Finding]:
-    """Headline numbers that nobody set a bound for and whose interval leaves the ideal out, the gravest first."""
+def unbounded_of(report: AuditReport) -> list[Finding]:
+    """The findings without a bound that the first page tells, and those that it only counts."""
     return _writer(report, (report.about or About()).catalogue)._unbounded()
 
 
@@ -383,40 +384,18 @@ class _Writer:
     # What else is shown, and what to do.
 
     def _unbounded(self) -> list[Finding]:
-        """Headline numbers that nobody set a bound for and whose interval leaves the ideal out, the gravest first."""
-        found = []
-        # What is judged of several attacks together is bounded, and so are they.
-        bounded = {(f.probe, f.metric) for f in self.report.findings if f.criterion is not None}
-        # Of whole sentences who is named decides most: the score of what is said given that speaks for both.
-        bounded |= {
-            (f.probe, f.metric.removeprefix("conditional_"))
-            for f in self.report.findings
-            if f.metric is not None and f.metric.startswith("conditional_")
-        }
-        for f in self.report.findings:
-            question = question_of(f.probe, f.metric)
-            if (f.probe, f.metric) in bounded and not f.sensitive:
-                continue
-            if f.outcome is not Outcome.NOT_JUDGED or f.group or question is None or f.metric not in question.headline:
-                continue
-            # Of many numbers of a kind the one that matters: the score, what is decided by it, the plainest test.
-            if f.at and f.at.get("from") != "score" and set(f.at) != {"test"}:
-                continue
-            if f.ideal is not None and f.interval is not None and _leaves_out(f.interval, f.ideal):
-                found.append(f)
-        largest: dict[str, Finding] = {}
-        for f in sorted(found, key=_distance, reverse=True):
-            if f.method != "scoring_rate":
-                largest.setdefault(f"{f.probe}/{f.metric}", f)
-        order = [question_of(f.probe, f.metric) for f in largest.values()]
-        return [f for _, f in sorted(zip(map(_place, order), largest.values(), strict=True), key=lambda pair: pair[0])]
+        return unbounded_findings(self.report, on_page={f.probe for f in self._told_of()})
 
     def shown(self) -> list[Told]:
         """The few things that are shown, and that nobody set a bound for."""
         return [Told(self._told(f), self.anchors[id(f)]) for f in self._unbounded()]
 
     def _told(self, f: Finding) -> str:
+        if names_rows(f):
+            wrong = self.say.percent(_number(f.at[WRONGLY_NAMED]))
+            return self.say.counted("shown.named", round(f.value or 0.0), wrong=wrong)
         question, form = question_of(f.probe, f.metric), form_of(f.probe, f.metric)
+        where = self._where(f) or (f", {self._about(f)}" if f.at else "")
         return self.say.either(
             f"shown.{question.id if question else ''}",
             "shown.any",
@@ -424,7 +403,7 @@ class _Writer:
             found=self._found(f),
             value=self.say.figure(f.value, form),
             interval=self.say.interval(f.interval, form),
-            where=self._where(f),
+            where=where,
             worst=self._worst_slice(),
             favourable=self._favourable(),
         )
@@ -450,9 +429,12 @@ class _Writer:
         gaps = [f for f in judged if f.pillar == "fairness" and f.outcome is not Outcome.PASS and f.sensitive]
         if gaps:
             yield self._action("repair", self._repair())
-        if any(f.pillar == "privacy" and f.outcome is Outcome.FAIL for f in judged):
+        unbounded = self._unbounded()
+        failed = any(f.pillar == "privacy" and f.outcome is Outcome.FAIL for f in judged)
+        if failed or any(map(names_rows, unbounded)):
             yield self._action("private", "auditor train --dp-epsilon 3 ...")
-        for f in self._unbounded()[:1]:
+        # A bound of what can only be shown would change nothing.
+        for f in [f for f in unbounded if not (names_rows(f) and f.reason)][:1]:
             yield self._action("bound", _criterion(f), question=self._question(f))
         more = [f.n_required for f in judged if f.outcome is Outcome.INCONCLUSIVE and f.n_required]
         if more and max(more) > (report.data.n_rows or 0):
@@ -503,6 +485,8 @@ class _Writer:
         return self.say.asked(f.probe, f.metric)
 
     def _found(self, f: Finding) -> str:
+        if names_rows(f):
+            return self.say.counted("found.named", round(f.value or 0.0))
         question = question_of(f.probe, f.metric)
         return self.say.either(
             f"found.{question.id if question else ''}",
@@ -590,22 +574,6 @@ def _rows_of(f: Finding) -> int:
 def _rank(f: Finding) -> tuple[int, int, float]:
     """The worst first: by outcome, single features before those together, which follow from them, by excess."""
     return _ORDER.index(f.outcome), len(f.sensitive), -excess(f)
-
-
-def _leaves_out(ends: tuple[Number, Number], ideal: float) -> bool:
-    low, high = ends
-    return (low is not None and low > ideal) or (high is not None and high < ideal)
-
-
-def _distance(f: Finding) -> float:
-    """How far the nearest end of an interval lies from the ideal."""
-    low, high = f.interval or (None, None)
-    ideal = f.ideal or 0.0
-    return max((low - ideal) if low is not None else 0.0, (ideal - high) if high is not None else 0.0)
-
-
-def _place(question: Question | None) -> int:
-    return QUESTIONS.index(question) if question is not None else len(QUESTIONS)
 
 
 def _criterion(f: Finding) -> str:

@@ -15,7 +15,7 @@ from auditor.record.catalogue import Catalogue
 from auditor.record.questions import Form, form_of
 from auditor.record.severity import Severity, severity_of
 from auditor.record.trace import caution_of, to_copy
-from auditor.report.first_page import headlines, in_its_words
+from auditor.report.first_page import in_its_words, unbounded_of
 
 Status = Literal["open"] | Standing
 _TO_MEND = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN)
@@ -75,8 +75,8 @@ class Remediation:
 def remediation_of(report: AuditReport, say: Catalogue | None = None) -> Remediation:
     """The remediation table of a record, in its own language or in the words of ``say``.
 
-    A line for every finding that FAILs, was NOT_RUN or is INCONCLUSIVE, for headline numbers without a bound that are
-    shown to leave their ideal, and for what somebody accepted by its value, met or measured now or not.
+    A line for every finding that FAILs, was NOT_RUN or is INCONCLUSIVE, for the numbers without a bound that the first
+    page chooses, and for what somebody accepted by its value, met or measured now or not.
     """
     words = say or (report.about or About()).catalogue
     retest = to_copy(report.environment.command)
@@ -97,7 +97,7 @@ def remediation_of(report: AuditReport, say: Catalogue | None = None) -> Remedia
 def _lines(report: AuditReport, say: Catalogue) -> Iterator[Remedy]:
     accepted, now = acceptances_of(report.decisions), findings_by_key(report)
     listed = [f for f in report.findings if f.outcome in _TO_MEND]
-    listed += headlines(report)
+    listed += unbounded_of(report)
     keys = {key_of(f) for f in listed}
     met = [now[key] for key in accepted if key in now and key not in keys]
     ranked = sorted([*listed, *met], key=lambda f: severity_of(f).rank)

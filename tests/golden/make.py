@@ -4,8 +4,8 @@ The files are evidence of an earlier auditor. That today's auditor reads them, f
 their statistics as they were judged is what ``test_golden.py`` tests. Whoever makes them anew to get that test to pass
 declares that whatever users hold of such evidence no longer verifies, and that needs a new format version (of
 ``auditor-evidence``, ``auditor-registration``, ``auditor-model``, of the ledger's or the record's schema) and an entry
-under "Changed" in CHANGELOG.md that says so. Where a format gets a second version, keep these files and put new ones
-beside them.
+under "Upgrade notes" in CHANGELOG.md that says so. Where a format gets a second version, keep these files and put new
+ones beside them.
 
 Digests, keys and times differ from run to run; the literals of ``test_golden.py`` follow by hand from what is printed.
 """

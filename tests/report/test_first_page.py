@@ -20,12 +20,13 @@ from auditor.record.questions import QUESTIONS, question_of
 from auditor.report.first_page import MOST_LINES, FirstPage, _rows_of, first_page
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
+from auditor.report.remediation import remediation_of
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rates import Proportion, RateTable
 from cli.output import print_report
 from probes import PROBES
-from tests.quantifiers import all_of
+from tests.quantifiers import all_of, none_of
 from tests.report.samples import HOSTILE, fairness, privacy, refused_report, report_of, sample_report
 
 
@@ -195,6 +196,89 @@ def test_what_a_language_model_is_shown_to_do_stands_on_both_first_screens(capsy
     assert not first_page(quiet).shown
     print_report(quiet, [])
     assert "nobody set a bound" not in capsys.readouterr().out
+
+
+def named(n: int, **change: object) -> Measurement:
+    found = Measurement(
+        metric="discovered_members",
+        method="loss_threshold",
+        estimate=Exact(known=float(n)),
+        n_samples=4000,
+        ideal=0.0,
+        at={"false_discovery_rate": 0.05},
+        too_few="It shows that somebody is hit, and never that nobody is.",
+    )
+    return dataclasses.replace(found, **change)
+
+
+def members(*measurements: Measurement) -> ProbeResult:
+    return ProbeResult(probe="membership_inference", pillar="privacy", citation="", measurements=measurements)
+
+
+def test_training_rows_that_can_be_named_stand_before_all_else_that_nobody_bounded() -> None:
+    criteria = [c for c in load_criteria() if c.metric != "demographic_parity_difference"]
+    share = named(0, metric="discovered_share", estimate=Exact(known=0.066))
+    rows = members(share, named(264), named(140, group={"afam": "yes"}))
+    report = report_of([group_fairness(*gap()), rows], held_to=criteria)
+    page = first_page(report)
+    first, second = (re.sub(r"\s", " ", told.sentence) for told in page.shown)
+    assert first.startswith("From the model's answers 264 training rows can be named as such;")
+    assert first.endswith("at most 5 % are expected to be named wrongly")
+    assert second.startswith("Are groups decided alike? 46 points apart")
+    commands = [action.command for action in page.actions]
+    assert commands[0].startswith("auditor train --dp-epsilon")
+    # No criterion can judge how many are named, so none is asked for.
+    assert '"demographic_parity_difference"' in commands[1] and none_of("discovered" in c for c in commands)
+    line = next(line for line in remediation_of(report).lines if "named" in line.found)
+    assert (line.found, line.interval) == ("264 training rows named", "exact")
+
+
+def test_no_row_named_is_not_said_to_be_no_row_exposed() -> None:
+    page = first_page(report_of([members(named(0))]))
+    assert not page.shown
+    html = render_html(report_of([members(named(0))]))
+    assert "Among what was asked no training row was named, and nothing else stands out." in html
+    share = named(0, metric="discovered_share", estimate=Exact(known=0.066))
+    assert not first_page(report_of([members(share, named(3, group={"afam": "yes"}))])).shown
+    assert "one training row can be named" in first_page(report_of([members(named(1))])).shown[0].sentence
+
+
+def flipped(k: int, noise: float, **change: object) -> Measurement:
+    found = Measurement(
+        metric="flip_rate_under_noise",
+        method="noise",
+        estimate=Proportion(successes=k, n=1000),
+        n_samples=1000,
+        ideal=0.0,
+        at={"noise": noise},
+    )
+    return dataclasses.replace(found, **change)
+
+
+def robust(*measurements: Measurement) -> ProbeResult:
+    return ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=measurements)
+
+
+def test_the_worst_number_speaks_for_a_question_that_nobody_bounded() -> None:
+    skill = flipped(0, 0.2, metric="accuracy_under_noise", estimate=Proportion(successes=300, n=1000), ideal=1.0)
+    page = first_page(report_of([robust(skill, flipped(40, 0.1), flipped(170, 0.2))]))
+    said = "Do decisions survive small changes? flip rate under noise 0.17 (0.15 to 0.19), noise 0.2"
+    assert [re.sub(r"\s", " ", told.sentence) for told in page.shown] == [said]
+    assert not first_page(report_of([robust(flipped(170, 0.2, too_few="It cannot be read."))])).shown
+    held = Criterion(
+        metric="accuracy_under_noise", direction="at_most", bound=0.9, source="s", set_by="b", set_at="2026-12-01"
+    )
+    assert not first_page(report_of([robust(skill, flipped(170, 0.2))], held_to=[held])).shown
+    other = flipped(170, 0.2, metric="theil_index", at={})
+    assert not first_page(report_of([group_fairness(other)], held_to=[held])).shown
+
+
+def test_a_number_picked_among_many_must_be_shown_among_as_many() -> None:
+    """At 95 % one of twenty numbers without a fault leaves its ideal by chance."""
+    above = flipped(536, 0.0, metric="chance_rate", ideal=0.5)
+    level = [flipped(500, float(i), metric="chance_rate", ideal=0.5) for i in range(1, 20)]
+    alone, among = (first_page(report_of([robust(above, *others)])).shown for others in ([], level))
+    assert alone and not among
 
 
 def test_a_refusal_promises_nothing_and_offers_nothing() -> None:

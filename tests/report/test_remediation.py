@@ -15,7 +15,7 @@ from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
 from auditor.record.decisions import DecidedFinding, DecisionRecord
 from auditor.record.severity import severity_of
-from auditor.report.first_page import headlines
+from auditor.report.first_page import unbounded_of
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.remediation import MOST_IN_SIGHT, remediation_of
@@ -99,7 +99,7 @@ def test_without_a_bound_it_is_the_distance_of_the_nearer_end_from_the_ideal(rep
 
 
 def test_everything_that_asks_for_something_has_one_line_and_nothing_else(report: AuditReport) -> None:
-    expected = [f.id for f in report.findings if f.outcome in TO_MEND] + [f.id for f in headlines(report)]
+    expected = [f.id for f in report.findings if f.outcome in TO_MEND] + [f.id for f in unbounded_of(report)]
     listed = [line.id for line in remediation_of(report).lines]
     assert len(listed) > 5 and sorted(listed) == sorted(expected)
 

@@ -263,11 +263,11 @@ def test_markdown_says_how_to_look_a_number_up(report: AuditReport) -> None:
     assert "--finding" not in render_markdown(report_of([fairness()], held_to=[]))
 
 
-def test_the_printed_report_defines_what_was_judged_and_its_terms(report: AuditReport) -> None:
+def test_the_printed_report_defines_what_was_judged_and_its_terms(report: AuditReport, tmp_path: Path) -> None:
     judged, left = definitions_of_judged(report)
     held = {(f.probe, f.metric) for f in report.findings if f.metric and f.outcome != "NOT_JUDGED"}
     assert {(m.probe, m.name) for m in judged.metrics} == held and left > 5
-    told = paper_of(report, first_page(report), Path("."))["definitions"]
+    told = paper_of(report, first_page(report), tmp_path)["definitions"]
     assert isinstance(told, dict)
     defined = {own["probe"]: {metric["name"].replace(BREAK, "") for metric in own["metrics"]} for own in told["probes"]}
     assert {(probe, name) for probe, names in defined.items() for name in names} == {

@@ -117,7 +117,9 @@ def wrong_total(sizes: Sequence[int], n: int, rate: float) -> float:
 
 def partial_cohorts(run: FederatedRun) -> Problem | None:
     """Rounds with few answers that are treated as the clients' presence decides."""
-    if run.partial_cohorts == "kept":
+    # Where cohorts are drawn by chance and in secret, that none was small enough to be left out tells something too.
+    every_answer = run.answers_missing == 0 and len(run.cohort_sizes or ()) == run.rounds
+    if run.partial_cohorts == "kept" or (run.partial_cohorts == "dropped" and every_answer and not run.amplified):
         return None
     what, why = {
         "dropped": (

@@ -42,7 +42,8 @@ class FederatedRun(Closed):
     ``shuffled`` everybody once before anybody twice, ``available`` who reports. ``cohort_secret``: nobody against whom
     the claim is made learns who took part. ``partial_cohorts``: what a round does to which fewer answer than were
     asked, the last of an epoch too: the sum of those few with the whole noise (``kept``), no release (``dropped``),
-    others asked instead (``redrawn``), or noise for so few (``noise_scaled``).
+    others asked instead (``redrawn``), or noise for so few (``noise_scaled``). ``dropped`` is no fault of a run without
+    amplification in which every round was released and nobody was missing.
     ``participation_limit``: rounds that a client may take part in.
 
     ``weighting``: of a client's update in the sum: ``uniform``, by its ``rows``, by its rows up to a bound

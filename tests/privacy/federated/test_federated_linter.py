@@ -57,6 +57,7 @@ RIGHT: dict[str, Any] = {
     "noise_seed_known": False,
 }
 EVERY_ROUND = {"phases": [{"noise_multiplier": 1.0, "sample_rate": 1.0, "steps": 100}], "claimed_epsilon": 100.0}
+FIXED = {"cohort": "fixed_size", "cohort_sizes": [50] * 100}
 # Toward a server: each client adds noise, and a sum of the 25 fewest that answer has five times one's.
 DISTRIBUTED = EVERY_ROUND | {
     "claim_toward": "server",
@@ -84,7 +85,12 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("cohorts_not_as_claimed", {"cohort_sizes": [50] * 100}),
     ("cohorts_not_as_claimed", {"cohort_sizes": [49, 50, 51, 50] * 25}),
     ("cohorts_not_as_claimed", {"cohort_sizes": [60, 70, 55, 64, 71, 58, 66, 61] * 10}),
+    # By chance a cohort is small too: that no round was left out tells of who was drawn.
     ("partial_cohorts", {"partial_cohorts": "dropped"}),
+    ("partial_cohorts", EVERY_ROUND | FIXED | {"partial_cohorts": "dropped", "rounds": 97}),
+    ("partial_cohorts", EVERY_ROUND | FIXED | {"partial_cohorts": "dropped", "answers_missing": 1}),
+    ("partial_cohorts", EVERY_ROUND | FIXED | {"partial_cohorts": "dropped", "answers_missing": None}),
+    ("partial_cohorts", EVERY_ROUND | FIXED | {"partial_cohorts": "dropped", "cohort_sizes": None}),
     ("partial_cohorts", {"partial_cohorts": "redrawn"}),
     ("partial_cohorts", {"partial_cohorts": "noise_scaled"}),
     ("rounds_not_counted", {"rounds": 120}),
@@ -157,6 +163,8 @@ def test_each_check_has_a_wrong_run_here() -> None:
         # No amplification is counted, so cohorts may be anything.
         EVERY_ROUND | {"cohort": "fixed_size", "cohort_secret": False, "cohort_sizes": [50] * 100},
         EVERY_ROUND | {"cohort": "available", "rounds": 300, "participation_limit": 100},
+        # A strategy that would have left out a round with a client missing, and everybody answered.
+        EVERY_ROUND | FIXED | {"partial_cohorts": "dropped"},
         {"weighting": "rows_capped", "largest_weight": 1.0, "weight_ratio": 8.0},
         {"noise_multiplier": 1.1, "clipping_chosen": "adaptive_private", "quantile_noise": 2.5},
         DISTRIBUTED,

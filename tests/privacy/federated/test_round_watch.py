@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from auditor.errors import UsageError
+from auditor.privacy.federated.federated_linter import lint_any
 from auditor.privacy.federated.federated_record import FederatedRun
 from auditor.privacy.federated.round_watch import CanarySettings, Entered, RoundWatch
 from tests.quantifiers import all_of
@@ -47,6 +48,21 @@ def test_a_constant_sum_of_weights_is_a_constant_divisor() -> None:
         watch.asked([1, 2, 3], available=3)
         watch.released(answers(rng, [2.0, 2.0, 2.0]), SHAPES, 1.0, 0)
     assert (watch.record().weighting, watch.record().divided_by) == ("uniform", "expected_cohort")
+
+
+def test_a_rule_for_missing_clients_is_a_fault_only_of_rounds_in_which_some_were_missing() -> None:
+    """As of Flower's private strategies, which release nothing of a round in which a client failed."""
+    rng, stated = np.random.default_rng(0), STATED.model_copy(update={"partial_cohorts": "dropped"})
+    for lost in (False, True):
+        watch = RoundWatch(stated)
+        for dropped in (False, lost, False):
+            watch.asked([1, 2], available=2)
+            if dropped:
+                watch.dropped()
+            else:
+                watch.released(answers(rng, [1.0, 1.0]), SHAPES, 1.0, 0)
+        found = {problem.code for problem in lint_any(watch.record()).problems}
+        assert ("partial_cohorts" in found) is lost
 
 
 def mean_of(entered: list[Entered], canaries: list[list[np.ndarray]], weight: float) -> list[np.ndarray]:

@@ -1,0 +1,93 @@
+"""What is shown to leave its ideal although nobody set a bound for it, in the order in which a first page has it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+from auditor.files import Number
+from auditor.finding.measurement import Outcome
+from auditor.record.audit_report import AuditReport, Finding
+from auditor.record.questions import QUESTIONS, question_of
+
+# Where a number was taken: at which expected share of those named who are named wrongly.
+WRONGLY_NAMED = "false_discovery_rate"
+
+
+def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list[Finding]:
+    """Numbers that nobody set a bound for and that are shown to leave their ideal: who is exposed first of all.
+
+    Rows named at a stated error rate; headline numbers; and of each probe without any that is not ``on_page`` already,
+    the number that lies furthest from its ideal.
+    """
+    # What is judged of several attacks together is bounded, and so are they.
+    bounded = {(f.probe, f.metric) for f in report.findings if f.criterion is not None}
+    # Of whole sentences who is named decides most: the score of what is said given that speaks for both.
+    bounded |= {
+        (f.probe, f.metric.removeprefix("conditional_"))
+        for f in report.findings
+        if f.metric is not None and f.metric.startswith("conditional_")
+    }
+    candidates = [f for f in report.findings if _has_ideal(f)]
+    looked_at = Counter(f.probe for f in candidates)
+    largest: dict[str, Finding] = {}
+    # The size of a fault before a skill that no model has whole.
+    for f in sorted(candidates, key=lambda f: (f.ideal != 0.0, -_distance(f))):
+        if f.method == "scoring_rate" or not _leaves_out(f.interval or (None, None), f.ideal or 0.0):
+            continue
+        if names_rows(f):
+            largest.setdefault(f"{f.probe} rows", f)
+        elif (f.probe, f.metric) in bounded and not f.sensitive:
+            continue
+        elif _is_headline(f):
+            largest.setdefault(f"{f.probe}/{f.metric}", f)
+        elif f.probe not in on_page and not _has_headline(f.probe) and _stands_out(f, looked_at[f.probe]):
+            largest.setdefault(f.probe, f)
+    return sorted(largest.values(), key=_people_first)
+
+
+def names_rows(f: Finding) -> bool:
+    """Whether it counts training rows that can be named as such, with few of them named wrongly; no share of them."""
+    counted = f.pillar == "privacy" and WRONGLY_NAMED in f.at and f.value is not None and f.value >= 1.0
+    return counted and f.outcome is Outcome.NOT_JUDGED and not f.doubtful
+
+
+def _has_ideal(f: Finding) -> bool:
+    """Whether it is a number of all rows that nobody judged, and has a value that it should have."""
+    return f.outcome is Outcome.NOT_JUDGED and not f.group and f.ideal is not None and f.metric is not None
+
+
+def _is_headline(f: Finding) -> bool:
+    question = question_of(f.probe, f.metric)
+    # Of many numbers of a kind the one that matters: the score, what is decided by it, the plainest test.
+    matters = not f.at or f.at.get("from") == "score" or set(f.at) == {"test"}
+    return matters and question is not None and f.metric in question.headline
+
+
+def _has_headline(probe: str) -> bool:
+    return any(q.headline for q in QUESTIONS if probe in q.probes)
+
+
+def _stands_out(f: Finding, n: int) -> bool:
+    """Whether a number leaves its ideal that was picked among ``n``, and nothing is said against reading it."""
+    if f.reason or f.doubtful or f.estimate is None or f.confidence is None or f.ideal is None:
+        return False
+    return _leaves_out(f.estimate.bounds((1.0 - f.confidence) / (2.0 * n)), f.ideal)
+
+
+def _leaves_out(ends: tuple[Number, Number], ideal: float) -> bool:
+    low, high = ends
+    return (low is not None and low > ideal) or (high is not None and high < ideal)
+
+
+def _distance(f: Finding) -> float:
+    """How far the nearest end of an interval lies from the ideal."""
+    low, high = f.interval or (None, None)
+    ideal = f.ideal or 0.0
+    return max((low - ideal) if low is not None else 0.0, (ideal - high) if high is not None else 0.0)
+
+
+def _people_first(f: Finding) -> tuple[bool, bool, int]:
+    question = question_of(f.probe, f.metric)
+    place = QUESTIONS.index(question) if question is not None else len(QUESTIONS)
+    return f.pillar != "privacy", not names_rows(f), place
