@@ -78,9 +78,10 @@ def judged(report: AuditReport, asked: Asked, *, other_code: bool) -> list[Check
                 checks.append(Check(name=part, state="wrong", detail=where))
     if not same_rule:
         checks += [Check(name=name, state="wrong", detail=detail) for name, detail in contradictions(report)]
+        theirs_by, mine_by, version = report.family.rule, again.family.rule, report.tool.get("version")
         detail = (
-            f"outcomes and intervals follow rule {report.family.rule} of another version of auditor, and this one "
-            f"applies rule {again.family.rule}: verify them with the version that made them ({report.tool.get('version')})"
+            f"outcomes and intervals follow rule {theirs_by} of another version of auditor, and this one applies rule "
+            f"{mine_by}: verify them with the version that made them ({version})"
         )
         checks.append(Check(name="outcomes", state="not checked", detail=detail))
     elif not any(check.state == "wrong" for check in checks):
