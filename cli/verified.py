@@ -26,6 +26,7 @@ _NEXT: dict[Needs, str] = {
     "signature": "add --key FILE, the public key that its signer gave you; if nobody signed: scan --bundle --sign KEY",
     "rows": "auditor reproduce, with the model and the rows; or ask for a bundle of --include-rows, without --stream",
     "numbers": "auditor reproduce, with the model and the rows",
+    "outcomes": "verify it with the version of auditor that made it, or ask for an audit by this version",
     "registration": "add --key FILE, the public key of who signed the plan; if there is none: auditor register",
     "decisions": "add --key FILE, the public key of who decided; if nobody did: auditor signoff",
     "packs": "ask for a bundle that encloses its rule packs, of scan --policy",

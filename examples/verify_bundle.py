@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 MANIFEST, SIGNATURE, TIMESTAMP = "manifest.json", "signature.dsse.json", "timestamp.tsr"
-RECORD, LOG, REDACTABLE = "record.json", "log.jsonl", ("rows.csv", "membership.csv")
-ALWAYS = (RECORD, LOG, "results.json", "request.json", "tables.json")
+RECORD, LOG, REQUEST, REDACTABLE = "record.json", "log.jsonl", "request.json", ("rows.csv", "membership.csv")
+ALWAYS = (RECORD, LOG, "results.json", REQUEST, "tables.json")
 PAYLOAD_TYPE, RESULT = "application/vnd.in-toto+json", {0: "PASSED", 3: "WARNED"}
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidSignature)
 
@@ -85,6 +85,16 @@ def chain_holds(content, manifest):
     return last == b"" and (len(lines), previous) == (manifest["log_lines"], manifest["log_head"])
 
 
+def unnamed(parts):
+    """The parts that nothing names: they are no audit's, and neither the record nor the request speaks of them."""
+    record, understood = json.loads(parts[RECORD]), json.loads(parts[REQUEST]).get("understood") or {"files": []}
+    named = {MANIFEST, SIGNATURE, TIMESTAMP, *ALWAYS, *REDACTABLE, *(file["part"] for file in understood["files"])}
+    named |= {"registration.json"} if record["registration"] else set()
+    said = {decision["entry"] for decision in record["decisions"]}
+    more = {n: n.startswith("decisions/") and json.loads(parts[n])["number"] in said for n in parts if n not in named}
+    return [n for n, decides in more.items() if not decides]
+
+
 def statement(parts):
     """What is signed of an audit: the manifest's digest, and what was found of which model and data."""
     record = json.loads(parts[RECORD])
@@ -130,6 +140,7 @@ def check(data, trusted=()):
     wrong += [n for n in files if of.get(n, files[n]) != files[n] or n not in of and n not in REDACTABLE]
     wrong += [n for n in parts if n not in {*files, MANIFEST, SIGNATURE, TIMESTAMP}]
     wrong += [n for n in ALWAYS if n not in files]
+    wrong += [n for n in attempt(unnamed, parts) or () if n not in wrong]
     chained = attempt(chain_holds, parts.get(LOG, b""), manifest)
     by = attempt(signer, parts)
     unsigned = by not in trusted if trusted else SIGNATURE in parts and by is None

@@ -8,6 +8,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+from pydantic import Field
+
 from auditor.files import LEFT_OUT
 from auditor.finding.criterion import MOST_RATE, NO_BUDGET, Criterion
 from auditor.finding.measurement import Measurement, ProbeResult
@@ -15,6 +17,7 @@ from auditor.statistics.families import Multiplicity, adjusted_levels, weighted_
 from auditor.statistics.kinds import AnyEstimate
 
 Pair = tuple[ProbeResult, Measurement, Criterion]
+ErrorRate = Annotated[float, Field(gt=0.0, lt=1.0)]
 # Of the error rate for a false PASS: the share of "everything within this budget passes", the rest is Holm's.
 CONJUNCTION = 0.8
 # The rate of a budget's loose bounds, of the budget's.
@@ -43,7 +46,7 @@ class Family:
     judgements from samples; ``budgets``: what they were judged in, known once they are judged.
     """
 
-    error_rate: float = DEFAULT_RATE
+    error_rate: ErrorRate = DEFAULT_RATE
     multiplicity: Multiplicity = "holm"
     m: int = 0
     budgets: Annotated[tuple[Budget, ...], LEFT_OUT] = ()

@@ -27,7 +27,7 @@ from pydantic import (
 
 from auditor.errors import Code, DataError
 from auditor.files import LEFT_OUT, UNSAID, Closed, Number
-from auditor.finding.budgets import Family
+from auditor.finding.budgets import ErrorRate, Family
 from auditor.finding.copies import Copies
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.definition import Definition
@@ -173,11 +173,16 @@ class FamilyRecord(Closed):
     ``rule``: the version of the rules by which outcomes follow from what was measured.
     """
 
-    error_rate: float
+    error_rate: ErrorRate
     multiplicity: Multiplicity
     m: int
     budgets: Annotated[tuple[BudgetRecord, ...], LEFT_OUT] = ()
     rule: Annotated[int, Field(exclude_if=lambda rule: rule == 1)] = 1
+
+    @property
+    def other_rule(self) -> bool:
+        """Whether this version judges by another rule, so that it cannot check the outcomes."""
+        return self.rule != RULE
 
     @property
     def total_rate(self) -> float:

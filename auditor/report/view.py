@@ -420,10 +420,18 @@ def _share(budget: BudgetRecord, say: Catalogue) -> str:
     )
 
 
+def rule_warning(report: AuditReport, say: Catalogue | None = None) -> str:
+    """That the outcomes follow a rule by which this version does not judge; "" where it does."""
+    if not report.family.other_rule:
+        return ""
+    say, version = say or Catalogue.of(ENGLISH), report.tool.get("version")
+    return say.say("warning.rule", rule=report.family.rule, version=version)
+
+
 def warnings_of(report: AuditReport, say: Catalogue | None = None) -> list[str]:
     """What must not be overlooked by anyone who reads the verdict."""
     say = say or Catalogue.of(ENGLISH)
-    loud: list[str] = []
+    loud = [warning] if (warning := rule_warning(report, say)) else []
     if report.allow_inconclusive:
         kept = (
             ("same", any(f.vacuous and not f.vacuous.startswith(HIDDEN) for f in report.findings)),

@@ -9,6 +9,7 @@ from auditor.errors import DataError
 from auditor.evidence.archive import unpack
 from auditor.evidence.derived import ALONE, WHOLE
 from auditor.record.audit_report import AuditReport
+from auditor.record.contradictions import contradictions
 from auditor.verifying.bundle import verify_bytes
 from auditor.verifying.checks import Check, Unproven
 from auditor.verifying.derived import within
@@ -67,6 +68,7 @@ class Audits:
         self.checks += said
         if report is None:
             raise DataError(f"the record in {part!r} cannot be read")
+        self.checks += [Check(name=f"{part}: {at}", state="wrong", detail=why) for at, why in contradictions(report)]
         why = "the record alone is enclosed: no audit of it can be verified without its bundle"
         self.checks.append(Check(name=part, state="not checked", detail=why))
         self.unproven.append(Unproven(where=f"{part}: *", why=why, needs="numbers"))

@@ -13,7 +13,7 @@ from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, REDACTABLE, RESUL
 from auditor.evidence.signing import fingerprint
 from auditor.evidence.timestamp import Authorities
 from auditor.record.audit_report import AuditReport
-from auditor.verifying.checks import Check, Needs, Unproven, Verified, left_open
+from auditor.verifying.checks import NOT_COMPUTED, Check, Needs, Unproven, Verified, left_open
 from auditor.verifying.configured import configured
 from auditor.verifying.counted import counted
 from auditor.verifying.dates import in_order
@@ -25,11 +25,11 @@ from auditor.verifying.parts import (
     code,
     container,
     digests,
-    known_part,
     log_chain,
     read_part,
     signature,
     spelled,
+    unknown_parts,
 )
 from auditor.verifying.registered import registered
 from auditor.verifying.remeasured import Remade, Remake
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 
 _MOST_BYTES = 32 << 20
-_UNKNOWN = "no audit has a part of this name, and nothing looks at it"
 
 
 def verify_bundle(
@@ -86,7 +85,7 @@ def verify_bytes(
         checks.append(
             Check(name="manifest", state="wrong", detail=f"it says {manifest.kind}, and an audit was expected")
         )
-    checks += digests(entries, manifest)
+    checks += [*digests(entries, manifest), *unknown_parts(entries)]
     whose = code(entries)
     checks += [log_chain(entries, manifest), whose]
     report, said = read_part(RECORD, entries, lambda content: AuditReport.model_validate_json(content))
@@ -105,15 +104,13 @@ def verify_bytes(
         checks += [spelled(entries, report), *told(entries, report, asked, by)]
         about, open_ = _remade(entries, report, asked, by, frozenset(map(fingerprint, trusted)))
         checks += about
-        remake = Remade(make_probe, other_code)
+        remake = Remade(make_probe, other_code, report.family.other_rule)
         found = counted(entries, manifest, asked, report, remake)
-    except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
-        # Whatever no audit writes: numbers beyond all bounds, places that are not there.
+    except NOT_COMPUTED as error:
         detail = f"its numbers cannot be recomputed: {type(error).__name__}"
         return Verified(checks=(*checks, Check(name="numbers", state="wrong", detail=detail)), report=report)
     checks += found.checks
     open_ += [
-        *(Unproven(where=f"{name[:200]}: *", why=_UNKNOWN) for name in entries if not known_part(name)),
         *left_open(checks),
         *found.unproven,
         *unread(report, by),
@@ -154,6 +151,7 @@ def _there(checks: Sequence[Check], report: AuditReport, by: WentBy) -> frozense
         "signature": "signature" in fine,
         "rows": "group table" in fine,
         "numbers": any(finding.value is not None for finding in report.findings),
+        "outcomes": bool(report.findings),
         "registration": report.registration is not None and by.registration is not None,
         "decisions": bool(report.decisions) and bool(by.decisions),
         "packs": bool(report.policies) and any(name.startswith(RULE_PACK) for name in fine),

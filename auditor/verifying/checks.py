@@ -12,10 +12,12 @@ from auditor.record.audit_report import AuditReport
 State = Literal["ok", "wrong", "not checked"]
 # What can prove a thing that a bundle says, and what a reader can require of one.
 Needs = Literal[
-    "signature", "rows", "numbers", "registration", "decisions", "packs", "configuration", "request", "timestamp",
-    "history", "report",
+    "signature", "rows", "numbers", "outcomes", "registration", "decisions", "packs", "configuration", "request",
+    "timestamp", "history", "report",
 ]  # fmt: skip
 NEEDS: tuple[Needs, ...] = get_args(Needs)
+# What recomputing a record meets where no audit wrote it: numbers beyond all bounds, places that are not there.
+NOT_COMPUTED = (ArithmeticError, LookupError, MemoryError, RecursionError, StopIteration, TypeError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +90,12 @@ class Verified:
         return tuple(each for each in NEEDS if each in self.there and each not in lacking)
 
     def lacks(self, required: Sequence[Needs]) -> tuple[Needs, ...]:
-        """Those of what is required that are not there, or do not prove all that they should."""
-        return tuple(each for each in required if each not in self.proven)
+        """Those of what is required that are not there, or do not prove all that they should.
+
+        Outcomes that cannot be judged again are lacking whatever is required.
+        """
+        always = [each.needs for each in self.open if each.needs == "outcomes"]
+        return tuple(each for each in NEEDS if each in (*required, *always) and each not in self.proven)
 
     def exit_code(self, required: Sequence[Needs] = (), *, allow_unsigned: bool = False) -> int:
         """1 where anything disagrees; else 3 where something is open, or what is ``required`` is lacking; else 0.
@@ -108,7 +114,7 @@ _SETTLED_BY: tuple[tuple[str, Needs | None], ...] = (
     ("signature", "signature"), ("dossier, signature", "signature"), ("dossier", "report"), ("report", "report"),
     ("timestamp", "timestamp"), ("rows", "rows"),
     ("group table", "rows"), ("rule pack", "packs"), ("looks", "history"), ("log", "request"), ("code", None),
-    ("figures", None),
+    ("figures", None), ("outcomes", "outcomes"),
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from auditor.verifying.asked import as_declared, complete, why_inapplicable
 from auditor.verifying.checks import Check, State, Unproven
 from auditor.verifying.described import described
 from auditor.verifying.memberships import Members, members_of, unproven_alike
-from auditor.verifying.remeasured import Again, Kept, Remade
+from auditor.verifying.remeasured import Again, Kept, Remade, alike_otherwise
 from auditor.verifying.shared import contradictions, facts_of
 from auditor.verifying.written import as_given, as_logged, as_written
 
@@ -63,6 +63,9 @@ def counted(
     else:
         why = "other code measured: what it says beside its numbers, and how it spells them, is not held to it"
         unproven.append(Unproven(where=f"{LOG}: digests", why=why, needs="numbers"))
+        moved = [r for r in asked.results if r.probe in kinds and r.pillar != kinds[r.probe].pillar]
+        why = "it has another pillar, and so another error budget, than in this version"
+        checks += [Check(name="outcomes", state="not checked", detail=f"{r.probe}: {why}") for r in moved]
     checks += described(report, head, table, answers)
     if len({result.probe for result in asked.results}) < len(asked.results):
         checks.append(Check(name=RESULTS, state="wrong", detail="it holds the answer of one probe twice"))
@@ -155,6 +158,9 @@ def _anew(
             Check(name=f"{name} from {again.whence}", state="wrong", detail=detail)
             for detail in again.wrong[:_MOST_TOLD]
         ]
+        if remade.other_code and not remade.other_rule and again.only is None and alike_otherwise(result, found):
+            why = "its rows with the same answer, which outcomes depend on, are not those that this version finds"
+            checks.append(Check(name="outcomes", state="not checked", detail=f"{name}: {why}"))
         if not again.wrong and found.measurements:
             detail = f"{len(found.measurements):,} statistics counted anew from the {again.whence}"
             checks.append(Check(name=name, state="ok", detail=detail))

@@ -11,7 +11,7 @@ from auditor.errors import AuditorError, DataError
 from auditor.evidence.derived import recorded, statement_of_derived
 from auditor.evidence.log import events
 from auditor.evidence.manifest import LOG, MANIFEST, RECORD, REQUEST, SIGNATURE, Manifest
-from auditor.verifying.checks import Check, Needs, State, Unproven, Verified
+from auditor.verifying.checks import NOT_COMPUTED, Check, Needs, State, Unproven, Verified
 from auditor.verifying.difference import difference
 from auditor.verifying.parts import OTHER_CODE, code, container, digests, log_chain, read_part, signature
 
@@ -72,7 +72,7 @@ def verify_derived(
     checks.append(signed)
     try:
         found = again(Said(record=record, request=request, entries=entries))
-    except (AuditorError, ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RecursionError) as error:
+    except (AuditorError, *NOT_COMPUTED) as error:
         why = str(error) if isinstance(error, AuditorError) else type(error).__name__
         wrong = Check(name=RECORD, state="wrong", detail=f"it cannot be made anew: {why[:300]}")
         return Verified(checks=(*checks, wrong), report=None, unproven=open_, there=there)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
 from auditor.drawing.earlier_figures import figures_as_before
+from auditor.drawing.figures import figures_of
 from auditor.evidence.manifest import Asked
+from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.record.audit_report import AuditReport
+from auditor.record.contradictions import contradictions
 from auditor.run.audit import assemble
-from auditor.verifying.checks import Check, State
+from auditor.verifying.checks import Check
 from auditor.verifying.difference import difference
+from auditor.verifying.strange_figures import strange_figures
 
 # What a finding says whatever the rules by which outcomes follow from what was measured.
 _OF_NO_RULE = {
-    "id", "probe", "method", "pillar", "metric", "group", "sensitive", "at", "value", "n_samples", "estimate",
+    "id", "probe", "method", "pillar", "metric", "group", "sensitive", "at", "value", "ideal", "chance", "n_samples",
+    "criterion", "citation", "detail", "estimate",
 }  # fmt: skip
 
 
@@ -51,23 +60,45 @@ def judged(report: AuditReport, asked: Asked, *, other_code: bool) -> list[Check
             checks.append(Check(name=name, state="wrong", detail=where))
     parts = ("family", "summary", "exit_code") if same_rule else ()
     parts = ("criteria", *parts, "figures", "definitions", *(() if other_code else ("schema_version", "tool")))
+    drawn = list(again.figures)
     if other_code and report.figures != again.figures:
+        if not same_rule:
+            judgements = _as_recorded(judgements, report)
+            drawn = figures_of(judgements, asked.results)
         again = again.model_copy(update={"figures": tuple(figures_as_before(judgements, asked.results))})
     said, found = (r.model_dump(mode="json", include=set(parts)) for r in (report, again))
     for part in parts:
         # Definitions are left out of a record that has none.
         if where := difference(said.get(part, []), found.get(part, [])):
-            drawn_otherwise = part == "figures" and other_code
-            state: State = "not checked" if drawn_otherwise else "wrong"
-            checks.append(Check(name=part, state=state, detail=where))
+            if part == "figures" and other_code:
+                strange = strange_figures(report.figures, [*drawn, *again.figures])
+                detail = f"{strange[0]} shows a value that is in no finding" if strange else where
+                checks.append(Check(name=part, state="wrong" if strange else "not checked", detail=detail))
+            else:
+                checks.append(Check(name=part, state="wrong", detail=where))
     if not same_rule:
+        checks += [Check(name=name, state="wrong", detail=detail) for name, detail in contradictions(report)]
+        theirs_by, mine_by, version = report.family.rule, again.family.rule, report.tool.get("version")
         detail = (
-            f"outcomes and intervals follow rule {report.family.rule} of an earlier auditor, this one judges by rule "
-            f"{again.family.rule}: verify them with the auditor that made them (version {report.tool.get('version')})"
+            f"outcomes and intervals follow rule {theirs_by} of another version of auditor, and this one applies rule "
+            f"{mine_by}: verify them with the version that made them ({version})"
         )
-        checks.append(Check(name="numbers", state="not checked", detail=detail))
+        checks.append(Check(name="outcomes", state="not checked", detail=detail))
     elif not any(check.state == "wrong" for check in checks):
         n = sum(f.value is not None for f in report.findings)
         detail = f"{n:,} numbers, their intervals, p-values and outcomes recomputed from their statistics"
         checks.append(Check(name="numbers", state="ok", detail=detail))
     return checks
+
+
+def _as_recorded(judgements: Sequence[Judgement], report: AuditReport) -> list[Judgement]:
+    """The judgements with the outcomes and intervals that the record states, from which its figures were drawn."""
+    stated = {finding.id: finding for finding in report.findings}
+    found = []
+    for each in judgements:
+        said = stated.get(each.id)
+        if said is not None and said.interval is not None:
+            low, high, confidence = (math.nan if x is None else x for x in (*said.interval, said.confidence))
+            each = replace(each, outcome=said.outcome, interval=(low, high), confidence=confidence)
+        found.append(each)
+    return found

@@ -10,7 +10,7 @@ from auditor.evidence.bundle import statement_of
 from auditor.evidence.manifest import MANIFEST, RECORD, Manifest
 from auditor.record.audit_report import AuditReport
 from auditor.verifying.checks import Check
-from auditor.verifying.parts import container, digests, log_chain, signature
+from auditor.verifying.parts import container, digests, log_chain, signature, unknown_parts
 
 
 def record_in(path: Path) -> AuditReport:
@@ -29,7 +29,13 @@ def record_in(path: Path) -> AuditReport:
             f"{str(path)!r} is the evidence of a {manifest.kind.replace('_', ' ')} and not of an audit: auditor verify "
             "checks it, and the audits that it rests on are enclosed."
         )
-    _refuse(path, container(data, entries), *digests(entries, manifest), log_chain(entries, manifest))
+    _refuse(
+        path,
+        container(data, entries),
+        *digests(entries, manifest),
+        *unknown_parts(entries),
+        log_chain(entries, manifest),
+    )
     report = AuditReport.from_json(entries[RECORD])
     _refuse(path, signature(entries, statement_of(manifest, report), ()))
     return report

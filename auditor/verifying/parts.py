@@ -74,9 +74,13 @@ def digests(entries: Mapping[str, bytes], manifest: Manifest, parts: Collection[
     return checks
 
 
-def known_part(name: str) -> bool:
-    """Whether an audit's bundle can have a part of this name."""
-    return name in (*AUDIT_PARTS, *REDACTABLE, SIGNATURE, TIMESTAMP) or is_enclosed(name)
+def unknown_parts(entries: Collection[str]) -> list[Check]:
+    """The parts of names that no audit's bundle has; whether the others are named, who reads them says."""
+    return [
+        Check(name=name[:200], state="wrong", detail="it is no part of an audit's bundle, and nothing names it")
+        for name in entries
+        if name not in (*AUDIT_PARTS, *REDACTABLE, SIGNATURE, TIMESTAMP) and not is_enclosed(name)
+    ]
 
 
 def log_chain(entries: Mapping[str, bytes], manifest: Manifest) -> Check:

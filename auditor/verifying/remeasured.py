@@ -112,10 +112,14 @@ class Again:
 
 @dataclass(frozen=True)
 class Remade:
-    """Probes made anew, ``make``; ``other_code``: those that measured are of another version of the toolkit."""
+    """Probes made anew, ``make``; ``other_code``: those that measured are of another version of the toolkit.
+
+    ``other_rule``: the record was judged by another rule, so that its numbers may not say what outcomes rest on here.
+    """
 
     make: Remake
     other_code: bool
+    other_rule: bool = False
 
     def measured(self, said: ProbeResult, options: Mapping[str, Any], kept: Kept) -> Again | None:
         """What a probe measures anew, of what, and where that differs from what is said; None where it cannot.
@@ -158,18 +162,64 @@ class Remade:
             for result in (said, found)
         )
         wrong = self.wrong(told, anew, whole=False)
-        if not self.other_code:
-            wrong += tuple(_other_structure(said, found, of.loose))
+        wrong += tuple(_other_structure(said, found, of.loose, other_code=self.other_code))
         return Again(found=anew, whence="tables", wrong=wrong, only=of.metrics)
 
     def wrong(
         self, said: ProbeResult, found: ProbeResult, *, drawn: bool = False, whole: bool = True
     ) -> tuple[str, ...]:
         """Where what is said of a probe is not what was found anew; ``whole``: of everything that it says."""
-        wrong = _other_statistics(said, found, other_code=self.other_code, drawn=drawn)
-        if whole and not wrong and not self.other_code and _alike(said) != _alike(found):
+        wrong = self._other_statistics(said, found, drawn=drawn)
+        if whole and not wrong and not self.other_code and alike_otherwise(said, found):
             wrong = ["which rows are answered alike is not what these data come to"]
         return tuple(wrong)
+
+    def _other_statistics(self, said: ProbeResult, found: ProbeResult, *, drawn: bool) -> list[str]:
+        if found.not_run or found.not_applicable:
+            return [found.not_run or found.not_applicable] if said.measurements else []
+        mine, theirs = ({_key(m): m for m in result.measurements} for result in (found, said))
+        wrong = _twice(said.measurements)
+        wrong += [f"{label(m)} is not what these data come to" for key, m in theirs.items() if key not in mine]
+        wrong += [f"{label(m)} is missing" for key, m in mine.items() if key not in theirs]
+        for key in mine.keys() & theirs.keys():
+            a, b = (
+                _MEASUREMENT.dump_python(replace(m, figure=None), mode="json")
+                for m in (theirs[key], self._as_told(theirs[key], mine[key]))
+            )
+            where = difference(a, b)
+            if drawn and not where:
+                where = self._other_figure(theirs[key].figure, mine[key].figure)
+            if where:
+                wrong.append(f"{label(theirs[key])}: {where}")
+        return sorted(wrong)
+
+    def _other_figure(self, said: Figure | None, found: Figure | None) -> str:
+        """Where a figure is another; of one that another version drew, where it shows other values of the same."""
+        if self.other_code:
+            mine = {} if found is None else {s.name: s for s in found.series}
+            pairs = [] if said is None else [(s, mine[s.name]) for s in said.series if s.name in mine]
+            differing = (
+                difference([a.y, a.low, a.high], [b.y, b.low, b.high], f"figure {a.name}")
+                for a, b in pairs
+                if not difference(a.x, b.x)
+            )
+            return next(filter(None, differing), "")
+        one, other = (_FIGURE.dump_python(figure, mode="json") for figure in (said, found))
+        return difference(one, other, "figure")
+
+    def _as_told(self, said: Measurement, found: Measurement) -> Measurement:
+        """What was found, and beside it what another version may say otherwise: in words, and of how many rows.
+
+        Evidence of before numbers said what they rest on does not say it, and need not.
+        """
+        if not self.other_code:
+            return found
+        found = replace(found, n_samples=said.n_samples, detail=said.detail)
+        if self.other_rule:
+            found = replace(found, smallest=said.smallest)
+        if self.other_rule and said.ideal_when_same is None and said.chance is None:
+            return replace(found, ideal_when_same=None, chance=None, skill_of=None)
+        return found
 
 
 def alike_in(table: GroupCounts, measurements: Any) -> tuple[Alike, ...]:
@@ -218,13 +268,23 @@ def _asked(probe: Probe, answers: Answers) -> ProbeResult:
     return ask(probe, stand_in, answers.data(), generator_for(0, probe.name))
 
 
-def _other_structure(said: ProbeResult, found: ProbeResult, loose: Sequence[str]) -> list[str]:
-    """Which numbers a probe must give of these groups, whatever they are, and does not; and which it cannot."""
+def alike_otherwise(said: ProbeResult, found: ProbeResult) -> bool:
+    """Whether other rows are said to be answered alike than were found."""
+    return _alike(said) != _alike(found)
+
+
+def _other_structure(said: ProbeResult, found: ProbeResult, loose: Sequence[str], *, other_code: bool) -> list[str]:
+    """Which numbers a probe must give of these groups, whatever they are, and does not; and which it cannot.
+
+    ``other_code``: another version may have measured more.
+    """
     if not said.measurements:
         return []  # said by whoever counts those
     mine, theirs = ({_key(m): m for m in r.measurements if m.metric not in loose} for r in (found, said))
     wrong = _twice(said.measurements)
     wrong += [f"{label(m)} is missing" for key, m in mine.items() if key not in theirs]
+    if other_code:
+        return wrong
     wrong += [f"{label(m)} is no number of these groups" for key, m in theirs.items() if key not in mine]
     for key in mine.keys() & theirs.keys():
         a, b = (
@@ -240,44 +300,9 @@ def _alike(result: ProbeResult) -> list[bytes]:
     return sorted(map(canonical, _ALIKE.dump_python(result.alike, mode="json")))
 
 
-def _other_statistics(said: ProbeResult, found: ProbeResult, *, other_code: bool, drawn: bool) -> list[str]:
-    if found.not_run or found.not_applicable:
-        return [found.not_run or found.not_applicable] if said.measurements else []
-    mine, theirs = ({_key(m): m for m in result.measurements} for result in (found, said))
-    wrong = _twice(said.measurements)
-    wrong += [f"{label(m)} is not what these data come to" for key, m in theirs.items() if key not in mine]
-    if not other_code:  # a later version may measure more
-        wrong += [f"{label(m)} is missing" for key, m in mine.items() if key not in theirs]
-    for key in mine.keys() & theirs.keys():
-        a, b = (
-            _MEASUREMENT.dump_python(replace(m, figure=None), mode="json")
-            for m in (theirs[key], _as_told(theirs[key], mine[key], other_code=other_code))
-        )
-        where = difference(a, b)
-        if drawn and not where and not other_code:
-            one, other = (_FIGURE.dump_python(m.figure, mode="json") for m in (theirs[key], mine[key]))
-            where = difference(one, other, "figure")
-        if where:
-            wrong.append(f"{label(theirs[key])}: {where}")
-    return sorted(wrong)
-
-
 def _twice(measurements: Sequence[Measurement]) -> list[str]:
     times = Counter(map(_key, measurements))
     return [f"{label(m)} is there twice" for m in {_key(m): m for m in measurements}.values() if times[_key(m)] > 1]
-
-
-def _as_told(said: Measurement, found: Measurement, *, other_code: bool) -> Measurement:
-    """Evidence from before numbers said what they rest on does not say it, and need not.
-
-    What another version says beside the number, in words and of how many rows, it may say otherwise.
-    """
-    if not other_code:
-        return found
-    found = replace(found, n_samples=said.n_samples, detail=said.detail, smallest=said.smallest)
-    if said.ideal_when_same is None and said.chance is None:
-        return replace(found, ideal_when_same=None, chance=None, skill_of=None)
-    return found
 
 
 def _key(m: Measurement) -> bytes:

@@ -165,7 +165,7 @@ def test_a_verdict_between_two_sides_is_what_its_interval_says(
 ) -> None:
     record = json.loads(selecting(0.5).to_json())
     (judged,) = (f for f in record["findings"] if f["criterion"] is not None)
-    judged["interval"] = interval
+    judged |= {"interval": interval, "value": next((end for end in interval if end is not None), 0.5)}
     for outcome, holds in (("PASS", passes), ("FAIL", fails), ("INCONCLUSIVE", not fails)):
         counts = {name: int(name == outcome.lower()) for name in ("pass", "fail", "inconclusive")}
         code = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[outcome]

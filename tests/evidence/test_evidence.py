@@ -805,7 +805,7 @@ def test_evidence_of_before_there_was_a_rule_for_small_groups_verifies() -> None
     said = ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=then)
 
     def wrong(result: ProbeResult, *, other_code: bool, **options: float) -> list[str]:
-        again = Remade(stored_probe, other_code).measured(result, options, Kept(None, counts))
+        again = Remade(stored_probe, other_code, other_rule=other_code).measured(result, options, Kept(None, counts))
         assert again is not None and again.whence == "tables"
         return list(again.wrong)
 

@@ -183,12 +183,14 @@ def test_the_bundle_verifies_and_its_numbers_are_what_they_were() -> None:
     found = checked(BUNDLE)
     assert [c.name for c in found.checks if c.state == "wrong"] == []
     # It was judged by an earlier rule, which another auditor knows; everything but that is checked.
-    figures, numbers = [c for c in found.checks if c.state == "not checked"]
-    assert (figures.name, numbers.name) == ("figures", "numbers") and "rule 1 of an earlier auditor" in numbers.detail
+    (outcomes,) = [c for c in found.checks if c.state == "not checked"]
+    assert outcomes.name == "outcomes" and "rule 1 of another version of auditor" in outcomes.detail
     assert {"container", "log chain", "signature", "group table"} <= {c.name for c in found.checks}
     assert found.report == report() and len(found.from_rows | found.from_tables) > 30
     code, said = run("verify", BUNDLE, "--key", KEY)
-    assert code == 3 and "rule 1 of an earlier auditor" in said
+    assert code == 3 and "rule 1 of another version of auditor" in said
+    code, said = run("verify", BUNDLE, "--key", KEY, "--require", "signature,rows")
+    assert code == 3 and "NOT PROVEN, and required: outcomes" in said
 
 
 def test_the_parts_of_the_bundle_are_read_and_spelled_as_they_were() -> None:
@@ -271,6 +273,7 @@ def test_the_record_is_rendered_in_every_format(name: str, tmp_path: Path) -> No
 def test_the_gate_holds_the_record_to_what_it_found() -> None:
     code, said = run("gate", REPORT)
     assert code == 1 and "selection_rate" in said
+    assert "follow rule 1. This version of auditor applies another one" in " ".join(said.split())
 
 
 def test_a_flipped_outcome_is_found(tmp_path: Path) -> None:

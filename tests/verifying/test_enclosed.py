@@ -286,10 +286,9 @@ def test_a_file_that_is_called_as_a_folder_has_the_registered_digest_or_is_open(
     assert "request.json: understood.plan.files.data" in [each.where for each in found.open]
 
 
-def test_a_part_that_nothing_looks_at_is_named(bundle: Whole, tmp_path: Path) -> None:
-    found = bundle.verified(bundle.forged(tmp_path / "forged.zip", **{"approval.txt": b"approved by the authority"}))
-    assert "approval.txt: *" in [each.where for each in found.stated]
-    assert none_of(each.why.startswith("no audit has a part") for each in bundle.verified().stated)
+def test_a_part_that_nothing_names_is_wrong(bundle: Whole, tmp_path: Path) -> None:
+    more = bundle.forged(tmp_path / "forged.zip", **{"approval.txt": b"approved by the authority"})
+    assert "nothing names it" in bundle.wrong(more)["approval.txt"]
 
 
 def test_a_line_of_the_log_is_what_the_chain_says_it_is() -> None:

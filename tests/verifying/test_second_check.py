@@ -23,10 +23,11 @@ import pytest
 from auditor.errors import DataError
 from auditor.evidence.archive import pack, unpack
 from auditor.evidence.bundle import write_bundle
+from auditor.evidence.history.entries import GENESIS, Entry
 from auditor.evidence.manifest import LOG, MANIFEST, RECORD, RESULTS, ROWS, SIGNATURE, canonical
 from auditor.evidence.signing import fingerprint, load_private_key, load_public_key, make_key, sign
 from auditor.verifying import bundle as verifying
-from auditor.verifying.bundle import verify_bundle
+from auditor.verifying.bundle import verify_bundle, verify_bytes
 from auditor.verifying.checks import Check
 from auditor.verifying.counted import Counted
 from cli.verify import stored_probe
@@ -73,7 +74,7 @@ def example() -> ModuleType:
 
 def test_it_is_short_and_shares_nothing_with_what_it_checks() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 150
+    assert len(text.splitlines()) < 170
     imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
     modules = {str(getattr(node, "module", None) or node.names[0].name).split(".")[0] for node in imports}
     assert modules - set(sys.stdlib_module_names) == {"cryptography"}
@@ -282,10 +283,19 @@ def repacked_without_rows(made: Signed) -> bytes:
     return pack({name: content for name, content in made.parts.items() if name != ROWS})
 
 
-@pytest.mark.parametrize("name", ["kind", '"kind":"', "notes.txt"])
-def test_both_take_a_part_that_the_manifest_names_for_one(name: str, signed: Signed, example: ModuleType) -> None:
+@pytest.mark.parametrize("name", ["kind", '"kind":"', "notes.txt", "packs/0-house.toml", "configuration/1-a.toml"])
+def test_both_find_a_part_that_only_the_manifest_names(name: str, signed: Signed, example: ModuleType) -> None:
     data = with_part(signed, name)
-    assert of_verify(data, signed) == of_example(example, data, signed) == set()
+    assert of_verify(data, signed) == of_example(example, data, signed) == {name}
+
+
+@pytest.mark.parametrize(("name", "what"), [("registration.json", "registration"), ("decisions/0.json", "decisions")])
+def test_both_find_what_the_record_does_not_speak_of(name: str, what: str, signed: Signed, example: ModuleType) -> None:
+    entry = Entry.after(2, GENESIS, "2026-01-31T00:00:00+00:00", "decision", "{}")
+    data = with_part(signed, name, canonical(entry.model_dump(mode="json")))
+    found = verify_bytes(data, "given.zip", stored_probe)
+    assert {check.name for check in found.checks if check.state == "wrong"} & {name, what}
+    assert of_example(example, data, signed) == {name}
 
 
 def test_it_exits_as_verify_does(signed: Signed) -> None:

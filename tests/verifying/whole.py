@@ -138,14 +138,15 @@ def _chained(content: bytes, report: AuditReport) -> ChainedLog:
     return log
 
 
-def whole(folder: Path, names: Sequence[str] = ("group_fairness", "adverse_impact")) -> Whole:
+def whole(folder: Path, names: Sequence[str] = ("group_fairness", "adverse_impact"), *, bound: float = 0.1) -> Whole:
     """A bundle of an audit that was registered, decided on, and held to two rule packs, one of its own.
 
-    ``names``: of the probes that are asked beside that of performance.
+    ``names``: of the probes that are asked beside that of performance. ``bound``: of the one criterion.
     """
     for name in ("auditor", "registrar", "decider"):
         make_key(folder / f"{name}.key")
-    (folder / "audit.toml").write_text(CONFIG.replace('["group_fairness", "adverse_impact"]', json.dumps(list(names))))
+    asked = CONFIG.replace('["group_fairness", "adverse_impact"]', json.dumps(list(names)))
+    (folder / "audit.toml").write_text(asked.replace("bound = 0.1", f"bound = {bound}"))
     (folder / "house.toml").write_text(HOUSE)
     for name in ("model.pt", "rows.csv"):
         (folder / name).write_text(name)
