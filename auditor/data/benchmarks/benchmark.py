@@ -75,7 +75,12 @@ def read_text(path: str | Path, name: str) -> tuple[str, str]:
     where = regular_file(path, f"{name} file")
     if where.stat().st_size > _MAX_BYTES:
         raise BenchmarkError(f"{where.name!r} has {where.stat().st_size:,} bytes: no {name} file is that large.")
-    data = where.read_bytes()
+    try:
+        data = where.read_bytes()
+    except OSError as error:
+        raise BenchmarkError(
+            f"The {name} file {where.name!r} cannot be read ({error.strerror}): put a readable file there, not a link."
+        ) from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
