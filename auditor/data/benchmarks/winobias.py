@@ -6,7 +6,14 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, digest_of, read_text, words_apart
+from auditor.data.benchmarks.benchmark import (
+    Benchmark,
+    SentencePair,
+    digest_of,
+    note_of_repeats,
+    read_text,
+    words_apart,
+)
 from auditor.errors import BenchmarkError
 
 _WINOBIAS_FILE = re.compile(r"pro_stereotyped_(type\d)\.txt\.(\w+)")
@@ -55,7 +62,7 @@ def read_winobias(path: str | Path, occupations: Iterable[str] = ()) -> Benchmar
         anti_text, digests[second.name] = read_text(second, name)
         examples += _winobias_pairs(pro_text, anti_text, first.name, listed)
     digest = digest_of(digests)
-    note = f"digest over {len(digests)} files"
+    note = "; ".join(filter(None, (f"digest over {len(digests)} files", note_of_repeats(examples, where.name))))
     return Benchmark(name, str(path), digest, tuple(examples), note, templates="occupations")
 
 
