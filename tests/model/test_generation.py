@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import auditor.model.tree_attention
 from auditor.errors import ModelError, NotApplicableError
+from auditor.model.capabilities import writer_of
 from auditor.model.generation import Sampling, _choose, continuations
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.tree_attention import TREE_ATTENTION
@@ -73,6 +74,9 @@ def test_what_stands_before_a_text_stands_before_one_that_is_continued(adds: boo
     found = [each.prefix for each in model.by_possible_prefixes()]
     assert found == ([model.prefix] if known else [(), (1,)])
     assert [each.as_sent().prefix for each in model.by_possible_prefixes()] == found
+    # A probe that lets it write sends texts as callers do.
+    writer_of(model).continued(["the dog"], 1, Sampling(max_new_tokens=1), np.random.default_rng(0))
+    assert read[1:] == [list(model.as_sent().encode(["the dog"])[0].ids)]
 
 
 def test_the_cache_is_used() -> None:
