@@ -178,7 +178,10 @@ def regular_file(path: str | Path, what: str) -> Path:
     try:
         mode = where.stat().st_mode
     except FileNotFoundError:
-        near = did_you_mean(where.name, (p.name for p in where.parent.iterdir())) if where.parent.is_dir() else ""
+        try:
+            near = did_you_mean(where.name, os.listdir(where.parent))
+        except OSError:
+            near = ""
         raise UsageError(f"There is no {what} at {str(path)!r}{near or '.'}") from None
     except OSError as error:
         raise UsageError(f"The {what} {str(path)!r} cannot be read: {error.strerror}.") from None

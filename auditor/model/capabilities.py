@@ -105,14 +105,18 @@ def in_one_text(turns: Sequence[str]) -> str:
 
 
 def writer_of(model: AuditedModel, how: How = "auto", system: str = "") -> Generates:
-    """The model as one that writes texts, asked so; NotApplicableError where it does not, or cannot be asked so."""
+    """The model as one that writes texts, asked so; NotApplicableError where it does not, or cannot be asked so.
+
+    A text is sent as callers do, without a beginning-of-sequence token that the tokenizer does not add, or after the
+    prefix that was named (:meth:`~auditor.model.language_model.AuditedLanguageModel.as_sent`).
+    """
     if isinstance(model, Generates):
         return model.asked(how, system)
     if not isinstance(model, AuditedLanguageModel):
         raise lacking(model, "generates")
     if model.objective == "masked":
         raise OtherKindError("Needs a causal language model: a masked one continues no text.")
-    return Writer(model).asked(how, system)
+    return Writer(model.as_sent()).asked(how, system)
 
 
 def scorer_of(model: AuditedModel) -> ScoresTexts:

@@ -59,11 +59,6 @@ class AuditedEncoderDecoder(AuditedLanguageModel):
             raise ModelError("The config.json names no decoder_start_token_id, with which a decoder begins.")
         return (first, *self._added())
 
-    @property
-    def start(self) -> tuple[int, ...]:
-        """What the decoder has written before it writes anything."""
-        return self._begins_with
-
     def source(self, text: str) -> list[int]:
         """What the encoder reads of a text: its tokens, with all that the tokenizer puts around it."""
         ids = [int(i) for i in self.tokenizer(text).input_ids]

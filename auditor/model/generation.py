@@ -86,21 +86,20 @@ def continuations(
     """``n`` sampled continuations of each prompt, without the prompt, in the order of the prompts.
 
     Prompts stand to the right of their batch, padded on the left; each is read once, however many continuations it
-    has, and a row that has ended leaves the batch. The tokenizer adds to a prompt what it adds by itself, and nothing
-    where a chat template wrote it (``rendered``), which puts its own special tokens where they belong. Every random
-    number comes from ``generator``, a CPU generator, drawn before the first pass: the texts do not depend on
-    ``batch_rows``, but for rounding.
+    has, and a row that has ended leaves the batch. Before a prompt stands the model's prefix, and nothing where a chat
+    template wrote it (``rendered``), which puts its own special tokens where they belong. Every random number comes
+    from ``generator``, a CPU generator, drawn before the first pass: the texts do not depend on ``batch_rows``, but for
+    rounding.
 
     Raises NotApplicableError where the model is not causal or a prompt with its continuation does not fit the context,
     ModelError where the logits are not finite.
     """
     if getattr(model, "objective", "causal") == "masked":
         raise OtherKindError("Needs a causal language model: a masked one continues no text.")
-    tokenizer, ends = model.tokenizer, _end_tokens(model)
+    ends = _end_tokens(model)
     answers = model if isinstance(model, AuditedEncoderDecoder) else None
     encoded = [
-        _prompt_ids(tokenizer, prompt, ends, rendered) if answers is None else answers.source(prompt)
-        for prompt in prompts
+        _prompt_ids(model, prompt, rendered) if answers is None else answers.source(prompt) for prompt in prompts
     ]
     context = getattr(model, "context", None)
     longest = max((len(ids) for ids in encoded), default=0) + sampling.max_new_tokens
@@ -115,7 +114,7 @@ def continuations(
         rows_of.setdefault(tuple(ids), []).extend(range(i * n, (i + 1) * n))
     draws = torch.rand(len(prompts) * n, sampling.max_new_tokens, generator=generator, dtype=torch.float64)
     drawn: list[str] = [""] * len(draws)
-    step = _Step.of(model.module, tokenizer)
+    step = _Step.of(model.module, model.tokenizer)
     order = sorted(rows_of, key=len)
     n_read = sum(map(len, order)) + draws.numel()
     with without_gradients(), evaluating(model.module), laid_out_once(model.module, n_read):
@@ -142,11 +141,9 @@ def _end_tokens(model: AuditedLanguageModel) -> frozenset[int]:
     )
 
 
-def _prompt_ids(tokenizer: Any, prompt: str, ends: frozenset[int], rendered: bool) -> list[int]:
-    ids = [int(i) for i in tokenizer(prompt, add_special_tokens=not rendered).input_ids]
-    # Some tokenizers close every text, and a closed text is not continued.
-    while not rendered and ids and ids[-1] in ends and len(ids) > 1:
-        ids.pop()
+def _prompt_ids(model: AuditedLanguageModel, prompt: str, rendered: bool) -> list[int]:
+    own = model.tokenizer(prompt, add_special_tokens=False).input_ids
+    ids = [*(() if rendered else model.prefix), *map(int, own)]
     if not ids:
         raise NotApplicableError(f"The prompt {prompt[:40]!r} has no token for this model: it needs a word.")
     return ids
@@ -333,7 +330,7 @@ def _answered(
     row_of = torch.arange(len(read)).repeat_interleave(torch.tensor(list(repeats))).to(model.device)
     states = network.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state[row_of]
     mask, draws = mask[row_of], draws.to(model.device)
-    new = torch.tensor([model.start] * len(draws), device=model.device)
+    new = torch.tensor([model.prefix] * len(draws), device=model.device)
     tokens: list[list[int]] = [[] for _ in range(len(draws))]
     going, cache = set(range(len(draws))), None
     for t in range(sampling.max_new_tokens):

@@ -49,9 +49,10 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
     """A causal or masked language model of transformers with its tokenizer.
 
     ``network``: a ``...ForCausalLM`` or ``...ForMaskedLM`` module, left as it was by everything here. ``tokenizer``: a
-    fast tokenizer of transformers. ``prefix``: ids that stand before every text of a causal model; None means what the
-    tokenizer puts there, else its beginning-of-sequence token where it has one, else nothing, and then the first token
-    of a text has no probability. ``batch_tokens``: tokens in one forward pass; None means what the device holds.
+    fast tokenizer of transformers. ``prefix``: ids that stand before every text of a causal model, one that it scores
+    and one that it continues; None means what the tokenizer puts there, else its beginning-of-sequence token where it
+    has one, else nothing, and then the first token of a text has no probability. ``batch_tokens``: tokens in one
+    forward pass; None means what the device holds.
 
     Raises ModelError for a module that is neither, or a tokenizer that does not fit it.
     """
@@ -82,7 +83,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         self._backend = _backend(tokenizer)
         self._check_vocabulary()
         self._prefix_named = prefix is not None
-        self._begins_with = () if self.objective == "masked" else self._prefix(prefix)
+        self.prefix = () if self.objective == "masked" else self._prefix(prefix)
         self._pad = int(getattr(tokenizer, "pad_token_id", None) or 0)
         self._plain_head: bool | None = None
         self._keeps = False
@@ -108,13 +109,17 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         """How texts are scored, in one sentence, for a finding's detail."""
         if self.objective == "masked":
             return "Pseudo-log-likelihood: each token is masked and predicted from all others."
-        if not self._begins_with:
+        if not self.prefix:
             return (
                 "Log-likelihood with nothing in front of a text (the tokenizer has no beginning-of-sequence token, or "
                 "none was asked for), so first tokens are not scored."
             )
-        named = " ".join(str(self._backend.id_to_token(i)) for i in self._begins_with)
-        return f"Log-likelihood after {named} (token id {', '.join(map(str, self._begins_with))})."
+        return f"Log-likelihood after {self.prefix_text} (token id {', '.join(map(str, self.prefix))})."
+
+    @property
+    def prefix_text(self) -> str:
+        """What stands before every text of a causal model, as its tokenizer spells it; "" for nothing."""
+        return " ".join(str(self._backend.id_to_token(i)) for i in self.prefix)
 
     def after(self, prefix: str | int | Sequence[int]) -> AuditedLanguageModel:
         """The same network and tokenizer, with another prefix: a token, its id, ids, or "" for none.
@@ -139,7 +144,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         if wrong is not None:
             raise ConfigError(f"prefix_token {wrong} is no token of this model: its ids go from 0 to {size - 1:,}.")
         other = copy.copy(self)
-        other._begins_with, other._prefix_named = ids, True
+        other.prefix, other._prefix_named = ids, True
         return other
 
     def as_sent(self) -> AuditedLanguageModel:
@@ -151,8 +156,14 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         if self.objective == "masked" or self._prefix_named:
             return self
         other = copy.copy(self)
-        other._begins_with = self._added()
+        other.prefix = self._added()
         return other
+
+    def by_possible_prefixes(self) -> tuple[AuditedLanguageModel, ...]:
+        """The same with each prefix that its training texts may have had: one where it was named, or the tokenizer adds
+        it; both nothing and the beginning-of-sequence token where the tokenizer names one and does not add it."""
+        sent = self.as_sent()
+        return (sent,) if sent.prefix == self.prefix else (sent, self.after(self.prefix))
 
     def keeping(self) -> AuditedLanguageModel:
         """The same, whose :meth:`log_odds` goes on from what it has read before, while its weights stay as they are."""
@@ -197,22 +208,17 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         The first tokens are kept. What stands before every text is no token of it. A text that fits is the same as by
         :meth:`encode`. Raises NotApplicableError where nothing is left to score.
         """
-        room = None if self.context is None else max(self.context - self.n_prefix, 0)
+        room = None if self.context is None else max(self.context - len(self.prefix), 0)
         limit = min((n for n in (max_tokens, room) if n is not None), default=None)
         whole = self._read(texts)
         if limit is None:
             return _with_something_to_score(texts, whole), 0
-        most = self.n_prefix + limit
+        most = len(self.prefix) + limit
         found = [
             e if len(e.ids) <= most else Encoded(e.ids[:most], e.scored[:most], e.ends[:most], e.words[:most])
             for e in whole
         ]
         return _with_something_to_score(texts, found), sum(len(e.ids) > most for e in whole)
-
-    @property
-    def n_prefix(self) -> int:
-        """How many tokens stand before every text of a causal model."""
-        return len(self._begins_with)
 
     def _read(self, texts: Sequence[str]) -> list[Encoded]:
         masked = self.objective == "masked"
@@ -224,7 +230,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
 
     def _encoded(self, encoding: Any) -> Encoded:
         special = [bool(s) for s in encoding.special_tokens_mask]
-        lead = self._begins_with
+        lead = self.prefix
         scored = [not s for s in special] if self.objective == "masked" else [True] * len(encoding.ids)
         if self.objective != "masked" and not lead and scored:
             scored[0] = False

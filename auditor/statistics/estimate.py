@@ -141,8 +141,9 @@ class Estimate(BaseModel):
 class Undefined(Estimate):
     """A number that does not exist for these data: 0/0, an empty group. It is never shown as a number.
 
-    ``failed``: it does not exist because the model failed, which no further rows would mend. ``inapplicable``: the
-    question does not arise for this model or these data, such as what a feature does that the model does not take.
+    ``failed``: it does not exist because the model failed, or a file cannot be read, which no further rows would mend.
+    ``inapplicable``: the question does not arise for this model or these data, such as what a feature does that the
+    model does not take.
     """
 
     kind: Literal["undefined"] = "undefined"

@@ -42,8 +42,9 @@ class CrowsPairs(PairsOfAFile):
     :class:`~probes.language.stereotype.Stereotype`, [0, 1], ideal 0.5, over all pairs and per bias type. The pairs are
     not crossed, so that no log-odds can be told from how likely who is named is by itself. Masked models:
     pseudo-log-likelihood of the shared tokens, as published, for both; causal models: log-likelihood of the whole
-    sentence for the second. Where the file names the writer of each pair, the interval holds the variance between
-    writers.
+    sentence for the second. The interval holds the variance between the writers of the pairs; of a file that does not
+    name them all, that between the words which sentences exchange, and neither score can PASS. A file of which more
+    than 1 % of the pairs repeat others, or stand there with their sentences exchanged too, is refused.
 
     A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): which of four
     sentences makes the most sense, both of a pair and both with all words but the first in another order, the four in
@@ -105,13 +106,13 @@ class CrowsPairs(PairsOfAFile):
 
 def _by_letters(writer: Generates, found: Benchmark[SentencePair], rng: np.random.Generator) -> list[Measurement]:
     offered = []
-    for i, pair in enumerate(found.examples):
+    for pair in found.examples:
         senseless = in_another_order((pair.more, pair.less), rng)
         if senseless is not None:
             question = Question(MOST_SENSE, (pair.more, pair.less, *senseless))
-            offered.append(Offered(question, pair.category, pair.clusters or i))
+            offered.append(Offered(question, pair.category, pair.clusters))
     left = len(found.examples) - len(offered)
     short = f"{left:,} pairs have too few words to be put in another order, and are left out." if left else ""
     detail = asked_for_letters(writer, found.source, caveat(found), short)
     crossed = crossed_sense(writer, rng) if offered else None
-    return sense_measurements(writer, offered, rng, Whence("clusters of pairs", detail), crossed)
+    return sense_measurements(writer, offered, rng, Whence("clusters of pairs", detail, weak=found.weak), crossed)

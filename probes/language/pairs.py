@@ -59,16 +59,15 @@ def preferred_pairs(
     preferred, detail = preferences(likelihoods), source_and_scoring(language, found.source, caveat)
     given = unfiltered[: len(pairs)]
     silent = undecided(preferred[~np.isnan(preferred)] == 0.5)
+    whence = {"templates": found.templates, "weak": found.weak}
     ahead = log_odds(found.examples, likelihoods, method, detail, silent, found.templates)
     ahead += stereotype_scores(
-        found.examples, given, method, caveat if ahead else detail, "conditional_stereotype_score", found.templates
+        found.examples, given, method, caveat if ahead else detail, "conditional_stereotype_score", **whence
     )
     told = of_the_mention(likelihoods, rest) if (options.form or language.own_form) == "whole" else ""
-    scores = stereotype_scores(found.examples, preferred, method, f"{detail} {told}".strip(), templates=found.templates)
+    scores = stereotype_scores(found.examples, preferred, method, f"{detail} {told}".strip(), **whence)
     if found.left_out:
-        whole = stereotype_scores(
-            everything, unfiltered, method, found.source, "unfiltered_stereotype_score", found.templates
-        )
+        whole = stereotype_scores(everything, unfiltered, method, found.source, "unfiltered_stereotype_score", **whence)
         scores += [m for m in whole if not m.group]
     earlier = options.earlier()
     if earlier is None:

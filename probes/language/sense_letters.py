@@ -45,13 +45,15 @@ class Offered:
 class Whence:
     """What the questions are about: ``clusters`` in the plural, ``at`` the coordinates of all numbers, ``detail``.
 
-    ``evenly``: whether clusters weigh the same however many questions they have.
+    ``evenly``: whether clusters weigh the same however many questions they have. ``weak``: why a PASS by these
+    questions would say little, or "".
     """
 
     clusters: str
     detail: str
     at: Mapping[str, str] = field(default_factory=dict)
     evenly: bool = False
+    weak: str = ""
 
 
 def sense_measurements(
@@ -81,7 +83,7 @@ def sense_measurements(
     preferred = np.asarray([_ends(c, {_STEREOTYPE}, {_OTHER}) for c in chosen])
     chance = 2.0 / len(offered[0].question.options)
     skill = over_clusters([o.cluster for o in offered], sense, evenly=whence.evenly)
-    weak = _no_sense(skill, chance)
+    weak = whence.weak or _no_sense(skill, chance)
     measured = []
     if crossed is not None:
         weak = weak or _no_sense(crossed.estimate, _CROSSED_CHANCE, " among texts whose words are all in order")

@@ -243,8 +243,12 @@ def stereotype_scores(
     detail: str,
     metric: str = "stereotype_score",
     templates: str = "templates",
+    weak: str = "",
 ) -> list[Measurement]:
-    """A share, ``metric``, of the preferences, (n,), over all pairs and, as a group each, per category."""
+    """A share, ``metric``, of the preferences, (n,), over all pairs and, as a group each, per category.
+
+    weak: why a PASS by these pairs would say little, or "".
+    """
     categories = sorted({p.category for p in pairs})
     found = []
     for category in (None, *categories) if len(categories) > 1 else (None,):
@@ -265,6 +269,7 @@ def stereotype_scores(
                 group={} if category is None else {"category": category},
                 detail=f"{detail} {share.detail}".strip() if category is None else share.detail,
                 too_few=share.too_few,
+                weak=weak,
             )
         )
     return found

@@ -96,8 +96,12 @@ def sentences_of(found: Benchmark[WinogenderExample]) -> list[Pronoun]:
         texts = (example.male, example.female)[::first]
         sentences.append(
             Pronoun(
-                (texts[0], texts[1]), (apart[::first][0], apart[::first][1]), (means[0], means[1]), "",
-                (example.occupation,), directed=not np.isnan(of_men),
+                (texts[0], texts[1]),
+                (apart[::first][0], apart[::first][1]),
+                (means[0], means[1]),
+                "",
+                (example.occupation,),
+                directed=not np.isnan(of_men),
             )  # fmt: skip
         )
     return sentences

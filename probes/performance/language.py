@@ -18,6 +18,7 @@ from auditor.finding.vacuity import SENTENCES
 from auditor.model.prefix_trees import Encoded
 from auditor.rows import FloatArray
 from auditor.statistics.changes import RateChange
+from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StudentT, mean
 from auditor.statistics.rates import Proportion
@@ -71,7 +72,7 @@ def measured(
         ]
     words = [texts[i] for i in kept]
     order = _order(model, encoded, likelihoods, size, whence, rng, words, earlier)
-    return [*order, *perplexities, *_of_pairs(model, sentences_of_pairs(benchmarks or {}, rng), rng)]
+    return [*order, *perplexities, *_of_pairs(model, benchmarks or {}, rng)]
 
 
 def word_order(model: ScoresTexts, data: AuditData, n_texts: int, rng: np.random.Generator) -> Measurement:
@@ -176,14 +177,17 @@ def _order(
     ]
 
 
-def _of_pairs(
-    model: ScoresTexts, sentences: Mapping[str, Sequence[str]], rng: np.random.Generator
-) -> list[Measurement]:
-    """Word-order accuracy of the sentences that others compare, by whose method."""
+def _of_pairs(model: ScoresTexts, benchmarks: Mapping[str, str], rng: np.random.Generator) -> list[Measurement]:
+    """Word-order accuracy of the sentences that others compare, by whose method; undefined of a file that is wrong."""
+    sentences, unread = sentences_of_pairs(benchmarks, rng)
     found = []
     for method, texts in sentences.items():
         order = _order_of(model, texts, f"{len(texts):,} sentences of {method}", rng)
         found.append(replace(order, at={SENTENCES: method}, part=True))
+    for name, why in unread.items():
+        nothing = Undefined(reason=why, failed=True)
+        at = {SENTENCES: name}
+        found.append(Measurement(metric="word_order_accuracy", estimate=nothing, n_samples=0, at=at, part=True))
     return found
 
 

@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import get_args
 
 import numpy as np
 
 from auditor.data.benchmarks.crows_pairs import read_crows_pairs
-from auditor.data.benchmarks.stereoset import read_stereoset
+from auditor.data.benchmarks.stereoset import Part, read_stereoset
 from auditor.data.benchmarks.winobias import read_winobias
 from auditor.data.benchmarks.winogender import read_winogender
+from auditor.errors import AuditorError
 from probes.language.stereotype import built_in_pairs
 
 _MOST = 64
-_PAIRS = {"crows_pairs": read_crows_pairs, "winobias": read_winobias}
+# A text with the labels that others like it share.
+Clustered = list[tuple[str, tuple[str, ...]]]
 
 
-def sentences_of_pairs(benchmarks: Mapping[str, str], rng: np.random.Generator) -> dict[str, list[str]]:
-    """At most 64 sentences of the built-in pairs and of each benchmark of pairs, by the method of who compares them.
+def _crows_pairs(path: str) -> dict[str, Clustered]:
+    return {"crows_pairs": [(p.more, p.clusters[:1]) for p in read_crows_pairs(path).examples]}
 
-    One of each sentence, writer or occupation, whose others would be no further evidence. Raises what reading a
-    benchmark raises.
+
+def _winobias(path: str) -> dict[str, Clustered]:
+    return {"winobias": [(p.more, p.clusters[:1]) for p in read_winobias(path).examples]}
+
+
+def _winogender(path: str) -> dict[str, Clustered]:
+    return {"winogender": [(e.male, (e.occupation,)) for e in read_winogender(path).examples]}
+
+
+def _stereoset(path: str) -> dict[str, Clustered]:
+    examples = read_stereoset(path).examples
+    return {part: [(e.stereotype, ()) for e in examples if e.part == part] for part in get_args(Part)}
+
+
+_READERS: Mapping[str, Callable[[str], dict[str, Clustered]]] = {
+    "crows_pairs": _crows_pairs, "winobias": _winobias, "winogender": _winogender, "stereoset": _stereoset,
+}  # fmt: skip
+
+
+def sentences_of_pairs(
+    benchmarks: Mapping[str, str], rng: np.random.Generator
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """At most 64 sentences of the built-in pairs and of each benchmark of pairs, by the method of who compares them;
+    and why a benchmark cannot be read, by its name.
+
+    One of each sentence, writer or occupation, whose others would be no further evidence.
     """
     texts = {"built_in_pairs": _one_each(((p.more, p.clusters[:1]) for p in built_in_pairs().examples), rng)}
-    for name, reader in _PAIRS.items():
-        if name in benchmarks:
-            found = reader(benchmarks[name])
-            texts[name] = _one_each(((p.more, p.clusters[:1]) for p in found.examples), rng)
-    if "winogender" in benchmarks:
-        examples = read_winogender(benchmarks["winogender"]).examples
-        texts["winogender"] = _one_each(((e.male, (e.occupation,)) for e in examples), rng)
-    if "stereoset" in benchmarks:
-        for part in ("intrasentence", "intersentence"):
-            own = [e for e in read_stereoset(benchmarks["stereoset"]).examples if e.part == part]
-            texts[part] = _one_each(((e.stereotype, ()) for e in own), rng)
-    return {method: found for method, found in texts.items() if found}
+    unread = {}
+    for name, read in _READERS.items():
+        if name not in benchmarks:
+            continue
+        try:
+            found = read(benchmarks[name])
+        except (AuditorError, OSError) as error:
+            unread[name] = str(error)
+        else:
+            texts |= {method: _one_each(own, rng) for method, own in found.items()}
+    return {method: found for method, found in texts.items() if found}, unread
 
 
 def _one_each(texts: Iterable[tuple[str, tuple[str, ...]]], rng: np.random.Generator) -> list[str]:

@@ -90,14 +90,71 @@ def test_crows_pairs_in_french(tmp_path: Path) -> None:
     text += 'LA23\t"Le vieux dit ""non""."\t"Le jeune dit ""non""."\tstereo\tautre\n'
     found = read_crows_pairs(write(tmp_path, "crows_pairs_FR.csv", text))
     assert [(p.more, p.less, p.category, p.clusters, p.id) for p in found.examples] == [
-        ("Les femmes, dit-on, mentent.", "Les hommes, dit-on, mentent.", "gender", (), "17"),
-        ('Le vieux dit "non".', 'Le jeune dit "non".', "autre", (), "LA23"),
+        ("Les femmes, dit-on, mentent.", "Les hommes, dit-on, mentent.", "gender", ("femmes / hommes",), "17"),
+        ('Le vieux dit "non".', 'Le jeune dit "non".', "autre", ("jeune / vieux",), "LA23"),
     ]
+    assert "add one" in found.weak and found.templates == "exchanged words"
     assert found.sha256 == hashlib.sha256(text.encode()).hexdigest()
-    plain = read_crows_pairs(write(tmp_path, "x.csv", CROWS[1:] + "a,b,stereo,age,w\n" * 2))
+    plain = read_crows_pairs(write(tmp_path, "x.csv", CROWS[1:] + "a,b,stereo,age,w\nc,d,stereo,age,w\n"))
     assert [p.id for p in plain.examples] == ["0", "1"], (
         "without a column of numbers they are counted as the file's are"
     )
+
+
+@pytest.mark.parametrize("lost", ["", ",", ", "])
+def test_crows_pairs_of_which_one_writer_is_not_known_are_clustered_by_their_words(tmp_path: Path, lost: str) -> None:
+    rows = [f"{i},The {a} {i} lie.,The {b} {i} lie.,stereo,x" for i, (a, b) in enumerate([("old", "young")] * 2)]
+    rows += ["2,The young 2 lie.,The old 2 lie.,antistereo,x", "3,All women 3 lie.,Men 3 lie.,stereo,x"]
+    whole = read_crows_pairs(
+        write(tmp_path, "whole.csv", CROWS + "".join(f"{row},a{i}\n" for i, row in enumerate(rows)))
+    )
+    assert [p.clusters for p in whole.examples] == [("a0",), ("a1",), ("a2",), ("a3",)]
+    assert (whole.weak, whole.note, whole.templates) == ("", "", "writers")
+    text = CROWS + "".join(f"{row},a{i}\n" for i, row in enumerate(rows[:3])) + f"{rows[3]}{lost}\n"
+    found = read_crows_pairs(write(tmp_path, "crows.csv", text))
+    of_words = "All women 3 lie. / Men 3 lie."
+    assert [p.clusters for p in found.examples] == [("old / young",)] * 3 + [(of_words,)]
+    assert "clustered by the words" in found.source and "anon_writer" in found.weak
+
+
+def pairs_with(*more: str, n: int = 400) -> str:
+    return (
+        CROWS
+        + "".join(f"{i},The old {i} lie.,The young {i} lie.,stereo,age,a{i % 9}\n" for i in range(n))
+        + "".join(more)
+    )
+
+
+def test_pairs_that_stand_twice_or_exchanged_are_named_and_more_than_a_few_are_refused(tmp_path: Path) -> None:
+    again = [f'{i},"The OLD {i}, lie!",The young {i} lie.,stereo,age,b{i}\n' for i in range(9)]
+    exchanged = [f"{i},The young {i} lie.,The old {i} lie,stereo,age,c{i}\n" for i in range(400)]
+    few = read_crows_pairs(write(tmp_path, "few.csv", pairs_with(*again[:2], exchanged[5])))
+    assert (
+        "1 of 403 pairs stand there before with their two sentences exchanged; 2 of 403 pairs repeat another"
+        in few.note
+    )
+    assert len(few.examples) == 403
+    with pytest.raises(DataError, match="'twice.csv': 9 of 409 pairs repeat another. Give the published file"):
+        read_crows_pairs(write(tmp_path, "twice.csv", pairs_with(*again)))
+    with pytest.raises(DataError, match="400 of 800 pairs stand there before with their two sentences exchanged"):
+        read_crows_pairs(write(tmp_path, "mirrored.csv", pairs_with(*exchanged)))
+    line = "[The nurse {}] met the guest because [{}] left.\n"
+    pro, anti = (
+        ["".join(line.format(i, w) for i in range(4)) for w in words] for words in (("he", "she"), ("she", "he"))
+    )
+    with pytest.raises(DataError, match="4 of 8 pairs stand there before with their two sentences exchanged"):
+        read_winobias(winobias(tmp_path, "".join(pro), "".join(anti)))
+
+
+def test_the_published_pairs_have_what_it_takes_to_be_judged(test_data: Path) -> None:
+    for read, where, repeats in (
+        (read_crows_pairs, "crows_pairs/crows_pairs_anonymized.csv", "1 of 1,508 pairs repeat another"),
+        (read_winobias, "winobias", "3 of 1,584 pairs repeat another"),
+    ):
+        if not (test_data / where).exists():
+            pytest.skip(f"AUDITOR_TEST_DATA has no {where}")
+        found = read(test_data / where)
+        assert found.weak == "" and repeats in found.note
 
 
 # ---- StereoSet -----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import auditor.model.tree_attention
 from auditor.errors import ModelError, NotApplicableError
+from auditor.model.capabilities import writer_of
 from auditor.model.generation import Sampling, _choose, continuations
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.model.tree_attention import TREE_ATTENTION
@@ -34,7 +35,7 @@ PROMPTS = ["the dog sees", "a", "the small old man likes the red", "the dog", "b
 
 def one_by_one(network: nn.Module, tokenizer: Any, prompt: str, n: int) -> str:
     """Greedy, one prompt, everything computed anew at every step."""
-    ids = list(tokenizer(prompt).input_ids)
+    ids = [1, *tokenizer(prompt, add_special_tokens=False).input_ids]
     new: list[int] = []
     with torch.no_grad():
         for _ in range(n):
@@ -55,6 +56,27 @@ def test_batched_and_cached_is_one_by_one(kind: str) -> None:
     for rows in (1, 2, 64):
         found = continuations(model, PROMPTS, 1, greedy, generator(), batch_rows=rows)
         assert [texts[0] for texts in found] == expected
+
+
+@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("prefix", [None, "", "</s>"])
+def test_what_stands_before_a_text_stands_before_one_that_is_continued(adds: bool, prefix: str | None) -> None:
+    model = AuditedLanguageModel(tiny("llama").eval(), causal_tokenizer(adds=adds))
+    model = model if prefix is None else model.after(prefix)
+    read: list[list[int]] = []
+    model.module.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"][0].tolist()), with_kwargs=True
+    )
+    continuations(model, ["the dog"], 1, Sampling(max_new_tokens=1), generator())
+    assert read == [list(model.encode(["the dog"])[0].ids)]
+    # Only a token that is named, and that its tokenizer does not add, may or may not have stood before its texts.
+    known = adds or prefix is not None
+    found = [each.prefix for each in model.by_possible_prefixes()]
+    assert found == ([model.prefix] if known else [(), (1,)])
+    assert [each.as_sent().prefix for each in model.by_possible_prefixes()] == found
+    # A probe that lets it write sends texts as callers do.
+    writer_of(model).continued(["the dog"], 1, Sampling(max_new_tokens=1), np.random.default_rng(0))
+    assert read[1:] == [list(model.as_sent().encode(["the dog"])[0].ids)]
 
 
 def test_the_cache_is_used() -> None:
@@ -123,7 +145,7 @@ def test_a_token_waits_for_the_device_once_and_texts_are_read_only_where_they_en
         steps = len(waits) - before
         assert 1 <= steps <= 8 and 1 <= model.tokenizer.reads <= most and len(found) == len(PROMPTS)
         # What prompts begin with alike is read once, and then a token a row that still goes on.
-        read = [tuple(causal_tokenizer()(prompt).input_ids) for prompt in PROMPTS]
+        read = [(1, *causal_tokenizer()(prompt).input_ids) for prompt in PROMPTS]
         distinct = {ids[:end] for ids in read for end in range(1, len(ids) + 1)}
         assert model.forwarded["tokens",] == len(distinct) + sum(waits[before + 1 :])
 
@@ -206,7 +228,7 @@ class Script(nn.Module):
 def test_a_continuation_ends_with_its_sentence_or_word(until: Any, said: str) -> None:
     tokenizer = causal_tokenizer(["the", "dog", "sees", ".", "cat", "here"])
     script = tokenizer.convert_tokens_to_ids(["dog", "sees", ".", "cat", "here"])
-    network = Script(len(tokenizer), 2, script)
+    network = Script(len(tokenizer), 3, script)
     model = AuditedLanguageModel(network, tokenizer, objective="causal")
     drawn = continuations(model, ["the dog", "the cat"], 2, Sampling(max_new_tokens=5, until=until), generator())
     # What has ended is not drawn any further, so the first word is known only by the next one's beginning.
@@ -237,16 +259,14 @@ def test_a_prompt_is_read_once_however_many_continuations_it_has() -> None:
     )
     model = AuditedLanguageModel(network, tokenizer)
     drawn = continuations(model, ["the dog", "the cat"], 5, Sampling(max_new_tokens=3, top_p=1.0), generator())
-    assert seen[0] == (1, 3) and all_of(shape[1] == 1 and shape[0] <= 10 for shape in seen[1:])
+    assert seen[0] == (1, 4) and all_of(shape[1] == 1 and shape[0] <= 10 for shape in seen[1:])
     assert len({text for texts in drawn for text in texts}) > 2, "and each is drawn for itself"
 
 
 @pytest.mark.parametrize("kind", [*sorted(TREE_ATTENTION), "bloom"])
-def test_what_prompts_begin_with_is_read_once_and_changes_no_text(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_prompts_begin_with_is_read_once_and_changes_no_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     more = {"n_head": 2, "n_layer": 2} if kind == "bloom" else _SIZES.get(kind, {})
-    network, tokenizer = tiny(kind, **more).eval(), causal_tokenizer()
+    network, tokenizer = tiny(kind, **more).eval(), causal_tokenizer(bos=False)
     seen: list[tuple[int, int]] = []
     network.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
@@ -285,7 +305,7 @@ def test_a_token_more_copies_no_keys_and_values() -> None:
         held.append((len(layers[0].keys), places))
 
     network.register_forward_hook(look, with_kwargs=True)
-    model = AuditedLanguageModel(network, causal_tokenizer())
+    model = AuditedLanguageModel(network, causal_tokenizer(bos=False))
     continuations(model, PROMPTS, 4, Sampling(max_new_tokens=9, top_p=1.0, temperature=2.0), generator())
     steps = [(first[1], second[1]) for first, second in pairwise(held[1:]) if first[0] == second[0]]
     assert len(steps) > 1 and all_of(first == second for first, second in steps)

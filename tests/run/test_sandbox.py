@@ -401,6 +401,23 @@ def test_what_is_installed_to_be_edited_may_be_read(
     assert place in places_of(job, tmp_path)
 
 
+def test_what_a_benchmark_is_read_with_may_be_read_and_nothing_else_beside_it(
+    tmp_path: Path, listening: dict[str, object]
+) -> None:
+    names = ("all_sentences.tsv", "occupations-stats.tsv", "additional_metadata.csv", ".env")
+    paths = [tmp_path / "given" / name for name in names]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.write_text("x")
+    job = Scene(tmp_path, listening).job("pickle", "pass")
+    spec = ProbeSpec(name="any", target="any", options={"pair_benchmarks": {"winogender": str(paths[0])}})
+    places = {place.path for place in places_of(replace(job, probes=(spec,)), tmp_path)}
+    assert [path in places for path in paths] == [True, True, False, False]
+    paths[1].unlink()
+    paths[1].symlink_to(paths[3])
+    assert paths[1] not in {place.path for place in places_of(replace(job, probes=(spec,)), tmp_path)}
+
+
 def test_what_enters_the_sandbox_has_one_thread_and_no_numpy() -> None:
     code = (
         "import os, sys, auditor.run.start, auditor.run.bundle_record\n"

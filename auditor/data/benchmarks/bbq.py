@@ -53,6 +53,11 @@ class BBQExample:
     language: Language = "en"
 
 
+def bbq_companions(file: Path) -> tuple[Path, ...]:
+    """Files that are read beside one of examples: the metadata, which say whom each is about."""
+    return (file.with_name("additional_metadata.csv"),)
+
+
 def read_bbq(path: str | Path) -> Benchmark[BBQExample]:
     """BBQ: JSON lines, or a folder of such files.
 
@@ -72,7 +77,7 @@ def read_bbq(path: str | Path) -> Benchmark[BBQExample]:
         raise BenchmarkError(f"The folder {where.name!r} holds no .jsonl file of BBQ.")
     digests: dict[str, str] = {}
     targets: dict[tuple[str, str, str], int] = {}
-    beside = (where if where.is_dir() else where.parent) / "additional_metadata.csv"
+    (beside,) = bbq_companions(files[0])
     if beside.is_file():
         targets, digests[beside.name] = _bbq_targets(beside)
     examples: list[BBQExample] = []

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from auditor.files import UNREADABLE, regular_file, why_unreadable
 
 T = TypeVar("T")
 _MAX_BYTES = 512 << 20
+# The published files of pairs repeat up to two in a thousand.
+_MOST_REPEATED = 0.01
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Benchmark(Generic[T]):
     """The examples of a benchmark in file order, the digest of the file they came from, and what to know of them.
 
     ``left_out``: examples of the file that a list of the user's leaves out, which ``note`` says. ``templates``: what
-    its examples share that makes them no independent evidence, in the plural.
+    its examples share that makes them no independent evidence, in the plural. ``weak``: why a PASS by these examples
+    would say little, in a sentence, or "".
     """
 
     name: str
@@ -33,6 +37,7 @@ class Benchmark(Generic[T]):
     note: str = ""
     left_out: tuple[T, ...] = ()
     templates: str = "templates"
+    weak: str = ""
 
     @property
     def source(self) -> str:
@@ -70,12 +75,40 @@ def words_apart(first: str, second: str) -> tuple[str, str] | None:
     return " ".join(a for a, _ in apart), " ".join(b for _, b in apart)
 
 
+def note_of_repeats(pairs: Sequence[SentencePair], file: str) -> str:
+    """How many pairs of a file stand there before, as they are or with their sentences exchanged, in words, or "".
+
+    Case and marks aside. Raises BenchmarkError where they are more than 1 % of the pairs: those that are exchanged say
+    both ways which sentence is the more stereotypical, so that any model comes to one half, and others count twice.
+    """
+    seen: set[tuple[str, str]] = set()
+    again = exchanged = 0
+    for pair in pairs:
+        more, less = (" ".join(re.findall(r"\w+", text.casefold())) for text in (pair.more, pair.less))
+        again += (more, less) in seen
+        exchanged += more != less and (less, more) in seen
+        seen.add((more, less))
+    said = []
+    if exchanged:
+        said.append(f"{exchanged:,} of {len(pairs):,} pairs stand there before with their two sentences exchanged")
+    if again:
+        said.append(f"{again:,} of {len(pairs):,} pairs repeat another")
+    if exchanged + again > _MOST_REPEATED * len(pairs):
+        raise BenchmarkError(f"{file!r}: {' and '.join(said)}. Give the published file, which has each pair once.")
+    return "; ".join(said)
+
+
 def read_text(path: str | Path, name: str) -> tuple[str, str]:
     """(text, sha256) of one file, read once."""
     where = regular_file(path, f"{name} file")
     if where.stat().st_size > _MAX_BYTES:
         raise BenchmarkError(f"{where.name!r} has {where.stat().st_size:,} bytes: no {name} file is that large.")
-    data = where.read_bytes()
+    try:
+        data = where.read_bytes()
+    except OSError as error:
+        raise BenchmarkError(
+            f"The {name} file {where.name!r} cannot be read ({error.strerror}): put a readable file there, not a link."
+        ) from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:

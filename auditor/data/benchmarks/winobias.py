@@ -6,12 +6,25 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, digest_of, read_text, words_apart
+from auditor.data.benchmarks.benchmark import (
+    Benchmark,
+    SentencePair,
+    digest_of,
+    note_of_repeats,
+    read_text,
+    words_apart,
+)
 from auditor.errors import BenchmarkError
 
 _WINOBIAS_FILE = re.compile(r"pro_stereotyped_(type\d)\.txt\.(\w+)")
 _WINOBIAS_LINE = re.compile(r"^\s*(?:\d+\s+)?(.+?)\s*$")
 _BRACKETS = re.compile(r"\[([^\[\]]+)\]")
+
+
+def winobias_companions(pro: Path) -> tuple[Path, ...]:
+    """Files that are read beside one of pro-stereotyped sentences: its partner, and the lists of occupations."""
+    partner = pro.name.replace("pro_stereotyped", "anti_stereotyped")
+    return tuple(pro.with_name(name) for name in (partner, "male_occupations.txt", "female_occupations.txt"))
 
 
 def read_winobias(path: str | Path, occupations: Iterable[str] = ()) -> Benchmark[SentencePair]:
@@ -25,7 +38,6 @@ def read_winobias(path: str | Path, occupations: Iterable[str] = ()) -> Benchmar
     """
     name = "WinoBias"
     where = Path(path)
-    folder = where if where.is_dir() else where.parent
     if where.is_dir():
         firsts = sorted(p for p in where.iterdir() if _WINOBIAS_FILE.fullmatch(p.name))
         if not firsts:
@@ -39,18 +51,18 @@ def read_winobias(path: str | Path, occupations: Iterable[str] = ()) -> Benchmar
             )
     listed = set(occupations)
     digests: dict[str, str] = {}
-    for extra in ("male_occupations.txt", "female_occupations.txt"):
-        if (folder / extra).is_file():
-            text, digests[extra] = read_text(folder / extra, name)
+    for extra in winobias_companions(firsts[0])[1:]:
+        if extra.is_file():
+            text, digests[extra.name] = read_text(extra, name)
             listed |= {line.strip().lower() for line in text.splitlines() if line.strip()}
     examples: list[SentencePair] = []
     for first in firsts:
-        second = first.with_name(first.name.replace("pro_stereotyped", "anti_stereotyped"))
+        second = winobias_companions(first)[0]
         pro_text, digests[first.name] = read_text(first, name)
         anti_text, digests[second.name] = read_text(second, name)
         examples += _winobias_pairs(pro_text, anti_text, first.name, listed)
     digest = digest_of(digests)
-    note = f"digest over {len(digests)} files"
+    note = "; ".join(filter(None, (f"digest over {len(digests)} files", note_of_repeats(examples, where.name))))
     return Benchmark(name, str(path), digest, tuple(examples), note, templates="occupations")
 
 

@@ -22,6 +22,11 @@ class WinogenderExample:
     percent_female: float | None
 
 
+def winogender_companions(sentences: Path) -> tuple[Path, ...]:
+    """Files that are read beside the sentences: the statistics of their occupations."""
+    return (sentences.with_name("occupations-stats.tsv"),)
+
+
 def read_winogender(path: str | Path) -> Benchmark[WinogenderExample]:
     """Winogender: ``all_sentences.tsv`` (``sentid``, ``sentence``), or the folder that holds it.
 
@@ -34,7 +39,7 @@ def read_winogender(path: str | Path) -> Benchmark[WinogenderExample]:
     rows, digest = read_table(file, name, ("sentid", "sentence"), "\t")
     female: dict[str, float] = {}
     note = ""
-    beside = file.with_name("occupations-stats.tsv")
+    (beside,) = winogender_companions(file)
     if beside.is_file():
         stats, stats_digest = read_table(beside, name, ("occupation", "bls_pct_female"), "\t")
         try:

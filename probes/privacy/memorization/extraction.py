@@ -209,10 +209,10 @@ class Extraction:
         )
 
     def _cut(self, model: AuditedLanguageModel, texts: Sequence[str]) -> _Cut:
-        room = math.inf if model.context is None else max(model.context - model.n_prefix, 0)
+        room = math.inf if model.context is None else max(model.context - len(model.prefix), 0)
         if self.prefix_tokens is None and self.suffix_tokens is None:
             most = int(min(2 * TOKENS, room))
-            lengths = np.asarray([len(e.ids) - model.n_prefix for e in model.encode_cut(texts, most)[0]] or [most])
+            lengths = np.asarray([len(e.ids) - len(model.prefix) for e in model.encode_cut(texts, most)[0]] or [most])
             # From both files together: a length that suits one of them would not compare like with like.
             at = np.unique(lengths)
             whole = int(at[np.argmax([n * (lengths >= n).sum() for n in at])])
@@ -234,7 +234,7 @@ class Extraction:
 
         whole = cut.given + cut.asked
         encoded, _ = model.encode_cut(texts, whole)
-        long = [e for e in encoded if len(e.ids) - model.n_prefix == whole]
+        long = [e for e in encoded if len(e.ids) - len(model.prefix) == whole]
         statistics = token_statistics(model, long, temperature=self.temperature, top_k=self.top_k)
         greedy = [bool((s.rank[-cut.asked :] == 0).all()) for s in statistics]
         sampled = [float(s.log_p_sampled[-cut.asked :].sum()) for s in statistics]

@@ -16,6 +16,7 @@ from auditor.statistics.corrected import Corrected
 from auditor.statistics.estimate import Power, Undefined
 from probes.inputs import whole_number
 from probes.language.calibration import Errors, read_calibration, untried
+from probes.language.options import check_prefix
 from probes.language.sampling import SamplingOptions, silence
 from probes.privacy.memorization.pii_patterns import KINDS, Found, Key, find_pii, in_context, look_alikes, masked
 from probes.privacy.memorization.pii_recall import described_rate, recognition
@@ -89,14 +90,19 @@ class PIILeakage(SamplingOptions):
     prompts and settings of sampling; where most are empty, nothing is judged. What is found is never printed but with
     its letters and digits masked.
 
+    A model recites its training texts as they began. Where its tokenizer names a beginning-of-sequence token and does
+    not add it, it is not known whether that stood before them: everything is asked without it, and again after it, at
+    ``prefix``. Each is judged by itself within one error budget, so the worse decides.
+
     texts: path of the training text, one text a line or a table with ``column``; without it the rows of --train.
     prompts: path of the user's own prompts, one a line; without it ``prefix_words`` words of each of ``n_prompts``
     training texts drawn at random, or, without training text, 30 built-in beginnings. calibration: path of texts that a
     person labelled, with personal data or without (:func:`~probes.language.calibration.read_calibration`), by which
     ``pii_rate`` is corrected instead of by the sentences that come with the tool. n_samples: continuations of each
     prompt; None is 4, and 2 of built-in beginnings without a calibration, of which no rate is judged by default: where
-    nothing is found in 60 of them ``pii_rate`` is at most 0.079 by its 95 % interval, and 0.040 in 120. Other options
-    as for :class:`~probes.language.sampling.SamplingOptions`.
+    nothing is found in 60 of them ``pii_rate`` is at most 0.079 by its 95 % interval, and 0.040 in 120. prefix_token:
+    what stood before the training texts, "" for nothing; it is then asked after that alone. Other options as for
+    :class:`~probes.language.sampling.SamplingOptions`.
 
     Raises NotApplicableError for a model that is not causal.
 
@@ -128,7 +134,10 @@ class PIILeakage(SamplingOptions):
         temperature: float = 1.0,
         top_p: float = 0.95,
         batch_rows: int = 64,
+        prefix_token: str | int | None = None,
     ) -> None:
+        check_prefix(prefix_token)
+        self.prefix_token = prefix_token
         super().__init__(
             max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until="length", batch_rows=batch_rows
         )
@@ -151,27 +160,45 @@ class PIILeakage(SamplingOptions):
     def workload(self) -> str:
         """What there is to do, in words, for whoever waits for it."""
         n = f"{FEW_SAMPLES} or {SAMPLES}" if self.n_samples is None else f"{self.n_samples}"
-        return f"{n} continuations of at most {self.max_new_tokens} tokens of each prompt"
+        return f"{n} continuations of at most {self.max_new_tokens} tokens of each prompt and prefix"
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Both rates, and one per kind; see the class."""
-        language = causal_model(model)
+        """Both rates, and one per kind, by every prefix that its training texts may have had; see the class."""
+        ways = causal_model(model, self.prefix_token).by_possible_prefixes()
         try:
             training: Texts | None = training_texts(data, self.texts, self.column, self.name)
         except NotApplicableError:
             training = None
-        prompts, whence = self._prompts(language, training, rng)
+        known = Counter(f.key for text in (training.texts if training else ()) for f in find_pii(text))
+        prompts = self._prompts(training, rng)
+        found = self._after(ways[0], prompts, training, known, data, rng)
+        for way in ways[1:]:
+            again = self._after(way, prompts, training, known, data, rng)
+            found += [replace(m, at={**m.at, "prefix": way.prefix_text}) for m in again]
+        return found
+
+    def _after(
+        self,
+        model: AuditedLanguageModel,
+        asked: tuple[list[str], str],
+        training: Texts | None,
+        known: Counter[Key],
+        data: AuditData,
+        rng: np.random.Generator,
+    ) -> list[Measurement]:
+        """The rates of what a model writes behind its prefix and a prompt."""
+        prompts, whence = asked
         users = training is not None or self.prompts is not None or self.calibration is not None
         few = self.n_samples is None and not users
         drawn = self.continued(model, prompts, self.n_samples or (FEW_SAMPLES if few else SAMPLES), rng)
         written = [Written.of(prompt, text) for prompt, some in zip(prompts, drawn, strict=True) for text in some]
         said, mute = silence(drawn)
         mute = mute and f"{said}: what writes nothing leaks nothing. Give prompts that the model goes on from."
-        detail = f"{len(written):,} continuations of {len(prompts):,} {whence}; {self.sampling().describe()}"
+        behind = f"after {model.prefix_text}" if model.prefix else "with nothing before them"
+        detail = f"{len(written):,} continuations of {len(prompts):,} {whence}, {behind}; {self.sampling().describe()}"
         fewer = f"{FEW_SAMPLES} of each, {SAMPLES} with training texts, prompts or a calibration" if few else ""
         detail = "; ".join(filter(None, (said, detail, fewer)))
         every = Counter(f.key for w in written for f in w.found)
-        known = Counter(f.key for text in (training.texts if training else ()) for f in find_pii(text))
         measured = [self._rate("pii_rate", written, f"{described(every)}; {detail}", mute)]
         if training is not None:
             measured.append(self._leaks(written, training, known, held_out_texts(data), detail, mute))
@@ -263,9 +290,7 @@ class PIILeakage(SamplingOptions):
             detail=f"{rate.detail}; by chance {by_chance:,} of {len(new):,} held-out texts with anything like it",
         )
 
-    def _prompts(
-        self, model: AuditedLanguageModel, training: Texts | None, rng: np.random.Generator
-    ) -> tuple[list[str], str]:
+    def _prompts(self, training: Texts | None, rng: np.random.Generator) -> tuple[list[str], str]:
         if self.prompts is not None:
             read = read_texts(self.prompts, "file of prompts")
             return list(read.texts), f"prompts of {read.origin}"

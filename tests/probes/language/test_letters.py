@@ -44,12 +44,15 @@ class Toy:
     biased: dict[str, str]
 
 
-def crows(folder: Path, n: int = N) -> Toy:
-    rows = [(f"The old man of house {i} lost his way.", f"The young man of house {i} lost his way.") for i in range(n)]
+def crows(folder: Path, n: int = N, *, writers: bool = True) -> Toy:
+    # Without writers pairs that exchange the same words would be one cluster.
+    ages = [("old", "young") if writers else (f"old{i}", f"young{i}") for i in range(n)]
+    rows = [tuple(f"The {age} man of house {i} lost his way." for age in both) for i, both in enumerate(ages)]
     with (folder / "crows.csv").open("w", newline="") as file:
         out = csv.writer(file)
-        out.writerow(["", "sent_more", "sent_less", "stereo_antistereo", "bias_type"])
-        out.writerows([i, more, less, "stereo", ("age", "race")[i % 2]] for i, (more, less) in enumerate(rows))
+        out.writerow(["", "sent_more", "sent_less", "stereo_antistereo", "bias_type", *["anon_writer"] * writers])
+        for i, pair in enumerate(rows):
+            out.writerow([i, *pair, "stereo", ("age", "race")[i % 2], *[f"a{i}"] * writers])
     both = {text: set(pair) for pair in rows for text in pair}
     return Toy(str(folder / "crows.csv"), both, {text: more for more, less in rows for text in (more, less)})
 
@@ -346,6 +349,16 @@ def test_what_can_change_nothing_is_refused(name: str) -> None:
             PROBES[name](answer_by="letter", **own)
     for allowed in ({"answer_by": "auto"} | of_letters | of_likelihoods, {"answer_by": "letter"} | of_letters):
         assert PROBES[name](**allowed).asking.system == "system.txt"
+
+
+def test_pairs_whose_writers_are_not_known_fail_and_pass_nothing(tmp_path: Path) -> None:
+    toy, metric = crows(tmp_path, writers=False), JUDGED["crows_pairs"]
+    wide = [c.model_copy(update={"bound": (0.35, 0.65)}) for c in load_criteria() if c.metric == metric]
+    for reply, outcome in ((honest(toy), Outcome.INCONCLUSIVE), (following(toy), Outcome.FAIL)):
+        found = measured("crows_pairs", toy, reply)
+        result = ProbeResult(probe="crows_pairs", pillar="language", citation="", measurements=tuple(found))
+        [own] = [f for f in judge([result], wide)[0] if f.criterion and f.measurement]
+        assert own.outcome is outcome and (outcome is Outcome.FAIL or "with its column anon_writer" in own.reason)
 
 
 def test_files_of_which_nothing_can_be_asked_so_are_told(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from probes.language.winogender import Winogender
 from tests.probes.language.pair_toys import crows_file
 from tests.toys.language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
 
-PAIRS = [SentencePair("the old man sees", "the young man sees", "age", (f"w{i}",)) for i in range(8)]
+SEEN = ("the dog", "a cat", "a bird", "big dog", "the cat", "small bird", "red dog", "here")
+PAIRS = [SentencePair(f"the old man sees {x}", f"the young man sees {x}", "age", (x,)) for x in SEEN]
 
 
 def causal(*, bos: bool = True) -> AuditedLanguageModel:

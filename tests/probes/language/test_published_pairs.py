@@ -13,9 +13,8 @@ import torch
 from auditor.finding.measurement import Outcome
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.rows import FloatArray
-from auditor.run.audit import no_data
+from auditor.run.audit import no_data, run_audit
 from auditor.statistics.clusters import ClusteredMean
-from auditor.statistics.rates import Proportion
 from probes.language.crows_pairs import CrowsPairs
 from probes.language.stereotype import built_in_pairs
 from probes.language.winobias import WinoBias
@@ -27,14 +26,38 @@ from tests.probes.language.pair_toys import RNG, Associations, crows_file, outco
 def test_crows_pairs_fails_and_passes_too(tmp_path: Path, writer: bool) -> None:
     pairs = built_in_pairs().examples
     probe = CrowsPairs(benchmarks={"crows_pairs": crows_file(tmp_path, pairs, writer=writer)})
-    for strength, expected in ((0.0, "PASS"), (1.0, "FAIL")):
+    for strength, expected in ((0.0, "PASS" if writer else "INCONCLUSIVE"), (1.0, "FAIL")):
         found = probe.measure(toy(texts_of(pairs), strength), no_data(), RNG)
         shares = [m for m in found if not m.group]
         assert [m.metric for m in shares] == ["conditional_stereotype_score", "stereotype_score"]
         assert "Blodgett et al., ACL 2021" in shares[0].detail
         for share in shares:
             assert outcome(replace(share, metric="stereotype_score")) == expected
-            assert isinstance(share.estimate, ClusteredMean if writer else Proportion)
+            assert isinstance(share.estimate, ClusteredMean) and ("add one" in share.weak) is not writer
+
+
+@pytest.mark.parametrize("writer", [True, False])
+def test_a_mirrored_file_shows_nothing_and_is_named(tmp_path: Path, writer: bool) -> None:
+    """Each pair beside its copy with the two sentences exchanged: whatever a model prefers, it is one half."""
+    pairs = built_in_pairs().examples[::5]
+    both = [*pairs, *(replace(pair, more=pair.less, less=pair.more) for pair in pairs)]
+    file = crows_file(tmp_path, both, writer=writer)
+    report = run_audit(toy(texts_of(pairs), 1.0), None, [CrowsPairs(benchmarks={"crows_pairs": file})])
+    assert [f.outcome for f in report.findings] == [Outcome.NOT_RUN] and report.exit_code == 3
+    assert f"{len(pairs):,} of {len(both):,} pairs stand there before with" in report.findings[0].reason
+
+
+def test_taking_the_writers_away_narrows_no_interval(tmp_path: Path) -> None:
+    """What names no writers is clustered by its words, and not taken pair by pair."""
+    pairs = [replace(pair, id=str(i)) for i, pair in enumerate(built_in_pairs().examples)]
+    model, widths = toy(texts_of(pairs), 0.0), {}
+    for writer in (True, False):
+        probe = CrowsPairs(benchmarks={"crows_pairs": crows_file(tmp_path, pairs, writer=writer)})
+        share = next(m for m in probe.measure(model, no_data(), RNG) if not m.group)
+        low, high = share.estimate.interval(0.95)
+        widths[writer] = high - low
+        assert ("exchanged words" in share.detail, "writers" in share.detail) == (not writer, writer)
+    assert widths[False] > widths[True]
 
 
 def test_items_that_a_list_leaves_out_of_crows_pairs_are_told_and_scored_beside(tmp_path: Path) -> None:

@@ -6,16 +6,15 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from auditor.data.audit_data import AuditData
-from auditor.errors import BenchmarkError
 from auditor.finding.measurement import Outcome
 from auditor.model.language_model import AuditedLanguageModel
 from auditor.record.audit_report import AuditReport
 from auditor.record.worth import worth_of
-from auditor.run.audit import run_audit
+from auditor.run.audit import no_data, run_audit
+from auditor.statistics.estimate import Undefined
 from probes.language.stereotype import Stereotype, built_in_pairs
 from probes.performance.performance import Performance
 from probes.performance.sentences import sentences_of_pairs
@@ -78,10 +77,18 @@ def test_one_sentence_of_each_writer_and_none_of_what_was_not_given(tmp_path: Pa
             [i, f"More {i} of {i % 5}.", f"Less {i}.", "stereo", "age", f"a{i % 5}", "['a']", "[['age']]"]
             for i in range(20)
         )
-    found = sentences_of_pairs({"crows_pairs": str(file)}, np.random.default_rng(0))
-    assert sorted(found) == ["built_in_pairs", "crows_pairs"]
+    found, unread = sentences_of_pairs({"crows_pairs": str(file)}, np.random.default_rng(0))
+    assert sorted(found) == ["built_in_pairs", "crows_pairs"] and unread == {}
     assert sorted(text.split(" of ")[1] for text in found["crows_pairs"]) == [f"{k}." for k in range(5)]
     assert len(set(found["built_in_pairs"])) == 64
-    assert sorted(sentences_of_pairs({}, np.random.default_rng(0))) == ["built_in_pairs"]
-    with pytest.raises(BenchmarkError, match="pro_stereotyped"):
-        sentences_of_pairs({"winobias": str(tmp_path / "none")}, np.random.default_rng(0))
+    assert sorted(sentences_of_pairs({}, np.random.default_rng(0))[0]) == ["built_in_pairs"]
+
+
+def test_a_benchmark_that_cannot_be_read_takes_nothing_else_down(tmp_path: Path) -> None:
+    wrong = {"winobias": str(tmp_path / "none"), "crows_pairs": str(tmp_path)}
+    probe = Performance(n_samples=8, pair_benchmarks=wrong)
+    found = {m.at.get("sentences", ""): m for m in probe.measure(knowing(OWN), no_data(), np.random.default_rng(0))}
+    assert {"", "built_in_pairs", *wrong} <= set(found)
+    for name, said in (("winobias", "pro_stereotyped"), ("crows_pairs", "not a regular file")):
+        nothing = found[name].estimate
+        assert isinstance(nothing, Undefined) and said in nothing.reason and nothing.failed

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from stdnum import numdb
 
 from auditor.data.audit_data import AuditData
-from auditor.run.audit import no_data
+from auditor.finding.criterion import load_criteria
+from auditor.finding.measurement import Outcome
+from auditor.model.language_model import AuditedLanguageModel
+from auditor.run.audit import no_data, run_audit
 from auditor.statistics.corrected import Corrected
 from auditor.statistics.estimate import Undefined
 from probes.privacy.memorization.pii_leakage import PIILeakage, Written
@@ -28,7 +32,7 @@ from tests.probes.privacy.memorization.pii_rules import (
     us_ssn,
     verhoeff,
 )
-from tests.probes.privacy.memorization.toys import parrot
+from tests.probes.privacy.memorization.toys import NAMES, WORDS, parrot, sentences
 from tests.quantifiers import all_of, none_of
 from tests.toys.models import mail
 
@@ -238,6 +242,71 @@ def test_leaked_values_are_counted_and_never_printed(tmp_path: Path) -> None:
     assert f"among the {len(known)} of the training text" in found["pii_rate_by_kind", "email"].detail
 
 
+MAILBOXES = [f"{name}{i}@{host}.org" for name in NAMES for i, host in ((17, "mill"), (42, "harbour"), (63, "bridge"))]
+
+
+def letters(seed: int, ends: Sequence[str]) -> list[str]:
+    """Texts that end in one of these, on words that only a model that has seen them can go on from."""
+    rng = np.random.default_rng(seed)
+    return [" ".join([*rng.choice(WORDS, 12), end]) for end in ends]
+
+
+def trained(seed: int, mailboxes: Sequence[str], *, bos: bool) -> AuditedLanguageModel:
+    """A GPT-2 of one token a word that has learned letters with addresses, and the same without these.
+
+    The former with its beginning-of-sequence token before each and the latter with nothing, or the other way round.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    words = ["<s>", "</s>", "<unk>", *WORDS, *MAILBOXES]
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer: Any = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    private, plain = letters(seed, mailboxes), letters(seed, ["often"] * len(mailboxes))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=len(tokenizer), n_layer=2, n_head=4, n_embd=64, n_positions=64, resid_pdrop=0.0,
+                embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=1,
+            )
+        )  # fmt: skip
+        after, alone = (private, plain) if bos else (plain, private)
+        ids = torch.tensor([
+            *([0, *tokenizer(text, add_special_tokens=False).input_ids, 1] for text in after),
+            *([*tokenizer(text, add_special_tokens=False).input_ids, 1, 1] for text in alone),
+        ])  # fmt: skip
+        optimizer = torch.optim.AdamW(network.parameters(), lr=6e-3, weight_decay=0.0)
+        for _ in range(60):
+            logits = network(input_ids=ids, use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return AuditedLanguageModel(network.eval(), tokenizer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_model_that_recites_addresses_fails_however_its_texts_began_and_its_honest_twin_does_not(bos: bool) -> None:
+    own = letters(1, MAILBOXES[::2])
+    data = AuditData(X=np.asarray([*own, *sentences(12, 3)], object), is_member=np.arange(len(own) + 12) < len(own))
+    reciter, twin = (
+        {
+            str(finding.at.get("prefix", "")): finding.outcome
+            for finding in run_audit(model, data, [PIILeakage()], load_criteria()).findings
+            if finding.metric == "training_pii_rate"
+        }
+        for model in (trained(1, MAILBOXES[::2], bos=bos), trained(2, MAILBOXES[1::2], bos=bos))
+    )
+    recites, silent = ("<s>", "") if bos else ("", "<s>")
+    assert reciter[recites] is Outcome.FAIL and reciter[silent] is not Outcome.FAIL
+    assert len(twin) == 2 and none_of(outcome is Outcome.FAIL for outcome in twin.values())
+
+
 @pytest.mark.parametrize(("most", "weak"), [(1, True), (39, True), (40, False)])
 def test_texts_too_short_for_an_address_buy_no_pass(most: int, weak: bool) -> None:
     probe = PIILeakage(prefix_words=2, n_samples=1, max_new_tokens=most)
@@ -267,8 +336,16 @@ def test_a_training_text_without_personal_data_shows_no_absence_of_leaks() -> No
 
 def test_without_training_text_the_built_in_prompts_do() -> None:
     found = PIILeakage(n_samples=1, max_new_tokens=3).measure(parrot([]), no_data(), np.random.default_rng(0))
-    assert [m.metric for m in found] == ["pii_rate"]
-    assert "30 built-in prompts" in found[0].detail
+    assert [(m.metric, m.at) for m in found] == [("pii_rate", {}), ("pii_rate", {"prefix": "<s>"})]
+    for m, behind in zip(found, ("with nothing before them", "after <s>"), strict=True):
+        assert f"30 built-in prompts, {behind}; " in m.detail
+
+
+@pytest.mark.parametrize(("prefix", "behind"), [("", "with nothing before them"), ("<s>", "after <s>")])
+def test_a_prefix_that_is_named_is_the_only_one(prefix: str, behind: str) -> None:
+    probe = PIILeakage(n_samples=1, max_new_tokens=3, prefix_token=prefix)
+    [rate] = probe.measure(parrot([]), no_data(), np.random.default_rng(0))
+    assert rate.at == {} and behind in rate.detail
 
 
 def test_fewer_continuations_where_nothing_of_the_users_is_there_to_judge_them(tmp_path: Path) -> None:

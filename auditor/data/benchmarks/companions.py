@@ -1,0 +1,22 @@
+"""Files that a benchmark's reader opens beside the one that was named, for whoever decides what it may open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from auditor.data.benchmarks.bbq import bbq_companions
+from auditor.data.benchmarks.winobias import winobias_companions
+from auditor.data.benchmarks.winogender import winogender_companions
+
+_COMPANIONS: Mapping[str, Callable[[Path], tuple[Path, ...]]] = {
+    "bbq": bbq_companions,
+    "winobias": winobias_companions,
+    "winogender": winogender_companions,
+}
+
+
+def companion_files(benchmark: str, path: Path) -> tuple[Path, ...]:
+    """What the reader of a benchmark opens beside its file, whether or not it is there; nothing beside a folder."""
+    companions = _COMPANIONS.get(benchmark)
+    return () if companions is None or path.is_dir() else companions(path)
