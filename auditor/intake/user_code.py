@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, chdir, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from auditor.artifact.source import printable
 from auditor.errors import UsageError, did_you_mean
 from auditor.intake.own_packages import taken_name
+
+R = TypeVar("R")
 
 
 def import_object(target: str, code_folder: str | None, flag: str) -> Callable[..., Any]:
@@ -53,10 +55,10 @@ def started_in(code_folder: str | None) -> AbstractContextManager[None]:
     return nullcontext() if code_folder is None else chdir(code_folder)
 
 
-def called_in(code_folder: str | None, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def called_in(code_folder: str | None, function: Callable[[Any], R]) -> Callable[[Any], R]:
     """The user's function of one argument, called in the folder in which the command was started."""
 
-    def call(argument: Any) -> Any:
+    def call(argument: Any) -> R:
         with started_in(code_folder):
             return function(argument)
 

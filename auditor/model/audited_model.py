@@ -275,8 +275,9 @@ class AuditedModel:
         """(n,) class indices decided on a data set."""
         return self.decide_rows(data.X, self.outputs(data), data.positive)
 
-    def written(self) -> bytes | None:
-        """The model's file in its own library's format, or None where it goes into a bundle or has none."""
+    def written(self, ending: str) -> bytes | None:
+        """The model's file in its own library's format, which has several where its ``endings`` are several; None where
+        it goes into a bundle or has none."""
         return None
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:

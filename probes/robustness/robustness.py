@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import ModelError, NotApplicableError
+from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.option_values import names_in
@@ -30,7 +30,7 @@ from probes.robustness.masking import Examined, examine
 from probes.robustness.moved import can_change, changed, named, nothing_moves
 from probes.robustness.smoothing import smoothed
 from probes.robustness.table_search import attack_table, moving_rows
-from probes.robustness.tables import changing_columns, fixed_columns, gappy_tables, noisy_tables
+from probes.robustness.tables import changing_columns, fixed_columns, gappy_tables, noisy_tables, refusal_of_gaps
 from probes.robustness.text_search import attack_texts
 from probes.robustness.texts import FAMILIES, Family, mistyped
 
@@ -118,8 +118,8 @@ class Robustness:
     With sensitive features each number comes by group too, with the largest difference between any two groups.
 
     A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
-    and the reason is given. That a model refuses missing values, by a ValueError, a TypeError or an answer that is no
-    number, is its answer to ``missing`` and no accident, where it decides the same rows without gaps as before.
+    and the reason is given; ``missing`` does not apply where the model refuses missing values, as
+    :func:`probes.robustness.tables.refusal_of_gaps` tells it from an accident.
 
     methods: ``auto`` (all that apply, of ``pgd`` and ``black_box`` the first that does) or names out of
     ``Robustness.methods``, or ``"noise,missing"``. noise, missing, typos, words, epsilon: levels; epsilon is by default
@@ -266,7 +266,9 @@ class Robustness:
             return _rewritten(model, sample, clean, _FAMILIES[method], self.words, self.n_queries, few, rng)
         if method == "missing":
             gappy = gappy_tables(model, rows, sample, fixed, self.missing, rng)
-            return _try(model, sample, self.missing, gappy, whole=clean)
+            curve = _try(model, sample, self.missing, gappy)
+            refusal = refusal_of_gaps(model, sample, clean, curve.error)
+            return replace(curve, failure=refusal or curve.failure, refused=bool(refusal))
         if method == "black_box":
             few = self.n_samples or _N_SEARCHED
             return _asked(model, rows, sample, clean, fixed, self._epsilon(sample), self.n_queries, few, rng)
@@ -313,14 +315,14 @@ class _Curve:
 
     ``moved``: at each level, how many of the rows it changed, of a search how many it may; empty where nobody counted.
     ``searched``: whether the rows were not drawn but searched for; ``examined``: what was found by gradients. ``rows``:
-    the places of the sampled rows that it is about, None for all. ``refused``: whether the failure is the model's own
-    answer to such rows, and no accident.
+    the places of the sampled rows that it is about, None for all. ``refused``: whether ``error`` is the model's answer.
     """
 
     levels: tuple[float, ...]
     decisions: IntArray
     detail: str = ""
     failure: str = ""
+    error: Exception | None = None
     refused: bool = False
     searched: bool = False
     examined: Examined | None = None
@@ -401,16 +403,7 @@ def _is_float(own: DifferentiableModel, rows: AuditData) -> bool:
 # ---- perturbed rows ------------------------------------------------------------------------------------------------
 
 
-def _try(
-    model: AuditedModel,
-    sample: AuditData,
-    levels: tuple[float, ...],
-    perturbed: Callable[[int], Rows],
-    *,
-    whole: IntArray | None = None,
-) -> _Curve:
-    """Decisions on the perturbed rows. ``whole``: (n,) those on the rows without the gaps that were made in them, of
-    which a model may say that it takes none."""
+def _try(model: AuditedModel, sample: AuditData, levels: tuple[float, ...], perturbed: Callable[[int], Rows]) -> _Curve:
     decisions, moved = [], []
     for i, level in enumerate(levels):
         rows = perturbed(i)
@@ -419,28 +412,13 @@ def _try(
         except NotApplicableError:
             raise
         except Exception as error:  # whatever a foreign model raises on such rows is what was to be found out
-            refused = whole is not None and _refuses_gaps(model, sample, whole, error)
-            what = "refuses missing values" if refused else f"fails at level {level:g}"
-            failure = f"the model {what}: {_in_words(error.__cause__ or error if refused else error)}"
-            return _Curve(levels, np.empty((0, len(rows)), np.int64), failure=failure, refused=refused)
+            failure = f"the model fails at level {level:g}: {_in_words(error)}"
+            return _Curve(levels, np.empty((0, len(rows)), np.int64), failure=failure, error=error)
         moved.append(int(changed(sample.X, rows).sum()))
     return _Curve(levels, np.stack(decisions), moved=tuple(moved))
 
 
-def _refuses_gaps(model: AuditedModel, sample: AuditData, whole: IntArray, error: Exception) -> bool:
-    """Whether an error is a model's word on values that it does not take, and the same rows without gaps are decided
-    as before: a model that broke on the way, or breaks on all rows, refuses nothing."""
-    cause = error.__cause__ if isinstance(error, ModelError) and error.code == "AUD-LOAD-ANSWERS" else error
-    if not isinstance(cause, ValueError | TypeError | None):
-        return False
-    try:
-        again = model.decide(model.predict_proba(sample.X), sample.positive)
-    except Exception:
-        return False
-    return np.array_equal(again, whole)
-
-
-def _in_words(error: BaseException) -> str:
+def _in_words(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
