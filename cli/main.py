@@ -56,8 +56,8 @@ Margin = Annotated[float, typer.Option(help="How much lower accuracy may be for 
 
 # What a mitigation and its audits are told alike.
 _OF_MITIGATIONS = (
-    "train", "data", "target", "positive", "sensitive", "text", "image", "probes", "policy", "seed", "device",
-    "max_memory", "allow_unsandboxed", "executor", "address",
+    "train", "data", "target", "positive", "sensitive", "bins", "cluster", "weight", "copies_are_real", "text", "image",
+    "probes", "policy", "seed", "device", "max_memory", "allow_unsandboxed", "executor", "address",
 )  # fmt: skip
 # What says of a file that is no bundle how it is to be read, and where groups stand that its rows have not.
 _OF_ANY_MODEL = (
@@ -323,7 +323,7 @@ def mitigate(
     model: Annotated[str, typer.Argument(help="The model to make a better one of.")],
     out: Annotated[
         Path,
-        typer.Option(help="Where to write the new model: fair.pt, fair.skops, or a folder, by what it is."),
+        typer.Option(help="Where to write the new model: with the ending of the present one, or a folder."),
         Writes(itself=True),
     ],
     with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
@@ -492,6 +492,7 @@ def init(
 
     write_config(data, out)
     typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan MODEL --config {out}")
+    typer.echo(f"To fix it before any result is seen, add the model to it, and first: auditor register {out}")
 
 
 @command("version")

@@ -47,7 +47,7 @@ from probes import PROBES
 # What the evidence of one of the two audits is called, beside its report.
 BUNDLE = "audit.zip"
 # How files of new models end; what has no such ending is a folder.
-FILES = (".pt", ".skops", ".json", ".ubj", ".txt", ".cbm")
+FILES = (".pt", ".skops", ".joblib", ".pkl", ".json", ".ubj", ".txt", ".cbm")
 _PATH_OPTIONS = ("language_model", "lexicon", "pairs", "test_pairs", "detector")
 
 
@@ -171,9 +171,11 @@ def _check_out(out: Path, model: str, *, folder: bool) -> None:
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise UsageError(f"--out {str(out)!r} is there and not an empty folder: name a new one.")
     elif out.suffix not in FILES:
+        own = Path(model).suffix
+        name = f" The present model's file ends in {own}: say --out {out.with_suffix(own)}." if own in FILES else ""
         raise UsageError(
             f"--out {str(out)!r} must end in .pt, as a bundle does, in {', '.join(FILES[1:-1])} or {FILES[-1]}, as "
-            "files of other libraries do, or in nothing, as a folder does."
+            f"files of other libraries do, or in nothing, as a folder does.{name}"
         )
 
 

@@ -264,6 +264,11 @@ class _Sweep:
         if options.target is None or not options.sensitive:
             missing = "--target COLUMN" if options.target is None else "--sensitive COLUMN"
             raise UsageError(f"A trade-off is between being right and treating groups alike: add {missing}.")
+        if options.cluster is not None or options.weight is not None:
+            raise UsageError(
+                "A sweep weighs changes of accuracy, which have no interval over clusters or weights: leave --cluster "
+                "and --weight out. Take copies of rows out, or say --copies-are-real."
+            )
         assert options.model is not None
         if Path(options.model).is_dir() or Path(options.model).suffix in _NO_BUNDLES:
             raise UsageError(

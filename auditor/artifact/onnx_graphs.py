@@ -138,7 +138,7 @@ class Graph:
         except Exception as error:  # whatever onnxruntime raises on an input it cannot use
             raise ModelError(
                 f"{self._name!r} refused the data: {printable(error, 300)}", code="AUD-LOAD-ANSWERS"
-            ) from None
+            ) from error
 
 
 def _column(values: Any, name: str, kind: str) -> Any:

@@ -175,7 +175,7 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
         said.append(_SAME)
     if copied:
         rows = [replace(r, verdict="no change shown") if r.verdict in SHOWN else r for r in rows]
-        said.append(f"No change is shown. {copied}")
+        said.append(f"No change is shown by these two audits, which have to be made anew. {copied}")
         useful = doubted(useful, said[-1])
     else:
         said += remarks(both, [*rows, *useful.rows, *others], after, error_rate)

@@ -399,7 +399,7 @@ _JUDGED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:
     """Whether it cannot be judged wrongly: no sampling error, not applicable, display only, or held to nothing."""
     if isinstance(estimate, Undefined):
-        return estimate.inapplicable
+        return estimate.inapplicable and not estimate.failed
     known = isinstance(estimate, Exact | UpperBound) or criterion.budget == NO_BUDGET
     return known or bool(unjudgeable(estimate) or empty_requirement(estimate, criterion))
 
@@ -412,7 +412,8 @@ def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Ju
         group = Outcome.NOT_JUDGED if measurement.group or measurement.part else Outcome.INCONCLUSIVE
         # So many rows would answer it, and nobody asked: a question for another file.
         beyond = estimate.inapplicable or measurement.n_needed is not None
-        outcome = Outcome.NOT_RUN if estimate.failed else Outcome.NOT_APPLICABLE if beyond else group
+        accident = estimate.failed and not estimate.inapplicable
+        outcome = Outcome.NOT_RUN if accident else Outcome.NOT_APPLICABLE if beyond else group
         own_words = estimate.failed or beyond
         reason = estimate.reason if own_words else f"Undefined for these data: {estimate.reason}"
     elif math.isnan(estimate.value):

@@ -154,13 +154,13 @@ class BoostedClassifier(AuditedModel):
             provenance=provenance,
         )
         self.group_columns = tuple(estimator.categories)
-        self.endings = {"XGBoost": (".json",), "LightGBM": (".txt",), "CatBoost": (".cbm",)}[estimator.made_by]
+        self.endings = {"XGBoost": (".json", ".ubj"), "LightGBM": (".txt",), "CatBoost": (".cbm",)}[estimator.made_by]
 
-    def written(self) -> bytes:
-        """The trees in their library's own format."""
+    def written(self, ending: str) -> bytes:
+        """The trees in their library's own format, XGBoost's as JSON or binary."""
         made_by, trees = self.estimator.made_by, self.estimator.trees
         if made_by == "XGBoost":
-            return bytes(trees.save_raw(raw_format="json"))
+            return bytes(trees.save_raw(raw_format="ubj" if ending == ".ubj" else "json"))
         if made_by == "LightGBM":
             return str(trees.model_to_string()).encode()
         with TemporaryDirectory() as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ _MAX_SCHEMA_BYTES = 256 << 20
 class EstimatorModel(AuditedModel):
     """A fitted scikit-learn classifier; ``estimator`` is the object itself, for attributions that know its kind."""
 
-    endings = (".skops",)
+    endings = (".skops", ".joblib", ".pkl")
 
     def __init__(
         self,
@@ -79,8 +80,16 @@ class EstimatorModel(AuditedModel):
             self._estimate, classes=list(classes), features=features, threshold=threshold, provenance=provenance
         )
 
-    def written(self) -> bytes:
-        """The estimator as a skops file; ModelError where this toolkit would not read it again."""
+    def written(self, ending: str) -> bytes:
+        """The estimator by joblib or pickle where the name ends so, which this toolkit reads by its own list of types,
+        else as a skops file; ModelError where that would not be read again."""
+        if ending == ".pkl":
+            return pickle.dumps(self.estimator)
+        if ending == ".joblib":
+            import joblib  # type: ignore[import-untyped]
+
+            joblib.dump(self.estimator, file := BytesIO())
+            return file.getvalue()
         import skops.io
 
         content: bytes = skops.io.dumps(self.estimator)

@@ -14,7 +14,7 @@ from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, P
 from auditor.errors import ModelError, UsageError
 from auditor.files import regular_file, sha256_of
 from auditor.intake.specs import ModelSpec
-from auditor.intake.user_code import import_object, source_file
+from auditor.intake.user_code import called_in, import_object, source_file
 from auditor.intake.wrap import no_reordering
 from auditor.model.audited_model import AuditedModel, Provenance, Said, of_logits
 from auditor.model.regression import AuditedRegressor
@@ -80,10 +80,12 @@ def _media(function: Callable[..., Any], spec: ModelSpec) -> Preprocessing | Non
 
 
 def _adapted(function: Callable[[Any], npt.ArrayLike], spec: ModelSpec) -> Callable[[Rows], npt.ArrayLike]:
+    own = called_in(spec.code_folder, function)
+
     def predict(X: Rows) -> npt.ArrayLike:
         texts = isinstance(X, np.ndarray) and X.dtype == object
         try:
-            return function(list(X) if texts else X)
+            return own(list(X) if texts else X)
         except Exception as error:  # the user's function may raise anything
             raise raised(f"--predict {spec.predict}", error) from error
 
@@ -95,11 +97,9 @@ def raised(what: str, error: Exception) -> ModelError:
     hint = ""
     if isinstance(error, PermissionError):
         hint = (
-            " The measuring process is confined: what needs the network, other programs, or files outside of "
-            "the folder you started in, needs --allow-unsandboxed."
+            " The measuring process is confined: what needs the network, other programs, files outside of the folder "
+            "you started in, or to write there, needs --allow-unsandboxed."
         )
-    elif isinstance(error, FileNotFoundError):
-        hint = " It works in a scratch folder of its own: name files by their whole path."
     return ModelError(f"{what} raised {type(error).__name__}: {printable(error, 300)}.{hint}", code="AUD-LOAD-ANSWERS")
 
 

@@ -12,7 +12,7 @@ from auditor.errors import ModelError, NotApplicableError, UsageError
 from auditor.files import sha256_of
 from auditor.intake.functions import provenance_of, raised
 from auditor.intake.specs import ModelSpec
-from auditor.intake.user_code import import_object, source_file
+from auditor.intake.user_code import called_in, import_object, source_file
 from auditor.model.audited_model import AuditedModel, Provenance, Said
 from auditor.model.capabilities import Generates, Reply
 from auditor.model.chat import How
@@ -77,7 +77,9 @@ def load_generator(spec: ModelSpec) -> FunctionWriter:
     if spec.generate is None:
         raise UsageError("Name the function with --generate package.module:function.")
     function = import_object(spec.generate, spec.code_folder, "--generate")
-    model = FunctionWriter(function, spec.generate, provenance=provenance_of(function, spec))
+    model = FunctionWriter(
+        called_in(spec.code_folder, function), spec.generate, provenance=provenance_of(function, spec)
+    )
     code = source_file(function)
     model.said = Said(predict=spec.generate, code_sha256=None if code is None else sha256_of(code))
     return model

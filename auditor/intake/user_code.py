@@ -6,12 +6,15 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, chdir, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from auditor.artifact.source import printable
 from auditor.errors import UsageError, did_you_mean
 from auditor.intake.own_packages import taken_name
+
+R = TypeVar("R")
 
 
 def import_object(target: str, code_folder: str | None, flag: str) -> Callable[..., Any]:
@@ -27,7 +30,8 @@ def import_object(target: str, code_folder: str | None, flag: str) -> Callable[.
         sys.path.append(code_folder)
     importlib.invalidate_caches()
     try:
-        module = importlib.import_module(module_name)
+        with started_in(code_folder):
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         where = (
             f" in {code_folder!r} or among the installed packages" if code_folder else " among the installed packages"
@@ -44,6 +48,21 @@ def import_object(target: str, code_folder: str | None, flag: str) -> Callable[.
     if not callable(found):
         raise UsageError(f"{flag} {target}: it is a {type(found).__name__}, and a class or function was expected.")
     return found  # type: ignore[no-any-return]
+
+
+def started_in(code_folder: str | None) -> AbstractContextManager[None]:
+    """The folder in which the command was started, as the working folder: code of the user's own finds its files."""
+    return nullcontext() if code_folder is None else chdir(code_folder)
+
+
+def called_in(code_folder: str | None, function: Callable[[Any], R]) -> Callable[[Any], R]:
+    """The user's function of one argument, called in the folder in which the command was started."""
+
+    def call(argument: Any) -> R:
+        with started_in(code_folder):
+            return function(argument)
+
+    return call
 
 
 def _require_own(module_name: str, file: str | None, code_folder: str | None, flag: str) -> None:

@@ -275,8 +275,9 @@ class AuditedModel:
         """(n,) class indices decided on a data set."""
         return self.decide_rows(data.X, self.outputs(data), data.positive)
 
-    def written(self) -> bytes | None:
-        """The model's file in its own library's format, or None where it goes into a bundle or has none."""
+    def written(self, ending: str) -> bytes | None:
+        """The model's file in its own library's format, which has several where its ``endings`` are several; None where
+        it goes into a bundle or has none."""
         return None
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
@@ -325,7 +326,7 @@ def _as_probabilities(raw: npt.ArrayLike, classes: tuple[str, ...], n: int) -> F
             return values
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values.reshape(n, -1))).any(axis=1).sum())
-        raise ModelError(f"The model returned NaN or infinity for {bad:,} of {n:,} rows.")
+        raise ModelError(f"The model returned NaN or infinity for {bad:,} of {n:,} rows.", code="AUD-LOAD-ANSWERS")
     if values.ndim == 1 and not ((values >= 0) & (values <= 1)).all():
         return _from_labels(values, classes)
     if values.ndim == 1:
@@ -344,7 +345,8 @@ def _are_numbers(classes: tuple[str, ...]) -> bool:
 
 def _from_labels(values: npt.NDArray[Any], classes: tuple[str, ...]) -> FloatArray:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ModelError(f"The model returned NaN or infinity for {int((~np.isfinite(values)).sum()):,} rows.")
+        bad = int((~np.isfinite(values)).sum())
+        raise ModelError(f"The model returned NaN or infinity for {bad:,} rows.", code="AUD-LOAD-ANSWERS")
     names, codes = np.unique(values.astype(str), return_inverse=True)
     place = {c: i for i, c in enumerate(classes)}
     index = [place.get(label_name(name), -1) for name in names]

@@ -142,7 +142,7 @@ def _members(base: AuditedModel) -> dict[str, bytes]:
     """The files of a mixture's models by name; ModelError where a model has no file of its own."""
     found = {}
     for i, one in enumerate(base.members if isinstance(base, MixtureModel) else ()):
-        content = one.written()
+        content = one.written(one.endings[0])
         if content is None:
             raise ModelError("A mixture is written where its models are estimators, or boosted trees.")
         found[f"model{i + 1}{one.endings[0]}"] = content

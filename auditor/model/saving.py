@@ -46,9 +46,9 @@ def save(model: AuditedModel, path: str | Path) -> None:
     ):
         base = Layers.of(model).base
         lies = base.provenance.path is not None or (base.said is not None and base.said.predict is not None)
-        write_postprocessed(model, path, below=None if lies else _file_of(base))
+        write_postprocessed(model, path, below=None if lies else _file_of(base, base.endings[0]))
         return
-    content = _file_of(model)
+    content = _file_of(model, Path(path).suffix)
     if content is None:
         raise ModelError(f"Only a torch model can be saved as a bundle, not {type(model).__name__}.")
     write_beside(path, content)
@@ -61,9 +61,9 @@ def goes_into_a_bundle(model: PostprocessedModel) -> bool:
     )
 
 
-def _file_of(model: AuditedModel) -> bytes | None:
+def _file_of(model: AuditedModel, ending: str) -> bytes | None:
     """A model as one file: its library's own, or a bundle; None where it can be neither."""
-    own = model.written()
+    own = model.written(ending)
     in_bundle = isinstance(model, ClassifierDetector) or isinstance(model.saved_parts()[0], TorchNetwork)
     if own is not None or not in_bundle:
         return own

@@ -249,9 +249,14 @@ def to_copy(command: str | None) -> str:
 
 def caution_of(command: str, say: Catalogue) -> str:
     """That code would run by a command that is to be copied, in words; "" where none would."""
-    given = {word.partition("=")[0] for word in _words(command)}
-    runs = [flag for flag in RUNS_CODE if flag in given]
+    runs = runs_code(_words(command))
     return say.say("trace.runs_code", flags=", ".join(runs)) if runs else ""
+
+
+def runs_code(words: Sequence[str]) -> list[str]:
+    """Those of a command's flags by which code runs that is not auditor's."""
+    given = {word.partition("=")[0] for word in words}
+    return [flag for flag in RUNS_CODE if flag in given]
 
 
 def _words(command: str | None) -> list[str]:

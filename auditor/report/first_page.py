@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -19,6 +17,7 @@ from auditor.record.catalogue import Catalogue
 from auditor.record.questions import Form, form_of, question_of
 from auditor.report import view
 from auditor.report.axis import Axis, axis_of, excess, reach
+from auditor.report.next_commands import private_training_of, registration_of, repair_of
 from auditor.report.unbounded_findings import WRONGLY_NAMED, names_rows, unbounded_findings
 from auditor.report.whose_words import language_tag, own_words
 from auditor.statistics.rates import Proportion
@@ -428,11 +427,11 @@ class _Writer:
             yield self._action("not_run", probe=lost.probe)
         gaps = [f for f in judged if f.pillar == "fairness" and f.outcome is not Outcome.PASS and f.sensitive]
         if gaps:
-            yield self._action("repair", self._repair())
+            yield self._action("repair", repair_of(report))
         unbounded = self._unbounded()
         failed = any(f.pillar == "privacy" and f.outcome is Outcome.FAIL for f in judged)
         if failed or any(map(names_rows, unbounded)):
-            yield self._action("private", "auditor train --dp-epsilon 3 ...")
+            yield self._action("private", private_training_of(report))
         # A bound of what can only be shown would change nothing.
         for f in [f for f in unbounded if not (names_rows(f) and f.reason)][:1]:
             yield self._action("bound", _criterion(f), question=self._question(f))
@@ -440,25 +439,10 @@ class _Writer:
         if more and max(more) > (report.data.n_rows or 0):
             yield self._action("rows", n=self.say.count(max(more)))
         if report.registration is None and judged:
-            yield self._action("register", "auditor register ...")
+            yield self._action("register", registration_of(report))
 
     def _action(self, name: str, command: str = "", **words: str) -> Action:
         return Action(self.say.say(f"next.{name}", **words), self.say.say(f"next.{name}_by"), command)
-
-    def _repair(self) -> str:
-        data, model = self.report.data, self.report.model.path
-        parts = ["auditor", "mitigate", "reweighing", model or "MODEL"]
-        for flag, value in (
-            ("--train", data.train_path or "TRAIN"),
-            ("--data", data.path or "DATA"),
-            ("--target", data.target),
-            ("--positive", data.positive),
-            *(("--sensitive", name) for name in data.sensitive),
-            ("--out", "fairer" + _ending(model)),
-        ):
-            if value is not None:
-                parts += [flag, value]
-        return shlex.join(parts)
 
     def last(self) -> tuple[str, ...]:
         """What was not asked, what is for other kinds of model, and how many numbers stand below."""
@@ -580,8 +564,3 @@ def _criterion(f: Finding) -> str:
     """The lines of audit.toml that would set a bound, which is left to whoever answers for it."""
     direction = "at_least" if f.ideal is not None and f.value is not None and f.value < f.ideal else "at_most"
     return f"[[criteria]] metric = {json.dumps(f.metric)}, direction = {json.dumps(direction)}, bound = ..."
-
-
-def _ending(path: str | None) -> str:
-    found = re.search(r"\.[A-Za-z0-9]{1,8}$", path or "")
-    return found.group() if found else ""

@@ -144,6 +144,7 @@ class Undefined(Estimate):
     ``failed``: it does not exist because the model failed, or a file cannot be read, which no further rows would mend.
     ``inapplicable``: the question does not arise for this model or these data, such as what a feature does that the
     model does not take.
+    Both: the model refuses what it was asked about, which answers a question and meets no requirement.
     """
 
     kind: Literal["undefined"] = "undefined"

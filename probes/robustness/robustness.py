@@ -30,7 +30,7 @@ from probes.robustness.masking import Examined, examine
 from probes.robustness.moved import can_change, changed, named, nothing_moves
 from probes.robustness.smoothing import smoothed
 from probes.robustness.table_search import attack_table, moving_rows
-from probes.robustness.tables import changing_columns, fixed_columns, gappy_tables, noisy_tables
+from probes.robustness.tables import changing_columns, fixed_columns, gappy_tables, noisy_tables, refusal_of_gaps
 from probes.robustness.text_search import attack_texts
 from probes.robustness.texts import FAMILIES, Family, mistyped
 
@@ -118,7 +118,8 @@ class Robustness:
     With sensitive features each number comes by group too, with the largest difference between any two groups.
 
     A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
-    and the reason is given.
+    and the reason is given; ``missing`` does not apply where the model refuses missing values, as
+    :func:`probes.robustness.tables.refusal_of_gaps` tells it from an accident.
 
     methods: ``auto`` (all that apply, of ``pgd`` and ``black_box`` the first that does) or names out of
     ``Robustness.methods``, or ``"noise,missing"``. noise, missing, typos, words, epsilon: levels; epsilon is by default
@@ -265,7 +266,9 @@ class Robustness:
             return _rewritten(model, sample, clean, _FAMILIES[method], self.words, self.n_queries, few, rng)
         if method == "missing":
             gappy = gappy_tables(model, rows, sample, fixed, self.missing, rng)
-            return _try(model, sample, self.missing, gappy)
+            curve = _try(model, sample, self.missing, gappy)
+            refusal = refusal_of_gaps(model, sample, clean, curve.error)
+            return replace(curve, failure=refusal or curve.failure, refused=bool(refusal))
         if method == "black_box":
             few = self.n_samples or _N_SEARCHED
             return _asked(model, rows, sample, clean, fixed, self._epsilon(sample), self.n_queries, few, rng)
@@ -312,13 +315,15 @@ class _Curve:
 
     ``moved``: at each level, how many of the rows it changed, of a search how many it may; empty where nobody counted.
     ``searched``: whether the rows were not drawn but searched for; ``examined``: what was found by gradients. ``rows``:
-    the places of the sampled rows that it is about, None for all.
+    the places of the sampled rows that it is about, None for all. ``refused``: whether ``error`` is the model's answer.
     """
 
     levels: tuple[float, ...]
     decisions: IntArray
     detail: str = ""
     failure: str = ""
+    error: Exception | None = None
+    refused: bool = False
     searched: bool = False
     examined: Examined | None = None
     rows: IntArray | None = None
@@ -408,7 +413,7 @@ def _try(model: AuditedModel, sample: AuditData, levels: tuple[float, ...], pert
             raise
         except Exception as error:  # whatever a foreign model raises on such rows is what was to be found out
             failure = f"the model fails at level {level:g}: {_in_words(error)}"
-            return _Curve(levels, np.empty((0, len(rows)), np.int64), failure=failure)
+            return _Curve(levels, np.empty((0, len(rows)), np.int64), failure=failure, error=error)
         moved.append(int(changed(sample.X, rows).sum()))
     return _Curve(levels, np.stack(decisions), moved=tuple(moved))
 
@@ -543,7 +548,7 @@ def _measurements(method: str, curve: _Curve, sample: AuditData, clean: IntArray
             Measurement(
                 metric=f"{metric}_under_{method}",
                 method=method,
-                estimate=Undefined(reason=curve.failure, failed=True),
+                estimate=Undefined(reason=curve.failure, failed=True, inapplicable=curve.refused),
                 n_samples=len(sample),
                 ideal=1.0 if metric == "accuracy" else 0.0,
             )

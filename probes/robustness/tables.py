@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.errors import UsageError, did_you_mean
-from auditor.rows import FloatArray
+from auditor.errors import ModelError, UsageError, did_you_mean, first_line
+from auditor.rows import FloatArray, IntArray
 from probes.inputs import as_frame
 
 if TYPE_CHECKING:
@@ -138,6 +138,22 @@ def gappy_tables(
     rates = gap_rates(as_frame(rows.X, model.features), fixed)
     u = rng.random(frame.shape)
     return lambda i: as_taken(with_gaps(frame, u, levels[i] * rates), sample.X)
+
+
+def refusal_of_gaps(model: AuditedModel, sample: AuditData, clean: IntArray, error: Exception | None) -> str:
+    """That a model refuses missing values, in words, where an error on rows with gaps is its own word; else "".
+
+    Its word is a ValueError, a TypeError or an answer that is no number; any other error is an accident. And the same
+    rows without these gaps are still decided as before, ``clean`` (n,): a model that broke on the way refuses nothing.
+    """
+    cause = error.__cause__ if isinstance(error, ModelError) and error.code == "AUD-LOAD-ANSWERS" else error
+    if error is None or not isinstance(cause, ValueError | TypeError | None):
+        return ""
+    try:
+        again = model.decide(model.predict_proba(sample.X), sample.positive)
+    except Exception:
+        return ""
+    return f"the model refuses missing values: {first_line(cause or error)}" if np.array_equal(again, clean) else ""
 
 
 def as_taken(frame: pd.DataFrame, original: Rows) -> Rows:

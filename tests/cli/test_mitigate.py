@@ -159,6 +159,14 @@ def test_a_constant_that_was_recorded_is_compared_as_what_it_is(tmp_path: Path) 
     assert code == 2 and "--margin must lie in [0, 1)" in output
 
 
+def test_a_sweep_refuses_rows_that_are_not_independent_before_any_work(folder: Path, tmp_path: Path) -> None:
+    arguments = ["tradeoff", *usual(folder, tmp_path / "out")[1:], "--sweep", "epochs=1,2", "--cluster", "group"]
+    report = arguments.index("--report")
+    code, output = call(folder, *arguments[:report], *arguments[report + 2 :])
+    assert code == 2 and "leave --cluster and --weight out" in output, output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_sweep_sends_models_that_are_no_bundles_to_what_makes_them(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "m.skops").write_bytes(b"PK")
     code, output = call(

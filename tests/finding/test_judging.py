@@ -529,6 +529,11 @@ def test_a_model_that_failed_was_not_run_whether_or_not_it_is_required() -> None
     for demands in ([criterion()], []):
         finding = only(judge([result(broken)], demands)[0])
         assert finding.outcome is Outcome.NOT_RUN and finding.reason == "The model raised."
+    # What a model refuses by its own word answers a question and meets no requirement.
+    refused = measurement(Undefined(reason="It takes no gaps.", failed=True, inapplicable=True))
+    for demands, outcome in (([criterion()], Outcome.NOT_RUN), ([], Outcome.NOT_APPLICABLE)):
+        finding = only(judge([result(refused)], demands)[0])
+        assert finding.outcome is outcome and finding.reason == "It takes no gaps."
     unknown = Undefined(reason="no rows")
     assert only(judge([result(measurement(unknown))], [])[0]).outcome is Outcome.INCONCLUSIVE
     of_group = measurement(unknown, group={"sex": "f"})

@@ -27,7 +27,7 @@ from auditor.statistics.rates import Proportion, RateTable
 from cli.output import print_report
 from probes import PROBES
 from tests.quantifiers import all_of, none_of
-from tests.report.samples import HOSTILE, fairness, privacy, refused_report, report_of, sample_report
+from tests.report.samples import HOSTILE, fairness, obeyed, privacy, refused_report, report_of, sample_report
 
 
 def gap(
@@ -539,3 +539,43 @@ def test_checks_of_the_file_and_of_arithmetic_are_no_questions_unless_they_fail(
     page = first_page(sample_report())
     asked = {line.question for line in page.lines}
     assert "Do the explanation's parts add up?" not in asked
+
+
+def next_of(report: AuditReport, command: str, **model: str) -> list[str]:
+    """The commands under "Do next" of a record whose audit was started by this command."""
+    environment = report.environment.model_copy(update={"command": command})
+    changed = {"environment": environment, "model": report.model.model_copy(update=model)}
+    return [action.command for action in first_page(report.model_copy(update=changed)).actions]
+
+
+def test_what_to_do_next_is_a_whole_command_with_what_the_audit_was_told() -> None:
+    leaks = Criterion(metric="attack_auc", direction="at_most", bound=0.3, source="s", set_by="w", set_at="2026")
+    report = report_of([privacy(), group_fairness(*gap())], held_to=[*load_criteria(), leaks])
+    rows = "--target deny --positive no"
+    repair = (
+        "auditor mitigate reweighing models/mortgage_approval.pt --train data/hmda_train.csv --data data/hmda_test.csv "
+        f"{rows} --sensitive sex --sensitive race --sensitive region"
+    )
+    private = f"auditor train data/hmda_train.csv {rows}"
+    last = "--dp-epsilon 3 --out private.pt"
+    told = "--features 'a b,c' --bins=age=18,30 --copies-are-real"
+    assert next_of(report, f"auditor scan m {told} --format json") == [
+        f"{repair} --features 'a b,c' --bins age=18,30 --copies-are-real --out fairer.pt",
+        f"{private} --features 'a b,c' {last}",
+        "auditor init data/hmda_test.csv",
+    ]
+    # A text or a picture is no row of a table to train on.
+    assert next_of(report, "auditor scan m --text said")[:2] == [f"{repair} --text said --out fairer.pt", ""]
+    assert next_of(report, "auditor scan m", format="ONNX model")[:2] == ["auditor mitigations", ""]
+    # Code that somebody else's command would run is nothing to copy unseen, and no other program's flags are.
+    assert next_of(report, "auditor scan m --predict own:f")[:2] == ["auditor mitigations", ""]
+    assert next_of(report, "rm --config x")[0] == f"{repair} --out fairer.pt"
+
+
+def test_the_plan_is_registered_by_the_configuration_that_was_obeyed() -> None:
+    report = report_of([group_fairness(*gap())])
+    assert next_of(report, "")[-1] == "auditor init data/hmda_test.csv"
+    obeys = report.model_copy(update={"configuration": obeyed()})
+    assert next_of(obeys, "")[-1] == "auditor register audit.toml"
+    media = report.model_copy(update={"data": report.data.model_copy(update={"path": "pictures"})})
+    assert next_of(media, "")[-1] == ""

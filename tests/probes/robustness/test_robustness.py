@@ -189,23 +189,97 @@ def test_gaps_are_as_frequent_as_asked_and_nested() -> None:
     pd.testing.assert_frame_equal(with_gaps(X, u, np.zeros(X.shape[1])), X)
 
 
-@pytest.mark.parametrize("broken", ["raises", "returns NaN"])
-def test_model_that_cannot_take_gaps_is_undefined_there_alone(broken: str) -> None:
-    def predict(rows: pd.DataFrame) -> Any:
-        if rows.isna().any(axis=None) and broken == "raises":
-            raise ValueError("Input contains NaN.")
-        return 1.0 / (1.0 + np.exp(-rows["y"].to_numpy()))
+def scores(rows: pd.DataFrame) -> Any:
+    return 1.0 / (1.0 + np.exp(-rows["y"].to_numpy()))
 
+
+def refusing_gaps_by(error: Exception | None) -> Any:
+    def predict(rows: pd.DataFrame) -> Any:
+        if error is not None and rows.isna().any(axis=None):
+            raise error
+        return scores(rows)
+
+    return predict
+
+
+def of_missing(predict: Any, criteria: Sequence[Criterion] = ()) -> list[Any]:
+    """What becomes of the numbers under missing values that do not exist."""
     X = table(100)
     model = AuditedModel.from_callable(predict, classes=CLASSES)
     found = measure(Robustness(), model, audit_data(X, (X["y"] > 0).astype(int)))
     undefined = [m for m in found if isinstance(m.estimate, Undefined)]
     assert [m.metric for m in undefined] == ["accuracy_under_missing", "flip_rate_under_missing"]
-    assert all_of("at level 0.05" in m.estimate.reason and "NaN" in m.estimate.reason for m in undefined)  # type: ignore[union-attr]
     assert len(curve(found, "accuracy_under_noise")) == 4
     result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
+    findings, _ = judge([result], criteria)
+    return [f for f in findings if f.measurement in undefined]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("Input contains NaN."), TypeError("no NaN"), None],
+    ids=["raises ValueError", "raises TypeError", "returns NaN"],
+)
+def test_that_a_model_refuses_missing_values_is_its_answer(error: Exception | None) -> None:
+    findings = of_missing(refusing_gaps_by(error))
+    assert [f.outcome for f in findings] == [Outcome.NOT_APPLICABLE] * 2
+    assert all_of(f.reason.startswith("the model refuses missing values: ") and "NaN" in f.reason for f in findings)
+
+
+def test_a_requirement_on_missing_values_is_not_met_by_refusing_them() -> None:
+    required = Criterion(
+        metric="accuracy_under_missing", direction="at_least", bound=0.5, source="t", set_by="t", set_at="t"
+    )
+    judged, shown = of_missing(refusing_gaps_by(ValueError("NaN")), [required])
+    assert judged.criterion is not None and judged.outcome is Outcome.NOT_RUN
+    assert shown.criterion is None and shown.outcome is Outcome.NOT_APPLICABLE
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), IndexError(), MemoryError(), RuntimeError("NaN"), OSError()], ids=repr
+)
+def test_an_accident_on_missing_values_is_no_refusal(error: Exception) -> None:
+    findings = of_missing(refusing_gaps_by(error))
+    assert [f.outcome for f in findings] == [Outcome.NOT_RUN] * 2
+    assert all_of("the model fails at level 0.05: " in f.reason for f in findings)
+
+
+@pytest.mark.parametrize("afterwards", ["raises", "decides otherwise"])
+def test_a_model_that_breaks_at_the_first_gap_has_refused_nothing(afterwards: str) -> None:
+    seen: list[bool] = []
+
+    def predict(rows: pd.DataFrame) -> Any:
+        gaps = bool(rows.isna().any(axis=None))
+        if gaps or (seen and afterwards == "raises"):
+            seen.append(gaps)
+            raise ValueError("Input contains NaN.")
+        return 1.0 - scores(rows) if seen else scores(rows)
+
+    X = table(100)
+    model = AuditedModel.from_callable(predict, classes=CLASSES)
+    found = measure(Robustness(methods="missing"), model, audit_data(X, (X["y"] > 0).astype(int)))
+    result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
     findings, _ = judge([result], [])
-    assert [f.outcome for f in findings if f.measurement in undefined] == [Outcome.NOT_RUN] * 2
+    undefined = [f for f in findings if f.measurement is not None and isinstance(f.measurement.estimate, Undefined)]
+    assert [f.outcome for f in undefined] == [Outcome.NOT_RUN] * 2
+
+
+def test_an_error_on_other_strange_rows_is_no_refusal() -> None:
+    """Noise makes values that the model has not seen, and no gap: whoever raises there fails."""
+    X = table(100)
+    known = set(X["y"])
+
+    def predict(rows: pd.DataFrame) -> Any:
+        if not set(rows["y"].dropna()) <= known:
+            raise ValueError("Input contains NaN.")
+        return np.nan_to_num(scores(rows))
+
+    model = AuditedModel.from_callable(predict, classes=CLASSES)
+    found = measure(Robustness(methods="noise,missing"), model, audit_data(X, (X["y"] > 0).astype(int)))
+    result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
+    findings, _ = judge([result], [])
+    lost = [f for f in findings if f.measurement is not None and isinstance(f.measurement.estimate, Undefined)]
+    assert {f.measurement.method for f in lost} == {"noise"} and {f.outcome for f in lost} == {Outcome.NOT_RUN}
 
 
 def test_model_that_fails_on_the_rows_as_they_are_is_an_error() -> None:

@@ -1,0 +1,96 @@
+"""The commands that follow from a record, each whole: with what the audit was told of its model and rows."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import PurePath
+
+from auditor.record.audit_report import AuditReport
+from auditor.record.trace import runs_code, to_copy
+
+Flags = list[tuple[str, str]]
+# How the file of a model that is fitted anew may end, by the format of the present one.
+_FITTED_ANEW = {
+    "auditor-model/1": (".pt",),
+    "skops": (".skops",),
+    "joblib file": (".joblib",),
+    "pickle": (".pkl",),
+    "XGBoost model": (".json", ".ubj"),
+    "LightGBM model": (".txt",),
+    "CatBoost model": (".cbm",),
+}
+# What the record of an audit does not hold but in its command, and the next command needs again.
+_OF_MODEL_AND_ROWS = (
+    "--text", "--image", "--features", "--classes", "--outputs", "--threshold", "--sensitive-file", "--join-on",
+    "--bins", "--cluster", "--weight", "--probes", "--set", "--policy", "--config",
+)  # fmt: skip
+
+
+def repair_of(report: AuditReport) -> str:
+    """The command that fits the model anew, into a file like its own; of any other model what lists the others."""
+    data, model, told = report.data, report.model, _told(report)
+    endings = _FITTED_ANEW.get(model.format)
+    if told is None or endings is None or model.path is None or not model.classes:
+        return "auditor mitigations"
+    own = PurePath(model.path).suffix
+    return _command(
+        ["auditor", "mitigate", "reweighing", model.path],
+        ("--train", data.train_path or "TRAIN"),
+        ("--data", data.path or "DATA"),
+        ("--target", data.target),
+        ("--positive", data.positive),
+        *(("--sensitive", name) for name in data.sensitive),
+        *told,
+        ("--out", "fairer" + (own if own in endings else endings[0])),
+    )
+
+
+def private_training_of(report: AuditReport) -> str:
+    """The command that trains a private model on the same rows of a table; "" where they are no such rows."""
+    data, told = report.data, _told(report)
+    if told is None or data.target is None or report.model.format not in _FITTED_ANEW:
+        return ""
+    if any(flag in ("--text", "--image") for flag, _ in told):
+        return ""
+    return _command(
+        ["auditor", "train", data.train_path or "TRAIN"],
+        ("--target", data.target),
+        ("--positive", data.positive),
+        *((flag, value) for flag, value in told if flag in ("--features", "--weight")),
+        ("--dp-epsilon", "3"),
+        ("--out", "private.pt"),
+    )
+
+
+def registration_of(report: AuditReport) -> str:
+    """The command that fixes the plan, or where no configuration was obeyed the one that begins one; "" for rows that
+    none is begun from: a folder of media, or a database."""
+    files = report.configuration.files if report.configuration is not None else ()
+    own = next((file.path for file in files if file.role == "configuration"), None)
+    if own is not None:
+        return _command(["auditor", "register", own])
+    data = report.data.path or "DATA.csv"
+    return _command(["auditor", "init", data]) if PurePath(data).suffix and "://" not in data else ""
+
+
+def _told(report: AuditReport) -> Flags | None:
+    """What the audit was told of its model and rows; None where that runs code, which nobody is to copy unseen."""
+    words = shlex.split(to_copy(report.environment.command))
+    if runs_code(words):
+        return None
+    found: Flags = []
+    for word, following in pairwise([*words, ""]):
+        flag, equals, value = word.partition("=")
+        if flag in _OF_MODEL_AND_ROWS:
+            found.append((flag, value if equals else following))
+        elif flag == "--copies-are-real":
+            found.append((flag, ""))
+    return found
+
+
+def _command(words: Sequence[str], *flags: tuple[str, str | None]) -> str:
+    """A command as a shell takes it, without flags whose value is None; a flag whose value is "" takes none."""
+    more = [word for flag, value in flags if value is not None for word in (flag, value) if word]
+    return shlex.join([*words, *more])

@@ -1,0 +1,267 @@
+"""Commands that the tool prints are typed as they stand: whoever copies one is not refused for its spelling."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import click
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from sklearn.base import BaseEstimator
+from typer.testing import CliRunner, Result
+
+from auditor.model.saving import save
+from auditor.record.audit_report import AuditReport
+from auditor.record.trace import traces_of
+from auditor.report.first_page import first_page
+from auditor.report.markdown import render_markdown
+from auditor.report.remediation import remediation_of
+from cli.main import app
+from tests import ROOT
+from tests.mitigations.planted_rows import biased_rows, trained
+from tests.quantifiers import all_of
+from tests.real.test_ordinary_files import followed
+from tests.toys.ordinary import ORDINARY, Ordinary, ordinary, people
+
+MENTION = re.compile(r"\bauditor ((?:[a-z]+-)*[a-z]+)\b([^.;:)\n]*)")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]\b")
+# What the tool cannot know, and a user fills in.
+TO_FILL_IN = re.compile(r"\.\.\.|<|\b(?:MODEL|DATA|TRAIN|FILE|COLUMN|NAME|KEY|FOLDER)\b")
+TABLES = ("rows.csv", "texts.csv")
+
+
+@ordinary("model bundle, .pt")
+def _bundle(folder: Path) -> Ordinary:
+    rows = biased_rows(1200, 1)
+    assert isinstance(rows.X, pd.DataFrame)
+    rows.X.assign(y=rows.y_true).to_csv(folder / "rows.csv", index=False)
+    save(trained(rows, epochs=12), folder / "model.pt")
+    flags = ("--data", str(folder / "rows.csv"), "--target", "y", "--sensitive", "group")
+    return Ordinary(folder / "model.pt", flags)
+
+
+# Each of another format, and of a library's several endings.
+FITTED_ANEW = {
+    "model bundle, .pt": "fairer.pt",
+    "scikit-learn pipeline of columns, joblib": "fairer.joblib",
+    "scikit-learn logistic, pickle": "fairer.pkl",
+    "scikit-learn logistic, skops": "fairer.skops",
+    "XGBoost, .json": "fairer.json",
+    "XGBoost, .ubj": "fairer.ubj",
+    "LightGBM, .txt": "fairer.txt",
+    "CatBoost, .cbm": "fairer.cbm",
+}
+
+
+@cache
+def commands() -> dict[str, click.Command]:
+    group: Any = typer.main.get_command(app)
+    return dict(group.commands)
+
+
+def flags_of(name: str) -> set[str]:
+    return {flag for parameter in commands()[name].params for flag in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def typed(command: str) -> list[str]:
+    """The words of a command after ``auditor``, which its parser takes."""
+    words = shlex.split(command)
+    assert words[0] == "auditor", command
+    try:
+        commands()[words[1]].make_context(words[1], words[2:])
+    except click.ClickException as error:
+        pytest.fail(f"{command}: {error.format_message()}")
+    return words[1:]
+
+
+def call(words: Sequence[str]) -> Result:
+    with pytest.MonkeyPatch.context() as patch:
+        # Where a record's command comes from.
+        patch.setattr(sys, "argv", ["auditor", *words])
+        return CliRunner().invoke(app, list(words))
+
+
+def printed_by(report: AuditReport) -> Iterator[str]:
+    """Every command of a record's reports."""
+    yield from (action.command for action in first_page(report).actions if not action.command.startswith("[["))
+    yield remediation_of(report).retest
+    yield from (trace.command for trace in traces_of(report) if trace.to_copy)
+    yield from re.findall(r"`(auditor report [^`]*)`", render_markdown(report))
+
+
+def audited(name: str, folder: Path, *more: str) -> AuditReport | None:
+    """The audit of an ordinary file, with the flags that its refusal names; None where it comes to no audit."""
+    file = ORDINARY[name](folder)
+    rows = next((folder / table for table in TABLES if (folder / table).exists()), None)
+    if rows is not None:
+        (folder / "train.csv").write_bytes(rows.read_bytes())
+        more = (*more, "--train", str(folder / "train.csv"))
+    out = ["--format", "json", "--out", str(folder / "out")]
+    path, flags = file.path, list[str]()
+    for _ in range(2):
+        result = call(["scan", str(path), *file.data, *more, *flags, "--probes", "group_fairness", *out])
+        said = " ".join(result.output.split())
+        assert set(FLAG.findall(said)) <= flags_of("scan") | {"--with"}, said
+        for command in re.findall(r"`(auditor [^`]*)`", said):
+            typed(command)
+        if result.exit_code in (0, 1, 3):
+            return AuditReport.from_json((folder / "out" / "report.json").read_bytes())
+        path, flags, _ = followed(said, folder, file.path)
+    return None
+
+
+# ---- as they are written in the code ---------------------------------------------------------------------------------
+
+
+def mentions() -> Iterator[tuple[str, str, list[str]]]:
+    """(where, the command, the flags behind it up to the end of the clause) of every text that the tool may print."""
+    for folder in ("auditor", "probes", "mitigations", "cli"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [p.value if isinstance(p, ast.Constant) else "{}" for p in node.values]
+                    yield from _in_text(path, "".join(map(str, parts)))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield from _in_text(path, node.value)
+        for path in sorted((ROOT / folder).rglob("*.toml")):
+            yield from chain.from_iterable(_in_text(path, text) for text in _texts(tomllib.loads(path.read_text())))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        yield from chain.from_iterable(map(_texts, value.values() if isinstance(value, dict) else value))
+
+
+def _in_text(path: Path, text: str) -> Iterator[tuple[str, str, list[str]]]:
+    for each in re.split(r"(?=\bauditor [a-z])", text):
+        for name, rest in MENTION.findall(each):
+            if name in commands():
+                yield f"{path.relative_to(ROOT)}: {each.strip()[:100]}", name, FLAG.findall(rest)
+
+
+def test_every_flag_of_a_command_that_the_tool_names_is_one_of_that_command() -> None:
+    found = list(mentions())
+    assert len(found) > 60
+    wrong = [(where, flag) for where, name, flags in found for flag in flags if flag not in flags_of(name)]
+    assert wrong == []
+
+
+# ---- as a user copies them -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(ORDINARY))
+def test_every_command_that_an_audit_prints_is_taken(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = audited(name, tmp_path)
+    if report is None:
+        return
+    printed = dict.fromkeys(command for command in printed_by(report) if command)
+    assert all_of(typed(command) and not TO_FILL_IN.search(command) for command in printed)
+    repairs = [command for command in printed if command.startswith("auditor mitigate ")]
+    assert [shlex.split(command)[-1] for command in repairs] == [FITTED_ANEW[name]] if name in FITTED_ANEW else True
+    for command in printed:
+        if command.split()[1] in ("mitigations", "init", "report"):
+            monkeypatch.chdir(tmp_path / "out")
+            assert call(typed(command)).exit_code == 0, command
+            monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(FITTED_ANEW))
+def test_the_repair_of_the_first_page_writes_what_was_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = audited(name, tmp_path)
+    assert report is not None
+    (repair,) = (command for command in printed_by(report) if command.startswith("auditor mitigate "))
+    result = call(typed(repair))
+    assert result.exit_code in (0, 1, 3), result.output
+    made = tmp_path / FITTED_ANEW[name]
+    after = AuditReport.from_json((tmp_path / "audit-report" / "after" / "report.json").read_bytes())
+    assert after.model.format == report.model.format and made.is_file()
+    if made.suffix in (".joblib", ".pkl"):
+        own = joblib.load(made)
+        assert isinstance(own, BaseEstimator) and len(own.predict(people()[list(own.feature_names_in_)]))
+
+
+def test_a_wrong_ending_is_told_with_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = ORDINARY["scikit-learn pipeline, joblib"](tmp_path)
+    asked = ["mitigate", "reweighing", str(file.path), *file.data, "--train", "rows.csv", "--out"]
+    unknown = call([*asked, "fairer.bin"])
+    assert unknown.exit_code == 2 and "say --out fairer.joblib." in " ".join(unknown.output.split()), unknown.output
+    other = call([*asked, "fairer.pt"])
+    assert other.exit_code == 2 and "must end in .skops or .joblib or .pkl" in " ".join(other.output.split())
+
+
+def test_what_is_said_of_copies_can_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = ORDINARY["scikit-learn pipeline, joblib"](tmp_path)
+    rows = pd.concat([pd.read_csv("rows.csv")] * 3).assign(person=np.tile(np.arange(len(people())), 3))
+    for name, columns in (("rows", ["person"]), ("persons", [])):
+        rows.drop(columns=columns).to_csv(f"{name}.csv", index=False)
+        rows.drop(columns=columns).assign(a=rows["a"] + 0.01).to_csv(f"{name}.train.csv", index=False)
+    asked = ["mitigate", "reweighing", str(file.path), "--target", "y", "--sensitive", "g", "--probes", "change"]
+    said = {}
+    for name, data, more in (
+        ("bare", "rows", []),
+        ("copies", "rows", ["--copies-are-real"]),
+        ("persons", "persons", ["--cluster", "person"]),
+    ):
+        files = ["--data", f"{data}.csv", "--train", f"{data}.train.csv", "--out", f"{name}.joblib", "--report", name]
+        result = call([*asked, *files, *more])
+        assert result.exit_code in (0, 1, 3), result.output
+        said[name] = " ".join(result.output.split())
+    assert "say --copies-are-real" in said["bare"] and "--cluster COLUMN" in said["bare"]
+    assert "exact copies" not in said["copies"] + said["persons"]
+    named = set(FLAG.findall(said["bare"]))
+    assert named and all_of(named <= flags_of(command) for command in ("mitigate", "tradeoff", "scan"))
+
+
+OWN = """
+import joblib
+
+model = joblib.load("model.joblib")
+
+
+def predict(rows):
+    return model.predict_proba(rows)
+
+
+def late(rows):
+    return joblib.load("model.joblib").predict_proba(rows)
+
+
+predict.classes = late.classes = ["0", "1"]
+"""
+
+
+@pytest.mark.parametrize("function", ["predict", "late"])
+def test_code_of_the_users_own_finds_its_files_where_the_command_was_started(
+    function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = ORDINARY["scikit-learn pipeline, joblib"](tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    asked = ["scan", "--predict", f"own:{function}", *file.data, "--features", "a,b,c", "--probes", "group_fairness"]
+    result = call([*asked, "--format", "json", "--out", "out"])
+    assert result.exit_code == 3, result.output
+    report = AuditReport.from_json((tmp_path / "out" / "report.json").read_bytes())
+    assert "NOT_RUN" not in {finding.outcome for finding in report.findings}
