@@ -540,7 +540,7 @@ BEFORE: list[Callable[[], Any]] = [
 @pytest.mark.filterwarnings("ignore::Warning")
 @pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(30, 300, 30))])
 def test_estimators_drawn_at_random_answer_as_their_own_predict(first: int, tmp_path: Path) -> None:
-    """Thirty of them at most, in a second: none answers otherwise, and few are refused."""
+    """None answers otherwise, and few are refused; a quick run ends after a second."""
     read, refused, started = 0, [], time.process_time()
     for seed in range(first, first + 30):
         rng = np.random.default_rng(seed)
@@ -549,12 +549,9 @@ def test_estimators_drawn_at_random_answer_as_their_own_predict(first: int, tmp_
         model = make_pipeline(BEFORE[int(rng.integers(len(BEFORE)))](), around)
         two = rng.random() < 0.6 or isinstance(around, FixedThresholdClassifier | TunedThresholdClassifierCV)
         y = TWO if two else THREE
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                model.fit(ROWS, words(y) if "Fixed" in type(around).__name__ or rng.random() < 0.5 else y)
-        except (ValueError, AttributeError):
-            continue  # what scikit-learn does not put together
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.fit(ROWS, words(y) if "Fixed" in type(around).__name__ or rng.random() < 0.5 else y)
         way = ("joblib", "pkl", "skops")[seed % 3]
         try:
             found = auditor.load_model(saved(model, way, tmp_path))
@@ -567,6 +564,6 @@ def test_estimators_drawn_at_random_answer_as_their_own_predict(first: int, tmp_
         except AssertionError as error:
             raise AssertionError(f"{seed}: {model} as {way}") from error
         read += 1
-        if first == 0 and time.process_time() - started > 1.0:
+        if first == 0 and read >= 5 and time.process_time() - started > 1.0:
             break
-    assert read >= 3 and len(refused) <= read / 4, refused
+    assert read >= 5 and len(refused) <= read / 4, refused
