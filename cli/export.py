@@ -30,6 +30,9 @@ def export(
     to: Annotated[str, typer.Option(help="onnx, torch or sklearn.")],
     data: Annotated[str | None, typer.Option(help="Rows on which both must decide alike: those of the audit.")] = None,
     positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability from which a decision is favourable.", min=0.0, max=1.0)
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Where to write; by default the model's name with .onnx, .pt2 or .skops."),
@@ -67,6 +70,7 @@ def export(
         job = Job(
             model=ModelSpec(
                 path=str(source),
+                threshold=threshold,
                 architecture=architecture,
                 architecture_args=dict(arguments or {}),  # type: ignore[arg-type]
                 code_folder=str(Path.cwd()) if ":" in (architecture or "") else None,

@@ -85,7 +85,7 @@ def chosen_classes(model: AuditedModel, data: AuditData) -> IntArray:
     """(n,) the class whose score is explained: the favourable one where it is known, else the one decided on."""
     if data.positive is not None:
         return np.full(len(data), data.positive, np.int64)
-    return model.decide(model.predict_proba(data.X), None)
+    return model.decide(model.predict_proba(data.X), None, data.X)
 
 
 def load_reference(reference: str | AuditedModel, after: AuditedModel | None = None) -> tuple[AuditedModel, str]:

@@ -17,7 +17,7 @@ from auditor.errors import UnsupportedError
 from auditor.exporting.converted import converted
 from auditor.intake.boosted_trees import BoostedClassifier
 from auditor.intake.estimators import EstimatorModel
-from auditor.model.audited_model import AuditedModel
+from auditor.model.audited_model import MORE_THAN_HALF, AuditedModel
 from auditor.model.gradients import without_gradients
 from auditor.model.outputs import Outputs
 from auditor.model.postprocessing import IsotonicMap, PlattScaling, PostprocessedModel, Postprocessing, Steps
@@ -92,7 +92,7 @@ def served(model: AuditedModel, positive: int | None) -> ServedTable | ServedGra
     shared: dict[str, Any] = {
         "classes": base.classes,
         "positive": positive,
-        "threshold": model.threshold,
+        "threshold": _threshold(model, positive),
         "rule": rule,
     }
     if base.provenance.format == "ONNX model" and base.provenance.path is not None and base.features is not None:
@@ -121,6 +121,12 @@ def served(model: AuditedModel, positive: int | None) -> ServedTable | ServedGra
         outputs=base.output_kind,
         **shared,
     )
+
+
+def _threshold(model: AuditedModel, positive: int | None) -> float:
+    """What the probability of the favourable class is held against. Raises ModelError where nothing is."""
+    own = model.threshold_of(1 if positive is None else positive)
+    return 0.5 if positive is None and own == MORE_THAN_HALF else own
 
 
 def _refuse_chance(base: AuditedModel, rule: Postprocessing | None) -> None:

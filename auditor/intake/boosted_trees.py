@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,11 +19,11 @@ import numpy as np
 import pandas as pd
 
 from auditor.artifact.source import Source, printable, reading
-from auditor.data.preprocessing import as_text
+from auditor.data.preprocessing import as_text, label_name
 from auditor.errors import DataError, MissingExtraError, UnsupportedError, UsageError
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of, require_features
-from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.audited_model import MORE_THAN_HALF, AuditedModel, Provenance
 from auditor.model.regression import AuditedRegressor
 from auditor.rows import FloatArray
 
@@ -42,18 +43,20 @@ _REGRESSORS = re.compile(
 class Boosted:
     """Boosted trees as a scikit-learn estimator looks: ``trees`` is the library's own object, which shap reads.
 
-    ``features``: the columns it takes, in order. ``categories``: of each column whose values are names, the names it
-    knows, in the order of their codes, or None where the library looks them up itself. ``n_outputs``: columns of raw
-    scores. ``objective``: what the trees were fitted for, in the library's words.
+    ``features``: the columns it takes, in order. ``categories``: of each column of categories, those that it knows, of
+    the type that it knows them by and in the order of their codes, or None where the library looks them up itself.
+    ``n_outputs``: columns of raw scores. ``objective``: what the trees were fitted for, in the library's words.
+    ``threshold``: the least probability of the last of two classes at which the library decides for it.
     """
 
     made_by: str
     trees: Any
     features: tuple[str, ...]
-    categories: Mapping[str, tuple[str, ...] | None]
+    categories: Mapping[str, pd.Index[Any] | None]
     n_outputs: int
     objective: str
     labels: tuple[str, ...]
+    threshold: float = MORE_THAN_HALF
 
     @property
     def classes_(self) -> Any:
@@ -82,14 +85,16 @@ class Boosted:
         names, known = as_text(values), self.categories[name]
         if known is None:
             return names.fillna("nan").astype(object)
-        new = sorted(set(names.dropna().unique()) - set(known))
+        places = _places(known)
+        codes = {text: places.get(text, places.get(label_name(text))) for text in names.dropna().unique()}
+        new = sorted(text for text, code in codes.items() if code is None)
         if new:
             raise DataError(
                 f"Column {name!r} holds {printable(new[0], 40)!r}, which the model has not learned: it knows "
-                f"{', '.join(known[:8])}.",
+                f"{', '.join(map(str, known[:8]))}.",
                 code="AUD-DATA-VALUES",
             )
-        return pd.Categorical(names, categories=list(known))
+        return pd.Categorical.from_codes(names.map(codes).fillna(-1).astype(np.int64), categories=known)
 
     def raw(self, X: Any) -> FloatArray:
         """(n, n_outputs) scores before the link, or the predicted numbers."""
@@ -116,14 +121,16 @@ class Boosted:
                 shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
                 found: Any = shifted / shifted.sum(axis=1, keepdims=True)
             else:
-                found = np.asarray(self.trees.predict(_dmatrix(rows, self)), np.float64)
+                found = np.asarray(self.trees.predict(_dmatrix(rows, self)))
                 if self.objective == "binary:logitraw":
                     found = 1.0 / (1.0 + np.exp(-found))
         elif self.made_by == "LightGBM":
             found = np.asarray(self.trees.predict(rows), np.float64)
         else:
             found = np.asarray(self.trees.predict(rows, prediction_type="Probability"), np.float64)
-        return np.column_stack([1.0 - found, found]) if found.ndim == 1 else found
+        # Of the first of two classes the probability is rounded as the library rounds it.
+        both = np.column_stack([1.0 - found, found]) if found.ndim == 1 else found
+        return both.astype(np.float64)
 
     def predict(self, X: Any) -> FloatArray:
         """(n,) predicted numbers of a regression, after the library's own link."""
@@ -140,17 +147,22 @@ def _dmatrix(rows: pd.DataFrame, boosted: Boosted) -> Any:
 
 
 class BoostedClassifier(AuditedModel):
-    """Boosted trees that tell classes apart; ``estimator`` is the :class:`Boosted` they are."""
+    """Boosted trees that tell classes apart; ``estimator`` is the :class:`Boosted` they are.
+
+    ``threshold``: that which was asked for, of the favourable class; where it is None, the library's own decides.
+    """
 
     def __init__(
-        self, estimator: Boosted, *, classes: Sequence[object], threshold: float, provenance: Provenance
+        self, estimator: Boosted, *, classes: Sequence[object], threshold: float | None, provenance: Provenance
     ) -> None:
         self.estimator = estimator
+        self.decides_itself = threshold is None
         super().__init__(
             estimator.predict_proba,
             classes=classes,
             features=estimator.features,
-            threshold=threshold,
+            threshold=estimator.threshold if threshold is None else threshold,
+            threshold_class=1 if threshold is None else None,
             provenance=provenance,
         )
         self.group_columns = tuple(estimator.categories)
@@ -206,7 +218,7 @@ def load_boosted(source: Source, kind: str, spec: ModelSpec) -> AuditedModel:
     return BoostedClassifier(
         boosted,
         classes=named_classes(list(boosted.labels), spec),
-        threshold=0.5 if spec.threshold is None else spec.threshold,
+        threshold=spec.threshold,
         provenance=provenance,
     )
 
@@ -218,6 +230,26 @@ def _library(name: str) -> Any:
         raise MissingExtraError(
             f"This is a model of {name}, which is not installed: pip install 'responsible-auditor[{name}]'."
         ) from None
+
+
+def _places(known: pd.Index[Any]) -> dict[str, int]:
+    """The place of each category by every spelling that a data file may have of it and of no other."""
+    exact = {str(value): i for i, value in enumerate(known)}
+    loose = Counter(label_name(name) for name in exact)
+    return {label_name(name): i for name, i in exact.items() if loose[label_name(name)] == 1} | exact
+
+
+def _learned(values: Sequence[Any], column: str, file: str) -> pd.Index[Any]:
+    """The categories of a column as its library knows them. Raises UnsupportedError where two of them read alike."""
+    known: pd.Index[Any] = pd.Index(values)
+    twice = known.map(str)
+    if twice.has_duplicates:
+        raise UnsupportedError(
+            f"{file!r} was fitted on a column {column!r} that has two categories that read "
+            f"{printable(twice[twice.duplicated()][0], 40)!r}, a number and a text: audit it with --predict, or fit it "
+            "on a column of one type."
+        )
+    return known
 
 
 def _numbered(n: int) -> tuple[str, ...]:
@@ -239,10 +271,12 @@ def _xgboost(source: Source, spec: ModelSpec) -> Boosted:
         trees = xgboost.Booster(params={"nthread": 1})
         trees.load_model(bytearray(source.data))
         learner = json.loads(trees.save_config())["learner"]
+        if learner["gradient_booster"]["name"] != "gblinear":  # which always answers by all of its rounds
+            trees = _best_rounds(trees, source.name)
     features = _columns(trees.feature_names, trees.num_features(), spec, source.name)
     kinds = dict(zip(features, trees.feature_types or [], strict=False))
     named = [name for name, kind in kinds.items() if kind == "c"]
-    categories: dict[str, tuple[str, ...] | None] = {}
+    categories: dict[str, pd.Index[Any] | None] = {}
     if named:
         stored = dict(trees.get_categories(export_to_arrow=True).to_arrow() or [])
         for name in named:
@@ -250,9 +284,9 @@ def _xgboost(source: Source, spec: ModelSpec) -> Boosted:
             if values is None:
                 raise UnsupportedError(
                     f"{source.name!r} has the categories of {name!r} as codes without names: save it again with "
-                    "XGBoost 3.1 or newer, which writes the names too."
+                    "XGBoost 3.1 or newer, fitted on a pandas column of categories, or audit it with --predict."
                 )
-            categories[name] = tuple(map(str, values.to_pylist()))
+            categories[name] = _learned(values.to_pandas(), name, source.name)
     n = int(learner["learner_model_param"]["num_class"] or 0)
     if int(learner["learner_model_param"].get("num_target", "1")) > 1:
         raise UnsupportedError(f"{source.name!r} predicts several targets at once, which is not supported.")
@@ -265,6 +299,36 @@ def _xgboost(source: Source, spec: ModelSpec) -> Boosted:
         objective=str(learner["objective"]["name"]),
         labels=_numbered(n),
     )
+
+
+def _best_rounds(trees: Any, name: str) -> Any:
+    """The rounds that XGBClassifier and XGBRegressor answer by after early stopping, as trees of their own.
+
+    Booster.predict takes all of them. Raises UnsupportedError where the file was saved from a Booster, and does not say
+    which of the two is meant.
+    """
+    best = trees.attr("best_iteration")
+    if best is None or int(best) + 1 >= trees.num_boosted_rounds():
+        return trees
+    if trees.attr("scikit_learn") is None:
+        raise UnsupportedError(
+            f"{name!r} is a Booster that stopped early: of its {trees.num_boosted_rounds()} rounds the first "
+            f"{int(best) + 1} were best, and it does not say by which it is to answer. Save "
+            "booster[: booster.best_iteration + 1] for the best ones, or all of them after "
+            "booster.set_attr(best_iteration=None)."
+        )
+    short = trees[: int(best) + 1]
+    # What a slice has lost are the names of categories.
+    content, whole = (json.loads(bytes(one.save_raw("json"))) for one in (short, trees))
+    _inner(content)["cats"] = _inner(whole)["cats"]
+    short.load_model(bytearray(json.dumps(content).encode()))
+    return short
+
+
+def _inner(content: Any) -> Any:
+    """The trees in the JSON of a model, which DART has one level deeper."""
+    booster = content["learner"]["gradient_booster"]
+    return booster.get("gbtree", booster)["model"]
 
 
 def _lightgbm(source: Source, spec: ModelSpec) -> Boosted:
@@ -289,7 +353,9 @@ def _lightgbm(source: Source, spec: ModelSpec) -> Boosted:
         trees=trees,
         features=features,
         # Without the names of pandas' categories, the codes themselves are the column's values.
-        categories={name: tuple(map(str, values)) for name, values in zip(coded, known, strict=True)} if known else {},
+        categories={name: _learned(values, name, source.name) for name, values in zip(coded, known, strict=True)}
+        if known
+        else {},
         n_outputs=trees.num_model_per_iteration(),
         objective=stated[1],
         labels=_numbered(trees.num_model_per_iteration()),
@@ -309,6 +375,8 @@ def _catboost(source: Source, spec: ModelSpec) -> Boosted:
     params = trees.get_all_params()
     labels = [str(label) for label in trees.classes_]
     objective = str(params.get("loss_function", ""))
+    metadata = trees.get_metadata()
+    least = float(metadata["binclass_probability_threshold"]) if "binclass_probability_threshold" in metadata else 0.5
     return Boosted(
         made_by="CatBoost",
         trees=trees,
@@ -317,4 +385,5 @@ def _catboost(source: Source, spec: ModelSpec) -> Boosted:
         n_outputs=max(1, len(labels) if len(labels) > 2 else 1),
         objective=objective,
         labels=tuple(labels) or _numbered(2),
+        threshold=float(np.nextafter(least, np.inf)),
     )

@@ -11,6 +11,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.artifact.archive import Archive, array_header, open_archive
 from auditor.artifact.pickles import describe_calls
@@ -24,9 +25,9 @@ from auditor.errors import (
 )
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import named_classes, no_flags_of_classes, provenance_of, require_features
-from auditor.model.audited_model import AuditedModel, Provenance
+from auditor.model.audited_model import MORE_THAN_HALF, AuditedModel, Provenance
 from auditor.model.regression import AuditedRegressor
-from auditor.rows import FloatArray, Rows
+from auditor.rows import FloatArray, IntArray, Rows, take_rows
 
 # Exact names that skops does not trust by default and that carry data only: made with __new__, filled with attributes.
 # The two kinds of tree index memory by numbers of the file; check_trees looks at every one of these.
@@ -57,10 +58,24 @@ HARMLESS = frozenset(
     }
 )
 _MAX_SCHEMA_BYTES = 256 << 20
+# Whose predict takes the largest of predict_proba, but for how equal ones and rounding fall. Any other is asked itself.
+_BY_PROBABILITY = frozenset(
+    "AdaBoostClassifier BaggingClassifier BernoulliNB CalibratedClassifierCV DecisionTreeClassifier "
+    "ExtraTreeClassifier ExtraTreesClassifier GaussianNB GradientBoostingClassifier HistGradientBoostingClassifier "
+    "KNeighborsClassifier LinearDiscriminantAnalysis LogisticRegression LogisticRegressionCV MLPClassifier "
+    "MultinomialNB QuadraticDiscriminantAnalysis RandomForestClassifier VotingClassifier".split()
+)
+_MOST_NESTED = 16
+# Nearer to each other than this, probabilities do not say what predict decides.
+_IN_DOUBT = 1e-6
 
 
 class EstimatorModel(AuditedModel):
-    """A fitted scikit-learn classifier; ``estimator`` is the object itself, for attributions that know its kind."""
+    """A fitted scikit-learn classifier; ``estimator`` is the object itself, for attributions that know its kind.
+
+    ``threshold``: that which was asked for, of the favourable class; where it is None, the estimator's own ``predict``
+    decides.
+    """
 
     endings = (".skops", ".joblib", ".pkl")
 
@@ -70,15 +85,62 @@ class EstimatorModel(AuditedModel):
         *,
         classes: Iterable[object],
         features: tuple[str, ...] | None,
-        threshold: float,
+        threshold: float | None,
         provenance: Provenance,
     ) -> None:
         self.estimator = estimator
         self.n_columns = _count(estimator)
         self._label_index = {label: i for i, label in enumerate(estimator.classes_.tolist())}
+        self.decides_itself = threshold is None
+        own, of = (threshold, None) if threshold is not None else _own_threshold(estimator) or (MORE_THAN_HALF, 1)
+        self._by_probability = threshold is not None or _decides_by_probability(estimator)
         super().__init__(
-            self._estimate, classes=list(classes), features=features, threshold=threshold, provenance=provenance
+            self._estimate,
+            classes=list(classes),
+            features=features,
+            threshold=own,
+            threshold_class=of,
+            provenance=provenance,
         )
+
+    def threshold_of(self, positive: int) -> float:
+        """The least probability of a class of two at which it is decided for.
+
+        Raises UnsupportedError where predict has another rule.
+        """
+        if not self._by_probability:
+            raise UnsupportedError(
+                f"{_deciding(self.estimator)} decides by its own predict and not by its probabilities, and this needs "
+                "a rule on probabilities: add --threshold 0.5 to decide by that of the favourable label."
+            )
+        return super().threshold_of(positive)
+
+    def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
+        """(n,) class indices, by a threshold that was asked for, else as the estimator's own ``predict`` decides.
+
+        It is asked about rows whose probabilities leave that open. Raises ModelError where they are not given and no
+        probabilities say it.
+        """
+        decided = super().decide(probabilities, positive, X)
+        if not self.decides_itself or not hasattr(self.estimator, "predict_proba"):
+            return decided
+        if X is None:
+            self.threshold_of(0)
+            return decided
+        open_ = np.flatnonzero(self._in_doubt(probabilities))
+        for start in range(0, open_.size, self.batch_rows):
+            part = open_[start : start + self.batch_rows]
+            decided[part] = self._predicted(take_rows(X, part))
+        return decided
+
+    def _in_doubt(self, probabilities: FloatArray) -> npt.NDArray[np.bool_]:
+        """(n,) whether what predict decides does not follow from the probabilities."""
+        if not self._by_probability:
+            return np.ones(len(probabilities), np.bool_)
+        if self.n_outputs == 2:
+            return np.asarray(np.abs(probabilities[:, self.threshold_class] - self.threshold) < _IN_DOUBT, np.bool_)
+        largest = np.partition(probabilities, -2, axis=1)
+        return np.asarray(largest[:, -1] - largest[:, -2] < _IN_DOUBT, np.bool_)
 
     def written(self, ending: str) -> bytes:
         """The estimator by joblib or pickle where the name ends so, which this toolkit reads by its own list of types,
@@ -104,12 +166,18 @@ class EstimatorModel(AuditedModel):
 
     def _estimate(self, X: Rows) -> FloatArray:
         """(n, n_classes) probabilities, or one-hot decisions where the estimator has none."""
+        if not hasattr(self.estimator, "predict_proba"):
+            return np.eye(self.n_outputs)[self._predicted(X)]
         rows = input_of(self.estimator, self.features, X)
         with _asking():
-            if hasattr(self.estimator, "predict_proba"):
-                return np.asarray(self.estimator.predict_proba(rows), np.float64)
+            return np.asarray(self.estimator.predict_proba(rows), np.float64)
+
+    def _predicted(self, X: Rows) -> IntArray:
+        """(n,) class indices by the estimator's own ``predict``."""
+        rows = input_of(self.estimator, self.features, X)
+        with _asking():
             labels = np.asarray(self.estimator.predict(rows)).tolist()
-        return np.eye(self.n_outputs)[[self._label_index[label] for label in labels]]
+        return np.asarray([self._label_index[label] for label in labels], np.int64)
 
 
 class EstimatorRegressor(AuditedRegressor):
@@ -196,21 +264,68 @@ def estimator_model(
         raise UsageError("A scikit-learn classifier gives probabilities or decisions: leave --outputs out.")
     classes = named_classes([str(label) for label in found.tolist()], spec)
     features, notes = _features(estimator, spec, notes)
+    if spec.threshold is None:
+        notes = (*notes, *_rule_of(estimator, classes))
     return EstimatorModel(
         estimator,
         classes=classes,
         features=features,
-        threshold=_threshold(estimator) if spec.threshold is None else spec.threshold,
+        threshold=spec.threshold,
         provenance=provenance_of(source, format, loaded_by, notes),
     )
 
 
-def _threshold(estimator: Any) -> float:
-    """What a classifier decides by: its own threshold where scikit-learn was told one, else one half."""
-    from sklearn.model_selection import FixedThresholdClassifier
+def _decider(estimator: Any) -> Any:
+    """The part of an estimator whose ``predict`` decides: the last step of a pipeline, the best one of a search."""
+    from sklearn.pipeline import Pipeline
 
-    own = estimator.threshold if isinstance(estimator, FixedThresholdClassifier) else 0.5
-    return float(own) if isinstance(own, (int, float)) and 0.0 <= own <= 1.0 else 0.5
+    for _ in range(_MOST_NESTED):  # a file may hold an estimator that contains itself
+        if isinstance(estimator, Pipeline):
+            estimator = estimator.steps[-1][1]
+        elif hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+    return estimator
+
+
+def _deciding(estimator: Any) -> str:
+    return printable(type(_decider(estimator)).__name__, 60)
+
+
+def _rule_of(estimator: Any, classes: tuple[str, ...]) -> Iterator[str]:
+    """How an estimator decides, as a note, where that is not by the largest probability."""
+    own = _own_threshold(estimator)
+    if own is not None:
+        yield (
+            f"It decides for {classes[own[1]]!r} where the probability is at least {own[0]:.4g}, the threshold of its "
+            f"{_deciding(estimator)}."
+        )
+    elif not _decides_by_probability(estimator):
+        yield f"It decides by the predict of its {_deciding(estimator)}, which may differ from the largest probability."
+
+
+def _own_threshold(estimator: Any) -> tuple[float, int] | None:
+    """The threshold that scikit-learn was told or found for a probability, and the index of its class; else None."""
+    from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
+
+    own = _decider(estimator)
+    if not isinstance(own, FixedThresholdClassifier | TunedThresholdClassifierCV):
+        return None
+    if own.response_method == "decision_function" or not hasattr(own, "predict_proba"):
+        return None
+    if isinstance(own, FixedThresholdClassifier):
+        threshold, label = 0.5 if own.threshold == "auto" else own.threshold, own.pos_label
+    else:
+        threshold, label = own.best_threshold_, own._curve_scorer._get_pos_label()
+    return float(threshold), 1 if label is None else own.classes_.tolist().index(label)
+
+
+def _decides_by_probability(estimator: Any) -> bool:
+    """Whether decisions follow from probabilities, but for those in doubt, and whatever has none decides one-hot."""
+    return (
+        not hasattr(estimator, "predict_proba")
+        or type(_decider(estimator)).__name__ in _BY_PROBABILITY
+        or _own_threshold(estimator) is not None
+    )
 
 
 def is_fitted_regressor(estimator: Any) -> bool:

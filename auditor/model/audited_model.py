@@ -28,6 +28,8 @@ Modality = Literal["tabular", "text", "image"]
 BATCH_ROWS = 4096
 _ASKED_TWICE = 16
 _SAME_ANSWER = 1e-3
+# The threshold of a last class of two that is decided for where it is the likelier, and not where both are equal.
+MORE_THAN_HALF = float(np.nextafter(0.5, 1.0))
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,9 @@ class Recipe:
 class AuditedModel:
     """A classifier to be audited: rows in, class probabilities out.
 
-    ``classes``: names in the order of the outputs. ``threshold``: a binary decision is positive where the probability
-    of the favourable class is at least this. ``features``: raw columns it takes, or None where any table will do.
-    ``preprocessing``: how raw rows become its input, where that is known.
+    ``classes``: names in the order of the outputs. ``threshold``: of two classes, ``threshold_class`` is decided for
+    where its probability is at least this; None is the favourable one. ``features``: raw columns it takes, or None
+    where any table will do. ``preprocessing``: how raw rows become its input, where that is known.
     """
 
     kind: Kind = "classifier"
@@ -149,6 +151,8 @@ class AuditedModel:
     forwarded: Counter[tuple[Any, ...]] | None = None
     # Whether its file may write _ for a sign in a column's name, as converters do: see as_converted.
     renamed: bool = False
+    # Whether it decides as its own library does, because nobody set a threshold.
+    decides_itself: bool = False
 
     def __init__(
         self,
@@ -158,6 +162,7 @@ class AuditedModel:
         features: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
         threshold: float = 0.5,
+        threshold_class: int | None = None,
         batch_rows: int = BATCH_ROWS,
         provenance: Provenance | None = None,
     ) -> None:
@@ -166,11 +171,12 @@ class AuditedModel:
         self.features = None if features is None else tuple(features)
         self.preprocessing = preprocessing
         self.threshold = threshold
+        self.threshold_class = threshold_class
         self.batch_rows = batch_rows
         self.provenance = provenance or Provenance()
         # How the answers about batches come to be, given where each begins; the ranks of a job share them out.
         self.over_batches: Callable[[Callable[[int], FloatArray], Sequence[int]], list[FloatArray]] = in_turn
-        self._outputs: weakref.WeakKeyDictionary[AuditData, FloatArray] = weakref.WeakKeyDictionary()
+        AuditedModel.forget(self)
 
     @classmethod
     def from_callable(
@@ -242,7 +248,8 @@ class AuditedModel:
 
     def forget(self) -> None:
         """Computes outputs anew from now on, for a model whose weights have changed."""
-        self._outputs = weakref.WeakKeyDictionary()
+        self._outputs: weakref.WeakKeyDictionary[AuditData, FloatArray] = weakref.WeakKeyDictionary()
+        self._decisions: weakref.WeakKeyDictionary[AuditData, IntArray] = weakref.WeakKeyDictionary()
 
     def check_repeatable(self, X: Rows, probabilities: FloatArray) -> None:
         """Asks a few rows again, in a smaller batch; raises ModelError where the answers differ by more than 0.001.
@@ -260,20 +267,35 @@ class AuditedModel:
                 f"{difference:.3g} in probability): take away its randomness, or its dependence on other rows."
             )
 
-    def decide(self, probabilities: FloatArray, positive: int | None) -> IntArray:
-        """(n,) class indices: the threshold on the favourable class of two, else the largest probability."""
-        if self.n_outputs == 2 and positive is not None:
-            chosen = probabilities[:, positive] >= self.threshold
-            return np.where(chosen, positive, 1 - positive).astype(np.int64)
+    def threshold_of(self, positive: int) -> float:
+        """The least probability of a class of two at which it is decided for.
+
+        Raises ModelError where decisions do not follow from probabilities.
+        """
+        if self.threshold_class in (None, positive):
+            return self.threshold
+        return float(np.nextafter(1.0 - self.threshold, np.inf))
+
+    def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
+        """(n,) class indices: the threshold on its class of two, else the largest probability.
+
+        ``X``: the rows with these probabilities, which a model is asked about that does not decide by them alone.
+        """
+        held = positive if self.threshold_class is None else self.threshold_class
+        if self.n_outputs == 2 and held is not None:
+            chosen = probabilities[:, held] >= self.threshold
+            return np.where(chosen, held, 1 - held).astype(np.int64)
         return np.asarray(probabilities.argmax(axis=1), np.int64)
 
     def decide_rows(self, X: Rows, probabilities: FloatArray, positive: int | None) -> IntArray:
-        """(n,) class indices of rows with these probabilities; the rows matter where a decision is drawn at random."""
-        return self.decide(probabilities, positive)
+        """(n,) class indices of rows with these probabilities, drawn at random where the model draws its decisions."""
+        return self.decide(probabilities, positive, X)
 
     def decisions(self, data: AuditData) -> IntArray:
-        """(n,) class indices decided on a data set."""
-        return self.decide_rows(data.X, self.outputs(data), data.positive)
+        """(n,) class indices decided on a data set, computed once and shared by all probes."""
+        if data not in self._decisions:
+            self._decisions[data] = self.decide_rows(data.X, self.outputs(data), data.positive)
+        return self._decisions[data]
 
     def written(self, ending: str) -> bytes | None:
         """The model's file in its own library's format, which has several where its ``endings`` are several; None where

@@ -86,7 +86,7 @@ class MixtureModel(AuditedModel):
         chosen = self.mixture.positive
         chances = np.full(len(X), self.mixture.always)
         for member, weight in zip(self.members, self.mixture.weights, strict=True):
-            chances += weight * (member.decide(member.predict_part(X), chosen) == chosen)
+            chances += weight * (member.decide(member.predict_part(X), chosen, X) == chosen)
         chances = np.minimum(chances, 1.0)
         both = [1.0 - chances, chances]
         return np.column_stack(both if chosen == 1 else both[::-1])

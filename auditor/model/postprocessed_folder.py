@@ -57,7 +57,7 @@ class PostprocessedRecord(Closed):
     features: Annotated[Names, Field(max_length=1_000_000)] | None = None
     classes: Annotated[Names, Field(max_length=2)] | None = None
     outputs: Literal["logits", "probabilities"] | None = None
-    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None = 0.5
     members: Annotated[tuple[Member, ...], Field(max_length=10_000)] = ()
     mixture: Mixture | None = None
     postprocessing: Postprocessing | None = None
@@ -113,13 +113,14 @@ def write_postprocessed(
     layers = Layers.of(model)
     said, known = layers.base.said or Said(), layers.base.provenance
     members = _members(layers.base)
+    own = layers.base.members[0] if isinstance(layers.base, MixtureModel) else layers.base
     record = PostprocessedRecord(
         function=said.predict,
         sha256=known.sha256 if said.predict is None else said.code_sha256,
         features=layers.features,
         classes=said.classes,
         outputs=said.outputs,
-        threshold=layers.base.threshold,
+        threshold=None if own.decides_itself else own.threshold,
         postprocessing=layers.postprocessing,
         removal=layers.removal,
         mixture=layers.base.mixture if isinstance(layers.base, MixtureModel) else None,

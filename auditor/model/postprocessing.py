@@ -237,7 +237,8 @@ class PostprocessedModel(AuditedModel):
             classes=base.classes,
             features=None if own is None else (*own, *(c for c in columns if c not in own)),
             preprocessing=base.preprocessing,
-            threshold=0.5 if postprocessing.decides else base.threshold,
+            threshold=0.5 if postprocessing.decides else base.threshold_of(postprocessing.positive),
+            threshold_class=None if postprocessing.decides else postprocessing.positive,
             # The model below divides them again, as it likes.
             batch_rows=8 * base.batch_rows,
             provenance=provenance or base.provenance,

@@ -15,7 +15,7 @@ from auditor.data.preprocessing import group_names
 from auditor.errors import DataError, ModelError
 from auditor.files import Closed
 from auditor.model.audited_model import AuditedModel, Provenance
-from auditor.rows import FloatArray, Rows
+from auditor.rows import FloatArray, IntArray, Rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,6 +93,7 @@ class PreparedModel(AuditedModel):
             classes=base.classes,
             features=(*own, *(c for c in removal.columns if c not in own)),
             threshold=base.threshold,
+            threshold_class=base.threshold_class,
             batch_rows=base.batch_rows,
             provenance=provenance or base.provenance,
         )
@@ -104,7 +105,19 @@ class PreparedModel(AuditedModel):
         # A column that the model below takes is read as that one takes it.
         self.group_columns = (*base.group_columns, *(c for c in removal.columns if c not in own))
 
+    def threshold_of(self, positive: int) -> float:
+        """That of the model below."""
+        return self.base.threshold_of(positive)
+
+    def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
+        """(n,) class indices, as the model below decides on the rows that it is given."""
+        return self.base.decide(probabilities, positive, None if X is None else self._below(X))
+
     def _answers(self, X: Rows) -> Any:
+        return self.base.predict_part(self._below(X))
+
+    def _below(self, X: Rows) -> Rows:
+        """The rows as the model below takes them."""
         if isinstance(X, np.ndarray):
             raise DataError("A model that is freed of the group takes a table with named columns.")
-        return self.base.predict_part(self.removal.apply(X, self.base_features))
+        return self.removal.apply(X, self.base_features)

@@ -58,12 +58,12 @@ class RejectOption:
         rows = scored_rows(model, data)
         deprived = deprived_groups(rows)
         width, gap = self._chosen(rows, deprived)
-        rules = {i: _rule(rows.model.threshold, width, below=bool(low)) for i, low in enumerate(deprived)}
+        rules = {i: _rule(rows.threshold, width, below=bool(low)) for i, low in enumerate(deprived)}
         new, notes = rows.postprocessed(rules, old_decision(rows), rng)
         chosen = [name for (name, _), low in zip(rows.each(), deprived, strict=True) if low]
-        within = np.abs(rows.scores - rows.model.threshold) <= width
+        within = np.abs(rows.scores - rows.threshold) <= width
         said = (
-            f"Reject option: within {width:.4f} of the threshold {rows.model.threshold:g} ({within.mean():.1%} of the "
+            f"Reject option: within {width:.4f} of the threshold {rows.threshold:g} ({within.mean():.1%} of the "
             f"rows) {', '.join(chosen[:6]) or 'nobody'} get the favourable decision, others do not; the gap in "
             f"selection rates left on the rows it was fitted on is {gap:.4f}."
         )
@@ -72,7 +72,7 @@ class RejectOption:
     def _chosen(self, rows: ScoredRows, deprived: BoolArray) -> tuple[float, float]:
         if self.width is not None:
             return self.width, selection_gap(rows, deprived, self.width)
-        t = rows.model.threshold
+        t = rows.threshold
         widths = np.linspace(0.0, max(t, 1.0 - t), _WIDTHS + 1)
         gaps = [selection_gap(rows, deprived, float(width)) for width in widths]
         enough = [i for i, gap in enumerate(gaps) if gap <= self.bound]
@@ -82,14 +82,14 @@ class RejectOption:
 
 def deprived_groups(rows: ScoredRows) -> BoolArray:
     """(groups,) whether the old model selects the group less often than all rows together."""
-    selected = rows.scores >= rows.model.threshold
+    selected = rows.scores >= rows.threshold
     rates = np.array([selected[mask].mean() for _, mask in rows.each()])
     return np.asarray(rates < selected.mean(), bool)
 
 
 def selection_gap(rows: ScoredRows, deprived: BoolArray, width: float) -> float:
     """The largest difference of two groups' selection rates, in [0, 1], with this width."""
-    t = rows.model.threshold
+    t = rows.threshold
     rates: list[FloatArray] = [
         (rows.scores[mask] >= (t - width if low else t + width)).mean()
         for (_, mask), low in zip(rows.each(), deprived, strict=True)

@@ -51,6 +51,11 @@ class ScoredRows:
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def threshold(self) -> float:
+        """The least score at which the model decides favourably."""
+        return self.model.threshold_of(self.positive)
+
     def each(self) -> Iterator[tuple[str, BoolArray]]:
         """Every group's name and its rows (n,)."""
         for i, group in enumerate(self.groups):
@@ -90,7 +95,7 @@ def old_decision(rows: ScoredRows) -> Rule:
     """The old model's own decision as a rule: favourable where the score is at least its threshold."""
     from auditor.model.postprocessing import Steps
 
-    return Steps(thresholds=(float(np.nextafter(rows.model.threshold, -np.inf)),), chances=(0.0, 1.0))
+    return Steps(thresholds=(float(np.nextafter(rows.threshold, -np.inf)),), chances=(0.0, 1.0))
 
 
 def scored_rows(model: AuditedModel, data: AuditData) -> ScoredRows:

@@ -70,7 +70,8 @@ class FittedEstimator:
         """(n,) decisions, 1 for the favourable class, at the model's own threshold."""
         assert self.model is not None
         chosen = self.fitter.positive
-        decided = self.model.decide(self.model.predict_proba(take_rows(self.fitter.rows.data.X, places(X))), chosen)
+        rows = take_rows(self.fitter.rows.data.X, places(X))
+        decided = self.model.decide(self.model.predict_proba(rows), chosen, rows)
         found: IntArray = (decided == chosen).astype(np.int64)
         return found
 

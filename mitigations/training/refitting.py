@@ -155,7 +155,7 @@ def _of_scikit_learn(
         fresh,
         classes=model.classes,
         features=model.features,
-        threshold=model.threshold,
+        threshold=None if model.decides_itself else model.threshold,
         provenance=Provenance(notes=tuple(notes)),
     )
     new.said = model.said
@@ -231,7 +231,7 @@ def _of_trees(model: Any, X: Rows, y: IntArray, weights: FloatArray | None, chan
     new = BoostedClassifier(
         replace(old, trees=trees),
         classes=model.classes,
-        threshold=model.threshold,
+        threshold=None if model.decides_itself else model.threshold,
         provenance=Provenance(notes=tuple(notes)),
     )
     new.said = model.said

@@ -215,7 +215,7 @@ class _Table:
 def _answers(model: AuditedModel, X: Rows, positive: int | None) -> tuple[FloatArray, IntArray]:
     probabilities = model.predict_proba(X)
     column = model.n_outputs - 1 if positive is None else positive
-    return probabilities[:, column], model.decide(probabilities, column)
+    return probabilities[:, column], model.decide(probabilities, column, X)
 
 
 def _table(model: AuditedModel, rows: AuditData) -> _Table:

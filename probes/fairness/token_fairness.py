@@ -338,8 +338,9 @@ def _scored(model: AuditedModel, categories: Sequence[_Category], positive: int)
         for case in category.cases:
             for text in (t for texts in case.texts for t in texts):
                 place.setdefault(text, len(place))
-    probabilities = model.predict_proba(np.asarray(list(place), object))
-    score, decided = probabilities[:, positive], model.decide(probabilities, positive)
+    asked = np.asarray(list(place), object)
+    probabilities = model.predict_proba(asked)
+    score, decided = probabilities[:, positive], model.decide(probabilities, positive, asked)
     found = []
     for category in categories:
         lexicon, cases = category.lexicon, category.cases

@@ -129,7 +129,7 @@ def _prepared(
     proxies: tuple[Association, ...] = ()
     decided = model.decisions(data)
     favourable = np.asarray(decided == data.positive, np.bool_)
-    by_chance = bool((decided != model.decide(model.outputs(data), data.positive)).any())
+    by_chance = bool((decided != model.decide(model.outputs(data), data.positive, data.X)).any())
     real = None
     if data.modality == "tabular":
         fixed = held_columns(model, data, spec.immutable, monotone)

@@ -75,7 +75,7 @@ def _decisions(model: AuditedModel, sample: AuditData, rng: np.random.Generator)
         part = slice(start, start + _IMAGES_AT_ONCE)
         for i, copies in enumerate(corrupted(X[part], rng)):
             kind, severity = divmod(i, len(SEVERITIES))
-            found[kind, severity, part] = model.decide(model.predict_proba(copies), sample.positive)
+            found[kind, severity, part] = model.decide(model.predict_proba(copies), sample.positive, copies)
     return found
 
 

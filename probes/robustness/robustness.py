@@ -207,7 +207,7 @@ class Robustness:
             raise NotApplicableError(f"No perturbation applies to these {rows.modality} rows: {_why_not('noise')}.")
         # Every method gets draws of its own, so that one more method or level does not change another's numbers.
         generators = dict(zip(self.methods, rng.spawn(len(self.methods)), strict=True))
-        clean = model.decide(model.predict_proba(sample.X), sample.positive)
+        clean = model.decide(model.predict_proba(sample.X), sample.positive, sample.X)
         found = [*_of_rows_as_they_are(sample, clean), *clean_by_group(sample, clean, model.classes)]
         examined: Examined | None = None
         for method in wanted:
@@ -408,7 +408,7 @@ def _try(model: AuditedModel, sample: AuditData, levels: tuple[float, ...], pert
     for i, level in enumerate(levels):
         rows = perturbed(i)
         try:
-            decisions.append(model.decide(model.predict_proba(rows), sample.positive))
+            decisions.append(model.decide(model.predict_proba(rows), sample.positive, rows))
         except NotApplicableError:
             raise
         except Exception as error:  # whatever a foreign model raises on such rows is what was to be found out
@@ -439,7 +439,7 @@ def _rewritten(
             [str(text) for text in np.asarray(sample.X)[picked]],
             own,
             lambda versions: model.predict_proba(np.array(versions, object)),
-            lambda probabilities: model.decide(probabilities, sample.positive),
+            lambda versions, sure: model.decide(sure, sample.positive, np.array(versions, object)),
             family=family,
             levels=[int(level) for level in levels],
             n_queries=n_queries,
@@ -473,7 +473,7 @@ def _asked(
             table,
             own,
             model.predict_proba,
-            lambda probabilities: model.decide(probabilities, sample.positive),
+            lambda rows, sure: model.decide(sure, sample.positive, rows),
             levels=levels,
             n_queries=n_queries,
             rng=rng,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BoolArray = npt.NDArray[np.bool_]
 Ask = Callable[["Rows"], FloatArray]
-Decide = Callable[[FloatArray], IntArray]
+Decide = Callable[["Rows", FloatArray], IntArray]
 
 # Of probabilities the logarithm is taken, and 0 has none.
 _LEAST = 1e-300
@@ -118,7 +118,7 @@ def attack_table(
 ) -> AttackedTable:
     """Rows near the given ones that are decided otherwise, found by asking, for models of any kind.
 
-    clean (n,) what is decided on the rows; ask: rows to (m, k) probabilities; decide: those to (m,) classes; levels
+    clean (n,) what is decided on the rows; ask: rows to (m, k) probabilities; decide: both to (m,) classes; levels
     ascending. At each level, of the rows that are left: first the numbers of the nearest other rows that are decided
     otherwise, each cut to the ball, which is where attacks by decisions begin; then the Square attack
     (:func:`~probes.robustness.square.square_attack`) on the margin of log-probabilities, from the corner of the ball on
@@ -205,10 +205,11 @@ class _Search:
         if not len(which):
             return np.empty(0), np.zeros(0, np.bool_)
         self.asked[which] += 1
-        sure = self.ask(self.table.write(points, which))
+        rows = self.table.write(points, which)
+        sure = self.ask(rows)
         self.graded |= bool(((sure > 0.0) & (sure < 1.0)).any())
         own = np.arange(len(which)), self.clean[which]
         logs = np.log(np.maximum(sure, _LEAST))
         mine = logs[own]
         logs[own] = -np.inf
-        return mine - logs.max(axis=1), np.asarray(self.decide(sure) != self.clean[which], np.bool_)
+        return mine - logs.max(axis=1), np.asarray(self.decide(rows, sure) != self.clean[which], np.bool_)

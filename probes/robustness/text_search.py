@@ -14,7 +14,7 @@ from probes.robustness.texts import NEUTRAL, Family
 
 BoolArray = npt.NDArray[np.bool_]
 Ask = Callable[[list[str]], FloatArray]
-Decide = Callable[[FloatArray], IntArray]
+Decide = Callable[[list[str], FloatArray], IntArray]
 
 _ASKED_AT_ONCE = 2048
 # All versions of so many texts are held at a time.
@@ -66,7 +66,7 @@ def attack_texts(
 ) -> AttackedTexts:
     """Versions of texts with few words changed that are decided otherwise, as a greedy search finds them.
 
-    texts (n,); clean (n,) what is decided on them; ask: texts to (m, k) probabilities; decide: those to (m,) classes;
+    texts (n,); clean (n,) what is decided on them; ask: texts to (m, k) probabilities; decide: both to (m,) classes;
     levels: numbers of changed words, ascending. Of at most ``n_queries`` questions about a text, a quarter says how
     much each word weighs: by how much the margin, the probability of the clean decision less the largest other, falls
     without it (in long texts, without stretches of words). The words that weigh most are then rewritten, each by
@@ -124,13 +124,14 @@ class _Search:
         parts = []
         for start in range(0, len(versions), _ASKED_AT_ONCE):
             few = versions[start : start + _ASKED_AT_ONCE]
-            probabilities = self.ask([text for _, text in few])
+            texts = [text for _, text in few]
+            probabilities = self.ask(texts)
             at = np.array([row.number for row, _ in few], np.int64)
             own = np.arange(len(few)), self.clean[at]
             others = probabilities.astype(np.float64)
             others[own] = -np.inf
             parts.append(probabilities[own] - others.max(axis=1))
-            for (row, text), decided in zip(few, self.decide(probabilities), strict=True):
+            for (row, text), decided in zip(few, self.decide(texts, probabilities), strict=True):
                 if counts and decided != self.clean[row.number] and not self.found[row.number]:
                     self.found[row.number] = True
                     self.examples[row.number] = text
@@ -144,7 +145,8 @@ class _Search:
         found = [row.number for row in rows if self.found[row.number]]
         for start in range(0, len(found), _ASKED_AT_ONCE):
             few = np.array(found[start : start + _ASKED_AT_ONCE], np.int64)
-            again = self.decide(self.ask([self.examples[i] for i in few]))
+            again_asked = [self.examples[i] for i in few]
+            again = self.decide(again_asked, self.ask(again_asked))
             self.asked += len(few)
             for i in few[again == self.clean[few]]:
                 self.found[i], self.examples[i] = False, str(texts[i])

@@ -35,10 +35,10 @@ def scores(
     and 1 standard deviations in its numbers, and 2, 10 and 30 % of its codes and words drawn anew from the column; of a
     text 1, 2 or 4 typing errors; of an image noise of 2, 5 or 10 % of the range.
     """
-    held = model.decide(model.outputs(rows), rows.positive) == labels
+    held = model.decide(model.outputs(rows), rows.positive, rows.X) == labels
     total = held.astype(np.float64)
     for copy in _copies(rows, n_queries, rng):
-        total += model.decide(model.predict_proba(copy), rows.positive) == labels
+        total += model.decide(model.predict_proba(copy), rows.positive, copy) == labels
     share: FloatArray = total / (n_queries + 1)
     return share
 

@@ -60,16 +60,16 @@ def search(model: AuditedModel, X: pd.DataFrame, **options: Any) -> tuple[Attack
         asked.append(pd.DataFrame(rows))
         return model.predict_proba(rows)
 
-    def decide(sure: FloatArray) -> Any:
-        return model.decide(sure, 1)
+    def decide(rows: Any, sure: FloatArray) -> Any:
+        return model.decide(sure, 1, rows)
 
-    clean = decide(model.predict_proba(X))
+    clean = decide(X, model.predict_proba(X))
     everyone = np.arange(len(X), dtype=np.int64)
     table = moving_rows(model, data, data, clean, everyone, options.pop("fixed", frozenset()))
     settings = {"levels": LEVELS, "n_queries": 100, "rng": np.random.default_rng(0)} | options
     found = attack_table(table, clean, ask, decide, **settings)
     assert found.asked.sum() == sum(len(rows) for rows in asked)
-    changed = decide(model.predict_proba(found.examples)) != clean
+    changed = decide(found.examples, model.predict_proba(found.examples)) != clean
     assert (changed == found.broken[-1]).all(), "what was found holds, and nothing else was kept"
     return found, asked
 

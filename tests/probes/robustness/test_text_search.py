@@ -73,10 +73,10 @@ def search(predict: Predict, rows: Sequence[str], family: str, **options: Any) -
         p = predict(versions)
         return np.stack([1.0 - p, p], axis=1)
 
-    def decide(p: FloatArray) -> Any:
+    def decide(_: list[str], p: FloatArray) -> Any:
         return (p[:, 1] >= 0.5).astype(np.int64)
 
-    clean = decide(ask(list(rows)))
+    clean = decide(list(rows), ask(list(rows)))
     asked.clear()
     settings = {"levels": (1, 2, 4), "n_queries": 100, "rng": np.random.default_rng(0)} | options
     found = attack_texts(rows, clean, ask, decide, family=OF[family], **settings)
