@@ -103,16 +103,9 @@ class TokenAttribution(LikelihoodOptions):
     defined_in: ClassVar[tuple[object, ...]] = (FeatureAttribution, Erasure)
     citation: ClassVar[str] = "Ding and Koehn, NAACL 2021; Yin and Neubig, EMNLP 2022; DeYoung et al., ACL 2020"
     methods: ClassVar[tuple[str, ...]] = (
-        "integrated_gradients",
-        "input_x_gradient",
-        "saliency",
-        "gradient_shap",
-        "smooth_grad",
-        "occlusion",
-        "feature_ablation",
-        "kernel_shap",
-        "lime",
-    )
+        "integrated_gradients", "input_x_gradient", "saliency", "gradient_shap", "smooth_grad", "occlusion",
+        "feature_ablation", "kernel_shap", "lime",
+    )  # fmt: skip
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     # Prompts that confirm, and the true share of found cues that is FAILed against at least 0.5 with 80 % power.
     power = (40, 0.30)
