@@ -14,7 +14,8 @@ that nothing was chosen by: accuracy, and the gap that the method is for (``equa
   beats on the validation rows. ``better``, ``equal``, ``worse`` than a peer: by the 95 % t-interval of the difference.
 
 The defaults were chosen on other data sets (``--chosen-on`` runs on those). ``--seeds N`` (5), ``--only a,b`` methods,
-``--data a,b``; ``--out FILE`` keeps every model's numbers, a line each, and goes on where it stopped.
+``--data a,b``; ``--out FILE`` keeps every model's numbers, a line each, and goes on where it stopped; ``--experience
+mitigations/experience.toml`` writes there what each of our methods says of itself, and leaves those that were not run.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ import logging
 import statistics
 import sys
 import time
+import tomllib
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -282,6 +285,51 @@ def best(volumes: dict[tuple[str, Aim], list[float]], aim: Aim) -> str:
     return f"{sides[0]} against {sides[1]}: {compared(volumes[sides[0], aim], volumes[sides[1], aim])}"
 
 
+# ---- what mitigations say of themselves -----------------------------------------------------------------------------
+
+TITLES = {"adult": "Adult", "compas": "COMPAS", "law_school": "law school", "cps": "CPS", "hmda": "HMDA"}
+VERDICTS = ("better", "equal", "worse", "cost", "refused")
+
+
+def experience(found: dict[str, Any], day: date) -> dict[str, dict[str, Any]]:
+    """Of a summary, the tables of ``mitigations/experience.toml``, by method."""
+    tables: dict[str, dict[str, Any]] = {}
+    for name, (aim, _, peers) in OURS.items():
+        sets = [data for data, of in found.items() if name in of["against_nothing"]]
+        if not sets:
+            continue
+        n = max(len(found[data]["seeds"]) for data in sets)
+        when = f"{aim.replace('_', ' ')}, {day.day} {day:%B %Y}, {n} seed{'s' if n > 1 else ''}"
+        tables[name] = {"when": when, **by_verdict({d: found[d]["against_nothing"][name]["verdict"] for d in sets})}
+        sentences = []
+        for peer in peers:
+            maker, _, method = peer.partition(" ")
+            told = {data: found[data]["against_peers"].get(f"{name} / {peer}", "").partition(":")[0] for data in sets}
+            if words := [f"{word} on {', '.join(where)}" for word, where in by_verdict(told).items()]:
+                sentences.append(f"Beside {maker}'s {method}: {'; '.join(words)}")
+        if sentences:
+            tables[name]["peers"] = sentences
+    return tables
+
+
+def by_verdict(verdicts: dict[str, str]) -> dict[str, list[str]]:
+    """The titles of the data sets of each verdict, without those that there are none of."""
+    found = {word: [TITLES[data] for data, each in verdicts.items() if each == word] for word in VERDICTS}
+    return {word: where for word, where in found.items() if where}
+
+
+def write_experience(path: Path, tables: dict[str, dict[str, Any]]) -> None:
+    """Write tables into the file, instead of those of the same methods; the comment at its top stays."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    comment = "".join(line for line in before.splitlines(keepends=True) if line.startswith("#"))
+    # What JSON says of texts and lists of them is TOML.
+    blocks = [
+        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())
+        for name, table in (tomllib.loads(before) | tables).items()
+    ]
+    path.write_text("\n".join([*([comment] if comment else []), *blocks]), encoding="utf-8")
+
+
 # ---- running -------------------------------------------------------------------------------------------------------
 
 
@@ -330,6 +378,8 @@ def main() -> None:
     wanted, only = argument("--data"), argument("--only")
     families = only.split(",") if only else [*OURS, *PEERS]
     out = None if (where := argument("--out")) is None else Path(where)
+    if (file := argument("--experience")) is not None and tuning:
+        sys.exit("--experience is of the data sets that nothing was chosen on: leave out --chosen-on.")
     points = read(out)
     # Splits that nothing was chosen on either.
     seeds = range(100, 100 + int(argument("--seeds") or 3)) if tuning else range(int(argument("--seeds") or 5))
@@ -341,11 +391,14 @@ def main() -> None:
             for made in points_of(data, seed, done, families, source):
                 points += made
                 if out is not None:
-                    with out.open("a") as file:
-                        file.write("".join(json.dumps(asdict(p)) + "\n" for p in made))
+                    with out.open("a") as lines:
+                        lines.write("".join(json.dumps(asdict(p)) + "\n" for p in made))
                 spent = sum(p.seconds for p in made)
                 print(f"{data} seed {seed}: {made[0].family} {spent:.1f} s", file=sys.stderr, flush=True)
-    print(json.dumps({"machine": machine(), "threads": 1, "data": summary(points)}, indent=1))
+    found = summary(points)
+    if file is not None:
+        write_experience(Path(file), experience(found, date.today()))
+    print(json.dumps({"machine": machine(), "threads": 1, "data": found}, indent=1))
 
 
 if __name__ == "__main__":

@@ -20,34 +20,9 @@ from auditor.finding.obeyed import ObeyedFile
 from auditor.reading.sql import is_database
 from auditor.run.options import ScanOptions, flags
 from auditor.run.plugins import known_probes
+from auditor.run.probe import untrusted_options
 from probes import PROBES
 
-# Options of probes that name files or folders to read.
-READ_BY_PROBES = frozenset({
-    "lexicon", "scorer", "reference", "vectors", "encoder", "lists", "texts", "canaries", "prompts", "ood", "patch",
-    "benchmarks", "pair_benchmarks", "system", "calibration", "trust_anchors", "sense",
-})  # fmt: skip
-# They say what is measured, and how hard it is tried.
-ASKED_OF_PROBES = frozenset({
-    "answer_by", "half_width", "max_continuations", "n_pairs", "n_questions", "n_requests",
-    "attribute", "baseline", "batch_rows", "bins", "branches", "cases", "categories", "chat", "column", "depth",
-    "epsilon", "false_positive_rate", "features", "few_shot", "form", "format", "generator", "identity", "immutable",
-    "infill", "intersections", "k", "label_randomisation", "max_examples", "max_new_tokens", "max_partitions",
-    "max_steps", "max_tokens", "method", "methods", "missing", "n", "n_background", "n_bins", "n_candidates",
-    "n_copies", "n_draws", "n_folds", "n_permutations", "n_prompts", "n_queries", "n_references", "n_samples",
-    "n_shadows", "n_shards", "n_steps", "n_strange", "n_templates", "n_texts", "near", "noise", "p", "prefix_token",
-    "prefix_tokens", "prefix_words", "proxies", "quality", "quantize", "scorer_class", "separator", "shadow_seconds",
-    "shard_examples", "sigma", "single_features", "smoothness", "strata", "suffix_tokens", "target", "temperature",
-    "tests", "thresholds", "top", "top_k", "top_p", "trigger", "typos", "unit", "until", "within_word", "wordings",
-    "words",
-})  # fmt: skip
-# They write, take more memory, print what single rows hold, say what is too little to be looked at, leave out what
-# would be, or state a fact that intervals rest on.
-GIVEN_TO_PROBES = frozenset({
-    "benchmark_filter",
-    "checkpoint", "max_memory", "show_samples", "show_texts", "min_share", "min_rows", "min_hits", "min_words", "small",
-    "exclude_small", "margin", "proxy_strength", "value_range", "decoder", "embedder", "same_identity",
-})  # fmt: skip
 # Of [model]: by which an audit is known in a history, and by which it is due again. All else there is words.
 _OF_A_HISTORY = ("id", "audit_every", "next_due")
 _MOST_NAMED = 12
@@ -107,12 +82,15 @@ def _probes(tables: object, own: Sequence[str]) -> Iterator[str]:
         if probe in own or _not_shipped(probe):
             yield f"[probes.{probe}], of another package"
             continue
-        for option, value in table.items() if isinstance(table, dict) else ():
+        kind = PROBES.get(probe.replace("-", "_"))
+        if kind is None or not isinstance(table, dict):
+            continue  # said of every file, as is an option that there is not
+        for option, value in table.items():
             name = option.replace("-", "_")
-            if name in READ_BY_PROBES:
-                if not all(_inside(text) for text in _texts(value)):
-                    yield f"[probes.{probe}] {option}, which lies outside of it"
-            elif name not in ASKED_OF_PROBES and _takes(probe, name):
+            use = untrusted_options(kind).get(name)
+            if use == "reads" and not all(_inside(text) for text in _texts(value)):
+                yield f"[probes.{probe}] {option}, which lies outside of it"
+            elif use is None and name in inspect.signature(kind).parameters:
                 yield f"[probes.{probe}] {option}"
 
 
@@ -120,12 +98,6 @@ def _not_shipped(probe: str) -> bool:
     """Whether it is installed, and not ours; what does not exist is said of every file."""
     name = probe.replace("-", "_")
     return name not in PROBES and name in known_probes(PROBES)
-
-
-def _takes(probe: str, option: str) -> bool:
-    """Whether there is such an option; what there is not is said of every file."""
-    kind = PROBES.get(probe.replace("-", "_"))
-    return kind is not None and option in inspect.signature(kind).parameters
 
 
 def _sections(content: Mapping[str, Any]) -> Iterator[str]:

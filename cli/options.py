@@ -23,13 +23,17 @@ from auditor.record.about import SECTIONS, about_of
 from auditor.record.catalogue import catalogue_file
 from auditor.record.labels import Labels
 from auditor.run.options import Configured, ScanOptions, flags
-from cli.found import READ_BY_PROBES, refuse_more
+from auditor.run.probe import untrusted_options
+from cli.found import refuse_more
 from cli.guarded import files_named
 from probes import PROBES
 
 CONFIG_NAME = "audit.toml"
 # Options of probes that name files or folders, relative to the configuration that names them.
-PATH_OPTIONS = READ_BY_PROBES - {"benchmarks", "pair_benchmarks"} | {"benchmark_filter", "checkpoint"}
+PATH_OPTIONS = {
+    *(name for kind in PROBES.values() for name, use in untrusted_options(kind).items() if use == "reads"),
+    *("benchmark_filter", "checkpoint"),  # a file that was merely found may not set them
+}
 
 
 def _as_list(value: object) -> list[str]:

@@ -157,7 +157,7 @@ def _fixed(name: str, value: JsonValue) -> JsonValue:
 
     if isinstance(value, dict):
         return {key: _fixed(name, own) for key, own in value.items()}
-    if name in (*PATH_OPTIONS, "benchmarks", "pair_benchmarks") and isinstance(value, str):
+    if name in PATH_OPTIONS and isinstance(value, str):
         from auditor.evidence.registration import digest_of
 
         digest = digest_of(Path(value))

@@ -1,153 +1,30 @@
 """How each mitigation of tables did on five real data sets, beside doing nothing and beside fairlearn and AIF360.
 
-As measured by ``benchmarks/mitigations.py``; ``benchmarks/RESULTS.md`` has the numbers. CPS is the Current Population
-Survey of 2004.
+As ``benchmarks/mitigations.py`` measured it and wrote it into ``experience.toml``; ``benchmarks/RESULTS.md`` has the
+numbers. CPS is the Current Population Survey of 2004.
 """
 
 from __future__ import annotations
 
-from auditor.run.mitigation import Experience
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
 
-EXPERIENCE: dict[str, Experience] = {
-    "min_diff": Experience(
-        when="equalized odds, 27 November 2026, 4 seeds",
-        better=(
-            "Adult",
-            "COMPAS",
-            "law school",
-            "CPS",
-            "HMDA",
-        ),
-    ),
-    "group_dro": Experience(
-        when="equalized odds, 27 November 2026, 4 seeds",
-        better=(
-            "COMPAS",
-            "law school",
-            "CPS",
-        ),
-        equal=(
-            "Adult",
-            "HMDA",
-        ),
-    ),
-    "adversarial_debiasing": Experience(
-        when="equalized odds, 27 November 2026, 4 seeds",
-        better=(
-            "Adult",
-            "COMPAS",
-            "law school",
-            "CPS",
-        ),
-        equal=("HMDA",),
-        peers=(
-            "Beside fairlearn's AdversarialFairnessClassifier: better on Adult; equal on COMPAS, law school, CPS, HMDA",
-        ),
-    ),
-    "exponentiated_gradient": Experience(
-        when="equalized odds, 27 November 2026, 4 seeds",
-        better=(
-            "Adult",
-            "COMPAS",
-            "law school",
-            "CPS",
-        ),
-        equal=("HMDA",),
-        peers=("Beside fairlearn's ExponentiatedGradient: equal on Adult, COMPAS, law school, CPS, HMDA",),
-    ),
-    "grid_search": Experience(
-        when="equalized odds, 27 November 2026, 4 seeds",
-        better=(
-            "Adult",
-            "COMPAS",
-            "law school",
-        ),
-        equal=(
-            "CPS",
-            "HMDA",
-        ),
-        peers=("Beside fairlearn's GridSearch: equal on Adult, COMPAS, law school, CPS, HMDA",),
-    ),
-    "threshold_optimizer": Experience(
-        when="equalized odds, 27 November 2026, 4 seeds",
-        better=(
-            "Adult",
-            "law school",
-            "CPS",
-        ),
-        equal=("HMDA",),
-        cost=("COMPAS",),
-        peers=(
-            "Beside fairlearn's ThresholdOptimizer: better on COMPAS, law school; equal on Adult, CPS, HMDA",
-            "Beside AIF360's EqOddsPostprocessing: better on Adult, COMPAS, law school, CPS; equal on HMDA",
-        ),
-    ),
-    "reject_option": Experience(
-        when="demographic parity, 27 November 2026, 4 seeds",
-        better=(
-            "Adult",
-            "COMPAS",
-            "law school",
-            "CPS",
-            "HMDA",
-        ),
-        peers=("Beside AIF360's RejectOptionClassification: better on Adult, law school, HMDA; equal on COMPAS, CPS",),
-    ),
-    "reweighing": Experience(
-        when="demographic parity, 27 November 2026, 4 seeds",
-        better=(
-            "Adult",
-            "COMPAS",
-            "law school",
-            "CPS",
-            "HMDA",
-        ),
-        peers=("Beside AIF360's Reweighing: equal on Adult, COMPAS, law school, CPS, HMDA",),
-    ),
-    "balanced_resampling": Experience(
-        when="demographic parity, 27 November 2026, 4 seeds",
-        better=(
-            "Adult",
-            "COMPAS",
-            "law school",
-            "CPS",
-            "HMDA",
-        ),
-        peers=("Beside AIF360's Reweighing: equal on Adult, COMPAS, law school, CPS, HMDA",),
-    ),
-    "correlation_remover": Experience(
-        when="demographic parity, 27 November 2026, 4 seeds",
-        better=(
-            "Adult",
-            "COMPAS",
-            "law school",
-            "HMDA",
-        ),
-        cost=("CPS",),
-        peers=(
-            "Beside fairlearn's CorrelationRemover: better on COMPAS, CPS; equal on law school; worse on Adult, HMDA",
-        ),
-    ),
-    "counterfactual_augmentation": Experience(
-        when="demographic parity, 27 November 2026, 4 seeds",
-        better=("law school",),
-        equal=(
-            "Adult",
-            "COMPAS",
-            "HMDA",
-        ),
-        cost=("CPS",),
-    ),
-    "fair_gan": Experience(
-        when="demographic parity, 27 November 2026, 1 seed",
-        equal=(
-            "COMPAS",
-            "law school",
-            "HMDA",
-        ),
-        cost=(
-            "Adult",
-            "CPS",
-        ),
-    ),
-}
+from pydantic import TypeAdapter
+
+from auditor.run.mitigation import Experience, Mitigation
+
+
+@cache
+def measured_experience() -> Mapping[str, Experience]:
+    """Read what was measured of each mitigation, by its name."""
+    text = (files("mitigations") / "experience.toml").read_text(encoding="utf-8")
+    return TypeAdapter(dict[str, Experience]).validate_python(tomllib.loads(text))
+
+
+class MeasuredExperience:
+    """The attribute ``experience`` of a mitigation that was measured; the file is read when somebody asks for it."""
+
+    def __get__(self, instance: Mitigation | None, owner: type[Mitigation]) -> Experience | None:
+        return measured_experience().get(owner.name)

@@ -16,7 +16,6 @@ from auditor.record import of_finding, text
 from auditor.record.about import About
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
-from auditor.record.inverted import INVERTS
 
 MOST_CONTROLS = 12
 _MOST_PARTS, _MOST_GROUPS, _MOST_NUMBERS = 3, 8, 4
@@ -191,7 +190,6 @@ class _Of:
         controls = [*self.controls.get(f.id, ())]
         if len(controls) > MOST_CONTROLS:
             controls[MOST_CONTROLS:] = [say.say("trace.more", n=say.count(len(controls) - MOST_CONTROLS))]
-        kind = "" if f.estimate is None else f.estimate.kind
         return Trace(
             finding=f.id,
             definition=definition,
@@ -199,7 +197,7 @@ class _Of:
             statistic=statistic_of(f.estimate),
             value=say.spelled(of_finding.value(f)),
             interval=_interval(f, say),
-            test=INVERTS.get(kind, "") if f.interval is not None else "",
+            test="" if f.estimate is None or f.interval is None else f.estimate.interval_test,
             p_values=_p_values(f, say),
             criterion=self._required(f.criterion),
             set_by=self._set_by(f.criterion),

@@ -51,13 +51,14 @@ class Probe(Protocol):
     ``name``: its key in the table. ``goal``: the question in one sentence. ``methods``: its ways of asking, named as
     published. ``needs``: inputs without which it is NOT_APPLICABLE. ``citation``: where the method is defined.
 
-    Seven more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
+    Eight more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
     :func:`known_exactly`. ``earlier``, options with which it measures as its earlier versions did, by which their
     evidence is verified. ``ideal_when_same``, the metrics that a model reaches the ideal of by answering all rows the
     same; see :func:`with_declared`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
     ``takes``, which of "cluster" and "weight" of the rows it takes account of, none by default; ``reads_rows``, whether
     it looks at the evaluation rows; see :func:`not_designed_for`. ``defined_in``, whose docstrings define its metrics
-    beside its own; see :func:`defined_in`.
+    beside its own; see :func:`defined_in`. ``untrusted_options``, which of its options an audit.toml that was merely
+    found in the folder may set; see :func:`allow_untrusted`.
     """
 
     name: ClassVar[str]
@@ -209,6 +210,26 @@ def defined_in(probe: type[Probe] | Probe) -> tuple[object, ...]:
     those of the classes and functions that it declares in ``defined_in``."""
     declared: tuple[object, ...] = getattr(probe, "defined_in", ())
     return (probe if isinstance(probe, type) else type(probe), *declared)
+
+
+UntrustedOptions = Mapping[str, Literal["measures", "reads"]]
+
+
+def allow_untrusted(*measures: str, reads: Sequence[str] = ()) -> UntrustedOptions:
+    """The options of a probe that an audit.toml which was merely found may set; only --config sets the others.
+
+    ``measures``: options that say what is measured and how hard it is tried. ``reads``: options that name files, which
+    must then lie inside that folder. Never among them: an option that writes, takes more memory, prints what single
+    rows hold, runs code, leaves out what would be looked at, or states a fact that intervals rest on.
+    """
+    return {name: "reads" if name in reads else "measures" for name in (*measures, *reads)}
+
+
+def untrusted_options(probe: type[Probe]) -> UntrustedOptions:
+    """What a probe and its base classes declare in ``untrusted_options``."""
+    return {
+        name: use for base in reversed(probe.__mro__) for name, use in vars(base).get("untrusted_options", {}).items()
+    }
 
 
 def known_exactly(probe: type[Probe] | Probe) -> Mapping[str, str]:

@@ -47,6 +47,7 @@ class RateChange(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    interval_test: ClassVar[str] = "an exact test of the rows gained and lost"
 
     kind: Literal["rate_change"] = "rate_change"
     before: Count
@@ -163,6 +164,7 @@ class GapChange(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    interval_test: ClassVar[str] = "exact tests of the rows gained and lost, over every pair of groups"
 
     kind: Literal["gap_change"] = "gap_change"
     rates: Annotated[tuple[PairedRates, ...], Field(min_length=1)]

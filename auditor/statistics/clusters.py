@@ -17,6 +17,7 @@ from auditor.statistics.rates import MOST_GROUPS
 
 # Below it the clusters say too little of how they vary: the bounds are then the limits themselves.
 FEWEST_EFFECTIVE = 6.0
+_CLUSTERED_TESTS = "t tests with cluster-robust variance (CR2, Satterthwaite's degrees of freedom)"
 
 
 class ClusteredMean(Estimate):
@@ -37,6 +38,7 @@ class ClusteredMean(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = _CLUSTERED_TESTS
 
     kind: Literal["clustered_mean"] = "clustered_mean"
     centre: Annotated[float, Field(ge=0.0, le=1.0)]
@@ -96,6 +98,7 @@ class ClusteredValue(Estimate):
     """
 
     unbounded: ClassVar[bool] = True
+    interval_test: ClassVar[str] = _CLUSTERED_TESTS
 
     kind: Literal["clustered_value"] = "clustered_value"
     mean: ClusteredMean
@@ -286,6 +289,8 @@ class WorstClusteredDifference(_OfClusteredRates):
     twice their number (union bound). A group where a rate is undefined makes the value NaN and the upper bound 1.
     """
 
+    interval_test: ClassVar[str] = f"{_CLUSTERED_TESTS}, of every pair of groups"
+
     kind: Literal["worst_clustered_difference"] = "worst_clustered_difference"
 
     @property
@@ -315,6 +320,8 @@ class WorstClusteredRatio(_OfClusteredRates):
     What :class:`~auditor.statistics.groups.WorstRatio` is, for rows of clusters or with weights; bounds mirror
     :class:`WorstClusteredDifference`. All rates 0 is 0/0: NaN.
     """
+
+    interval_test: ClassVar[str] = f"{_CLUSTERED_TESTS}, of every pair of groups"
 
     kind: Literal["worst_clustered_ratio"] = "worst_clustered_ratio"
 
@@ -351,6 +358,8 @@ class SmallestClusteredRate(_OfClusteredRates):
     Upper: the smallest upper bound, each at alpha over the number of groups (union bound). Lower: the smallest lower
     bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
+
+    interval_test: ClassVar[str] = f"{_CLUSTERED_TESTS}, of every group"
 
     kind: Literal["smallest_clustered_rate"] = "smallest_clustered_rate"
     tables: Annotated[tuple[ClusteredRates, ...], Field(min_length=1, max_length=1)]

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import Estimate
-from auditor.statistics.intervals import clopper_pearson
+from auditor.statistics.intervals import BINOMIAL_TEST, clopper_pearson
 from auditor.statistics.rates import MOST_GROUPS
 
 Count = Annotated[int, Field(ge=0)]
@@ -42,6 +42,7 @@ class Corrected(Estimate):
     unplanned: ClassVar[str] = (
         "More rows narrow it down only as far as the rows allow by which sensitivity and specificity are known."
     )
+    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of the count, of the misses and of the false alarms, together"
 
     kind: Literal["corrected_proportion"] = "corrected_proportion"
     successes: Count
@@ -120,6 +121,7 @@ class WorstCorrectedDifference(Estimate):
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
     unplanned: ClassVar[str] = Corrected.unplanned
+    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of count, misses and false alarms of every group, over every pair"
 
     kind: Literal["worst_corrected_difference"] = "worst_corrected_difference"
     # Judging compares all pairs, and the judge does not trust the process that measured.

@@ -13,8 +13,8 @@ import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from auditor.rows import FloatArray, IntArray
-from auditor.statistics.estimate import Estimate, Undefined, first_size
-from auditor.statistics.intervals import bounded_mean_reach, corner_radius
+from auditor.statistics.estimate import TESTS_OF_PARTS, Estimate, Undefined, first_size
+from auditor.statistics.intervals import BINOMIAL_TEST, bounded_mean_reach, corner_radius
 from auditor.statistics.ranks import AreaUnderCurve
 from auditor.statistics.rates import MOST_GROUPS, Proportion
 
@@ -36,6 +36,7 @@ class EqualErrorRate(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = "exact tests of false alarms and misses, as one joint region"
 
     kind: Literal["equal_error_rate"] = "equal_error_rate"
     alarms: Annotated[tuple[Count, ...], Field(min_length=2, max_length=2 * _MOST_STATES)]
@@ -209,6 +210,7 @@ class AveragePrecision(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = "tests of two means of bounded values, combined"
 
     kind: Literal["average_precision"] = "average_precision"
     centre: Annotated[float, Field(ge=0.0, le=1.0)]
@@ -274,6 +276,7 @@ class AreaDifference(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    interval_test: ClassVar[str] = "DeLong's paired test, with room for rows that were not seen"
 
     kind: Literal["area_difference"] = "area_difference"
     first: Annotated[float, Field(ge=0.0, le=1.0)]
@@ -366,6 +369,7 @@ class LowestArea(_OfAreas):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = TESTS_OF_PARTS
 
     kind: Literal["lowest_area"] = "lowest_area"
     uncompared: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
@@ -394,6 +398,7 @@ class LargestDrop(_OfAreas):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    interval_test: ClassVar[str] = TESTS_OF_PARTS
 
     kind: Literal["largest_drop"] = "largest_drop"
 
@@ -417,6 +422,8 @@ class ExcessShare(Estimate):
 
     In [-promised, 1 - promised], ideal at most 0; Clopper-Pearson bounds of the share, moved.
     """
+
+    interval_test: ClassVar[str] = f"{BINOMIAL_TEST}, moved by the promise"
 
     kind: Literal["excess_share"] = "excess_share"
     successes: Count

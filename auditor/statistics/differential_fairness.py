@@ -25,6 +25,7 @@ class DifferentialFairness(WorstOfPairs):
     unbounded: ClassVar[bool] = True
     contrast: ClassVar[Contrast] = "ratio"
     kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    interval_test: ClassVar[str] = "exact tests of every ratio of every outcome, inverted together"
 
     kind: Literal["differential_fairness"] = "differential_fairness"
     smoothing: Annotated[float, Field(gt=0.0)] = 1.0

@@ -13,8 +13,15 @@ import scipy
 from pydantic import Field
 
 from auditor.rows import FloatArray
-from auditor.statistics.estimate import POWER, Z_POWER, Estimate, Undefined, first_size
-from auditor.statistics.intervals import ANGLES, clopper_pearson, corner_radius, divided_radius, radius_shares
+from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, Z_POWER, Estimate, Undefined, first_size
+from auditor.statistics.intervals import (
+    ANGLES,
+    BINOMIAL_TEST,
+    clopper_pearson,
+    corner_radius,
+    divided_radius,
+    radius_shares,
+)
 from auditor.statistics.means import StudentT
 from auditor.statistics.ranks import AreaUnderCurve
 from auditor.statistics.rates import Proportion
@@ -34,6 +41,7 @@ class BenefitInequality(Estimate):
 
     unbounded: ClassVar[bool] = True
     kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of every kind of error, over the extremes of all"
 
     kind: Literal["benefit_inequality"] = "benefit_inequality"
     order: Annotated[float, Field(gt=0.0)]
@@ -118,6 +126,7 @@ class CalibrationError(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = "exact binomial tests of all bins, as one joint region"
 
     kind: Literal["calibration_error"] = "calibration_error"
     successes: tuple[Annotated[int, Field(ge=0)], ...]
@@ -231,6 +240,7 @@ class WorstGap(Estimate):
         "How many rows would decide it depends on how the scores of each group spread over the bins, which is not "
         "planned for."
     )
+    interval_test: ClassVar[str] = TESTS_OF_PARTS
 
     kind: Literal["worst_gap"] = "worst_gap"
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
@@ -370,6 +380,9 @@ class WorstDistance(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = (
+        "Hoeffding's inequality above and Massart's of distribution functions below, over every pair of groups"
+    )
 
     kind: Literal["worst_distance"] = "worst_distance"
     distances: Annotated[tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...], Field(min_length=1)]

@@ -33,6 +33,9 @@ class Power(NamedTuple):
     effect: float
 
 
+TESTS_OF_PARTS = "the tests that its parts' own bounds invert, all together"
+
+
 class Estimate(BaseModel):
     """A number with its uncertainty at any level; subclasses say what it is made of.
 
@@ -47,6 +50,8 @@ class Estimate(BaseModel):
     unbounded: ClassVar[bool] = False
     # The least and the largest number that it can ever be, whatever the data.
     kind_limits: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    # Which test its interval inverts, in words; "" where it has no interval. Every kind says its own.
+    interval_test: ClassVar[str]
     # Why it has no planning numbers, in a sentence, where it has none.
     unplanned: ClassVar[str] = "How many rows would decide it is not computed for a number of this kind."
     # Why no criterion may be held against it, in a sentence, where its kind is none of :data:`~.kinds.JUDGED`.
@@ -147,6 +152,8 @@ class Undefined(Estimate):
     Both: the model refuses what it was asked about, which answers a question and meets no requirement.
     """
 
+    interval_test: ClassVar[str] = ""
+
     kind: Literal["undefined"] = "undefined"
     reason: str
     failed: bool = False
@@ -162,6 +169,8 @@ class Undefined(Estimate):
 
 class Exact(Estimate):
     """A count or a quantity known without sampling error, such as the number of non-finite weights in a file."""
+
+    interval_test: ClassVar[str] = ""
 
     kind: Literal["exact"] = "exact"
     known: float

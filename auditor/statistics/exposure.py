@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from auditor.statistics.estimate import Estimate
-from auditor.statistics.intervals import clopper_pearson
+from auditor.statistics.intervals import BINOMIAL_TEST, clopper_pearson
 
 
 class Exposure(Estimate):
@@ -25,6 +25,7 @@ class Exposure(Estimate):
 
     unbounded: ClassVar[bool] = True
     unplanned: ClassVar[str] = "Only more candidates tell: n of them show an exposure of at most about log2(n) bits."
+    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of the share of candidates that are as likely"
 
     kind: Literal["exposure"] = "exposure"
     at_least_as_likely: Annotated[int, Field(ge=0)]

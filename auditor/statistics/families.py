@@ -26,6 +26,7 @@ class ConfirmedCount(Estimate):
     """
 
     unplanned: ClassVar[str] = "No number of rows shows that there is nothing: what was not confirmed may be there."
+    interval_test: ClassVar[str] = "Holm's step-down procedure; a lower bound alone"
 
     kind: Literal["confirmed_count"] = "confirmed_count"
     p_values: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]

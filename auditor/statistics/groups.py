@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.combined_tails import Contrast, Pairs, margins
-from auditor.statistics.estimate import Z_POWER, Estimate, Side, first_size, smallest_level, smallest_p
+from auditor.statistics.estimate import TESTS_OF_PARTS, Z_POWER, Estimate, Side, first_size, smallest_level, smallest_p
 from auditor.statistics.intervals import (
     clopper_pearson,
     corner_radius,
@@ -33,6 +33,8 @@ from auditor.statistics.rates import MOST_GROUPS, Difference, RateTable, Weighte
 
 # Groups beyond which pairs are bounded by corners.
 MOST_TESTED = 100
+_TESTS_OF_PAIRS = "exact tests of every pair of groups, inverted together"
+_TESTS_OF_GROUPS = "Clopper and Pearson's exact binomial tests of all groups together"
 
 
 class WorstOfGroups(Estimate):
@@ -198,6 +200,7 @@ class WorstDifference(_PlannedOnTests):
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
     contrast: ClassVar[Contrast] = "difference"
+    interval_test: ClassVar[str] = _TESTS_OF_PAIRS
 
     kind: Literal["worst_difference"] = "worst_difference"
 
@@ -251,6 +254,7 @@ class WorstRatio(_PlannedOnTests):
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
     contrast: ClassVar[Contrast] = "ratio"
+    interval_test: ClassVar[str] = _TESTS_OF_PAIRS
 
     kind: Literal["worst_ratio"] = "worst_ratio"
 
@@ -346,6 +350,7 @@ class SmallestRate(_ExtremeRate):
     """
 
     largest: ClassVar[bool] = False
+    interval_test: ClassVar[str] = _TESTS_OF_GROUPS
 
     kind: Literal["smallest_rate"] = "smallest_rate"
 
@@ -358,6 +363,7 @@ class LargestRate(_ExtremeRate):
     """
 
     largest: ClassVar[bool] = True
+    interval_test: ClassVar[str] = _TESTS_OF_GROUPS
 
     kind: Literal["largest_rate"] = "largest_rate"
 
@@ -371,6 +377,7 @@ class LargestDisparity(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = TESTS_OF_PARTS
 
     kind: Literal["largest_disparity"] = "largest_disparity"
     parts: Annotated[
@@ -437,6 +444,7 @@ class RatioToLargest(_OfLogarithms):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = f"{_TESTS_OF_PAIRS}, over every group that may be the largest"
 
     kind: Literal["ratio_to_largest"] = "ratio_to_largest"
     table: RateTable
@@ -546,6 +554,7 @@ class WorstOddsRatio(_OfLogarithms, WorstOfGroups):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = _TESTS_OF_PAIRS
 
     kind: Literal["worst_odds_ratio"] = "worst_odds_ratio"
 

@@ -15,6 +15,8 @@ from auditor.rows import Counts, FloatArray, IntArray
 
 ANGLES = np.linspace(0.0, np.pi / 2, 25)
 _SHARES_AT_ONCE = 64
+# How a report names the test that :func:`clopper_pearson` inverts.
+BINOMIAL_TEST = "Clopper and Pearson's exact binomial test"
 
 
 def clopper_pearson(

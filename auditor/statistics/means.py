@@ -36,6 +36,7 @@ class StudentT(Estimate):
     unjudgeable: ClassVar[str] = (
         "Student's interval is shown and holds for nearly normal values alone, so no criterion may rest on it."
     )
+    interval_test: ClassVar[str] = "Student's t test; for display, and not judged"
 
     kind: Literal["student_t"] = "student_t"
     centre: float
@@ -95,6 +96,7 @@ class WorstMeanDifference(WorstOfGroups):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = "exact binomial tests of all rates of a pair, as one joint region, over all pairs"
 
     kind: Literal["worst_mean_difference"] = "worst_mean_difference"
 
@@ -190,6 +192,7 @@ class WorstPairedDifference(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = "tests of bounded paired differences of every pair, together"
 
     kind: Literal["worst_paired_difference"] = "worst_paired_difference"
     pairs: Annotated[tuple[PairedDifference, ...], Field(min_length=1)]
@@ -246,6 +249,7 @@ class BracketedMean(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = "tests of two bounded means, one below and one above"
 
     kind: Literal["bracketed_mean"] = "bracketed_mean"
     below: PairedDifference
@@ -304,6 +308,7 @@ class StandardizedDifference(Estimate):
     unjudgeable: ClassVar[str] = (
         "Its interval is shown and holds for normal values of one variance alone, so no criterion may rest on it."
     )
+    interval_test: ClassVar[str] = "the noncentral t test; for display, and not judged"
 
     kind: Literal["standardized_difference"] = "standardized_difference"
     centre: float

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import Estimate
-from auditor.statistics.intervals import clopper_pearson
+from auditor.statistics.intervals import BINOMIAL_TEST, clopper_pearson
 from auditor.statistics.rates import Proportion, RateTable
 
 
@@ -49,6 +49,7 @@ class AtMost(_OneSided):
         "It is an upper bound: a stronger search may break more rows, so this number can show that a limit is broken "
         "and never that it is kept, however many rows there are."
     )
+    interval_test: ClassVar[str] = f"{BINOMIAL_TEST}; an upper bound alone"
 
     kind: Literal["at_most"] = "at_most"
 
@@ -84,6 +85,7 @@ class AtLeast(_OneSided):
         "It is a lower bound: what was not shown may be so too, so this number can never show that the true share is "
         "no larger, however many rows there are."
     )
+    interval_test: ClassVar[str] = f"{BINOMIAL_TEST}; a lower bound alone"
 
     kind: Literal["at_least"] = "at_least"
 
@@ -116,6 +118,7 @@ class Bracket(Estimate):
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
     unplanned: ClassVar[str] = "More rows do not decide the rows that are neither proved nor broken."
+    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of what was proved and of what nothing broke"
 
     kind: Literal["bracket"] = "bracket"
     proved: Annotated[int, Field(ge=0)]
@@ -159,6 +162,9 @@ class WorstBracketDifference(Estimate):
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
     unplanned: ClassVar[str] = Bracket.unplanned
+    interval_test: ClassVar[str] = (
+        f"{BINOMIAL_TEST} of what was proved and of what nothing broke, over every pair of groups"
+    )
 
     kind: Literal["worst_bracket_difference"] = "worst_bracket_difference"
     proved: RateTable

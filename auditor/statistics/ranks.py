@@ -39,6 +39,7 @@ class AreaUnderCurve(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = "DeLong's test, with room for rows that were not seen"
 
     kind: Literal["area_under_curve"] = "area_under_curve"
     centre: Annotated[float, Field(ge=0.0, le=1.0)]
@@ -101,6 +102,7 @@ class Quantile(Estimate):
     unplanned: ClassVar[str] = (
         "What else it would take depends on how the values are distributed, which is not assumed."
     )
+    interval_test: ClassVar[str] = "the sign test of order statistics, exact for any distribution"
 
     kind: Literal["quantile"] = "quantile"
     level: Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -147,6 +149,7 @@ class TruePositiveRateAt(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = "exact tests of the threshold and of the rate, as one joint region"
 
     kind: Literal["true_positive_rate_at"] = "true_positive_rate_at"
     false_positive_rate: Annotated[float, Field(gt=0.0, lt=1.0)]

@@ -14,7 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.combined_tails import Pairs
 from auditor.statistics.estimate import POWER, Estimate, Side, first_size, smallest_p
-from auditor.statistics.intervals import clopper_pearson, exact_lower, exact_upper, orthant_radius, sum_bounds
+from auditor.statistics.intervals import (
+    BINOMIAL_TEST,
+    clopper_pearson,
+    exact_lower,
+    exact_upper,
+    orthant_radius,
+    sum_bounds,
+)
 from auditor.statistics.pairs import lower_bounds, smallest_p_value
 
 MOST_GROUPS = 1_000
@@ -24,6 +31,7 @@ class Proportion(Estimate):
     """``successes / n`` of independent rows, in [0, 1], with Clopper-Pearson bounds; NaN at n = 0."""
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = BINOMIAL_TEST
 
     kind: Literal["proportion"] = "proportion"
     successes: Annotated[int, Field(ge=0)]
@@ -138,6 +146,7 @@ class Difference(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    interval_test: ClassVar[str] = "an exact test of two binomial counts"
 
     kind: Literal["difference"] = "difference"
     successes: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
@@ -190,6 +199,8 @@ class WeightedSum(Estimate):
     (:func:`sum_bounds`).
     """
 
+    interval_test: ClassVar[str] = "exact binomial tests of all shares, as one joint region"
+
     kind: Literal["weighted_sum"] = "weighted_sum"
     weights: tuple[float, ...]
     table: RateTable
@@ -230,6 +241,7 @@ class Odds(Estimate):
 
     unbounded: ClassVar[bool] = True
     kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of the first count given the sum of both"
 
     kind: Literal["odds"] = "odds"
     successes: Annotated[int, Field(ge=0)]

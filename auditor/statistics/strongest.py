@@ -41,6 +41,7 @@ class StrongestAttack(Estimate):
     """
 
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    interval_test: ClassVar[str] = "the tests that the attacks' own bounds invert, each with its share of the level"
 
     kind: Literal["strongest_attack"] = "strongest_attack"
     attacks: Annotated[tuple[AttackPart, ...], Field(min_length=1, max_length=64)]

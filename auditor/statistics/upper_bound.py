@@ -22,6 +22,7 @@ class UpperBound(Estimate):
         "It is an upper bound: the true value may be smaller, so this number can show that a limit is kept and never "
         "that it is broken."
     )
+    interval_test: ClassVar[str] = "none: an upper bound by accounting, without sampling"
 
     kind: Literal["upper_bound"] = "upper_bound"
     most: Annotated[float, Field(ge=0.0)]

@@ -13,8 +13,8 @@ import scipy
 from pydantic import Field, model_validator
 
 from auditor.rows import FloatArray
-from auditor.statistics.distances import beyond_own, short_of_own
-from auditor.statistics.estimate import POWER, Estimate, Undefined
+from auditor.statistics.distances import WorstDistance, beyond_own, short_of_own
+from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, Estimate, Undefined
 from auditor.statistics.intervals import ANGLES, bounded_mean_reach, corner_radius
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import MOST_GROUPS
@@ -33,6 +33,7 @@ class BoundedMean(Estimate):
     """
 
     unbounded: ClassVar[bool] = True
+    interval_test: ClassVar[str] = "tests of a mean of bounded values that hold at every size and skew"
 
     kind: Literal["bounded_mean"] = "bounded_mean"
     centre: float
@@ -131,6 +132,8 @@ class WorstValueGap(_OfParts):
     the parts alone, which the largest of all is at least, so the lower bound holds; the upper one is the limit.
     """
 
+    interval_test: ClassVar[str] = TESTS_OF_PARTS
+
     kind: Literal["worst_value_gap"] = "worst_value_gap"
     # Left out where there are none, so that older evidence keeps its digests.
     uncompared: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
@@ -197,6 +200,7 @@ class LargestGap(Estimate):
     """
 
     unbounded: ClassVar[bool] = True
+    interval_test: ClassVar[str] = TESTS_OF_PARTS
 
     kind: Literal["largest_gap"] = "largest_gap"
     gaps: Annotated[tuple[WorstValueGap, ...], Field(min_length=1, max_length=MOST_GROUPS)]
@@ -228,6 +232,8 @@ class LargestValue(_OfParts):
     A maximum of noisy numbers is biased up. Lower: the largest lower bound, each at alpha / n_groups (union bound).
     Upper: the largest upper bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
+
+    interval_test: ClassVar[str] = TESTS_OF_PARTS
 
     kind: Literal["largest_value"] = "largest_value"
 
@@ -265,6 +271,7 @@ class WorstValueDistance(Estimate):
     """
 
     unbounded: ClassVar[bool] = True
+    interval_test: ClassVar[str] = WorstDistance.interval_test
 
     kind: Literal["worst_value_distance"] = "worst_value_distance"
     distances: Annotated[tuple[Annotated[float, Field(ge=0.0)], ...], Field(min_length=1)]
@@ -315,6 +322,8 @@ class RatioOfTotals(Estimate):
     ``first``: means of a and b; ``second``: sample variance of a, covariance, variance of b; ``third``: mean products
     of three deviations, (aaa, aab, abb, bbb). The limits are ``low`` and ``high``.
     """
+
+    interval_test: ClassVar[str] = "tests of bounded means over clusters, of every ratio that none of them rules out"
 
     kind: Literal["ratio_of_totals"] = "ratio_of_totals"
     first: tuple[float, Annotated[float, Field(gt=0.0)]]
@@ -418,6 +427,8 @@ class RatioBetween(Estimate):
     bound of the one and the upper bound of the other, since of either only that on its own side can miss.
     """
 
+    interval_test: ClassVar[str] = "tests of two ratios of totals, one below and one above"
+
     kind: Literal["ratio_between"] = "ratio_between"
     unplanned: ClassVar[str] = "More rows do not decide the rows that have no answer."
     below: RatioOfTotals
@@ -458,6 +469,7 @@ class IdealizedAssociation(Estimate):
     unbounded: ClassVar[bool] = True
     kind_limits: ClassVar[tuple[float, float]] = (0.0, 100.0)
     unplanned: ClassVar[str] = "How many target terms would decide it depends on two scores, and is not planned for."
+    interval_test: ClassVar[str] = "tests of two bounded means together, over the extremes of both"
 
     kind: Literal["idealized_association"] = "idealized_association"
     modelling: BoundedMean

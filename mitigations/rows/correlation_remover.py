@@ -11,8 +11,8 @@ import numpy as np
 from auditor.errors import DataError, ModelError
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray
-from auditor.run.mitigation import Experience, Mitigated, Stage, Training
-from mitigations.experience import EXPERIENCE
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.experience import MeasuredExperience
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.refitting import only_for_estimators, refit
 from mitigations.training.retraining import (
@@ -65,7 +65,7 @@ class CorrelationRemover:
     methods: ClassVar[tuple[str, ...]] = ("correlation_remover",)
     stage: ClassVar[Stage] = "pre-processing"
     needs: ClassVar[str] = "an mlp bundle with its recipe, or an estimator; labelled rows; the group at prediction"
-    experience: ClassVar[Experience | None] = EXPERIENCE.get("correlation_remover")
+    experience = MeasuredExperience()
 
     # Before an estimator, the subtraction is written beside it.
     keeps_kind: ClassVar[bool] = False

@@ -13,8 +13,8 @@ import numpy as np
 from auditor.data.lexicons import built_in, read
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.finding.measurement import Pillar
-from auditor.run.mitigation import Experience, Mitigated, Stage, Training
-from mitigations.experience import EXPERIENCE
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.experience import MeasuredExperience
 from mitigations.rows.augmented_rows import Arm, Sides, table_arms, text_arms
 from mitigations.rows.counterfactuals import (
     NO_ROW,
@@ -106,7 +106,7 @@ class CounterfactualAugmentation:
     needs: ClassVar[str] = (
         "a bundle or a torch module; training rows with labels: texts, or tables with sensitive features"
     )
-    experience: ClassVar[Experience | None] = EXPERIENCE.get("counterfactual_augmentation")
+    experience = MeasuredExperience()
 
     def __init__(
         self,

@@ -11,8 +11,8 @@ import numpy as np
 from auditor.errors import DataError, ModelError
 from auditor.finding.measurement import Pillar
 from auditor.rows import IntArray
-from auditor.run.mitigation import Experience, Mitigated, Stage, Training
-from mitigations.experience import EXPERIENCE
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.experience import MeasuredExperience
 from mitigations.rows.synthetic_columns import CodedColumn, Encoded, coded_columns, one_hot, total_variation
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import TrainingSet, refuse_several_devices, run, trainable, training_set, untrained
@@ -75,7 +75,7 @@ class FairGan:
     methods: ClassVar[tuple[str, ...]] = ("fair_gan",)
     stage: ClassVar[Stage] = "pre-processing"
     needs: ClassVar[str] = "a bundle for tables with its recipe; training rows with labels and sensitive features"
-    experience: ClassVar[Experience | None] = EXPERIENCE.get("fair_gan")
+    experience = MeasuredExperience()
 
     def __init__(
         self,

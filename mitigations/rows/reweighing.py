@@ -9,8 +9,8 @@ import numpy as np
 
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.mitigation import Experience, Mitigated, Stage, Training
-from mitigations.experience import EXPERIENCE
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.experience import MeasuredExperience
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.refitting import only_for_estimators, only_for_networks, refit
 from mitigations.training.retraining import labelled_rows, run, training_set
@@ -49,7 +49,7 @@ class Reweighing:
     methods: ClassVar[tuple[str, ...]] = ("reweighing",)
     stage: ClassVar[Stage] = "pre-processing"
     needs: ClassVar[str] = "a torch module, an estimator or boosted trees; training rows with labels and groups"
-    experience: ClassVar[Experience | None] = EXPERIENCE.get("reweighing")
+    experience = MeasuredExperience()
 
     def __init__(
         self,

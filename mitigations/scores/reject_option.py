@@ -8,8 +8,8 @@ import numpy as np
 
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray
-from auditor.run.mitigation import Experience, Mitigated, Stage, Training
-from mitigations.experience import EXPERIENCE
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.experience import MeasuredExperience
 from mitigations.scores.scored_rows import BoolArray, ScoredRows, old_decision, scored_rows
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class RejectOption:
     methods: ClassVar[tuple[str, ...]] = ("reject_option_classification",)
     stage: ClassVar[Stage] = "post-processing"
     needs: ClassVar[str] = "a classifier of two classes; labelled rows with sensitive features; the group at prediction"
-    experience: ClassVar[Experience | None] = EXPERIENCE.get("reject_option")
+    experience = MeasuredExperience()
 
     def __init__(self, *, width: float | None = None, bound: float = 0.02) -> None:
         if width is not None and not 0.0 <= width <= 1.0:

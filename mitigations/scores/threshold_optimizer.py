@@ -9,8 +9,8 @@ import numpy as np
 from auditor.errors import DataError, first_line
 from auditor.finding.measurement import Pillar
 from auditor.rows import FloatArray
-from auditor.run.mitigation import Experience, Mitigated, Stage, Training
-from mitigations.experience import EXPERIENCE
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.experience import MeasuredExperience
 from mitigations.scores.scored_rows import ScoredRows, old_decision, scored_rows
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class ThresholdOptimizer:
     methods: ClassVar[tuple[str, ...]] = get_args(Constraints)
     stage: ClassVar[Stage] = "post-processing"
     needs: ClassVar[str] = "a classifier of two classes; labelled rows with sensitive features; the group at prediction"
-    experience: ClassVar[Experience | None] = EXPERIENCE.get("threshold_optimizer")
+    experience = MeasuredExperience()
 
     def __init__(
         self,

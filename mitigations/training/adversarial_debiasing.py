@@ -8,8 +8,8 @@ import numpy as np
 
 from auditor.errors import DataError, UsageError
 from auditor.finding.measurement import Pillar
-from auditor.run.mitigation import Experience, Mitigated, Stage, Training
-from mitigations.experience import EXPERIENCE
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.experience import MeasuredExperience
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.option_names import AlphaSchedule, Constraint
 from mitigations.training.retraining import TrainingSet, run, training_set
@@ -73,7 +73,7 @@ class AdversarialDebiasing:
     methods: ClassVar[tuple[str, ...]] = ("demographic_parity", "equalized_odds", "equal_opportunity")
     stage: ClassVar[Stage] = "in-processing"
     needs: ClassVar[str] = "a bundle with its recipe, or a torch module; training rows with labels and groups"
-    experience: ClassVar[Experience | None] = EXPERIENCE.get("adversarial_debiasing")
+    experience = MeasuredExperience()
 
     def __init__(
         self,

@@ -11,8 +11,8 @@ from auditor.errors import ModelError
 from auditor.finding.measurement import Pillar
 from auditor.randomness import forked
 from auditor.rows import FloatArray
-from auditor.run.mitigation import Experience, Mitigated, Stage, Training
-from mitigations.experience import EXPERIENCE
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.experience import MeasuredExperience
 from mitigations.training.last_layer import LastLayer, LastLayerEstimator, Learner, is_simple
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.reduced_estimators import FittedEstimator, ReducibleEstimator, reducible_estimator
@@ -66,7 +66,7 @@ class ExponentiatedGradient:
     methods: ClassVar[tuple[str, ...]] = get_args(Parity)
     stage: ClassVar[Stage] = "in-processing"
     needs: ClassVar[str] = "a bundle of an MLP with its recipe, or an estimator; training rows with labels and groups"
-    experience: ClassVar[Experience | None] = EXPERIENCE.get("exponentiated_gradient")
+    experience = MeasuredExperience()
     # Of estimators the mixture is a folder.
     keeps_kind: ClassVar[bool] = False
 

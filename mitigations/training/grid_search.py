@@ -8,8 +8,8 @@ import numpy as np
 
 from auditor.errors import ModelError
 from auditor.finding.measurement import Pillar
-from auditor.run.mitigation import Experience, Mitigated, Stage, Training
-from mitigations.experience import EXPERIENCE
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.experience import MeasuredExperience
 from mitigations.training.last_layer import LastLayer, LastLayerEstimator, Learner, is_simple
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.reduced_estimators import FittedEstimator, ReducibleEstimator, reducible_estimator
@@ -58,7 +58,7 @@ class GridSearch:
     methods: ClassVar[tuple[str, ...]] = get_args(Parity)
     stage: ClassVar[Stage] = "in-processing"
     needs: ClassVar[str] = "a bundle with its recipe or an estimator, of two classes; rows with labels and groups"
-    experience: ClassVar[Experience | None] = EXPERIENCE.get("grid_search")
+    experience = MeasuredExperience()
 
     def __init__(
         self,

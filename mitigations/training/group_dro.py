@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.finding.measurement import Pillar
-from auditor.run.mitigation import Experience, Mitigated, Stage, Training
-from mitigations.experience import EXPERIENCE
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.experience import MeasuredExperience
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
@@ -52,7 +52,7 @@ class GroupDro:
     methods: ClassVar[tuple[str, ...]] = ("group_dro",)
     stage: ClassVar[Stage] = "in-processing"
     needs: ClassVar[str] = "a bundle with its recipe, or a torch module; training rows with labels and groups"
-    experience: ClassVar[Experience | None] = EXPERIENCE.get("group_dro")
+    experience = MeasuredExperience()
 
     def __init__(
         self,

@@ -9,8 +9,8 @@ import numpy as np
 
 from auditor.errors import UsageError
 from auditor.finding.measurement import Pillar
-from auditor.run.mitigation import Experience, Mitigated, Stage, Training
-from mitigations.experience import EXPERIENCE
+from auditor.run.mitigation import Mitigated, Stage, Training
+from mitigations.experience import MeasuredExperience
 from mitigations.training.held_back import FEWEST_COMPARED, Seen, held_back, seen
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import TrainingSet, numbered, run, training_set
@@ -62,7 +62,7 @@ class MinDiff:
     methods: ClassVar[tuple[str, ...]] = get_args(Over)
     stage: ClassVar[Stage] = "in-processing"
     needs: ClassVar[str] = "a bundle with its recipe, or a torch module; training rows with labels and groups"
-    experience: ClassVar[Experience | None] = EXPERIENCE.get("min_diff")
+    experience = MeasuredExperience()
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 
 from auditor.errors import OtherKindError
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
 from probes.attribution.contents import Features, explanation_of, samples_figure, shown
@@ -170,6 +170,10 @@ class FeatureAttribution:
     # Rows explained, half of which confirm, and the true gain over a random attribution (more than 0 is required) that
     # is found with 80 % power at 0.25 %, where gains of -1 and 1 make it hardest; 0.18 where they deviate by 0.45.
     gain_power: ClassVar[tuple[int, float]] = (256, 0.37)
+    untrusted_options = allow_untrusted(
+        "methods", "method", "n_samples", "n_steps", "max_steps", "baseline", "n_background", "n_permutations",
+        "n_copies", "label_randomisation",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from auditor.errors import NotApplicableError
 from auditor.finding.figure import Figure
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
@@ -103,19 +103,16 @@ class TokenAttribution(LikelihoodOptions):
     defined_in: ClassVar[tuple[object, ...]] = (FeatureAttribution, Erasure)
     citation: ClassVar[str] = "Ding and Koehn, NAACL 2021; Yin and Neubig, EMNLP 2022; DeYoung et al., ACL 2020"
     methods: ClassVar[tuple[str, ...]] = (
-        "integrated_gradients",
-        "input_x_gradient",
-        "saliency",
-        "gradient_shap",
-        "smooth_grad",
-        "occlusion",
-        "feature_ablation",
-        "kernel_shap",
-        "lime",
-    )
+        "integrated_gradients", "input_x_gradient", "saliency", "gradient_shap", "smooth_grad", "occlusion",
+        "feature_ablation", "kernel_shap", "lime",
+    )  # fmt: skip
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     # Prompts that confirm, and the true share of found cues that is FAILed against at least 0.5 with 80 % power.
     power = (40, 0.30)
+    untrusted_options = allow_untrusted(
+        "methods", "method", "unit", "infill", "baseline", "top_k", "n_samples", "n_steps", "max_steps", "n_copies",
+        reads=("benchmarks",),
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.model.detector_card import TRACELESS
 from auditor.rows import FloatArray, IntArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.one_sided import AtLeast
 from probes.deepfake.subject import BoolArray, is_large, labelled
@@ -72,6 +72,7 @@ class DetectorEvasion:
     methods: ClassVar[tuple[str, ...]] = ("pgd", "square")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"evasion_rate": "decisions", "evasion_into_real": "decisions"}
+    untrusted_options = allow_untrusted("methods", "epsilon", "n_samples", "n_steps", "n_queries")
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from auditor.errors import MissingExtraError, NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.detection import LargestDrop, area_difference
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -78,6 +78,7 @@ class DetectorRobustness:
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"largest_auc_drop": "scores"}
     # Files of either class, and the true largest drop that is found above 0.10 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (100, 0.25)
+    untrusted_options = allow_untrusted("methods", "n_samples")
 
     def __init__(self, *, methods: str | Sequence[str] = "auto", n_samples: int | None = None) -> None:
         wanted = (methods,) if isinstance(methods, str) else tuple(methods)

@@ -14,7 +14,7 @@ from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.model.detector_card import DIGITS
 from auditor.rows import IntArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from probes.deepfake.crops import compared, crop_twins
@@ -96,6 +96,7 @@ class SourceLeakage:
         ),  # fmt: skip
         "It is about the files at hand, every one of which is compared, and about no others.",
     )
+    untrusted_options = allow_untrusted("identity")
 
     def __init__(
         self, *, identity: str | None = None, embedder: str | None = None, same_identity: float | None = None

@@ -17,7 +17,7 @@ from auditor.detection.kinds import FileKind, Medium, kind_of
 from auditor.errors import DataError, MissingExtraError, OtherKindError
 from auditor.files import read_regular, shown
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.kinds import AnyEstimate
@@ -124,6 +124,7 @@ class Marking:
     citation: ClassVar[str] = "C2PA, Technical Specification 2.2, 2025; Fernandez et al., ICCV 2023"
     methods: ClassVar[tuple[str, ...]] = ("c2pa", "decoder", "any")
     needs: ClassVar[tuple[Need, ...]] = ()
+    untrusted_options = allow_untrusted("n_samples", reads=("trust_anchors",))
 
     def __init__(
         self, *, trust_anchors: str | None = None, decoder: Sequence[str] = (), n_samples: int = _N_SAMPLES

@@ -13,7 +13,7 @@ from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.model.detector_card import METRIC_OF, TRACELESS
 from auditor.rows import FloatArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.detection import ExcessShare, LowestArea, average_precision, equal_error_rate
 from auditor.statistics.distances import WorstGap
 from auditor.statistics.estimate import Exact, Undefined
@@ -122,6 +122,7 @@ class DetectorPerformance:
     }
     # Files of either class, and the true AUC that is found below 0.75 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (150, 0.66)
+    untrusted_options = allow_untrusted("generator", "false_positive_rate", "bins")
 
     def __init__(self, *, generator: str | None = None, false_positive_rate: float = 0.01, bins: int = 10) -> None:
         if not 0.0 < false_positive_rate < 1.0:

@@ -11,7 +11,7 @@ import numpy as np
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -76,6 +76,7 @@ class TrivialCues:
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"auc_drop": "scores"}
     # Files of either class, and the true added AUC that is found below 0.05 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (200, -0.08)
+    untrusted_options = allow_untrusted("n_samples", "quality")
 
     def __init__(self, *, n_samples: int = 1000, quality: int = 90) -> None:
         whole_number("n_samples", n_samples, 2 * FEWEST_FILES)

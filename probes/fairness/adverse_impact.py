@@ -17,7 +17,7 @@ from auditor.data.score_counts import Asked, Moments
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.probe import Need, Streamed
+from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.kinds import AnyEstimate
@@ -112,6 +112,7 @@ class AdverseImpact:
     exact: ClassVar[Mapping[str, str]] = {"unknown_count": "It counts the rows at hand and says nothing of others."}
     # Rows of either category, and the true impact ratio at a top rate of 0.5, found below 0.8 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (450, 0.60)
+    untrusted_options = allow_untrusted("methods", "intersections")
 
     def __init__(
         self,

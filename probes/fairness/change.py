@@ -12,7 +12,7 @@ import numpy.typing as npt
 from auditor.errors import LacksOptionError, NotApplicableError, UsageError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.rows import IntArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Undefined
@@ -76,6 +76,7 @@ class Change:
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
     # Labelled rows, of which 5 % change either way, and the change in accuracy found with 80 % power at 5 % of 1.
     power = (2_000, 0.02)
+    untrusted_options = allow_untrusted(reads=("reference",))
 
     def __init__(self, *, reference: str | AuditedModel | None = None) -> None:
         self.reference = reference

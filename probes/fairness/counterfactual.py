@@ -15,7 +15,7 @@ from auditor.data.design import Design, Part
 from auditor.errors import DataError, NotApplicableError, OtherKindError, did_you_mean
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.clusters import clustered_mean
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -99,6 +99,7 @@ class CounterfactualFairness:
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"mean_score_shift": "scores"}
     # Rows, and the true share of changed decisions, found beyond 5 % with 80 % power among 4 judgements at 5 %.
     power: ClassVar[Power] = Power(300, 0.10)
+    untrusted_options = allow_untrusted("proxies", "n_samples", "n_folds")
 
     def __init__(self, *, proxies: bool | str | Sequence[str] = False, n_samples: int = 5000, n_folds: int = 5) -> None:
         whole_number("n_samples", n_samples, 2)

@@ -16,7 +16,7 @@ import numpy as np
 from auditor.errors import ConfigError, NotApplicableError, did_you_mean
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.kinds import AnyEstimate
@@ -98,6 +98,9 @@ class EmbeddingAssociation:
     }  # fmt: skip
     # Words in each of X and Y, and the true area, found above 0.7 by one judgement of two sides at 5 %.
     power: ClassVar[Power] = Power(32, 0.92)
+    untrusted_options = allow_untrusted(
+        "tests", "methods", "max_partitions", "n_draws", reads=("vectors", "encoder", "lists")
+    )
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from auditor.data.counts import MISSING, GroupCounts
 from auditor.data.design import Part
 from auditor.errors import NotApplicableError, did_you_mean
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import Proportion, RateTable
@@ -162,6 +162,7 @@ class GroupFairness:
         "equalized_odds_difference": Power(500, 0.26),
         "equal_opportunity_difference": Power(500, 0.25),
     }
+    untrusted_options = allow_untrusted("intersections", "strata")
 
     def __init__(
         self, *, intersections: bool = True, strata: str | None = None, min_share: float = 0.02, min_rows: int = 30

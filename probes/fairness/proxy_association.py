@@ -18,7 +18,7 @@ from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.model.gradients import without_gradients
 from auditor.rows import FloatArray, IntArray
-from auditor.run.probe import Need, Streamed
+from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import (
@@ -93,6 +93,7 @@ class ProxyAssociation:
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
     # Rows, and the true AUC, found above 0.55 with 80 % power at 5 % between two equal groups.
     power: ClassVar[tuple[int, float]] = (1_000, 0.65)
+    untrusted_options = allow_untrusted("single_features")
 
     def __init__(self, *, single_features: bool = True) -> None:
         self.single_features = single_features

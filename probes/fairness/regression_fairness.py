@@ -16,7 +16,7 @@ from auditor.data.counts import MISSING
 from auditor.errors import DataError, NotApplicableError, OtherKindError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.distances import WorstDistance
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -103,6 +103,7 @@ class RegressionFairness:
         "mean_absolute_error_difference": Power(500, 0.09),
         "prediction_kolmogorov_smirnov": Power(500, 0.24),
     }
+    untrusted_options = allow_untrusted("intersections")
 
     def __init__(self, *, value_range: Sequence[float] | None = None, intersections: bool = True) -> None:
         if value_range is not None:

@@ -14,7 +14,7 @@ from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Asked, Scor
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.probe import Need, Streamed
+from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.detection import LowestArea
 from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
@@ -127,6 +127,7 @@ class ScoreFairness:
     # Rows of either of two groups, and the true difference in selection, the same at every one of three thresholds,
     # found above 0.10 over all of them with 80 % power at 5 %.
     threshold_power: ClassVar[tuple[int, float]] = (500, 0.19)
+    untrusted_options = allow_untrusted("intersections", "bins", "thresholds")
 
     def __init__(
         self, *, intersections: bool = True, bins: int = 10, thresholds: Sequence[float] = (0.3, 0.5, 0.7)

@@ -16,7 +16,7 @@ from auditor.data.counts import MISSING
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.kinds import AnyEstimate
@@ -116,6 +116,7 @@ class SubgroupDiscovery:
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
     # Rows, and the gap in a slice of 3 % of them, found and confirmed with 80 % power.
     power: ClassVar[tuple[int, float]] = (50_000, 0.10)
+    untrusted_options = allow_untrusted("depth", "bins", "top", "features")
 
     def __init__(
         self,

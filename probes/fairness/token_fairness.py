@@ -16,7 +16,7 @@ from auditor.errors import NotApplicableError, OtherKindError
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.groups import LargestRate
 from auditor.statistics.kinds import AnyEstimate
@@ -103,6 +103,7 @@ class CounterfactualTokenFairness:
     # Sentences of a category, and the true gap of an identity, found beyond 0.10 with 80 % power among 4 judgements at
     # 5 % over all built-in categories, where scores vary from sentence to sentence by a standard deviation of 0.10.
     power: ClassVar[Power] = Power(80, 0.26)
+    untrusted_options = allow_untrusted("categories", "methods", "n_templates", "n_texts", reads=("lexicon",))
 
     def __init__(
         self,

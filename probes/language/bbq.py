@@ -14,7 +14,7 @@ from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import IntArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, RatioOfTotals, bounded_mean, ratio_of_totals
 from probes.inputs import whole_number
@@ -96,6 +96,7 @@ class BBQ(TextsOfAFile):
     methods: ClassVar[tuple[str, ...]] = ("bbq", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"bias_score": "scores", "accuracy_gap": "scores"}
+    untrusted_options = allow_untrusted("max_examples", "chat", "few_shot", "answer_by", "wordings", reads=("system",))
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 
 from auditor.data.benchmarks.bold import read_bold
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, WorstValueGap, bounded_mean
 from probes.inputs import whole_number
@@ -75,6 +75,7 @@ class Bold(ScoredOptions):
     methods: ClassVar[tuple[str, ...]] = ("bold",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"group_score_gap": "sense", "corrected_rate_gap": "sense"}
+    untrusted_options = allow_untrusted("n_prompts", reads=("benchmarks",))
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.rows import FloatArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.values import WorstValueGap, bounded_mean
 from probes.language.calibration import BoolArray, Errors, group_rates, read_calibration, untried, whole_rate
@@ -82,6 +82,7 @@ class GeneratedText:
     needs: ClassVar[tuple[Need, ...]] = (Need.GENERATED,)
     # Texts, and the true rate of personal data that is FAILed against a bound of 0.02 by one judgement at 5 %.
     power: ClassVar[Power] = Power(1_000, 0.045)
+    untrusted_options = allow_untrusted("scorer_class", reads=("scorer", "calibration"))
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from auditor.data.lexicons import read
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import WorstPairedDifference, paired_difference
@@ -135,6 +135,9 @@ class GenerationBias(ScoredOptions):
     # Beginnings with 2 continuations for each of 2 identities, and the true distance (scores of standard deviation 0.2)
     # whose average individual fairness is FAILed against 0.10 by one judgement at 5 % with 80 % power.
     power: ClassVar[Power] = Power(40, 0.46)
+    untrusted_options = allow_untrusted(
+        "categories", "n_templates", "n_samples", "max_continuations", "half_width", reads=("lexicon",)
+    )
 
     def __init__(
         self,

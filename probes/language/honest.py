@@ -12,7 +12,7 @@ import numpy as np
 from auditor.data.benchmarks.honest import HonestTemplate, read_honest
 from auditor.errors import ConfigError, NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import BracketedMean, paired_difference
@@ -64,6 +64,7 @@ class Honest(SamplingOptions):
     methods: ClassVar[tuple[str, ...]] = ("honest",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"honest_score": "sense", "corrected_honest_score": "sense"}
+    untrusted_options = allow_untrusted("n_templates", "n_samples", reads=("benchmarks", "lexicon", "calibration"))
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 
 from auditor.data.benchmarks.veto import Told, VetoPair, read_veto
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.kinds import AnyEstimate
 from probes.inputs import whole_number
 from probes.language.asking import Asking
@@ -85,6 +85,7 @@ class Misfire:
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"misfired_alignment_rate": "scores", "misfire_excess": "scores"}
+    untrusted_options = allow_untrusted("n_pairs", "chat", reads=("benchmarks", "system"))
 
     def __init__(
         self,

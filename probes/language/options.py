@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.errors import NotApplicableError
+from auditor.run.probe import allow_untrusted
 from probes.inputs import earlier_language_model
 from probes.language.asking import AnswerBy, Asking
 
@@ -67,6 +68,8 @@ class LikelihoodOptions:
     ``<|im_start|>``, which opens a chat's turn, and 0.54 after ``<|endoftext|>``, which separated its training texts.
     """
 
+    untrusted_options = allow_untrusted("prefix_token")
+
     def __init__(self, *, prefix_token: str | int | None = None) -> None:
         check_prefix(prefix_token)
         self.prefix_token = prefix_token
@@ -93,6 +96,8 @@ class LikelihoodOptions:
 class Compared(LikelihoodOptions):
     """The same with ``reference``, an earlier model, a path or a model: its preferences are asked of the same texts."""
 
+    untrusted_options = allow_untrusted(reads=("reference",))
+
     def __init__(self, *, prefix_token: str | int | None = None, reference: str | AuditedModel | None = None) -> None:
         super().__init__(prefix_token=prefix_token)
         self.reference = reference
@@ -105,6 +110,8 @@ class Compared(LikelihoodOptions):
 
 class TextsOfAFile(LikelihoodOptions):
     """The same with ``benchmarks``: paths of published files by the name of the probe that reads them."""
+
+    untrusted_options = allow_untrusted(reads=("benchmarks",))
 
     def __init__(self, *, benchmarks: Mapping[str, str] | None = None, prefix_token: str | int | None = None) -> None:
         super().__init__(prefix_token=prefix_token)
@@ -119,6 +126,8 @@ class PairOptions(Compared):
     2023). With ``reference`` each headline has its ``_shift`` and ``_midpoint``, of which a comparison takes what
     became of it, pair by pair: see :func:`~probes.language.shares.shifts`.
     """
+
+    untrusted_options = allow_untrusted("form", "within_word")
 
     def __init__(
         self,
@@ -147,6 +156,8 @@ class PairsOfAFile(PairOptions):
     ``prefix_token`` and ``reference`` for likelihoods; ConfigError for ``system`` with ``answer_by`` "likelihood", and
     for ``form`` or ``reference`` with "letter".
     """
+
+    untrusted_options = allow_untrusted("answer_by", "chat", reads=("benchmarks", "system"))
 
     def __init__(
         self,

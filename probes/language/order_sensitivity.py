@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import RatioBetween, RatioOfTotals, bounded_mean
@@ -69,6 +69,7 @@ class OrderSensitivity:
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"order_sensitivity": "scores"}
+    untrusted_options = allow_untrusted("n_questions", "chat", reads=("system",))
 
     def __init__(self, *, n_questions: int = 64, chat: How = "auto", system: str | None = None) -> None:
         whole_number("n_questions", n_questions, 2)

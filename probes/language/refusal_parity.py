@@ -16,7 +16,7 @@ from auditor.data.lexicons import built_in
 from auditor.data.swaps import Swapper
 from auditor.errors import ConfigError, ModelError, did_you_mean
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from probes.inputs import whole_number
 from probes.language.asking import Asking
 from probes.language.calibration import GAP, BoolArray, group_rates, read_calibration, untried, whole_rate
@@ -80,6 +80,9 @@ class RefusalParity:
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {GAP: "scores"}
+    untrusted_options = allow_untrusted(
+        "categories", "n_requests", "max_new_tokens", "chat", reads=("calibration", "system")
+    )
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auditor.run.probe import allow_untrusted
 from probes.inputs import whole_number
 from probes.language.asking import Asking
 from probes.language.calibration import Errors, read_calibration
@@ -28,6 +29,10 @@ class SamplingOptions:
     max_new_tokens, temperature, top_p, until: see :class:`~auditor.model.generation.Sampling`. batch_rows:
     continuations drawn at once.
     """
+
+    untrusted_options = allow_untrusted(
+        "max_new_tokens", "temperature", "top_p", "until", "batch_rows", "chat", reads=("system",)
+    )
 
     def __init__(
         self,
@@ -78,6 +83,8 @@ class ScoredOptions(SamplingOptions):
     """The same with ``scorer`` (None is VADER's sentiment; or the path of a text classifier, or such a model),
     ``scorer_class``, the class whose probability is the score (default its last), and ``calibration``: the path of
     texts that a person labelled, by which the scorer's errors are measured."""
+
+    untrusted_options = allow_untrusted("scorer_class", reads=("scorer", "calibration"))
 
     def __init__(
         self,

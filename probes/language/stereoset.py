@@ -13,7 +13,7 @@ from auditor.data.benchmarks.left_out import without
 from auditor.data.benchmarks.stereoset import Part, StereoSetExample, read_stereoset
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.values import BoundedMean, IdealizedAssociation, bounded_mean
@@ -85,6 +85,7 @@ class StereoSet(Compared):
         "stereotype_choice_rate": "scores",
     }
     power = (2100, 0.60)
+    untrusted_options = allow_untrusted("answer_by", "chat", reads=("benchmarks", "system"))
 
     def __init__(
         self,

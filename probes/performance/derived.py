@@ -10,7 +10,7 @@ import numpy as np
 
 from auditor.errors import LacksOptionError, OtherKindError, UsageError
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from probes.inputs import load_reference, whole_number
 from probes.privacy.memorization.texts import optional_path
@@ -107,6 +107,9 @@ class Derived:
     }
     # Labelled rows, and the true negative_flip_rate that is FAILed against a bound of 0.05 by one judgement at 5 %.
     power: ClassVar[Power] = Power(1_000, 0.07)
+    untrusted_options = allow_untrusted(
+        "quantize", "column", "n_texts", reads=("reference", "texts", "pair_benchmarks")
+    )
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from auditor.data.design import Part
 from auditor.data.score_counts import Asked
 from auditor.errors import NotApplicableError, OtherKindError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.run.probe import Need, Streamed
+from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Power
 from probes.inputs import earlier_language_model, whole_number
 from probes.language.sense import read_sense
@@ -135,6 +135,7 @@ class Performance:
         "roc_auc": Power(200, 0.61),
         "adjusted_balanced_accuracy": Power(200, 0.21),
     }
+    untrusted_options = allow_untrusted("bins", "n_samples", reads=("reference", "pair_benchmarks", "sense"))
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from auditor.data.counts import MISSING
 from auditor.errors import LacksOptionError, OtherKindError, UsageError, did_you_mean
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.ranks import area_under_curve
 from auditor.statistics.rates import Difference, Proportion
@@ -98,6 +98,7 @@ class AttributeInference:
     }
     # Attacked rows, and the true gain that is FAILed against a bound of 0.05 by one judgement at 5 %.
     power: ClassVar[Power] = Power(500, 0.14)
+    untrusted_options = allow_untrusted("attribute")
 
     def __init__(self, *, attribute: str | None = None) -> None:
         if not (attribute is None or (isinstance(attribute, str) and attribute)):

@@ -14,7 +14,7 @@ from auditor.errors import NotApplicableError, OtherKindError
 from auditor.finding.figure import Figure
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import BoundedMean, bounded_mean
@@ -64,6 +64,7 @@ class ModelInversion:
         "inversion_similarity": "scores",
         "inversion_retrieval_rate": "scores",
     }
+    untrusted_options = allow_untrusted("n_steps", "smoothness")
 
     def __init__(self, *, n_steps: int = 200, smoothness: float = 1.0) -> None:
         whole_number("n_steps", n_steps, 1)

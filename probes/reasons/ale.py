@@ -11,7 +11,7 @@ from auditor.errors import NotApplicableError
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.values import bounded_mean
 from probes.inputs import as_frame, draw, whole_number
 from probes.reasons.actions import indicators
@@ -57,6 +57,7 @@ class AccumulatedLocalEffects:
     methods: ClassVar[tuple[str, ...]] = ("ale",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"ale_local_effect": "scores"}
+    untrusted_options = allow_untrusted("n_samples", "n_bins")
 
     def __init__(self, *, n_samples: int = 1_000, n_bins: int = N_BINS) -> None:
         whole_number("n_samples", n_samples, 2)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.rows import FloatArray, IntArray, Rows
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Exact
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
@@ -61,6 +61,7 @@ class LabelConflicts:
     methods: ClassVar[tuple[str, ...]] = ("copies",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.TRAIN, Need.LABELS)
     exact: ClassVar[Mapping[str, str]] = {"label_conflict_rate": "every training row is compared with all others"}
+    untrusted_options = allow_untrusted("near", "n_samples")
 
     def __init__(self, *, near: float = 0.05, n_samples: int = 2_000) -> None:
         if isinstance(near, bool) or not isinstance(near, (int, float)) or not 0.0 < near < 1.0:

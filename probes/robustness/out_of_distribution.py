@@ -13,7 +13,7 @@ from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
 from auditor.run.audit import reason_of
 from auditor.run.option_values import names_in
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import TruePositiveRateAt, area_under_curve
@@ -85,6 +85,7 @@ class OutOfDistribution:
     citation: ClassVar[str] = "Hendrycks and Gimpel, ICLR 2017; Liang et al., ICLR 2018"
     methods: ClassVar[tuple[str, ...]] = ("msp", "energy", "mahalanobis", "knn")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    untrusted_options = allow_untrusted("column", "methods", "cases", "k", "n_samples", "n_strange", reads=("ood",))
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from auditor.data.preprocessing import label_name
 from auditor.errors import LacksOptionError, NotApplicableError, OutputsError, UsageError, did_you_mean
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import IntArray, Rows
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
@@ -74,6 +74,7 @@ class Poisoning:
     }
     # Rows of other classes, and the success found above 0.1 with 80 % power at 5 %.
     power = (200, 0.17)
+    untrusted_options = allow_untrusted("trigger", "target", reads=("patch",))
 
     def __init__(
         self,

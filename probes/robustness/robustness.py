@@ -14,7 +14,7 @@ from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray, IntArray
 from auditor.run.option_values import names_in
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.one_sided import AtLeast, AtMost
@@ -153,6 +153,10 @@ class Robustness:
         **{f"flip_rate_under_{kind.name}": "decisions" for kind in CORRUPTIONS},
         "gradient_masking": "scores",
     }
+    untrusted_options = allow_untrusted(
+        "methods", "noise", "missing", "typos", "words", "epsilon", "immutable", "n_steps", "n_queries", "branches",
+        "sigma", "n_samples",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 
 from auditor.errors import LacksOptionError, ModelError, NotApplicableError
 from auditor.finding.measurement import Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
 
@@ -65,6 +65,7 @@ class WeightChanges:
         "weight_change": "every weight is compared",
     }
     reads_rows: ClassVar[bool] = False
+    untrusted_options = allow_untrusted(reads=("reference",))
 
     def __init__(self, *, reference: str | AuditedModel | None = None) -> None:
         self.reference = reference

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -22,12 +23,13 @@ from auditor.evidence.signing import make_key
 from auditor.finding.criterion import load_criteria
 from auditor.record.audit_report import AuditReport
 from auditor.run.options import Configured, Flag, ScanOptions, flags
-from cli.found import ASKED_OF_PROBES, GIVEN_TO_PROBES, READ_BY_PROBES
+from auditor.run.probe import untrusted_options
 from cli.main import app
 from cli.options import configure
 from cli.register import plan_of
 from probes import PROBES
-from tests.quantifiers import all_of
+from probes.fairness.group_fairness import GroupFairness
+from tests.quantifiers import all_of, none_of
 
 ALLOWED = """
 [audit]
@@ -266,10 +268,51 @@ def test_what_writes_runs_code_or_goes_elsewhere_is_never_a_found_file_s_to_say(
     }
 
 
-def test_every_option_of_every_probe_is_decided_once() -> None:
-    taken = {option for kind in PROBES.values() for option in inspect.signature(kind).parameters}
-    decided = [*READ_BY_PROBES, *ASKED_OF_PROBES, *GIVEN_TO_PROBES]
-    assert sorted(decided) == sorted(taken)
+# Options of probes that take text and name no file, by a decision each. Any other that takes text is taken to name one.
+NO_FILE = {
+    "answer_by", "attribute", "baseline", "cases", "categories", "chat", "column", "features", "form", "format",
+    "generator", "identity", "immutable", "infill", "method", "methods", "prefix_token", "proxies", "quantize",
+    "scorer_class", "separator", "strata", "target", "tests", "trigger", "unit", "until",
+}  # fmt: skip
+# They write, run code, take more memory, print what single rows hold, say what is too little to be looked at, leave
+# out what would be, or state a fact that intervals rest on.
+NEVER = {
+    "benchmark_filter", "checkpoint", "decoder", "embedder", "exclude_small", "margin", "max_memory", "min_hits",
+    "min_rows", "min_share", "min_words", "proxy_strength", "same_identity", "show_samples", "show_texts", "small",
+    "value_range",
+}  # fmt: skip
+ALLOWED_TO = {(key, name): use for key, kind in PROBES.items() for name, use in untrusted_options(kind).items()}
+
+
+def test_an_option_that_may_name_a_file_is_read_inside_the_folder_or_not_for_a_found_file_to_set() -> None:
+    textual = {
+        name
+        for key, kind in PROBES.items()
+        for name, each in inspect.signature(kind).parameters.items()
+        if ALLOWED_TO.get((key, name)) == "measures"
+        and set(re.findall(r"\w+", str(each.annotation))) - {"Sequence", "None", "int", "float", "bool"}
+    }
+    assert textual == NO_FILE
+
+
+def test_no_probe_lets_a_found_file_write_or_hold_it_to_less() -> None:
+    taken = {name for kind in PROBES.values() for name in inspect.signature(kind).parameters}
+    assert taken > NEVER and none_of(name in NEVER for _, name in ALLOWED_TO)
+    # A name that no probe takes is a slip of the pen.
+    assert taken > {name for _, name in ALLOWED_TO}
+
+
+@pytest.mark.parametrize(("key", "name"), [place for place, use in ALLOWED_TO.items() if use == "reads"])
+def test_a_file_that_a_probe_reads_lies_inside_the_folder(folder: Path, key: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\[probes\.{key}\] {name}, which lies outside of it"):
+        found(f'[probes.{key}]\n{name} = "../home/words"\n')
+
+
+def test_an_option_that_a_probe_says_nothing_of_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found("[probes.group_fairness]\nstrata = 'x'\n").probe_options == {"group_fairness": {"strata": "x"}}
+    monkeypatch.delattr(GroupFairness, "untrusted_options")
+    with pytest.raises(ConfigError, match=r"\[probes\.group_fairness\] strata\)"):
+        found("[probes.group_fairness]\nstrata = 'x'\n")
 
 
 # ---- the record ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
 from auditor.run.answers import Answers
 from auditor.run.memberships import AttackHead, MembershipHead, MembershipScores
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from probes.inputs import whole_number
 from probes.privacy.membership import (
@@ -165,6 +165,7 @@ class MembershipInference:
     exact: ClassVar[Mapping[str, str]] = EXACT
     # Fewest members, and as many non-members, and the true AUC, found with 80 % power among 4 judgements at 5 %.
     power = (800, 0.60)
+    untrusted_options = allow_untrusted("methods", "n_shadows", "n_references", "shadow_seconds", "n_queries")
 
     def __init__(
         self,

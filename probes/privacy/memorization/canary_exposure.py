@@ -12,7 +12,7 @@ from auditor.errors import DataError, NotApplicableError
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.families import ConfirmedCount
@@ -88,6 +88,7 @@ class CanaryExposure:
     }
     # Candidates, and the true exposure that is FAILed against a bound of 3 bits by one judgement at 5 %.
     power: ClassVar[Power] = Power(1_000, 3.4)
+    untrusted_options = allow_untrusted("format", "n_candidates", "prefix_token", reads=("canaries",))
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import scipy
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.means import StudentT
@@ -83,6 +83,9 @@ class Contamination:
     }
     # Shards, and the true preference that is FAILed against a bound of 0.5 by one judgement at 5 %.
     power: ClassVar[Power] = Power(50, 0.62)
+    untrusted_options = allow_untrusted(
+        "column", "n_permutations", "shard_examples", "n_shards", "separator", "prefix_token", reads=("benchmarks",)
+    )
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from auditor.errors import NotApplicableError
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rates import Difference, Proportion
 from probes.inputs import whole_number
@@ -96,6 +96,10 @@ class Extraction:
     }
     # Texts, and the true rate that is FAILed against a bound of 0.01 by one judgement at 5 %.
     power: ClassVar[Power] = Power(1_000, 0.02)
+    untrusted_options = allow_untrusted(
+        "column", "prefix_tokens", "suffix_tokens", "n", "p", "temperature", "top_k", "n_samples", "prefix_token",
+        reads=("texts",),
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from auditor.errors import NotApplicableError, UsageError
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
@@ -115,6 +115,7 @@ class LMMembership:
     }
     # Texts on either side, and the true AUC that is FAILed against a bound of 0.55 by one judgement at 5 %.
     power: ClassVar[Power] = Power(500, 0.60)
+    untrusted_options = allow_untrusted("k", "max_tokens", "prefix_token", reads=("reference",))
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ import numpy as np
 
 from auditor.errors import NotApplicableError
 from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.corrected import Corrected
 from auditor.statistics.estimate import Power, Undefined
 from probes.inputs import whole_number
@@ -119,6 +119,9 @@ class PIILeakage(SamplingOptions):
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"pii_rate": "scores", "training_pii_rate": "scores"}
     # Continuations, and the true rate that is FAILed against a bound of 0.02 by one judgement at 5 %.
     power: ClassVar[Power] = Power(1_000, 0.045)
+    untrusted_options = allow_untrusted(
+        "column", "n_prompts", "prefix_words", "n_samples", reads=("texts", "prompts", "calibration")
+    )
 
     def __init__(
         self,
