@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 
 # Their numbers follow from a model's answers, its decisions and the groups: nothing else is asked of the model.
 FROM_ANSWERS = ("performance", "group_fairness", "adverse_impact", "score_fairness", "regression_fairness")
-# What of them follows from decisions and groups alone, so that a table of groups comes to it.
-_FROM_DECISIONS = {
-    "performance": (
-        "accuracy", "base_rate", "accuracy_over_base_rate", "balanced_accuracy", "adjusted_balanced_accuracy",
-    ),
-    "adverse_impact": ("selection_rate",),
-}  # fmt: skip
 # Which groups they are of is for the scores to say.
 _OF_SCORES = {"adverse_impact": ("standardized_mean_difference",)}
 
@@ -138,9 +131,11 @@ class _Stored:
 
     def of_decisions(self, name: str) -> OfDecisions:
         """What of such a probe follows from decisions and groups, whatever the scores."""
+        from auditor.run.probe import from_decisions
         from auditor.verifying.remeasured import OfDecisions
+        from probes import PROBES
 
-        return OfDecisions(_FROM_DECISIONS.get(name, ()), _OF_SCORES.get(name, ()))
+        return OfDecisions(from_decisions(PROBES[name]), _OF_SCORES.get(name, ()))
 
     def kinds(self) -> Mapping[str, type[Probe]]:
         """All probes by name."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from auditor.data.benchmarks.companions import companion_files
 from auditor.files import received
 from auditor.intake.own_packages import ROOT
 from auditor.intake.specs import DataSpec, Job
@@ -100,14 +101,21 @@ def _files_of(data: DataSpec) -> Iterator[str]:
 
 
 def _paths_in(value: object) -> Iterator[str]:
-    """Every absolute path among options, ``NAME:path`` too; the root of everything is none, but a separator."""
+    """Every absolute path among options, ``NAME:path`` too, and what is read beside a benchmark's file of that name.
+
+    The root of everything is none, but a separator.
+    """
     if isinstance(value, str):
         for text in (value, value.partition(":")[2]):
             if text.startswith("/") and len(Path(os.path.normpath(text)).parts) > 1 and "\0" not in text:
                 yield text
                 yield from _blobs(Path(text))
     elif isinstance(value, Mapping):
-        yield from (path for each in value.values() for path in _paths_in(each))
+        for name, each in value.items():
+            yield from _paths_in(each)
+            if isinstance(each, str) and each.startswith("/"):
+                # A link there could lead to anything of the user's.
+                yield from (str(file) for file in companion_files(str(name), Path(each)) if not file.is_symlink())
     elif isinstance(value, Iterable):
         yield from (path for each in value for path in _paths_in(each))
 
