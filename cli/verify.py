@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.errors import UsageError
+from auditor.record.text import visible
 from cli.guarded import Writes
 from cli.verified import print_verified
 
@@ -20,15 +21,13 @@ if TYPE_CHECKING:
 
 # Their numbers follow from a model's answers, its decisions and the groups: nothing else is asked of the model.
 FROM_ANSWERS = ("performance", "group_fairness", "adverse_impact", "score_fairness", "regression_fairness")
-# What of them follows from decisions and groups alone, so that a table of groups comes to it.
-_FROM_DECISIONS = {
-    "performance": (
-        "accuracy", "base_rate", "accuracy_over_base_rate", "balanced_accuracy", "adjusted_balanced_accuracy",
-    ),
-    "adverse_impact": ("selection_rate",),
-}  # fmt: skip
 # Which groups they are of is for the scores to say.
 _OF_SCORES = {"adverse_impact": ("standardized_mean_difference",)}
+# By which endings files of models are known at sight.
+_OF_MODELS = (
+    ".pt", ".pth", ".pt2", ".ckpt", ".safetensors", ".onnx", ".gguf", ".joblib", ".pkl", ".pickle", ".skops",
+    ".h5", ".keras", ".tflite", ".ubj", ".cbm", ".pmml",
+)  # fmt: skip
 
 
 def keygen(
@@ -44,6 +43,21 @@ def keygen(
     typer.echo(f"private  {out}  (mode 0600: keep it to yourself)")
     typer.echo(f"public   {out}.pub  (give it to whoever shall check your signatures)")
     typer.echo(f"sha256   {mark}")
+    model = _model_near(out)
+    if model is not None:
+        typer.echo(
+            f"This key lies near a model, {visible(model.name)!r}: whoever is sent that folder is sent the key. Keep "
+            "it elsewhere, such as in ~/.config/auditor, and name it there with --sign.",
+            err=True,
+        )
+
+
+def _model_near(key: Path) -> Path | None:
+    """A model file in the folder of a key, or in one above it as far as the working folder."""
+    own, here = key.absolute().parent, Path.cwd()
+    folders = [own, *(above for above in own.parents if above.is_relative_to(here))]
+    files = (file for folder in folders for file in sorted(folder.iterdir()) if file.is_file())
+    return next((file for file in files if file.suffix.lower() in _OF_MODELS), None)
 
 
 def verify(
@@ -138,9 +152,11 @@ class _Stored:
 
     def of_decisions(self, name: str) -> OfDecisions:
         """What of such a probe follows from decisions and groups, whatever the scores."""
+        from auditor.run.probe import from_decisions
         from auditor.verifying.remeasured import OfDecisions
+        from probes import PROBES
 
-        return OfDecisions(_FROM_DECISIONS.get(name, ()), _OF_SCORES.get(name, ()))
+        return OfDecisions(from_decisions(PROBES[name]), _OF_SCORES.get(name, ()))
 
     def kinds(self) -> Mapping[str, type[Probe]]:
         """All probes by name."""

@@ -88,6 +88,16 @@ class Design:
         """``n sum(w^2) / sum(w)^2``, by how much weights alone widen a variance; None without weights."""
         return None if self.weights is None else len(self) / effective_size(self.weights)
 
+    def facts(self) -> dict[str, Any]:
+        """What a record says of it, by the names of its fields."""
+        return {
+            "cluster": self.cluster,
+            "n_clusters": self.n_clusters,
+            "weight": self.weight,
+            "design_effect": self.design_effect,
+            "effective_n": self.effective,
+        }
+
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of it."""
         said = []

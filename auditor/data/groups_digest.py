@@ -1,4 +1,4 @@
-"""A digest of who is in which group, row by row: two audits of the same rows compare only where it is the same."""
+"""Digests of who is in which group and of true numbers, row by row: those of the same rows are the same."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.data.counts import MISSING
+from auditor.rows import FloatArray
 
 
 class GroupsDigest:
@@ -36,3 +37,18 @@ class GroupsDigest:
         whole = self._codes.copy()
         whole.update(json.dumps(list(self._numbers)).encode())
         return whole.hexdigest()
+
+
+class NumbersDigest:
+    """SHA-256 of true numbers (n,) in parts of any length; rows without one, NaN, are all the same."""
+
+    def __init__(self) -> None:
+        self._numbers = hashlib.sha256()
+
+    def add(self, numbers: FloatArray) -> None:
+        """The next rows."""
+        self._numbers.update(np.where(np.isnan(numbers), np.nan, numbers + 0.0).astype("<f8").tobytes())
+
+    def hexdigest(self) -> str:
+        """The digest of the rows so far."""
+        return self._numbers.hexdigest()

@@ -304,3 +304,27 @@ class Job:
     allow_unsandboxed: bool = False
     tasks: str | None = None
     parent: int | None = None
+
+
+def flag_of_code(job: Job) -> str | None:
+    """The flag by which the job runs code of the file's or of the user's; None where it runs none."""
+    model = job.model
+    given = {
+        "--predict": model.predict is not None
+        or (job.mitigation is not None and job.mitigation.options.get("predict") is not None),
+        "--generate": model.generate is not None,
+        "--allow-code": model.allow_code,
+        "--trust-pickle": model.trust_pickle,
+        "--architecture": model.architecture is not None and ":" in model.architecture,
+        "--decoder": _names_code(job, "decoder"),
+        "--embedder": _names_code(job, "embedder"),
+        "--probe": model.code_folder is not None,
+    }
+    return next((name for name, is_given in given.items() if is_given), None)
+
+
+def _names_code(job: Job, option: str) -> bool:
+    """Whether an option of a probe names a function of the user's own."""
+    named = [spec.options.get(option) for spec in job.probes]
+    texts = [text for value in named for text in (value if isinstance(value, list | tuple) else [value])]
+    return any(isinstance(text, str) and ":" in text for text in texts)

@@ -322,7 +322,7 @@ def load_one(
     if target_values is not None:
         notes += _target_notes(target_values, f"Column {spec.target!r} of {file.path.name}")
     if joined:
-        frame, found = _join(frame, spec)
+        frame, found = join(frame, spec)
         notes += found
     X, files = _inputs(frame, file, spec, model, features)
     groups = _sensitive_groups(frame, spec, tally)
@@ -412,7 +412,7 @@ def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tup
         )
     tally = Tally(f"folder {folder.name!r}", folder.name, None, classes)
     if joined:
-        frame, said = _join(frame, spec)
+        frame, said = join(frame, spec)
         notes += said
     return AuditData(
         X=read.X,
@@ -443,7 +443,7 @@ def _target_notes(values: FloatArray, what: str) -> list[str]:
     return notes
 
 
-def _join(frame: pd.DataFrame, spec: DataSpec) -> tuple[pd.DataFrame, list[str]]:
+def join(frame: pd.DataFrame, spec: DataSpec) -> tuple[pd.DataFrame, list[str]]:
     """The rows with the groups that the sensitive file has for them, and a note on those it does not know."""
     if spec.join_on is None or spec.sensitive_file is None:
         raise UsageError("--sensitive-file needs --join-on COLUMN, the column that both files share.")

@@ -29,6 +29,8 @@ BLURRED_OVER = 10
 _MOST_NAMED = 10_000
 _LARGEST_COUNT = 1 << 53
 _ROWS_AT_ONCE = 10_000
+# What a model gives beside its decisions: probabilities, or labels in their place, or nothing.
+Scores = Literal["graded", "labels", "none"]
 
 
 class CountsRecord(Closed):
@@ -205,6 +207,34 @@ def _codes(values: Sequence[str], levels: Sequence[str]) -> IntArray:
     return np.asarray([place[value] for value in values], np.int64)
 
 
+def rows_of(table: GroupCounts, kind: Scores) -> Answers:
+    """Rows, in no order of theirs, that come to a table: decisions, true classes and groups; any scores are made up."""
+    k = len(table.classes)
+    cells = np.argwhere(table.table > 0)
+    times = table.table[tuple(cells.T)]
+    group, truth, decided = (np.repeat(column, times) for column in cells.T)
+    groups = {
+        name: np.asarray([levels[i] for levels in table.groups], object)[group].tolist()
+        for i, name in enumerate(table.features)
+    }
+    scores = np.empty((len(group), 0))
+    if kind != "none":
+        scores = np.eye(k)[decided]
+    if kind == "graded":
+        scores = np.random.default_rng([0, *b"made up"]).dirichlet(np.ones(k), len(group))
+    head = AnswersHead(
+        kind="classifier",
+        n=len(group),
+        classes=table.classes,
+        positive=table.positive,
+        scores=scores.shape[1],
+        features=table.features,
+        levels=tuple(tuple(sorted({levels[i] for levels in table.groups})) for i in range(len(table.features))),
+    )
+    known = np.where(truth == k, np.nan, truth.astype(np.float64))
+    return Answers(head, known, decided.astype(np.float64), scores, groups)
+
+
 class StoredModel:
     """A model as far as its stored answers go: a stand-in for probes that read nothing but outputs and decisions."""
 
@@ -334,10 +364,10 @@ def blurred(scores: FloatArray, predicted: IntArray, least: int) -> FloatArray:
     return out
 
 
-def counts_of(model: AuditedModel, data: AuditData) -> CountsRecord | None:
-    """The table of groups of the evaluation rows; None without groups or decisions."""
+def counts_of(model: AuditedModel, data: AuditData, *, ungrouped: bool = False) -> CountsRecord | None:
+    """The table of groups of the evaluation rows; None without decisions, or without groups unless ``ungrouped``."""
     rows = data.evaluation
-    if model.kind != "classifier" or rows.sensitive_features is None:
+    if model.kind != "classifier" or (rows.sensitive_features is None and not ungrouped):
         return None
     return CountsRecord.of(rows.counted(model.decisions(rows), model.classes))
 
@@ -351,7 +381,7 @@ class KeptRows:
     def __init__(self, head: AnswersHead) -> None:
         self.head, self._content = head, Spool()
         self._content.add(_lines([_columns(head)]))
-        self._n, self._strange = 0, False
+        self._n, self.strange = 0, False
         self._no_room: UsageError | None = None
 
     @property
@@ -364,7 +394,7 @@ class KeptRows:
     @property
     def whole(self) -> bool:
         """Whether all rows came, and none was what no model answers."""
-        return self._n == self.head.n and not self._strange
+        return self._n == self.head.n and not self.strange
 
     def add(self, part: AnswersPart) -> None:
         """The next rows. Raises DataError where they are more than the head says, or other columns."""
@@ -384,7 +414,7 @@ class KeptRows:
                 None,
             )
         except DataError:  # verification says that there are none
-            self._strange = True
+            self.strange = True
             return
         try:
             for block in answers.blocks() if self._no_room is None else ():

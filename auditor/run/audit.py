@@ -63,7 +63,6 @@ from auditor.training.meter import Meter, taken_by_probe
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.data.design import Design
     from auditor.model.audited_model import AuditedModel
 
 # What of the rows decides what is found, and costs next to nothing to keep.
@@ -406,7 +405,7 @@ def data_record(data: AuditData | None) -> DataRecord:
         groups_sha256=_groups(data.evaluation),
         groups=sizes_of(data.evaluation.sensitive_features),
         missing=missing_of(data.evaluation),
-        **_designed(data.evaluation.design),
+        **(data.evaluation.design.facts() if data.evaluation.design is not None else {}),
     )
 
 
@@ -420,16 +419,3 @@ def _groups(rows: AuditData) -> dict[str, str] | None:
         digest.add(groups.codes, groups.titles)
         found[name] = digest.hexdigest()
     return found
-
-
-def _designed(design: Design | None) -> dict[str, Any]:
-    """What the record says of rows that are not independent, or do not weigh the same."""
-    if design is None:
-        return {}
-    return {
-        "cluster": design.cluster,
-        "n_clusters": design.n_clusters,
-        "weight": design.weight,
-        "design_effect": design.design_effect,
-        "effective_n": design.effective,
-    }

@@ -12,6 +12,7 @@ from functools import partial, reduce
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from auditor.artifact.streamed import check_unchanged
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.counts import GroupCounts
 from auditor.data.groups_digest import GroupsDigest
+from auditor.data.recount import Recount
 from auditor.data.row_keys import KeyDigest
 from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked
@@ -41,12 +43,14 @@ from auditor.intake.specs import (
     MitigationSpec,
     ModelSpec,
     ProbeSpec,
+    flag_of_code,
 )
 from auditor.model.audited_model import AuditedModel
 from auditor.model.detector_card import ChannelCalibration, DetectorCard
 from auditor.model.saving import save
 from auditor.reading.folders import sha256_of_folder
 from auditor.reading.recorded import load_recorded
+from auditor.reading.recount import recount
 from auditor.reading.repeats import RepeatCount, repeats_in
 from auditor.reading.rows import load_data
 from auditor.reading.streamed import Stream, can_stream, no_rows, why_not_streamed
@@ -73,6 +77,7 @@ from auditor.run.messages import (
     Kept,
     Loaded,
     Opening,
+    Recounted,
     Repaired,
     RowExplained,
     Scored,
@@ -86,6 +91,7 @@ from auditor.run.probe import (
     Streamed,
     StreamedProbe,
     counts_suffice,
+    from_decisions,
     looks_at_rows,
     make_probe,
     missing_needs,
@@ -144,6 +150,15 @@ def _digest(path: Path) -> str:
     return sha256_of_folder(path) if path.is_dir() else sha256_of(path)
 
 
+def recounted(spec: DataSpec, hashing: Hashing) -> Recount:
+    """What the files hold, and the digests of their bytes."""
+    found = recount(spec)
+    if found.why_not:
+        return found
+    hashing.ended()
+    return found.model_copy(update={"sha256": hashing.digest, "train_sha256": hashing.train_digest})
+
+
 def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> DataRecord:
     """The data's record with what only the files know."""
     hashing.ended()
@@ -168,6 +183,15 @@ def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
 
 
 def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
+    # Before anything of the rows is read.
+    other = job.mitigation or job.export or job.explain
+    hashing = None if job.data is None or other is not None else Hashing(job.data)
+    held = hashing is not None and flag_of_code(job) is not None
+    if job.data is not None and hashing is not None and held:
+        # Before code of the user's can be imported, which could say anything of the rows.
+        channel.send(Recounted(recount=recounted(job.data, hashing)))
+    if job.model.code_folder is not None:
+        sys.path.append(job.model.code_folder)
     if job.detection is not None:
         examine(job.detection, job, channel)
         return
@@ -175,9 +199,6 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
         train_detector(job.detector_training, job, channel)
         return
     probes = [load_probe(spec) for spec in job.probes]
-    # Before anything of the rows is read.
-    other = job.mitigation or job.export or job.explain
-    hashing = None if job.data is None or other is not None else Hashing(job.data)
     recorded = None if job.data is None or job.data.recorded is None else _recorded(job.model, job.data)
     # Handed over, so that the file's bytes are let go of when it is loaded.
     model = _model(job, channel, opened) if recorded is None else recorded[0]
@@ -213,8 +234,8 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
     if job.recognise:
         record = record.model_copy(update={"rows_sha256": data.evaluation.digest})
     channel.send(DataRead(data=complete_record(record, job.data, hashing)))
-    if job.evidence is not None:
-        keep(model, data, channel, include_rows=job.evidence == "rows")
+    if job.evidence is not None or (held and any(counts_suffice(each) or from_decisions(each) for each in probes)):
+        keep(model, data, channel, evidence=job.evidence, held=held)
     answer(probes, model, data, job, channel)
 
 
@@ -401,10 +422,16 @@ def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> No
     )
 
 
-def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows: bool) -> None:
-    """Sends the model's answers, which the probes will share; a model that cannot answer is for them to say."""
+def keep(
+    model: AuditedModel, data: AuditData, channel: Channel, *, evidence: Literal["scores", "rows"] | None, held: bool
+) -> None:
+    """Sends the model's answers, which the probes will share; a model that cannot answer is for them to say.
+
+    Without ``evidence`` they are counted alone; ``held``: whether they are counted without groups too.
+    """
     try:
-        head, counts = head_of(model, data, include_rows=include_rows), counts_of(model, data)
+        head = None if evidence is None else head_of(model, data, include_rows=evidence == "rows")
+        counts = counts_of(model, data, ungrouped=held)
         parts = iter(()) if head is None else parts_of(model, data, head)
     except OutputsError:
         raise
@@ -485,8 +512,10 @@ def answer_from_counts(
         traceback.print_exception(error)
         counts, record = error, DataRecord()
     channel.send(DataRead(data=complete_record(record, spec, hashing)))
-    if job.evidence is not None:
-        table = None if isinstance(counts, Exception) or not counts.features else CountsRecord.of(counts)
+    held = flag_of_code(job) is not None
+    if job.evidence is not None or held:
+        bare = isinstance(counts, Exception) or not (counts.features or held)
+        table = None if bare or isinstance(counts, Exception) else CountsRecord.of(counts)
         channel.send(Keeping(head=None, counts=table))
     shape = no_rows(spec)
     failed = isinstance(counts, Exception)  # and printed already

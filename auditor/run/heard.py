@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from auditor.errors import DataError
 from auditor.files import readable, received
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.reasons import ExplainedRow
-from auditor.record.audit_report import DataRecord, ModelRecord
+from auditor.intake.specs import DataSpec, ProbeSpec
+from auditor.record.audit_report import DataRecord, ModelRecord, Refusal
 from auditor.record.energy import EnergyRecord
 from auditor.record.text import visible
 from auditor.run.answers import CountsRecord, KeptRows
@@ -29,12 +31,15 @@ from auditor.run.messages import (
     Loaded,
     Message,
     Opening,
+    Recounted,
     Repaired,
     RowExplained,
     Scored,
     ServedCompared,
     Trained,
 )
+from auditor.run.probe import Probe
+from auditor.run.recounting import Recounting, not_of_counts
 from auditor.training.meter import Meter
 
 
@@ -43,10 +48,13 @@ class Measured(Heard):
     """What probes measured. A fresh child for the remaining probes says model, data and answers all again.
 
     ``keeps``: whether the model's answers by row were asked for, ``keeps_members`` whether who is a member was too.
+    ``held``: the data that all of it is held to a recount of, where code of a user's runs in the children.
     """
 
     keeps: bool = False
     keeps_members: bool = False
+    held: DataSpec | None = None
+    recounting: Recounting | None = None
 
     results: list[ProbeResult] = field(default_factory=list)
     model: ModelRecord | None = None
@@ -61,18 +69,53 @@ class Measured(Heard):
         """The model's answers by row, where they were to be kept and all of them came."""
         return self.rows if self.rows is not None and self.rows.whole else None
 
+    def hold(self, specs: Sequence[ProbeSpec], probes: Mapping[str, type[Probe]]) -> None:
+        """Refuses all that was said, where it is not what the data files come to.
+
+        ``probes``: those of which the caller has the code, by name.
+        """
+        if self.recounting is None or self.refusal is not None:
+            return
+        wrong = self.recounting.found_wrong(whole=self.answers() is not None)
+        if not wrong and not self.recounting.designed:
+            probe = not_of_counts(self.results, specs, probes, self.recounting.table)
+            wrong = probe and f"the counts behind {probe}"
+        if wrong:
+            # Nothing of what such a process has said is kept.
+            self.results, self.data, self.counts, self.rows, self.memberships = [], None, None, None, None
+            self.refusal = Refusal(
+                code="data_refused",
+                reason=f"The record would not say of {wrong} what the data file does: code that ran beside the model "
+                "changed it. Nothing that was measured is kept; look at that code, and audit it when it only answers.",
+                reason_code="AUD-DATA-RECOUNT",
+            )
+
     def _own(self, message: Message, on_stage: OnStage) -> None:
         match message:
+            case Recounted():
+                if self.held is None:
+                    raise ValueError("a recount that nobody asked for")
+                # The first child's holds for all, and comes before any code of a user's could say it.
+                self.recounting = self.recounting or Recounting(self.held, message.recount)
             case Loaded():
+                if self.held is not None and self.recounting is None:
+                    raise ValueError("a model before the recount of its data")
                 self.model, self.device = self.model or message.model, message.device
                 on_stage("reading the data")
             case DataRead():
                 self.data = self.data or message.data
-            case Keeping() | Kept() if not self.keeps:
+                if self.recounting is not None:
+                    self.recounting.data(message.data, () if self.model is None else self.model.classes)
+            case Keeping() if not self.keeps and (self.recounting is None or message.head is not None):
+                raise ValueError("answers that nobody asked for")
+            case Kept() if not self.keeps:
                 raise ValueError("answers that nobody asked for")
             case Keeping():
-                self.counts = message.counts
+                # Without groups it is no part of the evidence.
+                self.counts = message.counts if message.counts is not None and message.counts.features else None
                 self.rows = None if message.head is None else KeptRows(message.head)
+                if self.recounting is not None:
+                    self.recounting.kept(message.head, message.counts)
             case Kept():
                 if self.rows is None:
                     raise ValueError("answers before their head")
@@ -80,6 +123,8 @@ class Measured(Heard):
                     self.rows.add(message.part)
                 except DataError as error:
                     raise ValueError(str(error)) from None
+                if self.recounting is not None and not self.rows.strange:
+                    self.recounting.part(message.part)
             case Scored():
                 if not self.keeps_members or message.head.probe != self.asking:
                     raise ValueError("membership scores that nobody asked for")

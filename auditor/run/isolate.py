@@ -28,7 +28,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from auditor.endpoint.messages import Request
 from auditor.endpoint.outcome import Outcome
 from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake.specs import Job, ProbeSpec
+from auditor.intake.specs import Job, ProbeSpec, flag_of_code
 from auditor.record.text import visible
 from auditor.run.checkpoints import lent_checkpoint
 from auditor.run.hearing import Heard, SaidTooMuchError, TableLearned
@@ -83,7 +83,8 @@ def measure(
         raise UsageError(f"Two probes have one name, or one is named {INTAKE!r}: rename one of {', '.join(names)}.")
     keeps = job.evidence is not None
     most = MOST_SAID + (MOST_KEPT if keeps else 0)
-    done = Measured(keeps=keeps, keeps_members=job.evidence == "rows", most=most, meter=meter)
+    held = None if flag_of_code(job) is None else job.data
+    done = Measured(keeps=keeps, keeps_members=job.evidence == "rows", held=held, most=most, meter=meter)
     remaining = list(job.probes)
     first = True
     while first or remaining:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from auditor.data.recount import Recount
 from auditor.detection.record import DetectorRecord, FileResult
 from auditor.endpoint.messages import Request
 from auditor.endpoint.served_texts import Compared
@@ -16,6 +17,13 @@ from auditor.run.answers import AnswersHead, AnswersPart, CountsRecord
 from auditor.run.memberships import MembershipColumns, MembershipHead
 from auditor.run.protocol import Confined, Done, Line, Refused, Said, TableTrained, Working
 from auditor.sandbox.outside import MOST_REQUESTS
+
+
+class Recounted(Said):
+    """What the data files hold; said before code of the user's runs, and nowhere where none does."""
+
+    kind: Literal["recounted"] = "recounted"
+    recount: Recount
 
 
 class Loaded(Said):
@@ -177,6 +185,7 @@ class Trained(Said):
 
 Message = Annotated[
     Confined
+    | Recounted
     | Loaded
     | DataRead
     | Keeping

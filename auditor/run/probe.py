@@ -51,14 +51,15 @@ class Probe(Protocol):
     ``name``: its key in the table. ``goal``: the question in one sentence. ``methods``: its ways of asking, named as
     published. ``needs``: inputs without which it is NOT_APPLICABLE. ``citation``: where the method is defined.
 
-    Eight more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
+    Nine more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
     :func:`known_exactly`. ``earlier``, options with which it measures as its earlier versions did, by which their
     evidence is verified. ``ideal_when_same``, the metrics that a model reaches the ideal of by answering all rows the
     same; see :func:`with_declared`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
     ``takes``, which of "cluster" and "weight" of the rows it takes account of, none by default; ``reads_rows``, whether
     it looks at the evaluation rows; see :func:`not_designed_for`. ``defined_in``, whose docstrings define its metrics
     beside its own; see :func:`defined_in`. ``untrusted_options``, which of its options an audit.toml that was merely
-    found in the folder may set; see :func:`allow_untrusted`.
+    found in the folder may set; see :func:`allow_untrusted`. ``from_decisions``, the metrics or methods of a classifier
+    that follow from its decisions, true classes and groups alone.
     """
 
     name: ClassVar[str]
@@ -93,6 +94,11 @@ class CountsProbe(Probe, Protocol):
 def counts_suffice(probe: Probe) -> TypeGuard[CountsProbe]:
     """Whether the probe, with the options it has, can answer from counts alone."""
     return isinstance(probe, CountsProbe) and bool(getattr(probe, "counts_suffice", True))
+
+
+def from_decisions(probe: Probe | type[Probe]) -> tuple[str, ...]:
+    """The metrics or methods of a probe that follow from decisions, true classes and groups, whatever the scores."""
+    return tuple(getattr(probe, "from_decisions", ()))
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,7 @@ def scan_job(
     with handed_out(configured.options.executor, configured.options.address) as tasks, Meter(job.model.device) as meter:
         asked = replace(job, tasks=tasks)
         measured = measure(asked, pillars(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
+        measured.hold(job.probes, catalogue)
         meter.device = measured.device
         measured.energy = meter.record(measured.results, of="audit")
     if endpoint is not None and measured.model is not None:

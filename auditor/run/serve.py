@@ -30,8 +30,6 @@ def serve(job: Job, channel: Channel, opened: list[Opened]) -> None:
         without_drawing()
         job = replace(job, model=replace(job.model, device=resolve_device(job.model.device)))
         restrict(job, held=sum(len(each.source.data) for each in opened))
-        if job.model.code_folder is not None:
-            sys.path.append(job.model.code_folder)
         work(job, channel)
     except (UsageError, DataError, ModelError) as error:
         # Into the process's own output, which --debug shows.

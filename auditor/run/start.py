@@ -31,10 +31,10 @@ def main() -> None:
     gc.disable()
     job = jobs().validate_json(sys.stdin.buffer.readline())
     follow(job.parent)
-    state = enter(job, Path.cwd())
     channel = Channel(int(sys.argv[1]))
-    channel.send(Confined(state=state))
     try:
+        state = enter(job, Path.cwd())
+        channel.send(Confined(state=state))
         refuse_code(job, state)
         with within_memory(job):
             opened = first_look(job)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from auditor.errors import UsageError
-from auditor.intake.specs import Job
+from auditor.intake.specs import Job, flag_of_code
 from auditor.record.sandbox_state import SandboxState
 from auditor.sandbox import landlock, seccomp
 from auditor.sandbox.places import accelerators, places_of
@@ -56,28 +56,9 @@ def refuse_code(job: Job, state: SandboxState) -> None:
     """Raises UsageError where the job would run code of the file's or of the user's, and nothing confines it."""
     if state.on or job.allow_unsandboxed:
         return
-    model = job.model
-    given = {
-        "--predict": model.predict is not None
-        or (job.mitigation is not None and job.mitigation.options.get("predict") is not None),
-        "--generate": model.generate is not None,
-        "--allow-code": model.allow_code,
-        "--trust-pickle": model.trust_pickle,
-        "--architecture": model.architecture is not None and ":" in model.architecture,
-        "--decoder": _names_code(job, "decoder"),
-        "--embedder": _names_code(job, "embedder"),
-        "--probe": model.code_folder is not None,
-    }
-    flag = next((name for name, is_given in given.items() if is_given), None)
+    flag = flag_of_code(job)
     if flag is not None:
         raise UsageError(
             f"{flag} runs code, and there is no kernel sandbox to run it in: {state.why}. Leave it out, or add {ASKED} "
             "to run it with your rights."
         )
-
-
-def _names_code(job: Job, option: str) -> bool:
-    """Whether an option of a probe names a function of the user's own."""
-    named = [spec.options.get(option) for spec in job.probes]
-    texts = [text for value in named for text in (value if isinstance(value, list | tuple) else [value])]
-    return any(isinstance(text, str) and ":" in text for text in texts)

@@ -12,8 +12,9 @@ from pathlib import Path
 from auditor.data.benchmarks.companions import companion_files
 from auditor.files import received
 from auditor.intake.own_packages import ROOT
-from auditor.intake.specs import DataSpec, Job
+from auditor.intake.specs import DataSpec, Job, flag_of_code
 from auditor.sandbox.landlock import DEVICE, READ, WRITE, Access, Place
+from auditor.sandbox.secrets import places_without_secrets
 
 # What Python and the libraries below it look at of the system: programs' own files, not people's.
 _SYSTEM = (
@@ -31,14 +32,19 @@ _OF_ACCELERATORS = ("/sys", "/proc/driver/nvidia", "/proc/devices", "/proc/modul
 
 def places_of(job: Job, scratch: Path) -> tuple[Place, ...]:
     """Everything that the job's process may open, and how; ``scratch``: the folder that it works in."""
-    reads = [*_SYSTEM, *_python(), *_inputs(job)]
-    found = [Place(Path(path), READ) for path in reads]
+    packages = _python()
+    found = [Place(path, READ) for path in (*map(Path, _SYSTEM), *packages)]
     found += [Place(Path("/dev/null"), DEVICE)]
+    # A project's own folder on the import path holds more than packages.
+    imported = dict.fromkeys([ROOT, *(Path(path) for path in sys.path if path)])
+    beside = [path for path in imported if not any(map(path.is_relative_to, packages))]
     if job.model.code_folder is not None:
-        found += _but_for_hidden(Path(job.model.code_folder))
+        beside.append(Path(job.model.code_folder))
     if job.data is not None and job.data.image is not None:
         # A table of pictures names them by their paths below its own folder.
-        found += _but_for_hidden(Path(job.data.path).parent)
+        beside.append(Path(job.data.path).parent)
+    code_runs = flag_of_code(job) is not None
+    found += places_without_secrets(list(map(Path, (*_inputs(job), *_edited()))), beside, contents=code_runs)
     # A link in it leads nowhere but where it may be read; in a folder that is handed on it could lead the parent.
     found += [Place(scratch, WRITE | Access.MAKE_SYM), *(Place(folder, WRITE) for folder in _outputs(job))]
     devices = accelerators(job)
@@ -54,12 +60,17 @@ def accelerators(job: Job) -> list[str]:
     return sorted(path for pattern in _ACCELERATORS for path in glob.glob(pattern))
 
 
-def _python() -> Iterator[str]:
-    yield from (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, str(ROOT))
-    yield from (path for path in (*sys.path, *site.getsitepackages()) if path)
-    yield from (path for path in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path)
+def _python() -> list[Path]:
+    """Where Python and its packages lie."""
+    found = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *site.getsitepackages()]
+    found += [path for path in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
+    named = map(Path, sys.path)
+    return [*map(Path, found), *(path for path in named if path.name in ("site-packages", "dist-packages"))]
+
+
+def _edited() -> Iterator[str]:
+    """What is installed to be edited lies elsewhere; setuptools writes where into the module of a finder."""
     for finder in sys.meta_path:
-        # What is installed to be edited lies elsewhere; setuptools writes where into the module of such a finder.
         module = str(getattr(finder, "__module__", ""))
         if module.startswith("__editable__"):
             yield from map(str, getattr(sys.modules.get(module), "MAPPING", {}).values())
@@ -118,23 +129,6 @@ def _paths_in(value: object) -> Iterator[str]:
                 yield from (str(file) for file in companion_files(str(name), Path(each)) if not file.is_symlink())
     elif isinstance(value, Iterable):
         yield from (path for each in value for path in _paths_in(each))
-
-
-def _but_for_hidden(folder: Path) -> Iterator[Place]:
-    """A folder of the user's with all that is in it, but for hidden entries: keys, tokens and histories lie there.
-
-    Of the root of everything, only its files and Python packages.
-    """
-    yield Place(folder, Access.READ_DIR)
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return
-    at_root = folder == Path(folder.anchor)
-    for entry in entries:
-        package = os.path.exists(os.path.join(entry.path, "__init__.py"))
-        if not entry.name.startswith(".") and (not at_root or package or entry.is_file()):
-            yield Place(Path(entry.path), READ)
 
 
 def _outputs(job: Job) -> Iterator[Path]:

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
 from pydantic import TypeAdapter
 
 from auditor.data.counts import GroupCounts
 from auditor.evidence.manifest import canonical
 from auditor.finding.figure import Figure
 from auditor.finding.measurement import Alike, Measurement, ProbeResult
-from auditor.run.answers import MOST_CLASSES, Answers, AnswersHead, StoredModel
+from auditor.run.answers import MOST_CLASSES, Answers, AnswersHead, Scores, StoredModel, rows_of
 from auditor.run.audit import ask, attempt, generator_for
 from auditor.run.probe import counts_suffice
 from auditor.verifying.difference import difference
@@ -28,8 +27,6 @@ _MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
 _FIGURE: TypeAdapter[Figure | None] = TypeAdapter(Figure | None)
 _ALIKE: TypeAdapter[tuple[Alike, ...]] = TypeAdapter(tuple[Alike, ...])
 Whence = Literal["rows", "tables", "scores"]
-# What a model gives beside its decisions: probabilities, or labels in their place, or nothing.
-Scores = Literal["graded", "labels", "none"]
 
 
 @dataclass(frozen=True)
@@ -227,34 +224,6 @@ def alike_in(table: GroupCounts, measurements: Any) -> tuple[Alike, ...]:
     from auditor.run.alike import alike_in_counts
 
     return alike_in_counts(table, measurements)
-
-
-def rows_of(table: GroupCounts, kind: Scores) -> Answers:
-    """Rows, in no order of theirs, that come to a table: decisions, true classes and groups; any scores are made up."""
-    k = len(table.classes)
-    cells = np.argwhere(table.table > 0)
-    times = table.table[tuple(cells.T)]
-    group, truth, decided = (np.repeat(column, times) for column in cells.T)
-    groups = {
-        name: np.asarray([levels[i] for levels in table.groups], object)[group].tolist()
-        for i, name in enumerate(table.features)
-    }
-    scores = np.empty((len(group), 0))
-    if kind != "none":
-        scores = np.eye(k)[decided]
-    if kind == "graded":
-        scores = generator_for(0, "made up").dirichlet(np.ones(k), len(group))
-    head = AnswersHead(
-        kind="classifier",
-        n=len(group),
-        classes=table.classes,
-        positive=table.positive,
-        scores=scores.shape[1],
-        features=table.features,
-        levels=tuple(tuple(sorted({levels[i] for levels in table.groups})) for i in range(len(table.features))),
-    )
-    known = np.where(truth == k, np.nan, truth.astype(np.float64))
-    return Answers(head, known, decided.astype(np.float64), scores, groups)
 
 
 def label(m: Measurement) -> str:

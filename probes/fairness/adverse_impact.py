@@ -107,6 +107,7 @@ class AdverseImpact:
     citation: ClassVar[str] = "NYC Local Law 144 of 2021, 6 RCNY 5-301; 29 CFR 1607.4(D)"
     methods: ClassVar[tuple[str, ...]] = ("selection_rate", "scoring_rate")
     needs: ClassVar[tuple[Need, ...]] = (Need.PREDICTOR, Need.DATA, Need.SENSITIVE)
+    from_decisions: ClassVar[tuple[str, ...]] = ("selection_rate",)
     # What the ratios rest on is said with each: decisions of the selection rate, scores of the scoring rate.
     ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"unknown_count": "nothing"}
     exact: ClassVar[Mapping[str, str]] = {"unknown_count": "It counts the rows at hand and says nothing of others."}

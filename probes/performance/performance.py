@@ -129,6 +129,9 @@ class Performance:
     # What it needs depends on the kind of model.
     needs: ClassVar[tuple[Need, ...]] = ()
     takes: ClassVar[tuple[Part, ...]] = ("cluster", "weight")
+    from_decisions: ClassVar[tuple[str, ...]] = (
+        "accuracy", "base_rate", "accuracy_over_base_rate", "balanced_accuracy", "adjusted_balanced_accuracy",
+    )  # fmt: skip
     # Rows, half of them of either class, and the true value that is shown to be above chance, at 5 % and in 80 % of
     # audits: the least skill with which a model keeps its PASSes.
     skill_power: ClassVar[Mapping[str, Power]] = {
