@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
@@ -13,7 +14,8 @@ from auditor.intake.specs import DataSpec, ModelSpec, RecordedSpec
 from auditor.run.option_values import names_in
 from auditor.run.options import ScanOptions, flags
 from auditor.run.scan import data_spec, model_spec
-from tests.quantifiers import all_of
+from tests import ROOT
+from tests.quantifiers import all_of, none_of
 
 
 @pytest.mark.parametrize(
@@ -84,3 +86,10 @@ def test_every_option_that_a_spec_has_reaches_it(tmp_path: Path) -> None:
         assert all_of(getattr(spec, name) == getattr(options, name) for name in shared)
         assert all_of(getattr(spec, name) != getattr(ScanOptions(), name) for name in shared)
     assert data_spec(ScanOptions.of({"data": str(tmp_path / "rows"), "stream": True})).stream
+
+
+def test_no_command_words_anew_what_an_option_of_a_scan_says() -> None:
+    words = {flag.help for flag in flags().values()}
+    sources = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "cli").glob("*.py"))]
+    constants = [node.value for source in sources for node in ast.walk(source) if isinstance(node, ast.Constant)]
+    assert none_of(value in words for value in constants if isinstance(value, str))
