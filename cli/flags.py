@@ -17,11 +17,15 @@ from auditor.run.options import flags
 from cli.guarded import Writes
 
 
-def scan_option(name: str, words: str | None = None) -> Any:
-    """An option of a scan as Typer's, for a command that means the same by it; ``words``: something narrower."""
+def scan_option(name: str, words: str | None = None, **more: Any) -> Any:
+    """An option of a scan as Typer's, for a command that means the same by it.
+
+    ``words``: its help, where the command means something narrower. ``more``: of Typer's, such as a range.
+    """
     flag = flags()[name]
     # Typer makes --no-x of a truth value unless it is told the one spelling there is.
-    return typer.Option(flag.spelled or f"--{name.replace('_', '-')}", help=flag.help if words is None else words)
+    spelled = flag.spelled or f"--{name.replace('_', '-')}"
+    return typer.Option(spelled, help=flag.help if words is None else words, **more)
 
 
 # For commands that take few flags of a scan's.
