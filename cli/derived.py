@@ -5,28 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from auditor.errors import UsageError
-from cli.guarded import Writes
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from auditor.evidence.derived import Derived
     from auditor.run.options import Configured
-
-BundleTo = Annotated[
-    Path | None,
-    typer.Option("--bundle", help="Write the evidence, which auditor verify checks, to this file."),
-    Writes(),
-]
-SignWith = Annotated[Path | None, typer.Option("--sign", help="Sign the evidence with this private key.")]
-TimestampBy = Annotated[
-    str | None, typer.Option("--timestamp", help="URL of an authority (RFC 3161) to timestamp the evidence.")
-]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.errors import UsageError
-from cli.derived import BundleTo, SignWith, TimestampBy, sealed
+from auditor.run.options import ScanOptions
+from cli.derived import sealed
 from cli.detect_calibrate import Calibrated, channel_of, left_out_by_all, scoring_job
-from cli.flags import AllowUnsandboxed
+from cli.flags import AllowUnsandboxed, BundleTo, Device, SignWith, TimestampBy
 from cli.guarded import Writes
 from cli.without_detector import without_detector
 
@@ -85,7 +86,7 @@ def detect(
     timestamp: TimestampBy = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     seed: Annotated[int, typer.Option(help="Of the random parts that the evidence is compared with.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = ScanOptions.device,
     max_memory: Annotated[str | None, typer.Option(help="Memory for the process that reads files: 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for each file.")] = 120.0,
     allow_unsandboxed: AllowUnsandboxed = False,

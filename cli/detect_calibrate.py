@@ -16,7 +16,8 @@ import typer
 from auditor.data.media_classes import Meaning
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.outputs import place_file
-from cli.flags import AllowUnsandboxed
+from auditor.run.options import ScanOptions
+from cli.flags import AllowUnsandboxed, Device
 from cli.guarded import Writes
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def detect_calibrate(
     out: Annotated[Path, typer.Option(help="Where to write the detector.", show_default=True), Writes()] = Path(
         "calibrated.pt"
     ),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = ScanOptions.device,
     max_memory: Annotated[str | None, typer.Option(help="Memory for the process that reads files: 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for each file.")] = 120.0,
     allow_unsandboxed: AllowUnsandboxed = False,

@@ -14,8 +14,9 @@ import typer
 
 from auditor.errors import UsageError
 from auditor.outputs import claim, place_file
+from auditor.run.options import ScanOptions
 from cli.detect import ANSWERS, MEDIA, UNMEASURED, answer_shares, rate_lines, with_interval
-from cli.flags import AllowUnsandboxed
+from cli.flags import Address, AllowUnsandboxed, Device
 from cli.guarded import Writes
 
 if TYPE_CHECKING:
@@ -51,13 +52,13 @@ def detect_train(
     fake: Annotated[str | None, typer.Option(help="The sub-folder of synthetic files, where it is not clear.")] = None,
     error_rate: Annotated[float, typer.Option(help="Share of either class that may be ruled out by mistake.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same detector.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = ScanOptions.device,
     max_memory: Annotated[str | None, typer.Option(help="Memory for the process that trains, such as 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for the training.")] = 3600.0,
     executor: Annotated[
         Literal["local", "ray"], typer.Option(help="Who fits the rounds that measure it: local or ray.")
     ] = "local",
-    address: Annotated[str | None, typer.Option(help="The Ray cluster's: host:6379.")] = None,
+    address: Address = None,
     allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.errors import AuditorError, UsageError, first_line
-from cli.derived import BundleTo, SignWith, TimestampBy, sealed
+from cli.derived import sealed
+from cli.flags import BundleTo, SignWith, TimestampBy
 from cli.output import paragraph
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from auditor.errors import AuditorError, ModelError, UsageError
 from auditor.files import regular_file, sent, sha256_of, write_beside
 from auditor.outputs import claim, place_file
 from auditor.run.option_values import memory_limit
-from cli.flags import AllowUnsandboxed, parse_json_flag
+from cli.flags import AllowUnsandboxed, ArchitectureArgs, Positive, parse_json_flag, scan_option
 from cli.guarded import Writes
 from cli.made_beside import as_typed, beside, is_file, writing
 
@@ -29,10 +29,8 @@ def export(
     model: Annotated[str, typer.Argument(help="A model bundle of a table or an ONNX model, mitigated or not.")],
     to: Annotated[str, typer.Option(help="onnx, torch or sklearn.")],
     data: Annotated[str | None, typer.Option(help="Rows on which both must decide alike: those of the audit.")] = None,
-    positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Probability from which a decision is favourable.", min=0.0, max=1.0)
-    ] = None,
+    positive: Positive = None,
+    threshold: Annotated[float | None, scan_option("threshold", min=0.0, max=1.0)] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Where to write; by default the model's name with .onnx, .pt2 or .skops."),
@@ -41,7 +39,7 @@ def export(
     architecture: Annotated[
         str | None, typer.Option(help="A network of your own that the bundle names: package.module:Class.")
     ] = None,
-    architecture_args: Annotated[str | None, typer.Option(help="Its arguments, as a JSON object.")] = None,
+    architecture_args: ArchitectureArgs = None,
     allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:

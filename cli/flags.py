@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
@@ -15,8 +16,30 @@ from auditor.files import UNREADABLE, why_unreadable
 from auditor.run.options import flags
 from cli.guarded import Writes
 
-# For commands with a measuring process and few flags of a scan's.
-AllowUnsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help=flags()["allow_unsandboxed"].help)]
+
+def scan_option(name: str, words: str | None = None, **more: Any) -> Any:
+    """An option of a scan as Typer's, for a command that means the same by it.
+
+    ``words``: its help, where the command means something narrower. ``more``: of Typer's, such as a range.
+    """
+    flag = flags()[name]
+    # Typer makes --no-x of a truth value unless it is told the one spelling there is.
+    spelled = flag.spelled or f"--{name.replace('_', '-')}"
+    return typer.Option(spelled, help=flag.help if words is None else words, **more)
+
+
+# For commands that take few flags of a scan's.
+Address = Annotated[str | None, scan_option("address")]
+AllowUnsandboxed = Annotated[bool, scan_option("allow_unsandboxed")]
+ArchitectureArgs = Annotated[str | None, scan_option("architecture_args")]
+BundleTo = Annotated[Path | None, scan_option("bundle"), Writes()]
+Debug = Annotated[bool, scan_option("debug")]
+Device = Annotated[str, scan_option("device")]
+MaxMemory = Annotated[str | None, scan_option("max_memory")]
+Positive = Annotated[str | None, scan_option("positive")]
+Quiet = Annotated[bool, scan_option("quiet")]
+SignWith = Annotated[Path | None, scan_option("sign")]
+TimestampBy = Annotated[str | None, scan_option("timestamp")]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,16 +57,12 @@ def with_flags(
 
     def parameter(name: str) -> inspect.Parameter:
         flag = known[name]
-        words = (helps or {}).get(name, flag.help)
-        spelled = flag.spelled or f"--{name.replace('_', '-')}"
-        # Typer makes --no-x of a truth value unless it is told the one spelling there is.
-        said = typer.Option(spelled, help=words)
         typed = bool if flag.typed is bool else flag.typed | None
         marks = (Writes(itself=flag.writes == "folder"),) if flag.writes else ()
         return inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            annotation=Annotated[typed, said, *marks],
+            annotation=Annotated[typed, scan_option(name, (helps or {}).get(name)), *marks],
             default=False if flag.typed is bool else None,
         )
 

@@ -15,7 +15,7 @@ from auditor.errors import AuditorError
 from auditor.run import __version__
 from auditor.run.options import FORMATS, flags
 from cli.copied_examples import examples
-from cli.derived import BundleTo, SignWith, TimestampBy, sealed
+from cli.derived import sealed
 from cli.detect import detect
 from cli.detect_calibrate import detect_calibrate
 from cli.detect_train import detect_train
@@ -27,7 +27,7 @@ from cli.due import due
 from cli.endpoint import endpoint
 from cli.export import export
 from cli.findings import findings
-from cli.flags import parse_json_flag, with_flags
+from cli.flags import BundleTo, Debug, Quiet, SignWith, TimestampBy, parse_json_flag, with_flags
 from cli.gradient_inversion import gradient_inversion
 from cli.guarded import RECORD, Reads, Writes, guarded
 from cli.history import Db, history, signoff
@@ -50,8 +50,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the measuring process's own output.")]
-
+Config = Annotated[
+    str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
+]
 Margin = Annotated[float, typer.Option(help="How much lower accuracy may be for the model to be as useful.")]
 
 # What a mitigation and its audits are told alike.
@@ -132,9 +133,7 @@ def scan(
     given: dict[str, object],
     model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
-    config: Annotated[
-        str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
-    ] = None,
+    config: Config = None,
     publish: Annotated[
         list[str] | None,
         typer.Option(help="Then publish it: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY."),
@@ -328,9 +327,7 @@ def mitigate(
     ],
     with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
-    config: Annotated[
-        str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
-    ] = None,
+    config: Config = None,
     report: Annotated[
         str, typer.Option(help="Folder for the comparison and the two audits."), Writes(itself=True)
     ] = "audit-report",
@@ -342,7 +339,7 @@ def mitigate(
     bundle: BundleTo = None,
     sign: SignWith = None,
     timestamp: TimestampBy = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
     """Make a new model of an old one, audit both on the same rows, and say what changed.
@@ -396,9 +393,7 @@ def explain(
     out: Annotated[
         Path | None, typer.Option(help="Folder for explanation.html and .json."), Writes(itself=True)
     ] = None,
-    config: Annotated[
-        str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
-    ] = None,
+    config: Config = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     debug: Debug = False,
 ) -> int:
@@ -447,14 +442,12 @@ def tradeoff(
     disparity: Annotated[str, typer.Option(help="The gap to close.")] = "demographic_parity_difference",
     tolerance: Annotated[float, typer.Option(help="How much lower the metric may be: 0.01 is one point.")] = 0.01,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
-    config: Annotated[
-        str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
-    ] = None,
+    config: Config = None,
     max_seconds: Annotated[float, typer.Option(help="Seconds for making each model.")] = 3600.0,
     bundle: BundleTo = None,
     sign: SignWith = None,
     timestamp: TimestampBy = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
     """Make one new model for each value of an option, audit all of them, and weigh accuracy, gaps and leakage.

@@ -121,11 +121,11 @@ def plan_of(configured: Configured, *, hashed: bool = True) -> Plan:
             )
             for spec in probe_specs(configured, PROBES)
         },
-        # What was registered before there were roles, number formats or streams, or without them, stays as it is.
+        # What was registered before there were roles, or without them, stays as it is.
         settings={
             name: said[name]
             for name, flag in flags().items()
-            if flag.decides and (name not in ("dtype", "stream") or said[name] != getattr(unasked, name))
+            if flag.decides and not (flag.since_registrations and said[name] == getattr(unasked, name))
         }
         | _roles(configured),
         files={name: digest_of(Path(path)) for name, path in named.items()} if hashed else {},

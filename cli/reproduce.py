@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.errors import DataError, UsageError
-from cli.flags import AllowUnsandboxed
+from cli.flags import AllowUnsandboxed, MaxMemory
 from cli.output import coloured, paragraph
 from cli.verify import stored_probe
 
@@ -34,7 +34,7 @@ def reproduce(
         bool, typer.Option("--allow-code", help="Run code that the bundle's own flags name, and unpickle.")
     ] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...; as then by default.")] = None,
-    max_memory: Annotated[str | None, typer.Option(help="Memory for the measuring process, such as 8GiB.")] = None,
+    max_memory: MaxMemory = None,
     allow_unsandboxed: AllowUnsandboxed = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,

@@ -17,7 +17,8 @@ from auditor.errors import AuditorError, ModelError, UsageError
 from auditor.files import regular_file, sent
 from auditor.outputs import check, claim, place_file
 from auditor.run.option_values import memory_limit, names_in
-from cli.flags import AllowUnsandboxed, parse_json_flag
+from auditor.run.options import ScanOptions
+from cli.flags import AllowUnsandboxed, ArchitectureArgs, Device, Positive, parse_json_flag
 from cli.guarded import Writes
 from cli.made_beside import as_typed, beside, is_file, writing
 
@@ -61,7 +62,7 @@ def train(
     data: Annotated[str, typer.Argument(help="Rows to train on: CSV, TSV, Parquet or JSON Lines.")],
     target: Annotated[str, typer.Option(help="Column of labels to predict.")],
     out: Annotated[Path, typer.Option(help="Where to write the model bundle."), Writes()] = Path("model.pt"),
-    positive: Annotated[str | None, typer.Option(help="The favourable label.")] = None,
+    positive: Positive = None,
     features: Annotated[str | None, typer.Option(help="Columns to learn from: a,b,c. All others by default.")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; repeat for more.")] = None,
     keep: Keep = None,
@@ -75,9 +76,9 @@ def train(
     learning_rate: LearningRate = None,
     batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(help="Seed of split, start and order; the same seed gives the same model.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = ScanOptions.device,
     architecture: Annotated[str, typer.Option(help="mlp, or a network of your own: package.module:Class.")] = "mlp",
-    architecture_args: Annotated[str | None, typer.Option(help="Its arguments, as a JSON object.")] = None,
+    architecture_args: ArchitectureArgs = None,
     dp_epsilon: Annotated[float | None, typer.Option(help="Train privately by DP-SGD, to this epsilon.")] = None,
     dp_delta: Annotated[float | None, typer.Option(help="Its delta, below 1/n; n^-1.1 by default.")] = None,
     dp_noise_seed: NoiseSeed = None,

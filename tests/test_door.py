@@ -23,6 +23,7 @@ from auditor.record.audit_report import AuditReport
 from auditor.run.options import ScanOptions, flags
 from auditor.run.scan import model_spec
 from tests import ROOT
+from tests.quantifiers import all_of
 
 PROBES = "group_fairness,score_fairness"
 ROWS: dict[str, Any] = {"target": "y", "positive": "1", "sensitive": ["sex"]}
@@ -164,6 +165,15 @@ def test_models_and_rows_that_do_not_go_together_are_refused(files: Path) -> Non
         auditor.scan(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
     with pytest.raises(auditor.AuditorError, match="There is no model at"):
         auditor.scan(files / "modle.pt")
+
+
+def test_rows_in_memory_go_with_an_earlier_model_to_compare_with(files: Path) -> None:
+    model = auditor.load_model(files / "model.pt")
+    data = auditor.load_data(files / "data.csv", model, **ROWS)
+    report = auditor.scan(model, data, probes="change", reference=str(files / "model.pt"))
+    assert report.findings and all_of(finding.outcome is not Outcome.NOT_RUN for finding in report.findings)
+    with pytest.raises(auditor.AuditorError, match="load_data has no option .reference."):
+        auditor.load_data(files / "data.csv", model, reference=str(files / "model.pt"))
 
 
 def test_a_refused_file_makes_a_report_that_says_so(tmp_path: Path) -> None:

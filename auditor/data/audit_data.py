@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ from auditor.finding.copies import Copies
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
 
 BoolArray = npt.NDArray[np.bool_]
+# The fields of AuditData that say nothing of single rows: all others are taken and joined row by row.
+_OF_NO_ROW = ("classes", "positive", "binned", "unreadable", "notes", "copies")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,9 +60,8 @@ class AuditData:
     copies: Copies | None = None
 
     def __post_init__(self) -> None:
-        for name in ("y_true", "target_values", "sensitive_features", "is_member", "files", "design"):
-            value = getattr(self, name)
-            if value is not None and len(value) != len(self.X):
+        for name, value in self._by_row().items():
+            if not isinstance(value, Recorded) and len(value) != len(self.X):
                 raise DataError(f"{name} has {len(value)} rows, X has {len(self.X)}.")
         groups = self.sensitive_features
         if groups is not None and groups.isna().any(axis=None):
@@ -139,17 +140,29 @@ class AuditData:
 
     def take(self, index: npt.NDArray[Any] | slice) -> AuditData:
         """Some of the rows, by mask, positions or slice."""
-        return replace(
-            self,
-            X=take_rows(self.X, index),
-            y_true=None if self.y_true is None else self.y_true[index],
-            target_values=None if self.target_values is None else self.target_values[index],
-            sensitive_features=None if self.sensitive_features is None else self.sensitive_features.iloc[index],
-            is_member=None if self.is_member is None else self.is_member[index],
-            recorded=None if self.recorded is None else self.recorded.take(index),
-            files=None if self.files is None else self.files[index],
-            design=None if self.design is None else self.design.take(index),
-        )
+        taken: dict[str, Any] = {
+            name: value.take(index) if isinstance(value, Recorded | Design) else take_rows(value, index)
+            for name, value in self._by_row().items()
+        }
+        return replace(self, **taken)
+
+    def with_members(self, members: AuditData) -> AuditData:
+        """These rows and then training rows, with what both say of each; training rows may lack groups and design."""
+        theirs = members._by_row()
+        joined = {name: _joined(own, theirs.get(name), len(members)) for name, own in self._by_row().items()}
+        if (groups := self.sensitive_features) is not None:
+            known = theirs.get("sensitive_features", pd.DataFrame(MISSING, range(len(members)), groups.columns))
+            both = pd.concat([groups, known], ignore_index=True)
+            joined["sensitive_features"] = both.astype("string").astype("category")
+        joined["is_member"] = np.r_[np.zeros(len(self), bool), np.ones(len(members), bool)]
+        joined["unreadable"] = (*self.unreadable, *members.unreadable)
+        joined["notes"] = tuple(dict.fromkeys([*self.notes, *members.notes]))
+        return replace(self, **joined)
+
+    def _by_row(self) -> dict[str, Any]:
+        """The fields that say something of each row, those that are None left out."""
+        held = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _OF_NO_ROW}
+        return {name: value for name, value in held.items() if value is not None}
 
     @cached_property
     def evaluation(self) -> AuditData:
@@ -222,6 +235,19 @@ class AuditData:
             classes=self.classes or classes,
             positive=self.positive,
         )
+
+
+def _joined(own: Any, theirs: Any, n: int) -> Any:
+    """What is said of rows and then of ``n`` training rows; None where nothing is said of those that has to be."""
+    if isinstance(own, Design):
+        return own.followed_by(n)
+    if theirs is None:
+        return None
+    if isinstance(own, Recorded):
+        return own.followed_by(theirs)
+    if isinstance(own, pd.DataFrame) and isinstance(theirs, pd.DataFrame):
+        return pd.concat([own, theirs], ignore_index=True)
+    return np.concatenate([np.asarray(own), np.asarray(theirs)])
 
 
 _IMPLIED: dict[tuple[str, ...], int] = {("0", "1"): 1, ("False", "True"): 1, ("1", "0"): 0, ("True", "False"): 0}

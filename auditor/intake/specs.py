@@ -15,7 +15,7 @@ from auditor.endpoint.served_texts import ServedTexts
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Which model, and how it may be loaded; the command line's model flags, one field each.
+    """Which model, and how it may be loaded; a field that is called as an option of a scan is that option.
 
     ``path`` is None only with ``predict``, ``generate`` or an ``endpoint``, which is what its server was shown to do.
     ``base``: the model that an adapter changes. ``task``: None means what the file says, else classification.
@@ -66,28 +66,27 @@ class RecordedSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """Which columns of which files are what; the command line's data flags, one field each.
+    """Which columns of which files are what; a field that is called as an option of a scan is that option.
 
     ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`. ``recorded``: where the model is
     known by its answers in the files alone. ``cluster``: the column that says which rows belong together; ``weight``:
     that of what each row weighs. ``copies_are_real``: whether rows that are exact copies are rows of their own.
     ``stream``: whether rows are counted as they are read, and none is held.
     ``labels``: words by keys of columns, ``column`` or ``column.value``, that are to be there, ``roles``: such keys;
-    ``reference``: groups
-    by feature.
+    ``reference_groups``: groups by feature.
     """
 
     path: str
     train: str | None = None
     target: str | None = None
     positive: str | None = None
-    sensitive: tuple[str, ...] = ()
-    bins: tuple[str, ...] = ()
     sensitive_file: str | None = None
     join_on: str | None = None
     features: tuple[str, ...] | None = None
     text: str | None = None
     image: str | None = None
+    sensitive: tuple[str, ...] = ()
+    bins: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
     recorded: RecordedSpec | None = None
     cluster: str | None = None
@@ -95,7 +94,7 @@ class DataSpec:
     copies_are_real: bool = False
     stream: bool = False
     labels: dict[str, str] = field(default_factory=dict)
-    reference: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    reference_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     roles: tuple[str, ...] = ()
 
 

@@ -230,7 +230,7 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
     data = load_data(job.data, model) if recorded is None else recorded[1]
     _check_labels(job.data, data)
     record = data_record(data)
-    check_reference(job.data.reference, record.groups or {})
+    check_reference(job.data.reference_groups, record.groups or {})
     if job.recognise:
         record = record.model_copy(update={"rows_sha256": data.evaluation.digest})
     channel.send(DataRead(data=complete_record(record, job.data, hashing)))
@@ -491,7 +491,7 @@ def answer_from_counts(
             stream.settle(told.scores)
             streamed = Streamed(counts, told.scores, told.features, model, _sampled(told.sample))
         sizes = sizes_in(counts)
-        check_reference(spec.reference, sizes)
+        check_reference(spec.reference_groups, sizes)
         if spec.labels or spec.roles:
             seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
             _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})

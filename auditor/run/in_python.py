@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from auditor.record.configuration import recorded
 from auditor.run.options import Configured, ScanOptions, flags
 from auditor.run.plugins import load_probe_class
 from auditor.run.probe import Probe, make_probe
-from auditor.run.scan import Catalogue, check_policies, data_spec, held_to, model_spec, probe_specs
+from auditor.run.scan import Catalogue, check_policies, data_spec, held_to, model_spec, options_of, probe_specs
 from auditor.run.scan import scan as run_scan
 from auditor.sandbox.scratch import scratch_folder
 
@@ -45,11 +45,7 @@ _ABOUT_LOADING = (
     "base", "task", "outputs", "threshold", "architecture", "architecture_args", "predict", "allow_code",
     "trust_pickle", "device", "dtype", "probe", "max_memory", "max_seconds", "stream",
 )  # fmt: skip
-_ABOUT_ROWS = tuple(
-    each.name
-    for each in fields(DataSpec)
-    if each.name not in ("path", "classes", "features", "recorded", "labels", "roles", "stream")
-)
+_ABOUT_ROWS = tuple(name for name in options_of(DataSpec) if name not in ("classes", "features", "stream"))
 
 
 def scan(
@@ -106,8 +102,7 @@ def load_model(path: str | PathLike[str], **options: Any) -> AuditedModel:
     from auditor.intake.formats import load_model as load
     from auditor.networks.device import resolve_device
 
-    known = {each.name for each in fields(ModelSpec)} - {"path", "code_folder", "mapped"}
-    _refuse_unknown(options, known, "load_model")
+    _refuse_unknown(options, set(options_of(ModelSpec)), "load_model")
     if not isinstance(path, str | PathLike):
         raise UsageError(f"load_model takes the path of a model, and this is a {type(path).__name__}.")
     spec = model_spec(_options({"model": fspath(path), **options}))

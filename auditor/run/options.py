@@ -54,9 +54,10 @@ class Flag:
     ``help``: for whoever types it. ``typed``: what the command line reads for it, before ``read`` makes the option's
     own type of it, from audit.toml too. ``spelled``: the flag, where it is not the option's name. ``is_path``: relative
     to the audit.toml that names it. ``decides``: which numbers there are and how they are judged depends on it, so that
-    a registration fixes it. ``of_one_run``: says where this run's answers go, and nothing of what is asked.
-    ``runs_code``: code of the user's own runs by it. ``writes``: what is written there; what it names is else read.
-    ``found``: what of it an audit.toml may say that was only found.
+    a registration fixes it; ``since_registrations``: only where it is not the default, so that what was registered
+    before there was this option stays as it is. ``of_one_run``: says where this run's answers go, and nothing of what
+    is asked. ``runs_code``: code of the user's own runs by it. ``writes``: what is written there; what it names is else
+    read. ``found``: what of it an audit.toml may say that was only found.
     """
 
     help: str
@@ -66,6 +67,7 @@ class Flag:
     spelled: str = ""
     is_path: bool = False
     decides: bool = False
+    since_registrations: bool = False
     of_one_run: bool = False
     runs_code: bool = False
     writes: Literal["", "file", "folder"] = ""
@@ -184,7 +186,14 @@ class ScanOptions:
         bool, Flag(help="Rows that are exact copies are of different people.", found="given", typed=bool, decides=True)
     ] = False
     stream: Annotated[
-        bool, Flag(help="Count rows as they are read, and hold none.", found="asks", typed=bool, decides=True)
+        bool,
+        Flag(
+            help="Count rows as they are read, and hold none.",
+            found="asks",
+            typed=bool,
+            decides=True,
+            since_registrations=True,
+        ),
     ] = False
     sensitive_file: Annotated[
         str | None, Flag(help="Table that holds the sensitive features.", found="reads", is_path=True)
@@ -417,6 +426,7 @@ class ScanOptions:
             help="Numbers a language model is computed in: auto, bfloat16, float16 or float32.",
             found="asks",
             decides=True,
+            since_registrations=True,
         ),
     ] = "auto"
     device_map: Annotated[

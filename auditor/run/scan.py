@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from auditor.data.bins import parse_bin_rule
 from auditor.endpoint.address import is_endpoint
@@ -33,7 +33,7 @@ from auditor.record.labels import Labels
 from auditor.run.audit import assemble, environment
 from auditor.run.heard import Measured
 from auditor.run.isolate import measure
-from auditor.run.options import Configured, ScanOptions
+from auditor.run.options import Configured, ScanOptions, flags
 from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, make_probe
 from auditor.run.served import check_reference, with_reference
@@ -50,10 +50,6 @@ PERFORMANCE = "performance"
 _OF_ENDPOINTS = ("model_name", "api_key_env", "max_calls", "concurrency", "allow_remote")
 _OF_A_FILE = ("base", "task", "classes", "outputs", "architecture", "predict", "generate", "allow_code", "trust_pickle")
 DERIVED = "derived"
-_OF_DATA = (
-    "train", "target", "positive", "sensitive_file", "join_on", "text", "image", "sensitive", "cluster", "weight",
-    "copies_are_real", "stream",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -227,24 +223,17 @@ def model_spec(options: ScanOptions) -> ModelSpec:
     if is_endpoint(options.model):
         raise UsageError("A model behind a URL is asked by auditor scan, where the URL is typed; this takes files.")
     return ModelSpec(
-        path=None if options.model is None else str(_existing(options.model, "model")),
-        base=None if options.base is None else str(_existing(options.base, "base model")),
-        task=options.task,
-        classes=options.classes,
-        outputs=options.outputs,
-        threshold=options.threshold,
-        architecture=options.architecture,
-        architecture_args=options.architecture_args,
-        predict=options.predict,
-        generate=options.generate,
-        allow_code=options.allow_code,
-        trust_pickle=options.trust_pickle,
-        features=options.features,
-        device=options.device,
-        dtype=options.dtype,
-        device_map=options.device_map,
-        code_folder=_code_folder(options),
+        **_of_options(ModelSpec, options)
+        | {
+            "path": None if options.model is None else str(_existing(options.model, "model")),
+            "base": None if options.base is None else str(_existing(options.base, "base model")),
+            "code_folder": _code_folder(options),
+        }
     )
+
+
+def _of_options(spec: type[ModelSpec | DataSpec | RecordedSpec], options: ScanOptions) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in options_of(spec)}
 
 
 def _code_folder(options: ScanOptions) -> str | None:
@@ -262,36 +251,28 @@ def data_spec(
         flag = "--predictions" if options.predictions is not None else "--include-rows"
         raise UsageError(f"{flag} needs all rows at once, and --stream counts them one by one: leave one of them out.")
     _check_bins(options)
-    recorded = None
-    if options.predictions is not None:
-        recorded = RecordedSpec(
-            score=options.score, predicted=options.predicted, loss=options.loss, generated=options.generated
-        )
     return DataSpec(
-        path=str(_existing(str(options.data or options.predictions), "data file")),
-        train=None if train is None else str(_existing(train, "training file")),
-        target=options.target,
-        positive=options.positive,
-        sensitive=options.sensitive,
-        bins=options.bins,
-        sensitive_file=None if side is None else str(_existing(side, "sensitive file")),
-        join_on=options.join_on,
-        features=options.features,
-        text=options.text,
-        image=options.image,
-        classes=options.classes,
-        recorded=recorded,
-        cluster=options.cluster,
-        weight=options.weight,
-        copies_are_real=options.copies_are_real,
-        stream=options.stream,
-        labels={} if labels is None else dict(labels.words),
-        reference=stated_groups(about, options.sensitive),
-        roles=() if roles is None else roles.keys,
+        **_of_options(DataSpec, options)
+        | {
+            "path": str(_existing(str(options.data or options.predictions), "data file")),
+            "train": None if train is None else str(_existing(train, "training file")),
+            "sensitive_file": None if side is None else str(_existing(side, "sensitive file")),
+            "recorded": None if options.predictions is None else RecordedSpec(**_of_options(RecordedSpec, options)),
+            "labels": {} if labels is None else dict(labels.words),
+            "reference_groups": stated_groups(about, options.sensitive),
+            "roles": () if roles is None else roles.keys,
+        }
     )
 
 
-_OF_PREDICTIONS = ("score", "predicted", "loss", "generated")
+def options_of(spec: type[ModelSpec | DataSpec | RecordedSpec]) -> list[str]:
+    """The options that a spec holds: its fields that are called as one."""
+    return [each.name for each in fields(spec) if each.name in flags()]
+
+
+_OF_PREDICTIONS = options_of(RecordedSpec)
+# Columns and classes are said of the model too, and bins are checked against what is sensitive.
+_OF_DATA = [name for name in options_of(DataSpec) if name not in ("features", "classes", "bins")]
 # What says how a model is loaded or asked, and means nothing where there is none.
 _OF_A_MODEL = ("model", "predict", "generate", "data", "outputs", "architecture", "allow_code", "trust_pickle", "image")
 

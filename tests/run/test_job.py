@@ -37,7 +37,7 @@ JOBS = [
     Job(
         model=ModelSpec(path="é.pt", classes=("no", "yes"), threshold=0.5, architecture_args={"hidden": [8]}),
         data=DataSpec(
-            path="rows.csv", sensitive=("sex",), labels={"sex.f": "women"}, reference={"sex": ("f", "0.5")},
+            path="rows.csv", sensitive=("sex",), labels={"sex.f": "women"}, reference_groups={"sex": ("f", "0.5")},
             recorded=RecordedSpec(score=("s",)),
         ),
         probes=(ProbeSpec(name="robustness", target="a:B", options=OPTIONS),),
