@@ -7,7 +7,7 @@ import traceback
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +29,8 @@ from auditor.detection.record import DetectorRecord
 from auditor.endpoint.served_texts import ServedTexts
 from auditor.errors import DataError, LacksOptionError, ModelError, OtherKindError, OutputsError, UsageError
 from auditor.files import received, sha256_of, state_of, write_beside
-from auditor.finding.measurement import Measurement
+from auditor.finding.copies import Copies
+from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.intake.formats import Opened, load_model
 from auditor.intake.specs import (
     DataSpec,
@@ -184,17 +185,7 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
     channel.send(Loaded(model=model_record(model), device=job.model.device))
     if job.with_intake:
         channel.send(Answered(result=intake_result(model)))
-    if job.mitigation is not None:
-        mitigate(job.mitigation, model, job, channel)
-        return
-    if job.export is not None:
-        export(job.export, model, job, channel)
-        return
-    if job.served is not None:
-        compare_served(job.served, model, job, channel)
-        return
-    if job.explain is not None:
-        explain(job.explain, model, job, channel)
+    if _run_without_probes(job, model, channel):
         return
     if job.data is None or hashing is None:
         channel.send(DataRead(data=DataRecord()))
@@ -207,12 +198,40 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
         answer_from_counts(probes, model, job, job.data, channel, hashing)
         return
     data = load_data(job.data, model) if recorded is None else recorded[1]
-    _check_labels(job.data, data)
+    _answer_from_rows(probes, model, job, job.data, data, channel, hashing)
+
+
+def _run_without_probes(job: Job, model: AuditedModel, channel: Channel) -> bool:
+    """Does what a job asks of a model other than probes; False where it asks for nothing else."""
+    if job.mitigation is not None:
+        mitigate(job.mitigation, model, job, channel)
+    elif job.export is not None:
+        export(job.export, model, job, channel)
+    elif job.served is not None:
+        compare_served(job.served, model, job, channel)
+    elif job.explain is not None:
+        explain(job.explain, model, job, channel)
+    else:
+        return False
+    return True
+
+
+def _answer_from_rows(
+    probes: Sequence[Probe],
+    model: AuditedModel,
+    job: Job,
+    spec: DataSpec,
+    data: AuditData,
+    channel: Channel,
+    hashing: Hashing,
+) -> None:
+    """Sends the data's record and the answers of all probes over rows in memory."""
+    _check_labels(spec, data)
     record = data_record(data)
-    check_reference(job.data.reference, record.groups or {})
+    check_reference(spec.reference, record.groups or {})
     if job.recognise:
         record = record.model_copy(update={"rows_sha256": data.evaluation.digest})
-    channel.send(DataRead(data=complete_record(record, job.data, hashing)))
+    channel.send(DataRead(data=complete_record(record, spec, hashing)))
     if job.evidence is not None:
         keep(model, data, channel, include_rows=job.evidence == "rows")
     answer(probes, model, data, job, channel)
@@ -437,6 +456,16 @@ def _ask_all(probes: Sequence[Probe], model: AuditedModel, data: AuditData | Non
         channel.send(Answered(result=replace(result, probe=spec.name)))
 
 
+@dataclass(frozen=True, eq=False)
+class _RowCounts:
+    """What streaming the rows gave: ``counts``, or the error of a model that failed on some row."""
+
+    counts: GroupCounts | Exception
+    record: DataRecord
+    copies: Copies | None = None
+    streamed: Streamed | None = None
+
+
 def answer_from_counts(
     probes: Sequence[Probe], model: AuditedModel, job: Job, spec: DataSpec, channel: Channel, hashing: Hashing
 ) -> None:
@@ -445,51 +474,18 @@ def answer_from_counts(
     if first is not None:
         channel.send(Asking(probe=first))
     noted = taken_by_probe(model)
-    counts: GroupCounts | Exception
-    copies = streamed = None
     try:
-        keys = KeyDigest() if job.recognise else None
-        repeats, digests, holes = RepeatCount(), dict[str, GroupsDigest](), Counter[str]()
-        stream = Stream(spec, model)
-        asked = [probe.asked for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
-        told = stream.told(reduce(Asked.__or__, asked)) if asked else None
-        counts, notes = stream.counted(
-            keys=keys,
-            repeats=None if spec.copies_are_real else repeats,
-            digests=digests,
-            holes=holes,
-            told=told,
-        )
-        if told is not None:
-            stream.settle(told.scores)
-            streamed = Streamed(counts, told.scores, told.features, model, _sampled(told.sample))
-        sizes = sizes_in(counts)
-        check_reference(spec.reference, sizes)
-        if spec.labels or spec.roles:
-            seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
-            _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
-        copies, more = repeats_in(stream.file, repeats, spec)
-        record = DataRecord(
-            n_rows=counts.n,
-            positive=None if counts.positive is None else counts.classes[counts.positive],
-            rows_sha256=None if keys is None else keys.hexdigest(),
-            notes=(*notes, *more, *([_streamed_note(streamed)] if spec.stream else [])),
-            copies=copies if copies and copies.copies else None,
-            groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
-            groups=sizes or None,
-            missing=missing_in(counts, spec.target is not None, None if spec.text else holes),
-        )
+        rows = _count_rows(probes, model, spec, recognise=job.recognise)
     except (DataError, OutputsError, UsageError):
         raise
     except Exception as error:  # the model failed on some row: no probe that counts its decisions can answer
         traceback.print_exception(error)
-        counts, record = error, DataRecord()
-    channel.send(DataRead(data=complete_record(record, spec, hashing)))
+        rows = _RowCounts(error, DataRecord())
+    channel.send(DataRead(data=complete_record(rows.record, spec, hashing)))
     if job.evidence is not None:
-        table = None if isinstance(counts, Exception) or not counts.features else CountsRecord.of(counts)
+        table = None if isinstance(rows.counts, Exception) or not rows.counts.features else CountsRecord.of(rows.counts)
         channel.send(Keeping(head=None, counts=table))
     shape = no_rows(spec)
-    failed = isinstance(counts, Exception)  # and printed already
     for named, probe in zip(job.probes, probes, strict=True):
         if named.name != first:
             channel.send(Asking(probe=named.name))
@@ -500,11 +496,60 @@ def answer_from_counts(
             found = ask(probe, model, None, rng, on_error=traceback.print_exception)
             channel.send(Answered(result=replace(found, probe=named.name)))
             continue
-        measure = partial(_measure_counts, probe, model, shape, counts, streamed)
-        scores = None if streamed is None else streamed.scores
-        alike = None if isinstance(counts, Exception) else partial(alike_in_counts, counts, scores=scores)
-        result = attempt(probe, measure, alike=alike, on_error=None if failed else traceback.print_exception)
-        channel.send(Answered(result=noted(replace(result, probe=named.name, copies=copies))))
+        result = _answer_of_counts(probe, model, shape, rows)
+        channel.send(Answered(result=noted(replace(result, probe=named.name, copies=rows.copies))))
+
+
+def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *, recognise: bool) -> _RowCounts:
+    """Counts the rows in one pass, with what streamed probes ask to know of them, and makes the data's record."""
+    keys = KeyDigest() if recognise else None
+    repeats, digests, holes = RepeatCount(), dict[str, GroupsDigest](), Counter[str]()
+    stream = Stream(spec, model)
+    asked = [probe.asked for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
+    told = stream.told(reduce(Asked.__or__, asked)) if asked else None
+    counts, notes = stream.counted(
+        keys=keys,
+        repeats=None if spec.copies_are_real else repeats,
+        digests=digests,
+        holes=holes,
+        told=told,
+    )
+    streamed = None
+    if told is not None:
+        stream.settle(told.scores)
+        streamed = Streamed(counts, told.scores, told.features, model, _sampled(told.sample))
+    sizes = sizes_in(counts)
+    check_reference(spec.reference, sizes)
+    _check_counted_columns(spec, counts)
+    copies, more = repeats_in(stream.file, repeats, spec)
+    record = DataRecord(
+        n_rows=counts.n,
+        positive=None if counts.positive is None else counts.classes[counts.positive],
+        rows_sha256=None if keys is None else keys.hexdigest(),
+        notes=(*notes, *more, *([_streamed_note(streamed)] if spec.stream else [])),
+        copies=copies if copies and copies.copies else None,
+        groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
+        groups=sizes or None,
+        missing=missing_in(counts, spec.target is not None, None if spec.text else holes),
+    )
+    return _RowCounts(counts, record, copies, streamed)
+
+
+def _check_counted_columns(spec: DataSpec, counts: GroupCounts) -> None:
+    """Raises UsageError for a label or a role of a column, or of a group, that there is none of."""
+    if spec.labels or spec.roles:
+        seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
+        _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
+
+
+def _answer_of_counts(probe: Probe, model: AuditedModel, shape: AuditData, rows: _RowCounts) -> ProbeResult:
+    """The result of a probe from counts; the error of a model that failed is printed only once, by the caller."""
+    measure = partial(_measure_counts, probe, model, shape, rows.counts, rows.streamed)
+    if isinstance(rows.counts, Exception):
+        return attempt(probe, measure, alike=None, on_error=None)
+    scores = None if rows.streamed is None else rows.streamed.scores
+    alike = partial(alike_in_counts, rows.counts, scores=scores)
+    return attempt(probe, measure, alike=alike, on_error=traceback.print_exception)
 
 
 def _streamed_note(streamed: Streamed | None) -> str:
