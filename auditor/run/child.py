@@ -116,7 +116,7 @@ class Hashing(Thread):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(daemon=True)
-        self._spec = spec
+        self.spec = spec
         self.digest: str | None = None
         self.train_digest: str | None = None
         self._paths = [Path(path) for path in (spec.path, spec.train) if path is not None]
@@ -125,9 +125,9 @@ class Hashing(Thread):
         self.start()
 
     def run(self) -> None:
-        self.digest = _digest(Path(self._spec.path))
-        if self._spec.train is not None:
-            self.train_digest = _digest(Path(self._spec.train))
+        self.digest = _digest(Path(self.spec.path))
+        if self.spec.train is not None:
+            self.train_digest = _digest(Path(self.spec.train))
 
     def ended(self) -> None:
         """Waits for the digests. Raises DataError where a file is no longer what it was when they began."""
@@ -198,7 +198,7 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
         answer_from_counts(probes, model, job, job.data, channel, hashing)
         return
     data = load_data(job.data, model) if recorded is None else recorded[1]
-    _answer_from_rows(probes, model, job, job.data, data, channel, hashing)
+    _answer_from_rows(probes, model, job, data, channel, hashing)
 
 
 def _run_without_probes(job: Job, model: AuditedModel, channel: Channel) -> bool:
@@ -217,15 +217,10 @@ def _run_without_probes(job: Job, model: AuditedModel, channel: Channel) -> bool
 
 
 def _answer_from_rows(
-    probes: Sequence[Probe],
-    model: AuditedModel,
-    job: Job,
-    spec: DataSpec,
-    data: AuditData,
-    channel: Channel,
-    hashing: Hashing,
+    probes: Sequence[Probe], model: AuditedModel, job: Job, data: AuditData, channel: Channel, hashing: Hashing
 ) -> None:
     """Sends the data's record and the answers of all probes over rows in memory."""
+    spec = hashing.spec
     _check_labels(spec, data)
     record = data_record(data)
     check_reference(spec.reference, record.groups or {})
@@ -507,20 +502,17 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
     stream = Stream(spec, model)
     asked = [probe.asked for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
     told = stream.told(reduce(Asked.__or__, asked)) if asked else None
-    counts, notes = stream.counted(
-        keys=keys,
-        repeats=None if spec.copies_are_real else repeats,
-        digests=digests,
-        holes=holes,
-        told=told,
-    )
+    copies_seen = None if spec.copies_are_real else repeats
+    counts, notes = stream.counted(keys=keys, repeats=copies_seen, digests=digests, holes=holes, told=told)
     streamed = None
     if told is not None:
         stream.settle(told.scores)
         streamed = Streamed(counts, told.scores, told.features, model, _sampled(told.sample))
     sizes = sizes_in(counts)
     check_reference(spec.reference, sizes)
-    _check_counted_columns(spec, counts)
+    if spec.labels or spec.roles:
+        seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
+        _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
     copies, more = repeats_in(stream.file, repeats, spec)
     record = DataRecord(
         n_rows=counts.n,
@@ -533,13 +525,6 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
         missing=missing_in(counts, spec.target is not None, None if spec.text else holes),
     )
     return _RowCounts(counts, record, copies, streamed)
-
-
-def _check_counted_columns(spec: DataSpec, counts: GroupCounts) -> None:
-    """Raises UsageError for a label or a role of a column, or of a group, that there is none of."""
-    if spec.labels or spec.roles:
-        seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
-        _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
 
 
 def _answer_of_counts(probe: Probe, model: AuditedModel, shape: AuditData, rows: _RowCounts) -> ProbeResult:
