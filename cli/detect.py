@@ -539,30 +539,36 @@ def _of_batch(batch: BatchShift | None) -> Iterator[str]:
 def rate_lines(rates: Sequence[KnownRate]) -> Iterator[str]:
     """What is known of a detector's errors: on kinds it was trained on, on others, and on the worst of those."""
     for unseen, words in ((False, "on new files of kinds it knows"), (True, "over kinds left out of training")):
-        pooled = {
-            rate.metric: rate
-            for rate in rates
-            if rate.kind is None and rate.collection is None and rate.unseen is unseen
-        }
-        said = [f"{name} {with_interval(pooled[metric])}" for metric, name in _SHOWN.items() if metric in pooled]
-        if unseen and all(answer in pooled for answer in ANSWERS):
-            said.append(f"answered: {answer_shares(pooled)}")
-        if said:
-            yield f"{words}: {', '.join(said)}"
+        if line := _pooled_line(rates, unseen=unseen):
+            yield f"{words}: {line}"
     by_kind = [rate for rate in rates if rate.kind is not None and rate.unseen and rate.metric == "equal_error_rate"]
     if by_kind:
         worst = max(by_kind, key=lambda rate: rate.value)
         yield f"worst of {len(by_kind)} kinds left out: {worst.kind}, equal error rate {with_interval(worst)}"
     for name in dict.fromkeys(rate.collection for rate in rates if rate.collection is not None):
-        own = {rate.metric: rate for rate in rates if rate.collection == name}
-        said = [
-            f"{with_interval(own[metric])} of its {what} files called fake"
-            for metric, what in (("false_positive_rate", "real"), ("true_positive_rate", "synthetic"))
-            if metric in own
-        ]
-        yield f"on the collection {name}, left out whole: {', '.join(said)}"
+        yield f"on the collection {name}, left out whole: {_collection_line(rates, name)}"
     if not rates:
         yield "nothing: no error rate was measured when it was made"
+
+
+def _pooled_line(rates: Sequence[KnownRate], *, unseen: bool) -> str:
+    """The rates over all kinds together, seen in training or not; empty where none was measured."""
+    pooled = {
+        rate.metric: rate for rate in rates if rate.kind is None and rate.collection is None and rate.unseen is unseen
+    }
+    parts = [f"{name} {with_interval(pooled[metric])}" for metric, name in _SHOWN.items() if metric in pooled]
+    if unseen and all(answer in pooled for answer in ANSWERS):
+        parts.append(f"answered: {answer_shares(pooled)}")
+    return ", ".join(parts)
+
+
+def _collection_line(rates: Sequence[KnownRate], name: str) -> str:
+    own = {rate.metric: rate for rate in rates if rate.collection == name}
+    return ", ".join(
+        f"{with_interval(own[metric])} of its {what} files called fake"
+        for metric, what in (("false_positive_rate", "real"), ("true_positive_rate", "synthetic"))
+        if metric in own
+    )
 
 
 def answer_shares(rates: Mapping[str, KnownRate]) -> str:

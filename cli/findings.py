@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,20 +68,43 @@ def findings(
     if model is not None and model not in titles:
         raise UsageError(f"This history has no model {model!r}{did_you_mean(model, titles) or '.'}")
     found.sort(key=lambda finding: finding.rank)
-    columns = _CLOSED if closed else _COLUMNS
-    rows = [_closed_row(each) for each in gone] if closed else [_row(each, told.on) for each in found]
-    if json_:
-        typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2, ensure_ascii=False))
-    elif csv_:
-        typer.echo(_csv(columns, rows), nl=False)
-    elif rows:
-        _print(columns, rows, [] if closed else [f.retested for f in found])
-    else:
-        none = "No finding is closed." if closed else "No finding is open."
-        typer.echo(none if titles else "This history holds no audit: nothing is known of any model.")
+    table = _closed_table(gone) if closed else _open_table(found, told.on)
+    none = f"No finding is {'closed' if closed else 'open'}."
+    none = none if titles else "This history holds no audit: nothing is known of any model."
+    _echo_table(table, none, as_csv=csv_, as_json=json_)
     if told.changed:
         return 1
     return 3 if told.unread or unread or not titles else 0
+
+
+@dataclass(frozen=True)
+class _Table:
+    """``retested``: by row, whether a later audit looked at it again, in words for a terminal."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    retested: Sequence[str] = ()
+
+
+def _open_table(entries: Sequence[OpenFinding], on: date) -> _Table:
+    return _Table(_COLUMNS, [_row(each, on) for each in entries], [f.retested for f in entries])
+
+
+def _closed_table(entries: Sequence[ClosedFinding]) -> _Table:
+    return _Table(_CLOSED, [_closed_row(each) for each in entries])
+
+
+def _echo_table(table: _Table, none: str, *, as_csv: bool, as_json: bool) -> None:
+    """Prints a table as JSON, as CSV, or for a reader, who gets the sentence ``none`` where it is empty."""
+    if as_json:
+        entries = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        typer.echo(json.dumps(entries, indent=2, ensure_ascii=False))
+    elif as_csv:
+        typer.echo(_csv(table.columns, table.rows), nl=False)
+    elif table.rows:
+        _print(table.columns, table.rows, table.retested)
+    else:
+        typer.echo(none)
 
 
 def _print(columns: Sequence[str], rows: Sequence[Sequence[object]], retested: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -37,11 +38,31 @@ def write_config(data: Path, out: Path) -> None:
     write_beside(out, _config(data, out, frame).encode())
 
 
-def _config(data: Path, out: Path, frame: pd.DataFrame) -> str:
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a file by what they seem to be.
+
+    ``levels``: the values of each. ``candidates``: two-valued columns that may hold the labels. ``target``: the one
+    that seems to. ``number``: where none does, a column of numbers to predict. ``ids``: columns that name rows.
+    """
+
+    levels: dict[str, list[str]]
+    sensitive: list[str]
+    candidates: list[str]
+    target: str | None
+    number: str | None
+    ids: list[str]
+
+    @property
+    def features(self) -> list[str]:
+        """What is left for a model to take."""
+        return [c for c in self.levels if c not in (self.target, self.number, *self.ids)]
+
+
+def _guess_columns(frame: pd.DataFrame) -> _Columns:
     levels = {str(c): sorted({label_name(v) for v in as_text(frame[c]).dropna().unique()}) for c in frame.columns}
-    two_valued = [c for c, values in levels.items() if len(values) == 2]
     sensitive = [c for c in levels if _SENSITIVE.search(c) and len(levels[c]) <= 20]
-    candidates = [c for c in two_valued if c not in sensitive]
+    candidates = [c for c, values in levels.items() if len(values) == 2 and c not in sensitive]
     target = next((c for c in candidates if _TARGET.search(c)), None)
     ids = id_like(frame)
     # A column of amounts is a feature more often than not: what is predicted stands last, or is all there is.
@@ -50,7 +71,11 @@ def _config(data: Path, out: Path, frame: pd.DataFrame) -> str:
     number = numbers[-1] if numbers and target is None else None
     if target is None and number is None and candidates:
         target = candidates[-1]
-    features = [c for c in levels if c not in (target, number, *ids)]
+    return _Columns(levels, sensitive, candidates, target, number, ids)
+
+
+def _config(data: Path, out: Path, frame: pd.DataFrame) -> str:
+    columns = _guess_columns(frame)
     try:
         path = str(data.resolve().relative_to(out.resolve().parent))
     except ValueError:
@@ -63,43 +88,58 @@ def _config(data: Path, out: Path, frame: pd.DataFrame) -> str:
         "[audit]",
         f"data = {_toml(path)}",
         '# train = "train.csv"                 # the rows the model was trained on: enables membership inference',
-    ]
-    if target is not None:
-        lines += [
-            f"target = {_toml(target)}            # column of true labels; two-valued: {_named(candidates)}",
-            f"positive = {_toml(_favourable(target, levels[target]))}"
-            f"          # the FAVOURABLE label, of {_named(levels[target])}",
-        ]
-    elif number is not None:
-        lines += [f"target = {_toml(number)}            # column of true numbers, for a model that predicts one"]
-    else:
-        lines += ['# target = "..."                     # column of true labels: no two-valued column was found']
-    lines += [
-        f"sensitive = {_toml(sensitive)}"
-        if sensitive
-        else '# sensitive = ["sex", "race"]         # columns whose groups are compared: none was recognised by name',
-        f"# features = {visible(_toml(features))}   # what the model takes, where its file does not say",
-    ]
-    if ids:
-        lines += [f"# left out of the features, as they name rows: {_named(ids)}"]
-    lines += [
+        *_target_lines(columns),
+        *_feature_lines(columns),
         "seed = 0",
         'device = "auto"',
         "error_rate = 0.05                    # chance of any false FAIL, and of any false PASS, over the whole scan",
         "",
-        *(_PROBES_OF_LABELS if number is None else _PROBES_OF_NUMBERS),
+        *_criteria_lines(predicts_number=columns.number is not None),
+    ]
+    return "\n".join(lines)
+
+
+def _target_lines(columns: _Columns) -> list[str]:
+    if columns.target is not None:
+        levels = columns.levels[columns.target]
+        return [
+            f"target = {_toml(columns.target)}"
+            f"            # column of true labels; two-valued: {_named(columns.candidates)}",
+            f"positive = {_toml(_favourable(columns.target, levels))}"
+            f"          # the FAVOURABLE label, of {_named(levels)}",
+        ]
+    if columns.number is not None:
+        return [f"target = {_toml(columns.number)}            # column of true numbers, for a model that predicts one"]
+    return ['# target = "..."                     # column of true labels: no two-valued column was found']
+
+
+def _feature_lines(columns: _Columns) -> list[str]:
+    lines = [
+        f"sensitive = {_toml(columns.sensitive)}"
+        if columns.sensitive
+        else '# sensitive = ["sex", "race"]         # columns whose groups are compared: none was recognised by name',
+        f"# features = {visible(_toml(columns.features))}   # what the model takes, where its file does not say",
+    ]
+    if columns.ids:
+        lines.append(f"# left out of the features, as they name rows: {_named(columns.ids)}")
+    return lines
+
+
+def _criteria_lines(*, predicts_number: bool) -> list[str]:
+    """Options of probes and an example of a criterion, for a model of labels or of numbers."""
+    return [
+        *(_PROBES_OF_NUMBERS if predicts_number else _PROBES_OF_LABELS),
         "",
         "# Without criteria the built-in profile auditor-default-3 applies, a convention, not law. Yours replace it:",
         "# [[criteria]]",
-        f'# metric = "{"demographic_parity_difference" if number is None else "mean_residual_difference"}"',
+        f'# metric = "{"mean_residual_difference" if predicts_number else "demographic_parity_difference"}"',
         '# direction = "at_most"               # at_most, at_least, or within with bound = [low, high]',
-        "# bound = 0.10" if number is None else "# bound = 1000                        # in the target's own unit",
+        "# bound = 1000                        # in the target's own unit" if predicts_number else "# bound = 0.10",
         '# source = "model risk policy 4.2"',
         '# set_by = "Model Risk Committee"',
         '# set_at = "2026-01-31"',
         "",
     ]
-    return "\n".join(lines)
 
 
 _PROBES_OF_LABELS = ("# [probes.feature_attribution]", "# n_samples = 256")

@@ -29,7 +29,7 @@ from auditor.record.energy import EnergyRecord
 from auditor.record.text import visible
 from auditor.run.isolate import mitigate
 from auditor.run.mitigation import Mitigation, experience_of, learns, make_mitigation, needs_rows, writes
-from auditor.run.options import Configured
+from auditor.run.options import Configured, ScanOptions
 from auditor.run.plugins import mitigation_class
 from auditor.run.scan import DERIVED, job_of, scan_job
 from auditor.training.meter import Meter
@@ -72,20 +72,8 @@ def run_mitigation(
     configured, settings, code = _with_function(kind, configured, settings)
     options = configured.options
     make_mitigation(kind, settings)
-    with_rows = needs_rows(kind)
-    if with_rows and learns(kind) and options.train is None:
-        raise UsageError("A mitigation learns from the training rows: add --train FILE.")
-    if with_rows and options.data is None:
-        raise UsageError("Whether a mitigation helped is measured on rows it did not see: add --data FILE.")
-    if not with_rows and (options.train or options.data) is not None:
-        raise UsageError(f"{key} learns from no rows and is audited without them: leave out --train and --data.")
-    of_language = not with_rows and writes(kind) == "folder"
-    if of_language and options.probes is not None:
-        # Of rows the performance is measured wherever there are labels.
-        configured = replace(configured, options=replace(options, probes=_named(options.probes, PERFORMANCE)))
-    elif options.probes is not None and options.sensitive:
-        # What a mitigation does to the gaps is never left unasked.
-        configured = replace(configured, options=replace(options, probes=_named(options.probes, "group_fairness")))
+    _check_rows(key, kind, options)
+    configured = _with_probes(kind, configured)
     folder = Path(options.out)
     configured = with_bundle(configured, None if evidence is None else folder / BUNDLE)
     before_job = job_of(configured, PROBES)
@@ -106,15 +94,7 @@ def run_mitigation(
         for note in notes:
             typer.echo(f"note      {note}")
     before = audit_model(configured, before_job, folder / BEFORE, quiet=quiet)
-    # What is written says itself from which probability on it decides, but for files of other libraries.
-    own = (
-        replace(configured, options=replace(configured.options, threshold=None))
-        if out.suffix in ("", ".pt")
-        else configured
-    )
-    own = replace(own, options=replace(own.options, predict=code or own.options.predict))
-    later = with_reference(own, out) if with_rows or of_language else _of(own, out)
-    after = audit_model(*later, folder / AFTER, quiet=quiet)
+    after = audit_model(*_later_audit(kind, configured, out, code), folder / AFTER, quiet=quiet)
     comparison = replace(
         compare(before, after, error_rate=options.error_rate, margin=margin), made_by=(kind.name, *notes)
     )
@@ -131,6 +111,45 @@ def run_mitigation(
     if evidence is not None:
         evidence.told()
     return comparison.exit_code
+
+
+def _check_rows(key: str, kind: type[Mitigation], options: ScanOptions) -> None:
+    """Raises UsageError where the rows that a mitigation needs are absent, or there are rows that it does not use."""
+    with_rows = needs_rows(kind)
+    if with_rows and learns(kind) and options.train is None:
+        raise UsageError("A mitigation learns from the training rows: add --train FILE.")
+    if with_rows and options.data is None:
+        raise UsageError("Whether a mitigation helped is measured on rows it did not see: add --data FILE.")
+    if not with_rows and (options.train or options.data) is not None:
+        raise UsageError(f"{key} learns from no rows and is audited without them: leave out --train and --data.")
+
+
+def _of_language(kind: type[Mitigation]) -> bool:
+    """Whether a mitigation changes a language model without any rows."""
+    return not needs_rows(kind) and writes(kind) == "folder"
+
+
+def _with_probes(kind: type[Mitigation], configured: Configured) -> Configured:
+    """The configuration with the probes that tell whether a mitigation did harm, where probes are chosen by name."""
+    options = configured.options
+    if options.probes is None:
+        return configured
+    if _of_language(kind):
+        # Of rows the performance is measured wherever there are labels.
+        return replace(configured, options=replace(options, probes=_named(options.probes, PERFORMANCE)))
+    if options.sensitive:
+        # What a mitigation does to the gaps is never left unasked.
+        return replace(configured, options=replace(options, probes=_named(options.probes, "group_fairness")))
+    return configured
+
+
+def _later_audit(kind: type[Mitigation], configured: Configured, out: Path, code: str | None) -> tuple[Configured, Job]:
+    """The audit of the new model. ``code``: the function that the mitigation took instead of the model."""
+    options = configured.options
+    # What is written says itself from which probability on it decides, but for files of other libraries.
+    threshold = None if out.suffix in ("", ".pt") else options.threshold
+    own = replace(configured, options=replace(options, threshold=threshold, predict=code or options.predict))
+    return with_reference(own, out) if needs_rows(kind) or _of_language(kind) else _of(own, out)
 
 
 def _with_function(

@@ -112,14 +112,25 @@ class Stages:
 
 def print_report(report: AuditReport, written: Sequence[str]) -> None:
     """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
-    from auditor.finding.measurement import Outcome
-    from auditor.record import rows_for_all
-    from auditor.record.about import About
-    from auditor.record.acceptances import told as accepted_told
-    from auditor.record.left_out import groups_left_out, hidden_gradients
+    _print_inputs(report)
+    _print_obeyed(report)
+    _print_history(report)
+    _print_counts(report)
+    _print_shown(report)
+    _print_refusal(report)
+    _print_findings(report)
+    _print_rows_for_all(report)
+    _print_controls(report)
+    _print_unjudged(report)
+    _print_promise(report)
+    for path in written:
+        typer.echo(f"report  {path}")
+    _print_exit(report)
+
+
+def _print_inputs(report: AuditReport) -> None:
+    """The model and the files of rows, with notes on them, and a sandbox that was off."""
     from auditor.record.text import count, visible
-    from auditor.record.worth import worth_of
-    from auditor.report.view import counts_of, for_other_kinds
 
     model, data = report.model, report.data
     typer.echo(
@@ -134,7 +145,13 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     confined = report.environment.sandbox
     if confined is not None and not confined.on:
         typer.echo(paragraph("sandbox " + visible(confined.describe()), 0))
-    _print_obeyed(report)
+
+
+def _print_history(report: AuditReport) -> None:
+    """The registered plan, interim looks, and what was decided about findings."""
+    from auditor.record.acceptances import told as accepted_told
+    from auditor.record.text import visible
+
     if report.registration is not None:
         said = visible(report.registration.describe())
         typer.echo(paragraph("plan    " + (said if report.registration.followed else coloured(said, "FAIL")), 0))
@@ -144,6 +161,15 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(paragraph("looks   " + visible(looks.describe()), 0))
     for said in (*(d.describe() for d in report.decisions if not d.one_by_one), *accepted_told(report)):
         typer.echo(paragraph("history " + visible(said), 0))
+
+
+def _print_counts(report: AuditReport) -> None:
+    """The six counts, the performance, and what was left out of them."""
+    from auditor.record.left_out import groups_left_out, hidden_gradients
+    from auditor.record.text import visible
+    from auditor.record.worth import worth_of
+    from auditor.report.view import counts_of, for_other_kinds
+
     typer.echo()
     counted = [coloured(f"{c.outcome.value} {c.n}", c.outcome.value) for c in counts_of(report)]
     typer.echo("   ".join([*counted, *filter(None, [for_other_kinds(report)])]))
@@ -154,11 +180,22 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
         typer.echo(paragraph(coloured("attack  ", "INCONCLUSIVE") + visible(hidden), 0))
     for left_out in groups_left_out(report):
         typer.echo(paragraph("groups  " + visible(left_out), 0))
-    _print_shown(report)
+
+
+def _print_refusal(report: AuditReport) -> None:
+    from auditor.record.text import visible
+
     if report.refusal is not None:
         typer.echo()
         typer.echo(coloured("REFUSED", "FAIL") + f" {visible(report.refusal.shown)}")
         typer.echo(paragraph(visible(report.refusal.reason), 2))
+
+
+def _print_findings(report: AuditReport) -> None:
+    """All findings that were judged or could not be, by outcome."""
+    from auditor.finding.measurement import Outcome
+    from auditor.record.about import About
+
     called = (report.about or About()).called
     methods: dict[tuple[str, str | None], set[str]] = {}
     for finding in report.findings:
@@ -173,14 +210,20 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
             continue
         for finding in found:
             _print_finding(finding, called, with_method=len(methods[finding.probe, finding.metric]) > 1)
+
+
+def _print_rows_for_all(report: AuditReport) -> None:
+    """How many rows would settle everything that is open."""
+    from auditor.record import rows_for_all
+    from auditor.record.text import visible
+
     if needed := rows_for_all.said(report):
         typer.echo()
         typer.echo(paragraph("rows    " + visible(needed), 0))
-    _print_controls(report)
-    _print_unjudged(report)
-    _print_promise(report)
-    for path in written:
-        typer.echo(f"report  {path}")
+
+
+def _print_exit(report: AuditReport) -> None:
+    """The exit code and what it means."""
     allowed = " (inconclusive findings were allowed)" if report.allow_inconclusive and report.exit_code == 0 else ""
     words = _EXIT_WORDS[report.exit_code]
     if report.exit_code == 3 and not (report.summary.inconclusive or report.summary.not_run):

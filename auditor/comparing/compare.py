@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from auditor.comparing.remarks import remarks
@@ -144,10 +144,7 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
     _check(before, after)
     both = Both.of(before, after)
     held_to = {key_of(f) for f in after.findings if f.metric is not None and f.criterion is not None}
-    overall = both.of_all("accuracy")
-    judged = [key for key in both.shared if key in held_to and not in_family(key)]
-    alpha = _JUDGED * error_rate / max(len(judged) + len(overall), 1)
-    rows = [*(of_rate(f, alpha) for f in overall), *(both.at(key, alpha) for key in judged)]
+    rows = _judged_rows(both, held_to, error_rate)
     useful = usefulness(
         both,
         after,
@@ -156,19 +153,7 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
         alpha=_USEFUL * error_rate,
         error_rate=error_rate,
     )
-    told = {row.metric for row in (*rows, *useful.rows)}
-    rest = [
-        both.at(key, _SHOWN_LEVEL, judged=False)
-        for key in both.shared
-        if key not in held_to and not (key[0] == PERFORMANCE and key[2] in told and not key[3])
-    ]
-    rest += [
-        of_rate(f, _SHOWN_LEVEL, judged=False)
-        for f in both.changes.values()
-        if f.metric == "accuracy_change" and f.group
-    ]
-    details = tuple(row for row in rest if any(name != "by" for name, _ in row.of))
-    others = tuple(row for row in rest if row not in details)
+    others, details = _rows_beside(both, held_to, {row.metric for row in (*rows, *useful.rows)})
     copied = why_doubtful(before.data.copies) or why_doubtful(after.data.copies)
     said = [useful.same_answer] if useful.same_answer else []
     if both.same:
@@ -188,12 +173,41 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
         others=others,
         details=details,
         error_rate=error_rate,
-        only_before=tuple(dict.fromkeys(key[2] for key in both.first if key not in both.second)),
-        only_after=tuple(dict.fromkeys(key[2] for key in both.second if key not in both.first)),
+        only_before=_metrics_absent(both.first, both.second),
+        only_after=_metrics_absent(both.second, both.first),
         remarks=tuple(said),
         crossed=tuple(dict.fromkeys(_crossed(before, after, [*rows, *useful.rows]))),
         dropped=tuple(dict.fromkeys(_dropped(before, after))),
     )
+
+
+def _judged_rows(both: Both, held_to: set[Key], error_rate: float) -> list[Row]:
+    """Accuracy, and what the later audit is ``held_to`` by a criterion, at equal shares of the error rate."""
+    overall = both.of_all("accuracy")
+    judged = [key for key in both.shared if key in held_to and not in_family(key)]
+    alpha = _JUDGED * error_rate / max(len(judged) + len(overall), 1)
+    return [*(of_rate(f, alpha) for f in overall), *(both.at(key, alpha) for key in judged)]
+
+
+def _rows_beside(both: Both, held_to: set[Key], metrics: set[str]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """Rows that are not judged: those of the whole, and details. ``metrics``: those that judged rows show already."""
+    rest = [
+        both.at(key, _SHOWN_LEVEL, judged=False)
+        for key in both.shared
+        if key not in held_to and not (key[0] == PERFORMANCE and key[2] in metrics and not key[3])
+    ]
+    rest += [
+        of_rate(f, _SHOWN_LEVEL, judged=False)
+        for f in both.changes.values()
+        if f.metric == "accuracy_change" and f.group
+    ]
+    details = tuple(row for row in rest if any(name != "by" for name, _ in row.of))
+    return tuple(row for row in rest if row not in details), details
+
+
+def _metrics_absent(own: Iterable[Key], other: Container[Key]) -> tuple[str, ...]:
+    """The metrics of one audit's numbers that the other lacks."""
+    return tuple(dict.fromkeys(key[2] for key in own if key not in other))
 
 
 def _check(before: AuditReport, after: AuditReport) -> None:

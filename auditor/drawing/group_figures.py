@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from auditor.drawing.points import Point, capital, gather, in_words, intervals_said, said_of, series_of
+from auditor.finding.criterion import Criterion
 from auditor.finding.display import CELLS
 from auditor.finding.figure import Figure, Series
 from auditor.statistics.distances import CalibrationError
@@ -166,7 +167,7 @@ def rates_figure(
 
 def lines_through(points: Sequence[Point], features: tuple[str, ...], rates: Sequence[Point]) -> dict[str, Line]:
     """For each rate, the tightest line that a judged headline over the same features draws through its groups."""
-    found: dict[str, Line] = {}
+    lines: dict[str, Line] = {}
     for point in points:
         criterion, estimate = point.finding.criterion, point.measurement.estimate
         if criterion is None or isinstance(criterion.bound, tuple) or set(point.measurement.sensitive) != set(features):
@@ -176,31 +177,35 @@ def lines_through(points: Sequence[Point], features: tuple[str, ...], rates: Seq
         for rate in [table.rate for table in estimate.tables]:
             values = [p.value for p in rates if p.measurement.metric == rate]
             highest = max((v for v in values if v is not None), default=None)
-            if highest is None:
-                continue
-            if isinstance(estimate, WorstDifference) and criterion.direction == "at_most":
-                line = Line(
-                    at=highest - criterion.bound,
-                    label=f"highest − {criterion.bound:g}",
-                    place=f"{criterion.bound:g} below the highest group",
-                    metric=criterion.metric,
-                )
-            elif isinstance(estimate, WorstRatio) and criterion.direction == "at_least":
-                line = Line(
-                    at=highest * criterion.bound,
-                    label=f"{criterion.bound:g} × highest",
-                    place=f"{criterion.bound:g} times the highest group",
-                    metric=criterion.metric,
-                )
-            else:
-                continue
-            if rate not in found or line.at > found[rate].at:
-                found[rate] = line
+            line = None if highest is None else _line_below(highest, estimate, criterion, criterion.bound)
+            if line is not None and (rate not in lines or line.at > lines[rate].at):
+                lines[rate] = line
     for point in rates:
         own = point.finding.criterion
         if own is not None and not isinstance(own.bound, tuple):
-            found[point.measurement.metric] = Line(own.bound, own.describe(), own.describe(), own.metric)
-    return {metric: line for metric, line in found.items() if math.isfinite(line.at)}
+            lines[point.measurement.metric] = Line(own.bound, own.describe(), own.describe(), own.metric)
+    return {metric: line for metric, line in lines.items() if math.isfinite(line.at)}
+
+
+def _line_below(
+    highest: float, estimate: WorstDifference | WorstRatio, criterion: Criterion, bound: float
+) -> Line | None:
+    """How far below the highest group the others may lie; None where the criterion says nothing of that."""
+    if isinstance(estimate, WorstDifference) and criterion.direction == "at_most":
+        return Line(
+            at=highest - bound,
+            label=f"highest − {bound:g}",
+            place=f"{bound:g} below the highest group",
+            metric=criterion.metric,
+        )
+    if isinstance(estimate, WorstRatio) and criterion.direction == "at_least":
+        return Line(
+            at=highest * bound,
+            label=f"{bound:g} × highest",
+            place=f"{bound:g} times the highest group",
+            metric=criterion.metric,
+        )
+    return None
 
 
 def _most_telling(points: list[Point]) -> list[Point]:

@@ -166,27 +166,39 @@ class _Entry:
         if what is None and role is None:
             raise self.error("say with role, or with what, which field is meant.")
         rules = control.attestation
-        said = [rule.what for rule in rules]
-        measured = [rule.what for rule in control.evidence if rule.what not in said]
+        attested = [rule.what for rule in rules]
+        measured = [rule.what for rule in control.evidence if rule.what not in attested]
         if what is not None and what in measured:
             raise self.error(f"{place}: {what!r} is measured, and nobody's word replaces a measurement.")
         if not rules:
             raise self.error(f"{place} asks for nobody's word: its cells are measured.")
-        roles = list(dict.fromkeys(rule.role for rule in rules))
-        if role is not None and role not in roles:
-            near = did_you_mean(role, roles) or "."
-            raise self.error(f"{place} asks no {role!r}{near} It asks: {', '.join(roles)}.")
-        of_role = [rule for rule in rules if role is None or rule.role == role]
-        if what is None and len(of_role) > 1:
-            asked = "; ".join(repr(rule.what) for rule in of_role)
-            raise self.error(f"{place} asks a {role} for {len(of_role)} things: say with what which is meant, {asked}.")
+        of_role = self._rules_of_role(role, rules, place)
         if what is None:
-            return of_role[0]
-        found = next((rule for rule in of_role if rule.what == what), None)
-        if found is None:
+            return self._only_rule(of_role, f"{place} asks a {role}")
+        rule = next((rule for rule in of_role if rule.what == what), None)
+        if rule is None:
             near = did_you_mean(what, [*(rule.what for rule in of_role), *measured]) or "."
             raise self.error(f"{place} asks nobody for {what!r}{near}")
-        return found
+        return rule
+
+    def _rules_of_role(
+        self, role: str | None, rules: Sequence[AttestationRule], place: str
+    ) -> Sequence[AttestationRule]:
+        """The fields that a role can attest, all of them where none is named."""
+        if role is None:
+            return rules
+        roles = list(dict.fromkeys(rule.role for rule in rules))
+        if role not in roles:
+            near = did_you_mean(role, roles) or "."
+            raise self.error(f"{place} asks no {role!r}{near} It asks: {', '.join(roles)}.")
+        return [rule for rule in rules if rule.role == role]
+
+    def _only_rule(self, rules: Sequence[AttestationRule], asks: str) -> AttestationRule:
+        """The one field of a role. Raises ConfigError where it has several."""
+        if len(rules) > 1:
+            fields = "; ".join(repr(rule.what) for rule in rules)
+            raise self.error(f"{asks} for {len(rules)} things: say with what which is meant, {fields}.")
+        return rules[0]
 
     def _day(self) -> date:
         on = self.table.get("on")

@@ -141,47 +141,70 @@ def parse_criterion(
             raise ConfigError(f"{where}: unknown key {key!r}{did_you_mean(key, _KEYS)}.")
     values: dict[str, object] = {"source": where, "set_by": "not stated", "set_at": "not stated"}
     values |= dict(defaults or {}) | dict(entry)
-    metric, direction, bound = values.get("metric"), values.get("direction"), values.get("bound")
+    metric = values.get("metric")
     if not isinstance(metric, str) or not metric:
         raise ConfigError(f'{where}: a criterion needs metric = "NAME".')
-    if direction not in ("at_most", "at_least", "within"):
-        raise ConfigError(f"{where}: direction must be one of {', '.join(get_args(Direction))}, not {direction!r}.")
-    numbers = list(bound) if isinstance(bound, (list, tuple)) else [bound]
-    if any(isinstance(b, bool) or not isinstance(b, (int, float)) or not math.isfinite(b) for b in numbers):
-        raise ConfigError(f"{where}: bound must be a number, or [low, high] for within, not {bound!r}.")
-    limits = [float(b) for b in numbers if isinstance(b, (int, float))]
-    two_sided = isinstance(bound, (list, tuple))
-    if two_sided != (direction == "within") or (two_sided and (len(limits) != 2 or not limits[0] < limits[1])):
-        raise ConfigError(f"{where}: within takes bound = [low, high] with low < high; the others take one number.")
-    sensitive, group = values.get("sensitive"), values.get("group")
-    if group is not None and not isinstance(group, Mapping):
-        raise ConfigError(f'{where}: group must be a table, such as group = {{sex = "female"}}, not {group!r}.')
+    direction = _direction(values.get("direction"), where)
+    bound = _bound(values.get("bound"), direction, where)
+    group = _group(values.get("group"), where)
     at = _coordinates(values.get("at"), where)
-    if not isinstance(sensitive, (str, list, tuple, type(None))):
-        raise ConfigError(f"{where}: sensitive must be a name or a list of names, not {sensitive!r}.")
     return Criterion(
         metric=metric.replace("-", "_"),
         direction=direction,
-        bound=(limits[0], limits[1]) if len(limits) == 2 else limits[0],
+        bound=bound,
         source=str(values["source"]),
         set_by=str(values["set_by"]),
         set_at=str(values["set_at"]),
-        probe=None if values.get("probe") is None else str(values["probe"]).replace("-", "_"),
-        method=None if values.get("method") is None else str(values["method"]).replace("-", "_"),
-        sensitive=(
-            None
-            if sensitive is None
-            else tuple(str(s) for s in sensitive)
-            if isinstance(sensitive, (list, tuple))
-            else (str(sensitive),)
-        ),
-        group=None if group is None else {str(k): str(v) for k, v in group.items()},
+        probe=_identifier(values.get("probe")),
+        method=_identifier(values.get("method")),
+        sensitive=_sensitive(values.get("sensitive"), where),
+        group=group,
         at=at,
         **_share(entry, where, budgets or {}, built_in=built_in),
         needs=str(values.get("needs", "")),
         built_in=built_in,
         if_rows_suffice=_flag(values, "if_rows_suffice", where),
     )
+
+
+def _direction(value: object, where: str) -> Direction:
+    if value not in ("at_most", "at_least", "within"):
+        raise ConfigError(f"{where}: direction must be one of {', '.join(get_args(Direction))}, not {value!r}.")
+    return value
+
+
+def _bound(value: object, direction: Direction, where: str) -> float | tuple[float, float]:
+    """One number, or low and high of ``within``."""
+    two_sided = isinstance(value, (list, tuple))
+    numbers = list(value) if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(b, bool) or not isinstance(b, (int, float)) or not math.isfinite(b) for b in numbers):
+        raise ConfigError(f"{where}: bound must be a number, or [low, high] for within, not {value!r}.")
+    limits = [float(b) for b in numbers if isinstance(b, (int, float))]
+    if two_sided != (direction == "within") or (two_sided and (len(limits) != 2 or not limits[0] < limits[1])):
+        raise ConfigError(f"{where}: within takes bound = [low, high] with low < high; the others take one number.")
+    return (limits[0], limits[1]) if len(limits) == 2 else limits[0]
+
+
+def _group(value: object, where: str) -> dict[str, str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise ConfigError(f'{where}: group must be a table, such as group = {{sex = "female"}}, not {value!r}.')
+    return {str(k): str(v) for k, v in value.items()}
+
+
+def _sensitive(value: object, where: str) -> tuple[str, ...] | None:
+    """The sensitive features that a criterion is about, None for any."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, list, tuple)):
+        raise ConfigError(f"{where}: sensitive must be a name or a list of names, not {value!r}.")
+    return (value,) if isinstance(value, str) else tuple(str(s) for s in value)
+
+
+def _identifier(value: object) -> str | None:
+    """A name of a probe or a method as it is written in Python."""
+    return None if value is None else str(value).replace("-", "_")
 
 
 def _coordinates(at: object, where: str) -> dict[str, str | float] | None:

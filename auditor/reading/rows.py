@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from auditor.data.bins import BinRule, bin_sensitive, parse_bin_rule, refuse_con
 from auditor.data.counts import MISSING
 from auditor.data.grouped_texts import grouped, needed_groups
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
+from auditor.data.recorded import Recorded
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
 from auditor.intake.specs import DataSpec
 from auditor.reading.columns import id_like
@@ -212,8 +213,50 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         raise UsageError("--train and --data are the same file: they must be different rows.")
     decided = list(map(str, evaluation.X.columns)) if isinstance(evaluation.X, pd.DataFrame) else None
     members = load_one(spec, spec.train, model, classes, decided)
-    joined = evaluation.with_members(members)
-    return replace(joined, notes=(*joined.notes, *_overlap_note(evaluation, members)))
+    overlap = _overlap_note(evaluation, members)
+    X: Rows = (
+        pd.concat([evaluation.X, members.X], ignore_index=True)
+        if isinstance(evaluation.X, pd.DataFrame) and isinstance(members.X, pd.DataFrame)
+        else np.concatenate([np.asarray(evaluation.X), np.asarray(members.X)])
+    )
+    groups = None
+    if evaluation.sensitive_features is not None:
+        known = members.sensitive_features
+        if known is None:
+            known = pd.DataFrame({name: [MISSING] * len(members) for name in evaluation.sensitive_features.columns})
+        groups = pd.concat([evaluation.sensitive_features, known], ignore_index=True)
+    return AuditData(
+        X=X,
+        y_true=(
+            np.concatenate([evaluation.y_true, members.y_true])
+            if evaluation.y_true is not None and members.y_true is not None
+            else None
+        ),
+        target_values=(
+            np.concatenate([evaluation.target_values, members.target_values])
+            if evaluation.target_values is not None and members.target_values is not None
+            else None
+        ),
+        classes=classes,
+        positive=evaluation.positive,
+        sensitive_features=None if groups is None else groups.astype("string").astype("category"),
+        is_member=np.r_[np.zeros(len(evaluation), bool), np.ones(len(members), bool)],
+        binned=evaluation.binned,
+        recorded=(
+            evaluation.recorded.followed_by(members.recorded)
+            if evaluation.recorded is not None and members.recorded is not None
+            else None
+        ),
+        files=(
+            np.concatenate([evaluation.files, members.files])
+            if evaluation.files is not None and members.files is not None
+            else None
+        ),
+        unreadable=(*evaluation.unreadable, *members.unreadable),
+        notes=tuple(dict.fromkeys([*evaluation.notes, *members.notes, *overlap])),
+        design=None if evaluation.design is None else evaluation.design.followed_by(len(members)),
+        copies=evaluation.copies,
+    )
 
 
 def _overlap_note(evaluation: AuditData, members: AuditData) -> list[str]:
@@ -225,6 +268,83 @@ def _overlap_note(evaluation: AuditData, members: AuditData) -> list[str]:
         f"{shared:,} of {len(evaluation):,} evaluation rows stand in the training file too: what is measured on them "
         "flatters the model. Membership inference leaves out every row that occurs twice."
     ]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A table of rows, read for a model: ``what`` it is called in messages."""
+
+    file: TableFile
+    spec: DataSpec
+    model: AuditedModel
+    path: str
+    what: str
+
+    @property
+    def evaluation(self) -> bool:
+        """Whether its rows are those that are measured."""
+        return self.path == self.spec.path
+
+    @property
+    def tabular(self) -> bool:
+        """Whether its rows are columns rather than texts or pictures."""
+        return self.spec.text is None and self.spec.image is None
+
+    @property
+    def with_side_file(self) -> bool:
+        """Whether groups of its rows are in a file beside it."""
+        return self.spec.sensitive_file is not None and (self.evaluation or bool(self.model.decides_by))
+
+    @property
+    def sensitive(self) -> list[str]:
+        """The sensitive features that are read from it."""
+        if self.with_side_file or self.path == self.spec.train:
+            # The training rows need no groups: a probe that compares groups reads the evaluation rows.
+            return [name for name in self.spec.sensitive if name in self.file.columns]
+        return list(self.spec.sensitive)
+
+    def features(self, decided: Sequence[str] | None) -> list[str]:
+        """The features of the model before columns that name rows are left out."""
+        return feature_columns(self.file, self.spec, self.model) if decided is None else list(decided)
+
+    def in_table(self, features: Sequence[str], decided: Sequence[str] | None) -> list[str]:
+        """The features to read from the table: not the groups that are beside it.
+
+        Raises DataError where it lacks a feature that another file has decided on.
+        """
+        absent = [name for name in features if name not in self.file.columns]
+        own = [name for name in features if name not in absent or not _in_sensitive_file(name, self.spec, self.model)]
+        if decided is not None and absent and absent[0] in own:
+            raise DataError(
+                f"The {self.what} {self.file.path.name!r} has no column {absent[0]!r}, which is a feature in "
+                f"{Path(self.spec.path).name}"
+                f"{did_you_mean(absent[0], self.file.columns) or '; leave it out with --features.'}",
+                code="AUD-DATA-COLUMN",
+            )
+        return own
+
+    def read(self, features: Sequence[str], in_table: Sequence[str]) -> pd.DataFrame:
+        """Its features, labels, groups and keys."""
+        spec = self.spec
+        of_design = (spec.cluster, spec.weight) if self.evaluation else ()
+        others = (spec.target, spec.join_on if self.with_side_file else None, *of_design)
+        own = [name for name in others if name is not None] + self.sensitive
+        types = column_types(spec, self.model, features)
+        frame: pd.DataFrame = self.file.read(list(dict.fromkeys([*in_table, *own])), types).to_pandas()
+        pa.default_memory_pool().release_unused()  # which it would keep for itself
+        return frame
+
+    def without_ids(self, frame: pd.DataFrame, features: list[str]) -> tuple[list[str], list[str]]:
+        """The features without columns that name rows, where nobody named the features, and a note of what is left out.
+
+        Raises UsageError where the model takes another number of columns.
+        """
+        if self.spec.features is not None or self.model.features is not None or not self.tabular:
+            return features, []
+        ids = [name for name in id_like(frame[features]) if name not in self.sensitive]
+        features = [name for name in features if name not in ids]
+        _check_number(len(features), self.model, self.file)
+        return features, [f"Columns that name rows were left out of the features: {', '.join(ids)}."] if ids else []
 
 
 def load_one(
@@ -239,57 +359,33 @@ def load_one(
         return _load_folder(spec, Path(path), model, classes)
     file = open_table(path, what)
     spec = of_texts(spec, file, model)
-    joined = spec.sensitive_file is not None and (path == spec.path or bool(model.decides_by))
-    in_file = [name for name in spec.sensitive if not joined or name in file.columns]
-    features = feature_columns(file, spec, model) if decided is None else list(decided)
-    absent = [name for name in features if name not in file.columns]
-    held = [name for name in features if name not in absent or not _in_sensitive_file(name, spec, model)]
-    if decided is not None and absent and absent[0] in held:
-        raise DataError(
-            f"The {what} {file.path.name!r} has no column {absent[0]!r}, which is a feature in {Path(spec.path).name}"
-            f"{did_you_mean(absent[0], file.columns) or '; leave it out with --features.'}",
-            code="AUD-DATA-COLUMN",
-        )
-    if path == spec.train:
-        # The training rows need no groups: a probe that compares groups reads the evaluation rows.
-        in_file = [name for name in in_file if name in file.columns]
-    of_design = (spec.cluster, spec.weight) if path == spec.path else ()
-    own = [name for name in (spec.target, spec.join_on if joined else None, *of_design) if name is not None] + in_file
-    frame = file.read(list(dict.fromkeys([*held, *own])), column_types(spec, model, features)).to_pandas()
-    pa.default_memory_pool().release_unused()  # which it would keep for itself
-    tabular = spec.text is None and spec.image is None
+    source = _Source(file, spec, model, path, what)
+    features = source.features(decided)
+    in_table = source.in_table(features, decided)
+    frame = source.read(features, in_table)
     notes = on_texts(file, frame, spec)
-    if decided is None and spec.features is None and model.features is None and tabular:
-        ids = [name for name in id_like(frame[features]) if name not in in_file]
-        features = [name for name in features if name not in ids]
-        if ids:
-            notes.append(f"Columns that name rows were left out of the features: {', '.join(ids)}.")
-        _check_number(len(features), model, file)
-    y_true, target_values = None, None
-    if spec.target is not None and model.kind == "regressor":
-        target_values = numeric_target(frame[spec.target], spec.target)
-    elif spec.target is not None:
-        y_true = encode_labels(frame[spec.target], classes, spec.target)
+    if decided is None:
+        features, left_out = source.without_ids(frame, features)
+        notes += left_out
+    y_true, target_values = _truth(frame, spec, model, classes)
     tally = Tally(f"{what} {file.path.name!r}", file.path.name, spec.target, classes)
-    tally.add(len(frame), {str(c): int(frame[c].isna().sum()) for c in held} if tabular else {}, y_true)
+    tally.add(len(frame), {str(c): int(frame[c].isna().sum()) for c in in_table} if source.tabular else {}, y_true)
     notes += tally.notes(model)
     design, copies, more = None, None, list[str]()
-    if path == spec.path:
+    if source.evaluation:
         design = design_of(frame, spec)
         copies, more = repeats_in(file, frame, spec)
     if target_values is not None:
         notes += _target_notes(target_values, f"Column {spec.target!r} of {file.path.name}")
-    if joined:
-        frame, found = join(frame, spec)
-        notes += found
+    if source.with_side_file:
+        frame, unmatched = join(frame, spec)
+        notes += unmatched
     X, files = _inputs(frame, file, spec, model, features)
     groups = _sensitive_groups(frame, spec, tally)
     if model.decides_by and spec.text is not None:
         X = grouped(np.asarray(X), needed_groups(groups, model.decides_by, what))
-    if groups is not None and path == spec.path:
-        for names in together(list(map(str, groups.columns))):
-            notes += small_cells(names, cells_of(groups[list(names)], y_true))
-    bins = {rule.column for rule in map(parse_bin_rule, spec.bins) if not rule.each}
+    if groups is not None and source.evaluation:
+        notes += _small_cell_notes(groups, y_true)
     positive = favourable(spec.positive, classes)
     return AuditData(
         X=X,
@@ -298,15 +394,48 @@ def load_one(
         classes=classes,
         positive=positive,
         sensitive_features=groups,
-        binned=tuple(name for name in map(str, groups.columns) if name in bins) if groups is not None else (),
-        recorded=None
-        if spec.recorded is None
-        else read_recorded(file, spec.recorded, classes, positive, regression=model.kind == "regressor"),
+        binned=_binned_features(spec, groups),
+        recorded=_recorded_answers(source, classes, positive),
         files=files,
         notes=(*notes, *more),
         design=design,
         copies=copies,
     )
+
+
+def _truth(
+    frame: pd.DataFrame, spec: DataSpec, model: AuditedModel, classes: tuple[str, ...]
+) -> tuple[IntArray | None, FloatArray | None]:
+    """The true labels, or the true numbers of a regressor."""
+    if spec.target is None:
+        return None, None
+    if model.kind == "regressor":
+        return None, numeric_target(frame[spec.target], spec.target)
+    return encode_labels(frame[spec.target], classes, spec.target), None
+
+
+def _small_cell_notes(groups: pd.DataFrame, y_true: IntArray | None) -> list[str]:
+    return [
+        note
+        for names in together(list(map(str, groups.columns)))
+        for note in small_cells(names, cells_of(groups[list(names)], y_true))
+    ]
+
+
+def _binned_features(spec: DataSpec, groups: pd.DataFrame | None) -> tuple[str, ...]:
+    """The sensitive features whose groups are ranges of numbers."""
+    if groups is None:
+        return ()
+    bins = {rule.column for rule in map(parse_bin_rule, spec.bins) if not rule.each}
+    return tuple(name for name in map(str, groups.columns) if name in bins)
+
+
+def _recorded_answers(source: _Source, classes: tuple[str, ...], positive: int | None) -> Recorded | None:
+    """The answers that the table itself holds."""
+    if source.spec.recorded is None:
+        return None
+    regression = source.model.kind == "regressor"
+    return read_recorded(source.file, source.spec.recorded, classes, positive, regression=regression)
 
 
 def _inputs(

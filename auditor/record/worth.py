@@ -39,31 +39,56 @@ class Worth:
 
 def worth_of(report: AuditReport, say: Catalogue | None = None) -> Worth | None:
     """What a report says of performance; None where it says nothing of any model's answers."""
-    if report.refusal is not None or not any(f.pillar != INTAKE for f in report.findings):
-        return None
-    if any(f.probe in _OF_FILES and not f.other_kind for f in report.findings):
+    if not _of_a_model(report):
         return None
     say = say or Catalogue.of(ENGLISH)
-    overall = [f for f in report.findings if (f.pillar == _PILLAR or f.probe == _OF_DETECTORS) and not f.group]
-    overall.sort(key=lambda f: f.pillar != _PILLAR)
+    overall = _overall(report)
     line = next((_line(f, say) for name in _KNOWN_BY for f in overall if f.metric == name and f.value is not None), "")
-    shown = [f for f in overall if f.chance is not None and not f.at and f.value is not None and f.interval is not None]
-    if not shown:
+    compared = [f for f in overall if _against_chance(f)]
+    if not compared:
         why = next((f.reason for f in overall if f.reason and f.value is None), "")
         why = why or say.say("worth.unasked")
         return Worth(Outcome.NOT_JUDGED, line, say.say("worth.unknown", why=why))
-    skilled = [f for f in shown if f.interval and f.interval[0] is not None and f.interval[0] >= (f.chance or 0.0)]
-    first = (skilled or shown)[0]
+    outcome, skill = _skill(compared, say)
+    return Worth(outcome, line, skill)
+
+
+def _of_a_model(report: AuditReport) -> bool:
+    """Whether a report measured a model's answers rather than files, or nothing."""
+    if report.refusal is not None or not any(f.pillar != INTAKE for f in report.findings):
+        return False
+    return not any(f.probe in _OF_FILES and not f.other_kind for f in report.findings)
+
+
+def _overall(report: AuditReport) -> list[Finding]:
+    """The findings on performance over all rows, those of the performance pillar first."""
+    overall = [f for f in report.findings if (f.pillar == _PILLAR or f.probe == _OF_DETECTORS) and not f.group]
+    return sorted(overall, key=lambda f: f.pillar != _PILLAR)
+
+
+def _against_chance(finding: Finding) -> bool:
+    """Whether a finding is a number with an interval beside that of guessing."""
+    return finding.chance is not None and not finding.at and finding.value is not None and finding.interval is not None
+
+
+def _above_chance(finding: Finding) -> bool:
+    low = finding.interval[0] if finding.interval else None
+    return low is not None and low >= (finding.chance or 0.0)
+
+
+def _skill(findings: list[Finding], say: Catalogue) -> tuple[Outcome, str]:
+    """Whether the findings show that the model does better than guessing, as an outcome and a sentence."""
+    skilled = [f for f in findings if _above_chance(f)]
+    first = (skilled or findings)[0]
     numbers = _numbers(first, say)
-    of_decisions = [f for f in shown if f.metric in _OF_DECISIONS]
+    of_decisions = [f for f in findings if f.metric in _OF_DECISIONS]
     if skilled and of_decisions and not any(f in skilled for f in of_decisions):
-        other = of_decisions[0]
-        said = say.say("worth.scores_only", numbers=numbers, decided=_numbers(other, say))
-        return Worth(Outcome.INCONCLUSIVE, line, said)
+        decided = _numbers(of_decisions[0], say)
+        return Outcome.INCONCLUSIVE, say.say("worth.scores_only", numbers=numbers, decided=decided)
     if skilled:
-        return Worth(Outcome.PASS, line, say.say("worth.shown", numbers=numbers))
+        return Outcome.PASS, say.say("worth.shown", numbers=numbers)
     outcome = Outcome.FAIL if first.outcome is Outcome.FAIL else Outcome.INCONCLUSIVE
-    return Worth(outcome, line, say.say("worth.none", numbers=numbers))
+    return outcome, say.say("worth.none", numbers=numbers)
 
 
 def _numbers(finding: Finding, say: Catalogue) -> str:

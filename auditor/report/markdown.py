@@ -38,6 +38,19 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     page = first_page(report, say)
     say = page.say
     rows = view.shown_rows(report, say)
+    lines = _verdict(report, page) + _warnings(report, say) + _deviations(report, say) + _counts(report, page)
+    lines += _asked(page)
+    lines += _scope(scope_of(report, say)) + _remedies(remediation_of(report, say), say) + _translation(page)
+    lines += _outcomes(report, rows, say)
+    lines += [line for figure in report.figures for line in _explained(figure, say)]
+    lines += _controls(policies_of(report, rows), say)
+    lines += _promise(report, rows, say) + _provenance(report, page)
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(report: AuditReport, page: FirstPage) -> list[str]:
+    """The title, the verdict, what the performance is, and why a file was refused."""
+    say = page.say
     lines = [f"## {say.say('page.title', model=code_span(report.model.path or report.model.named))}", ""]
     lines += [escaped(" · ".join(page.subtitle)), ""] if page.subtitle else []
     ended = escaped(say.say("counted.exit", code=report.exit_code))
@@ -46,49 +59,77 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     lines += [f"**{escaped(say.say('worth.title'))}** {escaped(worth.sentence)}", ""] if worth is not None else []
     if report.refusal is not None:
         lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
+    return lines
+
+
+def _warnings(report: AuditReport, say: Catalogue) -> list[str]:
     noted = escaped(say.say("rest.note_well"))
     warnings = [escaped(warning, 2 * _LONGEST_SENTENCE) for warning in view.warnings_of(report, say)]
-    lines += [line for warning in warnings for line in (f"> **{noted}** {warning}", "")]
-    if report.registration is not None and report.registration.deviations:
-        lines += [f"### {escaped(say.say('rest.deviations'))}", ""]
-        lines += [*(f"- {escaped(deviation)}" for deviation in report.registration.deviations), ""]
+    return [line for warning in warnings for line in (f"> **{noted}** {warning}", "")]
+
+
+def _deviations(report: AuditReport, say: Catalogue) -> list[str]:
+    """How the audit differs from its registered plan."""
+    if report.registration is None or not report.registration.deviations:
+        return []
+    deviations = [f"- {escaped(deviation)}" for deviation in report.registration.deviations]
+    return [f"### {escaped(say.say('rest.deviations'))}", "", *deviations, ""]
+
+
+def _counts(report: AuditReport, page: FirstPage) -> list[str]:
+    """The six counts, and the probes for other kinds of model beside them."""
+    say = page.say
     counts = view.counts_of(report, say)
-    lines += ["| " + " | ".join(c.outcome.words for c in counts) + " |"]
+    lines = ["| " + " | ".join(c.outcome.words for c in counts) + " |"]
     lines += ["|" + " ---: |" * len(counts)]
     lines += ["| " + " | ".join(say.count(c.n) for c in counts) + " |", ""]
     elsewhere = view.for_other_kinds(report, say)
     lines += [f"{escaped(elsewhere)}.", ""] if elsewhere else []
-    lines += [f"> **{noted}** {escaped(page.own_words)}", ""] if page.own_words else []
-    lines += _asked(page)
-    lines += _scope(scope_of(report, say)) + _remedies(remediation_of(report, say), say)
-    recorded = say.say("limit.recorded") if page.language != ENGLISH else ""
-    lines += [line for said in (page.retold, recorded) if said for line in (f"_{escaped(said)}_", "")]
-    lines += _judged([r for r in rows if r.outcome in (Outcome.FAIL, Outcome.PASS)], say)
+    noted = escaped(say.say("rest.note_well"))
+    return lines + ([f"> **{noted}** {escaped(page.own_words)}", ""] if page.own_words else [])
+
+
+def _translation(page: FirstPage) -> list[str]:
+    """Notes on which words are translated and which are the record's own."""
+    recorded = page.say.say("limit.recorded") if page.language != ENGLISH else ""
+    return [line for note in (page.retold, recorded) if note for line in (f"_{escaped(note)}_", "")]
+
+
+def _outcomes(report: AuditReport, rows: Sequence[Row], say: Catalogue) -> list[str]:
+    """Tables of findings by outcome, with what was tried and how many rows would settle what is open."""
+    lines = _judged([r for r in rows if r.outcome in (Outcome.FAIL, Outcome.PASS)], say)
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE], say)
-    tried = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)
-    lines += [line for said in tried for line in (escaped(said, 2 * _LONGEST_SENTENCE), "")]
+    attempts = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)
+    lines += [line for attempt in attempts for line in (escaped(attempt, 2 * _LONGEST_SENTENCE), "")]
     needed = rows_for_all.said(report)
     lines += [escaped(needed, 2 * _LONGEST_SENTENCE), ""] if needed else []
     lines += _reasons(say.say("rest.stopped"), [r for r in rows if r.outcome is Outcome.NOT_RUN], say)
     absent = [r for r in rows if r.outcome is Outcome.NOT_APPLICABLE and not r.finding.other_kind]
-    lines += _reasons(say.say("rest.not_applicable"), absent, say)
-    lines += [line for figure in report.figures for line in _explained(figure, say)]
-    lines += _controls(policies_of(report, rows), say)
-    lines += [escaped(view.promise_of(report, say), 2 * _LONGEST_SENTENCE), ""]
+    return lines + _reasons(say.say("rest.not_applicable"), absent, say)
+
+
+def _promise(report: AuditReport, rows: Sequence[Row], say: Catalogue) -> list[str]:
+    """The error rates that hold, the plan that was followed, and how to look up the gravest finding."""
+    lines = [escaped(view.promise_of(report, say), 2 * _LONGEST_SENTENCE), ""]
     if report.registration is not None and report.registration.followed:
         lines += [escaped(report.registration.describe()), ""]
     worst = min((r for r in rows if r.finding.criterion), key=lambda r: r.rank, default=None)
     if worst is not None:
         command = f"auditor report report.json --finding {shlex.quote(short_name(report, worst.finding))}"
         lines += [f"{escaped(say.say('trace.look_up'))} {code_span(command, limit=_LONGEST_SENTENCE)}", ""]
+    return lines
+
+
+def _provenance(report: AuditReport, page: FirstPage) -> list[str]:
+    """The data, the version and the id of the record, and the limits of what it says."""
+    say = page.say
     data = f"{code_span(report.data.path)}, " if report.data.path else ""
     n_rows = "" if report.data.n_rows is None else f"{say.counted('rest.training_rows', report.data.n_rows)}, "
     version = code_span(report.tool.get("version", ""))
     record = say.say("rest.record", id=code_span(view.document_id(report)))
-    lines += [f"{data}{n_rows}auditor {version}, {record}. {escaped(say.say('limit.no_advice'))}"]
+    lines = [f"{data}{n_rows}auditor {version}, {record}. {escaped(say.say('limit.no_advice'))}"]
     lines += [escaped(say.say("rest.dates"), _LONGEST_SENTENCE)]
-    lines += ["", f"_{escaped(page.fallback)}_"] if page.fallback else []
-    return "\n".join(lines) + "\n"
+    return lines + (["", f"_{escaped(page.fallback)}_"] if page.fallback else [])
 
 
 def _controls(policies: Sequence[ShownPolicy], say: Catalogue) -> list[str]:

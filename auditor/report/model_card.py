@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from auditor.errors import MissingExtraError
 from auditor.finding.measurement import Outcome
 from auditor.record import text
-from auditor.record.audit_report import INTAKE, AuditReport
+from auditor.record.audit_report import INTAKE, AuditReport, ModelRecord
 from auditor.report import view
 from auditor.report.html import title_of
 from auditor.report.markdown import code_span, escaped
@@ -95,32 +95,11 @@ def _file_name(path: str | None) -> str:
 
 
 def _body(report: AuditReport, rows: Sequence[Row]) -> str:
-    m, data, verdict = report.model, report.data, view.verdict_of(report)
-    counts = view.counts_in_words(report)
-    lines = [f"# Model card: {code_span(model_name(report))}", ""]
-    lines += [
-        f"**{escaped(verdict.headline)}.** {escaped(verdict.sentence)} {counts}. Exit code {report.exit_code}.",
-        "",
-    ]
-    if report.refusal is not None:
-        lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
-    lines += [line for warning in view.warnings_of(report) for line in (f"> **Note well.** {escaped(warning)}", "")]
-    lines += ["## Model details", ""]
-    lines += [f"- File: {code_span(m.path or 'in memory')}, {code_span(m.format)}, loaded by {code_span(m.loaded_by)}"]
-    lines += [f"- SHA-256: {code_span(m.sha256 or 'not known')}"]
-    lines += [f"- Parameters: {text.count(m.n_parameters)}"] if m.n_parameters is not None else []
-    lines += [f"- Classes: {', '.join(code_span(c) for c in m.classes)}"] if m.classes else []
-    lines += [f"- Developers, licence, version: {TO_BE_STATED}", "", "## Intended use", "", TO_BE_STATED, ""]
+    lines = _verdict(report) + _model_details(report.model)
     lines += ["## Factors", ""]
-    compared = ", ".join(code_span(s) for s in data.sensitive)
+    compared = ", ".join(code_span(s) for s in report.data.sensitive)
     lines += [f"Groups compared: {compared}." if compared else "No groups were named, so none were compared.", ""]
-    lines += ["## Evaluation data", "", f"- File: {code_span(data.path or 'none was given, or in memory')}"]
-    lines += [f"- SHA-256: {code_span(data.sha256 or 'not known')}"]
-    lines += [f"- Rows: {text.count(data.n_rows)}"] if data.n_rows is not None else []
-    lines += [f"- Target: {code_span(data.target)}"] if data.target else []
-    lines += [f"- {escaped(note)}" for note in (*data.notes, *m.notes)]
-    lines += ["", "## Training data", ""]
-    lines += [f"File: {code_span(data.train_path)}." if data.train_path else TO_BE_STATED, ""]
+    lines += _data_details(report)
     lines += ["## Metrics and criteria", "", escaped(view.promise_of(report)), ""]
     lines += _table(
         [r for r in rows if not view.is_detail(r.finding) and not r.finding.other_kind],
@@ -131,6 +110,40 @@ def _body(report: AuditReport, rows: Sequence[Row]) -> str:
     version = code_span(report.tool.get("version", ""))
     lines += [f"Written by auditor {version} from record {code_span(view.document_id(report))}. Not legal advice."]
     return "\n".join(lines) + "\n"
+
+
+def _verdict(report: AuditReport) -> list[str]:
+    verdict, counts = view.verdict_of(report), view.counts_in_words(report)
+    lines = [f"# Model card: {code_span(model_name(report))}", ""]
+    lines += [
+        f"**{escaped(verdict.headline)}.** {escaped(verdict.sentence)} {counts}. Exit code {report.exit_code}.",
+        "",
+    ]
+    if report.refusal is not None:
+        lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
+    return lines + [
+        line for warning in view.warnings_of(report) for line in (f"> **Note well.** {escaped(warning)}", "")
+    ]
+
+
+def _model_details(m: ModelRecord) -> list[str]:
+    lines = ["## Model details", ""]
+    lines += [f"- File: {code_span(m.path or 'in memory')}, {code_span(m.format)}, loaded by {code_span(m.loaded_by)}"]
+    lines += [f"- SHA-256: {code_span(m.sha256 or 'not known')}"]
+    lines += [f"- Parameters: {text.count(m.n_parameters)}"] if m.n_parameters is not None else []
+    lines += [f"- Classes: {', '.join(code_span(c) for c in m.classes)}"] if m.classes else []
+    return [*lines, f"- Developers, licence, version: {TO_BE_STATED}", "", "## Intended use", "", TO_BE_STATED, ""]
+
+
+def _data_details(report: AuditReport) -> list[str]:
+    data = report.data
+    lines = ["## Evaluation data", "", f"- File: {code_span(data.path or 'none was given, or in memory')}"]
+    lines += [f"- SHA-256: {code_span(data.sha256 or 'not known')}"]
+    lines += [f"- Rows: {text.count(data.n_rows)}"] if data.n_rows is not None else []
+    lines += [f"- Target: {code_span(data.target)}"] if data.target else []
+    lines += [f"- {escaped(note)}" for note in (*data.notes, *report.model.notes)]
+    lines += ["", "## Training data", ""]
+    return [*lines, f"File: {code_span(data.train_path)}." if data.train_path else TO_BE_STATED, ""]
 
 
 def _table(rows: Sequence[Row], title: str) -> list[str]:

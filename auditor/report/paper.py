@@ -10,7 +10,7 @@ from pathlib import Path
 from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
 from auditor.record import rows_for_all, text
-from auditor.record.audit_report import AuditReport
+from auditor.record.audit_report import AuditReport, DataRecord, ModelRecord
 from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.record.glossary import definitions_of, definitions_of_judged
 from auditor.record.worth import worth_of
@@ -492,50 +492,59 @@ def _cell(say: Catalogue, control: ShownControl, cell: ShownCell, as_of: str, fi
 
 
 def _provenance(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:
-    m, data, e = report.model, report.data, report.environment
+    return [_model_section(report.model, say), _data_section(report.data, say), _environment_section(report, say)]
+
+
+def _model_section(m: ModelRecord, say: Catalogue) -> dict[str, object]:
     word = say.section("rest")
+    return {
+        "title": worded(word["model_loaded"]),
+        "rows": _pairs(
+            (word["file"], m.path or word["in_memory"]),
+            (word["format"], m.format),
+            (word["loaded_by"], m.loaded_by),
+            ("SHA-256", m.sha256 or word["not_known"]),
+            (word["parameters"], "" if m.n_parameters is None else say.count(m.n_parameters)),
+            (word["dtype"], m.dtype or ""),
+            (word["size"], "" if m.size_bytes is None else say.say("rest.bytes", n=say.count(m.size_bytes))),
+            (word["classes"], ", ".join(m.classes)),
+        ),
+        "notes": [worded(n) for n in m.notes],
+    }
+
+
+def _data_section(data: DataRecord, say: Catalogue) -> dict[str, object]:
+    word = say.section("rest")
+    return {
+        "title": worded(word["data_read"]),
+        "rows": _pairs(
+            (word["data"], data.path or word["none_given" if data.n_rows is None else "in_memory"]),
+            (word["n_rows"], "" if data.n_rows is None else say.count(data.n_rows)),
+            ("SHA-256", data.sha256 or ""),
+            (word["target"], data.target or ""),
+            (word["favourable"], data.positive or ""),
+            (word["training"], data.train_path or ""),
+            (say.say("rest.training_digest", digest="SHA-256"), data.train_sha256 or ""),
+        ),
+        "notes": [worded(n) for n in data.notes],
+    }
+
+
+def _environment_section(report: AuditReport, say: Catalogue) -> dict[str, object]:
+    e, word = report.environment, say.section("rest")
     packages = ", ".join(f"{k} {v}" for k, v in e.packages.items())
     ran_on = say.say("rest.ran_on", platform=e.platform, python=e.python, device=e.device, seed=e.seed)
-    return [
-        {
-            "title": worded(word["model_loaded"]),
-            "rows": _pairs(
-                (word["file"], m.path or word["in_memory"]),
-                (word["format"], m.format),
-                (word["loaded_by"], m.loaded_by),
-                ("SHA-256", m.sha256 or word["not_known"]),
-                (word["parameters"], "" if m.n_parameters is None else say.count(m.n_parameters)),
-                (word["dtype"], m.dtype or ""),
-                (word["size"], "" if m.size_bytes is None else say.say("rest.bytes", n=say.count(m.size_bytes))),
-                (word["classes"], ", ".join(m.classes)),
-            ),
-            "notes": [worded(n) for n in m.notes],
-        },
-        {
-            "title": worded(word["data_read"]),
-            "rows": _pairs(
-                (word["data"], data.path or word["none_given" if data.n_rows is None else "in_memory"]),
-                (word["n_rows"], "" if data.n_rows is None else say.count(data.n_rows)),
-                ("SHA-256", data.sha256 or ""),
-                (word["target"], data.target or ""),
-                (word["favourable"], data.positive or ""),
-                (word["training"], data.train_path or ""),
-                (say.say("rest.training_digest", digest="SHA-256"), data.train_sha256 or ""),
-            ),
-            "notes": [worded(n) for n in data.notes],
-        },
-        {
-            "title": worded(word["environment"]),
-            "rows": _pairs(
-                (word["command"], e.command or ""),
-                *((say.say("obeyed.title"), file.told_whole(say)) for file in report.obeyed),
-                (word["platform"], ran_on),
-                (word["limits_set"], ", ".join(f"{k} {v}" for k, v in e.limits.items()) or word["none"]),
-                (word["sandbox"], "" if e.sandbox is None else e.sandbox.describe()),
-                (word["history"], "" if report.looks is None else f"{word['entered_after']} {report.looks.head}"),
-                (word["packages"], packages or word["not_recorded"]),
-                (word["duration"], f"{say.spelled(f'{report.duration_s:.1f}')} s"),
-            ),
-            "notes": [],
-        },
-    ]
+    return {
+        "title": worded(word["environment"]),
+        "rows": _pairs(
+            (word["command"], e.command or ""),
+            *((say.say("obeyed.title"), file.told_whole(say)) for file in report.obeyed),
+            (word["platform"], ran_on),
+            (word["limits_set"], ", ".join(f"{k} {v}" for k, v in e.limits.items()) or word["none"]),
+            (word["sandbox"], "" if e.sandbox is None else e.sandbox.describe()),
+            (word["history"], "" if report.looks is None else f"{word['entered_after']} {report.looks.head}"),
+            (word["packages"], packages or word["not_recorded"]),
+            (word["duration"], f"{say.spelled(f'{report.duration_s:.1f}')} s"),
+        ),
+        "notes": [],
+    }

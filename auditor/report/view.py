@@ -432,36 +432,55 @@ def warnings_of(report: AuditReport, say: Catalogue | None = None) -> list[str]:
     """What must not be overlooked by anyone who reads the verdict."""
     say = say or Catalogue.of(ENGLISH)
     loud = [warning] if (warning := rule_warning(report, say)) else []
-    if report.allow_inconclusive:
-        kept = (
-            ("same", any(f.vacuous and not f.vacuous.startswith(HIDDEN) for f in report.findings)),
-            ("hidden", hidden_gradients(report)),
-            ("copies", any(f.doubtful for f in report.findings)),
-        )
-        told = [say.say("warning.waived"), *(say.say(f"warning.waived_{name}") for name, there in kept if there)]
-        loud.append(" ".join(told))
+    loud += _waiver_warnings(report, say)
     if report.family.multiplicity in ("by", "bh", "none"):
         title = say.say("rest.promise")
         loud.append(say.say("warning.no_family", rule=report.family.multiplicity, title=title))
+    loud += _metric_warnings(report, say)
+    loud += hidden_gradients(report) + groups_left_out(report)
+    loud += _record_warnings(report)
+    loud += [policy.old for policy in report.policies if policy.old]
+    # What was accepted finding by finding is told of each finding, whoever signed it.
+    return loud + [d.describe() for d in report.decisions if not d.one_by_one] + list(accepted_told(report))
+
+
+def _waiver_warnings(report: AuditReport, say: Catalogue) -> list[str]:
+    """That inconclusive findings are allowed, and what that may hide."""
+    if not report.allow_inconclusive:
+        return []
+    kept = (
+        ("same", any(f.vacuous and not f.vacuous.startswith(HIDDEN) for f in report.findings)),
+        ("hidden", hidden_gradients(report)),
+        ("copies", any(f.doubtful for f in report.findings)),
+    )
+    hidden = (say.say(f"warning.waived_{name}") for name, there in kept if there)
+    return [" ".join([say.say("warning.waived"), *hidden])]
+
+
+def _metric_warnings(report: AuditReport, say: Catalogue) -> list[str]:
+    """Metrics that would FAIL alone, and criteria that can hardly be missed."""
     named = (
         ("alone", [f for f in report.findings if f.alone is Outcome.FAIL]),
         ("perverse", [f for f in report.findings if f.padding.startswith("The ideal value itself")]),
         ("padding", [f for f in report.findings if f.padding.startswith("Padding")]),
     )
-    for key, own in named:
-        if own:
-            metrics = ", ".join(dict.fromkeys(f.metric or f.probe for f in own))
-            loud.append(say.say(f"warning.{key}", metrics=metrics))
-    loud += hidden_gradients(report) + groups_left_out(report)
+    return [
+        say.say(f"warning.{key}", metrics=", ".join(dict.fromkeys(f.metric or f.probe for f in own)))
+        for key, own in named
+        if own
+    ]
+
+
+def _record_warnings(report: AuditReport) -> list[str]:
+    """What is unusual in how the audit came about: its plan, repeated audits, its training."""
+    warnings = []
     if report.registration is not None and not report.registration.followed:
-        loud.append(report.registration.describe())
+        warnings.append(report.registration.describe())
     if report.looks is not None and (report.looks.repeated or report.looks.campaign is not None):
-        loud.append(report.looks.describe())
+        warnings.append(report.looks.describe())
     if report.training is not None and report.training.eventful:
-        loud.append(report.training.describe())
-    loud += [policy.old for policy in report.policies if policy.old]
-    # What was accepted finding by finding is told of each finding, whoever signed it.
-    return loud + [d.describe() for d in report.decisions if not d.one_by_one] + list(accepted_told(report))
+        warnings.append(report.training.describe())
+    return warnings
 
 
 def applies_to(criterion: CriterionRecord, say: Catalogue | None = None) -> str:

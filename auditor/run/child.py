@@ -7,7 +7,7 @@ import traceback
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +31,8 @@ from auditor.detection.record import DetectorRecord
 from auditor.endpoint.served_texts import ServedTexts
 from auditor.errors import DataError, LacksOptionError, ModelError, OtherKindError, OutputsError, UsageError
 from auditor.files import received, sha256_of, state_of, write_beside
-from auditor.finding.measurement import Measurement
+from auditor.finding.copies import Copies
+from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.intake.formats import Opened, load_model
 from auditor.intake.specs import (
     DataSpec,
@@ -121,7 +122,7 @@ class Hashing(Thread):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(daemon=True)
-        self._spec = spec
+        self.spec = spec
         self.digest: str | None = None
         self.train_digest: str | None = None
         self._paths = [Path(path) for path in (spec.path, spec.train) if path is not None]
@@ -130,9 +131,9 @@ class Hashing(Thread):
         self.start()
 
     def run(self) -> None:
-        self.digest = _digest(Path(self._spec.path))
-        if self._spec.train is not None:
-            self.train_digest = _digest(Path(self._spec.train))
+        self.digest = _digest(Path(self.spec.path))
+        if self.spec.train is not None:
+            self.train_digest = _digest(Path(self.spec.train))
 
     def ended(self) -> None:
         """Waits for the digests. Raises DataError where a file is no longer what it was when they began."""
@@ -186,8 +187,7 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
     # Before anything of the rows is read.
     other = job.mitigation or job.export or job.explain
     hashing = None if job.data is None or other is not None else Hashing(job.data)
-    held = hashing is not None and flag_of_code(job) is not None
-    if job.data is not None and hashing is not None and held:
+    if job.data is not None and hashing is not None and flag_of_code(job) is not None:
         # Before code of the user's can be imported, which could say anything of the rows.
         channel.send(Recounted(recount=recounted(job.data, hashing)))
     if job.model.code_folder is not None:
@@ -205,17 +205,7 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
     channel.send(Loaded(model=model_record(model), device=job.model.device))
     if job.with_intake:
         channel.send(Answered(result=intake_result(model)))
-    if job.mitigation is not None:
-        mitigate(job.mitigation, model, job, channel)
-        return
-    if job.export is not None:
-        export(job.export, model, job, channel)
-        return
-    if job.served is not None:
-        compare_served(job.served, model, job, channel)
-        return
-    if job.explain is not None:
-        explain(job.explain, model, job, channel)
+    if _run_without_probes(job, model, channel):
         return
     if job.data is None or hashing is None:
         channel.send(DataRead(data=DataRecord()))
@@ -228,12 +218,36 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
         answer_from_counts(probes, model, job, job.data, channel, hashing)
         return
     data = load_data(job.data, model) if recorded is None else recorded[1]
-    _check_labels(job.data, data)
+    _answer_from_rows(probes, model, job, data, channel, hashing)
+
+
+def _run_without_probes(job: Job, model: AuditedModel, channel: Channel) -> bool:
+    """Does what a job asks of a model other than probes; False where it asks for nothing else."""
+    if job.mitigation is not None:
+        mitigate(job.mitigation, model, job, channel)
+    elif job.export is not None:
+        export(job.export, model, job, channel)
+    elif job.served is not None:
+        compare_served(job.served, model, job, channel)
+    elif job.explain is not None:
+        explain(job.explain, model, job, channel)
+    else:
+        return False
+    return True
+
+
+def _answer_from_rows(
+    probes: Sequence[Probe], model: AuditedModel, job: Job, data: AuditData, channel: Channel, hashing: Hashing
+) -> None:
+    """Sends the data's record and the answers of all probes over rows in memory."""
+    spec = hashing.spec
+    _check_labels(spec, data)
     record = data_record(data)
-    check_reference(job.data.reference_groups, record.groups or {})
+    check_reference(spec.reference_groups, record.groups or {})
     if job.recognise:
         record = record.model_copy(update={"rows_sha256": data.evaluation.digest})
-    channel.send(DataRead(data=complete_record(record, job.data, hashing)))
+    channel.send(DataRead(data=complete_record(record, spec, hashing)))
+    held = flag_of_code(job) is not None
     if job.evidence is not None or (held and any(counts_suffice(each) or from_decisions(each) for each in probes)):
         keep(model, data, channel, evidence=job.evidence, held=held)
     answer(probes, model, data, job, channel)
@@ -464,6 +478,16 @@ def _ask_all(probes: Sequence[Probe], model: AuditedModel, data: AuditData | Non
         channel.send(Answered(result=replace(result, probe=spec.name)))
 
 
+@dataclass(frozen=True, eq=False)
+class _RowCounts:
+    """What streaming the rows gave: ``counts``, or the error of a model that failed on some row."""
+
+    counts: GroupCounts | Exception
+    record: DataRecord
+    copies: Copies | None = None
+    streamed: Streamed | None = None
+
+
 def answer_from_counts(
     probes: Sequence[Probe], model: AuditedModel, job: Job, spec: DataSpec, channel: Channel, hashing: Hashing
 ) -> None:
@@ -472,53 +496,20 @@ def answer_from_counts(
     if first is not None:
         channel.send(Asking(probe=first))
     noted = taken_by_probe(model)
-    counts: GroupCounts | Exception
-    copies = streamed = None
     try:
-        keys = KeyDigest() if job.recognise else None
-        repeats, digests, holes = RepeatCount(), dict[str, GroupsDigest](), Counter[str]()
-        stream = Stream(spec, model)
-        asked = [probe.asked for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
-        told = stream.told(reduce(Asked.__or__, asked)) if asked else None
-        counts, notes = stream.counted(
-            keys=keys,
-            repeats=None if spec.copies_are_real else repeats,
-            digests=digests,
-            holes=holes,
-            told=told,
-        )
-        if told is not None:
-            stream.settle(told.scores)
-            streamed = Streamed(counts, told.scores, told.features, model, _sampled(told.sample))
-        sizes = sizes_in(counts)
-        check_reference(spec.reference_groups, sizes)
-        if spec.labels or spec.roles:
-            seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
-            _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
-        copies, more = repeats_in(stream.file, repeats, spec)
-        record = DataRecord(
-            n_rows=counts.n,
-            positive=None if counts.positive is None else counts.classes[counts.positive],
-            rows_sha256=None if keys is None else keys.hexdigest(),
-            notes=(*notes, *more, *([_streamed_note(streamed)] if spec.stream else [])),
-            copies=copies if copies and copies.copies else None,
-            groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
-            groups=sizes or None,
-            missing=missing_in(counts, spec.target is not None, None if spec.text else holes),
-        )
+        rows = _count_rows(probes, model, spec, recognise=job.recognise)
     except (DataError, OutputsError, UsageError):
         raise
     except Exception as error:  # the model failed on some row: no probe that counts its decisions can answer
         traceback.print_exception(error)
-        counts, record = error, DataRecord()
-    channel.send(DataRead(data=complete_record(record, spec, hashing)))
+        rows = _RowCounts(error, DataRecord())
+    channel.send(DataRead(data=complete_record(rows.record, spec, hashing)))
     held = flag_of_code(job) is not None
     if job.evidence is not None or held:
-        bare = isinstance(counts, Exception) or not (counts.features or held)
-        table = None if bare or isinstance(counts, Exception) else CountsRecord.of(counts)
+        bare = isinstance(rows.counts, Exception) or not (rows.counts.features or held)
+        table = None if bare or isinstance(rows.counts, Exception) else CountsRecord.of(rows.counts)
         channel.send(Keeping(head=None, counts=table))
     shape = no_rows(spec)
-    failed = isinstance(counts, Exception)  # and printed already
     for named, probe in zip(job.probes, probes, strict=True):
         if named.name != first:
             channel.send(Asking(probe=named.name))
@@ -529,11 +520,50 @@ def answer_from_counts(
             found = ask(probe, model, None, rng, on_error=traceback.print_exception)
             channel.send(Answered(result=replace(found, probe=named.name)))
             continue
-        measure = partial(_measure_counts, probe, model, shape, counts, streamed)
-        scores = None if streamed is None else streamed.scores
-        alike = None if isinstance(counts, Exception) else partial(alike_in_counts, counts, scores=scores)
-        result = attempt(probe, measure, alike=alike, on_error=None if failed else traceback.print_exception)
-        channel.send(Answered(result=noted(replace(result, probe=named.name, copies=copies))))
+        result = _answer_of_counts(probe, model, shape, rows)
+        channel.send(Answered(result=noted(replace(result, probe=named.name, copies=rows.copies))))
+
+
+def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *, recognise: bool) -> _RowCounts:
+    """Counts the rows in one pass, with what streamed probes ask to know of them, and makes the data's record."""
+    keys = KeyDigest() if recognise else None
+    repeats, digests, holes = RepeatCount(), dict[str, GroupsDigest](), Counter[str]()
+    stream = Stream(spec, model)
+    asked = [probe.asked for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
+    told = stream.told(reduce(Asked.__or__, asked)) if asked else None
+    copies_seen = None if spec.copies_are_real else repeats
+    counts, notes = stream.counted(keys=keys, repeats=copies_seen, digests=digests, holes=holes, told=told)
+    streamed = None
+    if told is not None:
+        stream.settle(told.scores)
+        streamed = Streamed(counts, told.scores, told.features, model, _sampled(told.sample))
+    sizes = sizes_in(counts)
+    check_reference(spec.reference_groups, sizes)
+    if spec.labels or spec.roles:
+        seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
+        _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
+    copies, more = repeats_in(stream.file, repeats, spec)
+    record = DataRecord(
+        n_rows=counts.n,
+        positive=None if counts.positive is None else counts.classes[counts.positive],
+        rows_sha256=None if keys is None else keys.hexdigest(),
+        notes=(*notes, *more, *([_streamed_note(streamed)] if spec.stream else [])),
+        copies=copies if copies and copies.copies else None,
+        groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
+        groups=sizes or None,
+        missing=missing_in(counts, spec.target is not None, None if spec.text else holes),
+    )
+    return _RowCounts(counts, record, copies, streamed)
+
+
+def _answer_of_counts(probe: Probe, model: AuditedModel, shape: AuditData, rows: _RowCounts) -> ProbeResult:
+    """The result of a probe from counts; the error of a model that failed is printed only once, by the caller."""
+    measure = partial(_measure_counts, probe, model, shape, rows.counts, rows.streamed)
+    if isinstance(rows.counts, Exception):
+        return attempt(probe, measure, alike=None, on_error=None)
+    scores = None if rows.streamed is None else rows.streamed.scores
+    alike = partial(alike_in_counts, rows.counts, scores=scores)
+    return attempt(probe, measure, alike=alike, on_error=traceback.print_exception)
 
 
 def _streamed_note(streamed: Streamed | None) -> str:

@@ -117,39 +117,48 @@ class Measured(Heard):
                 if self.recounting is not None:
                     self.recounting.kept(message.head, message.counts)
             case Kept():
-                if self.rows is None:
-                    raise ValueError("answers before their head")
-                try:
-                    self.rows.add(message.part)
-                except DataError as error:
-                    raise ValueError(str(error)) from None
-                if self.recounting is not None and not self.rows.strange:
-                    self.recounting.part(message.part)
+                self._add_rows(message)
             case Scored():
-                if not self.keeps_members or message.head.probe != self.asking:
-                    raise ValueError("membership scores that nobody asked for")
-                try:
-                    scores = scores_of(message.head, message.columns)
-                except DataError as error:
-                    raise ValueError(str(error)) from None
-                if self.memberships is None or self.memberships.head.probe == self.asking:
-                    self.memberships = scores  # a bundle holds those of one probe
+                self._add_memberships(message)
             case Asking():
                 self._begins(message.probe)
                 if self.meter is not None:
                     self.meter.begins(message.probe)
                 on_stage(message.probe)
             case Answered():
-                name = message.result.probe
-                taken = {result.probe for result in self.results}
-                if name in taken or (name != self.asking and name != "intake"):
-                    raise ValueError("an answer to no question")
-                self.results.append(message.result)
-                if self.meter is not None:
-                    self.meter.ends()
-                self.asking = None
+                self._add_result(message)
             case _:
                 super()._own(message, on_stage)
+
+    def _add_rows(self, message: Kept) -> None:
+        if self.rows is None:
+            raise ValueError("answers before their head")
+        try:
+            self.rows.add(message.part)
+        except DataError as error:
+            raise ValueError(str(error)) from None
+        if self.recounting is not None and not self.rows.strange:
+            self.recounting.part(message.part)
+
+    def _add_memberships(self, message: Scored) -> None:
+        if not self.keeps_members or message.head.probe != self.asking:
+            raise ValueError("membership scores that nobody asked for")
+        try:
+            scores = scores_of(message.head, message.columns)
+        except DataError as error:
+            raise ValueError(str(error)) from None
+        if self.memberships is None or self.memberships.head.probe == self.asking:
+            self.memberships = scores  # a bundle holds those of one probe
+
+    def _add_result(self, message: Answered) -> None:
+        name = message.result.probe
+        known = {result.probe for result in self.results}
+        if name in known or (name != self.asking and name != "intake"):
+            raise ValueError("an answer to no question")
+        self.results.append(message.result)
+        if self.meter is not None:
+            self.meter.ends()
+        self.asking = None
 
 
 @dataclass

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import JsonValue
+
 from auditor.data.bins import parse_bin_rule
 from auditor.endpoint.address import is_endpoint
 from auditor.endpoint.client import Limits as Calls
@@ -328,73 +330,137 @@ _FOR_PROBES = {
 _SAID_OF_PROBES = ("chat", "few_shot", "quantize", "decoder", "embedder")
 
 
+@dataclass(frozen=True)
+class _Benchmarks:
+    """Files of benchmarks and of what is left out of them, by the probe that measures them."""
+
+    paths: dict[str, str]
+    filters: dict[str, str]
+
+
 def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
     """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
-    chosen = [name.replace("-", "_") for name in configured.options.probes or catalogue]
-    if configured.options.quantize is not None and DERIVED not in chosen:
-        raise UsageError(f"--quantize is what the probe {DERIVED} is asked: add it to --probes.")
-    if configured.options.quantize is not None and configured.options.reference is not None:
-        raise UsageError("--quantize compares a model with itself: leave --reference out, or ask in two scans.")
-    if configured.options.quantize is not None and find_spec("torchao") is None:
-        raise MissingExtraError("--quantize needs torchao: pip install 'responsible-auditor[quantize]'.")
-    of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
-    of_language |= DERIVED in chosen
-    if (configured.options.target is not None or of_language) and PERFORMANCE in catalogue:
-        # Without it nothing tells a model that knows nothing from one that treats all alike.
-        chosen = [PERFORMANCE, *chosen]
+    chosen = _probe_names(configured.options, catalogue)
     # Looking through everything that is installed takes its time: only where a name is none of ours.
     others = known_probes(catalogue) if {*chosen, *configured.probe_options} - set(catalogue) else {}
     targets = {name: probe_target(name, catalogue, others) for name in chosen}
     specs = []
-    benchmarks = _by_probe("benchmark", configured.options.benchmark, "benchmarks", catalogue)
-    filters = _by_probe("benchmark-filter", configured.options.benchmark_filter, "benchmark_filter", catalogue)
-    if unread := sorted(filters.keys() - benchmarks.keys()):
-        flag = f"--benchmark {unread[0]}=PATH"
-        raise UsageError(f"--benchmark-filter {unread[0]} leaves items out of a file that was not given: add {flag}.")
+    benchmarks = _benchmarks(configured.options, catalogue)
     for name in dict.fromkeys(chosen):
-        options = dict(configured.probe_options.get(name, {}))
+        given = configured.probe_options.get(name, {})
         if name not in catalogue:
             # Somebody else's code is imported by the measuring process alone, which checks the options too.
             source = others[name].source
-            specs.append(ProbeSpec(name=name, target=targets[name], options=options, distribution=source))
+            specs.append(ProbeSpec(name=name, target=targets[name], options=dict(given), distribution=source))
             continue
-        kind = catalogue[name]
-        if name in benchmarks:
-            options.setdefault("benchmarks", {name: benchmarks[name]})
-        if name in filters:
-            options.setdefault("benchmark_filter", filters[name])
-        taken = inspect.signature(kind).parameters
-        if benchmarks and "pair_benchmarks" in taken:
-            options.setdefault("pair_benchmarks", benchmarks)
-        for flag, what in _FOR_PROBES.items():
-            path = getattr(configured.options, flag)
-            # A calibration is of the scorer; what else labels texts is tried by items of its own.
-            of_it = flag in taken and (flag != "calibration" or "scorer" in taken)
-            if path is not None and of_it:
-                options.setdefault(flag, str(_existing(path, what)))
-        for flag in _SAID_OF_PROBES:
-            said = getattr(configured.options, flag)
-            if flag in taken and said != taken[flag].default:
-                if flag == "embedder" and ":" not in said:
-                    said = str(_existing(said, flag))
-                options.setdefault(flag, list(said) if isinstance(said, tuple) else said)
-        if configured.options.text is not None and "ood" in options and "column" in taken:
-            options.setdefault("column", configured.options.text)
-        make_probe(kind, options)
+        options = _probe_options(name, catalogue[name], given, configured.options, benchmarks)
+        make_probe(catalogue[name], options)
         specs.append(ProbeSpec(name=name, target=targets[name], options=options))
-    for target in configured.options.probe:
-        module, colon, attribute = target.partition(":")
-        if attribute in {spec.name for spec in specs} | {INTAKE}:
-            raise UsageError(f"Two probes are named {attribute!r}: rename the class in --probe {target!r}.")
-        if not (module and colon and attribute):
-            raise UsageError(f"--probe {target!r} must look like package.module:Class.")
-        specs.append(ProbeSpec(name=attribute, target=target, options=configured.probe_options.get(attribute, {})))
+    specs += _probes_by_class(configured, {spec.name for spec in specs})
     known = {spec.name for spec in specs} | {*catalogue, *others}
     for name in configured.probe_options:
         if name not in known:
             raise ConfigError(
                 f"Options are given for a probe {name!r} that does not exist{did_you_mean(name, known) or '.'}"
             )
+    return specs
+
+
+def _probe_names(options: ScanOptions, catalogue: Catalogue) -> list[str]:
+    """The names of the probes to run; performance is added wherever it can be measured."""
+    chosen = [name.replace("-", "_") for name in options.probes or catalogue]
+    if options.quantize is not None:
+        _check_quantize(options, chosen)
+    of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
+    of_language |= DERIVED in chosen
+    if (options.target is not None or of_language) and PERFORMANCE in catalogue:
+        # Without it nothing tells a model that knows nothing from one that treats all alike.
+        return [PERFORMANCE, *chosen]
+    return chosen
+
+
+def _check_quantize(options: ScanOptions, chosen: Sequence[str]) -> None:
+    if DERIVED not in chosen:
+        raise UsageError(f"--quantize is what the probe {DERIVED} is asked: add it to --probes.")
+    if options.reference is not None:
+        raise UsageError("--quantize compares a model with itself: leave --reference out, or ask in two scans.")
+    if find_spec("torchao") is None:
+        raise MissingExtraError("--quantize needs torchao: pip install 'responsible-auditor[quantize]'.")
+
+
+def _benchmarks(options: ScanOptions, catalogue: Catalogue) -> _Benchmarks:
+    """The benchmark files that flags name. Raises UsageError where items are left out of a file that is not given."""
+    paths = _by_probe("benchmark", options.benchmark, "benchmarks", catalogue)
+    filters = _by_probe("benchmark-filter", options.benchmark_filter, "benchmark_filter", catalogue)
+    if unread := sorted(filters.keys() - paths.keys()):
+        flag = f"--benchmark {unread[0]}=PATH"
+        raise UsageError(f"--benchmark-filter {unread[0]} leaves items out of a file that was not given: add {flag}.")
+    return _Benchmarks(paths, filters)
+
+
+def _probe_options(
+    name: str, kind: type[Probe], own: Mapping[str, JsonValue], options: ScanOptions, benchmarks: _Benchmarks
+) -> dict[str, JsonValue]:
+    """The options of a probe: its ``own``, and from the scan's flags those that it has."""
+    parameters = inspect.signature(kind).parameters
+    from_flags = {
+        **_benchmark_options(name, parameters, benchmarks),
+        **_file_options(parameters, options),
+        **_value_options(parameters, options),
+    }
+    settings = {**own, **{key: value for key, value in from_flags.items() if key not in own}}
+    if options.text is not None and "ood" in settings and "column" in parameters:
+        settings.setdefault("column", options.text)
+    return settings
+
+
+def _benchmark_options(
+    name: str, parameters: Mapping[str, inspect.Parameter], benchmarks: _Benchmarks
+) -> dict[str, JsonValue]:
+    own: dict[str, JsonValue] = {}
+    if name in benchmarks.paths:
+        own["benchmarks"] = {name: benchmarks.paths[name]}
+    if name in benchmarks.filters:
+        own["benchmark_filter"] = benchmarks.filters[name]
+    if benchmarks.paths and "pair_benchmarks" in parameters:
+        own["pair_benchmarks"] = dict(benchmarks.paths)
+    return own
+
+
+def _file_options(parameters: Mapping[str, inspect.Parameter], options: ScanOptions) -> dict[str, JsonValue]:
+    """Files that a flag names for every probe with an option of that name. Raises UsageError for one that is absent."""
+    own: dict[str, JsonValue] = {}
+    for flag, what in _FOR_PROBES.items():
+        path = getattr(options, flag)
+        # A calibration is of the scorer; what else labels texts is tried by items of its own.
+        has_option = flag in parameters and (flag != "calibration" or "scorer" in parameters)
+        if path is not None and has_option:
+            own[flag] = str(_existing(path, what))
+    return own
+
+
+def _value_options(parameters: Mapping[str, inspect.Parameter], options: ScanOptions) -> dict[str, JsonValue]:
+    """Values that a flag gives to every probe with an option of that name, where they are not its default."""
+    own: dict[str, JsonValue] = {}
+    for flag in _SAID_OF_PROBES:
+        value = getattr(options, flag)
+        if flag in parameters and value != parameters[flag].default:
+            if flag == "embedder" and ":" not in value:
+                value = str(_existing(value, flag))
+            own[flag] = list(value) if isinstance(value, tuple) else value
+    return own
+
+
+def _probes_by_class(configured: Configured, names: set[str]) -> list[ProbeSpec]:
+    """The probes of ``--probe``. Raises UsageError for a name that is among ``names`` or that names no class."""
+    specs: list[ProbeSpec] = []
+    for target in configured.options.probe:
+        module, colon, attribute = target.partition(":")
+        if attribute in names | {spec.name for spec in specs} | {INTAKE}:
+            raise UsageError(f"Two probes are named {attribute!r}: rename the class in --probe {target!r}.")
+        if not (module and colon and attribute):
+            raise UsageError(f"--probe {target!r} must look like package.module:Class.")
+        specs.append(ProbeSpec(name=attribute, target=target, options=configured.probe_options.get(attribute, {})))
     return specs
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -91,39 +92,50 @@ def check_probe(
 
 def check_description(probe: Probe, *, key: str | None = None) -> None:
     """Law 4 alone: the class says what it is; raises ContractViolation."""
-    law = "A probe says what it is in class attributes and docstrings."
     kind = type(probe)
+    fault = next(chain(_attribute_faults(kind, key), _docstring_faults(kind), _mapping_faults(kind)), None)
+    if fault is not None:
+        raise ContractViolation("A probe says what it is in class attributes and docstrings.", fault)
+
+
+def _attribute_faults(kind: type[Probe], key: str | None) -> Iterator[str]:
+    """What is wrong with the name, the pillar, the methods and the needs of a probe."""
     for attribute in ("name", "pillar", "goal", "citation"):
         value = getattr(kind, attribute, None)
         if not isinstance(value, str) or not value.strip():
-            raise ContractViolation(law, f"{kind.__name__}.{attribute} is {value!r}")
+            yield f"{kind.__name__}.{attribute} is {value!r}"
     if not kind.name.isidentifier() or kind.name != kind.name.lower():
-        raise ContractViolation(law, f"the name {kind.name!r} is not snake_case")
+        yield f"the name {kind.name!r} is not snake_case"
     if key is not None and kind.name != key:
-        raise ContractViolation(law, f"the name {kind.name!r} is not its key {key!r} in the table")
+        yield f"the name {kind.name!r} is not its key {key!r} in the table"
     if kind.pillar not in get_args(Pillar):
-        raise ContractViolation(law, f"the pillar {kind.pillar!r} is none of {', '.join(get_args(Pillar))}")
+        yield f"the pillar {kind.pillar!r} is none of {', '.join(get_args(Pillar))}"
     for attribute, of in (("methods", str), ("needs", Need)):
         value = getattr(kind, attribute, None)
         if not isinstance(value, tuple) or not all(isinstance(v, of) for v in value):
-            raise ContractViolation(law, f"{kind.__name__}.{attribute} is {value!r}, not a tuple of {of.__name__}")
+            yield f"{kind.__name__}.{attribute} is {value!r}, not a tuple of {of.__name__}"
     if not kind.methods:
-        raise ContractViolation(law, f"{kind.__name__}.methods is empty")
+        yield f"{kind.__name__}.methods is empty"
+
+
+def _docstring_faults(kind: type[Probe]) -> Iterator[str]:
     for where, text in ((kind.__name__, kind.__doc__), (f"{kind.__name__}.measure", kind.measure.__doc__)):
         first = (text or "").strip().split("\n\n")[0]
         if "." not in first and "?" not in first:
-            raise ContractViolation(law, f"the docstring of {where} does not begin with a sentence: {first!r}")
+            yield f"the docstring of {where} does not begin with a sentence: {first!r}"
     if "Source" not in (kind.__doc__ or ""):
-        raise ContractViolation(law, f"the docstring of {kind.__name__} names no source")
+        yield f"the docstring of {kind.__name__} names no source"
+
+
+def _mapping_faults(kind: type[Probe]) -> Iterator[str]:
+    """What is wrong with the optional tables of metrics of a probe."""
     exact = getattr(kind, "exact", {})
     if not isinstance(exact, Mapping) or not all(isinstance(why, str) and why.strip() for why in exact.values()):
-        raise ContractViolation(law, f"{kind.__name__}.exact is {exact!r}, not metrics and the reason of each")
+        yield f"{kind.__name__}.exact is {exact!r}, not metrics and the reason of each"
     same = getattr(kind, "ideal_when_same", {})
     if not isinstance(same, Mapping) or not set(same.values()) <= {*get_args(Answer), "nothing"}:
-        raise ContractViolation(
-            law,
-            f"{kind.__name__}.ideal_when_same is {same!r}, not metrics and decisions, scores, sense or nothing of each",
-        )
+        what = "metrics and decisions, scores, sense or nothing of each"
+        yield f"{kind.__name__}.ideal_when_same is {same!r}, not {what}"
 
 
 def _tells_good_from_bad(

@@ -15,41 +15,66 @@ from auditor.run.answers import BLURRED_OVER, Answers, AnswersHead
 from auditor.verifying.checks import Check
 from auditor.verifying.difference import difference
 
+# By name, what the record says and what is stored.
+_Pairs = dict[str, tuple[object, object]]
+
 
 def described(
     report: AuditReport, head: AnswersHead | None, table: GroupCounts | None, answers: Answers | None
 ) -> Iterator[Check]:
     """Where the record's model and data are not those of the stored head, table of groups and rows."""
-    data = report.data
-    said: dict[str, object] = {}
-    found: dict[str, object] = {}
+    pairs = {
+        **_of_table(report, table, answers),
+        **_of_head(report, head, table),
+        **_of_rows(report, table, answers),
+    }
+    wrong = [where for name, (said, found) in pairs.items() if (where := difference(_plain(said), _plain(found), name))]
+    yield from (Check(name="data", state="wrong", detail=f"the record's {where}") for where in wrong)
+    if pairs and not wrong:
+        yield Check(name="data", state="ok", detail=f"the record's {', '.join(pairs)} are those of what is stored")
+
+
+def _of_table(report: AuditReport, table: GroupCounts | None, answers: Answers | None) -> _Pairs:
+    """Classes, sensitive features and sizes of groups."""
+    data, pairs = report.data, _Pairs()
     if table is not None:
-        said |= {"sensitive": data.sensitive, "positive": data.positive, "classes": report.model.classes}
         positive = None if table.positive is None else table.classes[table.positive]
-        found |= {"sensitive": table.features, "positive": positive, "classes": table.classes}
+        pairs["sensitive"] = data.sensitive, table.features
+        pairs["positive"] = data.positive, positive
+        pairs["classes"] = report.model.classes, table.classes
     sizes = sizes_in(table) if table is not None else _sizes(answers)
     if sizes is not None and data.groups is not None:
-        said["groups"], found["groups"] = data.groups, sizes
-    if head is not None and head.kind == "classifier":
+        pairs["groups"] = data.groups, sizes
+    return pairs
+
+
+def _of_head(report: AuditReport, head: AnswersHead | None, table: GroupCounts | None) -> _Pairs:
+    """What the head of the rows says of all of them."""
+    pairs = _Pairs()
+    if head is None:
+        return pairs
+    if head.kind == "classifier":
         positive = None if head.positive is None else head.classes[head.positive]
-        said |= {"rows' classes": report.model.classes, "rows' positive": data.positive}
-        found |= {"rows' classes": head.classes, "rows' positive": positive}
-    if head is not None:
-        # Scores of rows that do not say their group are blurred, and no others.
-        said["blurred"], found["blurred"] = head.blurred, BLURRED_OVER if table and not head.features else 1
-    if head is not None and table is not None:
-        said["rows of the table"], found["rows of the table"] = head.n, table.n
+        pairs["rows' classes"] = report.model.classes, head.classes
+        pairs["rows' positive"] = report.data.positive, positive
+    # Scores of rows that do not say their group are blurred, and no others.
+    pairs["blurred"] = head.blurred, BLURRED_OVER if table and not head.features else 1
+    if table is not None:
+        pairs["rows of the table"] = head.n, table.n
+    return pairs
+
+
+def _of_rows(report: AuditReport, table: GroupCounts | None, answers: Answers | None) -> _Pairs:
+    """Digests of the groups, and rows without a label."""
+    data, pairs = report.data, _Pairs()
     if answers is not None and answers.groups and data.groups_sha256 is not None:
-        said["groups_sha256"], found["groups_sha256"] = data.groups_sha256, _digests(answers)
+        pairs["groups_sha256"] = data.groups_sha256, _digests(answers)
     if data.missing is not None:
         unlabelled = _unlabelled(table, answers)
         # Where no row has a label, whether there was a column of them is for the record to say.
         if unlabelled is not None and (data.missing.labels is not None or unlabelled < (data.n_rows or 0)):
-            said["rows without label"], found["rows without label"] = data.missing.labels, unlabelled
-    wrong = [where for name in said if (where := difference(_plain(said[name]), _plain(found[name]), name))]
-    yield from (Check(name="data", state="wrong", detail=f"the record's {where}") for where in wrong)
-    if said and not wrong:
-        yield Check(name="data", state="ok", detail=f"the record's {', '.join(said)} are those of what is stored")
+            pairs["rows without label"] = data.missing.labels, unlabelled
+    return pairs
 
 
 def _sizes(answers: Answers | None) -> Mapping[str, Mapping[str, int]] | None:

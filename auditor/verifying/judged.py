@@ -9,6 +9,7 @@ from dataclasses import replace
 from auditor.drawing.earlier_figures import figures_as_before
 from auditor.drawing.figures import figures_of
 from auditor.evidence.manifest import Asked
+from auditor.finding.figure import Figure
 from auditor.finding.judgement import Judgement
 from auditor.finding.judging import judge
 from auditor.record.audit_report import AuditReport
@@ -42,53 +43,72 @@ def judged(report: AuditReport, asked: Asked, *, other_code: bool) -> list[Check
         allow_inconclusive=report.allow_inconclusive,
         duration_s=report.duration_s,
     )
-    checks = []
     # What an earlier rule made of the numbers only an earlier auditor can tell; the numbers themselves are checked.
     # The code that is installed here follows no other.
     same_rule = report.family.rule == again.family.rule or not other_code
-    fields = None if same_rule else _OF_NO_RULE
-    mine = {f.id: f.model_dump(mode="json", include=fields) for f in again.findings}
-    theirs = {f.id: f.model_dump(mode="json", include=fields) for f in report.findings}
-    ids = [f.id for f in report.findings]
-    twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
-    checks += [Check(name=name, state="wrong", detail="is in the record more than once") for name in twice]
-    for name in [*theirs, *(n for n in mine if n not in theirs)]:
-        if name not in mine or name not in theirs:
-            detail = "is not among what was measured" if name not in mine else "was measured, and is not in the record"
-            checks.append(Check(name=name, state="wrong", detail=detail))
-        elif where := difference(theirs[name], mine[name]):
-            checks.append(Check(name=name, state="wrong", detail=where))
-    parts = ("family", "summary", "exit_code") if same_rule else ()
-    parts = ("criteria", *parts, "figures", "definitions", *(() if other_code else ("schema_version", "tool")))
+    checks = _finding_checks(report, again, same_rule=same_rule)
     drawn = list(again.figures)
     if other_code and report.figures != again.figures:
         if not same_rule:
             judgements = _as_recorded(judgements, report)
             drawn = figures_of(judgements, asked.results)
         again = again.model_copy(update={"figures": tuple(figures_as_before(judgements, asked.results))})
-    said, found = (r.model_dump(mode="json", include=set(parts)) for r in (report, again))
-    for part in parts:
-        # Definitions are left out of a record that has none.
-        if where := difference(said.get(part, []), found.get(part, [])):
-            if part == "figures" and other_code:
-                strange = strange_figures(report.figures, [*drawn, *again.figures])
-                detail = f"{strange[0]} shows a value that is in no finding" if strange else where
-                checks.append(Check(name=part, state="wrong" if strange else "not checked", detail=detail))
-            else:
-                checks.append(Check(name=part, state="wrong", detail=where))
+    checks += _part_checks(report, again, drawn, same_rule=same_rule, other_code=other_code)
     if not same_rule:
-        checks += [Check(name=name, state="wrong", detail=detail) for name, detail in contradictions(report)]
-        theirs_by, mine_by, version = report.family.rule, again.family.rule, report.tool.get("version")
-        detail = (
-            f"outcomes and intervals follow rule {theirs_by} of another version of auditor, and this one applies rule "
-            f"{mine_by}: verify them with the version that made them ({version})"
-        )
-        checks.append(Check(name="outcomes", state="not checked", detail=detail))
+        checks += _other_rule_checks(report, again)
     elif not any(check.state == "wrong" for check in checks):
         n = sum(f.value is not None for f in report.findings)
         detail = f"{n:,} numbers, their intervals, p-values and outcomes recomputed from their statistics"
         checks.append(Check(name="numbers", state="ok", detail=detail))
     return checks
+
+
+def _finding_checks(report: AuditReport, again: AuditReport, *, same_rule: bool) -> list[Check]:
+    """Where the record's findings are not those that were judged ``again``."""
+    fields = None if same_rule else _OF_NO_RULE
+    mine = {f.id: f.model_dump(mode="json", include=fields) for f in again.findings}
+    theirs = {f.id: f.model_dump(mode="json", include=fields) for f in report.findings}
+    ids = [f.id for f in report.findings]
+    twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
+    checks = [Check(name=name, state="wrong", detail="is in the record more than once") for name in twice]
+    for name in [*theirs, *(n for n in mine if n not in theirs)]:
+        if name not in mine or name not in theirs:
+            detail = "is not among what was measured" if name not in mine else "was measured, and is not in the record"
+            checks.append(Check(name=name, state="wrong", detail=detail))
+        elif where := difference(theirs[name], mine[name]):
+            checks.append(Check(name=name, state="wrong", detail=where))
+    return checks
+
+
+def _part_checks(
+    report: AuditReport, again: AuditReport, figures: Sequence[Figure], *, same_rule: bool, other_code: bool
+) -> list[Check]:
+    """Where parts of the record beside its findings differ. ``figures``: those that today's code draws."""
+    parts = ("family", "summary", "exit_code") if same_rule else ()
+    parts = ("criteria", *parts, "figures", "definitions", *(() if other_code else ("schema_version", "tool")))
+    said, found = (r.model_dump(mode="json", include=set(parts)) for r in (report, again))
+    checks = []
+    for part in parts:
+        # Definitions are left out of a record that has none.
+        where = difference(said.get(part, []), found.get(part, []))
+        if where and part == "figures" and other_code:
+            strange = strange_figures(report.figures, [*figures, *again.figures])
+            detail = f"{strange[0]} shows a value that is in no finding" if strange else where
+            checks.append(Check(name=part, state="wrong" if strange else "not checked", detail=detail))
+        elif where:
+            checks.append(Check(name=part, state="wrong", detail=where))
+    return checks
+
+
+def _other_rule_checks(report: AuditReport, again: AuditReport) -> list[Check]:
+    """What contradicts itself in a record of an earlier rule, and that its outcomes are not checked."""
+    checks = [Check(name=name, state="wrong", detail=detail) for name, detail in contradictions(report)]
+    theirs, mine, version = report.family.rule, again.family.rule, report.tool.get("version")
+    detail = (
+        f"outcomes and intervals follow rule {theirs} of another version of auditor, and this one applies rule "
+        f"{mine}: verify them with the version that made them ({version})"
+    )
+    return [*checks, Check(name="outcomes", state="not checked", detail=detail)]
 
 
 def _as_recorded(judgements: Sequence[Judgement], report: AuditReport) -> list[Judgement]:

@@ -15,6 +15,7 @@ from auditor.evidence.manifest import LOG, REQUEST, TABLES, Asked
 from auditor.evidence.registration import ROLES
 from auditor.finding.policy import Policy, load_policies, pack_names, parse_policy
 from auditor.record.audit_report import FILES, AuditReport
+from auditor.record.control_record import PolicyRecord
 from auditor.record.controls import with_policies
 from auditor.run import __version__
 from auditor.run.answers import read_head
@@ -110,30 +111,34 @@ def _packs(report: AuditReport, by: WentBy) -> list[Check]:
     ]
     days = _days(report, by)
     for policy in report.policies:
-        name = f"{RULE_PACK}{policy.name}"
-        if not policy.sha256:
-            continue
-        shipped, _ = load_policies([policy.name]) if policy.name in pack_names() else ([], [])
-        own = enclosed.get(policy.sha256) or next((p for p in shipped if p.sha256 == policy.sha256), None)
-        if own is None:
-            detail = "its text is neither enclosed nor of this auditor: SHA-256 " + policy.sha256[:16]
-            checks.append(Check(name=name, state="not checked", detail=detail))
-            continue
-        again = with_policies(report, [own], date.fromisoformat(policy.as_of))
-        mine = [c.model_dump(mode="json") for c in again.controls]
-        said = [c.model_dump(mode="json") for c in report.controls if c.policy == policy.name]
-        where = difference([policy.model_dump(mode="json"), said], [again.policies[0].model_dump(mode="json"), mine])
-        detail = where or f"SHA-256 of its text, and {len(mine)} controls held against the findings anew"
-        # How cells follow from findings is of the code that drew them.
-        state: State = "ok" if not where else "wrong" if report.tool.get("version") == __version__ else "not checked"
-        checks.append(Check(name=name, state=state, detail=detail))
-        if days and policy.as_of not in days:
-            detail = f"it is held to be in force on {policy.as_of}, which was not asked for"
-            checks.append(Check(name=name, state="wrong", detail=detail))
+        if policy.sha256:
+            checks += _pack_checks(report, policy, enclosed.get(policy.sha256), days)
     of_no_pack = [c for c in report.controls if c.policy not in {policy.name for policy in report.policies}]
     if of_no_pack:
         detail = f"{of_no_pack[0].id} is of a rule pack that the record does not name"
         checks.append(Check(name="controls", state="wrong", detail=detail))
+    return checks
+
+
+def _pack_checks(report: AuditReport, policy: PolicyRecord, enclosed: Policy | None, days: set[str]) -> list[Check]:
+    """One rule pack held against the findings anew, by its text that is enclosed or else shipped with auditor."""
+    name = f"{RULE_PACK}{policy.name}"
+    shipped, _ = load_policies([policy.name]) if policy.name in pack_names() else ([], [])
+    own = enclosed or next((p for p in shipped if p.sha256 == policy.sha256), None)
+    if own is None:
+        detail = "its text is neither enclosed nor of this auditor: SHA-256 " + policy.sha256[:16]
+        return [Check(name=name, state="not checked", detail=detail)]
+    again = with_policies(report, [own], date.fromisoformat(policy.as_of))
+    mine = [c.model_dump(mode="json") for c in again.controls]
+    said = [c.model_dump(mode="json") for c in report.controls if c.policy == policy.name]
+    where = difference([policy.model_dump(mode="json"), said], [again.policies[0].model_dump(mode="json"), mine])
+    detail = where or f"SHA-256 of its text, and {len(mine)} controls held against the findings anew"
+    # How cells follow from findings is of the code that drew them.
+    state: State = "ok" if not where else "wrong" if report.tool.get("version") == __version__ else "not checked"
+    checks = [Check(name=name, state=state, detail=detail)]
+    if days and policy.as_of not in days:
+        detail = f"it is held to be in force on {policy.as_of}, which was not asked for"
+        checks.append(Check(name=name, state="wrong", detail=detail))
     return checks
 
 

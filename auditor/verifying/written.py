@@ -82,20 +82,23 @@ def as_logged(content: bytes, report: AuditReport, results: Sequence[ProbeResult
     if not known:
         yield Check(name="log lines", state="wrong", detail="it does not say by a digest which code measured")
     by_probe = {result.probe: result for result in results}
+    summary = report.summary.model_dump(by_alias=True)
     for event in said[1:-2]:
         result = by_probe.get(str(event.get("probe")))
         if "probe" in event and result is None:
             yield Check(name="log lines", state="wrong", detail=f"no {str(event['probe'])[:80]!r} is among the answers")
-        if result is not None:
-            became = "not run" if result.not_run else "not applicable" if result.not_applicable else "answered"
-            found = {"event": became, "measurements": len(result.measurements), "seconds": round(result.duration_s, 3)}
-            if where := difference(
-                {k: event[k] for k in found if k in event}, {k: found[k] for k in found if k in event}
-            ):
-                yield Check(name="log lines", state="wrong", detail=f"{result.probe}: {where}")
-        summary = report.summary.model_dump(by_alias=True)
+        if result is not None and (where := _result_difference(event, result)):
+            yield Check(name="log lines", state="wrong", detail=f"{result.probe}: {where}")
         if event.get("event") == "judged" and difference({k: event.get(k) for k in summary}, summary):
             yield Check(name="log lines", state="wrong", detail="it counts other outcomes")
+
+
+def _result_difference(event: Mapping[str, object], result: ProbeResult) -> str:
+    """Where a line of the log differs from the result of the probe that it names; empty where it does not."""
+    became = "not run" if result.not_run else "not applicable" if result.not_applicable else "answered"
+    expected = {"event": became, "measurements": len(result.measurements), "seconds": round(result.duration_s, 3)}
+    logged = [key for key in expected if key in event]
+    return difference({key: event[key] for key in logged}, {key: expected[key] for key in logged})
 
 
 def as_given(content: bytes, report: AuditReport) -> Iterator[Check]:

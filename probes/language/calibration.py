@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -146,21 +146,10 @@ def read_calibration(path: str | Path) -> Calibration:
     ``label`` and ``predicted`` are 1 or 0, true or false, yes or no. Raises ConfigError where the file is another.
     """
     where = Path(path)
-    try:
-        raw = where.read_bytes()
-        if len(raw) > _MOST_BYTES:
-            raise ConfigError(f"The calibration {where.name!r} is too large: at most {_MOST_BYTES:,} bytes are read.")
-        rows = list(csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"The calibration {where.name!r} cannot be read as CSV: {error}.") from None
+    rows, digest = _csv_rows(where)
     header = [name.strip() for name in rows[0]] if rows else []
     columns = {name: header.index(name) for name in ("text", "id", "label", "predicted", "group") if name in header}
-    to_be_labelled = "text" in columns and "predicted" not in columns
-    if "label" not in columns or not (to_be_labelled or ("predicted" in columns and "text" not in columns)):
-        raise ConfigError(
-            f"The calibration {where.name!r} needs the columns text and label, or id, label and predicted: a text is "
-            "labelled by the device itself, so that its label is in no file."
-        )
+    to_be_labelled = _without_labels(where.name, columns)
     name = "text" if to_be_labelled else "id"
     if name not in columns:
         raise ConfigError(f"The calibration {where.name!r} needs the column id beside predicted.")
@@ -175,12 +164,35 @@ def read_calibration(path: str | Path) -> Calibration:
         raise ConfigError(f"The calibration {where.name!r} needs items labelled 1 and items labelled 0.")
     groups = tuple(row[columns["group"]].strip() for _, row in body) if "group" in columns else None
     return Calibration(
-        f"{where.name}, sha256 {hashlib.sha256(raw).hexdigest()[:16]}",
+        f"{where.name}, sha256 {digest[:16]}",
         truth,
         tuple(keys) if to_be_labelled else (),
         None if to_be_labelled else _labels(where.name, body, columns["predicted"], "predicted"),
         groups,
     )
+
+
+def _csv_rows(where: Path) -> tuple[list[list[str]], str]:
+    """The rows of a CSV file, and its SHA-256."""
+    try:
+        raw = where.read_bytes()
+        if len(raw) > _MOST_BYTES:
+            raise ConfigError(f"The calibration {where.name!r} is too large: at most {_MOST_BYTES:,} bytes are read.")
+        rows = list(csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"The calibration {where.name!r} cannot be read as CSV: {error}.") from None
+    return rows, hashlib.sha256(raw).hexdigest()
+
+
+def _without_labels(file: str, columns: Container[str]) -> bool:
+    """Whether a file has texts for the device to label, rather than the labels that it gave."""
+    to_be_labelled = "text" in columns and "predicted" not in columns
+    if "label" not in columns or not (to_be_labelled or ("predicted" in columns and "text" not in columns)):
+        raise ConfigError(
+            f"The calibration {file!r} needs the columns text and label, or id, label and predicted: a text is "
+            "labelled by the device itself, so that its label is in no file."
+        )
+    return to_be_labelled
 
 
 def _each_once(file: str, keys: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from auditor.errors import BenchmarkError
 
 Condition = Literal["ambig", "disambig"]
 
+_BBQ = "BBQ"
 # The files name a group in several ways; each row is one group.
 _SAME_GROUP = (
     {"f", "female", "woman", "women", "girl", "girls", "mother"},
@@ -70,7 +71,7 @@ def read_bbq(path: str | Path) -> Benchmark[BBQExample]:
     has no groups, so that its biased answers are BBQ's own ``additional_metadata.csv`` to say.
     Source: Parrish et al., Findings of ACL 2022.
     """
-    name = "BBQ"
+    name = _BBQ
     where = Path(path)
     files = sorted(where.glob("*.jsonl")) if where.is_dir() else [where]
     if not files:
@@ -122,19 +123,56 @@ def _bbq_targets(path: Path) -> tuple[dict[tuple[str, str, str], int], str]:
 
 
 def _bbq_example(row: Mapping[str, Any], where: str, by_metadata: Mapping[tuple[str, str, str], int]) -> BBQExample:
-    name = "BBQ"
-    condition = text_of(row, "context_condition", where, name)
-    polarity = text_of(row, "question_polarity", where, name)
+    condition, polarity = _condition_and_polarity(row, where)
+    label = _label(row, where)
+    groups = _answer_groups(row, where)
+    unknown = _unknown_answer(groups, where)
+    category, question = text_of(row, "category", where, _BBQ), text_of(row, "question_index", where, _BBQ)
+    number = text_of(row, "example_id", where, _BBQ)
+    named = [i for i in range(3) if i != unknown]
+    stated = by_metadata.get((category.strip(), question.strip(), number.strip()))
+    targets = _stereotyped_answers(row, groups, named) if stated is None else [i for i in named if i == stated]
+    return BBQExample(
+        id=number,
+        category=category,
+        template=f"{category} {question}",
+        condition="ambig" if condition == "ambig" else "disambig",
+        context=text_of(row, "context", where, _BBQ),
+        question=text_of(row, "question", where, _BBQ),
+        answers=(
+            text_of(row, "ans0", where, _BBQ),
+            text_of(row, "ans1", where, _BBQ),
+            text_of(row, "ans2", where, _BBQ),
+        ),
+        label=label,
+        unknown=unknown,
+        biased=_biased_answer(row, polarity, label, named, targets),
+        language=row.get("language", "en"),
+    )
+
+
+def _condition_and_polarity(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+    condition = text_of(row, "context_condition", where, _BBQ)
+    polarity = text_of(row, "question_polarity", where, _BBQ)
     if condition not in ("ambig", "disambig"):
         raise BenchmarkError(f"{where}: context_condition must be 'ambig' or 'disambig', not {condition!r}.")
     if polarity not in ("neg", "nonneg"):
         raise BenchmarkError(f"{where}: question_polarity must be 'neg' or 'nonneg', not {polarity!r}.")
-    label = value_of(row, "label", where, name)
+    return condition, polarity
+
+
+def _label(row: Mapping[str, Any], where: str) -> int:
+    """The place of the right answer."""
+    label = value_of(row, "label", where, _BBQ)
     label = int(label) if isinstance(label, str) and label.strip() in ("0", "1", "2") else label
     if isinstance(label, bool) or label not in (0, 1, 2):
         raise BenchmarkError(f"{where}: label must be 0, 1 or 2, not {label!r}.")
-    info = value_of(row, "answer_info", where, name)
-    metadata = row.get("additional_metadata")
+    return int(label)
+
+
+def _answer_groups(row: Mapping[str, Any], where: str) -> list[tuple[str, ...]]:
+    """Of each answer its name and group."""
+    info = value_of(row, "answer_info", where, _BBQ)
     groups: list[tuple[str, ...]] = []
     for i in range(3):
         entry = info.get(f"ans{i}") if isinstance(info, dict) else None
@@ -142,40 +180,34 @@ def _bbq_example(row: Mapping[str, Any], where: str, by_metadata: Mapping[tuple[
         if not isinstance(entry, list) or not entry:
             raise BenchmarkError(f"{where}: answer_info needs ans0, ans1 and ans2, each [name, group].")
         groups.append(tuple(str(part) for part in entry))
+    return groups
+
+
+def _unknown_answer(groups: Sequence[tuple[str, ...]], where: str) -> int:
+    """The place of the answer that names nobody."""
     unknown = [i for i, parts in enumerate(groups) if parts[-1].strip().lower() == "unknown"]
     if len(unknown) != 1:
         raise BenchmarkError(f"{where}: exactly one answer of answer_info must be of the group 'unknown'.")
-    category, question = text_of(row, "category", where, name), text_of(row, "question_index", where, name)
-    number = text_of(row, "example_id", where, name)
-    named = [i for i in range(3) if i != unknown[0]]
-    stated = by_metadata.get((category.strip(), question.strip(), number.strip()))
-    targets = [i for i in named if i == stated]
-    if stated is None:
-        listed = metadata.get("stereotyped_groups") if isinstance(metadata, dict) else None
-        stereotyped = [listed] if isinstance(listed, str) else listed if isinstance(listed, list) else []
-        targets = [i for i in named if any(_same_group(part, str(g)) for part in groups[i] for g in stereotyped)]
-    biased = None
+    return unknown[0]
+
+
+def _stereotyped_answers(row: Mapping[str, Any], groups: Sequence[tuple[str, ...]], named: Sequence[int]) -> list[int]:
+    """The places of answers about a group that the row lists as stereotyped."""
+    metadata = row.get("additional_metadata")
+    listed = metadata.get("stereotyped_groups") if isinstance(metadata, dict) else None
+    stereotyped = [listed] if isinstance(listed, str) else listed if isinstance(listed, list) else []
+    return [i for i in named if any(_same_group(part, str(g)) for part in groups[i] for g in stereotyped)]
+
+
+def _biased_answer(
+    row: Mapping[str, Any], polarity: str, label: int, named: Sequence[int], targets: Sequence[int]
+) -> int | None:
+    """The place of the answer that fits the stereotype; None where the row does not tell."""
     if len(targets) == 1:
-        biased = targets[0] if polarity == "neg" else next(i for i in named if i != targets[0])
-    elif label in named and row.get("question_type") in ("pro-stereo", "anti-stereo"):
-        biased = label if row["question_type"] == "pro-stereo" else next(i for i in named if i != label)
-    return BBQExample(
-        id=number,
-        category=category,
-        template=f"{category} {question}",
-        condition="ambig" if condition == "ambig" else "disambig",
-        context=text_of(row, "context", where, name),
-        question=text_of(row, "question", where, name),
-        answers=(
-            text_of(row, "ans0", where, name),
-            text_of(row, "ans1", where, name),
-            text_of(row, "ans2", where, name),
-        ),
-        label=int(label),
-        unknown=unknown[0],
-        biased=biased,
-        language=row.get("language", "en"),
-    )
+        return targets[0] if polarity == "neg" else next(i for i in named if i != targets[0])
+    if label in named and row.get("question_type") in ("pro-stereo", "anti-stereo"):
+        return label if row["question_type"] == "pro-stereo" else next(i for i in named if i != label)
+    return None
 
 
 def _same_group(first: str, second: str) -> bool:

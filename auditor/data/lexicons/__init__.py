@@ -218,6 +218,21 @@ def _check(lexicon: Lexicon, where: str) -> None:
         raise ConfigError(f"{where}: two identities have one name.")
     for name in lexicon.match_case - lexicon.roles:
         raise ConfigError(f"{where}: match_case names {name!r}, which is no role{did_you_mean(name, lexicon.roles)}.")
+    _check_templates(lexicon, where)
+    _check_replaceable(lexicon, where)
+    _check_word_lists(lexicon, where)
+    owners: dict[str, str] = {}
+    for identity in lexicon.identities:
+        for word, roles in _roles_by_word(identity, where).items():
+            if len(roles) > 1 and not any(roles <= group for group in TOLD_APART):
+                raise ConfigError(
+                    f"{where}: {word!r} has the roles {_list(sorted(roles))}, and no rule tells them apart in a text."
+                )
+            if owners.setdefault(word, identity.name) != identity.name:
+                raise ConfigError(f"{where}: {word!r} stands for {owners[word]!r} and for {identity.name!r}.")
+
+
+def _check_templates(lexicon: Lexicon, where: str) -> None:
     for template in lexicon.templates:
         places = {place.lower() for place in PLACEHOLDER.findall(template)}
         if not places or not places <= lexicon.roles:
@@ -225,6 +240,10 @@ def _check(lexicon: Lexicon, where: str) -> None:
                 f"{where}: the template {template[:60]!r} must have placeholders such as {{noun}}, each one of the "
                 f"roles {_list(sorted(lexicon.roles))}."
             )
+
+
+def _check_replaceable(lexicon: Lexicon, where: str) -> None:
+    """Raises ConfigError where an identity has no word of a role that can be put in another's place."""
     for identity in lexicon.identities:
         for role, words in identity.words.items():
             if words and lexicon.only_in_texts.issuperset(w.casefold() for w in words):
@@ -232,26 +251,26 @@ def _check(lexicon: Lexicon, where: str) -> None:
                     f"{where}: every word of {identity.name!r} for the role {role!r} is only_in_texts, so none "
                     "could be put in another's place: add one that may be."
                 )
+
+
+def _check_word_lists(lexicon: Lexicon, where: str) -> None:
+    """Raises ConfigError where a list of words names none of the identities', or excludes one of them."""
     known = {w for identity in lexicon.identities for words in identity.words.values() for w in words}
     for key, own_words in (("before_names", known), ("only_in_texts", {w.casefold() for w in known})):
         for word in sorted(getattr(lexicon, key) - own_words):
             raise ConfigError(f"{where}: {key} names {word!r}, which is no word of it{did_you_mean(word, own_words)}.")
     for word in sorted(lexicon.not_within & {w.casefold() for w in known}):
         raise ConfigError(f"{where}: {word!r} is a word of it and one of the phrases within which none is found.")
-    owners: dict[str, str] = {}
-    for identity in lexicon.identities:
-        own: dict[str, set[str]] = {}
-        for role, words in identity.words.items():
-            if not words:
-                raise ConfigError(f"{where}: {identity.name!r} has no word for the role {role!r}.")
-            if len({w.casefold() for w in words}) < len(words):
-                raise ConfigError(f"{where}: {identity.name!r} has a word twice in the role {role!r}.")
-            for word in words:
-                own.setdefault(word.casefold(), set()).add(role)
-        for word, roles in own.items():
-            if len(roles) > 1 and not any(roles <= group for group in TOLD_APART):
-                raise ConfigError(
-                    f"{where}: {word!r} has the roles {_list(sorted(roles))}, and no rule tells them apart in a text."
-                )
-            if owners.setdefault(word, identity.name) != identity.name:
-                raise ConfigError(f"{where}: {word!r} stands for {owners[word]!r} and for {identity.name!r}.")
+
+
+def _roles_by_word(identity: Identity, where: str) -> dict[str, set[str]]:
+    """The roles of each word of an identity. Raises ConfigError for a role without words or with one word twice."""
+    roles: dict[str, set[str]] = {}
+    for role, words in identity.words.items():
+        if not words:
+            raise ConfigError(f"{where}: {identity.name!r} has no word for the role {role!r}.")
+        if len({w.casefold() for w in words}) < len(words):
+            raise ConfigError(f"{where}: {identity.name!r} has a word twice in the role {role!r}.")
+        for word in words:
+            roles.setdefault(word.casefold(), set()).add(role)
+    return roles

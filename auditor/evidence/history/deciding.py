@@ -120,16 +120,7 @@ def signed_before(
     ``key``: the fingerprint of the signer's, where there is one. Raises UsageError where the step before is missing,
     this one was signed already, or the same person or key signed before.
     """
-    chains: list[list[tuple[Entry, Decision]]] = []
-    for entry in entries:
-        if entry.kind != "decision" or (decision := entry.decision()).audit != audit or decision.step is None:
-            continue
-        if not decision.covers:
-            chains.append([(entry, decision)])
-            continue
-        own = next((c for c in chains if c[0][0].number == decision.covers[0].entry), None)
-        if own is not None:
-            own.append((entry, decision))
+    chains = _sign_off_chains(entries, audit)
     chain = next((c for c in reversed(chains) if all(d.decision == "accept" for _, d in c)), [])
     needed, done = STEPS[: STEPS.index(step)], tuple(d.step for _, d in chain)
     if step in done:
@@ -145,3 +136,18 @@ def signed_before(
         if key is not None and key == decision.key:
             raise UsageError(f"This is the key that it was {decision.step} with: another signs that it is {step}.")
     return [d for _, d in chain], [Covered(entry=e.number, hash=e.hash) for e, _ in chain]
+
+
+def _sign_off_chains(entries: Sequence[Entry], audit: int) -> list[list[tuple[Entry, Decision]]]:
+    """The decisions on an audit that have a step, each chain with the first that its later ones cover."""
+    chains: list[list[tuple[Entry, Decision]]] = []
+    for entry in entries:
+        if entry.kind != "decision" or (decision := entry.decision()).audit != audit or decision.step is None:
+            continue
+        if not decision.covers:
+            chains.append([(entry, decision)])
+            continue
+        own = next((c for c in chains if c[0][0].number == decision.covers[0].entry), None)
+        if own is not None:
+            own.append((entry, decision))
+    return chains

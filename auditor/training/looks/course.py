@@ -73,40 +73,18 @@ def _figure(
     planned: set[float],
 ) -> Figure:
     """``planned``: the places of the looks that were judged."""
-
-    def end(at: float, finding: Judgement, which: int) -> float | None:
-        return finding.interval[which] if finding.interval and at in planned else None
-
     shown = dict(list(groups.items())[:_MOST_SERIES])
     name = line.metric.replace("_", " ")
-    series = tuple(
-        Series(
-            name=group or name,
-            x=tuple(at for at, _ in points),
-            y=tuple(f.measurement.estimate.value if f.measurement else None for _, f in points),
-            low=tuple(end(at, f, 0) for at, f in points),
-            high=tuple(end(at, f, 1) for at, f in points),
-        )
-        for group, points in shown.items()
-    )
+    series = tuple(_series(group or name, points, planned) for group, points in shown.items())
     features = line.sensitive or line.of_groups
     by = f" by {' × '.join(features)}" if features else ""
     method = f", {line.method.replace('_', ' ')}" if line.method not in ("", "between_groups") else ""
-    judged = [f for points in shown.values() for _, f in points if f.criterion is not None]
-    bound, said = None, ""
-    if judged and judged[0].criterion is not None and not isinstance(judged[0].criterion.bound, tuple):
-        bound = judged[0].criterion.bound
-        said = f" Dashed line: {judged[0].criterion.describe()}, as is required."
-    caption = said.strip()
+    criterion = next((f.criterion for points in shown.values() for _, f in points if f.criterion is not None), None)
+    bound = criterion.bound if criterion is not None and not isinstance(criterion.bound, tuple) else None
+    required = f" Dashed line: {criterion.describe()}, as is required." if criterion and bound is not None else ""
+    caption = required.strip()
     if spending is not None and any(f.interval for points in shown.values() for _, f in points):
-        share = spending.error_rate * (1.0 - spending.closing_share)
-        held = (
-            f"Over all looks, the chance that any band of a number with a criterion lies above the truth is at most "
-            f"{share:.3g}, and so is that of any below it."
-            if judged
-            else f"Each band holds with {1.0 - 2.0 * _level(shown):.4g} by itself, not all of them together."
-        )
-        caption = held + said
+        caption = _band_words(shown, spending, with_criterion=criterion is not None) + required
     if len(groups) > len(shown):
         caption += f" {len(groups) - len(shown)} more groups are not drawn."
     words = "; ".join(f"{s.name} {_words(s)}" for s in series)
@@ -121,6 +99,32 @@ def _figure(
         y_label="value",
         criterion=bound,
         caption=caption,
+    )
+
+
+def _series(name: str, points: Sequence[tuple[float, Judgement]], planned: set[float]) -> Series:
+    """The points of a group, with bands at the ``planned`` looks."""
+
+    def end(at: float, finding: Judgement, which: int) -> float | None:
+        return finding.interval[which] if finding.interval and at in planned else None
+
+    return Series(
+        name=name,
+        x=tuple(at for at, _ in points),
+        y=tuple(f.measurement.estimate.value if f.measurement else None for _, f in points),
+        low=tuple(end(at, f, 0) for at, f in points),
+        high=tuple(end(at, f, 1) for at, f in points),
+    )
+
+
+def _band_words(groups: dict[str, list[tuple[float, Judgement]]], spending: Spending, *, with_criterion: bool) -> str:
+    """What the bands of a figure promise."""
+    if not with_criterion:
+        return f"Each band holds with {1.0 - 2.0 * _level(groups):.4g} by itself, not all of them together."
+    share = spending.error_rate * (1.0 - spending.closing_share)
+    return (
+        f"Over all looks, the chance that any band of a number with a criterion lies above the truth is at most "
+        f"{share:.3g}, and so is that of any below it."
     )
 
 
