@@ -213,50 +213,8 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         raise UsageError("--train and --data are the same file: they must be different rows.")
     decided = list(map(str, evaluation.X.columns)) if isinstance(evaluation.X, pd.DataFrame) else None
     members = load_one(spec, spec.train, model, classes, decided)
-    overlap = _overlap_note(evaluation, members)
-    X: Rows = (
-        pd.concat([evaluation.X, members.X], ignore_index=True)
-        if isinstance(evaluation.X, pd.DataFrame) and isinstance(members.X, pd.DataFrame)
-        else np.concatenate([np.asarray(evaluation.X), np.asarray(members.X)])
-    )
-    groups = None
-    if evaluation.sensitive_features is not None:
-        known = members.sensitive_features
-        if known is None:
-            known = pd.DataFrame({name: [MISSING] * len(members) for name in evaluation.sensitive_features.columns})
-        groups = pd.concat([evaluation.sensitive_features, known], ignore_index=True)
-    return AuditData(
-        X=X,
-        y_true=(
-            np.concatenate([evaluation.y_true, members.y_true])
-            if evaluation.y_true is not None and members.y_true is not None
-            else None
-        ),
-        target_values=(
-            np.concatenate([evaluation.target_values, members.target_values])
-            if evaluation.target_values is not None and members.target_values is not None
-            else None
-        ),
-        classes=classes,
-        positive=evaluation.positive,
-        sensitive_features=None if groups is None else groups.astype("string").astype("category"),
-        is_member=np.r_[np.zeros(len(evaluation), bool), np.ones(len(members), bool)],
-        binned=evaluation.binned,
-        recorded=(
-            evaluation.recorded.followed_by(members.recorded)
-            if evaluation.recorded is not None and members.recorded is not None
-            else None
-        ),
-        files=(
-            np.concatenate([evaluation.files, members.files])
-            if evaluation.files is not None and members.files is not None
-            else None
-        ),
-        unreadable=(*evaluation.unreadable, *members.unreadable),
-        notes=tuple(dict.fromkeys([*evaluation.notes, *members.notes, *overlap])),
-        design=None if evaluation.design is None else evaluation.design.followed_by(len(members)),
-        copies=evaluation.copies,
-    )
+    joined = evaluation.with_members(members)
+    return replace(joined, notes=(*joined.notes, *_overlap_note(evaluation, members)))
 
 
 def _overlap_note(evaluation: AuditData, members: AuditData) -> list[str]:
