@@ -1,8 +1,9 @@
-"""No assertion of the tests holds because there was nothing to look at."""
+"""No assertion of the tests holds whatever is true: of nothing, by one of two ways, or of itself."""
 
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,37 @@ def _is_all(node: ast.expr) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "all"
 
 
+def toothless(source: str) -> list[int]:
+    """Lines of the assertions of one of two conditions, of an expression that equals itself, or of a bare name.
+
+    Which of two conditions holds is nothing that such a test knows; a name alone is true of nearly any object.
+    """
+    return [
+        node.lineno
+        for node in statements(source)
+        if isinstance(node, ast.Assert)
+        and (isinstance(node.test, ast.Name) or _either(node.test, negated=False) or _of_itself(node.test))
+    ]
+
+
+def _either(node: ast.expr, *, negated: bool) -> bool:
+    """Whether one of several conditions is enough; one within a call or a comparison is not looked at."""
+    match node:
+        case ast.UnaryOp(op=ast.Not()):
+            return _either(node.operand, negated=not negated)
+        case ast.BoolOp():
+            return isinstance(node.op, ast.And if negated else ast.Or) or any(
+                _either(value, negated=negated) for value in node.values
+            )
+    return False
+
+
+def _of_itself(node: ast.expr) -> bool:
+    """Whether anything in it is compared with the same expression."""
+    compared = [[part.left, *part.comparators] for part in ast.walk(node) if isinstance(part, ast.Compare)]
+    return any(ast.dump(a) == ast.dump(b) for parts in compared for a, b in itertools.pairwise(parts))
+
+
 @pytest.mark.parametrize(
     ("source", "found"),
     [
@@ -66,6 +98,35 @@ def test_no_assertion_holds_of_nothing() -> None:
     files = sorted(TESTS.rglob("*.py"))
     lines = {path.relative_to(TESTS).as_posix(): vacuous(path.read_text(encoding="utf-8")) for path in files}
     assert len(lines) > 50 and f"contract/{HERE}" in lines
+    assert {name: found for name, found in lines.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("assert a or b", True),
+        ("assert a == 1 and (b or c)", True),
+        ("assert not (a and b)", True),
+        ("assert f() == f()", True),
+        ("assert f(x) == g(x) == g(x)", True),
+        ("assert f() != f()", True),
+        ("assert record", True),
+        ("if a:\n    assert b == 1", False),
+        ("assert not (a or b)", False),
+        ("assert f(a or b) == 1", False),
+        ("first, again = f(), f()\nassert first == again", False),
+        ("assert not record", False),
+        ("assert record.ready", False),
+    ],
+)
+def test_what_can_hardly_fail_is_seen(source: str, found: bool) -> None:
+    assert bool(toothless(source)) is found
+
+
+def test_every_assertion_can_fail() -> None:
+    """Assert both conditions, or each under an ``if``, or the exact value; keep a first answer to compare a second."""
+    files = sorted(TESTS.rglob("*.py"))
+    lines = {path.relative_to(TESTS).as_posix(): toothless(path.read_text(encoding="utf-8")) for path in files}
     assert {name: found for name, found in lines.items() if found} == {}
 
 
