@@ -634,3 +634,22 @@ def test_a_proof_and_a_search_together_decide_both_ways() -> None:
     assert outcome(700, 900) is Outcome.INCONCLUSIVE
     open_ = verdict(Bracket(proved=700, possible=900, n=1_000), at_least_80, ideal=1.0)
     assert "200 of 1,000 rows were neither proved nor broken." in open_.reason
+
+
+@pytest.mark.parametrize(
+    ("estimate", "direction", "loose", "strict"),
+    [
+        (gap((500, 520), (1000, 1000)), "at_most", 0.2, 0.03),
+        (gap((300, 500), (1000, 1000)), "at_most", 0.2, 0.05),
+        (WorstRatio(tables=gap((500, 520), (1000, 1000)).tables), "at_least", 0.7, 0.95),
+        (WorstRatio(tables=gap((300, 500), (1000, 1000)).tables), "at_least", 0.6, 0.8),
+    ],
+)
+def test_a_pass_of_a_loose_bound_and_a_fail_of_a_strict_one_prove_nothing_of_the_other(
+    estimate: WorstDifference | WorstRatio, direction: str, loose: float, strict: float
+) -> None:
+    criteria = [criterion("x", direction, loose), criterion("y", direction, strict)]
+    x, y = judge([result(measurement(estimate, "x"), measurement(estimate, "y"))], criteria)[0]
+    passes = x.outcome is Outcome.PASS
+    expected = (Outcome.PASS, Outcome.INCONCLUSIVE) if passes else (Outcome.INCONCLUSIVE, Outcome.FAIL)
+    assert (x.outcome, y.outcome) == expected

@@ -20,7 +20,7 @@ from auditor.data.preprocessing import fit_tabular
 from auditor.data.row_keys import KeyDigest, digest_of_keys, keys_of
 from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked
-from auditor.errors import DataError, UsageError
+from auditor.errors import DataError, ModelError, UsageError
 from auditor.finding.measurement import Alike, Measurement
 from auditor.intake.specs import DataSpec
 from auditor.model.audited_model import AuditedModel
@@ -329,6 +329,17 @@ def test_a_model_that_answers_all_alike_is_seen_to(tmp_path: Path) -> None:
     # With scores that differ it is the decisions alone.
     by.scores._values.add(0.6)
     assert alike_in_counts(by.counts, found, by.scores) == (Alike(answer="decisions", n=N),)
+
+
+def test_a_model_whose_answers_depend_on_their_batch_is_refused(tmp_path: Path) -> None:
+    moody = AuditedModel(
+        lambda X: np.full(len(X), 0.4 if len(X) > 1_000 else 0.6),
+        classes=["no", "yes"],
+        features=("a", "b"),
+        preprocessing=fit_tabular(frame()[["a", "b"]]),
+    )
+    with pytest.raises(ModelError, match="differently when asked again in a smaller batch"):
+        streamed(write(frame(), tmp_path / "rows.parquet"), moody)
 
 
 def test_without_labels_or_groups_it_says_what_is_left(tmp_path: Path) -> None:

@@ -92,6 +92,16 @@ def test_sarif_keeps_the_rules_that_its_schema_cannot_say(report: AuditReport) -
         assert (result["level"] == "none") == (result["kind"] != "fail")
 
 
+def test_sarif_has_the_warnings_of_the_record(report: AuditReport) -> None:
+    waived = report.model_copy(update={"allow_inconclusive": True})
+    found = [
+        n for n in _log(waived)["runs"][0]["invocations"][0]["toolExecutionNotifications"] if n["level"] != "error"
+    ]
+    expected = [("warning", "note", text.visible(warning)) for warning in view.warnings_of(waived)]
+    assert len(expected) > 0
+    assert [(n["level"], n["descriptor"]["id"], n["message"]["text"]) for n in found] == expected
+
+
 def test_sarif_levels_follow_the_outcomes(report: AuditReport) -> None:
     run = _log(report)["runs"][0]
     levels = Counter((r["properties"]["outcome"], r["level"]) for r in run["results"])
