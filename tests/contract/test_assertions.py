@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,27 @@ TESTS = next(folder for folder in Path(__file__).parents if folder.name == "test
 HERE = Path(__file__).name
 
 
-def vacuous(source: str) -> list[int]:
-    """Lines of the assertions that rest on ``all(...)`` or ``not any(...)``, both of which nothing at all satisfies."""
-    return [
-        node.lineno
-        for node in statements(source)
-        if isinstance(node, ast.Assert) and any(_of_nothing(node.test, negated=False))
-    ]
+def assertions(source: str) -> list[ast.Assert]:
+    """Every assertion, those within other statements too."""
+    return [node for node in statements(source) if isinstance(node, ast.Assert)]
+
+
+@cache
+def all_assertions() -> dict[str, list[ast.Assert]]:
+    """Those of every file of the tests."""
+    files = sorted(TESTS.rglob("*.py"))
+    return {path.relative_to(TESTS).as_posix(): assertions(path.read_text(encoding="utf-8")) for path in files}
+
+
+def places(check: Callable[[ast.expr], bool]) -> dict[str, list[int]]:
+    """The lines of the assertions that fail a check, by file."""
+    found = {name: [each.lineno for each in own if check(each.test)] for name, own in all_assertions().items()}
+    return {name: lines for name, lines in found.items() if lines}
+
+
+def vacuous(test: ast.expr) -> bool:
+    """Whether it rests on ``all(...)`` or ``not any(...)``, both of which nothing at all satisfies."""
+    return any(_of_nothing(test, negated=False))
 
 
 def _of_nothing(node: ast.expr, *, negated: bool) -> Iterator[bool]:
@@ -44,17 +59,12 @@ def _is_all(node: ast.expr) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "all"
 
 
-def toothless(source: str) -> list[int]:
-    """Lines of the assertions of one of two conditions, of an expression that equals itself, or of a bare name.
+def toothless(test: ast.expr) -> bool:
+    """Whether it is one of two conditions, has an expression that equals itself, or is a bare name.
 
     Which of two conditions holds is nothing that such a test knows; a name alone is true of nearly any object.
     """
-    return [
-        node.lineno
-        for node in statements(source)
-        if isinstance(node, ast.Assert)
-        and (isinstance(node.test, ast.Name) or _either(node.test, negated=False) or _of_itself(node.test))
-    ]
+    return isinstance(test, ast.Name) or _either(test, negated=False) or _of_itself(test)
 
 
 def _either(node: ast.expr, *, negated: bool) -> bool:
@@ -90,15 +100,13 @@ def _of_itself(node: ast.expr) -> bool:
     ],
 )
 def test_what_nothing_satisfies_is_seen(source: str, found: bool) -> None:
-    assert bool(vacuous(source)) is found
+    assert any(vacuous(each.test) for each in assertions(source)) is found
 
 
 def test_no_assertion_holds_of_nothing() -> None:
     """Write ``all_of`` or ``none_of`` of ``tests/quantifiers.py``, which fail where there is nothing to look at."""
-    files = sorted(TESTS.rglob("*.py"))
-    lines = {path.relative_to(TESTS).as_posix(): vacuous(path.read_text(encoding="utf-8")) for path in files}
-    assert len(lines) > 50 and f"contract/{HERE}" in lines
-    assert {name: found for name, found in lines.items() if found} == {}
+    assert len(all_assertions()) > 50 and f"contract/{HERE}" in all_assertions()
+    assert places(vacuous) == {}
 
 
 @pytest.mark.parametrize(
@@ -120,14 +128,12 @@ def test_no_assertion_holds_of_nothing() -> None:
     ],
 )
 def test_what_can_hardly_fail_is_seen(source: str, found: bool) -> None:
-    assert bool(toothless(source)) is found
+    assert any(toothless(each.test) for each in assertions(source)) is found
 
 
 def test_every_assertion_can_fail() -> None:
     """Assert both conditions, or each under an ``if``, or the exact value; keep a first answer to compare a second."""
-    files = sorted(TESTS.rglob("*.py"))
-    lines = {path.relative_to(TESTS).as_posix(): toothless(path.read_text(encoding="utf-8")) for path in files}
-    assert {name: found for name, found in lines.items() if found} == {}
+    assert places(toothless) == {}
 
 
 def test_the_quantifiers_fail_of_nothing() -> None:
