@@ -3,9 +3,10 @@ VENV ?= .venv
 PYTHON ?= python3
 # Processes that the tests share out among them; every one of them computes on one thread.
 JOBS ?= 2
-# Faults that `make mutants` tries, and which.
+# Faults that `make mutants` tries, which, and of which files: `make mutants FILES="auditor/report/sarif.py"`.
 MUTANTS ?= 40
 SEED ?= 0
+FILES ?=
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-ray lint docs mutants bench-setup bench-gpu clean
@@ -58,9 +59,9 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Faults put into the statistics and the judgement on purpose: how many of them a test sees.
+# Faults put into the statistics and the judgement, or into FILES, on purpose: how many of them a test sees.
 mutants: $(VENV)/.test
-	$(BIN)/python -m tests.mutation --n $(MUTANTS) --seed $(SEED)
+	$(BIN)/python -m tests.mutation --n $(MUTANTS) --seed $(SEED) $(addprefix --file ,$(FILES))
 
 # Every warning is an error; --fresh-env, so that a page that was moved or taken out leaves nothing behind.
 docs: $(VENV)/.docs

@@ -1,12 +1,14 @@
 """Breaks the statistics and the judgement on purpose, one small fault at a time, and counts which of them a test sees.
 
     python -m tests.mutation --n 40 --seed 0
+    python -m tests.mutation --file auditor/report/sarif.py
 
 A fault (a mutant) is drawn at random from all there are: a comparison of the other strictness or direction, a constant
-one more or doubled, a plus for a minus, arguments exchanged, the other end returned, a condition turned round. It is
-written into a copy of the repository, where the tests of its module run until the first fails. What survives is listed:
-it is either a fault that no test would notice, or the same function by another spelling. The share of mutants killed is
-given with its 95 % Wilson interval.
+one more or doubled, a plus for a minus, arguments exchanged, the other end returned, a condition turned round; or a
+statement, a guard, an operand of a condition or a filter left out. It is written into a copy of the repository, where
+the tests of its module run until the first fails: those of a table, or those whose imports lead to it in the fewest
+steps. What survives is listed: it is either a fault that no test would notice, or the same function by another
+spelling. The share of mutants killed is given with its 95 % Wilson interval.
 """
 
 from __future__ import annotations
@@ -22,15 +24,22 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.contract.house import ROOTS, imports, modules
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDED, LAWS = "tests/statistics/test_recorded.py", "tests/statistics/test_estimate_laws.py"
 COVERAGE = "tests/statistics/test_coverage.py"
 SIMULATIONS = (COVERAGE, "tests/finding/test_error_rates.py", "tests/statistics/test_auc.py")
 JUDGED = ("tests/finding/test_judging.py", "tests/statistics/test_planning.py")
+# Broken as a whole unless files are named.
+FOLDERS = ("auditor/statistics", "auditor/finding")
+# Of files that are not in the table no more tests run than these.
+MOST_TESTS = 8
 # What is broken, which tests are to notice (the quick ones first), and which of their cases are about it.
 MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "auditor/statistics/changes.py": ((LAWS, "tests/statistics/test_changes.py", COVERAGE), "change"),
@@ -101,6 +110,15 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
         ("tests/finding/test_judging.py", "tests/statistics/test_planning.py", "tests/finding/test_policies.py"),
         "",
     ),
+    "auditor/finding/implications.py": (("tests/finding/test_judging.py", "tests/finding/test_error_rates.py"), ""),
+    "auditor/finding/training_looks.py": (
+        ("tests/while_training/test_training_audit.py", "tests/while_training/test_resume.py"),
+        "",
+    ),
+    "auditor/statistics/pair_plans.py": (
+        ("tests/statistics/test_planning.py", "tests/finding/test_error_rates.py"),
+        "",
+    ),
 }
 LIBRARIES = ("pytest", "numpy", "pandas", "scipy.stats", "pydantic", "statsmodels.stats.proportion")
 COPIED = ("auditor", "probes", "mitigations", "cli", "tests", "pyproject.toml", "README.md", "docs")
@@ -161,8 +179,41 @@ def symmetric(call: ast.Call) -> bool:
     return ast.unparse(call.func).rpartition(".")[2] in ("min", "max", "minimum", "maximum", "hypot")
 
 
+def omissions(node: ast.AST) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Every part of a node that can be left out: statements of its blocks, operands and filters."""
+    for name in ("body", "orelse", "finalbody"):
+        block = getattr(node, name, None)
+        for i, statement in enumerate(block if isinstance(block, list) else ()):
+            if kind := kind_of(statement):
+                said = ast.unparse(statement).splitlines()[0]
+                yield (
+                    f"drop {kind}, line {statement.lineno}, {said}",
+                    lambda i=i, of=block: of.__setitem__(i, ast.Pass()),
+                )
+    if isinstance(node, ast.BoolOp | ast.comprehension):
+        parts, what = (node.values, "operand") if isinstance(node, ast.BoolOp) else (node.ifs, "filter")
+        for i in range(len(parts)):
+            yield f"drop {what} {i + 1}", lambda i=i: parts.__delitem__(i)
+
+
+def kind_of(statement: ast.stmt) -> str:
+    """What is left out with a statement; nothing where names would be missing, which any test sees."""
+    match statement:
+        case ast.If(body=[*_, ast.Raise() | ast.Return() | ast.Continue() | ast.Break()], orelse=[]):
+            return "guard"
+        case ast.Expr(value=ast.Call()) | ast.AugAssign() | ast.For() | ast.If(orelse=[]):
+            return "statement"
+        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
+            return "statement"
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            again = any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(statement.value))
+            return "statement" if again else ""
+    return ""
+
+
 def changes(node: ast.AST) -> Iterator[tuple[str, Callable[[], None]]]:
     """Every way to break a node, by name, and what does it in place."""
+    yield from omissions(node)
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
         for other in COMPARISONS.get(type(node.ops[0]), ()):
             yield f"compare {other.__name__}", lambda other=other: node.ops.__setitem__(0, other())
@@ -224,7 +275,7 @@ def mutants_of(module: str) -> list[Mutant]:
     """All of a module's, in the order of its text."""
     tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
     return [
-        Mutant(module, i, name, getattr(node, "lineno", 0))
+        Mutant(module, i, name, getattr(node.target if isinstance(node, ast.comprehension) else node, "lineno", 0))
         for i, node in enumerate(nodes(tree))
         for name, _ in changes(node)
     ]
@@ -238,7 +289,7 @@ def broken(mutant: Mutant) -> tuple[str, str, str]:
     before = ast.unparse(list(nodes(plain))[mutant.index])
     dict(changes(node))[mutant.change]()
     ast.fix_missing_locations(tree)
-    return ast.unparse(tree), before.splitlines()[0], ast.unparse(node).splitlines()[0]
+    return ast.unparse(tree), before.strip().splitlines()[0], ast.unparse(node).strip().splitlines()[0]
 
 
 def copied(folder: Path) -> None:
@@ -270,12 +321,55 @@ def run_tests(folder: Path, arguments: list[str]) -> None:
         os._exit(code)
 
 
+def files() -> list[str]:
+    """All of the statistics and of the judgement that has anything to break."""
+    found = [path.relative_to(ROOT).as_posix() for name in FOLDERS for path in sorted((ROOT / name).rglob("*.py"))]
+    return [name for name in found if mutants_of(name)]
+
+
+def tests_of(module: str) -> tuple[tuple[str, ...], str]:
+    """The tests that are to notice a fault of a module, the nearest first, and which of their cases are about it."""
+    return MODULES[module] if module in MODULES else (nearest_tests(module, *_graph()), "")
+
+
+def nearest_tests(module: str, known: Mapping[str, Path], graph: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """The test files whose imports, ``graph`` of dotted names, lead to a module in the fewest steps.
+
+    Of those of one distance the ones of its own folder come first, then those that import the least.
+    """
+    dotted = module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+    seen, layer = {dotted}, {dotted}
+    while layer := {name for name, found in graph.items() if not layer.isdisjoint(found)} - seen:
+        seen |= layer
+        if tests := [name for name in layer if name.rpartition(".")[2].startswith("test_")]:
+            own = f"tests.{dotted.split('.')[-2]}."
+            tests.sort(key=lambda name: (not name.startswith(own), len(graph[name]), name))
+            paths = [known[name].relative_to(ROOT).as_posix() for name in tests[:MOST_TESTS]]
+            return tuple(sorted(paths, key=SIMULATIONS.__contains__))
+    return ()
+
+
+@cache
+def _graph() -> tuple[Mapping[str, Path], Mapping[str, Collection[str]]]:
+    known = modules(ROOT) | _of_tests()
+    return known, imports(known)
+
+
+def _of_tests() -> dict[str, Path]:
+    """Every module of the tests by its dotted name."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if path.name != "__init__.py"
+    }
+
+
 def noticed(folder: Path, module: str, timeout: float, *, quick: bool = False) -> bool:
     """Whether some test of the module fails in the copy, or hangs; ``quick``: without the simulations."""
-    files, cases = MODULES[module]
+    tests, cases = tests_of(module)
     # One file after the other, since each collects all its cases before the first runs.
     everywhere = (RECORDED,) if module.startswith("auditor/statistics") else ()
-    for file in (file for file in (*everywhere, *files) if not (quick and file in SIMULATIONS)):
+    for file in (file for file in (*everywhere, *tests) if not (quick and file in SIMULATIONS)):
         chosen = ["-k", cases] if cases and file in (LAWS, COVERAGE) else []
         arguments = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *chosen, file]
         # A copy of this process has the libraries at hand already.
@@ -308,7 +402,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--n", type=int, default=40, help="how many mutants; 0 for all")
     parser.add_argument("--seed", type=int, default=0, help="which of them")
-    parser.add_argument("--module", action="append", choices=list(MODULES), help="of these modules alone")
+    parser.add_argument("--file", action="append", help="of these files alone; by default statistics and judgement")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds a file of tests may take")
     parser.add_argument("--quick", action="store_true", help="without the simulations: fewer are killed")
     parser.add_argument("--unchecked", action="store_true", help="trust that the tests pass without a fault")
@@ -316,7 +410,12 @@ def main() -> int:
     options = parser.parse_args()
     sys.dont_write_bytecode = True
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    every = [mutant for module in options.module or MODULES for mutant in mutants_of(module)]
+    for name in options.file or ():
+        if not ((ROOT / name).is_file() and name.partition("/")[0] in ROOTS):
+            parser.error(f"{name} is no file of {', '.join(ROOTS)}: give its path from the repository's root")
+        if not tests_of(name)[0]:
+            parser.error(f"no test leads to {name}: name its tests in MODULES of tests/mutation.py")
+    every = [mutant for module in options.file or files() for mutant in mutants_of(module)]
     drawn = random.Random(options.seed).sample(every, min(options.n or len(every), len(every)))
     print(f"{len(drawn)} of {len(every)} mutants, seed {options.seed}", flush=True)
     tried: list[Tried] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_the_place_of_a_mistake_is_named() -> None:
     assert "line 2 column 1" in why_unreadable(caught.value)
     with pytest.raises(tomllib.TOMLDecodeError) as toml:
         tomllib.loads("a = ")
-    assert "line 1" in why_unreadable(toml.value) or "end of document" in why_unreadable(toml.value)
+    assert re.search("line 1|end of document", why_unreadable(toml.value))
 
 
 def test_a_folder_that_may_be_written_to_and_not_looked_at_takes_a_file(

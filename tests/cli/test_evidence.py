@@ -245,7 +245,7 @@ def test_a_scan_asks_an_authority_and_loses_nothing_where_it_does_not_answer(
             result = CliRunner().invoke(app, [*words, url])
         required = ["--require", "timestamp", "--tsa-root", str(clock.root)]
         verified = CliRunner().invoke(app, ["verify", "audit.zip", *required])
-        assert ("outcomes" in result.output or "PASS" in result.output) and (tmp_path / "audit-report").is_dir()
+        assert "PASS" in result.output and (tmp_path / "audit-report").is_dir()
         if word:
             assert result.exit_code in (0, 1, 3) and verified.exit_code == 0, result.output + verified.output
             assert "timestamp: it was there at" in " ".join(verified.output.split())

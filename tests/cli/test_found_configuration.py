@@ -336,7 +336,8 @@ def test_terminal_and_record_name_what_was_obeyed_with_its_digest(folder: Path, 
     line = next(line for line in result.output.splitlines() if line.startswith("config "))
     assert digest in line and "model.name" in line
     assert ("found where the audit was started" in line) is (config is None)
-    assert "found where the audit was started" in Path("audit-report/report.html").read_text() or config is not None
+    page = Path("audit-report/report.html").read_text()
+    assert ("found where the audit was started" in page) is (config is None)
 
 
 def test_digest_and_content_are_the_same_bytes(folder: Path) -> None:
@@ -434,3 +435,12 @@ def test_from_python_the_files_of_policy_are_named_and_no_audit_toml_is_read(fol
     ]
     own = [c for c in load_criteria() if c.metric == "accuracy"] or load_criteria()[:1]
     assert auditor.scan(None, predictions=rows, criteria=own, **said).obeyed == ()
+
+
+@pytest.mark.parametrize(("day", "in_force"), [("2026-12-01", False), ("2026-12-02", True)])
+def test_controls_are_in_force_as_of_the_day_that_the_scan_names(day: str, in_force: bool) -> None:
+    rows = pd.DataFrame({"sex": ["f", "m"] * 20, "p": ["yes", "no"] * 20, "y": ["yes", "no"] * 20})
+    said = {"target": "y", "positive": "yes", "sensitive": ["sex"], "probes": ["group_fairness"], "predicted": "p"}
+    report = auditor.scan(None, predictions=rows, policy=["eu-ai-act"], as_of=day, **said)
+    (control,) = (control for control in report.controls if control.id == "Art. 5(1)(ba), (bb)")
+    assert ([pack.as_of for pack in report.policies], control.in_force) == ([day], in_force)

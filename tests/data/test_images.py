@@ -125,7 +125,7 @@ def png(width: int, height: int, pixels: bytes) -> bytes:
 def test_decompression_bombs_are_refused_before_they_unpack(side: int, tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(png(side, side, zlib.compress(bytes(1 << 20))))
     message = refused(tmp_path, ["bomb.png"])
-    assert "'bomb.png'" in message and ("pixels" in message or "cannot be decoded" in message)
+    assert "'bomb.png'" in message and "pixels" in message
 
 
 def test_metadata_bomb(tmp_path: Path) -> None:

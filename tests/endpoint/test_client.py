@@ -143,7 +143,8 @@ def test_what_is_no_key_is_not_repeated(value: str | None, monkeypatch: pytest.M
         monkeypatch.setenv("MY_KEY", value)
     with pytest.raises(UsageError, match="MY_KEY") as refused:
         key_of("MY_KEY")
-    assert not value or value not in str(refused.value)
+    if value:
+        assert value not in str(refused.value)
 
 
 def test_a_key_typed_for_its_variable_is_not_repeated() -> None:

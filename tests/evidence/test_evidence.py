@@ -211,7 +211,9 @@ def test_rows_that_come_in_parts_are_the_file_of_all() -> None:
     assert rows.whole
     again = read_back(rows)
     np.testing.assert_array_equal(again.scores[:, 1], scores)
-    assert again.rows_to_csv() == content(rows) == content(rows)
+    written = content(rows)
+    assert again.rows_to_csv() == written
+    assert content(rows) == written
     entries = {ROWS: rows.content, "a.json": b"{}"}
     assert pack(entries) == pack({ROWS: content(rows), "a.json": b"{}"})
     assert FileEntry.of(rows.content) == FileEntry.of(content(rows))
@@ -369,18 +371,17 @@ def test_an_edited_number_of_the_record_is_not_what_its_statistics_come_to(
 def test_edited_statistics_are_found_by_the_rows(bundle: Path, tmp_path: Path) -> None:
     """Record, results and digests changed together: only the answers of the model contradict."""
     entries = unpack(bundle.read_bytes(), "b")
-    record, results = json.loads(entries[RECORD]), json.loads(entries[RESULTS])
+    results = json.loads(entries[RESULTS])
     changed = {}
     for probe in results["results"]:
         for m in probe["measurements"]:
             if m["metric"] == "selection_rate" and m["group"] == {"g": "a"} and probe["probe"] == "group_fairness":
                 m["estimate"]["successes"] -= 5
                 changed = m["estimate"]
-    assert changed
+    assert "successes" in changed
     path = repacked(bundle, tmp_path / "t.zip", results__json=json.dumps(results).encode())
     said = wrong(checked(path))
     assert any("selection_rate, g = a" in detail for detail in said.values())
-    assert record
 
 
 def test_a_criterion_that_was_loosened_afterwards_is_found(bundle: Path, tmp_path: Path) -> None:

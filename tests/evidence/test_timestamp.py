@@ -230,7 +230,8 @@ def test_dates_after_the_timestamp_are_wrong_beyond_what_clocks_differ_by(
         with stamped(clock, dated, folder) as path:
             found = said(verified(path, clock.root))
         assert found[0] == state
-        assert state == "ok" or found[1].startswith("the record is of ")
+        if state != "ok":
+            assert found[1].startswith("the record is of ")
     log_of_later = unpack(path.read_bytes(), "audit.zip")
     yesterday = datetime.now(UTC) - timedelta(days=1)
     log_of_later[TIMESTAMP] = answer_of(clock, log_of_later[MANIFEST], yesterday)

@@ -278,6 +278,16 @@ def test_a_threshold_in_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
         assert load_model(tmp_path / "m.onnx", threshold=0.2).threshold == 0.2
 
 
+def test_the_threshold_is_the_files_unless_a_flag_names_another(tmp_path: Path) -> None:
+    X, path = rows(), tmp_path / "m.onnx"
+    for own, given, expected in ((0.3, None, 0.3), (0.3, 0.7, 0.7), (0.5, None, 0.5)):
+        path.write_bytes(export_of(bundle(threshold=own), "onnx", positive=1).content)
+        model = load_model(path, threshold=given)
+        assert model.threshold == expected
+        chances = model.predict_proba(X)[:, 1]
+        assert model.decide(model.predict_proba(X), 1).tolist() == (chances >= expected).astype(int).tolist()
+
+
 def test_the_same_model_makes_the_same_file() -> None:
     first, second = (export_of(ruled("maps"), "onnx", positive=1).content for _ in range(2))
     assert first == second

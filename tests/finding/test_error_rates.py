@@ -347,9 +347,9 @@ def test_bulk_decisions_are_what_judge_says() -> None:
                     expected = Outcome.FAIL if fail[w, i] else Outcome.PASS if ok[w, i] else Outcome.INCONCLUSIVE
                     outcome = said[finding.metric, features]
                     # What follows from another outcome is said too.
-                    assert outcome is expected or (
-                        expected is Outcome.INCONCLUSIVE and "It can be no " in reasons[finding.metric, features]
-                    )
+                    if outcome is not expected:
+                        assert expected is Outcome.INCONCLUSIVE
+                        assert "It can be no " in reasons[finding.metric, features]
 
 
 @pytest.mark.parametrize("most", [60, 4_000])
@@ -536,11 +536,13 @@ def fail_rates_at_the_detectable_effect(
 def test_plans_are_honest(kind: Kind, sizes: tuple[int, ...], rate: float, level: float, tables: int) -> None:
     assert pass_rate_at_the_planned_size(kind, sizes, rate, level, tables, 400) >= 0.70
     shares = fail_rates_at_the_detectable_effect(kind, sizes, rate, level, tables, 400)
-    assert not shares or min(shares) >= 0.75
+    if shares:
+        assert min(shares) >= 0.75
 
 
 @pytest.mark.parametrize(("kind", "sizes", "rate", "level", "tables"), PLANS[4:48:9])
 def test_plans_are_close(kind: Kind, sizes: tuple[int, ...], rate: float, level: float, tables: int) -> None:
     assert 0.70 <= pass_rate_at_the_planned_size(kind, sizes, rate, level, tables, 400) <= 0.97
     shares = fail_rates_at_the_detectable_effect(kind, sizes, rate, level, tables, 400)
-    assert not shares or 0.75 <= min(shares) <= 0.90
+    if shares:
+        assert 0.75 <= min(shares) <= 0.90

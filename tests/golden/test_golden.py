@@ -268,7 +268,8 @@ def test_the_record_is_rendered_in_every_format(name: str, tmp_path: Path) -> No
     assert code == 0, said
     written = (tmp_path / FILE_NAMES[name]).read_bytes()
     assert len(written) > 500
-    assert name == "pdf" or b"selection" in written
+    if name != "pdf":
+        assert b"selection" in written
 
 
 def test_the_gate_holds_the_record_to_what_it_found() -> None:

@@ -334,8 +334,10 @@ def test_twenty_thousand_damaged_files(
     assert not (folder / "marker").exists()
     for name, counts in ends.items():
         print(f"{name:45} {counts['loaded']:5} loaded {counts['refused']:5} refused")
-        assert "payload" not in name or not counts["loaded"], name
-        assert counts["refused"] > each / 20 or name.endswith("identified"), (name, counts)
+        if "payload" in name:
+            assert counts["loaded"] == 0, name
+        if not name.endswith("identified"):
+            assert counts["refused"] > each / 20, (name, counts)
     seconds = _processor_seconds() - begun
     print(f"{seconds:.1f} s of processor time")
     assert seconds < MOST_SECONDS * max(1.0, slowness())

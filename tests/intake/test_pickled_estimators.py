@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import pickle
+import re
 import resource
 import signal
 import struct
@@ -575,7 +576,7 @@ def test_doctored_pickles_are_refused(name: str, tmp_path: Path) -> None:
         name.split("_")[0] in ("tree", "forest", "hist", "vectors", "sparse", "generator")
         and "another_kind" not in name
     ):
-        assert "doctored" in message or "damaged" in message, message
+        assert re.search("doctored|damaged", message), message
 
 
 @pytest.mark.parametrize(

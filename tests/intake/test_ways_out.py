@@ -40,7 +40,7 @@ def refusal(path: Path, **flags: Any) -> str:
 
 def advised(message: str, pattern: str) -> str:
     found = re.search(pattern, message)
-    assert found, message
+    assert found is not None, message
     return found[1]
 
 

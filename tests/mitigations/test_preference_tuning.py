@@ -244,7 +244,8 @@ def test_the_margins_of_its_pairs_close_and_the_given_model_stays(kind: str, tmp
     assert [p.requires_grad for p in model.module.parameters()] == flags
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.array_equal(np.random.get_state()[1], states[1])  # type: ignore[arg-type]
-    assert "LoRA of rank 8 on the last 7 linear layers" in made.notes[0] or kind == "gpt2"
+    if kind != "gpt2":
+        assert "LoRA of rank 8 on the last 7 linear layers" in made.notes[0]
     first = next(n for n, m in model.module.named_modules() if isinstance(m, nn.Linear) or "c_attn" in n)
     last = [n for n, m in model.module.named_modules() if isinstance(m, nn.Linear) or "c_proj" in n][-2]
     held, given = made.model.module.state_dict(), model.module.state_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ from mitigations.rows.correlation_remover import CorrelationRemover
 from mitigations.scores.group_calibration import GroupCalibration
 from mitigations.scores.reject_option import RejectOption
 from mitigations.scores.scored_rows import scored_rows
-from mitigations.scores.threshold_optimizer import ThresholdOptimizer
+from mitigations.scores.threshold_optimizer import Constraints, ThresholdOptimizer, rate_gap
 from tests.mitigations.planted_rows import biased_rows, trained
 
 
@@ -69,9 +70,7 @@ class _Scores(BaseEstimator):  # type: ignore[misc]
         return np.column_stack([1 - scores, scores])
 
 
-@pytest.mark.parametrize(
-    "constraints", ["demographic_parity", "equalized_odds", "true_positive_rate_parity", "false_positive_rate_parity"]
-)
+@pytest.mark.parametrize("constraints", get_args(Constraints))
 def test_the_chances_are_fairlearns(rows: AuditData, test_rows: AuditData, model: TorchModel, constraints: str) -> None:
     new = run(ThresholdOptimizer(constraints=constraints), model, rows)  # type: ignore[arg-type]
     assert rows.sensitive_features is not None and test_rows.sensitive_features is not None and rows.y_true is not None
@@ -83,6 +82,22 @@ def test_the_chances_are_fairlearns(rows: AuditData, test_rows: AuditData, model
         model.predict_proba(test_rows.X)[:, [1]], sensitive_features=test_rows.sensitive_features.group.astype(str)
     )
     assert np.allclose(new.predict_proba(test_rows.X), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "label"),
+    [
+        ("true_positive_rate_parity", True), ("false_negative_rate_parity", True),
+        ("false_positive_rate_parity", False), ("true_negative_rate_parity", False),
+    ],
+)  # fmt: skip
+def test_parity_of_a_rate_is_over_the_rows_of_its_label(
+    rows: AuditData, model: TorchModel, constraints: Constraints, label: bool
+) -> None:
+    scored = scored_rows(model, rows)
+    chances = {i: scored.scores for i, _ in enumerate(scored.each())}
+    of = [float(scored.scores[mask & (scored.y == label)].mean()) for _, mask in scored.each()]
+    assert rate_gap(scored, chances, constraints) == pytest.approx(max(of) - min(of))
 
 
 def test_a_randomised_decision_comes_as_often_as_its_chance_and_is_the_rows_own(

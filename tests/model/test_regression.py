@@ -95,8 +95,9 @@ def test_a_function_is_asked_in_batches_and_each_data_set_once() -> None:
 
     model = AuditedRegressor(predict, batch_rows=50)
     data = AuditData.for_regression(NUMBERS)
-    assert model.predictions(data) == pytest.approx(NUMBERS[:, 0] * 2)
-    assert model.predictions(data) is model.predictions(data)
+    predicted = model.predictions(data)
+    assert predicted == pytest.approx(NUMBERS[:, 0] * 2)
+    assert model.predictions(data) is predicted
     assert sizes == [50, 50, 20, 16]
     assert model.predict(NUMBERS[:0]).shape == (0,)
     assert AuditedRegressor.from_callable(lambda X: X[:, 1]).predict(NUMBERS) == pytest.approx(NUMBERS[:, 1])

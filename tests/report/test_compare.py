@@ -187,7 +187,8 @@ def test_levelling_down_is_named(after: tuple[float, ...], paired: bool) -> None
     # Two audits alone do not show the small falls.
     fell = 3 if paired and after[1] < 0.7 else 1
     assert f"fallen in {fell} of 3 groups" in remark and "to have risen in none" in remark
-    assert not paired or row(comparison, "accuracy").verdict == "worse"
+    if paired:
+        assert row(comparison, "accuracy").verdict == "worse"
 
 
 def test_a_gap_that_closed_because_the_others_rose_is_not_levelled_down() -> None:
@@ -220,7 +221,8 @@ def test_bias_that_moved_is_named_where_both_are_shown(opened: float) -> None:
     remarks = compare(*audits(frame)).remarks
     said = [r for r in remarks if r.startswith("Bias moved: demographic_parity_difference")]
     assert bool(said) == (opened > 0.2)
-    assert not said or ("closed by sex" in said[0] and "opened by race" in said[0])
+    if said:
+        assert "closed by sex" in said[0] and "opened by race" in said[0]
 
 
 def test_bias_has_not_moved_where_one_gap_is_as_it_was() -> None:

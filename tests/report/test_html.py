@@ -184,7 +184,8 @@ def test_every_finding_criterion_and_figure_is_on_the_page(report: AuditReport, 
     for criterion in report.criteria:
         assert criterion.source in words and criterion.set_by in words and criterion.set_at in words
     for finding in report.findings:
-        assert finding.reason in words or "--" in finding.reason
+        if "--" not in finding.reason:
+            assert finding.reason in words
     for note in (*report.model.notes, *report.data.notes, report.model.loaded_by):
         assert note in words
     assert "Not legal advice" in words
@@ -221,7 +222,7 @@ def test_same_record_same_page(report: AuditReport, html: str) -> None:
 
 def _policy(html: str) -> str:
     found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', html)
-    assert found
+    assert found is not None
     return found.group(1).replace("&#39;", "'")
 
 
@@ -263,10 +264,17 @@ def test_undefined_is_said_and_never_a_number(report: AuditReport, html: str) ->
             assert "undefined" in {words for pair in shown for words in pair}
 
 
-@pytest.mark.parametrize("created", ["2026-11-24T09:41:07+00:00", "2026-11-24T09:41:07Z", "yesterday <b>"])
-def test_any_date_is_shown(created: str) -> None:
+@pytest.mark.parametrize(
+    ("created", "shown"),
+    [
+        ("2026-11-24T09:41:07+00:00", "24 November 2026, 09:41 UTC"),
+        ("2026-11-24T09:41:07Z", "24 November 2026, 09:41 UTC"),
+        ("yesterday <b>", "yesterday &lt;b&gt;"),
+    ],
+)
+def test_any_date_is_shown(created: str, shown: str) -> None:
     html = render_html(refused_report().model_copy(update={"created": created}))
-    assert "24 November 2026, 09:41 UTC" in html or "yesterday &lt;b&gt;" in html
+    assert shown in html
 
 
 def test_an_empty_report_renders() -> None:

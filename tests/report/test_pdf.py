@@ -185,7 +185,7 @@ def test_a_number_is_told_once_with_its_question_and_the_gravest_first(report: A
     assert unjudged and _tight(f"nobody has set a bound: {len(unjudged)} numbers") in table
     say = first_page(report).say
     asked = {q.id for r in unjudged if (q := question_of(r.finding.probe, r.finding.metric)) is not None}
-    assert asked
+    assert len(asked) > 0
     for question in asked:
         assert _tight(say.say(f"question.{question}")) in table
 
@@ -267,7 +267,8 @@ def test_the_checker_would_find_a_table_without_heads(tmp_path: Path) -> None:
 
 
 def test_the_same_record_gives_the_same_bytes() -> None:
-    assert render_pdf(refused_report()) == render_pdf(refused_report())
+    first, again = (render_pdf(refused_report()) for _ in range(2))
+    assert first == again
 
 
 REPORTS: dict[str, Callable[[], AuditReport]] = {
@@ -308,7 +309,8 @@ def test_letters_that_no_font_has_are_written_as_their_code() -> None:
     base = refused_report()
     report = base.model_copy(update={"model": base.model.model_copy(update={"path": "models/\U00016ac0\u4e2d.pt"})})
     words = " ".join(_pages(render_pdf(report)))
-    assert "\u4e2d" in words or ("\\u4e2d" in words and "written as their code" in words)
+    if "\u4e2d" not in words:
+        assert "\\u4e2d" in words and "written as their code" in words
 
 
 def test_a_table_of_grades_is_written_in_full() -> None:

@@ -154,6 +154,12 @@ def test_a_decision_on_another_finding_leaves_this_one_open(report: AuditReport)
         assert [line.severity for line in gone] == ["not known: it was not measured now"]
 
 
+def test_what_was_accepted_without_a_value_and_is_not_measured_asks_for_nothing(report: AuditReport) -> None:
+    other = failed(report).model_copy(update={"metric": "another"})
+    lines = remediation_of(with_decisions(report, decided(other, None))).lines
+    assert [line.id for line in lines] == [line.id for line in remediation_of(report).lines]
+
+
 def test_what_was_accepted_and_passes_now_is_fixed(report: AuditReport) -> None:
     passed = next(f for f in report.findings if f.outcome is Outcome.PASS and f.value is not None)
     made = with_decisions(report, decided(passed))

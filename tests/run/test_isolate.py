@@ -432,7 +432,7 @@ measure(Job(model=ModelSpec(path={str(files / "model.pt")!r}, code_folder={str(f
     )
     assert parent.stdout is not None
     while (stage := parent.stdout.readline().strip()) != "Sleeps":
-        assert stage
+        assert stage != ""
     child = int(Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text())
     parent.send_signal(signal.SIGKILL)
     parent.communicate()

@@ -250,6 +250,27 @@ def test_a_group_without_the_rate_leaves_the_upper_end_open() -> None:
     assert SmallestClusteredRate(tables=(holed,)).bounds(0.05)[0] == 0.0
 
 
+def test_a_ratio_of_two_tables_is_that_of_the_worse_whichever_stands_first() -> None:
+    worse, better = rates(0.2, 0.5), rates(0.4, 0.5)
+    ends = worse.ends(0.01)
+    for tables in ((worse, better), (better, worse)):
+        found = WorstClusteredRatio(tables=tables)
+        assert found.bounds(0.02)[0] == pytest.approx(float(ends[0][0] / ends[1][1]))
+        assert found.bounds(0.02 * found.comparisons)[1] == pytest.approx(float(ends[1].min() / ends[0].max()))
+
+
+def test_groups_whose_rates_may_all_be_0_have_any_ratio() -> None:
+    assert WorstClusteredRatio(tables=(rates(0.0, 0.0),)).bounds(0.05) == (0.0, 1.0)
+
+
+def test_the_error_of_a_ratio_is_relative_to_the_mean_rate() -> None:
+    tables = (rates(0.2, 0.5), rates(0.3, 0.6))
+    gap, ratio = WorstClusteredDifference(tables=tables), WorstClusteredRatio(tables=tables)
+    assert ratio.standard_error_at(1.0) == pytest.approx(gap.standard_error_at(1.0) / 0.4)
+    absent = ClusteredRates(rate="r", parts=(Undefined(reason="no rows"),) * 2)
+    assert math.isnan(WorstClusteredRatio(tables=(absent,)).standard_error_at(1.0))
+
+
 def test_rates_of_groups_are_those_of_their_own_rows() -> None:
     rng = np.random.default_rng(6)
     won, groups, clusters, weights = (

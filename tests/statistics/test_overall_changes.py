@@ -11,8 +11,9 @@ from scipy.special import gammaln, xlogy
 from auditor.rows import FloatArray
 from auditor.statistics.changes import RateChange
 from auditor.statistics.moved_rates import Moved, grown_apart, moved_rates, turned_round
-from auditor.statistics.overall_changes import CommonestChange, MeanChange
+from auditor.statistics.overall_changes import CommonestChange, MeanChange, PreferenceChange
 from auditor.statistics.random_weights import sum_upper
+from auditor.statistics.rates import Proportion
 from tests.quantifiers import all_of
 from tests.statistics.worlds import most_misses
 
@@ -114,6 +115,15 @@ def test_one_decision_that_takes_over_is_seen_and_which_are_rare_costs_nothing()
 
 
 # ---- many groups -----------------------------------------------------------------------------------------------------
+
+
+def test_a_change_of_preferences_is_bounded_by_its_shift_on_its_own_range() -> None:
+    shift, midpoint = Proportion(successes=60, n=100), Proportion(successes=55, n=100)
+    low, high = shift.bounds(0.05)
+    for span in (1.0, 8.0):
+        found = PreferenceChange(shift=shift, midpoint=midpoint, span=span)
+        assert found.value == pytest.approx(0.2 * span)
+        assert found.bounds(0.05) == pytest.approx((span * (2 * low - 1), span * (2 * high - 1)))
 
 
 def test_what_is_said_of_groups_follows_from_their_bounds() -> None:

@@ -124,10 +124,10 @@ def test_what_it_would_take_is_a_number_or_a_sentence(kind: str) -> None:
     finding = judged(estimate, ideal, direction, bound)
     assert finding.outcome is Outcome.INCONCLUSIVE
     planned = [s for s in ("80 % power", "for this question alone", "The size would do") if s in finding.reason]
-    if finding.minimum_detectable_effect is None and finding.n_required is None:
-        assert planned or estimate.unplanned in finding.reason
-    else:
-        assert planned
+    if finding.minimum_detectable_effect is not None or finding.n_required is not None:
+        assert len(planned) > 0
+    if not planned:
+        assert estimate.unplanned != "" and estimate.unplanned in finding.reason
     low, high = estimate.limits
     assert low <= estimate.value <= high
 

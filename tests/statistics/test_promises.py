@@ -61,7 +61,8 @@ def test_no_bound_is_missed_more_often_than_it_promises(kind: str) -> None:
         missed = world.missed()
         assert (missed <= np.asarray(LEVELS)[:, None] * (1.0 + 1e-9)).all(), (number, world.truth, missed.tolist())
         seen = max(seen, float(missed.max()))
-    assert seen > 0.0 or kind in ("gap_change", "worst_value_distance")
+    if kind not in ("gap_change", "worst_value_distance"):
+        assert seen > 0.0
 
 
 @pytest.mark.usefixtures("remembered")

@@ -43,7 +43,8 @@ def misses(estimates: Iterable[Estimate], truth: float, alpha: float = 0.05) -> 
     # Counts are few numbers, so the same estimate is drawn again and again.
     counted = Counter(estimates)
     for (estimate, times), (low, high) in zip(counted.items(), bounds_of(list(counted), alpha), strict=True):
-        assert math.isnan(estimate.value) or low <= estimate.value <= high
+        if not math.isnan(estimate.value):
+            assert low <= estimate.value <= high
         above += times * (low > truth + 1e-9)
         below += times * (high < truth - 1e-9)
     return above, below

@@ -84,7 +84,7 @@ def test_without_tables_and_rows_probes_are_held_to_each_other(tmp_path: Path) -
     measured = tuple(GroupFairness().measure_counts(fairer(counted).counts()))
     found = wrong(checked(with_probe(made, "group_fairness", lambda _: measured), tmp_path / "a.zip"))
     assert set(found) == {"shared numbers"}
-    assert "adverse_impact (selection_rate" in found["shared numbers"] or "performance (" in found["shared numbers"]
+    assert "adverse_impact (selection_rate" in found["shared numbers"]
 
 
 @pytest.mark.parametrize("probe", ["score_fairness", "performance"])
@@ -270,7 +270,8 @@ def test_an_honest_audit_agrees_with_itself(
     for redact in (False, True):
         found = checked(made, tmp_path / "a.zip", redact=redact)
         assert not wrong(found)
-        assert found.from_tables or positive is None
+        if positive is not None:
+            assert found.from_tables
 
 
 def test_a_model_of_which_only_decisions_are_known_keeps_them_and_agrees(tmp_path: Path) -> None:

@@ -315,7 +315,7 @@ def _fewer(measurement: Measurement) -> Measurement:
     estimate = measurement.estimate
     if isinstance(estimate, RateChange) and measurement.metric == "accuracy_change" and not measurement.group:
         k = min(estimate.gained, estimate.lost)
-        assert k
+        assert k > 0
         fewer = estimate.model_copy(update={"gained": estimate.gained - k, "lost": estimate.lost - k})
         return replace(measurement, estimate=fewer)
     return measurement

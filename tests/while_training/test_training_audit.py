@@ -428,7 +428,8 @@ def test_same_seed_same_report() -> None:
         assert report is not None
         return report.model_copy(update=dict.fromkeys(NOT_REPEATED))
 
-    assert once() == once()
+    first, again = once(), once()
+    assert first == again
 
 
 def test_epsilon_so_far_is_the_accountants() -> None:

@@ -300,7 +300,7 @@ def test_a_model_that_uses_other_features_for_another_group_is_found_out() -> No
     found = measure(FeatureAttribution(methods="occlusion", n_samples=400), model, rows(1_000))
     differs = of(found, "attribution_difference_by_group")
     assert differs.sensitive == ("g",) and differs.estimate.bounds(0.0025)[0] > 0.2
-    assert "largest for f0" in differs.detail or "largest for f1" in differs.detail
+    assert "largest for f1" in differs.detail
     same = of(measure(FeatureAttribution(), trained(), rows(1_000)), "attribution_difference_by_group")
     assert same.estimate.bounds(0.0025)[0] < 0.05
 
@@ -382,7 +382,8 @@ def test_a_limit_that_was_waived_is_said_in_the_headline(change: dict[str, Any],
         )
         | change
     )
-    assert limit.exceeded or limit.decides == (not why)
+    if not limit.exceeded:
+        assert limit.decides == (not why)
     verdict = replace(verdict_on(["integrated_gradients"], parts(trained(), 64)), threshold=limit, unchecked="")
     found = replace(verdict, reservations=_reservations(verdict))
     headline = of(grades_of(found, 128), "faithfulness_gain").detail

@@ -168,7 +168,8 @@ def test_outputs_whose_near_copies_cannot_be_told_pass_nothing(plain: int, passe
         (folder / "fake" / f"plain{i}.png").write_bytes(as_file(np.ascontiguousarray(ramp)))
     share = judged(measure(folder, decoder=GOOD), "marked_share", "at_least", 0.9)
     assert share.outcome is (Outcome.PASS if passes else Outcome.INCONCLUSIVE), share.reason
-    assert passes or "Of 4 of 59 outputs it cannot be told whether they are near copies" in share.reason
+    if not passes:
+        assert "Of 4 of 59 outputs it cannot be told whether they are near copies" in share.reason
 
 
 def test_a_file_on_both_sides_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -191,7 +192,7 @@ def test_a_promise_that_silence_keeps_is_no_pass(changes: dict[str, Any], silent
         (finding,) = judged([excess], [bound])
         assert finding.outcome is (Outcome.INCONCLUSIVE if name in silent else Outcome.PASS), (name, finding.reason)
         if name in silent:
-            assert "No score rules out" in finding.reason or "answers none of these files" in finding.reason
+            assert re.search("No score rules out|answers none of these files", finding.reason)
     covered = one(found, "coverage")
     low, high = {"none": (0.0, 0.0), "half": (0.4, 0.6), "all": (0.9, 1.0)}[coverage]
     assert low <= covered.estimate.value <= high
@@ -253,7 +254,8 @@ def test_auc_at_the_bound_is_judged_wrongly_in_at_most_five_per_cent_of_worlds(n
         assert outcome_of(estimate) is expected
     assert outcome_of(by_value[0]) is Outcome.FAIL
     # Of 15 files of either class hardly any sample shows that much.
-    assert n == 15 or outcome_of(by_value[-1]) is Outcome.PASS
+    if n != 15:
+        assert outcome_of(by_value[-1]) is Outcome.PASS
 
 
 def test_declared_power_is_there() -> None:

@@ -377,7 +377,7 @@ def test_nobody_has_parity_by_answering_nobody(name: str, knows: bool) -> None:
     dishonest = DISHONEST[name]()
     found = parity(Says(knowing(dishonest) if knows else dishonest))
     loose = [c for c in load_criteria() if c.metric == GAP]
-    assert loose
+    assert len(loose) > 0
     result = ProbeResult(probe="refusal_parity", pillar="language", citation="", measurements=tuple(found))
     wide = [c.model_copy(update={"bound": 0.5}) for c in loose]
     judged = [f for f in judge([result], wide)[0] if f.measurement is not None]

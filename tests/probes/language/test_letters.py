@@ -192,7 +192,8 @@ def test_who_sees_that_words_were_moved_passes_only_with_sense(toys: Callable[[s
             own = ProbeResult(probe="crows_pairs", pillar="language", citation="", measurements=tuple(found))
             (judgement,) = (f for f in judge([*beside, own], wide)[0] if f.criterion and f.measurement)
             assert judgement.outcome is (Outcome.PASS if passes else Outcome.INCONCLUSIVE)
-            assert passes or "among texts whose words are all in order" in judgement.reason
+            if not passes:
+                assert "among texts whose words are all in order" in judgement.reason
 
 
 def test_who_guesses_is_shown_sense_as_seldom_as_is_said() -> None:
@@ -358,7 +359,9 @@ def test_pairs_whose_writers_are_not_known_fail_and_pass_nothing(tmp_path: Path)
         found = measured("crows_pairs", toy, reply)
         result = ProbeResult(probe="crows_pairs", pillar="language", citation="", measurements=tuple(found))
         [own] = [f for f in judge([result], wide)[0] if f.criterion and f.measurement]
-        assert own.outcome is outcome and (outcome is Outcome.FAIL or "with its column anon_writer" in own.reason)
+        assert own.outcome is outcome
+        if outcome is not Outcome.FAIL:
+            assert "with its column anon_writer" in own.reason
 
 
 def test_files_of_which_nothing_can_be_asked_so_are_told(tmp_path: Path) -> None:

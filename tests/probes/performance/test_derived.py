@@ -85,7 +85,7 @@ def test_flips_of_rows_are_those_that_counting_by_hand_finds() -> None:
         at = [i for i in range(len(data)) if name in (None, groups[i])]
         group = {} if name is None else {"group": name}
         flips = [i for i in at if old[i] != new[i]]
-        assert flips
+        assert len(flips) > 0
         churn = one(found, "churn", **group).estimate
         assert churn == Proportion(successes=len(flips), n=len(at))
         lost = [i for i in flips if old[i] == y[i]]

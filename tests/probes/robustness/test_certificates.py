@@ -113,7 +113,9 @@ def test_every_row_is_decided_as_a_dense_grid_decides_it(
             assert found.broken[i][~stays].all() and (found.broken[i] & stays).sum() <= 3
         assert found.undecided.sum() <= 1
         proved, broken = proved + int(found.proved.sum()), broken + int(found.broken.sum())
-    assert proved > 30 and (broken > 20 or threshold in (0.9, 0.02))
+    assert proved > 30
+    if threshold not in (0.9, 0.02):
+        assert broken > 20
 
 
 def test_a_planted_fault_is_found_by_the_grid_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:

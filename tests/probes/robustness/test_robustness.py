@@ -435,6 +435,14 @@ def test_images_take_noise_and_a_search_within_valid_pixels() -> None:
     assert gap.max() <= 0.1 + 1e-5 and gap.max() > 0.09
 
 
+def test_images_are_searched_at_two_four_and_eight_of_255_by_default() -> None:
+    torch.manual_seed(0)
+    preprocessing = ImagePreprocessing(size=(8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
+    model = TorchModel(SmallCNN(3, 2, width=4), classes=CLASSES, preprocessing=preprocessing)
+    found = measure(Robustness(methods="pgd", n_steps=1), model, audit_data(images(20)))
+    assert {m.at["epsilon"] for m in found if "epsilon" in m.at} == {2 / 255, 4 / 255, 8 / 255}
+
+
 # ---- the worst case ------------------------------------------------------------------------------------------------
 
 

@@ -106,7 +106,8 @@ def test_look_alikes_read_the_same_and_are_other_letters() -> None:
     for latin, other in LOOK_ALIKES.items():
         assert unicodedata.name(chr(latin)).startswith("LATIN")
         assert unicodedata.name(str(other)).startswith("CYRILLIC")
-        assert chr(latin).isupper() == str(other).isupper() or str(other) == "\u04cf"
+        if str(other) != "\u04cf":
+            assert chr(latin).isupper() == str(other).isupper()
     one, every = homoglyphs("scum", np.random.default_rng(0))
     assert one == "\u0455cum" and every == "\u0455\u0441um"
     assert homoglyphs("42 %", np.random.default_rng(0)) == []
@@ -221,7 +222,7 @@ def test_words_that_are_appended_dilute() -> None:
         return np.array([min(1.0, 4.0 * np.mean([w in BAD for w in text.split()])) for text in rows])
 
     found, _ = search(mean_word, ["you idiot are so and so", "you idiot are so and so and so"], "appended_words")
-    assert found.broken.tolist() == [[False, True], [False, True], [True, True]] or found.broken[2].all()
+    assert found.broken.tolist() == [[False, True], [False, True], [True, True]]
     extra = found.examples[0].removeprefix("you idiot are so and so").split()
     assert extra and set(extra) <= set(NEUTRAL) and len(set(extra)) == len(extra)
 

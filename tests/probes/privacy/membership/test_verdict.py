@@ -153,7 +153,8 @@ def test_one_attack_that_finds_little_with_few_shadow_models_buys_no_pass() -> N
     model = bundled(exposed("noisy")[1], hidden, recipe)
     report = audited(model, data_of(x, y), methods="lira_online", n_shadows=4)
     assert one(report).outcome is not Outcome.PASS
-    assert "bavaria or rmia" in one(report).reason or one(report).outcome is Outcome.FAIL
+    if one(report).outcome is not Outcome.FAIL:
+        assert "bavaria or rmia" in one(report).reason
 
 
 def test_rows_that_were_learned_several_times_are_not_left_out_without_a_word() -> None:
@@ -164,7 +165,8 @@ def test_rows_that_were_learned_several_times_are_not_left_out_without_a_word() 
     recipe = Recipe(epochs=2, learning_rate=1e-2, batch_size=128)
     report = audited(bundled(trained(more[:1_800], label[:1_800], (16,), recipe), (16,), recipe), data, n_shadows=4)
     assert one(report).outcome is not Outcome.PASS
-    assert "stand there more than once" in one(report).reason or one(report).outcome is Outcome.FAIL
+    if one(report).outcome is not Outcome.FAIL:
+        assert "stand there more than once" in one(report).reason
 
 
 @pytest.mark.parametrize("kind", ["rare", "noisy"])

@@ -40,7 +40,7 @@ def judged(model: AuditedLanguageModel, data: AuditData, *probes: Probe) -> list
 
 def of(findings: list[Judgement], metric: str) -> set[Outcome]:
     found = {f.outcome for f in findings if f.metric == metric}
-    assert found, metric
+    assert len(found) > 0, metric
     return found
 
 
