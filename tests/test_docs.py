@@ -227,6 +227,7 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> Readers:
     return Readers(tmp_path_factory)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNABLE)
 def test_what_a_page_says_runs_as_it_stands(page: str, readers: Readers) -> None:

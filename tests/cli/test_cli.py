@@ -189,6 +189,7 @@ def test_exit_4_still_writes_a_report(here: Path) -> None:
     assert "refused" in (here / "audit-report/report.html").read_text().lower()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -118,6 +118,7 @@ def test_any_table_model_is_explained_as_json(
         assert bool(row["faithfulness"]["refused"]) == (not row["reasons"])
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["xgboost", "lightgbm", "catboost", "onnx"])
 def test_boosted_trees_and_onnx_are_explained(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

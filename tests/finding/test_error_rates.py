@@ -405,6 +405,7 @@ def test_family_errors_at_no_effect_and_at_the_bound(m: int, n: int) -> None:
             assert max(false_fail, false_pass) <= most_misses()
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize(("m", "name", "association", "levels"), list(cases()))
@@ -531,6 +532,7 @@ def fail_rates_at_the_detectable_effect(
     return shares
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "sizes", "rate", "level", "tables"), PLANS)
 def test_plans_are_honest(kind: Kind, sizes: tuple[int, ...], rate: float, level: float, tables: int) -> None:

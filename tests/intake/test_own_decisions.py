@@ -156,6 +156,7 @@ RULES: dict[str, tuple[Callable[[], Any], Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("way", ["joblib", "pkl", "skops"])
 @pytest.mark.parametrize("name", RULES)
 def test_an_estimator_decides_as_its_own_predict(name: str, way: str, tmp_path: Path) -> None:
@@ -254,6 +255,7 @@ PROBED: dict[str, tuple[type[Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("classes", [TWO, THREE], ids=["two", "three"])
 @pytest.mark.parametrize("probe", PROBED)
 def test_probes_ask_about_the_rows_that_they_decide(probe: str, classes: Any, tmp_path: Path) -> None:
@@ -537,6 +539,7 @@ BEFORE: list[Callable[[], Any]] = [
 ]
 
 
+@pytest.mark.grid
 @pytest.mark.filterwarnings("ignore::Warning")
 @pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(30, 300, 30))])
 def test_estimators_drawn_at_random_answer_as_their_own_predict(first: int, tmp_path: Path) -> None:

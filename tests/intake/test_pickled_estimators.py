@@ -149,6 +149,7 @@ def written(model: object) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.grid
 @pytest.mark.filterwarnings("ignore::Warning")
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_ordinary_models_load_and_answer_as_they_did(name: str, tmp_path: Path) -> None:
@@ -657,6 +658,7 @@ def _outlive(seeds: range, folder: Path) -> dict[str, int]:
     return found
 
 
+@pytest.mark.grid
 @pytest.mark.filterwarnings("ignore::Warning")
 @pytest.mark.parametrize("first", [0, pytest.param(120, marks=pytest.mark.slow)])
 def test_mutated_pickles_crash_and_hang_nothing(first: int, tmp_path: Path) -> None:

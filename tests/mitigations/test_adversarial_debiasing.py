@@ -355,6 +355,7 @@ def true_positive_gap(y_true, decided, *, sensitive_features) -> float:  # type:
     return float(max(rates) - min(rates))
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "gap"),

@@ -235,6 +235,7 @@ def assert_kept(bounds: Scores, truth: float, *alphas: float) -> None:
         assert (bounds[:, a, 1] < truth).sum() <= most_misses(alpha)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("m", "n"), [(100, 100), (300, 700), pytest.param(2000, 2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("world", worlds(0.55))
 @pytest.mark.parametrize("auc", [0.5, 0.55])
@@ -269,6 +270,7 @@ def _of_two_values(m: int, n: int, alphas: tuple[float, ...]) -> tuple[Scores, S
     return found[..., 0], found[..., 1]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("m", "n"), [(5, 100), (20, 20), (15, 150), (100, 20), (60, 60)])
 @pytest.mark.parametrize("auc", [0.5, 0.7, 0.9, 0.97, 0.99, 1.0])
 def test_scores_of_two_values_are_enumerated(auc: float, m: int, n: int) -> None:
@@ -338,6 +340,7 @@ def test_tpr_keeps_as_many_counts_as_any_bound_reaches() -> None:
             assert kept.bounds(alpha) == everything.bounds(alpha)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("m", "n", "f"), [(200, 1000, 0.01), (1000, 2000, 0.01), (200, 300, 0.01), (500, 3000, 0.001)])
 @pytest.mark.parametrize("levels", [None, 4])
 @pytest.mark.parametrize("shift", [0.0, 1.0])

@@ -888,6 +888,7 @@ def kind_of(case: str) -> str:
     return words.replace(" ", "_")
 
 
+@pytest.mark.grid(by=kind_of)
 @pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)

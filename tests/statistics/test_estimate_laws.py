@@ -24,6 +24,10 @@ sampled = pytest.mark.parametrize("kind", [k for k, e in EXAMPLES.items() if not
 planned = pytest.mark.parametrize("kind", [k for k, e in EXAMPLES.items() if e.plans])
 
 
+def kind_of(estimate: Estimate) -> str:
+    return estimate.kind
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_an_example_and_a_small_one(kind: str) -> None:
     examples = EXAMPLES[kind]
@@ -129,6 +133,7 @@ def test_what_is_declared_exact_is_so_at_every_level() -> None:
             assert estimate.value in estimate.bounds(0.05)
 
 
+@pytest.mark.grid(by=kind_of)
 @every
 def test_p_values_invert_the_bounds(estimate: Estimate) -> None:
     found = {alpha: estimate.bounds(alpha) for alpha in (0.3, 0.01, 1e-5)}

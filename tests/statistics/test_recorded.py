@@ -103,6 +103,7 @@ def legendre() -> tuple[FloatArray, FloatArray]:
     return np.polynomial.legendre.leggauss(2_000)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("alpha", [0.05, 0.0125, 1e-4])
 @pytest.mark.parametrize("counts", [(50, 20, 400), (3, 9, 60), (1, 2, 2_000)])
 def test_bounds_of_a_change_are_those_of_a_share_of_rows_times_a_share_of_gains(

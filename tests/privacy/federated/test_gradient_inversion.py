@@ -53,6 +53,7 @@ def audited(module: nn.Module, seed: int = 0, send: Any = None, **more: Any) -> 
     return audit_updates(task, rng=np.random.default_rng(seed), **({"updates": 3, "effort": LITTLE} | more))
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("module", "more"),
     [

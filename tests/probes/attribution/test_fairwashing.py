@@ -250,6 +250,7 @@ def hmda() -> World:
     return world("hmda", frame.assign(afam=(frame["afam"] == "yes").astype(float)), y, "afam", np.random.default_rng(0))
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("load", [compas, adult, hmda, generated])
 @pytest.mark.parametrize("kind", get_args(Kind))

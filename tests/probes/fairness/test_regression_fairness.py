@@ -165,6 +165,7 @@ def means_of(values: np.ndarray, low: float, high: float) -> list[BoundedMean]:
     return [BoundedMean(centre=c, standard_error=e, third_moment=m, n=n, low=low, high=high) for c, e, m in columns]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("metric", "what", "kind", "ends"),
     [

@@ -228,6 +228,7 @@ def test_the_demos_private_model_passes_the_linter_and_the_probe(demo: Path) -> 
     assert without is not None and without.epsilon is not None and without.epsilon < all_of_it.epsilon - 0.05
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "change"),

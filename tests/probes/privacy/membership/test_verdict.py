@@ -124,6 +124,7 @@ def scaled(module: nn.Module, by: float) -> nn.Module:
     return found
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", ["rare", "noisy"])
 @pytest.mark.parametrize("by", [1e-3, 1e4])
 def test_outputs_that_were_scaled_buy_no_pass(kind: Kind, by: float) -> None:
