@@ -267,6 +267,7 @@ ROUTES: dict[str, Callable[[str, bytes], bytes]] = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("route", sorted(ROUTES))
 def test_no_route_calls_anything(route: str, tmp_path: Path) -> None:
     """Every gadget by every route, with a command that makes a file and the path of one that must stay."""

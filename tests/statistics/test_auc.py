@@ -285,6 +285,7 @@ def test_scores_of_two_values_are_enumerated(auc: float, m: int, n: int) -> None
             assert weight[high[..., a] < auc - 1e-12].sum() <= alpha
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("m", "n"), [(20, 400), (100, 100), (400, 20)])
 @pytest.mark.parametrize(("auc", "world"), [(auc, world) for auc in (0.5, 0.9, 0.99) for world in worlds(auc)])
 def test_few_rows_of_either_side_at_the_level_of_many_judgements(auc: float, world: str, m: int, n: int) -> None:

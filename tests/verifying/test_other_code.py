@@ -110,6 +110,7 @@ def test_a_fail_that_is_called_a_pass_is_wrong_by_any_rule(failed: Whole, tmp_pa
     assert run("report", path)[0] == 4 and not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "finding",
     [
@@ -185,6 +186,7 @@ def said_by_another(made: Evidence) -> Evidence:
     return replace(made, code=OTHER)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("include_rows", [True, False])
 @pytest.mark.parametrize("probe", [name for name in FROM_ANSWERS if name != "regression_fairness"])
 @pytest.mark.usefixtures("known_intervals")

@@ -146,6 +146,7 @@ def test_the_word_that_gives_the_class_away_is_found(method: str) -> None:
     assert top(explain(method, problem, np.random.default_rng(0)).values, planted) >= LEAST
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("method", "baseline"),
     [("integrated_gradients", "zero"), ("gradient_shap", "mean"), ("feature_ablation", "blur"), ("occlusion", "blur")],

@@ -209,6 +209,7 @@ def equally_selected(shares: tuple[float, ...]) -> tuple[IntArray, IntArray]:
     return rng.binomial(sizes, 0.2), sizes
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(("shares", "rate_of_alarms"), [(EQUAL, 0.90), (UNEQUAL, 0.96)])
 def test_the_bare_four_fifths_rule_cries_wolf_and_ours_does_not(

@@ -126,6 +126,7 @@ def interacting(rng: np.random.Generator, m: int, k: int, n: int, shift: float) 
     return np.asarray(score, np.float64)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("m", "k", "n"),
     [

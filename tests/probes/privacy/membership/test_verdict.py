@@ -267,6 +267,7 @@ def test_a_network_without_a_recipe_is_attacked_and_does_not_pass() -> None:
     assert "rmia, bavaria with" in found.tried
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("learned", [True, False])
 def test_a_boosted_model_is_attacked_by_a_surrogate_and_does_not_pass(learned: bool) -> None:
     x, y = rows("noisy", 5, 3_000)
@@ -439,6 +440,7 @@ def private(x: npt.NDArray[np.float32], y: npt.NDArray[np.int64], recipe: Recipe
     return module
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["private", "fresh"])
 def test_models_that_give_nobody_away_are_not_accused(kind: str) -> None:
