@@ -93,6 +93,7 @@ def test_a_refusal_is_explained_in_the_words_of_labels(
     assert "Monthly income = no income" in page and "<script" not in page and "default-src &#39;none&#39;" in page
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "method"),
@@ -186,6 +187,7 @@ def test_where_nothing_may_change_the_answer_is_not_settled(folder: Path, monkey
     assert code == 3 and "every feature is fixed" in said and "no recourse found (exit 3)" in said
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("more", "code", "words"),
     [

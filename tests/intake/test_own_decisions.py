@@ -324,6 +324,7 @@ def _place(value: Any, known: Any) -> int:
     return -1 if pd.isna(value) else known.tolist().index(value)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", CATEGORIES)
 def test_lightgbm_reads_categories_of_every_type(kind: str, tmp_path: Path) -> None:
     lightgbm = pytest.importorskip("lightgbm", reason="lightgbm is not installed")
@@ -355,6 +356,7 @@ def test_lightgbm_categories_that_read_alike_are_refused(tmp_path: Path) -> None
         auditor.load_model(tmp_path / "model.txt")
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", ["integers", "small_integers", "not_from_zero", "text", "numerals", "text_like_truth"])
 @pytest.mark.parametrize("ending", ["json", "ubj"])
 def test_xgboost_reads_categories_of_every_type(kind: str, ending: str, tmp_path: Path) -> None:

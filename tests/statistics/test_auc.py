@@ -244,6 +244,7 @@ def test_auc_bounds_keep_their_promise(auc: float, world: str, m: int, n: int) -
     assert_kept(bounds_in_worlds(worlds(auc)[world], rng, m, n, ALPHA), auc, ALPHA)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("auc", "m", "n"), [(0.9, 100, 100), (0.95, 400, 40), (0.98, 20, 20), (0.98, 40, 400)])
 @pytest.mark.parametrize("world", worlds(0.98))
 def test_a_separation_of_few_rows_is_not_certain(auc: float, world: str, m: int, n: int) -> None:

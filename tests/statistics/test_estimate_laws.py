@@ -50,6 +50,7 @@ def same(a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b))
 
 
+@pytest.mark.grid(by=kind_of)
 @every
 def test_an_estimate_is_the_same_after_a_round_trip(estimate: Estimate) -> None:
     again = ANY.validate_json(ANY.dump_json(estimate))
@@ -60,6 +61,7 @@ def test_an_estimate_is_the_same_after_a_round_trip(estimate: Estimate) -> None:
         assert again.bounds(alpha) == estimate.bounds(alpha)
 
 
+@pytest.mark.grid(by=kind_of)
 @every
 def test_the_same_question_has_the_same_answer(estimate: Estimate) -> None:
     assert estimate.bounds(LEVEL) == estimate.bounds(LEVEL)
@@ -81,6 +83,7 @@ def test_the_same_question_has_the_same_answer(estimate: Estimate) -> None:
 LOOSE = 1e-9
 
 
+@pytest.mark.grid(by=kind_of)
 @every
 def test_bounds_are_nested_and_hold_the_value(estimate: Estimate) -> None:
     found = [estimate.bounds(alpha) for alpha in ALPHAS]
@@ -93,6 +96,7 @@ def test_bounds_are_nested_and_hold_the_value(estimate: Estimate) -> None:
             assert low <= estimate.value + LOOSE and estimate.value <= high + LOOSE
 
 
+@pytest.mark.grid(by=kind_of)
 @every
 def test_bounds_and_value_stay_within_what_the_number_can_be(estimate: Estimate) -> None:
     floor, ceiling = estimate.limits
@@ -490,6 +494,7 @@ def test_these_kinds_alone_are_not_planned() -> None:
     }
 
 
+@pytest.mark.grid(by=kind_of)
 @every
 def test_what_has_few_rows_has_a_plan_or_none_and_no_error(estimate: Estimate) -> None:
     kind: str = estimate.kind  # type: ignore[attr-defined]
@@ -499,6 +504,7 @@ def test_what_has_few_rows_has_a_plan_or_none_and_no_error(estimate: Estimate) -
     assert math.isnan(effect) or sign * (effect - bound) >= 0.0
 
 
+@pytest.mark.grid
 @planned
 def test_a_stricter_level_takes_more_rows_and_a_larger_effect(kind: str) -> None:
     examples = EXAMPLES[kind]

@@ -66,6 +66,7 @@ def alike(now: Any, then: Any) -> bool:
     return bool(now == pytest.approx(then, rel=1e-6, abs=1e-9))
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", EVERY)
 def test_an_estimate_says_what_it_said(name: str) -> None:
     now, then = said_by(EVERY[name]), json.loads(RECORD.read_text(encoding="utf-8"))[name]

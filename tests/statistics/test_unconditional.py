@@ -105,6 +105,7 @@ def test_enumeration_shows_no_more_often_than_its_level(n_1: int, n_2: int, cont
         assert min(spent.values()) > 0.7, spent
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("contrast", ["difference", "ratio"])
 @pytest.mark.parametrize(("n_1", "n_2"), SMALL[1:5])
 def test_enumeration_of_either_direction_shows_no_more_often_than_its_level(

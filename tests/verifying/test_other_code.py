@@ -314,6 +314,7 @@ def test_a_criterion_of_numbers_that_no_audit_writes_is_wrong(
     assert verified(failed, failed.forged(tmp_path / "audit.zip", **{RESULTS: spelled(results)}))[0] == 1
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("other_code", [False, True])
 @pytest.mark.parametrize("name", ["decisions/0.json", "registration.json", "packs/9-house.toml", "letter.txt"])
 def test_a_part_that_nothing_names_is_wrong_by_both_verifiers(

@@ -222,6 +222,7 @@ def test_root_mean_squared_errors_and_distances_keep_both_errors() -> None:
     assert all_of(count.max() <= most_misses() for count in missed.values()), missed
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("metric", RegressionFairness.power)
 def test_it_has_the_power_it_states(metric: str) -> None:
     n, effect = RegressionFairness.power[metric]
