@@ -9,7 +9,7 @@ SEED ?= 0
 FILES ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-ray lint docs mutants bench-setup bench-gpu clean
+.PHONY: demo test test-grids test-all test-ray lint docs mutants bench-setup bench-gpu clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -46,8 +46,15 @@ demo: $(VENV)/.demo
 	@echo
 	@echo "Open demo/audit-report/report.html. Exit codes 1 and 3 of scan are answers, not accidents."
 
+# Of tests with many cases some cases each; the others are run by `make test-grids`.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest --ring quick --numprocesses $(JOBS) --dist worksteal
+
+test-grids: $(VENV)/.test
+	$(BIN)/python -m pytest --ring grids --numprocesses $(JOBS) --dist worksteal
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest --ring all --numprocesses $(JOBS) --dist worksteal
 
 # What needs a cluster: Ray on two local workers. 2.60 gives its own parts 30 s to start, which a busy machine exceeds.
 test-ray: $(VENV)/.test

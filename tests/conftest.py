@@ -17,10 +17,11 @@ import scipy.special  # noqa: F401
 from auditor.sandbox import measuring_process
 from tests import ROOT
 from tests.processor_time import import_clock, pytest_runtest_call
+from tests.rings import choose_ring, pytest_addoption
 from tests.toys.postgres import postgres  # noqa: F401  # a fixture
 from tests.warm_child import WarmChildren
 
-__all__ = ["import_clock", "pytest_runtest_call"]
+__all__ = ["import_clock", "pytest_addoption", "pytest_runtest_call"]
 
 # shap would compile for seconds what it then computes for three rows.
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
@@ -92,8 +93,10 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that no process is left with it at the end."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The tests of the ring; what takes longest begins first, so that no process is left with it at the end."""
+    choose_ring(config, items)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -227,12 +227,14 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> Readers:
     return Readers(tmp_path_factory)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNABLE)
 def test_what_a_page_says_runs_as_it_stands(page: str, readers: Readers) -> None:
     readers.left_by(page)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
 def test_the_snippets_print_what_was_found(page: str, readers: Readers) -> None:

@@ -51,6 +51,7 @@ def test_a_rendering_of_the_bundle_is_that_of_its_record(here: Path) -> None:
     assert "Reading it is not verifying it" in result.stderr and "not verifying" not in result.stdout
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "words",
     [

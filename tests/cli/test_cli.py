@@ -189,6 +189,7 @@ def test_exit_4_still_writes_a_report(here: Path) -> None:
     assert "refused" in (here / "audit-report/report.html").read_text().lower()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -492,6 +493,7 @@ def test_the_demos_configuration_says_whom_it_is_about() -> None:
     assert {"afam", "afam.yes", "afam.no", "deny.no"} <= set(configured.labels.words)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("probes", ["group-fairness", "group-fairness,adverse-impact,performance"])
 def test_labels_of_a_scan_are_of_columns_and_values_that_are_there(here: Path, probes: str) -> None:

@@ -144,6 +144,7 @@ def test_a_file_is_real_or_fake_or_cannot_be_said(asked: tuple[int, dict[str, An
     assert files["fake.png"]["verdict"]["p_real"] == pytest.approx(verdict.p_real)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -69,6 +69,7 @@ def test_a_request_comes_back_as_it_was_given_but_for_places() -> None:
     assert isinstance(again, Configured) and again.criteria
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "options",
     [

@@ -93,6 +93,7 @@ def test_a_refusal_is_explained_in_the_words_of_labels(
     assert "Monthly income = no income" in page and "<script" not in page and "default-src &#39;none&#39;" in page
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "method"),
@@ -118,6 +119,7 @@ def test_any_table_model_is_explained_as_json(
         assert bool(row["faithfulness"]["refused"]) == (not row["reasons"])
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["xgboost", "lightgbm", "catboost", "onnx"])
 def test_boosted_trees_and_onnx_are_explained(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +187,7 @@ def test_where_nothing_may_change_the_answer_is_not_settled(folder: Path, monkey
     assert code == 3 and "every feature is fixed" in said and "no recourse found (exit 3)" in said
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("more", "code", "words"),
     [

@@ -95,6 +95,7 @@ def test_what_is_wrong_is_said_in_one_sentence(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["plain.pt"]
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("to", "model"), [("onnx", "fair"), ("onnx", "plain"), ("torch", "fair"), ("sklearn", "plain")]

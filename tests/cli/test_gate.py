@@ -141,6 +141,7 @@ def test_a_requirement_with_two_sides_passes_between_them_alone(
     assert gate(tmp_path, "--allow-inconclusive")[0] == (0 if code == 3 else code)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("interval", "passes", "fails"),
     [

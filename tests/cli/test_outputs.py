@@ -100,6 +100,7 @@ def scan(*arguments: str) -> tuple[int, str, AuditReport]:
     )
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("loader", "more"),
     [

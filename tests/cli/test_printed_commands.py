@@ -163,6 +163,7 @@ def test_every_flag_of_a_command_that_the_tool_names_is_one_of_that_command() ->
 # ---- as a user copies them -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", sorted(ORDINARY))
 def test_every_command_that_an_audit_prints_is_taken(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -182,6 +183,7 @@ def test_every_command_that_an_audit_prints_is_taken(
             monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FITTED_ANEW))
 def test_the_repair_of_the_first_page_writes_what_was_read(

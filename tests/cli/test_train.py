@@ -226,6 +226,7 @@ FAILING = {
 }  # fmt: skip
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("how", FAILING)
 def test_a_training_that_fails_leaves_everything_as_it_was(here: Path, how: str) -> None:
     assert run("d.csv", *TRAIN, "--out", "m.pt").exit_code == 0

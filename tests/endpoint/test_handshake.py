@@ -55,6 +55,7 @@ def test_the_table_has_every_lie() -> None:
     assert set(CAUGHT_AS.values()) <= set(NAMES)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("lie", LIES)
 def test_each_lie_is_caught_and_nothing_else_is_accused(lie: str) -> None:
     found = shaken(Stub(11, frozenset({lie})), more_calls=100 if lie == "swaps_model" else 0)

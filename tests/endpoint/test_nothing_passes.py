@@ -163,6 +163,7 @@ def saying(reply: Callable[[str], str]) -> Callable[[Sequence[Request]], list[An
     return asked
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("who", DISHONEST)
 def test_a_server_that_reads_nothing_passes_nothing(who: str, tmp_path: Path) -> None:
     """Whatever it was found to do when it was asked for that."""
@@ -183,6 +184,7 @@ def behind_a_url(llama: Path) -> Iterator[OpenEndpoint]:
             yield endpoint
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("likelihoods", [True, False])
 def test_the_server_of_a_folder_that_was_never_trained_passes_nothing(

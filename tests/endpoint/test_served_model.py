@@ -60,6 +60,7 @@ DISHONEST: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("what", DISHONEST)
 def test_what_is_not_the_reference_is_refuted(what: str) -> None:
     judged = found(Serves(5, **DISHONEST[what]))

@@ -94,6 +94,7 @@ def db(tmp_path: Path) -> str:
 # ---- a value, and what a later audit makes of it ---------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("by", "then", "accepted", "now", "says"),
     [

@@ -56,6 +56,7 @@ def section(text: str, control: str) -> str:
 # ---- what is filled in -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", pack_names())
 def test_every_control_is_a_section_and_every_attestation_a_field_for_its_role(name: str) -> None:
     policy, said = pack(name), dossier(sampled(), name)

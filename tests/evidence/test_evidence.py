@@ -357,6 +357,7 @@ def test_edited_rows_do_not_come_to_the_statistics(bundle: Path, tmp_path: Path)
     assert {"group table", "adverse_impact from rows"} <= said.keys()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("field", ["value", "interval", "p_fail", "outcome", "n_samples"])
 def test_an_edited_number_of_the_record_is_not_what_its_statistics_come_to(
     bundle: Path, tmp_path: Path, field: str

@@ -344,6 +344,7 @@ def test_a_signed_decision_names_its_key_and_a_changed_one_is_found(tmp_path: Pa
     assert history(db=db, verify=True) == 1
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("how", "message"),
     [

@@ -39,6 +39,7 @@ def decided(model: AuditedModel, X: pd.DataFrame, positive: int | None) -> list[
     return [model.classes[i] for i in found]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("to", ["onnx", "torch"])
 @pytest.mark.parametrize(
     ("kind", "threshold", "positive"),
@@ -54,6 +55,7 @@ def test_every_network_decides_every_row_alike(to: To, kind: str, threshold: flo
     assert min(np.unique(decided(model, X, positive), return_counts=True)[1]) > 50
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("to", "kind", "positive"),
     [
@@ -100,6 +102,7 @@ def test_scikit_learn_knows_one_spelling_of_a_level_and_the_rows_are_named_where
     assert len(expected) > 3 and found.differing == tuple(expected)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("to", ["onnx", TORCH, "sklearn"])
 def test_another_models_file_is_found_out(to: To) -> None:
     X = rows(spelled=False)
@@ -109,6 +112,7 @@ def test_another_models_file_is_found_out(to: To) -> None:
     assert mixed.equality(X).differing == tuple(differing) and len(differing) > 10
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("to", ["onnx", TORCH, "sklearn"])
 @pytest.mark.parametrize("positive", [0, 1])
 def test_a_tie_is_decided_as_the_bundle_decides_it(to: To, positive: int) -> None:
@@ -129,6 +133,7 @@ def test_a_tie_is_decided_as_the_bundle_decides_it(to: To, positive: int) -> Non
         assert export_of(by_group, to, positive=1).equality(X).differing == ()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("to", ["onnx", TORCH, "sklearn"])
 @pytest.mark.parametrize("kind", ["plain", "thresholds", "maps"])
 def test_the_file_is_read_back_as_the_model_that_it_is(to: To, kind: str, tmp_path: Path) -> None:
@@ -183,6 +188,7 @@ labels = model.predict(pandas.DataFrame(rows).astype({"owner": object})).tolist(
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "to", ["onnx", pytest.param("torch", marks=pytest.mark.slow), pytest.param("sklearn", marks=pytest.mark.slow)]
 )

@@ -368,6 +368,7 @@ SHARES: dict[str, Callable[[int], dict[str, Any]]] = {
 SHAPES = ("independent", "equicorrelated", "one against the others")
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("m", "how", "shape"),
     [(m, how, shape) for m in (1, 8) for how in SHARES for shape in SHAPES]

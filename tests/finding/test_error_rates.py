@@ -396,6 +396,7 @@ def test_worlds_with_groups_that_nobody_belongs_to_are_decided_as_the_bound_says
     assert some > 3 if asked == "FAIL" or metric.startswith("demographic") else some == 0
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("n", [200, 2_000])
 @pytest.mark.parametrize("m", [1, 9, 24])
 def test_family_errors_at_no_effect_and_at_the_bound(m: int, n: int) -> None:
@@ -405,6 +406,7 @@ def test_family_errors_at_no_effect_and_at_the_bound(m: int, n: int) -> None:
             assert max(false_fail, false_pass) <= most_misses()
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize(("m", "name", "association", "levels"), list(cases()))
@@ -531,6 +533,7 @@ def fail_rates_at_the_detectable_effect(
     return shares
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "sizes", "rate", "level", "tables"), PLANS)
 def test_plans_are_honest(kind: Kind, sizes: tuple[int, ...], rate: float, level: float, tables: int) -> None:

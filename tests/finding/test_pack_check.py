@@ -48,6 +48,7 @@ def run(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", pack_names())
 def test_every_shipped_pack_holds(name: str) -> None:
     text = (files("auditor.finding") / "policies" / f"{name}.toml").read_text(encoding="utf-8")

@@ -259,6 +259,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("many", [25, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_damaged_file_ends_in_one_code(kind: str, many: int, tmp_path: Path) -> None:
@@ -300,6 +301,7 @@ def boosted(library: str, folder: Path) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["xgboost", "lightgbm", "catboost"])
 def test_a_library_that_ends_its_process_ends_in_a_code(library: str, tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_shap_reads_the_trees(library: str, path: Callable[[str], Path]) -> None
     assert np.abs(found.values[:, 0]).mean() > 20 * np.abs(found.values[:, 1]).mean()
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_scan_counts_the_librarys_own_decisions(
@@ -155,6 +156,7 @@ def test_what_is_not_boosted_is_not_taken_for_it() -> None:
     assert boosted_kind(b"tree\nversion=v4\n") == "LightGBM" and boosted_kind(b"CBM1\x00") == "CatBoost"
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("share", [2, 10])
 def test_half_a_file_is_refused(library: str, share: int, path: Callable[[str], Path], tmp_path: Path) -> None:

@@ -284,6 +284,7 @@ def listed(folder: Path) -> tuple[list[Path], list[str], list[str | None]]:
     return files, ["real" if k is None else "fake" for k in kinds], kinds
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["frequency", "cnn", "ensemble"])
 def test_a_trained_detector_knows_its_rates_and_survives_its_bundle(

@@ -1072,6 +1072,7 @@ def folder_without_a_config(folder: Path, marker: str) -> Path:
 # ---- the law -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid(every=3)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(HOSTILE))
 def test_hostile_file_is_refused(name: str, tmp_path: Path) -> None:

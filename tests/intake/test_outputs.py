@@ -91,6 +91,7 @@ def pickled(name: str, folder: Path, said: str | None) -> AuditedModel:
 LOADERS: tuple[Load, ...] = (in_memory, bundle, weights, safetensors, torchscript, exported, pickled)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("load", LOADERS)
 @pytest.mark.parametrize("name", ZOO)
 def test_what_a_network_returns_is_read_right_or_asked_about(name: str, load: Load, tmp_path: Path) -> None:
@@ -109,6 +110,7 @@ def test_what_a_network_returns_is_read_right_or_asked_about(name: str, load: Lo
 FEW_LOADERS = (in_memory, weights, torchscript)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("load", FEW_LOADERS)
 @pytest.mark.parametrize("name", [name for name, kind in ZOO.items() if kind.means in ("logits", "probabilities")])
 def test_the_answer_is_taken_and_equals_the_truth(name: str, load: Load, tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ RULES: dict[str, tuple[Callable[[], Any], Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("way", ["joblib", "pkl", "skops"])
 @pytest.mark.parametrize("name", RULES)
 def test_an_estimator_decides_as_its_own_predict(name: str, way: str, tmp_path: Path) -> None:
@@ -254,6 +255,7 @@ PROBED: dict[str, tuple[type[Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("classes", [TWO, THREE], ids=["two", "three"])
 @pytest.mark.parametrize("probe", PROBED)
 def test_probes_ask_about_the_rows_that_they_decide(probe: str, classes: Any, tmp_path: Path) -> None:
@@ -322,6 +324,7 @@ def _place(value: Any, known: Any) -> int:
     return -1 if pd.isna(value) else known.tolist().index(value)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", CATEGORIES)
 def test_lightgbm_reads_categories_of_every_type(kind: str, tmp_path: Path) -> None:
     lightgbm = pytest.importorskip("lightgbm", reason="lightgbm is not installed")
@@ -353,6 +356,7 @@ def test_lightgbm_categories_that_read_alike_are_refused(tmp_path: Path) -> None
         auditor.load_model(tmp_path / "model.txt")
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", ["integers", "small_integers", "not_from_zero", "text", "numerals", "text_like_truth"])
 @pytest.mark.parametrize("ending", ["json", "ubj"])
 def test_xgboost_reads_categories_of_every_type(kind: str, ending: str, tmp_path: Path) -> None:
@@ -537,6 +541,7 @@ BEFORE: list[Callable[[], Any]] = [
 ]
 
 
+@pytest.mark.grid
 @pytest.mark.filterwarnings("ignore::Warning")
 @pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(30, 300, 30))])
 def test_estimators_drawn_at_random_answer_as_their_own_predict(first: int, tmp_path: Path) -> None:

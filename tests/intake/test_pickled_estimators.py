@@ -150,6 +150,7 @@ def written(model: object) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.grid
 @pytest.mark.filterwarnings("ignore::Warning")
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_ordinary_models_load_and_answer_as_they_did(name: str, tmp_path: Path) -> None:
@@ -267,6 +268,7 @@ ROUTES: dict[str, Callable[[str, bytes], bytes]] = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("route", sorted(ROUTES))
 def test_no_route_calls_anything(route: str, tmp_path: Path) -> None:
     """Every gadget by every route, with a command that makes a file and the path of one that must stay."""
@@ -658,6 +660,7 @@ def _outlive(seeds: range, folder: Path) -> dict[str, int]:
     return found
 
 
+@pytest.mark.grid
 @pytest.mark.filterwarnings("ignore::Warning")
 @pytest.mark.parametrize("first", [0, pytest.param(120, marks=pytest.mark.slow)])
 def test_mutated_pickles_crash_and_hang_nothing(first: int, tmp_path: Path) -> None:

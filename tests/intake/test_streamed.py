@@ -171,6 +171,7 @@ def test_a_mapped_model_is_never_in_memory_twice(tmp_path: Path) -> None:
     assert peak_of_half < 1.3 * whole and own_of_half < 1.2 * whole, (peak_of_half / whole, own_of_half / whole)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 6])
 def test_a_folder_is_held_in_memory_once(shards: int, tmp_path: Path) -> None:

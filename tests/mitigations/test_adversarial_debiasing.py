@@ -355,6 +355,7 @@ def true_positive_gap(y_true, decided, *, sensitive_features) -> float:  # type:
     return float(max(rates) - min(rates))
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "gap"),
@@ -431,6 +432,7 @@ def test_several_features_and_classes() -> None:
         run(AdversarialDebiasing(constraint="equal_opportunity"), old, data)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"alpha": 1.0}, {"alpha": 0.0, "gap_weight": 1.0}], ids=["adversary", "penalty"])
 def test_every_feature_is_evened_out_over_three_classes(options: dict[str, object]) -> None:

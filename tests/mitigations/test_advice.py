@@ -211,6 +211,7 @@ def advised(words: str, but: str) -> list[str]:
 
 
 # Deprecated, and still what people have files of.
+@pytest.mark.grid
 @pytest.mark.filterwarnings("ignore:`torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize("of", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in KINDS])
 def test_whoever_follows_the_advice_arrives(of: str, tmp_path: Path) -> None:

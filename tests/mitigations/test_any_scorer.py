@@ -141,6 +141,7 @@ def rule(mitigation: Any, model: Any, rows: AuditData) -> PostprocessedModel:
     return made.model
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "mitigation", [ThresholdOptimizer(), RejectOption(width=0.1), GroupCalibration()], ids=lambda m: m.name

@@ -108,6 +108,7 @@ def _opposite_minority(n: int, seed: int) -> AuditData:
     return AuditData.from_arrays(X, y, classes=[0, 1], positive=1, sensitive_features={"group": list(group)})
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "instead"), [("bilstm_text", "DPLSTM"), ("transformer_encoder", "RowwiseAttention")])
 def test_texts_are_learned_through_stand_ins_and_the_bundle_holds_the_plain_network(

@@ -98,6 +98,7 @@ def moved(old: TorchModel, new: TorchModel) -> set[str]:
 # ---- a text classifier of transformers -----------------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", EVERY)
 def test_a_text_folder_goes_on_from_its_own_weights_and_is_written_as_one(
     folder: Path, tmp_path: Path, name: str
@@ -120,6 +121,7 @@ def test_a_text_folder_goes_on_from_its_own_weights_and_is_written_as_one(
     np.testing.assert_allclose(written.predict_proba(rows.X), new.predict_proba(rows.X), atol=1e-6)
 
 
+@pytest.mark.grid
 @needs_peft
 @pytest.mark.parametrize("name", EVERY)
 def test_adapters_and_the_head_alone_are_learned_and_merged(folder: Path, name: str) -> None:
@@ -272,6 +274,7 @@ def biased(folder: Path) -> AuditedModel:
     return run(plain, loaded(folder / "text"), texts(1_200, 1, nights=NIGHTS)).model
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),

@@ -207,6 +207,7 @@ def test_a_weight_that_leaves_nothing_is_not_chosen(
     assert only_class(made.model, few) is None
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(("over", "gap"), [("both", equalized_odds_difference), ("all", demographic_parity_difference)])
 def test_min_diff_narrows_the_gap_it_is_over(rows: AuditData, model: TorchModel, over: str, gap) -> None:  # type: ignore[no-untyped-def]

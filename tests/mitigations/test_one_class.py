@@ -47,6 +47,7 @@ EVERY: list[Mitigation] = [
 ]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("mitigation", EVERY, ids=lambda m: m.name)
 def test_a_training_that_ends_in_one_answer_makes_nothing(
     rows: AuditData, model: TorchModel, mitigation: Mitigation, monkeypatch: pytest.MonkeyPatch

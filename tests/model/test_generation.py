@@ -263,6 +263,7 @@ def test_a_prompt_is_read_once_however_many_continuations_it_has() -> None:
     assert len({text for texts in drawn for text in texts}) > 2, "and each is drawn for itself"
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", [*sorted(TREE_ATTENTION), "bloom"])
 def test_what_prompts_begin_with_is_read_once_and_changes_no_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     more = {"n_head": 2, "n_layer": 2} if kind == "bloom" else _SIZES.get(kind, {})

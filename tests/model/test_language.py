@@ -45,6 +45,7 @@ _SIZES: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", sorted(TREE_ATTENTION))
 def test_packed_trees_give_transformers_own_likelihood(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, tokenizer = tiny(kind, **_SIZES.get(kind, {})).eval(), causal_tokenizer()

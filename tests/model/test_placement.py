@@ -53,6 +53,7 @@ def pinned(how: str) -> Pinned:
 WAYS = ["device map", "layers", "inside", "is_loaded_in_4bit", "is_loaded_in_8bit", "is_quantized"]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("how", WAYS)
 def test_a_network_that_must_not_be_moved_is_audited_where_it_lies(how: str) -> None:
     model = pinned(how).train()

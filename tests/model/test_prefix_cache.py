@@ -46,6 +46,7 @@ def prefixes(some: Sequence[Text]) -> set[Text]:
     return {ids[:i] for ids in some for i in range(1, len(ids) + 1)}
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", sorted(TREE_ATTENTION))
 def test_texts_that_go_on_from_others_have_the_states_of_texts_alone(kind: str) -> None:
     # With a soft cap behind the last layer there is no log-odds by two of its rows.

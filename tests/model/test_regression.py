@@ -428,6 +428,7 @@ def test_scan_of_a_regression_without_a_range_is_no_pass(here: Path) -> None:
     assert judged == {"mean_prediction_difference": "NOT_RUN", "mean_residual_difference": "NOT_RUN"}
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),

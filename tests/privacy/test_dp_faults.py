@@ -274,6 +274,7 @@ def found_in(linted: LintResult, audited: AuditResult) -> set[str]:
     return found | {name for name, is_so in said.items() if is_so}
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_fault_is_found(name: str) -> None:
     change, wanted = FAULTS[name]

@@ -171,6 +171,7 @@ def test_each_check_has_a_wrong_run_here() -> None:
     assert {code for code, _, _ in WRONG} == {check.name for check in CHECKS}
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 def test_what_is_not_recorded_is_said_and_not_passed(check: Any) -> None:
     for field in check.needs:

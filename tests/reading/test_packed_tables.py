@@ -162,6 +162,7 @@ def test_offsets_outside_of_an_arrow_file_are_refused(tmp_path: Path) -> None:
         open_table(tmp_path / "rows.arrow").read(["a"], {})
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [".feather", ".arrow", ".npz", ".csv.gz"])
 def test_mutated_files_crash_nothing(ending: str, tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_recorded_decisions_go_before_the_threshold() -> None:
     assert strict.decisions(rows).tolist() == [0, 0]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", list(PROBES))
 def test_no_probe_dies_of_answers_alone(name: str) -> None:
     """In the process, where an error of any kind would be NOT_RUN, for each kind of recorded model."""
@@ -278,6 +279,7 @@ def test_texts_that_a_model_wrote(here: Path) -> None:
     assert none_of(f["outcome"] == "NOT_RUN" for f in report_of(here / "t")["findings"])
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

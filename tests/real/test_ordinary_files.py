@@ -84,6 +84,7 @@ def followed(message: str, folder: Path, path: Path) -> tuple[Path, list[str], s
     return path, flags, " ".join(flag for flag in flags if flag.startswith("--"))
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", sorted(ORDINARY))
 def test_it_ends_in_an_audit(name: str, tmp_path: Path) -> None:
     file = ORDINARY[name](tmp_path)

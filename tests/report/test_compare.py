@@ -165,6 +165,7 @@ def graded(
 ALIKE = (0.85, 0.8, 0.8)
 
 
+@pytest.mark.grid
 @pytest.mark.usefixtures("by_tails")
 @pytest.mark.parametrize(("worlds", "allowed"), [(3, 0), pytest.param(100, 12, marks=pytest.mark.slow)])
 def test_of_two_models_of_the_same_rates_nothing_is_remarked(worlds: int, allowed: int) -> None:

@@ -254,6 +254,7 @@ def test_every_colour_is_a_class_too() -> None:
                 assert f"{name[0]}-{CLASSES[colour]}" in element.attrib["class"].split()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("kind", ["rates", "bars", "forest", *OF_GROUPS])
 def test_hostile_names_are_text_and_nothing_else(name: str, kind: str) -> None:
@@ -266,6 +267,7 @@ def test_hostile_names_are_text_and_nothing_else(name: str, kind: str) -> None:
     assert any(visible(name)[:8] in text for text in _texts(svg))
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", ["rates", "bars", "curve", "roc", "forest", *OF_GROUPS])
 @pytest.mark.parametrize(
     "series",

@@ -358,6 +358,7 @@ def nasty_report() -> AuditReport:
     return base.model_copy(update={"findings": findings})
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", LIGHT)
 def test_nasty_names_stay_names_in_every_format(name: str) -> None:
     written = render(nasty_report(), name).decode()

@@ -284,6 +284,7 @@ def test_odd_reports_are_typeset(name: str) -> None:
     assert "Audit of" in _pages(render_pdf(REPORTS[name]()))[0]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "name",
     [

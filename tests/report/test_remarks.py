@@ -157,6 +157,7 @@ def test_bias_that_moved_to_an_intersection_is_named() -> None:
 # ---- how often they are wrong --------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("again", [0.1, 1.0])
 @pytest.mark.parametrize("rates", [(0.5, 0.5, 0.5), (0.8, 0.5, 0.5), (0.95, 0.9, 0.1)])
 def test_where_nothing_changed_nothing_is_said(rates: tuple[float, ...], again: float) -> None:

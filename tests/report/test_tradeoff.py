@@ -448,6 +448,7 @@ def sweep_of(
     return candidate("unmitigated", right, selected), points
 
 
+@pytest.mark.grid
 @pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 @pytest.mark.parametrize(

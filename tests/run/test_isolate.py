@@ -100,6 +100,7 @@ def reasons(measured: Measured) -> dict[str, str]:
     return {result.probe: result.not_run for result in measured.results}
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("name", "body", "said"),
     [

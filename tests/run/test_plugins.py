@@ -283,6 +283,7 @@ def test_a_scan_asks_it_where_it_is_named(python: Path, folder: Path) -> None:
     assert {f.probe for f in report.findings} == {"intake", "performance", "group_fairness", "unsure"}
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("named", "said"),

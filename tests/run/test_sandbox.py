@@ -205,6 +205,7 @@ def planted(folder: Path, listening: dict[str, object], names: Sequence[str]) ->
             yield name, scene, scene.job(CHANNELS[i % len(CHANNELS)], PAYLOADS[name])
 
 
+@pytest.mark.grid(every=3)
 @needs_sandbox
 @pytest.mark.usefixtures("careless")
 @pytest.mark.parametrize("part", range(PARTS))
@@ -241,6 +242,7 @@ def test_without_the_sandbox_the_payloads_do_fire(tmp_path: Path, listening: dic
     assert len(loud) >= (len(PAYLOADS) - len(NEVER) if os.getuid() == 0 else 200), set(PAYLOADS) - loud
 
 
+@pytest.mark.grid(every=3)
 @pytest.mark.slow
 @needs_sandbox
 @pytest.mark.parametrize("version", range(1, 7))
@@ -470,6 +472,7 @@ def test_the_filter_says_of_every_call_what_its_table_says(machine: str) -> None
     assert answer_of(program, 0, architecture ^ 1) == KILLED
 
 
+@pytest.mark.grid(every=3)
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 @pytest.mark.parametrize(
     ("call", "arguments", "expected"),

@@ -446,6 +446,7 @@ def test_mitigations_of_this_toolkit_keep_the_contract(name: str, mitigated: dic
     assert comparison.m > 0 and comparison.made_by[0] == name
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("kind", "law"),
     [

@@ -235,6 +235,7 @@ def assert_kept(bounds: Scores, truth: float, *alphas: float) -> None:
         assert (bounds[:, a, 1] < truth).sum() <= most_misses(alpha)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("m", "n"), [(100, 100), (300, 700), pytest.param(2000, 2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("world", worlds(0.55))
 @pytest.mark.parametrize("auc", [0.5, 0.55])
@@ -243,6 +244,7 @@ def test_auc_bounds_keep_their_promise(auc: float, world: str, m: int, n: int) -
     assert_kept(bounds_in_worlds(worlds(auc)[world], rng, m, n, ALPHA), auc, ALPHA)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("auc", "m", "n"), [(0.9, 100, 100), (0.95, 400, 40), (0.98, 20, 20), (0.98, 40, 400)])
 @pytest.mark.parametrize("world", worlds(0.98))
 def test_a_separation_of_few_rows_is_not_certain(auc: float, world: str, m: int, n: int) -> None:
@@ -269,6 +271,7 @@ def _of_two_values(m: int, n: int, alphas: tuple[float, ...]) -> tuple[Scores, S
     return found[..., 0], found[..., 1]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("m", "n"), [(5, 100), (20, 20), (15, 150), (100, 20), (60, 60)])
 @pytest.mark.parametrize("auc", [0.5, 0.7, 0.9, 0.97, 0.99, 1.0])
 def test_scores_of_two_values_are_enumerated(auc: float, m: int, n: int) -> None:
@@ -283,6 +286,7 @@ def test_scores_of_two_values_are_enumerated(auc: float, m: int, n: int) -> None
             assert weight[high[..., a] < auc - 1e-12].sum() <= alpha
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("m", "n"), [(20, 400), (100, 100), (400, 20)])
 @pytest.mark.parametrize(("auc", "world"), [(auc, world) for auc in (0.5, 0.9, 0.99) for world in worlds(auc)])
 def test_few_rows_of_either_side_at_the_level_of_many_judgements(auc: float, world: str, m: int, n: int) -> None:
@@ -338,6 +342,7 @@ def test_tpr_keeps_as_many_counts_as_any_bound_reaches() -> None:
             assert kept.bounds(alpha) == everything.bounds(alpha)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("m", "n", "f"), [(200, 1000, 0.01), (1000, 2000, 0.01), (200, 300, 0.01), (500, 3000, 0.001)])
 @pytest.mark.parametrize("levels", [None, 4])
 @pytest.mark.parametrize("shift", [0.0, 1.0])

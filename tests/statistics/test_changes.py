@@ -143,6 +143,7 @@ WORLDS_OF_GAPS = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("case", WORLDS_OF_GAPS)
 @pytest.mark.parametrize("worlds", [150, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_no_gap_change_is_missed_more_often_than_promised(case: str, worlds: int) -> None:

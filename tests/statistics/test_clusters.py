@@ -131,6 +131,7 @@ SHARES = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("shares", SHARES)
 def test_neither_bound_is_missed_too_often_over_all_outcomes_of_clusters_that_agree_within(shares: str) -> None:
     """Every outcome there is, at rates from near 0 to near 1: each cluster's rows are all alike."""
@@ -196,6 +197,7 @@ def writers() -> FloatArray:
         return np.asarray(list(Counter(row["anon_writer"] for row in csv.DictReader(file)).values()), np.float64)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("mean", [0.05, 0.5, 0.9])
 @pytest.mark.parametrize("sizes", ["writers of CrowS-Pairs", "six large and a hundred small", "1 / k"])
 def test_neither_bound_is_missed_too_often_in_populations_made_to_fool_it(sizes: str, mean: float) -> None:

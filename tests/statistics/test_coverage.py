@@ -888,6 +888,7 @@ def kind_of(case: str) -> str:
     return words.replace(" ", "_")
 
 
+@pytest.mark.grid(by=kind_of)
 @pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
@@ -929,6 +930,7 @@ def test_limits_that_are_computed_once_are_the_limits() -> None:
                 np.testing.assert_array_equal(fast, slow)
 
 
+@pytest.mark.grid
 @pytest.mark.usefixtures("by_tails")
 @pytest.mark.parametrize(
     "case",

@@ -24,6 +24,10 @@ sampled = pytest.mark.parametrize("kind", [k for k, e in EXAMPLES.items() if not
 planned = pytest.mark.parametrize("kind", [k for k, e in EXAMPLES.items() if e.plans])
 
 
+def kind_of(estimate: Estimate) -> str:
+    return estimate.kind
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_an_example_and_a_small_one(kind: str) -> None:
     examples = EXAMPLES[kind]
@@ -47,6 +51,7 @@ def same(a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b))
 
 
+@pytest.mark.grid(by=kind_of)
 @every
 def test_an_estimate_is_the_same_after_a_round_trip(estimate: Estimate) -> None:
     again = ANY.validate_json(ANY.dump_json(estimate))
@@ -57,6 +62,7 @@ def test_an_estimate_is_the_same_after_a_round_trip(estimate: Estimate) -> None:
         assert again.bounds(alpha) == estimate.bounds(alpha)
 
 
+@pytest.mark.grid(by=kind_of)
 @every
 def test_the_same_question_has_the_same_answer(estimate: Estimate) -> None:
     found = estimate.bounds(LEVEL)
@@ -79,6 +85,7 @@ def test_the_same_question_has_the_same_answer(estimate: Estimate) -> None:
 LOOSE = 1e-9
 
 
+@pytest.mark.grid(by=kind_of)
 @every
 def test_bounds_are_nested_and_hold_the_value(estimate: Estimate) -> None:
     found = [estimate.bounds(alpha) for alpha in ALPHAS]
@@ -91,6 +98,7 @@ def test_bounds_are_nested_and_hold_the_value(estimate: Estimate) -> None:
             assert low <= estimate.value + LOOSE and estimate.value <= high + LOOSE
 
 
+@pytest.mark.grid(by=kind_of)
 @every
 def test_bounds_and_value_stay_within_what_the_number_can_be(estimate: Estimate) -> None:
     floor, ceiling = estimate.limits
@@ -134,6 +142,7 @@ def test_what_is_declared_exact_is_so_at_every_level() -> None:
             assert estimate.value in estimate.bounds(0.05)
 
 
+@pytest.mark.grid(by=kind_of)
 @every
 def test_p_values_invert_the_bounds(estimate: Estimate) -> None:
     found = {alpha: estimate.bounds(alpha) for alpha in (0.3, 0.01, 1e-5)}
@@ -491,6 +500,7 @@ def test_these_kinds_alone_are_not_planned() -> None:
     }
 
 
+@pytest.mark.grid(by=kind_of)
 @every
 def test_what_has_few_rows_has_a_plan_or_none_and_no_error(estimate: Estimate) -> None:
     kind: str = estimate.kind  # type: ignore[attr-defined]
@@ -502,6 +512,7 @@ def test_what_has_few_rows_has_a_plan_or_none_and_no_error(estimate: Estimate) -
         assert sign * (effect - bound) >= 0.0
 
 
+@pytest.mark.grid
 @planned
 def test_a_stricter_level_takes_more_rows_and_a_larger_effect(kind: str) -> None:
     examples = EXAMPLES[kind]

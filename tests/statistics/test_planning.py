@@ -206,6 +206,7 @@ IDEAL: dict[str, tuple[Draw, float, float]] = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("case", list(IDEAL))
 def test_an_ideal_model_of_the_planned_size_passes(case: str) -> None:
     draw, ideal, bound = IDEAL[case]

@@ -50,6 +50,7 @@ def test_a_kind_is_judged_where_it_has_an_adversary_and_else_says_why_not() -> N
     assert none_of(unjudgeable(EXAMPLES[kind].usual) for kind in JUDGED & set(EXAMPLES))
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.usefixtures("remembered")
 @pytest.mark.parametrize("kind", ADVERSARIES)

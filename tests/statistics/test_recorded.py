@@ -66,6 +66,7 @@ def alike(now: Any, then: Any) -> bool:
     return bool(now == pytest.approx(then, rel=1e-6, abs=1e-9))
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", EVERY)
 def test_an_estimate_says_what_it_said(name: str) -> None:
     now, then = said_by(EVERY[name]), json.loads(RECORD.read_text(encoding="utf-8"))[name]
@@ -103,6 +104,7 @@ def legendre() -> tuple[FloatArray, FloatArray]:
     return np.polynomial.legendre.leggauss(2_000)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("alpha", [0.05, 0.0125, 1e-4])
 @pytest.mark.parametrize("counts", [(50, 20, 400), (3, 9, 60), (1, 2, 2_000)])
 def test_bounds_of_a_change_are_those_of_a_share_of_rows_times_a_share_of_gains(

@@ -132,6 +132,7 @@ def rate_pairs(difference: float, points: int) -> list[tuple[float, float]]:
     return [(p, p - difference) for p in np.linspace(max(0.0, difference), min(1.0, 1.0 + difference), points)]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize(("n1", "n2"), PAIRS)
 def test_difference_and_ratio_bounds_miss_no_more_than_they_may(n1: int, n2: int, alpha: float) -> None:

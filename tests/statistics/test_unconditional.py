@@ -89,6 +89,7 @@ def shown_by_tails(n_1: int, n_2: int, contrast: Contrast, value: float, alpha: 
 # ---- the size is at most the level ---------------------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("contrast", ["difference", "ratio"])
 @pytest.mark.parametrize(("n_1", "n_2"), SMALL)
 def test_enumeration_shows_no_more_often_than_its_level(n_1: int, n_2: int, contrast: Contrast) -> None:
@@ -104,6 +105,7 @@ def test_enumeration_shows_no_more_often_than_its_level(n_1: int, n_2: int, cont
         assert min(spent.values()) > 0.7, spent
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("contrast", ["difference", "ratio"])
 @pytest.mark.parametrize(("n_1", "n_2"), SMALL[1:5])
 def test_enumeration_of_either_direction_shows_no_more_often_than_its_level(
@@ -117,6 +119,7 @@ def test_enumeration_of_either_direction_shows_no_more_often_than_its_level(
                 assert probability(shown, n_1, n_2, rates) <= alpha
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("contrast", ["difference", "ratio"])
 @pytest.mark.parametrize(("n_1", "n_2"), [(5, 200), (200, 5), (20, 20), (60, 60), (120, 40), (40, 120)])
 def test_combined_tails_show_no_more_often_than_their_level(n_1: int, n_2: int, contrast: Contrast) -> None:
@@ -139,6 +142,7 @@ def most_of_second(n_1: int, n_2: int, contrast: Contrast, value: float, alpha: 
     return low
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("n_1", "n_2", "contrast", "value"),
     [
@@ -273,6 +277,7 @@ def power(n: int, rates: tuple[float, float], alpha: float, *, asked: str) -> fl
     return float(found)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("asked", "rates", "m", "rows"),
     [
@@ -394,6 +399,7 @@ def test_a_failure_pays_once_where_the_other_direction_is_out_of_reach(n: int) -
 # ---- never wider, and quick ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("contrast", ["difference", "ratio"])
 @pytest.mark.parametrize("alpha", [0.05, 0.002, 2e-4])
 def test_bounds_are_narrower_than_the_corner_of_the_joint_region(contrast: Contrast, alpha: float) -> None:

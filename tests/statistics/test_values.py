@@ -39,6 +39,7 @@ SKEWED: dict[str, tuple[Draw, float]] = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", SKEWED)
 @pytest.mark.parametrize("n", [2, 5, 30, 200])
 def test_bounds_of_a_bounded_mean_hold_whatever_the_distribution(name: str, n: int) -> None:

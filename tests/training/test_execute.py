@@ -331,6 +331,7 @@ def _raised(name: str, cause: Exception | None = None) -> Exception:
     return error
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("ray", "said"),
     [

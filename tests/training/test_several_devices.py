@@ -57,6 +57,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[st
     }
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.parametrize("name", list(STEPS))

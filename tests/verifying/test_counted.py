@@ -173,6 +173,7 @@ def test_without_how_it_was_understood_completeness_is_open(tmp_path: Path) -> N
 # ---- what a probe says of itself, and the record of its data ---------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -249,6 +250,7 @@ def asked_of(data: AuditData, k: int, *, labels: bool = False) -> AuditedModel:
     return AuditedModel.from_callable(answers, classes=[str(i) for i in range(k)], features=[f"s{i}" for i in range(k)])
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("k", "positive", "holes", "labels"),
     [

@@ -193,6 +193,7 @@ def _flip(point: dict[str, Any]) -> None:
     point["on_front"] = not point["on_front"]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("kind", "what", "bend", "named"), BENT, ids=[f"{k}-{w}" for k, w, _, _ in BENT])
 def test_a_bent_conclusion_is_named_though_the_right_key_signed_it(
     folder: Path, tmp_path: Path, kind: str, what: str, bend: Bend, named: str

@@ -163,6 +163,7 @@ BENT: list[tuple[str, Bend]] = [
 ]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("what", "bend"), BENT, ids=[what for what, _ in BENT])
 def test_a_bent_answer_is_named_though_the_right_key_signed_it(
     folder: Path, tmp_path: Path, what: str, bend: Bend

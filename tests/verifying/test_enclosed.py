@@ -141,6 +141,7 @@ FORGED: list[tuple[Callable[[Record], None], str]] = [
 ]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("change", "name"), FORGED, ids=lambda each: getattr(each, "__name__", ""))
 def test_a_forger_with_the_right_key_is_found_out(
     bundle: Whole, tmp_path: Path, change: Callable[[Record], None], name: str

@@ -102,6 +102,7 @@ def named(found: Verified, each: Bent) -> bool:
     return any(detail.startswith(label(m)) for detail in of_probe) or any(source in detail for detail in shared)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["dropped", "added", "altered"])
 @pytest.mark.parametrize("redact", [False, True])

@@ -110,6 +110,7 @@ def test_a_fail_that_is_called_a_pass_is_wrong_by_any_rule(failed: Whole, tmp_pa
     assert run("report", path)[0] == 4 and not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "finding",
     [
@@ -185,6 +186,7 @@ def said_by_another(made: Evidence) -> Evidence:
     return replace(made, code=OTHER)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("include_rows", [True, False])
 @pytest.mark.parametrize("probe", [name for name in FROM_ANSWERS if name != "regression_fairness"])
 @pytest.mark.usefixtures("known_intervals")
@@ -312,6 +314,7 @@ def test_a_criterion_of_numbers_that_no_audit_writes_is_wrong(
     assert verified(failed, failed.forged(tmp_path / "audit.zip", **{RESULTS: spelled(results)}))[0] == 1
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("other_code", [False, True])
 @pytest.mark.parametrize("name", ["decisions/0.json", "registration.json", "packs/9-house.toml", "letter.txt"])
 def test_a_part_that_nothing_names_is_wrong_by_both_verifiers(

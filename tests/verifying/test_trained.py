@@ -96,6 +96,7 @@ BENT: list[tuple[str, Bend, str]] = [
 ]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("what", "bend", "named"), BENT, ids=[what for what, _, _ in BENT])
 def test_a_bent_conclusion_is_named_though_the_right_key_signed_it(
     folder: Path, tmp_path: Path, what: str, bend: Bend, named: str

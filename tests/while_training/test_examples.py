@@ -27,6 +27,7 @@ def run(name: str, out: Path, epochs: int) -> tuple[TrainingAudit, AuditReport]:
     return audit, AuditReport.from_json((out / "report.json").read_text())
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tabular_loop", "accelerate_loop", "lightning_mlp", "text_trainer"])
 def test_every_example_leaves_a_report_of_its_training(tmp_path: Path, name: str) -> None:

@@ -61,6 +61,7 @@ def without_times(report: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in report.items() if k not in NOT_REPEATED}
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 4])
 def test_the_report_of_several_ranks_is_that_of_one(job: Job, alone: dict[str, Any], n: int) -> None:

@@ -318,6 +318,7 @@ def assert_refused(state: dict[str, Any]) -> None:
     assert [p.look for p in audit.peeks] == [1]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_state_is_refused_in_a_sentence_and_changes_nothing(sound: dict[str, Any], name: str) -> None:
     assert_refused(damaged(sound, *DAMAGES[name]))

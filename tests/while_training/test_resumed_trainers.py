@@ -95,6 +95,7 @@ def fine_tuned(
     return audit.report
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("restore", [False, True])
 def test_transformers_goes_on_from_its_checkpoint(tmp_path: Path, restore: bool) -> None:

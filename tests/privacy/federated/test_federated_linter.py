@@ -145,6 +145,7 @@ def test_a_right_run_is_silent_and_every_check_was_made() -> None:
     assert len(result.clean) == len(FEDERATED_CHECKS) == len({check.name for check in FEDERATED_CHECKS})
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("code", "change"), WRONG)
 def test_a_wrong_run_is_caught_by_its_check_alone(code: str, change: dict[str, Any]) -> None:
     result = lint_any(record(**change))

@@ -25,8 +25,6 @@ from auditor.randomness import seeded_globals
 from benchmarks.flower_clients import CLIENTS, adult, generated, split, trained
 from tests.quantifiers import all_of
 
-# The typer that Flower pins asks click for names that it is about to drop.
-pytestmark = pytest.mark.filterwarnings("ignore:'click.utils:DeprecationWarning")
 COHORT, ROUNDS, NORM, NOISE, DELTA = 10, 12, 0.5, 1.0, 1e-3
 STATED = FederatedRun.model_validate(
     {

@@ -53,6 +53,7 @@ def audited(module: nn.Module, seed: int = 0, send: Any = None, **more: Any) -> 
     return audit_updates(task, rng=np.random.default_rng(seed), **({"updates": 3, "effort": LITTLE} | more))
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("module", "more"),
     [
@@ -76,6 +77,7 @@ def test_a_first_layer_that_is_fully_connected_needs_no_descent() -> None:
     assert {one.method for one in found.attempts} == {"first_layer"} and found.attempts[0].similarity > 0.999
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("module", [convolutions(), connected()])
 def test_clipping_and_noise_stop_it_and_the_plain_update_shows_that_it_was_tried(module: nn.Module) -> None:
     found = audited(module, defence=Defence(clipping_norm=1.0, noise_multiplier=1.0))

@@ -348,6 +348,7 @@ def test_images_measure_completeness_and_no_importance(baseline: Any) -> None:
     assert outcome_of(of(found, "completeness_error")) is Outcome.PASS
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("baseline", "outcome"), [("auto", Outcome.PASS), ("zero", Outcome.FAIL)])
 def test_network_that_normalises_jumps_at_a_blank_image_and_is_found_out(baseline: Any, outcome: Outcome) -> None:
     """Group norm undoes the contrast of an image however faint, so the path from a blank one begins with a jump."""
@@ -946,6 +947,7 @@ def shap_model(kind: str) -> tuple[AuditedModel, AuditData]:
     return fitted(estimator, n=130)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["integrated_gradients", "shap_linear", "shap_tree", "shap_permutation"])
 def test_measuring_leaves_model_and_generators_as_they_were(method: str) -> None:

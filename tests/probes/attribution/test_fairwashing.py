@@ -120,6 +120,7 @@ def test_an_honest_model_that_decides_by_race_shows_it() -> None:
     assert largest(found) == "race" and OTHERWISE not in found[0].detail
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("n_worlds", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_linear_models_of_any_weights_and_ties_are_accused_at_most_as_often_as_stated(n_worlds: int) -> None:
     """Scores with one face, of columns that hang together, rare ones and heavy-tailed ones among them."""
@@ -250,6 +251,7 @@ def hmda() -> World:
     return world("hmda", frame.assign(afam=(frame["afam"] == "yes").astype(float)), y, "afam", np.random.default_rng(0))
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("load", [compas, adult, hmda, generated])
 @pytest.mark.parametrize("kind", get_args(Kind))

@@ -243,6 +243,7 @@ def xor_like(n: int, d: int, generator: np.random.Generator) -> Units:
     )
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("n", "alpha"), [(16, 0.05), (64, 0.05), (64, 0.0025)])
 def test_random_attributions_gain_nothing_no_oftener_than_promised(n: int, alpha: float) -> None:
     """True gain 0, the worst case of both judgements: its bounds miss it with probability at most alpha each."""

@@ -127,6 +127,7 @@ def a_patch_of_a_picture() -> Planted:
     return posed(TorchModel(module, classes=["0", "1"], preprocessing=preprocessing), X, y), planted
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "method",
     ["integrated_gradients", "deep_lift", "gradient_shap", "occlusion", "feature_ablation", "kernel_shap", "lime"],
@@ -136,6 +137,7 @@ def test_three_features_of_twenty_are_found(method: str) -> None:
     assert top(explain(method, problem, np.random.default_rng(0)).values, planted) >= LEAST
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "method", ["integrated_gradients", "gradient_shap", "occlusion", "feature_ablation", "kernel_shap", "lime"]
 )
@@ -144,6 +146,7 @@ def test_the_word_that_gives_the_class_away_is_found(method: str) -> None:
     assert top(explain(method, problem, np.random.default_rng(0)).values, planted) >= LEAST
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("method", "baseline"),
     [("integrated_gradients", "zero"), ("gradient_shap", "mean"), ("feature_ablation", "blur"), ("occlusion", "blur")],

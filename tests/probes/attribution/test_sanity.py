@@ -196,6 +196,7 @@ def judge_copies(d: int, seeds: range, fresh: int) -> tuple[int, int]:
     return kept, refused
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("d", [12, 20])
 def test_the_explanation_is_kept_on_its_network_and_refused_on_fresh_copies(d: int) -> None:

@@ -325,6 +325,7 @@ def fitted_world(rng: np.random.Generator) -> tuple[Any, Any]:
     return noise, of_cues
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("added", [0.05, -0.08])
 def test_what_is_added_is_judged_wrongly_in_at_most_five_per_cent_of_worlds(

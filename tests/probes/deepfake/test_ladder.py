@@ -172,6 +172,7 @@ def test_the_headline_is_the_largest_drop_over_everyday_rungs() -> None:
     assert "largest under" in headline.detail
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("robust", "outcome"), [(True, Outcome.PASS), (False, Outcome.FAIL)])
 def test_a_detector_of_what_compression_takes_away_fails(robust: bool, outcome: Outcome) -> None:
     model = toys.of_halves() if robust else toys.of_grid()

@@ -55,6 +55,7 @@ def _on_files(data: AuditData, where: Path) -> AuditData:
     return replace(data, files=np.asarray(list(map(str, files)), object))
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("train", ["none", "another folder"])
 def test_a_detector_graded_on_its_own_training_files_does_not_pass(train: str, tmp_path: Path) -> None:
     """Whoever scans a detector need not know, or say, what it was trained on: its card does."""

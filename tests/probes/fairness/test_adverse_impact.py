@@ -209,6 +209,7 @@ def equally_selected(shares: tuple[float, ...]) -> tuple[IntArray, IntArray]:
     return rng.binomial(sizes, 0.2), sizes
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(("shares", "rate_of_alarms"), [(EQUAL, 0.90), (UNEQUAL, 0.96)])
 def test_the_bare_four_fifths_rule_cries_wolf_and_ours_does_not(
@@ -222,6 +223,7 @@ def test_the_bare_four_fifths_rule_cries_wolf_and_ours_does_not(
     assert alarms.sum() <= most_misses()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("shares", [EQUAL, UNEQUAL])
 def test_whoever_scans_the_rows_of_the_table_sees_no_wolf_either(shares: tuple[float, ...]) -> None:
     """Any category flagged in a table, each at its share of 5 %."""

@@ -24,6 +24,7 @@ HEADLINES = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("probe", [GroupFairness(), ScoreFairness(), AdverseImpact()], ids=lambda p: p.name)
 def test_one_crowded_combination_does_not_lose_the_others(probe: Probe) -> None:

@@ -139,6 +139,7 @@ def test_exact_p_is_enumeration() -> None:
     assert apart.one_sided == pytest.approx(1 / 1001), "the observed partition counts"
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("n", "m", "delta"), [(6, 6, 0.0), (8, 8, 1.5), (16, 16, 0.5), (6, 12, 4.0)])
 def test_bounds_of_the_effect_size_hold(n: int, m: int, delta: float) -> None:
     rng = np.random.default_rng(n)

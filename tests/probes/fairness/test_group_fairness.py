@@ -83,6 +83,7 @@ def positive_denominators(y_true: np.ndarray, y_pred: np.ndarray, groups: pd.Dat
     return bool((cells["y"].nunique() == 2).all()) and bool(y_pred.any())
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("seed", range(12))
 def test_equal_to_fairlearn_where_all_denominators_are_positive(seed: int) -> None:
     rng = np.random.default_rng(seed)

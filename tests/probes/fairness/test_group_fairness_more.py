@@ -106,6 +106,7 @@ def agree_with_fairlearn(y_pred: np.ndarray, y_true: np.ndarray, groups: dict[st
 # ---- agreement -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("seed", range(12))
 def test_random_worlds_agree_with_fairlearn(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -505,6 +506,7 @@ def disparity_power(rng: np.random.Generator) -> bool:
     return WeightedSum(weights=(0.5, 0.5, -0.5, -0.5), table=table).bounds(0.05)[0] > 0.1
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "found",
     [

@@ -233,6 +233,7 @@ def test_nothing_to_find_is_found_in_at_most_five_per_cent_of_worlds() -> None:
     assert max(false.values()) <= most_misses(worlds=worlds)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
 def test_macro_interval_holds_the_truth(shift: float) -> None:
     """Scores of three groups with known curves; the rows of one group stand in all three."""
@@ -251,6 +252,7 @@ def test_the_interval_of_two_groups_holds_the_truth(shift: float) -> None:
     assert max(misses(worlds, float(ndtr(shift / math.sqrt(2.0))))) <= most_misses()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9, 0.98])
 def test_macro_interval_of_scores_of_two_values_holds_the_truth(share: float) -> None:
     """Of group g a ``share`` scores 1 in column g and of the others 3 %: each curve is (1 + share - 0.03) / 2."""

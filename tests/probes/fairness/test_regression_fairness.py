@@ -165,6 +165,7 @@ def means_of(values: np.ndarray, low: float, high: float) -> list[BoundedMean]:
     return [BoundedMean(centre=c, standard_error=e, third_moment=m, n=n, low=low, high=high) for c, e, m in columns]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("metric", "what", "kind", "ends"),
     [
@@ -221,6 +222,7 @@ def test_root_mean_squared_errors_and_distances_keep_both_errors() -> None:
     assert all_of(count.max() <= most_misses() for count in missed.values()), missed
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("metric", RegressionFairness.power)
 def test_it_has_the_power_it_states(metric: str) -> None:
     n, effect = RegressionFairness.power[metric]

@@ -83,6 +83,7 @@ def without_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes.fairness.group_metrics, "_told_apart_best", lambda table: None)
 
 
+@pytest.mark.grid
 @pytest.mark.usefixtures("by_tails", "without_words")
 @pytest.mark.slow
 @pytest.mark.parametrize(

@@ -242,6 +242,7 @@ def drawn(rng: np.random.Generator, scores: np.ndarray, p: np.ndarray, bins: int
     return [CalibrationError(successes=tuple(k), n=first.n, mean_scores=first.mean_scores) for k in counts]
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.usefixtures("looked_up")
 @pytest.mark.parametrize("shift", [0.0, 0.1])
@@ -259,6 +260,7 @@ def test_calibration_error_is_missed_in_at_most_five_per_cent_of_worlds(shift: f
         assert float(np.mean([estimate.value for estimate in estimates])) > truth + 0.01
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.usefixtures("looked_up")
 @pytest.mark.parametrize("shift", [0.0, 0.2])

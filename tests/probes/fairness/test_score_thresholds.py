@@ -36,6 +36,7 @@ def of(
     return at_thresholds(("g",), GroupScores.of(titles, codes, scores, y, 1, thresholds, None), thresholds)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("seed", range(5))
 def test_each_threshold_agrees_with_fairlearn_on_its_decisions_and_the_worst_is_the_worst_of_them(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -393,6 +393,7 @@ def largest_gaps(worlds: Worlds, n: int, k: int) -> Iterator[WorstPairedDifferen
         yield WorstPairedDifference(pairs=tuple(parts))
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("n", [20, 80])
 @pytest.mark.parametrize(("worlds", "gap"), [(noisy(0.0), 0.0), (noisy(0.1), 0.1), (rare(0.0), 0.0), (rare(0.1), 0.1)])
 def test_error_rates_at_no_effect_and_at_the_bound(worlds: Worlds, gap: float, n: int) -> None:

@@ -222,6 +222,7 @@ def test_the_accuracy_gap_by_hand() -> None:
     assert isinstance(accuracy_gap(examples[:3], np.asarray([0, 0, 0]))[0], Undefined)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("condition", ["ambig", "disambig"])
 @pytest.mark.parametrize("spread", [0.0, 1.0])

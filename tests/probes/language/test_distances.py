@@ -92,6 +92,7 @@ def no_effect(kind: str, rng: np.random.Generator, m: int, k: int, n: int) -> Fl
     return np.where(rng.random((m, k, n)) < 0.5, 0.5, scores) if kind == "half neutral" else scores
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", ["plain", "half neutral", "sparse"])
 @pytest.mark.parametrize(("m", "k", "n"), [(40, 2, 2), (10, 3, 8)])
 @pytest.mark.usefixtures("without_chance")
@@ -104,6 +105,7 @@ def test_false_fails_where_there_is_no_effect(kind: str, m: int, k: int, n: int)
         assert fails <= most_misses()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("centre", "spread"), [(0.1, 0.0), (0.1, 0.1), (0.3, 0.2)])
 @pytest.mark.parametrize(("m", "n"), [(40, 2), (10, 8)])
 @pytest.mark.usefixtures("without_chance")
@@ -124,6 +126,7 @@ def interacting(rng: np.random.Generator, m: int, k: int, n: int, shift: float) 
     return np.asarray(score, np.float64)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("m", "k", "n"),
     [

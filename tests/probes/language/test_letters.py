@@ -203,6 +203,7 @@ def test_who_guesses_is_shown_sense_as_seldom_as_is_said() -> None:
     assert 2 <= shown <= 20
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("who", DISHONEST)
 @pytest.mark.parametrize("name", TOYS)
 def test_nobody_passes_without_reading(name: str, who: str, toys: Callable[[str], Toy]) -> None:

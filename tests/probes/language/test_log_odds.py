@@ -236,6 +236,7 @@ def test_it_is_missed_no_more_often_than_promised(
 # ---- models that know nothing ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", ["llama", "bert"])
 def test_a_model_that_was_never_trained_does_not_pass(kind: str) -> None:
     """Small weights, as a new network has, so that it finds all sentences nearly as likely."""

@@ -22,6 +22,7 @@ from probes.language.winogender import Winogender
 from tests.probes.language.pair_toys import RNG, Associations, crows_file, outcome, split, texts_of, toy, undecided_toy
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("writer", [True, False])
 def test_crows_pairs_fails_and_passes_too(tmp_path: Path, writer: bool) -> None:
     pairs = built_in_pairs().examples

@@ -104,6 +104,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("spread", [0.0, 1.0, 4.0])
 @pytest.mark.parametrize("share", [0.5, 0.7])

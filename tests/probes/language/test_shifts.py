@@ -231,6 +231,7 @@ def worlds(
     return sides[0], sides[1]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("alike", [0.0, 0.9])
 @pytest.mark.parametrize("truth", [(0.5, 0.5), (0.65, 0.35), (0.65, 0.65)])
 @pytest.mark.parametrize("shape", SHAPES)

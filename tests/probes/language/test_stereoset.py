@@ -172,6 +172,7 @@ def test_icat_by_hand() -> None:
     assert icat(modelling, against).value == pytest.approx(icat(modelling, leaning).value), "either lean costs the same"
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("spread", [0.0, 0.7, 2.0])
 @pytest.mark.parametrize("share", [0.5, 0.7])
 def test_intervals_hold_the_variance_between_terms(

@@ -152,6 +152,7 @@ def simulated(clusters: Sequence[tuple[str, ...]], worlds: FloatArray) -> Iterat
     return chain([first], estimates)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("share", [0.45, 0.5, 0.55])
 @pytest.mark.parametrize("spread", [0.0, 0.5])
 def test_false_alarms_and_false_passes_at_the_bound_and_under_the_null(
@@ -172,6 +173,7 @@ DESIGNS = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", DESIGNS, ids=lambda kind: kind.name)
 def test_power_is_what_the_probes_declare(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     number_labels_once(monkeypatch, probes.language.shares)

@@ -345,6 +345,7 @@ def test_perplexity_by_hand_and_by_group() -> None:
 # ---- the promise about errors --------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("k", "n", "recall"), [(2, 40, 0.5), (2, 200, 0.5), (3, 60, 1 / 3), (5, 100, 0.2), (4, 40, 0.9)]
 )
@@ -362,6 +363,7 @@ def test_bounds_of_recognition_hold(k: int, n: int, recall: float) -> None:
     assert max(below, above) <= most_misses()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", ["constant guess", "base rates", "one class"])
 def test_answers_without_looking_rarely_show_skill(kind: str) -> None:
     rng = np.random.default_rng(len(kind))
@@ -385,6 +387,7 @@ def test_scores_without_information_rarely_show_skill(m: int, n: int) -> None:
         assert max(misses(worlds, 0.5)) <= most_misses()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("target", ["normal", "lognormal", "mostly zero"])
 @pytest.mark.parametrize("n", [30, 200])
 def test_numbers_without_information_rarely_show_skill(target: str, n: int) -> None:

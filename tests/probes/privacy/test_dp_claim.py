@@ -228,6 +228,7 @@ def test_the_demos_private_model_passes_the_linter_and_the_probe(demo: Path) -> 
     assert without is not None and without.epsilon is not None and without.epsilon < all_of_it.epsilon - 0.05
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "change"),
@@ -256,6 +257,7 @@ def test_what_the_record_says_otherwise_fails_the_linter_and_the_probe(demo: Pat
     assert problems.estimate.value == 1.0 and problems.too_few == "" and code in problems.detail
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("check", "change"),

@@ -220,6 +220,7 @@ def test_a_model_that_answers_mixed_rows_otherwise_has_no_reasons_shown(kind: st
         assert "REFUSED" in said(found) and "how much it decides here is not known" in said(found)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_model_that_learnt_to_tell_mixed_rows_is_another_on_real_ones(seed: int) -> None:
@@ -251,6 +252,7 @@ HONEST: dict[str, Score] = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", HONEST)
 def test_an_honest_model_is_the_same_on_mixed_rows(name: str) -> None:
     model = model_of(HONEST[name])

@@ -73,6 +73,7 @@ DECIDES: dict[str, Decides] = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", DECIDES)
 def test_the_nearest_changes_are_those_of_an_enumeration(name: str) -> None:
     decides, rng = DECIDES[name], np.random.default_rng(3)

@@ -46,6 +46,7 @@ def wild(seed: int, n_classes: int) -> nn.Module:
     return net
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("n_classes", [2, 4])
 def test_hardly_a_row_that_any_point_of_a_grid_breaks_is_missed(n_classes: int) -> None:
     """21 points along each of three axes, ends and corners among them: 9,261 in every ball."""

@@ -104,6 +104,7 @@ def missed_by(name: str, radius: float, seed: int = 0) -> float:
     return float((found.least - (answers @ sums.T).amin(dim=0)).max())
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("radius", [0.0, 0.01, 0.2, 1.5])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_input_that_was_tried_lies_outside_of_the_bounds(name: str, radius: float) -> None:

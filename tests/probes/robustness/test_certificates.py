@@ -94,6 +94,7 @@ RULES: list[tuple[int, int | None, float]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("n_outputs", "positive", "threshold"), RULES)
 def test_every_row_is_decided_as_a_dense_grid_decides_it(
     n_outputs: int, positive: int | None, threshold: float

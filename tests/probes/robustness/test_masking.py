@@ -77,6 +77,7 @@ def in_a_hundred(name: str) -> tuple[Attacked, Examined]:
     return searched(network(name), masks.rows(100))
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", masks.MASKS)
 def test_a_hidden_gradient_is_found_and_passes_nothing(name: str) -> None:
     findings = judged(name, 0.1)
@@ -90,6 +91,7 @@ def test_a_hidden_gradient_is_found_and_passes_nothing(name: str) -> None:
     assert exit_code(findings, refused=False) is not ExitCode.PASSED
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", masks.HONEST)
 def test_no_honest_network_is_accused(name: str) -> None:
     findings = judged(name, 0.1)

@@ -166,6 +166,7 @@ def encoded(weights: dict[str, float], bias: float, X: pd.DataFrame) -> tuple[To
     return model, preprocessing
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("weights", "bias", "why"),
     [

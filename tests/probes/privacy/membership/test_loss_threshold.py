@@ -395,6 +395,7 @@ def estimates(world: str, auc: float, m: int, n: int) -> tuple[list[AreaUnderCur
     return found, members[:10], others[:10]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("m", [1, 4])
 def test_a_judgement_is_its_estimates_bounds_held_against_the_criterion(m: int) -> None:
     """So worlds may be judged by their bounds alone; all three outcomes are among these."""
@@ -411,6 +412,7 @@ def test_a_judgement_is_its_estimates_bounds_held_against_the_criterion(m: int) 
     assert seen == {Outcome.FAIL, Outcome.PASS, Outcome.INCONCLUSIVE}
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("m", "n"), [(100, 100), (300, 700)])
 @pytest.mark.parametrize("world", DRAWS)
 def test_at_the_bound_false_fails_and_false_passes_are_rare(world: str, m: int, n: int) -> None:
@@ -420,6 +422,7 @@ def test_at_the_bound_false_fails_and_false_passes_are_rare(world: str, m: int, 
     assert below <= most_misses()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("world", DRAWS)
 def test_exchangeable_rows_are_not_called_a_leak(world: str) -> None:
     """Against the bound, and against one half, which is the truth."""
@@ -427,6 +430,7 @@ def test_exchangeable_rows_are_not_called_a_leak(world: str) -> None:
     assert misses(found, BOUND)[0] <= misses(found, 0.5)[0] <= most_misses()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("world", ["skewed", "members spread", "decisions only"])
 def test_power_is_as_declared(world: str) -> None:
     size, auc = MembershipInference.power

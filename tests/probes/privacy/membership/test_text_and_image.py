@@ -208,6 +208,7 @@ def scanned(kind: str, path: Path, rows: Rows, where: Path, *more: str) -> tuple
     return result.exit_code, json.loads((where / "report" / "report.json").read_text())
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_scan_with_train_finds_one_that_learned_too_much(kind: str, tmp_path: Path) -> None:
@@ -223,6 +224,7 @@ def test_a_scan_with_train_finds_one_that_learned_too_much(kind: str, tmp_path: 
     assert found["attack_auc", "rmia"]["value"] > 0.6
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_that_learned_as_it_should_is_not_accused(kind: str, tmp_path: Path) -> None:

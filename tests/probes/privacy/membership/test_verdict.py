@@ -124,6 +124,7 @@ def scaled(module: nn.Module, by: float) -> nn.Module:
     return found
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("kind", ["rare", "noisy"])
 @pytest.mark.parametrize("by", [1e-3, 1e4])
 def test_outputs_that_were_scaled_buy_no_pass(kind: Kind, by: float) -> None:
@@ -268,6 +269,7 @@ def test_a_network_without_a_recipe_is_attacked_and_does_not_pass() -> None:
     assert "rmia, bavaria with" in found.tried
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("learned", [True, False])
 def test_a_boosted_model_is_attacked_by_a_surrogate_and_does_not_pass(learned: bool) -> None:
     x, y = rows("noisy", 5, 3_000)
@@ -440,6 +442,7 @@ def private(x: npt.NDArray[np.float32], y: npt.NDArray[np.int64], recipe: Recipe
     return module
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["private", "fresh"])
 def test_models_that_give_nobody_away_are_not_accused(kind: str) -> None:

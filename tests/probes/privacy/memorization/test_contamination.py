@@ -26,6 +26,7 @@ def preferences(shares: Iterable[FloatArray]) -> list[BoundedMean]:
     return [bounded_mean(share, low=0.0, high=1.0) for share in shares]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("shards", "ties"), [(8, False), (50, False), (20, True)])
 def test_exchangeable_examples_are_seldom_called_contaminated(shards: int, ties: bool) -> None:
     """Scores of the file's order and of random ones from one distribution, heavy-tailed and of unequal spread."""

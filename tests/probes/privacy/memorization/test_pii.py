@@ -117,6 +117,7 @@ def test_social_security_numbers_are_held_to_the_rules_by_hand() -> None:
     held("us_ssn", texts, us_ssn)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("kind", "form", "rule"),
     [
@@ -139,6 +140,7 @@ def test_check_digits_are_held_to_the_rules_by_hand(kind: str, form: str, rule: 
 
 
 # Digits only, so that the form of a country that has letters is never met.
+@pytest.mark.grid
 @pytest.mark.parametrize("country", ["AT", "BE", "CH", "CZ", "DE", "DK", "ES", "FI", "HU", "NO", "PL", "PT", "SE"])
 def test_ibans_are_held_to_the_rules_by_hand(country: str) -> None:
     rng = np.random.default_rng(0)
@@ -289,6 +291,7 @@ def trained(seed: int, mailboxes: Sequence[str], *, bos: bool) -> AuditedLanguag
     return AuditedLanguageModel(network.eval(), tokenizer)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("bos", [True, False])
 def test_a_model_that_recites_addresses_fails_however_its_texts_began_and_its_honest_twin_does_not(bos: bool) -> None:

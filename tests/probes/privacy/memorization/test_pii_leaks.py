@@ -98,6 +98,7 @@ def common(rng: Rng) -> tuple[list[str], list[str], list[str]]:
     return rng.choice(all_of_them, CONTINUATIONS).tolist(), training, rng.choice(all_of_them, 60).tolist()
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("world", [parts_recited, made_up, common])
 def test_what_is_no_leak_is_failed_in_at_most_one_world_in_twenty(
     world: Callable[[Rng], tuple[list[str], list[str], list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

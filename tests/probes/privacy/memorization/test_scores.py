@@ -176,6 +176,7 @@ def test_extraction_says_what_it_lacks() -> None:
     assert all_of(math.isnan(m.estimate.value) for m in found)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("probe", ["lm_membership", "extraction", "canary_exposure", "contamination", "stereotype"])
 def test_a_model_without_probabilities_is_no_pass(probe: str, tmp_path: Path) -> None:
     model = parrot(sentences(40, 0))
