@@ -1,4 +1,4 @@
-"""Audits a machine-learning model: it measures, says how sure it is, and never calls silence a pass.
+"""Audits machine-learning models: measurements with stated uncertainty; a check that cannot run never passes.
 
 The one door: what ``__all__`` names is public, and so are the estimates that a probe gives its numbers as, each
 imported from the module of :mod:`auditor.statistics` that defines it, and the callbacks for trainers in
@@ -108,7 +108,7 @@ def scan(
     probe_options: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> AuditReport:
-    """Audits a model and gives the report that ``auditor scan`` gives of it.
+    """Audit a model and return the report of ``auditor scan``.
 
     model: a path, which is loaded and measured in a process of its own as the command does, or an ``AuditedModel``,
     which is measured in this one, or None beside ``predict``. data: a path, a DataFrame, or (with a model in memory)

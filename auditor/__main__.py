@@ -1,4 +1,4 @@
-"""Where the command ``auditor`` starts: with its own packages, whatever lies in the folder it is called from."""
+"""Entry point of the command ``auditor``: imports its own packages, never those of the current folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from auditor.intake.own_packages import claim_own_packages, pass_over_settings
 
 
 def main() -> None:
-    """Runs the command line and exits with its code."""
+    """Run the command line and exit with its code."""
     # Nearly all that a short command makes stays to its end: it is not looked through for garbage two hundred times.
     gc.set_threshold(200_000)
     try:

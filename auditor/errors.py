@@ -1,4 +1,4 @@
-"""Every error the toolkit raises on purpose; each message says what to do next.
+"""Exceptions that the toolkit raises deliberately; each message says what to do next.
 
 AuditorError                    exit code
 ├── UsageError                  2   a flag, an option or a path is wrong
@@ -57,7 +57,7 @@ Code: TypeAlias = Literal[
 
 @dataclass(frozen=True)
 class Reason:
-    """A kind of refusal: what it means, and what to do next where the message has nothing better."""
+    """A kind of refusal: its meaning, and the default advice if the message has nothing more specific."""
 
     meaning: str
     next_step: str
@@ -157,7 +157,7 @@ REASONS: dict[Code, Reason] = {
 
 
 class AuditorError(Exception):
-    """Base class: its message is one or two sentences that a user can act on.
+    """Base class of all deliberate errors: the message is one or two sentences with an action for the user.
 
     ``code``: why a model or a data file was refused, a key of REASONS; None for everything else.
     """
@@ -186,17 +186,17 @@ class MissingExtraError(UsageError):
 
 
 class DataError(AuditorError):
-    """The data were read and cannot be used as asked."""
+    """The data were read but cannot be used for the requested purpose."""
 
 
 class BenchmarkError(DataError):
-    """A file of test items is not the one that was published."""
+    """A file of test items that differs from the published one."""
 
     code = "AUD-DATA-BENCHMARK"
 
 
 class ModelError(AuditorError):
-    """The model was read and cannot be used as asked."""
+    """The model was read but cannot be used for the requested purpose."""
 
 
 class DamagedError(ModelError):
@@ -212,8 +212,8 @@ class UnsupportedError(ModelError):
 
 
 class OutputsError(ModelError):
-    """Whether a model returns logits or probabilities is not said, or contradicts what it returns: none of its answers
-    means anything until somebody says it."""
+    """The output kind (logits or probabilities) is unknown, or contradicts the outputs: no answer can be used until the user states it.
+    """
 
     code = "AUD-LOAD-OUTPUTS"
 
@@ -233,15 +233,15 @@ NO_SCORES = "Needs the model's scores, and only its decisions are here: add --sc
 
 
 class LacksOptionError(NotApplicableError):
-    """A probe lacks an option, whatever the rows are: raised before it looks at any."""
+    """A missing option of a probe, raised before the probe reads any rows."""
 
 
 class OtherKindError(NotApplicableError):
-    """A probe asks about another kind of model or rows: no input would make it apply, and nobody is to blame."""
+    """A probe for another kind of model or rows: no input would make it applicable, and this is not an error."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of somebody else's error without its full stop, its type where it says nothing."""
+    """The first line of a third-party error without its full stop, or the error's type if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0][:200].rstrip(".") if lines else type(error).__name__
 
@@ -250,14 +250,14 @@ MOST_NAMED = 5
 
 
 def some_of(sentences: Sequence[str], n: int | None = None) -> str:
-    """The first few of many sentences, ``n`` in all, and how many more there are."""
+    """The first few of ``n`` sentences, with the number of the remaining ones."""
     n = len(sentences) if n is None else n
     more = f" And {n - MOST_NAMED:,} more." if n > MOST_NAMED else ""
     return f"{' '.join(sentences[:MOST_NAMED])}{more}"
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest known word, whatever its case, or ``""`` where none is near."""
-    by_folded = {name.casefold(): name for name in known}
+def did_you_mean(word: str, known_words: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the most similar known word, ignoring case, or ``""`` if none is similar."""
+    by_folded = {name.casefold(): name for name in known_words}
     near = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.6)
     return f"; did you mean {by_folded[near[0]]!r}?" if near else ""

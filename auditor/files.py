@@ -1,4 +1,4 @@
-"""Files: written so that a reader sees all of one or nothing of it, and read as what a stranger may have written."""
+"""Atomic file writing (complete or not at all), and reading of untrusted files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from auditor.outputs import check, place_file
 
 
 class Closed(BaseModel):
-    """Base of what is written to files and pipes, and read from them: unknown keys are errors, values do not change."""
+    """Base of all types for files and pipes: unknown keys are errors, instances are immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
@@ -36,7 +36,7 @@ UNSAID = Field(exclude_if=lambda value: value is None)
 
 
 def finite(x: object) -> object:
-    """What JSON can hold of a number: undefined and infinite ones are None."""
+    """A number as JSON can represent it: None if undefined or infinite."""
     return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
@@ -44,7 +44,7 @@ Number = Annotated[float | None, BeforeValidator(finite)]
 
 
 def check_writable(folder: Path, hint: str) -> None:
-    """Makes the folder and tries it, so that it is found out before the work; UsageError with the ``hint`` if not."""
+    """Create the folder and test writing, so that errors occur before the work; UsageError with ``hint`` on failure."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -54,7 +54,7 @@ def check_writable(folder: Path, hint: str) -> None:
 
 
 class Spool:
-    """Bytes that come part by part: in memory while they are few, else in a temporary file that has no name."""
+    """Bytes received in parts: in memory if few, else in an unnamed temporary file."""
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=1 << 20)
@@ -81,7 +81,7 @@ class Spool:
         return self._digest.hexdigest()
 
     def blocks(self) -> Iterator[bytes]:
-        """All bytes, in parts; none may be added meanwhile."""
+        """All bytes, in parts; none may be added during iteration."""
         self._file.seek(0)
         while block := self._file.read(1 << 20):
             yield block
@@ -93,7 +93,9 @@ def _closed(file: IO[bytes]) -> None:
 
 
 def write_beside(path: str | Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
-    """Writes a file whole or not at all: beside its place, synced, then renamed. ``content``: or what writes it.
+    """Write a file atomically: beside its destination, synced, then renamed.
+
+    ``content``: or what writes it.
 
     Raises UsageError for what :mod:`auditor.outputs` does not let a command write.
     """
@@ -145,7 +147,7 @@ _MARK = "\0"
 
 
 def sent(path: str) -> str:
-    """The path as it may stand in JSON: itself where it is UTF-8, else a mark and its bytes in hexadecimal."""
+    """A path for JSON: itself if it is valid UTF-8, else a mark followed by its bytes in hexadecimal."""
     return path if is_utf8(path) else _MARK + os.fsencode(path).hex()
 
 
@@ -160,7 +162,7 @@ def readable(path: str) -> str:
 
 
 def is_utf8(path: str) -> bool:
-    """Whether a path, as Python has it, is made of UTF-8."""
+    """Whether a Python path string can be encoded as UTF-8."""
     return not any("\ud800" <= char <= "\udfff" for char in path)
 
 
@@ -168,12 +170,15 @@ MAX_FILE_BYTES = 256 << 20
 
 
 def shown(name: object) -> str:
-    """A name from a file as it may be printed: its first 200 characters, unprintable ones as ``?``."""
+    """A name from a file, safe for printing: the first 200 characters, unprintable ones as ``?``."""
     return "".join(c if c.isprintable() else "?" for c in str(name)[:200])
 
 
-def regular_file(path: str | Path, what: str) -> Path:
-    """The path, if it is a regular file; a FIFO or a device would hang or lie. Raises UsageError."""
+def regular_file(path: str | Path, noun: str) -> Path:
+    """The path, if it is a regular file; a FIFO or a device could block or return changing data.
+
+    Raises UsageError.
+    """
     where = Path(path)
     try:
         mode = where.stat().st_mode
@@ -182,11 +187,11 @@ def regular_file(path: str | Path, what: str) -> Path:
             near = did_you_mean(where.name, os.listdir(where.parent))
         except OSError:
             near = ""
-        raise UsageError(f"There is no {what} at {str(path)!r}{near or '.'}") from None
+        raise UsageError(f"There is no {noun} at {str(path)!r}{near or '.'}") from None
     except OSError as error:
-        raise UsageError(f"The {what} {str(path)!r} cannot be read: {error.strerror}.") from None
+        raise UsageError(f"The {noun} {str(path)!r} cannot be read: {error.strerror}.") from None
     if not stat.S_ISREG(mode):
-        raise UsageError(f"The {what} {str(path)!r} is not a regular file.")
+        raise UsageError(f"The {noun} {str(path)!r} is not a regular file.")
     return where
 
 
@@ -197,7 +202,7 @@ def sha256_of(path: Path) -> str:
 
 
 def state_of(path: Path) -> tuple[object, ...]:
-    """What changes where a file is written to, or another takes its place: compare what it was with what it is.
+    """File state for change detection: changes if the file is written or replaced.
 
     Of the file, or of every file under a folder: device, number, size and times, its change time too, which renaming
     sets. Of every link and folder on the way there, which one it is. What it cannot see is a folder above that was
@@ -213,41 +218,41 @@ def state_of(path: Path) -> tuple[object, ...]:
     return (*links, *((str(file), *_state_of_one(file.stat())) for file in files))
 
 
-def _state_of_one(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+def _state_of_one(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def read_inside(root: Path, name: str, what: str) -> bytes:
+def read_inside(root: Path, name: str, noun: str) -> bytes:
     """The bytes of the file at ``name``, relative to the resolved folder ``root``, opened once.
 
-    ``what``: what it should be, for the message ("image"). Raises DataError where the file is absent, no regular file,
+    ``noun``: what it should be, for the message ("image"). Raises DataError where the file is absent, no regular file,
     larger than MAX_FILE_BYTES, or outside of the folder, by ``..`` or by a link.
     """
     if not isinstance(name, str) or not name.strip() or "\0" in name:
-        raise DataError(f"The column of {what}s holds {shown(name)!r}, which is no path.")
+        raise DataError(f"The column of {noun}s holds {shown(name)!r}, which is no path.")
     where = Path(os.path.realpath(root / name))
     if Path(name).is_absolute() or not where.is_relative_to(root):
-        raise DataError(f"The {what} {shown(name)!r} lies outside of the table's folder: paths may not leave it.")
-    return read_regular(where, f"The {what} {shown(name)!r}")
+        raise DataError(f"The {noun} {shown(name)!r} lies outside of the table's folder: paths may not leave it.")
+    return read_regular(where, f"The {noun} {shown(name)!r}")
 
 
-def read_regular(where: Path, called: str, most: int = MAX_FILE_BYTES) -> bytes:
-    """The bytes of a regular file, opened once; ``called`` begins the DataError where there is none, or too large."""
+def read_regular(where: Path, subject: str, most: int = MAX_FILE_BYTES) -> bytes:
+    """The bytes of a regular file, opened once; ``subject`` begins the DataError where there is none, or too large."""
     try:
         # The path is resolved: a link that takes a file's place afterwards is not followed, a FIFO does not block.
         descriptor = os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise DataError(f"{called} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{subject} cannot be read: {error.strerror}.") from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{called} is not a regular file.")
+            raise DataError(f"{subject} is not a regular file.")
         if status.st_size > most:
-            raise DataError(f"{called} has {status.st_size:,} bytes, more than {most:,}.")
+            raise DataError(f"{subject} has {status.st_size:,} bytes, more than {most:,}.")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(most)
     except OSError as error:
-        raise DataError(f"{called} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{subject} cannot be read: {error.strerror}.") from None
     finally:
         os.close(descriptor)
 
@@ -257,7 +262,7 @@ UNREADABLE = (ValueError, RecursionError)
 
 
 def why_unreadable(error: BaseException) -> str:
-    """What is wrong with the text, from one of the errors in ``UNREADABLE``."""
+    """The problem with a text, from one of the errors in ``UNREADABLE``."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError)):

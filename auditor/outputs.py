@@ -1,4 +1,4 @@
-"""What a command may write: nothing that it reads, and nothing of anybody else's unless ``--force`` says so.
+"""Output paths of a command: never an input of the command, never a foreign file without ``--force``.
 
 Beside what a command wrote lies ``.auditor-written.json`` with the SHA-256 of each file. A file is the command's own
 earlier output where its bytes are still those: a file that somebody else wrote, or edited since, is not. Outside of a
@@ -56,7 +56,7 @@ _command: _Command | None = None
 
 @contextmanager
 def of_a_command(*, force: bool) -> Iterator[None]:
-    """Inside, every file is written by one command, which may write over others' files with ``force`` alone."""
+    """Context in which every file is written by one command, which replaces foreign files only with ``force``."""
     global _command
     before, _command = _command, _Command(force=force)
     try:
@@ -66,7 +66,7 @@ def of_a_command(*, force: bool) -> Iterator[None]:
 
 
 def reads(*paths: str | Path) -> None:
-    """Says what the command reads, a file or a folder with all in it; raises UsageError where it is to write it."""
+    """Declare inputs of the command (files, or folders with contents); UsageError if one is also an output."""
     if _command is None:
         return
     for path in paths:
@@ -78,64 +78,71 @@ def reads(*paths: str | Path) -> None:
         _refuse_input(_command, place, wanted.what)
 
 
-def claim(place: str | Path, what: str, *, own: bool = True, lost: str = "", resumed: bool = False) -> None:
-    """Says what the command is to write, before any work. Raises UsageError where it may not, or writes it twice.
+def claim(place: str | Path, label: str, *, replaceable: bool = True, irreplaceable_kind: str = "", resumed: bool = False) -> None:
+    """Declare an output of the command, before any work.
 
-    ``what``: it is called in messages, such as ``--out``. ``own``: whether an earlier output of ours may be replaced
-    without ``--force``. ``lost``: what it is that nothing may replace, such as "key", not even ``--force``; "" for what
+    Raises UsageError where it may not, or writes it twice.
+
+    ``label``: it is called in messages, such as ``--out``. ``replaceable``: whether an earlier output of ours may be replaced
+    without ``--force``. ``irreplaceable_kind``: what it is that nothing may replace, such as "key", not even ``--force``; "" for what
     may be. ``resumed``: an earlier one is gone on with, and who reads it says whether it is one.
     """
     if _command is None:
         return
-    path, wanted = Path(place), _Claim(what=what, own=own, lost=lost, resumed=resumed)
+    path, wanted = Path(place), _Claim(what=label, own=replaceable, lost=irreplaceable_kind, resumed=resumed)
     key, inode = _folded(path), _inode(path)
     same = [_command.claims[key][1].what] if key in _command.claims else []
     same += [_command.claimed_inodes[inode]] if inode is not None and inode in _command.claimed_inodes else []
-    other = next((each for each in same if each != what), None)
+    other = next((each for each in same if each != label), None)
     if other is not None:
-        raise UsageError(f"{other} and {what} are the same file, {str(path)!r}: name another for one of them.")
+        raise UsageError(f"{other} and {label} are the same file, {str(path)!r}: name another for one of them.")
     _command.claims[key] = (path, wanted)
     if inode is not None:
-        _command.claimed_inodes[inode] = what
+        _command.claimed_inodes[inode] = label
     _check(_command, path, wanted)
 
 
 def forced() -> bool:
-    """Whether the command may write over what others wrote."""
+    """Whether the command may overwrite files of other writers."""
     return _command is not None and _command.force
 
 
 def check(place: Path) -> None:
-    """Raises UsageError where the command may not write this file."""
+    """Raise UsageError if the command may not write this file."""
     if _command is not None:
         _check(_command, place, _claim_on(_command, place))
 
 
-def place_file(made: str | Path, place: Path) -> None:
-    """Renames a finished file to its place, whatever may have appeared there since it was checked. Raises OSError too.
+def place_file(source: str | Path, place: Path) -> None:
+    """Rename a finished file to its destination, with a new check for files created there meanwhile.
+
+    Raises OSError too.
 
     Without ``--force`` a place that was free must still be free: the file is linked there, which fails where it is not.
     """
     if _command is None:
-        os.replace(made, place)
+        os.replace(source, place)
         return
     wanted = _claim_on(_command, place)
     _check(_command, place, wanted)
-    digest = _sha256(Path(made))
+    digest = _sha256(Path(source))
     if _command.force or os.path.lexists(place):
-        os.replace(made, place)
+        os.replace(source, place)
     else:
         try:
-            _link(made, place)
+            _link(source, place)
         except FileExistsError:
             raise UsageError(_foreign(place)) from None
-        Path(made).unlink(missing_ok=True)
+        Path(source).unlink(missing_ok=True)
     if wanted.own and not wanted.lost:
         _note(place, digest)
 
 
 def remove(place: Path) -> None:
-    """Takes away a file of an earlier run. Raises UsageError where it is not ours, OSError where it cannot be."""
+    """Remove a file of an earlier run.
+
+    Raises UsageError where it is not ours, OSError where it cannot be.
+    """
     if not os.path.lexists(place):
         return
     check(place)
@@ -143,7 +150,7 @@ def remove(place: Path) -> None:
 
 
 def is_ours(place: Path) -> bool:
-    """Whether a command wrote this file and nobody changed it since."""
+    """Whether a command of this tool wrote the file and it has not changed since."""
     try:
         digest = _noted(place.parent).get(place.name)
         return digest is not None and stat.S_ISREG(place.stat().st_mode) and digest == _sha256(place)
@@ -152,7 +159,7 @@ def is_ours(place: Path) -> bool:
 
 
 def may_replace(place: Path) -> bool:
-    """Whether a command may write this file, for whoever chooses another name where it may not."""
+    """Whether a command may write this file, for callers that can choose another name."""
     try:
         check(place)
     except UsageError:
@@ -163,35 +170,35 @@ def may_replace(place: Path) -> bool:
 # ---- the one check -------------------------------------------------------------------------------------------------
 
 
-def _check(command: _Command, place: Path, wanted: _Claim) -> None:
-    _refuse_input(command, place, wanted.what)
-    if wanted.resumed or not os.path.lexists(place):
+def _check(command: _Command, place: Path, new_claim: _Claim) -> None:
+    _refuse_input(command, place, new_claim.what)
+    if new_claim.resumed or not os.path.lexists(place):
         return
     if place.is_dir():
         raise UsageError(f"{str(place)!r} is a folder: name a file.")
-    if wanted.lost:
+    if new_claim.lost:
         raise UsageError(
-            f"{str(place)!r} is there already, and a {wanted.lost} that is written over is lost: name another."
+            f"{str(place)!r} is there already, and a {new_claim.lost} that is written over is lost: name another."
         )
-    if not (command.force or (wanted.own and is_ours(place))):
-        raise UsageError(_foreign(place) if wanted.own else f"{_there(place)}: {_OTHERWISE}")
+    if not (command.force or (new_claim.own and is_ours(place))):
+        raise UsageError(_foreign(place) if new_claim.own else f"{_there(place)}: {_OTHERWISE}")
 
 
-def _refuse_input(command: _Command, place: Path, what: str) -> None:
+def _refuse_input(command: _Command, place: Path, label: str) -> None:
     """An input is one by its path, by being the same file under another name, or by lying in a folder that is read."""
     real, inode = os.path.realpath(place), _inode(place)
     named = command.read.get(real) or (None if inode is None else command.read_inodes.get(inode))
     if named is not None:
         other = "" if named == str(place) else f" under another name, {str(place)!r}"
         raise UsageError(
-            f"{what or 'The command'} would write over {named!r}{other}, which this command reads: name another file."
+            f"{label or 'The command'} would write over {named!r}{other}, which this command reads: name another file."
         )
     if inode is None or is_ours(place):
         return
     within = next((said for folder, said in command.read.items() if real.startswith(folder + os.sep)), None)
     if within is not None:
         raise UsageError(
-            f"{what or 'The command'} would write over {str(place)!r} in {within!r}, which this command reads: name "
+            f"{label or 'The command'} would write over {str(place)!r} in {within!r}, which this command reads: name "
             "another file."
         )
 
@@ -230,15 +237,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _link(made: str | Path, place: Path) -> None:
+def _link(source: str | Path, place: Path) -> None:
     try:
-        os.link(made, place)
+        os.link(source, place)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         # An empty file of our own holds the place.
         os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        os.replace(made, place)
+        os.replace(source, place)
 
 
 # ---- what was written ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Generators that other libraries share, lent to them seeded and given back as they were."""
+"""Seeding of the global random generators of other libraries, with their state restored afterwards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def seeded_globals(rng: np.random.Generator) -> Iterator[None]:
 
 
 def forked(*devices: torch.device) -> AbstractContextManager[None]:
-    """Inside, torch's global generators may move; afterwards those of the processor and of these devices are as before.
+    """Context in which torch's global generators may change; CPU and these devices are restored afterwards.
 
     Without names ``torch.random.fork_rng`` saves those of every card of the machine, and warns of several.
     """

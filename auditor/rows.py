@@ -1,4 +1,4 @@
-"""Rows of whatever kind a model takes, and some of them; imports no pandas, which a language model does without."""
+"""Row selection for any kind of model input; imports no pandas, so that language models do not need it."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def main() -> None:
             clean,
             asked.data.positive,
             balls=[asked.ball.around(x, level)],
-            broken=found.broken[i : i + 1],
+            is_broken=found.broken[i : i + 1],
         )
         took = time.process_time() - started
         slowest = max(slowest, took)

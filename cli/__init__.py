@@ -1,1 +1,1 @@
-"""The command line: the only floor that knows paths, flags, colours and exit codes."""
+"""The command line: the only layer with paths, flags, colours and exit codes."""

@@ -1,4 +1,4 @@
-"""The tables of probes and mitigations: those of this toolkit, and what other installed distributions bring."""
+"""The tables of probes and mitigations: those of this toolkit and of other installed distributions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LABEL = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """One row of the list; ``error``: why what another distribution brings cannot be used, or ""."""
+    """One row of the list; ``error``: the reason why another distribution's entry is unusable, or ""."""
 
     name: str
     pillar: str = ""
@@ -113,15 +113,15 @@ def _other(plugin: Plugin, group: Group) -> Listed:
 # ---- printing ------------------------------------------------------------------------------------------------------
 
 
-def _print(word: str, own: Sequence[Listed], others: Sequence[Listed], *, as_json: bool) -> None:
+def _print(word: str, built_in: Sequence[Listed], others: Sequence[Listed], *, as_json: bool) -> None:
     columns = [field.name for field in fields(Listed) if word == "mitigation" or field.name != _OF_MITIGATIONS]
     if as_json:
-        rows = [{name: value for name, value in asdict(row).items() if name in columns} for row in (*own, *others)]
+        rows = [{name: value for name, value in asdict(row).items() if name in columns} for row in (*built_in, *others)]
         typer.echo(json.dumps(rows, indent=2))
     elif not sys.stdout.isatty():
-        print_table(columns, [[getattr(row, name) for name in columns] for row in (*own, *others)])
+        print_table(columns, [[getattr(row, name) for name in columns] for row in (*built_in, *others)])
     else:
-        _print_by_pillar(own)
+        _print_by_pillar(built_in)
         if others:
             flag = "--probes NAME" if word == "probe" else "auditor mitigate NAME"
             typer.secho(f"FROM OTHER DISTRIBUTIONS, used only where they are named ({flag})", bold=True)

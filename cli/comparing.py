@@ -1,4 +1,4 @@
-"""``auditor compare``, and what ``auditor mitigate`` ends with: two audits side by side."""
+"""``auditor compare``, and the end of ``auditor mitigate``: two audits side by side."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def compare_reports(
     db: str | None = None,
     evidence: Sealed | None = None,
 ) -> int:
-    """Compares two recorded audits; returns the exit code."""
+    """Compare two recorded audits; return the exit code."""
     if out is not None:
         claim_comparison(out)
     earlier, later = report_of(before, db), report_of(after, db)
@@ -65,7 +65,7 @@ def _enclosed(path: Path, report: AuditReport) -> EnclosedAudit:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """What the model is worth, the headlines, those with a verdict first, and what usually goes wrong where it did."""
+    """Print the usefulness, the headlines (judged ones first), and common pitfalls that occurred."""
     useful = comparison.usefulness
     typer.echo(f"usefulness  {STANDINGS[useful.standing]}")
     if useful.rows:
@@ -104,14 +104,14 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def claim_comparison(out: Path, what: str = "--out") -> None:
-    """Says, before any work, that :func:`write_comparison` is to write there."""
+def claim_comparison(out: Path, flag: str = "--out") -> None:
+    """Declare, before any work, the output path of :func:`write_comparison`."""
     for suffix in ("json", "html", "md"):
-        claim(out / f"comparison.{suffix}", f"{what}/comparison.{suffix}")
+        claim(out / f"comparison.{suffix}", f"{flag}/comparison.{suffix}")
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[str]:
-    """Writes the comparison as JSON, HTML and Markdown; returns the paths."""
+    """Write the comparison as JSON, HTML and Markdown; return the paths."""
     written = []
     for name, content in (
         ("comparison.json", render_comparison_json(comparison)),

@@ -1,4 +1,4 @@
-"""``auditor examples``: trainings that audit themselves, as scripts to start from."""
+"""``auditor examples``: scripts of self-auditing trainings to start from."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def examples(
     wanted = sources if name is None else {stem: sources[stem] for stem in ("__init__", *_needed(name, sources))}
     new = {to / f"{stem}.py": text for stem, text in wanted.items() if not _is_there(to / f"{stem}.py", text)}
     for place in new:
-        claim(place, str(place), lost="script")
+        claim(place, str(place), irreplaceable_kind="script")
     for place, text in new.items():
         write_beside(place, text.encode())
         typer.echo(place)

@@ -1,4 +1,4 @@
-"""``--bundle`` and ``--sign`` of the commands whose record is no audit."""
+"""``--bundle`` and ``--sign`` for commands whose record is not an audit."""
 
 from __future__ import annotations
 
@@ -18,32 +18,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sealed:
-    """Where evidence goes, the key that it is signed with, and the URL of who says when it was there."""
+    """The evidence output: its path, its signing key, and the URL of its timestamp authority."""
 
     bundle: Path
     key: Ed25519PrivateKey | None
     timestamp: str | None = None
     _undated: list[UsageError] = field(default_factory=list)
 
-    def write(self, made: Derived, own_code: Sequence[str] = ()) -> None:
-        """Writes the bundle; ``own_code``: what of the user's own ran, as ``package.module:name``."""
+    def write(self, evidence: Derived, own_code: Sequence[str] = ()) -> None:
+        """Write the bundle; ``own_code``: user code that ran, as ``package.module:name``."""
         from auditor.evidence.derived import write_derived
         from auditor.evidence.timestamp import NoTimestampError
 
         try:
-            write_derived(self.bundle, replace(made, code=tuple(own_code)), key=self.key, timestamp=self.timestamp)
+            write_derived(self.bundle, replace(evidence, code=tuple(own_code)), key=self.key, timestamp=self.timestamp)
         except NoTimestampError as error:
             # The bundle is written, and the verdict is still to be told.
             self._undated.append(error)
 
     def told(self) -> None:
-        """Raises NoTimestampError, when all else is told, where the bundle has not the timestamp asked for."""
+        """Raise NoTimestampError, after all other output, if the requested timestamp is missing."""
         for error in self._undated:
             raise error
 
 
 def sealed(bundle: Path | None, sign: Path | None, timestamp: str | None) -> Sealed | None:
-    """What the three flags ask for. Raises UsageError, before any work, where it cannot be done."""
+    """The evidence output requested by the three flags.
+
+    Raises UsageError, before any work, where it cannot be done.
+    """
     from auditor.evidence.derived import key_to_sign
     from auditor.files import check_writable
 
@@ -62,14 +65,14 @@ def sealed(bundle: Path | None, sign: Path | None, timestamp: str | None) -> Sea
     return Sealed(bundle=bundle, key=key, timestamp=timestamp)
 
 
-def with_bundle(configured: Configured, bundle: Path | None) -> Configured:
-    """The audits of a command that encloses them: each leaves its evidence there, unsigned, or none."""
+def with_bundle(config: Configured, bundle: Path | None) -> Configured:
+    """The audits of a command that encloses them: each writes its evidence there, unsigned, or none."""
     options = replace(
-        configured.options,
+        config.options,
         bundle=None if bundle is None else str(bundle),
         sign=None,
         timestamp=None,
         redact=False,
         include_rows=False,
     )
-    return replace(configured, options=options)
+    return replace(config, options=options)

@@ -1,4 +1,4 @@
-"""``auditor detect``: what files say of their own making, and a detector's guess beside it."""
+"""``auditor detect``: provenance statements of media files, with a detector's estimate."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def detect(
     allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the process's own output.")] = False,
 ) -> int:
-    """Say of each file what it claims of its making and, with a detector, whether it is likely to be synthetic.
+    """Report the provenance statements of each file and, with a detector, whether it is likely to be synthetic.
 
     Exit codes: 0 every file was answered fake, 2 wrong usage, 3 something ended in "no known trace" or "cannot say",
     could not be read, no detector was named, or known files are near copies, 4 the detector was refused.
@@ -132,7 +132,7 @@ def detect(
     said = detection_content(asked_of, results, pictures, code)
     if kept is not None:
         asked = {"seed": seed, "trust_anchors": bool(anchors), "evidence": bool(out), "known_real": bool(known)}
-        kept.write(detection_evidence(said, asked_of, unwritten=bool(unwritten), asked=asked))
+        kept.write(detection_evidence(said, asked_of, unwritten=bool(unwritten), request=asked))
     if json_:
         sys.stdout.write(json.dumps(said, indent=2) + "\n")
     else:
@@ -156,19 +156,19 @@ def _examined(job: Job, *, show: bool, debug: bool) -> FilesExamined:
 
 
 def _together(
-    paths: Sequence[Path], named: Sequence[str], found: Sequence[FilesExamined], few: Sequence[str]
+    paths: Sequence[Path], detector_paths: Sequence[str], examinations: Sequence[FilesExamined], few: Sequence[str]
 ) -> tuple[list[tuple[str, FileResult]], list[AskedDetector]]:
     """What is said of each file, and the detectors with the batch that each has seen; ``few``: of each on a channel."""
     from auditor.detection.together import check_media, judged_by_all
     from auditor.evidence.detected import AskedDetector
 
-    known = [each.detector for each in found if each.detector is not None]
+    known = [each.detector for each in examinations if each.detector is not None]
     cards = [each.card for each in known]
     check_media(cards)
-    judged, batches = judged_by_all(cards, [list(each.files.values()) for each in found])
+    judged, batches = judged_by_all(cards, [list(each.files.values()) for each in examinations])
     asked = [
         AskedDetector(path=path, known=each, batch=batch, few=said)
-        for path, each, batch, said in zip(named, known, batches, few or [""] * len(known), strict=False)
+        for path, each, batch, said in zip(detector_paths, known, batches, few or [""] * len(known), strict=False)
     ]
     return list(zip(map(str, paths), judged, strict=True)), asked
 
@@ -180,24 +180,24 @@ def _channel(job: Job, known_real: Path, paths: Sequence[Path], *, show: bool) -
         return channel_of(job, known_real, paths, on_stage=shown)
 
 
-def _check(named: Sequence[str], evidence: Path | None, known_real: Path | None) -> None:
-    absent = next((one for one in named if not Path(one).exists()), None)
+def _check(detector_paths: Sequence[str], evidence: Path | None, known_real: Path | None) -> None:
+    absent = next((one for one in detector_paths if not Path(one).exists()), None)
     if absent is not None:
         raise UsageError(
             f"There is no detector at {absent!r}: make one with auditor detect-train, or of any classifier with "
             "auditor detect-calibrate."
         )
-    if len(named) > 2:
+    if len(detector_paths) > 2:
         raise UsageError("A call takes two detectors at most, one of pictures and one of sound.")
-    if evidence is not None and not named:
+    if evidence is not None and not detector_paths:
         raise UsageError("--evidence shows what a detector's score rests on: add --detector FILE.")
-    if known_real is not None and not named:
+    if known_real is not None and not detector_paths:
         raise UsageError("--known-real calibrates a detector on your own files: add --detector FILE.")
 
 
 def _print(
     results: Sequence[tuple[str, FileResult]],
-    asked: Sequence[AskedDetector],
+    detectors: Sequence[AskedDetector],
     pictures: dict[str, str],
     code: int,
     known_real: Sequence[Calibrated],
@@ -207,21 +207,21 @@ def _print(
 
     looked_at = _looked_at()
     if looked_at:
-        _print_files(results, [each.known for each in asked], pictures)
+        _print_files(results, [each.known for each in detectors], pictures)
     else:
         _print_table(results, pictures)
     # In a pipe the table stands alone, and how to read it goes to whoever looks on.
     for line in [
         *(f"left out  {line}, of the files known to be real" for line in left_out_by_all(known_real)),
         *(f"channel   {each.few}" for each in known_real if each.few),
-        *(_explained(asked, with_evidence=bool(pictures)) if asked else ()),
-        *(line for each in asked for line in _of_batch(each.batch)),
+        *(_explained(detectors, with_evidence=bool(pictures)) if detectors else ()),
+        *(line for each in detectors for line in _of_batch(each.batch)),
     ]:
         typer.echo(paragraph(visible(line), 0), err=not looked_at)
-    if not asked:
+    if not detectors:
         for line in without_detector([result for _, result in results]):
             typer.echo(paragraph(visible(line), 0), err=not looked_at)
-    typer.echo(_ending(results, code, any_detector=bool(asked)), err=not looked_at)
+    typer.echo(_ending(results, code, any_detector=bool(detectors)), err=not looked_at)
 
 
 def _looked_at() -> bool:
@@ -301,12 +301,12 @@ def _stem(path: str) -> str:
     return f"{name.encode()[: _LONGEST_NAME - 13].decode('utf-8', 'ignore')}~{digest}"
 
 
-def _free(out: Path, stem: str, taken: set[str]) -> Path:
+def _free(out: Path, stem: str, used_paths: set[str]) -> Path:
     """A path in the folder that no file has but a picture of an earlier run."""
     from auditor.outputs import may_replace
 
     where, n = out / f"{stem}.png", 1
-    while os.path.realpath(where) in taken or (
+    while os.path.realpath(where) in used_paths or (
         os.path.lexists(where) and not (_is_evidence(where) and may_replace(where))
     ):
         n += 1
@@ -371,14 +371,14 @@ def _print_table(results: Sequence[tuple[str, FileResult]], pictures: dict[str, 
 
 
 def _print_files(
-    results: Sequence[tuple[str, FileResult]], known: Sequence[DetectorRecord], pictures: dict[str, str]
+    results: Sequence[tuple[str, FileResult]], detectors: Sequence[DetectorRecord], pictures: dict[str, str]
 ) -> None:
     for path, result in results:
-        _print_file(path, result, known, pictures.get(path))
+        _print_file(path, result, detectors, pictures.get(path))
         typer.echo("")
 
 
-def _print_file(path: str, result: FileResult, known: Sequence[DetectorRecord], picture: str | None) -> None:
+def _print_file(path: str, result: FileResult, detectors: Sequence[DetectorRecord], picture: str | None) -> None:
     from auditor.record.text import visible
     from cli.output import coloured, paragraph
 
@@ -395,7 +395,7 @@ def _print_file(path: str, result: FileResult, known: Sequence[DetectorRecord], 
         if line:
             typer.echo(paragraph(visible(line), 12))
     if verdict is not None:
-        card = known[0].card if len(known) == 1 else None
+        card = detectors[0].card if len(detectors) == 1 else None
         said = []
         if verdict.p_real is not None and verdict.p_fake is not None:
             said.append(f"p-values: real {verdict.p_real:.3f}, fake {verdict.p_fake:.3f}")
@@ -490,9 +490,9 @@ def _said(statement: Statement) -> str:
     return f"{statement.where} {statement.name} = {value}" + (f" ({meant})" if meant else "")
 
 
-def _explained(asked: Sequence[AskedDetector], *, with_evidence: bool = False) -> Iterator[str]:
+def _explained(detectors: Sequence[AskedDetector], *, with_evidence: bool = False) -> Iterator[str]:
     """What each detector is, how often it is known to err, and how an answer is to be read."""
-    for each in asked:
+    for each in detectors:
         from auditor.detection.channel import channel_lines
 
         known, card = each.known, each.known.card
@@ -537,7 +537,7 @@ def _of_batch(batch: BatchShift | None) -> Iterator[str]:
 
 
 def rate_lines(rates: Sequence[KnownRate]) -> Iterator[str]:
-    """What is known of a detector's errors: on kinds it was trained on, on others, and on the worst of those."""
+    """Known error rates of a detector: on training kinds, on other kinds, and on the worst of those."""
     for unseen, words in ((False, "on new files of kinds it knows"), (True, "over kinds left out of training")):
         if line := _pooled_line(rates, unseen=unseen):
             yield f"{words}: {line}"
@@ -572,7 +572,7 @@ def _collection_line(rates: Sequence[KnownRate], name: str) -> str:
 
 
 def answer_shares(rates: Mapping[str, KnownRate]) -> str:
-    """What synthetic files of kinds never seen were answered, as shares with their intervals."""
+    """The answers on synthetic files of unseen kinds, as shares with intervals."""
     from auditor.model.detector_card import METRIC_OF
 
     shares = [f"{answer} {with_interval(rates[metric])}" for answer, metric in METRIC_OF.items()]

@@ -1,4 +1,4 @@
-"""``auditor detect-calibrate``: a detector on its user's own channel, from files known to be real there."""
+"""``auditor detect-calibrate``: calibration of a detector on known real files of the user's own channel."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """A card on the channel, one of the files that it is of, and why others could not be scored, by their paths.
+    """The card for the channel, one of its files, and the reasons for unscored files, by path.
 
     ``media``: what each of them is. ``few``: why they are fewer than they seem, in a sentence, or "".
     """
@@ -50,17 +50,17 @@ class Calibrated:
     few: str
 
 
-def left_out_by_all(known: Sequence[Calibrated]) -> list[str]:
+def left_out_by_all(calibrations: Sequence[Calibrated]) -> list[str]:
     """A sentence on each file, of the first of them, that is of use to no detector."""
     from auditor.files import readable
 
-    first: Mapping[Path, str] = known[0].lost if known else {}
+    first: Mapping[Path, str] = calibrations[0].lost if calibrations else {}
     # The reason of the detector that is for such files: the other says no more than that it is not.
-    own = {each.card.medium: each.lost for each in known}
+    own = {each.card.medium: each.lost for each in calibrations}
     lost = [
-        (path, own.get(_USED_BY.get(known[0].media[path] or "", "speech"), first)[path])
+        (path, own.get(_USED_BY.get(calibrations[0].media[path] or "", "speech"), first)[path])
         for path in first
-        if all(path in each.lost for each in known)
+        if all(path in each.lost for each in calibrations)
     ]
     said = [f"{readable(str(path))}: {why}" for path, why in lost[:_MOST_NAMED]]
     return said + ([f"and {len(lost) - _MOST_NAMED:,} more"] if len(lost) > _MOST_NAMED else [])
@@ -98,7 +98,7 @@ def detect_calibrate(
     allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Calibrate a detector on files known to be real that came the way of those you will ask about.
+    """Calibrate a detector on known real files from the same channel as the files to examine.
 
     It learns nothing: its error rate is made to hold on your own files, and it is said how many known fakes it then
     finds. Any classifier becomes a detector so, its classes by what their names mean. Exit codes: 0 calibrated, 2 wrong
@@ -148,7 +148,7 @@ def detect_calibrate(
 
 @dataclass(frozen=True, kw_only=True)
 class KnownFiles:
-    """Files known to be real, and to be synthetic; ``folders``: names of sub-folders that said which are which."""
+    """Files known to be real or synthetic; ``folders``: names of sub-folders that determined this."""
 
     real: tuple[Path, ...]
     fake: tuple[Path, ...] = ()
@@ -167,7 +167,7 @@ def _meanings(class_is: Sequence[str]) -> dict[str, Meaning]:
     return found
 
 
-def _known(data: Path | None, known_real: Path | None, known_fake: Path | None, said: dict[str, Meaning]) -> KnownFiles:
+def _known(data: Path | None, known_real: Path | None, known_fake: Path | None, user_meanings: dict[str, Meaning]) -> KnownFiles:
     """The files of the folders that were named. Raises UsageError where they are none or too many of the flags."""
     if (data is None) == (known_real is None) or (data is not None and known_fake is not None):
         raise UsageError(
@@ -193,14 +193,14 @@ def _known(data: Path | None, known_real: Path | None, known_fake: Path | None, 
     if len(inside) < 2:
         raise UsageError(f"{str(data)!r} must be a folder with a sub-folder of real files and one of synthetic ones.")
     names = [entry.name for entry in inside]
-    meant = dict(zip(names, meanings(names, said, of=f"the sub-folders of {str(data)!r}"), strict=True))
+    meant = dict(zip(names, meanings(names, user_meanings, description=f"the sub-folders of {str(data)!r}"), strict=True))
     found = {meaning: [f for entry in inside if meant[entry.name] == meaning for f in files_below(entry)]
              for meaning in ("real", "fake")}  # fmt: skip
     return KnownFiles(real=tuple(found["real"]), fake=tuple(found["fake"]), folders=tuple(names))
 
 
 def _as_classifier(
-    job: Job, said: dict[str, Meaning], known: KnownFiles, classes: str | None, outputs: str | None
+    job: Job, user_meanings: dict[str, Meaning], known_files: KnownFiles, classes: str | None, outputs: str | None
 ) -> Job:
     """The job with what makes a detector of any classifier."""
     if outputs not in (None, "logits", "probabilities"):
@@ -210,7 +210,7 @@ def _as_classifier(
     return replace(
         job,
         model=replace(job.model, classes=named, outputs=cast(Literal["logits", "probabilities"] | None, outputs)),
-        detection=replace(job.detection, meanings=said, folders=known.folders),
+        detection=replace(job.detection, meanings=user_meanings, folders=known_files.folders),
     )
 
 
@@ -223,7 +223,9 @@ def scoring_job(
     allow_unsandboxed: bool,
     predict: str | None = None,
 ) -> Job:
-    """A job that scores files and asks nothing else of them. ``predict``: the function that a detector's card is of.
+    """A job that only scores files.
+
+    ``predict``: the function that a detector's card is of.
 
     Raises UsageError where there is no detector of that name.
     """
@@ -251,14 +253,14 @@ def scoring_job(
     )
 
 
-def calibrated(job: Job, known: KnownFiles, *, on_stage: Callable[[str], None] | None = None) -> Calibrated:
+def calibrated(job: Job, known_files: KnownFiles, *, on_stage: Callable[[str], None] | None = None) -> Calibrated:
     """The detector's card on the channel of these files; ``job``: of :func:`scoring_job`."""
     from auditor.detection.channel import few_in_truth, learnt_of, on_channel
     from auditor.files import sent
     from auditor.run.isolate import examine
 
     assert job.detection is not None
-    names = {path: sent(str(path)) for path in (*known.real, *known.fake)}
+    names = {path: sent(str(path)) for path in (*known_files.real, *known_files.fake)}
     spec = replace(job.detection, files=tuple(names.values()))
     found = examine(replace(job, detection=spec), on_stage=on_stage)
     if found.detector is None:
@@ -270,9 +272,9 @@ def calibrated(job: Job, known: KnownFiles, *, on_stage: Callable[[str], None] |
         raise DataError(f"None of the {len(lost):,} known files could be scored. {next(iter(lost.values()))}")
     learnt = zip(results, learnt_of(before, list(results.values())), strict=True)
     lost |= {path: _LEARNT[how] for path, how in learnt if how and path not in lost}
-    card = on_channel(before, [results[path] for path in known.real], [results[path] for path in known.fake])
-    example = next(names[path] for path in known.real if path not in lost)
-    few = few_in_truth(before, [results[path] for path in known.real if path not in lost])
+    card = on_channel(before, [results[path] for path in known_files.real], [results[path] for path in known_files.fake])
+    example = next(names[path] for path in known_files.real if path not in lost)
+    few = few_in_truth(before, [results[path] for path in known_files.real if path not in lost])
     media = {path: result.medium for path, result in results.items()}
     return Calibrated(card=card, example=example, lost=lost, media=media, few=few)
 
@@ -285,7 +287,7 @@ def _why_not(result: FileResult) -> str:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files of a folder and of those in it, in order; UsageError where there is none, or too many."""
+    """The files of a folder and its sub-folders, in order; UsageError if there are none, or too many."""
     from auditor.model.detector_card import MOST_SCORES
 
     if not folder.is_dir():
@@ -303,10 +305,10 @@ def files_below(folder: Path) -> list[Path]:
     return found
 
 
-def channel_of(job: Job, known_real: Path, asked: Sequence[Path], *, on_stage: Callable[[str], None]) -> Calibrated:
-    """As :func:`calibrated`; UsageError where a file that is asked about is among those known to be real."""
+def channel_of(job: Job, known_real: Path, paths: Sequence[Path], *, on_stage: Callable[[str], None]) -> Calibrated:
+    """Like :func:`calibrated`; UsageError if an examined file is among those known to be real."""
     known = KnownFiles(real=tuple(files_below(known_real)))
-    inside = next((path for path in asked if Path(os.path.realpath(path)) in set(known.real)), None)
+    inside = next((path for path in paths if Path(os.path.realpath(path)) in set(known.real)), None)
     if inside is not None:
         raise UsageError(f"{str(inside)!r} is among the files known to be real, so nothing can be asked about it.")
     return calibrated(job, known, on_stage=on_stage)

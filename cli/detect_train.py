@@ -1,4 +1,4 @@
-"""``auditor detect-train``: from a folder of real and synthetic files to a detector, and how often it errs."""
+"""``auditor detect-train``: from a folder of real and synthetic files to a detector with its error rates."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def detect_train(
     allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Train a detector of synthetic images or speech on your own files, and say how often it is known to err.
+    """Train a detector of synthetic images or speech on your own files, and report its known error rates.
 
     It is measured on files, and on generators and sources where --kinds names them, that were left out of training in
     turn. Exit codes: 0 trained, 2 wrong usage, 3 some files were of no use or near
@@ -182,16 +182,16 @@ def _encoder(text: str | None) -> str | None:
     return str(Path(text).resolve()) if Path(text).exists() else text
 
 
-def _too_few(trained: Trained) -> bool:
-    known = trained.detector
+def _too_few(result: Trained) -> bool:
+    known = result.detector
     return min(known.n_real, known.n_fake) < known.card.fewest
 
 
-def _lines(trained: Trained, folder: Path, out: Path, energy: EnergyRecord) -> Iterator[str]:
+def _lines(result: Trained, folder: Path, out: Path, energy: EnergyRecord) -> Iterator[str]:
     from auditor.record.catalogue import Catalogue
     from auditor.training.taken import energy_place
 
-    known = trained.detector
+    known = result.detector
     card = known.card
     fake = known.classes[card.fake]
     yield (
@@ -199,9 +199,9 @@ def _lines(trained: Trained, folder: Path, out: Path, energy: EnergyRecord) -> I
         f"({fake!r}){' of ' + ', '.join(card.kinds[:_MOST_NAMED]) if card.kinds else ''}"
     )
     # All of them: nowhere else is it said which files the detector does not know.
-    for line in trained.left_out:
+    for line in result.left_out:
         yield f"left out  {line}"
-    for note in (*filter(None, [trained.few]), *trained.notes):
+    for note in (*filter(None, [result.few]), *result.notes):
         yield f"note      {note}"
     for line in rate_lines(card.known_rates):
         yield f"known     {line}"

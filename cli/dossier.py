@@ -1,4 +1,4 @@
-"""``auditor dossier``: a rule pack's documentation, filled in as far as a recorded audit goes."""
+"""``auditor dossier``: the documentation of a rule pack, filled in from a recorded audit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def dossier(
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Write what a rule pack asks for, with every field that a recorded audit can fill, and the rest marked.
+    """Write the documentation that a rule pack requires, filled in from a recorded audit, with open fields marked.
 
     The pack need not have been given to the scan. It is a skeleton, not legal advice. Beside it lies its manifest, by
     which auditor verify --dossier checks it.
@@ -66,7 +66,7 @@ def dossier(
     places = _places(out, format_)
     manifest_at, signature_at = places_beside(out)
     for name, place in places.items():
-        claim(place, "--out" if place == out else f"--format {name}", own=False)
+        claim(place, "--out" if place == out else f"--format {name}", replaceable=False)
     claim(manifest_at, "the manifest")
     key = None if sign is None else load_private_key(sign)
     if key is not None:

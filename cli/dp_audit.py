@@ -1,4 +1,4 @@
-"""``auditor dp-audit``: trains with canaries, and holds a claimed epsilon against what they give away."""
+"""``auditor dp-audit``: training with canaries, as an empirical test of a claimed epsilon."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def dp_audit(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Train with canaries in the run and say whether they contradict the claimed epsilon.
+    """Train with canaries and report whether they contradict the claimed epsilon.
 
     Your function is called with an audit, attaches canaries to its optimizer and trains. It runs in this process, with
     your rights. Exit codes: 0 consistent, 1 contradicted, 2 wrong usage, 3 so many canaries could not tell, half the

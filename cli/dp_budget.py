@@ -1,4 +1,4 @@
-"""``auditor dp-budget``: what a private training spends, and what noise a budget needs."""
+"""``auditor dp-budget``: the privacy cost of a training, and the noise for a privacy budget."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def dp_budget(
             typer.echo(f"wrote {plot}")
 
 
-def _phases(texts: list[str] | None, given: dict[str, Any], delta: float, accountant: str) -> list[Phase]:
+def _phases(texts: list[str] | None, flag_values: dict[str, Any], delta: float, accountant: str) -> list[Phase]:
     from auditor.privacy.accounting import Phase, noise_for, sampling_of
 
     if texts:
-        also = [flag for flag, value in given.items() if value is not None and flag != "--rows"]
+        also = [flag for flag, value in flag_values.items() if value is not None and flag != "--rows"]
         if also:
             raise UsageError(f"--phase says it all: leave {', '.join(also)} away.")
         return [parse_phase(text) for text in texts]
-    rows, batch_size, rate = given["--rows"], given["--batch-size"], given["--sample-rate"]
+    rows, batch_size, rate = flag_values["--rows"], flag_values["--batch-size"], flag_values["--sample-rate"]
     if rate is None:
         if rows is None or batch_size is None:
             raise UsageError("Say how rows are drawn: --rows N --batch-size B, or --sample-rate Q.")
@@ -81,14 +81,14 @@ def _phases(texts: list[str] | None, given: dict[str, Any], delta: float, accoun
         if not 0.0 < rate <= 1.0:
             raise UsageError(f"--sample-rate must lie above 0 and be at most 1, not {rate:g}.")
         per_epoch = 1.0 / rate
-    steps, epochs = given["--steps"], given["--epochs"]
+    steps, epochs = flag_values["--steps"], flag_values["--epochs"]
     if (steps is None) == (epochs is None):
         raise UsageError("Say how long it trains: --epochs E or --steps T.")
     if steps is None:
         if not (math.isfinite(epochs) and epochs > 0):
             raise UsageError(f"--epochs must be a positive number, not {epochs:g}.")
         steps = max(math.ceil(epochs * per_epoch - 1e-9), 1)
-    noise, epsilon = given["--noise"], given["--epsilon"]
+    noise, epsilon = flag_values["--noise"], flag_values["--epsilon"]
     if (noise is None) == (epsilon is None):
         raise UsageError("Say --noise S to learn the epsilon, or --epsilon E to learn the noise.")
     if noise is None:
@@ -142,8 +142,8 @@ def _print(phases: list[Phase], delta: float, *, target: float | None, accountan
         typer.echo(f"{spent.accountant:<12}{_number(spent.epsilon):<28}{_meaning(spent)}")
 
 
-def _meaning(spent: Spent) -> str:
-    return f"{'an upper bound' if spent.is_bound else 'NOT a bound'}; {spent.note}"
+def _meaning(account: Spent) -> str:
+    return f"{'an upper bound' if account.is_bound else 'NOT a bound'}; {account.note}"
 
 
 def _number(epsilon: float | None) -> str:
@@ -152,14 +152,14 @@ def _number(epsilon: float | None) -> str:
     return "infinite" if math.isinf(epsilon) else f"{epsilon:.4g}"
 
 
-def _as_json(spent: Spent) -> dict[str, Any]:
-    finite = spent.epsilon is not None and math.isfinite(spent.epsilon)
+def _as_json(account: Spent) -> dict[str, Any]:
+    finite = account.epsilon is not None and math.isfinite(account.epsilon)
     return {
-        "accountant": spent.accountant,
-        "epsilon": spent.epsilon if finite else None,
-        "infinite": spent.epsilon is not None and math.isinf(spent.epsilon),
-        "is_bound": spent.is_bound,
-        "note": spent.note,
+        "accountant": account.accountant,
+        "epsilon": account.epsilon if finite else None,
+        "infinite": account.epsilon is not None and math.isinf(account.epsilon),
+        "is_bound": account.is_bound,
+        "note": account.note,
     }
 
 

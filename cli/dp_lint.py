@@ -1,4 +1,4 @@
-"""``auditor dp-lint``: what in a private training breaks its guarantee, from its record or its model bundle."""
+"""``auditor dp-lint``: errors that break a private training's guarantee, from its record or model bundle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def dp_lint(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Find what in a private training, of rows or federated, breaks its guarantee.
+    """Find errors in a private training, of rows or federated, that break its guarantee.
 
     Exit codes: 0 every check was made and the guarantee stands, 1 something breaks it, 2 wrong usage, 3 nothing was
     found but something was not recorded or cannot be told from the record, 4 the file was refused.

@@ -1,4 +1,4 @@
-"""``auditor due``: what is to be audited, decided or looked up again, for a clock or a pipeline to ask."""
+"""``auditor due``: due audits, decisions and reviews, for cron jobs and pipelines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``auditor endpoint``: what the server behind a URL does with what it is told."""
+"""``auditor endpoint``: the handling of request parameters by the server behind a URL."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def endpoint(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Find out by about thirty calls what a server does with what it is told, and what it only accepts.
+    """Determine in about thirty calls which request parameters a server obeys, and which it only accepts.
 
     Exit codes: 0 every capability is proven, 1 something is accepted and not done, 2 wrong usage, 3 nothing of the
     kind, but something is refused or could not be told, 4 nothing answers there, or not as such a server does.
@@ -87,32 +87,32 @@ def _check(reference: Path | None, within: float | None) -> None:
         raise UsageError(f"--within {within:g} must lie between 0 and 1.")
 
 
-def _print(found: Handshake) -> None:
+def _print(handshake: Handshake) -> None:
     from auditor.record.text import visible
 
-    typer.echo(visible(f"endpoint  {found.url}, model {found.model}: {found.calls} calls"))
-    for each in found.capabilities:
+    typer.echo(visible(f"endpoint  {handshake.url}, model {handshake.model}: {handshake.calls} calls"))
+    for each in handshake.capabilities:
         shown = f"{each.name:<17} {each.shown.value}{': accepted, and not done' if each.accepted else ''}"
         typer.echo(coloured(visible(shown), _OUTCOMES[each.shown.value]))
         typer.echo(paragraph(visible(each.why), 4))
-    typer.echo(f"exit {found.exit_code}: {_ending(found)}")
+    typer.echo(f"exit {handshake.exit_code}: {_ending(handshake)}")
 
 
-def _ending(found: Handshake) -> str:
-    if found.ignored:
-        return f"{len(found.ignored)} of {len(found.capabilities)} capabilities are accepted and not done"
-    return "every capability is proven" if found.exit_code == 0 else "something is refused or could not be told"
+def _ending(handshake: Handshake) -> str:
+    if handshake.ignored:
+        return f"{len(handshake.ignored)} of {len(handshake.capabilities)} capabilities are accepted and not done"
+    return "every capability is proven" if handshake.exit_code == 0 else "something is refused or could not be told"
 
 
-def _as_json(found: Handshake) -> dict[str, object]:
+def _as_json(handshake: Handshake) -> dict[str, object]:
     return {
-        "url": found.url,
-        "model": found.model,
-        "calls": found.calls,
-        "capabilities": [_capability(each) for each in found.capabilities],
-        "exit_code": found.exit_code,
+        "url": handshake.url,
+        "model": handshake.model,
+        "calls": handshake.calls,
+        "capabilities": [_capability(each) for each in handshake.capabilities],
+        "exit_code": handshake.exit_code,
     }
 
 
-def _capability(each: Capability) -> dict[str, object]:
-    return {"name": each.name, "shown": each.shown.value, "accepted_and_ignored": each.accepted, "why": each.why}
+def _capability(capability: Capability) -> dict[str, object]:
+    return {"name": capability.name, "shown": capability.shown.value, "accepted_and_ignored": capability.accepted, "why": capability.why}

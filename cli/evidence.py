@@ -1,4 +1,4 @@
-"""What a scan leaves for a stranger: its evidence bundle."""
+"""The evidence bundle of a scan, for independent verification."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def check_flags(options: ScanOptions) -> None:
-    """Raises UsageError, before any work, where a flag of the bundle has no bundle, or the key cannot sign."""
+    """Raise UsageError, before any work, for a bundle flag without a bundle, or an unusable key."""
     given = {
         "--sign": options.sign,
         "--timestamp": options.timestamp,
@@ -65,9 +65,9 @@ def start_log(job: Job) -> ChainedLog:
 
 
 def enclosed_of(
-    configured: Configured, report: AuditReport, plan: Plan, began: datetime, opened: Opened | None
+    config: Configured, report: AuditReport, plan: Plan, began: datetime, registration_file: Opened | None
 ) -> Enclosed:
-    """What the audit went by, for its bundle: the plan in force, registration, decisions, and the files that decided.
+    """The audit's inputs for its bundle: plan in force, registration, decisions, and configuration files.
 
     ``began``: an aware time, before which the registration had to be made.
     """
@@ -77,11 +77,11 @@ def enclosed_of(
     return Enclosed(
         began=began.isoformat(),
         plan=plan,
-        as_of=configured.options.as_of,
+        as_of=config.options.as_of,
         command=arguments_without_passwords(sys.argv[1:]),
-        registration=None if opened is None else opened.content,
-        decisions=_decided(report, configured.options.db),
-        obeyed=configured.obeyed,
+        registration=None if registration_file is None else registration_file.content,
+        decisions=_decided(report, config.options.db),
+        obeyed=config.obeyed,
     )
 
 
@@ -99,33 +99,36 @@ def _decided(report: AuditReport, db: str | None) -> list[Entry]:
 
 
 def write_evidence(
-    configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog, enclosed: Enclosed
+    config: Configured, job: Job, outcome: Measured, report: AuditReport, log: ChainedLog, enclosed_inputs: Enclosed
 ) -> str:
-    """Writes the bundle of a scan; returns its path. NoTimestampError where it is written without the one asked for."""
+    """Write the bundle of a scan; return its path.
+
+    NoTimestampError where it is written without the one asked for.
+    """
     from auditor.evidence.bundle import write_bundle
     from auditor.evidence.signing import load_private_key
 
-    options = configured.options
+    options = config.options
     if options.bundle is None:
         raise UsageError("Name the bundle with --bundle FILE.")
     key = None if options.sign is None else load_private_key(Path(options.sign))
-    made = _evidence(configured, job, measured, report, log, enclosed)
+    made = _evidence(config, job, outcome, report, log, enclosed_inputs)
     write_bundle(options.bundle, made, key=key, redact=options.redact, timestamp=options.timestamp)
     return options.bundle
 
 
 def _evidence(
-    configured: Configured, job: Job, measured: Measured, report: AuditReport, log: ChainedLog, enclosed: Enclosed
+    config: Configured, job: Job, outcome: Measured, report: AuditReport, log: ChainedLog, enclosed_inputs: Enclosed
 ) -> Evidence:
     from auditor.evidence.bundle import Evidence
     from auditor.evidence.manifest import code_digests
     from auditor.finding.budgets import Family
 
-    for result in measured.results:
+    for result in outcome.results:
         became = "not run" if result.not_run else "not applicable" if result.not_applicable else "answered"
         log.add(became, probe=result.probe, measurements=len(result.measurements), seconds=round(result.duration_s, 3))
     log.add("judged", **report.summary.model_dump(by_alias=True))
-    options = configured.options
+    options = config.options
     own = [
         name
         for name in (options.predict, options.generate, options.architecture, *options.probe)
@@ -133,29 +136,29 @@ def _evidence(
     ]
     return Evidence(
         report=report,
-        results=measured.results,
-        criteria=configured.criteria,
+        results=outcome.results,
+        criteria=config.criteria,
         family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
-        request=request_of(configured),
+        request=request_of(config),
         log=log,
-        answers=measured.answers(),
-        counts=measured.counts,
-        memberships=measured.memberships,
+        answers=outcome.answers(),
+        counts=outcome.counts,
+        memberships=outcome.memberships,
         code=code_digests(own, None if job.model.code_folder is None else Path(job.model.code_folder)),
-        enclosed=enclosed,
+        enclosed=enclosed_inputs,
     )
 
 
-def request_of(configured: Configured) -> dict[str, object]:
-    """The flags and options of a scan as they were given: enough to run it again."""
-    said, unasked, known = configured.options.said(), ScanOptions().said(), flags()
+def request_of(config: Configured) -> dict[str, object]:
+    """The flags and options of a scan as given: sufficient to repeat it."""
+    said, unasked, known = config.options.said(), ScanOptions().said(), flags()
     from auditor.evidence.registration import ROLES
 
     options = {
         name: _of_nobody(said[name]) for name in known if said[name] != unasked[name] and not known[name].of_one_run
     }
-    asked: dict[str, object] = {"options": options, "probe_options": configured.probe_options}
-    return asked if configured.roles is None else {**asked, ROLES: configured.roles.model_dump(mode="json")}
+    asked: dict[str, object] = {"options": options, "probe_options": config.probe_options}
+    return asked if config.roles is None else {**asked, ROLES: config.roles.model_dump(mode="json")}
 
 
 def _of_nobody(value: object) -> object:

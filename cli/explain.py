@@ -1,4 +1,4 @@
-"""``auditor explain``: why single rows were decided as they were, and what would change the decision."""
+"""``auditor explain``: reasons for decisions on single rows, and changes that would alter them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_ROWS = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """Which rows, counted from 1, and how they are explained."""
+    """The rows, counted from 1, and the options of their explanation."""
 
     rows: tuple[int, ...]
     immutable: tuple[str, ...]
@@ -49,7 +49,10 @@ class Asked:
         budget: int,
         draws: int | None,
     ) -> Asked:
-        """From what was typed. Raises UsageError for a number out of range, or what is no list of names."""
+        """The request from command line values.
+
+        Raises UsageError for a number out of range, or what is no list of names.
+        """
         for flag, value, least, most in (
             ("--reasons", reasons, 1, MOST_REASONS),
             ("--recourses", recourses, 1, MOST_RECOURSES),
@@ -82,21 +85,21 @@ def _names(text: str | None, flag: str) -> tuple[str, ...]:
         raise UsageError(f"{flag}: {error}.") from None
 
 
-def explain_rows(configured: Configured, asked: Asked, out: Path | None, *, as_json: bool, debug: bool) -> int:
-    """Explains the rows and writes what was found; returns the exit code."""
+def explain_rows(config: Configured, request: Asked, out: Path | None, *, as_json: bool, debug: bool) -> int:
+    """Explain the rows and write the results; return the exit code."""
     from auditor.run.isolate import explain, last_lines
     from cli.output import stages
     from cli.written import command_line
 
-    options = configured.options
+    options = config.options
     _check(options)
     if out is not None:
         for name in _FILES:
             claim(out / name, f"--out/{name}")
-    with rows_at_hand(configured) as (own, _):
-        job = _job(own, asked)
+    with rows_at_hand(config) as (own, _):
+        job = _job(own, request)
         with stages(not as_json) as shown:
-            shown.total = 2 * len(asked.rows) + 3
+            shown.total = 2 * len(request.rows) + 3
             found = explain(job, on_stage=shown)
     if debug and found.log.strip():
         typer.echo(last_lines(found.log, 200), err=True)
@@ -111,14 +114,14 @@ def explain_rows(configured: Configured, asked: Asked, out: Path | None, *, as_j
         model=found.model.model_copy(update={"path": options.model or found.model.path}),
         data=found.data.model_copy(update={"path": options.data}),
         target=options.target,
-        labels=dict(configured.labels.words),
+        labels=dict(config.labels.words),
         rows=tuple(found.rows),
         exit_code=code,
     )
     if as_json:
         sys.stdout.write(explanation.model_dump_json(indent=2) + "\n")
     else:
-        _print(explanation, configured.labels)
+        _print(explanation, config.labels)
     if out is not None:
         for path in _write(explanation, out):
             typer.echo(f"report  {path}", err=as_json)
@@ -134,25 +137,25 @@ def _check(options: ScanOptions) -> None:
         raise UsageError("--predictions holds answers and no model, and why they are so only a model can be asked.")
 
 
-def _job(configured: Configured, asked: Asked) -> Job:
-    options = configured.options
+def _job(config: Configured, request: Asked) -> Job:
+    options = config.options
     return Job(
         model=model_spec(options),
         # What the model was trained on changes nothing of why a row was decided so, and rows are counted in one file.
-        data=data_spec(replace(options, train=None), configured.labels),
+        data=data_spec(replace(options, train=None), config.labels),
         probes=(),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
         with_intake=False,
         explain=ExplainSpec(
             target=_TARGET,
-            rows=asked.rows,
-            immutable=asked.immutable,
-            monotone=asked.monotone,
-            n_reasons=asked.n_reasons,
-            n_recourses=asked.n_recourses,
-            draws=asked.draws,
-            budget=asked.budget,
+            rows=request.rows,
+            immutable=request.immutable,
+            monotone=request.monotone,
+            n_reasons=request.n_reasons,
+            n_recourses=request.n_recourses,
+            draws=request.draws,
+            budget=request.budget,
         ),
         allow_unsandboxed=options.allow_unsandboxed,
     )

@@ -1,4 +1,4 @@
-"""``auditor export``: a model as one file that needs no auditor, and whether it decides every row as the model does."""
+"""``auditor export``: a model as one file without auditor, and a check that all decisions are equal."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def export(
     allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Write a model as one file that needs no auditor: encoding, network and group rule together.
+    """Write a model as one file without auditor: encoding, network and group rule together.
 
     onnx: an ONNX model, an input a column. torch: a torch.export program of numbers. sklearn: a scikit-learn pipeline
     in a skops file. The record of the export lies beside it. Exit codes: 0 written, and both decide all rows of --data
@@ -114,46 +114,46 @@ def _made(job: Job, typed: dict[str, str]) -> FileExported:
         raise type(error)(as_typed(str(error), typed), code=error.code) from None
 
 
-def _differing(found: FileExported, data: str) -> str:
+def _differing(result: FileExported, data: str) -> str:
     from auditor.record.text import visible
 
-    few = [f"{row + 1:,}" for row in found.differing]
-    more = f" and {found.n_differing - len(few):,} more" if found.n_differing > len(few) else ""
+    few = [f"{row + 1:,}" for row in result.differing]
+    more = f" and {result.n_differing - len(few):,} more" if result.n_differing > len(few) else ""
     return visible(
-        f"auditor: nothing was written: {found.n_differing:,} of {found.rows:,} decisions of the exported file differ "
+        f"auditor: nothing was written: {result.n_differing:,} of {result.rows:,} decisions of the exported file differ "
         f"from the model's, in row {', '.join(few)}{more} of {data}; probabilities differ by up to "
-        f"{found.largest_difference:.2g}."
+        f"{result.largest_difference:.2g}."
     )
 
 
-def _record(to: To, found: FileExported, *, source: FileRecord, artifact: FileRecord, data: FileRecord | None) -> str:
+def _record(target: To, result: FileExported, *, source: FileRecord, artifact: FileRecord, data: FileRecord | None) -> str:
     from auditor.exporting.record import ExportRecord, versions
 
-    checked = found.rows is not None
+    checked = result.rows is not None
     record = ExportRecord(
         source=source,
         artifact=artifact,
-        to=to,
-        classes=found.classes,
-        positive=found.positive,
+        to=target,
+        classes=result.classes,
+        positive=result.positive,
         data=data,
-        rows=found.rows,
+        rows=result.rows,
         differing_decisions=0 if checked else None,
-        largest_probability_difference=found.largest_difference if checked else None,
+        largest_probability_difference=result.largest_difference if checked else None,
         versions=versions(),
     )
     return record.model_dump_json(indent=2) + "\n"
 
 
-def _report(to: To, found: FileExported, place: Path, record: Path) -> int:
+def _report(target: To, result: FileExported, place: Path, record: Path) -> int:
     from auditor.record.text import visible
 
     typer.echo(visible(f"wrote     {place}, {record}"))
-    if found.rows is None:
+    if result.rows is None:
         typer.echo("NOT CHECKED: whether it decides as the model does was not asked; add --data FILE.")
         return 3
     typer.echo(
-        f"checked   {found.rows:,} rows: every decision is the model's; probabilities differ by at most "
-        f"{found.largest_difference:.2g}"
+        f"checked   {result.rows:,} rows: every decision is the model's; probabilities differ by at most "
+        f"{result.largest_difference:.2g}"
     )
     return 0

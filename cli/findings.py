@@ -1,4 +1,4 @@
-"""``auditor findings``: what is open of all models, with its age, its owner and what was decided about it."""
+"""``auditor findings``: open findings of all models, with age, owner and decisions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def findings(
     json_: Annotated[bool, typer.Option("--json", help="As JSON on standard output, ids and all.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """List what an audit did not pass and no later audit of the same model passed on the same bound and as many rows.
+    """List findings that neither passed nor were passed later by the same model, on the same bound and as many rows.
 
     Exit codes: 0; 1 where the history was changed; 3 where it holds no audit, or one that cannot be read.
     """
@@ -116,10 +116,10 @@ def _print(columns: Sequence[str], rows: Sequence[Sequence[object]], retested: S
     print_table([name.replace("_", " ") for name in columns[:_PRINTED]], cells)
 
 
-def _known(flag: str, given: str | None, known: Sequence[str]) -> None:
-    if given is not None and given not in known:
-        near = did_you_mean(given, known) or "."
-        raise UsageError(f"{flag} {given!r} is none of {', '.join(known)}{near}")
+def _known(flag: str, value: str | None, known_values: Sequence[str]) -> None:
+    if value is not None and value not in known_values:
+        near = did_you_mean(value, known_values) or "."
+        raise UsageError(f"{flag} {value!r} is none of {', '.join(known_values)}{near}")
 
 
 def _asked_for(
@@ -129,9 +129,9 @@ def _asked_for(
     owner: str | None,
     status: str | None,
     older_than: int | None,
-    on: date,
+    today: date,
 ) -> bool:
-    age = finding.age(on)
+    age = finding.age(today)
     return (
         model in (None, finding.model.title)
         and severity in (None, finding.severity)
@@ -141,11 +141,11 @@ def _asked_for(
     )
 
 
-def _row(finding: OpenFinding, on: date) -> tuple[object, ...]:
+def _row(finding: OpenFinding, today: date) -> tuple[object, ...]:
     return (
         finding.severity,
         finding.outcome.value,
-        finding.age(on),
+        finding.age(today),
         finding.since,
         finding.status,
         None if finding.accepted_until is None else finding.accepted_until.isoformat(),

@@ -1,4 +1,4 @@
-"""The options of a scan as flags of commands: declared in auditor.run.options, and nowhere again; imports no numpy."""
+"""Scan options as command flags, declared only in auditor.run.options; imports no NumPy."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ R = TypeVar("R")
 def with_flags(
     names: Sequence[str], helps: Mapping[str, str] | None = None
 ) -> Callable[[Callable[Concatenate[dict[str, object], P], R]], Callable[P, R]]:
-    """Gives a command the flags of these options; it is handed them, as they were typed, in one mapping first.
+    """Decorator that adds these options as flags; the command gets their typed values in one mapping.
 
     ``helps``: what a flag says of itself where this command means something narrower by it. A command's own parameter
     of an option's name takes that option's place among its flags.
@@ -88,7 +88,7 @@ def with_flags(
 
 
 def parse_json_flag(text: str | None, flag: str) -> Mapping[str, object] | None:
-    """A flag that holds a JSON object."""
+    """The JSON object in a flag."""
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What an audit.toml may say that was only found: which of its keys only a flag or ``--config`` may say.
+"""Restrictions on an automatically found audit.toml: keys reserved for flags and ``--config``.
 
 A folder that comes from somebody else may come with an audit.toml. Whoever starts an audit there asked for a
 measurement, and for nothing to be written, signed, connected to, run, read elsewhere or held to weaker requirements.
@@ -28,10 +28,10 @@ _OF_A_HISTORY = ("id", "audit_every", "next_due")
 _MOST_NAMED = 12
 
 
-def refuse_more(file: ObeyedFile, audit: Mapping[str, object], content: Mapping[str, Any], own: Sequence[str]) -> None:
-    """Raises ConfigError where a file that was only found says more than what is measured inside its own folder.
+def refuse_more(file: ObeyedFile, audit: Mapping[str, object], content: Mapping[str, Any], own_probes: Sequence[str]) -> None:
+    """Raise ConfigError if a found file configures more than measurements inside its own folder.
 
-    ``audit``: its table ``[audit]``, with paths from the folder in which the command was started. ``own``: probes of
+    ``audit``: its table ``[audit]``, with paths from the folder in which the command was started. ``own_probes``: probes of
     the user's own.
     """
     if not _inside(file.path):
@@ -39,7 +39,7 @@ def refuse_more(file: ObeyedFile, audit: Mapping[str, object], content: Mapping[
             f"./{file.path} was only found here and is a link to a file elsewhere: read it, and then --config "
             f"{file.path} obeys it."
         )
-    more = [*_options(audit), *_probes(content.get("probes"), own), *_sections(content)]
+    more = [*_options(audit), *_probes(content.get("probes"), own_probes), *_sections(content)]
     if more:
         left = len(more) - _MOST_NAMED
         listed = ", ".join([*map(shown, more[:_MOST_NAMED]), *([f"{left} more"] if left > 0 else [])])
@@ -77,9 +77,9 @@ def _options(audit: Mapping[str, object]) -> Iterator[str]:
             yield from (f"probes, {each!r} of another package" for each in said if _not_shipped(each))
 
 
-def _probes(tables: object, own: Sequence[str]) -> Iterator[str]:
+def _probes(tables: object, own_probes: Sequence[str]) -> Iterator[str]:
     for probe, table in tables.items() if isinstance(tables, dict) else ():
-        if probe in own or _not_shipped(probe):
+        if probe in own_probes or _not_shipped(probe):
             yield f"[probes.{probe}], of another package"
             continue
         kind = PROBES.get(probe.replace("-", "_"))

@@ -1,4 +1,4 @@
-"""``auditor gate``: recorded audits as a step of a pipeline that lets nothing pass but a pass."""
+"""``auditor gate``: recorded audits as a pipeline step that accepts only a PASS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GRAVEST_FIRST = (ExitCode.REFUSED, ExitCode.FAILED, ExitCode.INCONCLUSIVE, Exit
 
 
 def gate_reports(paths: Sequence[Path], *, allow_inconclusive: bool) -> int:
-    """Prints recorded audits and returns the gravest of the exit codes that their findings come to.
+    """Print recorded audits and return the worst exit code of their findings.
 
     Raises DataError where a record contradicts itself, as where its findings do not come to the exit code that it
     states.
@@ -41,8 +41,10 @@ def _verdict(report: AuditReport, *, allow_inconclusive: bool) -> ExitCode:
 
 
 def consistent(path: Path) -> AuditReport:
-    """A recorded audit; of one that was judged by another rule it is said aside. Raises DataError where it contradicts
-    itself."""
+    """A recorded audit, with a separate note if it was judged by another rule.
+
+    Raises DataError where it contradicts itself.
+    """
     report = read_report(path)
     _, wrong = next(contradictions(report), ("", ""))
     if wrong:

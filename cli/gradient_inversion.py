@@ -1,4 +1,4 @@
-"""``auditor gradient-inversion``: draws clients' images from single updates, and says whether they give them away."""
+"""``auditor gradient-inversion``: a test whether single client updates leak their training images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def gradient_inversion(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Draw clients' images from single updates, and say whether updates give their pictures away.
+    """Reconstruct clients' images from single updates, and report whether updates leak them.
 
     Your function returns a ClientTask: a network, images and labels, and, where it says so, what a client sends of
     them. It runs in this process, with your rights. Exit codes: 0 the attack draws pictures from plain updates and not

@@ -1,4 +1,4 @@
-"""Commands that destroy nothing: which of their parameters are written to is said once; all others are read.
+"""Protection of input files: each command declares its written parameters; all others are read-only.
 
 What a parameter names and is a file is an input, and no command writes over its inputs. A parameter that is written to
 says so by :class:`Writes` among its annotations, and brings the command ``--force``.
@@ -27,7 +27,7 @@ FORCE = typer.Option("--force", help="Write over files that are there and were n
 
 @dataclass(frozen=True, kw_only=True)
 class Writes:
-    """Marks a parameter as a place that is written to: a file, which is claimed before the command begins.
+    """Marks a parameter as an output path: a file, which is claimed before the command starts.
 
     ``itself``: the command claims what it writes there, such as the files of a folder. ``own``, ``lost``: as of
     :func:`auditor.outputs.claim`. ``only_with``: the parameter without which nothing is written.
@@ -41,13 +41,13 @@ class Writes:
 
 @dataclass(frozen=True, kw_only=True)
 class Reads:
-    """Marks a parameter that may be a folder of which one file alone, ``within``, is read."""
+    """Marks a parameter that may be a folder of which only one file, ``within``, is read."""
 
     within: str
 
 
 def guarded(function: Callable[P, R]) -> Callable[P, R]:
-    """The command, run where :mod:`auditor.outputs` holds it to what its parameters say; with ``--force`` if it writes.
+    """A command that runs under the path rules of :mod:`auditor.outputs`; with ``--force`` if it writes.
 
     Files are claimed before the function begins.
     """
@@ -68,7 +68,7 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
                 idle = bool(mark.only_with) and values.get(mark.only_with) is None
                 if not (mark.itself or idle or values.get(name) is None):
                     flag = f"--{name.replace('_', '-')}"
-                    claim(values[name], flag, own=mark.own, lost=mark.lost)
+                    claim(values[name], flag, replaceable=mark.own, irreplaceable_kind=mark.lost)
             return function(*args, **values)
 
     command.__name__, command.__doc__ = function.__name__, function.__doc__
@@ -97,7 +97,7 @@ def _marked(parameters: Iterable[inspect.Parameter], kind: type[M]) -> dict[str,
 
 
 def files_named(value: object) -> Iterator[Path]:
-    """The files and folders that a parameter's value names: itself, what follows ``option=`` or ``name:``, a list's."""
+    """Files and folders in a parameter's value: itself, after ``option=`` or ``name:``, or in a list."""
     if isinstance(value, (list, tuple)):
         for each in value:
             yield from files_named(each)

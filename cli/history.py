@@ -1,4 +1,4 @@
-"""The history of audits on the command line: what was found when, and what somebody decided about it."""
+"""The audit history on the command line: past findings, and the decisions about them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Db = Annotated[
 
 
 def place_of(db: str | None) -> str:
-    """Where the history lies: the flag, else the environment, else the default file."""
+    """The database of the history: the flag, else the environment, else the default file."""
     from auditor.evidence.history.ledger import DEFAULT
 
     return db or os.environ.get(DB_VARIABLE) or DEFAULT
@@ -55,12 +55,12 @@ def open_ledger(db: str | None, *, create: bool = False) -> Ledger:
 
 
 def entry_line(entry: Entry, db: str | None) -> str:
-    """Where an entry stands, in a line."""
+    """The position of an entry, in a line."""
     return f"{place_of(db) if '://' not in place_of(db) else 'database'}, entry {entry.number}, {entry.hash}"
 
 
 def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, ...]:
-    """What was decided about earlier audits of the same model."""
+    """The decisions on earlier audits of the same model."""
     ledger = open_ledger(db, create=True)
     try:
         return decisions_in(ledger, report)
@@ -69,7 +69,7 @@ def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, .
 
 
 def decisions_in(ledger: Ledger, report: AuditReport) -> tuple[DecisionRecord, ...]:
-    """The same of a ledger that is open; nothing of it is read but these decisions and what they are about."""
+    """The same from an open ledger; reads only these decisions and their audits."""
     from auditor.evidence.acceptances import decision_records
     from auditor.evidence.history.identity import Identity
     from auditor.evidence.history.ledger import decisions_about
@@ -116,7 +116,7 @@ def history(
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """List recorded audits and decisions, check their chain, or draw the course of a number.
+    """List recorded audits and decisions, check their chain, or plot a number over time.
 
     Exit codes: 0; 1 where an entry was changed, dropped or put in.
     """
@@ -238,7 +238,7 @@ def _course(line: Line) -> tuple[str, ...]:
 
 
 def trend(entries: list[Entry], metric: str) -> Figure:
-    """A metric over the audits of a history, by date, one line for each place it was taken at.
+    """A metric over the audits of a history, by date, one line per location.
 
     Raises UsageError where no audit measured it, with the nearest that was measured.
     """
@@ -274,7 +274,7 @@ def signoff(
     db: Db = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Record who accepts, or does not, what an audit found; it shows in later reports and changes no outcome."""
+    """Record who accepts or rejects an audit's findings; shown in later reports, changes no outcome."""
     from auditor.evidence.history.deciding import step_named
     from auditor.evidence.history.entries import Decision
     from auditor.evidence.history.identity import Identity
@@ -328,26 +328,26 @@ def signoff(
 
 
 def _terms(
-    report: AuditReport, chosen: str, until: date | None, named: Sequence[str], step: Step | None
+    report: AuditReport, decision: str, until: date | None, finding_names: Sequence[str], step: Step | None
 ) -> dict[str, Any]:
     """What a decision of its own is about, and until when."""
     from auditor.evidence.history.deciding import decided_findings
     from auditor.finding.measurement import Outcome
 
-    if chosen == "accept" and until is None:
+    if decision == "accept" and until is None:
         raise UsageError("A risk is accepted until a day: add --expires, such as --expires 2027-01-31.")
-    if chosen == "reject" and until is not None:
+    if decision == "reject" and until is not None:
         raise UsageError("A rejection does not expire: leave --expires out.")
-    if step is not None and chosen == "reject":
+    if step is not None and decision == "reject":
         raise UsageError("What is prepared for others to sign is an acceptance: leave --as out to reject.")
     not_passed = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN)
-    decided = decided_findings(report, named, accept=chosen == "accept")
+    decided = decided_findings(report, finding_names, accept=decision == "accept")
     of = [item.finding for item in decided] or [f.id for f in report.findings if f.outcome in not_passed]
     return {"expires": until, "decided": decided, "findings": tuple(of)}
 
 
 def _terms_before(
-    entries: list[Entry], audit: int, chosen: str, step: Step, by: str, key: str | None
+    entries: list[Entry], audit: int, decision: str, step: Step, signer: str, key: str | None
 ) -> dict[str, Any]:
     """What was prepared, for the next to sign, and the signatures that this one covers."""
     from auditor.evidence.history.deciding import signed_before
@@ -355,23 +355,23 @@ def _terms_before(
 
     if problems := broken_chain(iter(entries)):
         raise DataError(f"Nothing in this history can be {step}: {problems[0]}.")
-    before, covers = signed_before(entries, audit, step, by=by, key=key)
+    before, covers = signed_before(entries, audit, step, signer=signer, key=key)
     first = before[0]
     terms: dict[str, Any] = {"covers": tuple(covers), "decided": first.decided, "findings": first.findings}
-    if chosen == "accept":
+    if decision == "accept":
         terms |= {"expires": first.expires, "owner": first.owner, "due": first.due}
     return terms
 
 
-def _say_what_of(made: Decision) -> None:
+def _say_what_of(decision: Decision) -> None:
     from auditor.record.text import visible
 
-    for item in made.decided:
+    for item in decision.decided:
         typer.echo(f"  {visible(item.finding)}{f' {item.limit}' if item.limit else ''}")
-    if made.decided:
+    if decision.decided:
         typer.echo("No outcome is changed.")
     else:
-        n = len(made.findings)
+        n = len(decision.findings)
         typer.echo(f"{n} finding{'' if n == 1 else 's'} had not passed; no outcome is changed.")
 
 

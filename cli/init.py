@@ -32,7 +32,10 @@ _UNFAVOURABLE_TARGET = re.compile(r"den(y|ied)|default|reject|fraud|recid", re.I
 
 
 def write_config(data: Path, out: Path) -> None:
-    """Writes the configuration. Raises UsageError where the data cannot be read."""
+    """Write the configuration.
+
+    Raises UsageError where the data cannot be read.
+    """
     file = open_table(data)
     frame = file.read(file.columns, {}).to_pandas()
     write_beside(out, _config(data, out, frame).encode())

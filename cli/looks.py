@@ -1,4 +1,4 @@
-"""Looks in a scan: counted in the history, spent by a campaign, and entered before anybody sees the verdict."""
+"""Repeated looks of a scan: counted in the history, spent by a campaign, recorded before the verdict is seen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ATTEMPTS = 20
 
 
 def check_history(options: ScanOptions) -> None:
-    """Raises UsageError, before any work, where flags of the history contradict each other, or it cannot be opened."""
+    """Raise UsageError, before any work, for contradictory history flags, or a history that cannot be opened."""
     if options.db is not None and not options.history:
         raise UsageError("--db says where the history lies: add --history to append to it.")
     if options.campaign_looks is not None and options.campaign is None:
@@ -41,7 +41,10 @@ def check_history(options: ScanOptions) -> None:
 
 
 def next_of_campaign(options: ScanOptions) -> CampaignRecord | None:
-    """The look that the campaign has now. Raises UsageError, before any work, where it has none left."""
+    """The next look of the campaign.
+
+    Raises UsageError, before any work, where it has none left.
+    """
     if options.campaign is None:
         return None
     from auditor.evidence.history.looks import Known
@@ -53,29 +56,29 @@ def next_of_campaign(options: ScanOptions) -> CampaignRecord | None:
         ledger.close()
 
 
-def _next_of_campaign(options: ScanOptions, known: Known) -> CampaignRecord | None:
+def _next_of_campaign(options: ScanOptions, history: Known) -> CampaignRecord | None:
     from auditor.evidence.history.looks import next_look
 
     if options.campaign is None:
         return None
-    return next_look(known, options.campaign, options.campaign_looks, options.error_rate)
+    return next_look(history, options.campaign, options.campaign_looks, options.error_rate)
 
 
-def at_level(configured: Configured, campaign: CampaignRecord | None) -> Configured:
-    """The scan with the error rate that its look may spend."""
+def at_level(config: Configured, campaign: CampaignRecord | None) -> Configured:
+    """The scan with the error rate of its look."""
     if campaign is None:
-        return configured
-    return replace(configured, options=replace(configured.options, error_rate=campaign.level))
+        return config
+    return replace(config, options=replace(config.options, error_rate=campaign.level))
 
 
 def entered(
-    configured: Configured,
+    config: Configured,
     job: Job,
     report: AuditReport,
     campaign: CampaignRecord | None,
     judged_again: Callable[[CampaignRecord | None], AuditReport],
 ) -> tuple[AuditReport, CampaignRecord | None, str]:
-    """The report with its looks and with decisions on its model, the look it has, and a line on where it was entered.
+    """The report with its looks and the decisions on its model, the look, and a line on its entry.
 
     It is entered before anybody is told the verdict, so that no look goes uncounted; where another audit was entered
     meanwhile, the looks are counted again and a campaign's is ``judged_again``. Raises UsageError or DataError where
@@ -84,8 +87,8 @@ def entered(
     from auditor.evidence.history.entries import AuditEntry
     from auditor.evidence.history.looks import Asked, Known, looks_of
 
-    options = configured.options
-    asked = Asked(probes=tuple(spec.name for spec in job.probes), options=asked_of(configured))
+    options = config.options
+    asked = Asked(probes=tuple(spec.name for spec in job.probes), options=asked_of(config))
     ledger = open_ledger(options.db, create=True)
     try:
         for _ in range(_ATTEMPTS):
@@ -94,7 +97,7 @@ def entered(
             now = _next_of_campaign(options, known)
             if now != campaign:
                 campaign, report = now, judged_again(now)
-            found = _with_plan(configured, known, report)
+            found = _with_plan(config, known, report)
             found = found.model_copy(update={"decisions": decisions_in(ledger, report)})
             if report.refusal is None:
                 found = found.model_copy(update={"looks": looks_of(known, head, found, asked, campaign)})
@@ -106,27 +109,27 @@ def entered(
     raise UsageError("The history is written to all the time by others, and the looks could not be counted: try again.")
 
 
-def _with_plan(configured: Configured, known: Known, report: AuditReport) -> AuditReport:
+def _with_plan(config: Configured, history: Known, report: AuditReport) -> AuditReport:
     """The report with where the history holds the registration that the run was to follow."""
     from auditor.evidence.history.plans import placed
     from auditor.run.scan import held_to
 
-    plan = placed(known, report)
+    plan = placed(history, report)
     # What was registered answers controls too.
-    return report if plan is None else held_to(configured, report.model_copy(update={"registration": plan}))
+    return report if plan is None else held_to(config, report.model_copy(update={"registration": plan}))
 
 
-def asked_of(configured: Configured) -> dict[str, JsonValue]:
-    """Every option that decides and is not its default, by its flag or as ``probe.option``.
+def asked_of(config: Configured) -> dict[str, JsonValue]:
+    """Every decisive option with a non-default value, by its flag or as ``probe.option``.
 
     Not the files, which are known by their digests, nor what the record says of itself.
     """
-    said, unasked = configured.options.said(), ScanOptions().said()
+    said, unasked = config.options.said(), ScanOptions().said()
     found: dict[str, JsonValue] = {
         f"--{name.replace('_', '-')}": said[name]
         for name, flag in flags().items()
         if said[name] != unasked[name] and not (flag.is_path or flag.of_one_run or name in _SAID_ELSEWHERE)
     }
-    for probe, own in configured.probe_options.items():
+    for probe, own in config.probe_options.items():
         found |= {f"{probe}.{option}": value for option, value in own.items()}
     return found

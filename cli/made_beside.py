@@ -1,4 +1,4 @@
-"""Files that a process of its own makes, where they wait beside their places until all are there."""
+"""Temporary outputs of a child process, kept beside their destinations until all are complete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from auditor.errors import UsageError
 
 @contextmanager
 def beside(place: Path) -> Iterator[Path]:
-    """Where a file is written before it has its place: in a folder of its own, in the nearest that is there."""
+    """A temporary folder for a file before it is moved to its place, in the nearest existing folder."""
     near = next(folder for folder in place.absolute().parents if folder.is_dir())
     with ExitStack() as stack:
         with writing(place):
@@ -24,7 +24,7 @@ def beside(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
-    """What cannot be written inside is the user's to hear of: UsageError."""
+    """Context that turns write errors into UsageError."""
     try:
         yield
     except OSError as error:
@@ -32,7 +32,7 @@ def writing(place: Path) -> Iterator[None]:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a child wrote a file there, and no link."""
+    """Whether a child wrote a regular file there, not a link."""
     return os.path.lexists(path) and stat.S_ISREG(path.lstat().st_mode)
 
 

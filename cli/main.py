@@ -93,10 +93,10 @@ def _interrupted() -> typer.Exit:
 
 
 def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
-    """Registers a function as a guarded command whose errors are one sentence and whose result is the exit code."""
+    """Register a function as a guarded command with one-sentence errors and its result as exit code."""
 
-    def register(said: Callable[P, int | None]) -> Callable[P, None]:
-        function = guarded(said)
+    def register(handler: Callable[P, int | None]) -> Callable[P, None]:
+        function = guarded(handler)
 
         @functools.wraps(function)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -130,7 +130,7 @@ def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]
 @command("scan")
 @with_flags(list(flags()))
 def scan(
-    given: dict[str, object],
+    flag_values: dict[str, object],
     model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     config: Config = None,
@@ -148,14 +148,14 @@ def scan(
     Exit codes: 0 everything judged passed, 1 something FAILed, 2 wrong usage, 3 nothing failed but something could not
     be said, 4 the model or the data were refused.
     """
-    typed = given.pop("architecture_args")
+    typed = flag_values.pop("architecture_args")
     arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
-    given |= {"model": model, "architecture_args": arguments}
+    flag_values |= {"model": model, "architecture_args": arguments}
     if show_config:
         from cli.options import configure
         from cli.show_config import show_config as show
 
-        show(configure(given, config, set_ or []), given, set_ or [])
+        show(configure(flag_values, config, set_ or []), flag_values, set_ or [])
         return 0
 
     from auditor.sandbox.measuring_process import measuring_process
@@ -165,7 +165,7 @@ def scan(
         from cli.options import configure
         from cli.scan import scan as run_scan
 
-        configured = configure(given, config, set_ or [])
+        configured = configure(flag_values, config, set_ or [])
         options = configured.options
         return run_scan(
             configured,
@@ -179,7 +179,7 @@ def scan(
 
 @command("probes")
 def probes(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """List the probes: what each asks, how, what it needs, and where it is defined."""
+    """List the probes: question, method, needs, and definition of each."""
     from cli.catalogue import print_probes
 
     print_probes(as_json=json_)
@@ -249,7 +249,7 @@ def publish_(
     ],
     debug: Debug = False,
 ) -> None:
-    """Publish a recorded audit where a team looks: a folder, MLflow, Weights & Biases or the Hugging Face hub."""
+    """Publish a recorded audit: to a folder, MLflow, Weights & Biases or the Hugging Face hub."""
     from cli.publish import publish_recorded
 
     publish_recorded(run, to)
@@ -276,7 +276,7 @@ def compare(
     timestamp: TimestampBy = None,
     debug: Debug = False,
 ) -> int:
-    """Put two recorded audits side by side: what became better, what worse, and whether the model is useful.
+    """Compare two recorded audits: improvements, regressions, and whether the model is useful.
 
     Exit codes: 0 better and useful: something is shown to be better, and accuracy to have fallen by no more than
     --margin; 1 something now FAILs its criterion that did not, or the model is of no use; 3 neither is shown. What is
@@ -294,7 +294,7 @@ def gate(
     allow_inconclusive: Annotated[bool, typer.Option(help="Exit 0, not 3, where the data could not tell.")] = False,
     debug: Debug = False,
 ) -> int:
-    """Let a pipeline go on only where recorded audits passed.
+    """Let a pipeline continue only if recorded audits passed.
 
     Exit codes: as of the scan, computed anew from the findings, the gravest of all; 4 where a record contradicts
     itself.
@@ -317,7 +317,7 @@ def gate(
     },
 )
 def mitigate(
-    given: dict[str, object],
+    flag_values: dict[str, object],
     name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
     model: Annotated[str, typer.Argument(help="The model to make a better one of.")],
     out: Annotated[
@@ -342,7 +342,7 @@ def mitigate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
-    """Make a new model of an old one, audit both on the same rows, and say what changed.
+    """Make a new model from an old one, audit both on the same rows, and report the changes.
 
     Exit codes: 0 better and useful: something is shown to be better, and accuracy to have fallen by no more than
     --margin; 1 something now FAILs its criterion that did not, or the model is of no use; 3 neither is shown. What is
@@ -353,7 +353,7 @@ def mitigate(
 
     return run_mitigation(
         name,
-        configure(given | {"model": model, "out": report}, config, set_ or []),
+        configure(flag_values | {"model": model, "out": report}, config, set_ or []),
         parse_settings(with_ or []),
         out,
         checkpoint=checkpoint,
@@ -379,7 +379,7 @@ def mitigate(
     },
 )  # fmt: skip
 def explain(
-    given: dict[str, object],
+    flag_values: dict[str, object],
     row: Annotated[
         list[int], typer.Option(help="Row of the data, counted from 1 without the header; repeat for more.")
     ],
@@ -397,7 +397,7 @@ def explain(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     debug: Debug = False,
 ) -> int:
-    """Say why rows were decided as they were, what would change the decision, and which rows are near.
+    """Explain the decisions on rows: reasons, changes that would alter them, and nearest rows.
 
     Exit codes: 0 every row has reasons that hold for it and, where its decision is unfavourable, changes that are
     proven to flip it, 2 wrong usage, 3 reasons were refused or no such change was found, 4 the model or the data were
@@ -406,10 +406,10 @@ def explain(
     from cli.explain import Asked, explain_rows
     from cli.options import configure
 
-    typed = given.pop("architecture_args")
+    typed = flag_values.pop("architecture_args")
     arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
     asked = Asked.of(row, immutable, monotone, reasons=reasons, recourses=recourses, budget=budget, draws=draws)
-    configured = configure(given | {"model": model, "architecture_args": arguments}, config, [])
+    configured = configure(flag_values | {"model": model, "architecture_args": arguments}, config, [])
     return explain_rows(configured, asked, out, as_json=json_, debug=debug)
 
 
@@ -428,7 +428,7 @@ def explain(
     },
 )
 def tradeoff(
-    given: dict[str, object],
+    flag_values: dict[str, object],
     name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
     model: Annotated[str, typer.Argument(help="The present model, which is a point too.")],
     sweep: Annotated[list[str], typer.Option(help="Values of an option: alpha=0,0.1,1; repeat for a grid.")],
@@ -450,7 +450,7 @@ def tradeoff(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
-    """Make one new model for each value of an option, audit all of them, and weigh accuracy, gaps and leakage.
+    """Make one new model for each value of an option, audit all, and compare accuracy, gaps and leakage.
 
     Says which are shown to be less discriminatory alternatives to the present model. What is finished in --out is kept,
     so that an interrupted sweep goes on. Exit codes: 0 an alternative is shown; 1 every model that was made is of no
@@ -462,7 +462,7 @@ def tradeoff(
 
     return run_tradeoff(
         name,
-        configure(given | {"model": model, "out": str(out)}, config, set_ or []),
+        configure(flag_values | {"model": model, "out": str(out)}, config, set_ or []),
         sweep,
         parse_settings(with_ or []),
         Asked.of(metric, disparity, tolerance),

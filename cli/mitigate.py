@@ -1,4 +1,4 @@
-"""``auditor mitigate``: a new model, the same audit before and after, and what changed between them."""
+"""``auditor mitigate``: a new model, the same audit before and after, and the differences."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _PATH_OPTIONS = ("language_model", "lexicon", "pairs", "test_pairs", "detector")
 
 def run_mitigation(
     name: str,
-    configured: Configured,
+    config: Configured,
     settings: dict[str, JsonValue],
     out: Path,
     *,
@@ -63,20 +63,20 @@ def run_mitigation(
     evidence: Sealed | None = None,
     quiet: bool,
 ) -> int:
-    """Makes the new model, audits the old and the new one on the same rows, and compares; returns the exit code."""
+    """Make the new model, audit the old and the new one on the same rows, and compare; return the exit code."""
     if not 0.0 <= margin < 1.0:
         raise UsageError(f"--margin must lie in [0, 1), such as 0.02 for two points of accuracy, not {margin:g}.")
     refuse_a_job("mitigate")
     key = name.replace("-", "_")
     kind = mitigation_class(key, MITIGATIONS)
-    configured, settings, code = _with_function(kind, configured, settings)
-    options = configured.options
+    config, settings, code = _with_function(kind, config, settings)
+    options = config.options
     make_mitigation(kind, settings)
     _check_rows(key, kind, options)
-    configured = _with_probes(kind, configured)
+    config = _with_probes(kind, config)
     folder = Path(options.out)
-    configured = with_bundle(configured, None if evidence is None else folder / BUNDLE)
-    before_job = job_of(configured, PROBES)
+    config = with_bundle(config, None if evidence is None else folder / BUNDLE)
+    before_job = job_of(config, PROBES)
     assert options.model is not None
     _check_out(out, options.model, folder=_writes_folder(kind, options.model))
     _claim_all(out, checkpoint, folder, with_evidence=evidence is not None)
@@ -93,8 +93,8 @@ def run_mitigation(
         typer.echo(f"took      {visible(energy.told(Catalogue()))}")
         for note in notes:
             typer.echo(f"note      {note}")
-    before = audit_model(configured, before_job, folder / BEFORE, quiet=quiet)
-    after = audit_model(*_later_audit(kind, configured, out, code), folder / AFTER, quiet=quiet)
+    before = audit_model(config, before_job, folder / BEFORE, quiet=quiet)
+    after = audit_model(*_later_audit(kind, config, out, code), folder / AFTER, quiet=quiet)
     comparison = replace(
         compare(before, after, error_rate=options.error_rate, margin=margin), made_by=(kind.name, *notes)
     )
@@ -153,13 +153,13 @@ def _later_audit(kind: type[Mitigation], configured: Configured, out: Path, code
 
 
 def _with_function(
-    kind: type[Mitigation], configured: Configured, settings: dict[str, JsonValue]
+    kind: type[Mitigation], config: Configured, settings: dict[str, JsonValue]
 ) -> tuple[Configured, dict[str, JsonValue], str | None]:
     """What --predict names where a mitigation takes a function: that of its detector, and not the model's."""
-    code = configured.options.predict
+    code = config.options.predict
     if code is None or "predict" not in signature(kind).parameters:
-        return configured, settings, None
-    without = replace(configured, options=replace(configured.options, predict=None))
+        return config, settings, None
+    without = replace(config, options=replace(config.options, predict=None))
     return without, {**settings, "predict": code}, code
 
 
@@ -208,7 +208,7 @@ def make_model(
     *,
     quiet: bool,
 ) -> tuple[tuple[str, ...], EnergyRecord]:
-    """The mitigation in its own process; the new model is written beside its place and renamed.
+    """Run the mitigation in a separate process; the new model is written beside its place and renamed.
 
     Returns its notes, and what it took.
     """
@@ -232,7 +232,7 @@ def make_model(
 def mitigation_job(
     key: str, job: Job, settings: dict[str, JsonValue], out: Path, checkpoint: Path | None, max_seconds: float
 ) -> Job:
-    """The job that makes the model of a mitigation, out of the one that audits the present model."""
+    """The job that makes a mitigation's model, derived from the job that audits the present model."""
     kind = mitigation_class(key, MITIGATIONS)
     spec = MitigationSpec(
         name=key,
@@ -258,12 +258,12 @@ def mitigation_job(
     )
 
 
-def with_reference(configured: Configured, model: Path) -> tuple[Configured, Job]:
-    """The same audit of the new model, with the old one as its reference; what changed is asked, whatever else is."""
-    probes = configured.options.probes
-    if probes is not None and configured.options.data is not None:
+def with_reference(config: Configured, model: Path) -> tuple[Configured, Job]:
+    """The same audit of the new model, with the old one as reference; always including the changes."""
+    probes = config.options.probes
+    if probes is not None and config.options.data is not None:
         probes = _named(probes, CHANGE)
-    later, job = _of(configured, model, reference=configured.options.model, probes=probes)
+    later, job = _of(config, model, reference=config.options.model, probes=probes)
     if probes is not None and DERIVED in probes:
         return later, job
     # A mitigation is there to decide otherwise: how many do is asked only of whoever asks for it by name.
@@ -281,36 +281,36 @@ def _named(probes: Sequence[str], *more: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*(name.replace("-", "_") for name in probes), *more)))
 
 
-def _of(configured: Configured, model: Path, **more: Any) -> tuple[Configured, Job]:
+def _of(config: Configured, model: Path, **more: Any) -> tuple[Configured, Job]:
     """The same audit of another model."""
-    options = replace(configured.options, model=str(model), **more)
-    later = replace(configured, options=options)
+    options = replace(config.options, model=str(model), **more)
+    later = replace(config, options=options)
     return later, job_of(later, PROBES)
 
 
-def audit_model(configured: Configured, job: Job, folder: Path, *, quiet: bool) -> AuditReport:
-    """The audit of a job, written into a folder; with its evidence, where a bundle is asked for."""
+def audit_model(config: Configured, job: Job, folder: Path, *, quiet: bool) -> AuditReport:
+    """A job's audit, written into a folder; with its evidence, if a bundle is requested."""
     began, started = datetime.now(UTC), time.perf_counter()
     log = start_log(job)
     with stages(not quiet) as shown:
         shown.total = len(job.probes) + 2
-        scanned = scan_job(configured, job, PROBES, started, command=command_line(), on_stage=shown)
+        scanned = scan_job(config, job, PROBES, started, command=command_line(), on_stage=shown)
     folder.mkdir(parents=True, exist_ok=True)
     write_report(scanned.report, folder, ["json", "html"])
-    if configured.options.bundle is not None:
-        enclosed = enclosed_of(configured, scanned.report, plan_of(configured, hashed=False), began, None)
-        own = with_bundle(configured, folder / BUNDLE)
+    if config.options.bundle is not None:
+        enclosed = enclosed_of(config, scanned.report, plan_of(config, hashed=False), began, None)
+        own = with_bundle(config, folder / BUNDLE)
         write_evidence(own, job, scanned.measured, scanned.report, log, enclosed)
     return scanned.report
 
 
 def with_evidence(report: AuditReport, folder: Path) -> EnclosedAudit:
-    """An audit that :func:`audit_model` wrote there, with its evidence."""
+    """An audit that :func:`audit_model` wrote, with its evidence."""
     return EnclosedAudit(report=report, bundle=(folder / BUNDLE).read_bytes())
 
 
 def parse_settings(texts: list[str]) -> dict[str, JsonValue]:
-    """``option=value`` of the mitigation; a value is JSON where it reads as such, else text."""
+    """``option=value`` of the mitigation; the value is parsed as JSON if possible, else text."""
     found: dict[str, JsonValue] = {}
     for text in texts:
         option, equals, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""``auditor new-probe``: the skeleton of a probe of one's own, which works as it stands."""
+"""``auditor new-probe``: a working skeleton of a user's own probe."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def class_of(key: str) -> str:
 
 
 def write_skeleton(folder: Path, key: str) -> list[Path]:
-    """Writes the files, of which either all are there in the end or none; returns their paths."""
+    """Write all files or none; return their paths."""
     from jinja2 import Environment, StrictUndefined
 
     from auditor.files import write_beside
@@ -78,7 +78,7 @@ def write_skeleton(folder: Path, key: str) -> list[Path]:
             ("test_probe.py.j2", f"tests/test_{key}.py", _TEST_IMPORTS),
         ):
             text = (files("cli.skeletons") / source).read_text(encoding="utf-8")
-            claim(folder / target, target, lost="probe")
+            claim(folder / target, target, irreplaceable_kind="probe")
             write_beside(folder / target, made.from_string(text).render(known, imports=imports).encode())
             written.append(folder / target)
     except (OSError, UsageError) as error:
@@ -92,12 +92,12 @@ def write_skeleton(folder: Path, key: str) -> list[Path]:
     return written
 
 
-def _check_name(key: str, said: str) -> None:
+def _check_name(key: str, name: str) -> None:
     """Raises UsageError for what cannot be the name of a module, a class and a probe."""
     if not (key.isidentifier() and key.isascii() and key == key.lower()) or not key.strip("_") or len(key) > _LONGEST:
-        raise UsageError(f"{said!r} is no name for a probe: write it in snake_case, such as unsure_share.")
+        raise UsageError(f"{name!r} is no name for a probe: write it in snake_case, such as unsure_share.")
     if keyword.iskeyword(key) or keyword.issoftkeyword(key):
-        raise UsageError(f"{said!r} is a word of Python's own: name the probe otherwise.")
+        raise UsageError(f"{name!r} is a word of Python's own: name the probe otherwise.")
     from probes import PROBES
 
     if key in PROBES:

@@ -1,4 +1,4 @@
-"""Commands that work in one process, and say so where a launcher starts several."""
+"""Refusal of multi-process launchers for commands that run in one process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from auditor.errors import UsageError
 
 
 def refuse_a_job(command: str) -> None:
-    """Raises UsageError in a process of ``torchrun`` or ``accelerate launch``: each would do the same work again."""
+    """Raise UsageError in a process of ``torchrun`` or ``accelerate launch``: each would repeat the same work."""
     n = os.environ.get("WORLD_SIZE", "1").strip()
     if n.isdigit() and int(n) > 1:
         raise UsageError(

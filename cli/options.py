@@ -1,4 +1,4 @@
-"""What a scan was asked for, from flags and audit.toml together; flags win."""
+"""The effective options of a scan, from flags and audit.toml; flags take precedence."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def _configuration(config: str | None) -> ObeyedFile | None:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def configure(given: Mapping[str, object], config: str | None, settings: list[str]) -> Configured:
-    """Flags over ``--config`` (or ./audit.toml, where there is one) over the defaults.
+def configure(flag_values: Mapping[str, object], config: str | None, settings: list[str]) -> Configured:
+    """Effective options: flags over ``--config`` (or ./audit.toml, if present) over the defaults.
 
     Raises ConfigError, also where ./audit.toml says more than :mod:`cli.found` lets it.
     """
@@ -78,7 +78,7 @@ def configure(given: Mapping[str, object], config: str | None, settings: list[st
     for key in content:
         if key not in (known := ("audit", "probes", "criteria", "budgets", "labels", "roles", *SECTIONS)):
             raise ConfigError(f"{path}: unknown section [{key}]{did_you_mean(key, known)}. Known: {', '.join(known)}.")
-    said = {k: v for k, v in given.items() if v is not None and v is not False and v != []}
+    said = {k: v for k, v in flag_values.items() if v is not None and v is not False and v != []}
     merged = _audit(content, path)
     if file is not None and file.origin == "found":
         own = [str(target).partition(":")[2] for target in _as_list(said.get("probe", []))]
@@ -214,14 +214,14 @@ class _HeldTo:
 
 
 def _criteria(
-    content: Mapping[str, Any], path: Path, options: ScanOptions, said: Mapping[str, object], required: Required
+    content: Mapping[str, Any], path: Path, options: ScanOptions, flag_values: Mapping[str, object], required: Required
 ) -> tuple[tuple[Criterion, ...], _HeldTo]:
     """What --policy requires wins over ``[[criteria]]``, which replaces the built-in profile.
 
     Rule packs that set no bound leave criteria to whoever else sets them.
     """
     entries = content.get("criteria")
-    if required.criteria and (entries is None or "policy" in said):
+    if required.criteria and (entries is None or "policy" in flag_values):
         return required.criteria, _HeldTo(required.files)
     if entries is None:
         default = required_by((DEFAULT_PROFILE,))

@@ -1,4 +1,4 @@
-"""What a terminal shows: plain text, colour only where somebody looks, nothing shortened in a pipe."""
+"""Terminal output: plain text, colour only on a terminal, no shortening in a pipe."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _EXIT_WORDS = {
 
 
 def exit_words(code: int) -> str:
-    """What an exit code of an audit means."""
+    """The meaning of an audit's exit code."""
     return _EXIT_WORDS[code]
 
 
 def coloured(text: str, outcome: str, stream: TextIO | None = None) -> str:
-    """Text in its outcome's colour on a terminal that wants colour."""
+    """Text in its outcome's colour, if the terminal uses colour."""
     looked_at = (stream or sys.stdout).isatty() and "NO_COLOR" not in os.environ
     return typer.style(text, fg=_COLOURS[outcome], bold=outcome in ("FAIL", "PASS")) if looked_at else text
 
@@ -79,7 +79,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 @contextmanager
 def stages(show: bool) -> Iterator[Stages]:
-    """A line on standard error that says what is being done; nothing in a pipe."""
+    """A progress line on standard error; nothing in a pipe."""
     shown = Stages(show and sys.stderr.isatty())
     try:
         yield shown
@@ -104,14 +104,14 @@ class Stages:
             sys.stderr.flush()
 
     def clear(self) -> None:
-        """Takes the line away."""
+        """Remove the line."""
         if self.show:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
 
 
-def print_report(report: AuditReport, written: Sequence[str]) -> None:
-    """The six counts, what failed, what could not be said and what it would take, what did not run, the files."""
+def print_report(report: AuditReport, paths: Sequence[str]) -> None:
+    """Print the six counts, failures, undecided checks with required sizes, checks not run, and files."""
     _print_inputs(report)
     _print_obeyed(report)
     _print_history(report)
@@ -123,7 +123,7 @@ def print_report(report: AuditReport, written: Sequence[str]) -> None:
     _print_controls(report)
     _print_unjudged(report)
     _print_promise(report)
-    for path in written:
+    for path in paths:
         typer.echo(f"report  {path}")
     _print_exit(report)
 
@@ -253,14 +253,14 @@ def _print_obeyed(report: AuditReport) -> None:
             typer.echo(paragraph("config  " + visible(file.told_whole(Catalogue.of(ENGLISH))), 0))
 
 
-def _named(finding: Finding, called: Labels) -> str:
+def _named(finding: Finding, labels: Labels) -> str:
     """A number and where it was taken, such as ``selection_rate, sex: female``."""
     from auditor.record.of_finding import label
 
-    return ", ".join(part for part in (finding.metric or "no measurement", label(finding, called)) if part)
+    return ", ".join(part for part in (finding.metric or "no measurement", label(finding, labels)) if part)
 
 
-def _print_finding(finding: Finding, called: Labels, *, with_method: bool) -> None:
+def _print_finding(finding: Finding, labels: Labels, *, with_method: bool) -> None:
     """``with_method``: one number was found by several methods, so each line says by which."""
     from auditor.finding.display import EARNED, RESERVED
     from auditor.record.text import number, visible
@@ -275,7 +275,7 @@ def _print_finding(finding: Finding, called: Labels, *, with_method: bool) -> No
             interval = f" [{low}, {high}]"
         required = f", required {finding.criterion.describe()}" if finding.criterion else ""
         typer.echo(
-            f"{label} {visible(_named(finding, called))} = {number(finding.value)}{interval}{required}"
+            f"{label} {visible(_named(finding, labels))} = {number(finding.value)}{interval}{required}"
             f"  ({visible(finding.probe)}{', ' + visible(finding.method) if with_method and finding.method else ''})"
         )
     if finding.reason and finding.outcome.value != "PASS":
@@ -287,14 +287,14 @@ def _print_finding(finding: Finding, called: Labels, *, with_method: bool) -> No
         typer.echo(paragraph(visible(finding.detail), 15))
 
 
-def _print_not_applicable(findings: Sequence[Finding], called: Labels) -> None:
+def _print_not_applicable(findings: Sequence[Finding], labels: Labels) -> None:
     """Probes that lack the same thing share a line."""
     from auditor.record.text import visible
 
     lacking: dict[str, dict[str, list[Finding]]] = {}
     for finding in findings:
         # A number that does not apply is not all that its probe measures.
-        what = finding.probe if finding.metric is None else f"{_named(finding, called)}  ({finding.probe}"
+        what = finding.probe if finding.metric is None else f"{_named(finding, labels)}  ({finding.probe}"
         lacking.setdefault(finding.reason, {}).setdefault(what, []).append(finding)
     listed = Counter(what for whats in lacking.values() for what in whats)
     for reason, whats in lacking.items():

@@ -1,4 +1,4 @@
-"""``auditor policies``: the rule packs there are, one of them whole, one's own checked, a record across all."""
+"""``auditor policies``: list of rule packs, one pack in full, check of a user's pack, crosswalk of a record."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def policies(
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """List the rule packs, show one, check one of your own, or put a record across all of them.
+    """List the rule packs, show one, check your own, or apply all of them to a record.
 
     Exit codes: 0; 1 where --check found something wrong.
     """
@@ -195,7 +195,7 @@ def _check(path: Path, *, as_json: bool) -> int:
 
 
 def known_metrics() -> dict[str, list[str]]:
-    """Of every probe the metrics that it measures, as patterns; empty where nobody knows them.
+    """The metrics of every probe, as patterns; empty if unknown.
 
     Those of this toolkit are defined in docstrings; a probe of another distribution is not imported to be asked.
     """

@@ -1,4 +1,4 @@
-"""``auditor publish`` and ``auditor scan --publish``: a report where a team looks for it."""
+"""``auditor publish`` and ``auditor scan --publish``: a report in a team's tracker or hub."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ RECORD = FILE_NAMES["json"]
 
 
 def check_places(places: Sequence[str]) -> None:
-    """Raises UsageError for a place that is none, before anything is measured."""
+    """Raise UsageError for an invalid place, before anything is measured."""
     for where in places:
         parsed(where)
 
 
 def publish_report(report: AuditReport, files: Sequence[Path], places: Sequence[str]) -> list[str]:
-    """Publishes the record with what was written of it; says where."""
+    """Publish the record with its renderings; return the places."""
     if not places:
         return []
     audit = published(report, document_id(report), tuple(files))
@@ -53,7 +53,7 @@ def _drawn_from(report: AuditReport, folder: Path) -> tuple[list[Path], list[Pat
 
 
 def publish_recorded(run: Path, places: Sequence[str]) -> None:
-    """Publishes what an audit has written."""
+    """Publish the output of an audit."""
     check_places(places)
     folder, record = (run, run / RECORD) if run.is_dir() else (run.parent, run)
     report = consistent(run)
@@ -70,10 +70,10 @@ def publish_recorded(run: Path, places: Sequence[str]) -> None:
 
 
 @contextmanager
-def _as_record(report: AuditReport, read: Path) -> Iterator[Path]:
+def _as_record(report: AuditReport, source: Path) -> Iterator[Path]:
     """The record as a file of its own: an evidence bundle may hold rows, and those are not for everybody."""
-    if not is_bundle(read):
-        yield read
+    if not is_bundle(source):
+        yield source
         return
     with tempfile.TemporaryDirectory() as folder:
         own = Path(folder) / RECORD

@@ -1,4 +1,4 @@
-"""``auditor register``: the plan of an audit, fixed before results are seen."""
+"""``auditor register``: pre-registration of an audit plan, before results are seen."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def register(
     db: Db = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Fix probes, options, groups, criteria and files of an audit before its results are seen.
+    """Pre-register probes, options, groups, criteria and files of an audit before its results are seen.
 
     auditor scan --registration FILE then says whether the run followed, and lists every deviation. With --history
     the plan is entered where the audits are, and a scan with --history says which of them came before it.
@@ -68,11 +68,11 @@ def register(
     _print(made, out, left_open(made.plan), signed=key is not None, entered=entered)
 
 
-def _entered(made: Registration, content: bytes, db: str | None) -> str:
+def _entered(registration: Registration, content: bytes, db: str | None) -> str:
     """A line on where the plan was entered."""
     from auditor.evidence.history.entries import RegistrationEntry
 
-    entry = RegistrationEntry(registration=made, sha256=made.digest, signature=json.loads(content)["signature"])
+    entry = RegistrationEntry(registration=registration, sha256=registration.digest, signature=json.loads(content)["signature"])
     ledger = open_ledger(db, create=True)
     try:
         return entry_line(ledger.append("registration", entry), db)
@@ -80,14 +80,14 @@ def _entered(made: Registration, content: bytes, db: str | None) -> str:
         ledger.close()
 
 
-def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: bool, entered: str | None) -> None:
+def _print(registration: Registration, out: Path, open_items: tuple[str, ...], *, signed: bool, entered: str | None) -> None:
     from auditor.record.text import visible
 
-    plan = made.plan
-    by = f" by {made.by}" if made.by else ""
-    left = f"; LEAVES OPEN {'; '.join(open_)}" if open_ else ""
-    typer.echo(visible(f"registered  {out}, {made.registered}{by}{left}"))
-    if open_:
+    plan = registration.plan
+    by = f" by {registration.by}" if registration.by else ""
+    left = f"; LEAVES OPEN {'; '.join(open_items)}" if open_items else ""
+    typer.echo(visible(f"registered  {out}, {registration.registered}{by}{left}"))
+    if open_items:
         typer.echo("            what is open can follow the results: name it in the configuration, and register again")
     typer.echo(f"plan        {plan.describe()} ({plan.multiplicity}), seed {plan.seed}")
     for name, digest in plan.files.items():
@@ -95,22 +95,22 @@ def _print(made: Registration, out: Path, open_: tuple[str, ...], *, signed: boo
             typer.echo(f"{name:<12}{digest}")
     for file in plan.configuration:
         typer.echo(f"{'obeyed':<12}{file.sha256}  {visible(file.name)} ({file.role})")
-    typer.echo(f"sha256      {made.digest}")
+    typer.echo(f"sha256      {registration.digest}")
     if entered is not None:
         typer.echo(visible(f"history     {entered}"))
     if not signed:
         typer.echo(paragraph("It is not signed: note this digest elsewhere, or sign with --sign KEY.", 0))
 
 
-def plan_of(configured: Configured, *, hashed: bool = True) -> Plan:
-    """The plan that flags and audit.toml come to; ``hashed``: with digests of the files that are there."""
+def plan_of(config: Configured, *, hashed: bool = True) -> Plan:
+    """The plan from flags and audit.toml; ``hashed``: with digests of existing files."""
     from auditor.evidence.manifest import code_of
     from auditor.evidence.registration import Plan, PlannedFile, PlannedProbe, digest_of
     from auditor.run.options import flags
     from auditor.run.scan import probe_specs
     from probes import PROBES
 
-    options = configured.options
+    options = config.options
     said, unasked = options.said(), type(options)()
     modules = (options.predict, options.generate, options.architecture, *options.probe)
     named = {name: said[name] for name in FILES if said[name] is not None}
@@ -119,7 +119,7 @@ def plan_of(configured: Configured, *, hashed: bool = True) -> Plan:
             spec.name: PlannedProbe(
                 target=spec.target, options=_fixed_options(spec.options) if hashed else dict(spec.options)
             )
-            for spec in probe_specs(configured, PROBES)
+            for spec in probe_specs(config, PROBES)
         },
         # What was registered before there were roles, or without them, stays as it is.
         settings={
@@ -127,23 +127,23 @@ def plan_of(configured: Configured, *, hashed: bool = True) -> Plan:
             for name, flag in flags().items()
             if flag.decides and not (flag.since_registrations and said[name] == getattr(unasked, name))
         }
-        | _roles(configured),
+        | _roles(config),
         files={name: digest_of(Path(path)) for name, path in named.items()} if hashed else {},
         code=code_of([name for name in modules if name and ":" in name]) if hashed else {},
-        criteria=tuple(criterion.record for criterion in configured.criteria),
+        criteria=tuple(criterion.record for criterion in config.criteria),
         error_rate=options.error_rate,
         multiplicity=options.multiplicity,
         seed=options.seed,
         configuration=tuple(
-            PlannedFile(role=file.role, name=Path(file.path).name, sha256=file.sha256) for file in configured.obeyed
+            PlannedFile(role=file.role, name=Path(file.path).name, sha256=file.sha256) for file in config.obeyed
         ),
     )
 
 
-def _roles(configured: Configured) -> dict[str, JsonValue]:
+def _roles(config: Configured) -> dict[str, JsonValue]:
     from auditor.evidence.registration import ROLES
 
-    roles = configured.roles
+    roles = config.roles
     return {} if roles is None else {ROLES: roles.model_dump(mode="json")}
 
 
@@ -177,11 +177,11 @@ def opened(path: str | None) -> Opened | None:
     return read_registration(Path(path))
 
 
-def followed(opened: Opened | None, configured: Configured, started: datetime, plan: Plan) -> RegistrationRecord | None:
-    """What the record says of a run of this plan that began then."""
-    if opened is None:
+def followed(registration_file: Opened | None, config: Configured, started: datetime, plan: Plan) -> RegistrationRecord | None:
+    """The registration record of a run of this plan from that start."""
+    if registration_file is None:
         return None
     from auditor.evidence.registration import held_against
 
-    path = str(configured.options.registration)
-    return held_against(opened, plan, path=path, started=started, tool=__version__)
+    path = str(config.options.registration)
+    return held_against(registration_file, plan, path=path, started=started, tool=__version__)

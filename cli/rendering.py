@@ -1,4 +1,4 @@
-"""The renderings of a record by name."""
+"""The report renderings by name."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def known_formats(names: Sequence[str]) -> list[str]:
 
 
 def render(report: AuditReport, name: str, say: Catalogue | None = None) -> bytes:
-    """The record in one format; ``say``: other words than its own, where the format has words (``TOLD``)."""
+    """The record in one format; ``say``: other wording than its own, if the format has text (``TOLD``)."""
     match name:
         case "json":
             return report.to_json().encode()
@@ -87,7 +87,10 @@ def render(report: AuditReport, name: str, say: Catalogue | None = None) -> byte
 
 
 def catalogue_of(language: str | None, formats: Sequence[str]) -> Catalogue | None:
-    """The words that ``--lang`` names, None where it names none. Raises UsageError where no format has words."""
+    """The wording that ``--lang`` names, None without one.
+
+    Raises UsageError where no format has words.
+    """
     if language is None:
         return None
     if not set(formats) & set(TOLD):
@@ -96,7 +99,7 @@ def catalogue_of(language: str | None, formats: Sequence[str]) -> Catalogue | No
 
 
 def make_page_ready(formats: Sequence[str]) -> None:
-    """Compiles the templates of every page in a thread, while nothing is to be done but wait for the measuring."""
+    """Compile the templates of every page in a thread, during the wait for the measurements."""
     if "html" not in formats:
         return
 
@@ -121,7 +124,7 @@ def known_figure_formats(names: Sequence[str]) -> list[str]:
 
 
 def write_figures(report: AuditReport, folder: Path, formats: Sequence[str]) -> list[str]:
-    """Every picture of the report as a file of its own in each format; returns their paths.
+    """Write every figure of the report as a separate file in each format; return their paths.
 
     Files are numbered in the order of the report and named after the figure's id. Raises UsageError where the folder
     cannot be written to.

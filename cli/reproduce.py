@@ -1,4 +1,4 @@
-"""``auditor reproduce``: a bundle's audit, run again and compared."""
+"""``auditor reproduce``: repetition of a bundle's audit, and the comparison with it."""
 
 from __future__ import annotations
 
@@ -72,8 +72,11 @@ def _check_whole(bundle: Path) -> None:
         )
 
 
-def configured_again(request: bytes, results: bytes, own: Mapping[str, object], *, allow_code: bool) -> Configured:
-    """The scan that a bundle asks for, on one's own files. Raises DataError, UsageError where it would run code."""
+def configured_again(request: bytes, results: bytes, user_values: Mapping[str, object], *, allow_code: bool) -> Configured:
+    """The scan requested in a bundle, on the user's own files.
+
+    Raises DataError, UsageError where it would run code.
+    """
     from pydantic import ValidationError
 
     from auditor.evidence.manifest import ASKED
@@ -87,7 +90,7 @@ def configured_again(request: bytes, results: bytes, own: Mapping[str, object], 
             for name, value in said["options"].items()
             if name not in flags() or not flags()[name].of_one_run
         }
-        options = then | {name: value for name, value in own.items() if value is not None}
+        options = then | {name: value for name, value in user_values.items() if value is not None}
         asked = ASKED.validate_json(results)
         code = [name for name, flag in flags().items() if flag.runs_code and then.get(name)]
         if code and not allow_code:
@@ -102,9 +105,9 @@ def configured_again(request: bytes, results: bytes, own: Mapping[str, object], 
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""
-        if own.get(name) is not None:
+        if user_values.get(name) is not None:
             said = first["msg"].removeprefix("Value error, ")
-            raise UsageError(f"--{name.replace('_', '-')} {own[name]!r}: {said}.") from None
+            raise UsageError(f"--{name.replace('_', '-')} {user_values[name]!r}: {said}.") from None
         raise DataError(f"The bundle's request cannot be read: {name}: {first['msg']}.") from None
     except UsageError:
         raise
@@ -121,27 +124,27 @@ def _record(content: bytes, name: str) -> AuditReport:
         raise DataError(f"{name!r}: {error}") from None
 
 
-def _run_again(configured: Configured) -> AuditReport:
+def _run_again(config: Configured) -> AuditReport:
     from auditor.run.scan import job_of, scan_job
     from cli.output import stages
     from cli.written import command_line
     from probes import PROBES
 
     started = time.perf_counter()
-    job = job_of(configured, PROBES)
+    job = job_of(config, PROBES)
     with stages(True) as shown:
         shown.total = len(job.probes) + 2
-        return scan_job(configured, job, PROBES, started, command=command_line(), on_stage=shown).report
+        return scan_job(config, job, PROBES, started, command=command_line(), on_stage=shown).report
 
 
-def _compared(then: AuditReport, now: AuditReport, tolerance: float, *, as_json: bool) -> int:
+def _compared(original: AuditReport, rerun: AuditReport, tolerance: float, *, as_json: bool) -> int:
     from auditor.record.text import visible
 
-    if now.refusal is not None and then.refusal is None:
-        raise DataError(f"It cannot be run again here: {now.refusal.reason}")
-    other = _other_circumstances(then, now)
-    wrong = _other_findings(then, now, tolerance)
-    same = sum(f.id not in wrong for f in then.findings)
+    if rerun.refusal is not None and original.refusal is None:
+        raise DataError(f"It cannot be run again here: {rerun.refusal.reason}")
+    other = _other_circumstances(original, rerun)
+    wrong = _other_findings(original, rerun, tolerance)
+    same = sum(f.id not in wrong for f in original.findings)
     code = 1 if wrong else 3 if other else 0
     if as_json:
         said = {"same": same, "different": wrong, "circumstances": other, "tolerance": tolerance, "exit_code": code}
@@ -159,33 +162,33 @@ def _compared(then: AuditReport, now: AuditReport, tolerance: float, *, as_json:
     return code
 
 
-def _other_circumstances(then: AuditReport, now: AuditReport) -> list[str]:
+def _other_circumstances(original: AuditReport, rerun: AuditReport) -> list[str]:
     """What differs between the two runs that may explain other numbers."""
     pairs = (
-        ("the model", then.model.sha256, now.model.sha256),
-        ("the data", then.data.sha256, now.data.sha256),
-        ("the training data", then.data.train_sha256, now.data.train_sha256),
-        ("the version of auditor", then.tool.get("version"), now.tool.get("version")),
+        ("the model", original.model.sha256, rerun.model.sha256),
+        ("the data", original.data.sha256, rerun.data.sha256),
+        ("the training data", original.data.train_sha256, rerun.data.train_sha256),
+        ("the version of auditor", original.tool.get("version"), rerun.tool.get("version")),
     )
     found = [f"{what}: {str(a)[:16]} then, {str(b)[:16]} now" for what, a, b in pairs if a != b]
-    a, b = then.environment.packages, now.environment.packages
+    a, b = original.environment.packages, rerun.environment.packages
     found += [
         f"{name} {a.get(name, 'absent')} then, {b.get(name, 'absent')} now"
         for name in sorted({*a, *b})
         if a.get(name) != b.get(name)
     ]
-    if then.model.dtype != now.model.dtype:
-        found.append(f"the numbers it is computed in: {then.model.dtype} then, {now.model.dtype} now")
-    if then.environment.device != now.environment.device:
-        found.append(f"the device: {then.environment.device} then, {now.environment.device} now")
+    if original.model.dtype != rerun.model.dtype:
+        found.append(f"the numbers it is computed in: {original.model.dtype} then, {rerun.model.dtype} now")
+    if original.environment.device != rerun.environment.device:
+        found.append(f"the device: {original.environment.device} then, {rerun.environment.device} now")
     return found
 
 
-def _other_findings(then: AuditReport, now: AuditReport, tolerance: float) -> dict[str, str]:
+def _other_findings(original: AuditReport, rerun: AuditReport, tolerance: float) -> dict[str, str]:
     """What came out otherwise, in words, by the finding's id."""
-    mine = {f.id: f for f in now.findings}
+    mine = {f.id: f for f in rerun.findings}
     found: dict[str, str] = {}
-    for said in then.findings:
+    for said in original.findings:
         again = mine.pop(said.id, None)
         if again is None:
             found[said.id] = "was not measured again"

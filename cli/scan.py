@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def scan(
-    configured: Configured,
+    config: Configured,
     waiting: MeasuringProcess,
     *,
     publish: Sequence[str] = (),
@@ -42,22 +42,22 @@ def scan(
     quiet: bool,
     debug: bool,
 ) -> int:
-    """Runs the scan, writes its reports and publishes them; returns the exit code."""
+    """Run the scan, write its reports and publish them; return the exit code."""
     check_places(publish)
     began, started = datetime.now(UTC), time.perf_counter()
     signal.signal(signal.SIGTERM, _terminated)
-    options = configured.options
+    options = config.options
     formats, out = known_formats(options.format), _place_of(options)
     campaign = next_of_campaign(options)
     registration = opened(options.registration)
     with (
-        rows_at_hand(configured) as (asked, told),
+        rows_at_hand(config) as (asked, told),
         stages(not (quiet or as_json)) as shaking,
         endpoint_at_hand(options, shaking) as endpoint,
     ):
         job = job_of(asked, PROBES, endpoint)
-        plan = None if registration is None else plan_of(configured)
-        registered = None if plan is None else followed(registration, configured, began, plan)
+        plan = None if registration is None else plan_of(config)
+        registered = None if plan is None else followed(registration, config, began, plan)
         log = start_log(job)
         waits = workloads(job, PROBES)
         make_page_ready(formats)
@@ -76,10 +76,10 @@ def scan(
     if debug and measured.log.strip():
         typer.echo(last_lines(measured.log, 200), err=True)
 
-    def finished(judged: AuditReport) -> AuditReport:
-        became = _followed(told(judged), registered, [spec.name for spec in job.probes])
+    def finished(report: AuditReport) -> AuditReport:
+        became = _followed(told(report), registered, [spec.name for spec in job.probes])
         # What was registered answers controls too.
-        return became if registered is None else held_to(configured, became)
+        return became if registered is None else held_to(config, became)
 
     def judged_again(look: CampaignRecord | None) -> AuditReport:
         seconds = scanned.report.duration_s
@@ -89,7 +89,7 @@ def scan(
     entry, ledger_error = None, None
     if options.history:
         try:
-            report, campaign, entry = entered(configured, job, report, campaign, judged_again)
+            report, campaign, entry = entered(config, job, report, campaign, judged_again)
         except AuditorError as error:
             if campaign is not None:
                 # A verdict whose look is not counted is one look too many.
@@ -103,9 +103,9 @@ def scan(
     places, unpublished = _published(report, written, publish)
 
     def evidence() -> str:
-        asked_for = plan or plan_of(configured, hashed=False)
-        enclosed = enclosed_of(configured, report, asked_for, began, registration)
-        return write_evidence(at_level(configured, campaign), job, measured, report, log, enclosed)
+        asked_for = plan or plan_of(config, hashed=False)
+        enclosed = enclosed_of(config, report, asked_for, began, registration)
+        return write_evidence(at_level(config, campaign), job, measured, report, log, enclosed)
 
     bundles, unwritten = _bundled(options.bundle, evidence)
     _print(report, [*written, *bundles], entry, places, as_json=as_json, quiet=quiet)
@@ -151,7 +151,7 @@ def _published(
 
 
 def _print(
-    report: AuditReport, written: list[str], entry: str | None, places: Sequence[str], *, as_json: bool, quiet: bool
+    report: AuditReport, paths: list[str], entry: str | None, places: Sequence[str], *, as_json: bool, quiet: bool
 ) -> None:
     """What is on the terminal in the end: the record, or the verdict and where it is written, or nothing."""
     try:
@@ -161,7 +161,7 @@ def _print(
             sys.stdout.write(report.to_json())
             sys.stdout.flush()
         elif not quiet:
-            print_report(report, written)
+            print_report(report, paths)
             if entry is not None:
                 typer.echo(f"history {entry}")
             for place in places:
@@ -174,13 +174,13 @@ def _print(
         typer.echo(f"auditor: standard output cannot be written: {error.strerror}.", err=True)
 
 
-def _followed(report: AuditReport, registered: RegistrationRecord | None, planned: Sequence[str]) -> AuditReport:
+def _followed(report: AuditReport, registration: RegistrationRecord | None, planned: Sequence[str]) -> AuditReport:
     """The report with what became of the registration that the run was to follow."""
-    if registered is None:
+    if registration is None:
         return report
     from auditor.evidence.registration import with_what_became
 
-    became = with_what_became(registered, report.findings, refused=report.refusal is not None, planned=planned)
+    became = with_what_became(registration, report.findings, was_refused=report.refusal is not None, planned=planned)
     return report.model_copy(update={"registration": became})
 
 

@@ -1,4 +1,4 @@
-"""Which key and certificate a PDF is signed with."""
+"""The key and the certificate for signing a PDF."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from auditor.evidence.pades import Seal, load_seal
 
 
 def seal_of(certificate: Path | None, password_from: str | None, formats: Sequence[str]) -> Seal | None:
-    """The seal that the flags name, None where they name none. Raises UsageError where it cannot be."""
+    """The seal that the flags name, None without one.
+
+    Raises UsageError where it cannot be.
+    """
     if certificate is None:
         if password_from is not None:
             raise UsageError("--pdf-password-env is the password of --pdf-certificate: give that too.")

@@ -1,4 +1,4 @@
-"""``auditor scan --show-config``: the settings in force, each with where it came from; nothing is run."""
+"""``auditor scan --show-config``: the effective settings with their sources; runs nothing."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _TYPED, _DEFAULT = "command line", "default"
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting, its value, and where it came from: ``command line``, a file, ``$VARIABLE`` or ``default``."""
+    """A setting, its value, and its source: ``command line``, a file, ``$VARIABLE`` or ``default``."""
 
     key: str
     value: JsonValue
     source: str
 
 
-def show_config(configured: Configured, given: Mapping[str, object], typed: Sequence[str]) -> None:
-    """Prints them as a table, or as JSON with ``--json``; ``typed``: what ``--set`` said."""
-    settings = list(settings_in_force(configured, given, typed))
+def show_config(config: Configured, flag_values: Mapping[str, object], typed: Sequence[str]) -> None:
+    """Print them as a table, or as JSON with ``--json``; ``typed``: the values of ``--set``."""
+    settings = list(settings_in_force(config, flag_values, typed))
     files = [
         {"path": f.path, "role": f.role, "origin": f.origin, "sha256": f.sha256, "keys": list(f.keys)}
-        for f in configured.obeyed
+        for f in config.obeyed
     ]
-    if configured.options.json_:
+    if config.options.json_:
         shown = {"files": files, "settings": [asdict(setting) for setting in settings]}
         typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
         return
@@ -83,13 +83,13 @@ def _text(setting: Setting) -> str:
     return visible(setting.value if isinstance(setting.value, str) else json.dumps(setting.value, ensure_ascii=False))
 
 
-def settings_in_force(configured: Configured, given: Mapping[str, object], typed: Sequence[str]) -> Iterator[Setting]:
-    """Options, options of probes, what is required, and what is said of model and data."""
-    by_key = {key: _named(file) for file in configured.obeyed for key in file.keys}
-    said = configured.options.said()
+def settings_in_force(config: Configured, flag_values: Mapping[str, object], typed: Sequence[str]) -> Iterator[Setting]:
+    """Options, probe options, requirements, and statements about model and data."""
+    by_key = {key: _named(file) for file in config.obeyed for key in file.keys}
+    said = config.options.said()
     for name, flag in flags().items():
         key = flag.key(name)
-        typed_here = given.get(name) not in (None, False, [])
+        typed_here = flag_values.get(name) not in (None, False, [])
         source = _TYPED if typed_here else by_key.get(key, _DEFAULT)
         value = said[name]
         if name == "db" and value is None:
@@ -97,34 +97,34 @@ def settings_in_force(configured: Configured, given: Mapping[str, object], typed
             source = f"${DB_VARIABLE}" if os.environ.get(DB_VARIABLE) else source
         yield Setting(key, _without_passwords(value), source)
     own = {text.partition("=")[0].replace("-", "_") for text in typed}
-    for probe, options in configured.probe_options.items():
+    for probe, options in config.probe_options.items():
         for option, value in options.items():
             key = f"{probe}.{option}"
             source = _TYPED if key in own else by_key.get(f"probes.{key}", _DEFAULT)
             yield Setting(f"probes.{key}", _without_passwords(value), source)
-    yield from _required(configured)
-    yield from _about(configured, by_key)
+    yield from _required(config)
+    yield from _about(config, by_key)
 
 
-def _required(configured: Configured) -> Iterator[Setting]:
+def _required(config: Configured) -> Iterator[Setting]:
     """Each requirement, and the files that all of them together come from."""
-    files = [f for f in configured.obeyed if f.role in ("criteria", "rule pack") or "criteria" in f.keys]
+    files = [f for f in config.obeyed if f.role in ("criteria", "rule pack") or "criteria" in f.keys]
     source = ", ".join(_named(file) for file in files) or _DEFAULT
-    for criterion in configured.criteria:
+    for criterion in config.criteria:
         record = criterion.record
         yield Setting(f"{_BOUND}{record.metric}", f"{record.describe()} ({record.source})", source)
 
 
-def _about(configured: Configured, by_key: Mapping[str, str]) -> Iterator[Setting]:
-    about = configured.about or About()
+def _about(config: Configured, by_key: Mapping[str, str]) -> Iterator[Setting]:
+    about = config.about or About()
     said = about.model_dump(mode="json")
     for section in SECTIONS:
         for key, value in said.get(section, {}).items():
             yield Setting(f"{section}.{key}", value, by_key.get(f"{section}.{key}", _DEFAULT))
-    if configured.labels.words:
-        yield Setting("labels", dict(configured.labels.words), by_key.get("labels", _DEFAULT))
-    if configured.roles is not None:
-        yield Setting("roles", configured.roles.model_dump(mode="json"), by_key.get("roles", _DEFAULT))
+    if config.labels.words:
+        yield Setting("labels", dict(config.labels.words), by_key.get("labels", _DEFAULT))
+    if config.roles is not None:
+        yield Setting("roles", config.roles.model_dump(mode="json"), by_key.get("roles", _DEFAULT))
 
 
 def _named(file: ObeyedFile) -> str:

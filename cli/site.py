@@ -36,7 +36,7 @@ def site(
     reports: Annotated[bool, typer.Option("--reports", help="Draw the report of each model's last audit too.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Write all models of a history as static pages: verdicts, findings, what is due, rule packs, evidence.
+    """Write all models of a history as static pages: verdicts, findings, due dates, rule packs, evidence.
 
     The same history gives the same bytes: ages are of the day of its newest entry, or of --on. Exit codes: 0; 1 where
     the history was changed or a bundle does not agree, which every page then says on top; 3 where an entry cannot be
@@ -73,11 +73,11 @@ def site(
     return 3 if made.problems else 0
 
 
-def _newest_day(read: Read) -> date:
+def _newest_day(reading: Read) -> date:
     from auditor.record.periods import known_day
 
-    day = known_day(read.last_day)
-    if day is None and read.n_entries:
+    day = known_day(reading.last_day)
+    if day is None and reading.n_entries:
         raise UsageError("The newest entry of this history has no date: say --on DAY.")
     return day or date(1970, 1, 1)
 
@@ -91,11 +91,11 @@ def _refuse_ledger_in(out: Path, db: str | None) -> None:
 # ---- bundles ---------------------------------------------------------------------------------------------------------
 
 
-def _bundles(read: Read, db: str | None, out: Path, *, verify: bool) -> dict[int, Bundle]:
+def _bundles(reading: Read, db: str | None, out: Path, *, verify: bool) -> dict[int, Bundle]:
     """The bundles of all audits, by entry: what became of checking them, where that was asked for."""
     from auditor.portfolio.site import Bundle
 
-    named = {audit.number: audit for audit in read.audits if audit.bundle}
+    named = {audit.number: audit for audit in reading.audits if audit.bundle}
     if not verify:
         return {n: Bundle(path=audit.bundle or "", state="not checked") for n, audit in named.items()}
     where = place_of(db)
@@ -110,16 +110,16 @@ def _bundles(read: Read, db: str | None, out: Path, *, verify: bool) -> dict[int
     return found
 
 
-def _checked(path: str, there: Path, record_sha256: str, out: Path) -> Bundle:
+def _checked(path: str, bundle_path: Path, record_sha256: str, out: Path) -> Bundle:
     from auditor.evidence.history.entries import digest_of
     from auditor.portfolio.site import Bundle
     from auditor.verifying.bundle import verify_bundle
     from cli.verify import stored_probe
 
-    reads(there)
-    href = Path(os.path.relpath(os.path.realpath(there), os.path.realpath(out))).as_posix()
+    reads(bundle_path)
+    href = Path(os.path.relpath(os.path.realpath(bundle_path), os.path.realpath(out))).as_posix()
     try:
-        verified = verify_bundle(there, stored_probe)
+        verified = verify_bundle(bundle_path, stored_probe)
     except AuditorError as error:
         return Bundle(path=path, state="wrong", href=href, wrong=str(error).rstrip("."))
     wrong = next((f"{check.name}: {check.detail}" for check in verified.checks if check.state == "wrong"), "")

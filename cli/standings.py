@@ -1,4 +1,4 @@
-"""How the models of a history stand on a day, for the commands that list what is due and what is open."""
+"""The state of a history's models on a given day, for the commands that list due and open items."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Standings:
 
 
 @contextmanager
-def standings(db: str | None, on: str | None) -> Iterator[Standings]:
-    """The standings of a history on a day, today where none is said, with what is wrong on standard error."""
+def standings(db: str | None, day_text: str | None) -> Iterator[Standings]:
+    """The states of a history's models on a day, by default today, with errors on standard error."""
     from auditor.portfolio.lines import read_ledger
     from auditor.portfolio.models import models_of
     from auditor.portfolio.open_findings import standing
     from auditor.record.periods import day_of
     from auditor.record.text import visible
 
-    day = datetime.now(UTC).date() if on is None else day_of(on, "--on")
+    day = datetime.now(UTC).date() if day_text is None else day_of(day_text, "--on")
     ledger = open_ledger(db)
     try:
         read = read_ledger(ledger)

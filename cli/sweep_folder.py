@@ -1,4 +1,4 @@
-"""What lies in a sweep's folder: each point's model and audit, of which inputs they were made, and what was tried."""
+"""The contents of a sweep's folder: each point's model and audit, their inputs, and all attempts."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ Prints = dict[str, str]
 
 
 class Tried:
-    """Which models the evaluation rows have graded, in this folder, ever: picking among them has to be paid for."""
+    """All models ever graded on the evaluation rows in this folder: selection among them needs correction."""
 
-    def __init__(self, path: Path, rows: str, tried: dict[str, list[str]]) -> None:
+    def __init__(self, path: Path, rows: str, digests: dict[str, list[str]]) -> None:
         self.path = path
         self.rows = rows
-        self.tried = tried
+        self.tried = digests
 
     @classmethod
     def read(cls, path: Path, rows: str) -> Tried:
-        """Raises UsageError where the file is there and is no such ledger."""
+        """The stored list; UsageError if the file exists and is no such ledger."""
         tried: dict[str, list[str]] = {}
         if path.exists():
             content = _read_json(path)
@@ -57,7 +57,7 @@ class Tried:
         return cls(path, rows, tried)
 
     def add(self, prints: Prints) -> None:
-        """Before the model is graded, so that an interrupted look counts too."""
+        """Add a model before it is graded, so that an interrupted look counts too."""
         known = self.tried.setdefault(self.rows, [])
         key = inputs_digest(prints)
         if key not in known:
@@ -65,23 +65,23 @@ class Tried:
             self.write()
 
     def write(self) -> None:
-        """Raises UsageError where the folder cannot be written to."""
+        """Write the list; UsageError if the folder is not writable."""
         content = {"format": _TRIED_FORMAT, "tried": self.tried}
         write_beside(self.path, (json.dumps(content, indent=2) + "\n").encode())
 
     @property
     def here(self) -> list[str]:
-        """The models that these rows have graded, each by the digest of its inputs."""
+        """The models graded on these rows, each by the digest of its inputs."""
         return self.tried.get(self.rows, [])
 
     @property
     def count(self) -> int:
-        """How many distinct models these rows have graded."""
+        """The number of distinct models graded on these rows."""
         return len(self.here)
 
 
 class PointFolder:
-    """What lies in a point's folder, by its ``point.json``: of which inputs the model and the audit were made."""
+    """A point's folder, by its ``point.json``: the inputs of its model and of its audit."""
 
     def __init__(self, folder: Path, content: dict[str, Any]) -> None:
         self.folder = folder
@@ -89,12 +89,15 @@ class PointFolder:
 
     @classmethod
     def read(cls, folder: Path) -> PointFolder:
-        """What is no such file says nothing, and the point is made anew."""
+        """The stored state; an invalid file counts as empty, and the point is made again."""
         content = _read_json(folder / "point.json")
         return cls(folder, content if content.get("format") == _POINT_FORMAT else {})
 
     def claim(self, *, with_evidence: bool) -> None:
-        """Says, before any work, what is to be written here. Raises UsageError where one is not ours."""
+        """Declare, before any work, the outputs in this folder.
+
+        Raises UsageError where one is not ours.
+        """
         if with_evidence:
             claim(self.folder / BUNDLE, f"--out/{self.folder.name}/{BUNDLE}")
         claim(self.model, f"--out/{self.folder.name}/model.pt")
@@ -112,17 +115,17 @@ class PointFolder:
         return tuple(map(str, notes)) if isinstance(notes, list) else ()
 
     def made(self, prints: Prints) -> tuple[bool, str]:
-        """Whether the model is there and was made of these inputs; else why it is made anew, "" where it is new."""
+        """Whether the model exists with these inputs; else the reason to make it again, "" if it is new."""
         return self._there("made", prints, self.model, "model_sha256")
 
     @property
     def inputs(self) -> Prints:
-        """What the model was made of, where it was made."""
+        """The inputs of the model, if it was made."""
         made = self.content.get("made")
         return {str(k): str(v) for k, v in made.items()} if isinstance(made, dict) else {}
 
     def audited(self, prints: Prints, *, with_evidence: bool = False) -> tuple[AuditReport | None, str]:
-        """The audit, where it is there and was made of these inputs; else why it is made anew."""
+        """The audit, if it exists with these inputs; else the reason to make it again."""
         path = self.folder / FILE_NAMES["json"]
         there, why = self._there("audited", prints, path, "report_sha256")
         if not there:
@@ -134,28 +137,28 @@ class PointFolder:
         except UsageError:
             return None, " anew, the report being of another version"
 
-    def _there(self, what: str, prints: Prints, path: Path, named: str) -> tuple[bool, str]:
-        known = self.content.get(what)
+    def _there(self, entry: str, prints: Prints, path: Path, digest_key: str) -> tuple[bool, str]:
+        known = self.content.get(entry)
         if not isinstance(known, dict):
             return False, ""
         changed = [key for key in dict.fromkeys([*prints, *known]) if known.get(key) != prints.get(key)]
         if changed:
             return False, f" anew, since these changed: {', '.join(changed)}"
-        if not path.is_file() or sha256_of(path) != self.content.get(named):
+        if not path.is_file() or sha256_of(path) != self.content.get(digest_key):
             return False, f" anew, since {path.name} is not the file that was written"
         return True, ""
 
     def make(self, key: str, job: Job, settings: Settings, prints: Prints, max_seconds: float, *, quiet: bool) -> None:
-        """Makes the model; what an interrupted attempt or other inputs have left goes first."""
+        """Make the model, after removal of results of interrupted attempts or of other inputs."""
         self._clear()
         notes, energy = make_model(key, job, settings, self.model, None, max_seconds, quiet=quiet)
         self._made(settings, prints, notes, energy)
 
-    def take(self, made: MadePoint, settings: Settings, prints: Prints) -> None:
-        """Keeps a model that was made elsewhere; what is here of other inputs goes first."""
+    def take(self, point: MadePoint, settings: Settings, prints: Prints) -> None:
+        """Store a model made elsewhere, after removal of results of other inputs."""
         self._clear()
-        write_beside(self.model, made.content)
-        self._made(settings, prints, made.notes, made.energy)
+        write_beside(self.model, point.content)
+        self._made(settings, prints, point.notes, point.energy)
 
     def _made(self, settings: Settings, prints: Prints, notes: Sequence[str], energy: EnergyRecord) -> None:
         self.content = {
@@ -168,18 +171,18 @@ class PointFolder:
         }
         self._write()
 
-    def audit(self, configured: Configured, job: Job, *, quiet: bool) -> AuditReport:
-        """Audits the model into the folder; only a whole audit is recorded as done."""
-        report = audit_model(configured, job, self.folder, quiet=quiet)
+    def audit(self, config: Configured, job: Job, *, quiet: bool) -> AuditReport:
+        """Audit the model into the folder; only a complete audit is recorded as done."""
+        report = audit_model(config, job, self.folder, quiet=quiet)
         # What crashed or ran out of time is asked again next time.
         if report.refusal is None and not report.summary.not_run:
             self.content = {
                 **self.content,
                 "format": _POINT_FORMAT,
-                "audited": audit_prints(configured, job),
+                "audited": audit_prints(config, job),
                 "report_sha256": sha256_of(self.folder / FILE_NAMES["json"]),
             }
-            if configured.options.bundle is not None:
+            if config.options.bundle is not None:
                 self.content["bundle_sha256"] = sha256_of(self.folder / BUNDLE)
             self._write()
         return report
@@ -211,7 +214,7 @@ def _digest_at(path: str, stamp: tuple[int, int, int]) -> str:
 
 
 def digest(path: str) -> str:
-    """The digest of a file or folder, taken once for as long as the file stays as it is."""
+    """The digest of a file or folder, cached while the file is unchanged."""
     found = os.stat(path)
     # The time of a folder says nothing of the files below it.
     stamp = (found.st_ino, found.st_size, time.time_ns() if os.path.isdir(path) else found.st_mtime_ns)
@@ -258,14 +261,14 @@ def made_prints(key: str, job: Job, settings: Settings) -> Prints:
     }
 
 
-def audit_prints(configured: Configured, job: Job) -> Prints:
+def audit_prints(config: Configured, job: Job) -> Prints:
     assert job.data is not None
-    options = configured.options
+    options = config.options
     return {
         **_shared_prints(job),
         "model": _model_prints(job),
         "evaluation rows": digest(job.data.path),
         "probes": _said([asdict(spec) for spec in job.probes]),
-        "criteria": _said([criterion.model_dump() for criterion in configured.criteria]),
+        "criteria": _said([criterion.model_dump() for criterion in config.criteria]),
         "error rate": f"{options.error_rate:g} {options.multiplicity}",
     }

@@ -1,4 +1,4 @@
-"""``auditor report --finding``: where one number of a recorded audit comes from."""
+"""``auditor report --finding``: the provenance of one number in a recorded audit."""
 
 from __future__ import annotations
 

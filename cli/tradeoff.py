@@ -1,4 +1,4 @@
-"""``auditor tradeoff``: one new model for each value of a swept option, all audited on the same rows and weighed."""
+"""``auditor tradeoff``: a new model for each value of a swept option, audited on the same rows and compared."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _TWICE = "The option {!r} is given twice: name each in one --sweep or one --with
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What points are weighed by, as the flags have it."""
+    """Comparison options of points, from the flags."""
 
     metric: str
     disparity: Disparity
@@ -70,7 +70,7 @@ class Asked:
 
     @classmethod
     def of(cls, metric: str, disparity: str, tolerance: float) -> Asked:
-        """Raises UsageError naming the nearest disparity."""
+        """The comparison options; UsageError with the most similar disparity for an unknown one."""
         key = disparity.replace("-", "_")
         found = next((known for known in DISPARITIES if known == key), None)
         if found is None:
@@ -83,16 +83,16 @@ class Asked:
 
 def run_tradeoff(
     name: str,
-    configured: Configured,
+    config: Configured,
     sweeps: Sequence[str],
     settings: Settings,
-    asked: Asked,
+    request: Asked,
     *,
     max_seconds: float,
     evidence: Sealed | None = None,
     quiet: bool,
 ) -> int:
-    """Makes and audits what of the sweep is not there yet, weighs all of it, writes it; returns the exit code."""
+    """Make and audit missing points of the sweep, compare all, write the result; return the exit code."""
     refuse_a_job("tradeoff")
     key = name.replace("-", "_")
     kind = mitigation_class(key, MITIGATIONS)
@@ -102,14 +102,14 @@ def run_tradeoff(
     for each in grid:
         make_mitigation(kind, each)
     named = {_name(each, sweeps): each for each in grid}
-    folder = Path(configured.options.out)
+    folder = Path(config.options.out)
     _claim(folder, [PRESENT, *named], with_evidence=evidence is not None)
-    configured = with_bundle(_with_probes(configured), None if evidence is None else folder / BUNDLE)
-    sweep = _Sweep.of(key, configured, max_seconds=max_seconds, quiet=quiet)
-    with chosen_executor(configured.options.executor, configured.options.address) as executor:
+    config = with_bundle(_with_probes(config), None if evidence is None else folder / BUNDLE)
+    sweep = _Sweep.of(key, config, max_seconds=max_seconds, quiet=quiet)
+    with chosen_executor(config.options.executor, config.options.address) as executor:
         present = sweep.audit_present()
         # Whatever the audits do not hold is found out before anything is trained.
-        _check(read_evidence(present, present.data.sensitive, metric=asked.metric, disparity=asked.disparity), asked)
+        _check(read_evidence(present, present.data.sensitive, metric=request.metric, disparity=request.disparity), request)
         failed = {} if executor is None else sweep.hand_out(named, executor)
         made = [
             sweep.point(place, point, each, len(named), failed.get(point))
@@ -118,7 +118,7 @@ def run_tradeoff(
     if all(point.report is None for point in made):
         raise ModelError(f"No point could be made. {made[0].name}: {made[0].failed}")
     n_tried = max(sweep.tried.count, len(made))
-    found = _weighed(key, sweep, present, made, asked, n_tried)
+    found = _weighed(key, sweep, present, made, request, n_tried)
     written = _write(found, present, sweep.folder)
     if evidence is not None:
         evidence.write(tradeoff_evidence(_evidence(found, sweep, present, made, _swept(sweeps), settings)))
@@ -131,22 +131,22 @@ def run_tradeoff(
 
 
 def _evidence(
-    found: Tradeoff,
+    tradeoff: Tradeoff,
     sweep: _Sweep,
     present: AuditReport,
-    made: Sequence[AuditedPoint],
+    points: Sequence[AuditedPoint],
     swept: Mapping[str, Sequence[JsonValue]],
-    fixed: Settings,
+    fixed_options: Settings,
 ) -> SweepEvidence:
     """What the sweep's folder holds of the points, for the bundle."""
     return SweepEvidence(
-        tradeoff=found,
+        tradeoff=tradeoff,
         present=with_evidence(present, sweep.folder / PRESENT),
-        points={p.name: with_evidence(p.report, sweep.folder / p.name) for p in made if p.report is not None},
+        points={p.name: with_evidence(p.report, sweep.folder / p.name) for p in points if p.report is not None},
         sweep=swept,
-        fixed=fixed,
+        fixed=fixed_options,
         tried=sweep.tried.here,
-        made={p.name: prints for p in made if (prints := PointFolder.read(sweep.folder / p.name).inputs)},
+        made={p.name: prints for p in points if (prints := PointFolder.read(sweep.folder / p.name).inputs)},
     )
 
 
@@ -160,14 +160,14 @@ def _claim(out: Path, points: Sequence[str], *, with_evidence: bool) -> None:
         PointFolder.read(out / point).claim(with_evidence=with_evidence)
 
 
-def _check(present: Evidence, asked: Asked) -> None:
+def _check(present: Evidence, request: Asked) -> None:
     """Raises DataError where the rows leave a number of the present model undefined, so that nothing can be weighed.
 
     The intersection of the features is left out then, and that is said.
     """
     for estimate, what in (
-        (present.performance, asked.metric),
-        *((gap.own, f"{asked.disparity} by {gap.feature}") for gap in present.gaps),
+        (present.performance, request.metric),
+        *((gap.own, f"{request.disparity} by {gap.feature}") for gap in present.gaps),
     ):
         if not math.isfinite(estimate.value):
             reason = f": {estimate.reason}" if isinstance(estimate, Undefined) else ""
@@ -178,7 +178,7 @@ def _check(present: Evidence, asked: Asked) -> None:
 
 
 def parse_sweeps(texts: Sequence[str], settings: Mapping[str, JsonValue]) -> list[Settings]:
-    """Every combination of the values of ``option=a,b,c``, on top of fixed settings; JSON where it reads as such.
+    """Every combination of the values of ``option=a,b,c``, with the fixed settings; parsed as JSON if possible.
 
     Raises UsageError for what is no such text, an option named twice, or more than MOST_POINTS combinations.
     """
@@ -232,11 +232,11 @@ def _name(settings: Settings, sweeps: Sequence[str]) -> str:
     return f"{safe}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
 
 
-def _with_probes(configured: Configured) -> Configured:
+def _with_probes(config: Configured) -> Configured:
     """The audit of a sweep: what its tables need unless told otherwise, and in any case what changed."""
-    probes = tuple(name.replace("-", "_") for name in configured.options.probes or PROBES_ASKED)
+    probes = tuple(name.replace("-", "_") for name in config.options.probes or PROBES_ASKED)
     probes = tuple(dict.fromkeys((*probes, CHANGE)))
-    return replace(configured, options=replace(configured.options, probes=probes))
+    return replace(config, options=replace(config.options, probes=probes))
 
 
 # ---- the points ----------------------------------------------------------------------------------------------------
@@ -255,8 +255,8 @@ class _Sweep:
     quiet: bool
 
     @classmethod
-    def of(cls, key: str, configured: Configured, *, max_seconds: float, quiet: bool) -> _Sweep:
-        options = configured.options
+    def of(cls, key: str, config: Configured, *, max_seconds: float, quiet: bool) -> _Sweep:
+        options = config.options
         if options.train is None:
             raise UsageError("A mitigation learns from the training rows: add --train FILE.")
         if options.data is None:
@@ -275,7 +275,7 @@ class _Sweep:
                 f"A sweep keeps its models as bundles, and {Path(options.model).name!r} is none: make a model of each "
                 "value with auditor mitigate --with option=value, which audits it beside the present one."
             )
-        with_itself, job = with_reference(configured, Path(options.model))
+        with_itself, job = with_reference(config, Path(options.model))
         folder = Path(options.out)
         assert job.data is not None
         tried = Tried.read(folder / "tried.json", digest(job.data.path))
@@ -305,14 +305,14 @@ class _Sweep:
             raise kind(report.refusal.reason, code=report.refusal.reason_code)
         return report
 
-    def hand_out(self, named: Mapping[str, Settings], executor: Kept) -> dict[str, ModelError]:
+    def hand_out(self, points: Mapping[str, Settings], executor: Kept) -> dict[str, ModelError]:
         """Has the models that are not there made by an executor, and keeps each as it ends; returns why others failed.
 
         Nothing is handed out that is more than data.
         """
-        prints = {name: made_prints(self.key, self.job, each) for name, each in named.items()}
-        missing = [name for name in named if not PointFolder.read(self.folder / name).made(prints[name])[0]]
-        jobs = [mitigation_job(self.key, self.job, named[name], Path(), None, self.max_seconds) for name in missing]
+        prints = {name: made_prints(self.key, self.job, each) for name, each in points.items()}
+        missing = [name for name in points if not PointFolder.read(self.folder / name).made(prints[name])[0]]
+        jobs = [mitigation_job(self.key, self.job, points[name], Path(), None, self.max_seconds) for name in missing]
         tasks = sent_points(jobs) if jobs else None
         if tasks is None:
             if jobs:
@@ -325,15 +325,15 @@ class _Sweep:
                 if isinstance(made, ModelError):
                     failed[name] = made
                     continue
-                PointFolder.read(self.folder / name).take(made, named[name], prints[name])
+                PointFolder.read(self.folder / name).take(made, points[name], prints[name])
                 self._say(name, "made elsewhere")
         finally:
             # Each has its folder by now.
             executor.forget()
         return failed
 
-    def point(self, place: int, name: str, settings: Settings, n: int, failed: ModelError | None) -> AuditedPoint:
-        """Makes and audits one point, as far as it is not there already, and says which; ``failed``: why elsewhere."""
+    def point(self, place: int, name: str, settings: Settings, n: int, failure: ModelError | None) -> AuditedPoint:
+        """Makes and audits one point, as far as it is not there already, and says which; ``failure``: why elsewhere."""
         state = PointFolder.read(self.folder / name)
         started = time.perf_counter()
         head = f"{name} ({place} of {n})"
@@ -342,8 +342,8 @@ class _Sweep:
         did = []
         if not kept:
             try:
-                if failed is not None:
-                    raise failed
+                if failure is not None:
+                    raise failure
                 state.make(self.key, self.job, settings, prints, self.max_seconds, quiet=self.quiet)
             except ModelError as error:
                 self._say(head, f"not made: {error}")
@@ -370,16 +370,16 @@ class _Sweep:
 
 
 def _weighed(
-    key: str, sweep: _Sweep, present: AuditReport, made: Sequence[AuditedPoint], asked: Asked, n_tried: int
+    key: str, sweep: _Sweep, present: AuditReport, points: Sequence[AuditedPoint], request: Asked, n_tried: int
 ) -> Tradeoff:
     """The points, weighed; the comparison of each with the present model is written beside its audit."""
     weighed = weigh_audits(
         present,
-        made,
+        points,
         made_by=key,
-        metric=asked.metric,
-        disparity=asked.disparity,
-        tolerance=asked.tolerance,
+        metric=request.metric,
+        disparity=request.disparity,
+        tolerance=request.tolerance,
         error_rate=sweep.configured.options.error_rate,
         n_tried=n_tried,
     )
@@ -388,35 +388,35 @@ def _weighed(
     return weighed.tradeoff
 
 
-def _write(found: Tradeoff, present: AuditReport, out: Path) -> list[str]:
+def _write(tradeoff: Tradeoff, present: AuditReport, out: Path) -> list[str]:
     written = []
     contents = [
-        ("tradeoff.json", render_tradeoff_json(found, present)),
-        ("tradeoff.html", render_tradeoff_html(found, present)),
-        ("tradeoff.md", render_tradeoff_markdown(found)),
+        ("tradeoff.json", render_tradeoff_json(tradeoff, present)),
+        ("tradeoff.html", render_tradeoff_html(tradeoff, present)),
+        ("tradeoff.md", render_tradeoff_markdown(tradeoff)),
     ]
-    contents += [(f"figures/{plot.id}.svg", tradeoff_svg(plot)) for plot in plots_of(found, called_in(present))]
+    contents += [(f"figures/{plot.id}.svg", tradeoff_svg(plot)) for plot in plots_of(tradeoff, called_in(present))]
     for name, content in contents:
         write_beside(out / name, content.encode())
         written.append(str(out / name))
     return written
 
 
-def _print(found: Tradeoff, written: Sequence[str]) -> None:
+def _print(tradeoff: Tradeoff, paths: Sequence[str]) -> None:
     typer.echo()
-    columns = ["point", "verdict", found.metric, "change"]
-    for feature in found.present.features:
-        columns += [f"{found.disparity} by {feature.feature}", "change", "impact ratio"]
-    print_table((*columns, "leakage", "front"), [_cells(point, len(columns)) for point in found.all])
-    for point in found.all:
+    columns = ["point", "verdict", tradeoff.metric, "change"]
+    for feature in tradeoff.present.features:
+        columns += [f"{tradeoff.disparity} by {feature.feature}", "change", "impact ratio"]
+    print_table((*columns, "leakage", "front"), [_cells(point, len(columns)) for point in tradeoff.all])
+    for point in tradeoff.all:
         if point.reason:
             typer.echo(paragraph(visible(f"{point.name}: {point.reason}"), 0))
         for remark in point.remarks:
             typer.echo(paragraph(visible(f"warning  {point.name}: {remark}"), 0))
-    for words in (found.headline, promise(found)):
+    for words in (tradeoff.headline, promise(tradeoff)):
         typer.echo()
         typer.echo(paragraph(visible(words), 0))
-    for path in written:
+    for path in paths:
         typer.echo(f"report  {path}")
 
 

@@ -1,4 +1,4 @@
-"""``auditor train``: from a table to a model bundle and the two files of rows it was and was not trained on."""
+"""``auditor train``: from a table to a model bundle, with one file of training rows and one of held-out rows."""
 
 from __future__ import annotations
 
@@ -163,9 +163,9 @@ def _train(spec: TrainSpec, places: _Places, *, allow_unsandboxed: bool, debug: 
 
 
 def _made(
-    spec: TrainSpec, places: _Places, made: dict[Path, Path], *, allow_unsandboxed: bool, debug: bool
+    spec: TrainSpec, places: _Places, temporary_paths: dict[Path, Path], *, allow_unsandboxed: bool, debug: bool
 ) -> TableTrained:
-    """The training in its own process, which writes each file of ``places`` where ``made`` says."""
+    """The training in its own process, which writes each file of ``places`` where ``temporary_paths`` says."""
     from auditor.intake.specs import Job, Limits, ModelSpec, TableTrainingSpec
     from auditor.run.isolate import last_lines, train_table
 
@@ -179,9 +179,9 @@ def _made(
         limits=Limits(memory_bytes=memory_limit(None), seconds=_A_YEAR),
         table_training=TableTrainingSpec(
             table=replace(spec, data=sent(str(data))),
-            out=sent(str(made[places.model])),
-            train_out=sent(str(made[places.train])),
-            test_out=sent(str(made[places.test])),
+            out=sent(str(temporary_paths[places.model])),
+            train_out=sent(str(temporary_paths[places.train])),
+            test_out=sent(str(temporary_paths[places.test])),
         ),
         allow_unsandboxed=allow_unsandboxed,
     )
@@ -193,10 +193,10 @@ def _made(
     try:
         with _progress() as say:
             trained = train_table(job, on_stage=say, on_log=show)
-        if not all(is_file(file) for file in made.values()):
+        if not all(is_file(file) for file in temporary_paths.values()):
             raise ModelError("The training did not end well: it did not write all of its files.")
     except AuditorError as error:
-        typed = {str(file): str(place) for place, file in made.items()} | {str(data): spec.data}
+        typed = {str(file): str(place) for place, file in temporary_paths.items()} | {str(data): spec.data}
         raise type(error)(as_typed(str(error), typed)) from None
     return trained
 
@@ -259,27 +259,27 @@ def _progress() -> Iterator[Callable[[str], None]]:
         say("")
 
 
-def _lines(trained: TableTrained, spec: TrainSpec, places: _Places, energy: EnergyRecord) -> Iterator[str]:
+def _lines(result: TableTrained, spec: TrainSpec, places: _Places, energy: EnergyRecord) -> Iterator[str]:
     from auditor.record.catalogue import Catalogue
     from auditor.record.text import visible
 
-    yield visible(f"trained   {spec.architecture} on {spec.data}: {', '.join(trained.features)} -> {spec.target}")
-    for note in trained.notes:
+    yield visible(f"trained   {spec.architecture} on {spec.data}: {', '.join(result.features)} -> {spec.target}")
+    for note in result.notes:
         yield visible(f"note      {note}")
     how = "" if spec.weight is None else visible(f"; weighted by {spec.weight}")
     yield (
-        f"accuracy  {_with_interval(trained.accuracy)} on the {trained.n:,} test rows "
-        f"(95 % interval{how}); always guessing the commonest class has {trained.majority_share:.3f}"
+        f"accuracy  {_with_interval(result.accuracy)} on the {result.n:,} test rows "
+        f"(95 % interval{how}); always guessing the commonest class has {result.majority_share:.3f}"
     )
-    if trained.auc is not None:
-        yield f"AUC       {_with_interval(trained.auc)}{' (without the weights)' if how else ''}"
+    if result.auc is not None:
+        yield f"AUC       {_with_interval(result.auc)}{' (without the weights)' if how else ''}"
     yield visible(f"took      {energy.told(Catalogue())}")
     yield visible(f"wrote     {places.model}, {places.train}, {places.test}, {places.energy}")
     yield visible("next      " + _scan_command(spec, places))
 
 
-def _with_interval(known: Known) -> str:
-    return f"{known.value:.3f} [{known.low:.3f}, {known.high:.3f}]"
+def _with_interval(estimate: Known) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def _scan_command(spec: TrainSpec, places: _Places) -> str:

@@ -1,4 +1,4 @@
-"""What ``auditor verify`` found, on one screen: first what holds, then what does not, and what to do about it."""
+"""Results of ``auditor verify`` on one screen: passed checks, failed checks, and next steps."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _NEXT: dict[Needs, str] = {
 }
 
 
-def print_verified(path: Path, found: Verified, required: Sequence[Needs], code: int, *, everything: bool) -> None:
-    """What was found, and the exit code; ``everything``: every check, place and reason."""
+def print_verified(path: Path, verification: Verified, required: Sequence[Needs], code: int, *, everything: bool) -> None:
+    """Print the results and the exit code; ``everything``: every check, place and reason."""
     from auditor.record.text import count, visible
 
-    typer.echo(paragraph(_verdict(found, required, code), 0))
+    typer.echo(paragraph(_verdict(verification, required, code), 0))
     typer.echo(f"bundle  {visible(str(path))}")
-    report = found.report
+    report = verification.report
     if report is not None:
         typer.echo(
             paragraph(
@@ -55,10 +55,10 @@ def print_verified(path: Path, found: Verified, required: Sequence[Needs], code:
             )
         )
     typer.echo()
-    _print_checks(found.checks, everything)
+    _print_checks(verification.checks, everything)
     if report is not None:
         numbers = [f.id for f in report.findings if f.value is not None]
-        rows, tables = (sum(i in ids for i in numbers) for ids in (found.from_rows, found.from_tables))
+        rows, tables = (sum(i in ids for i in numbers) for ids in (verification.from_rows, verification.from_tables))
         typer.echo(
             paragraph(
                 f"Of {len(numbers):,} numbers, {rows:,} were counted anew from answers and scores row by row, "
@@ -67,24 +67,24 @@ def print_verified(path: Path, found: Verified, required: Sequence[Needs], code:
                 0,
             )
         )
-    said = frozenset() if everything else frozenset((c.name, c.detail) for c in found.checks)
-    if found.unproven and not everything:
+    said = frozenset() if everything else frozenset((c.name, c.detail) for c in verification.checks)
+    if verification.unproven and not everything:
         typer.echo()
-    _print_open(found.open, said, everything)
-    _print_stated(found.stated, everything)
-    typer.echo(paragraph(f"exit {code}: {_in_words(found, required, code)}", 0))
+    _print_open(verification.open, said, everything)
+    _print_stated(verification.stated, everything)
+    typer.echo(paragraph(f"exit {code}: {_in_words(verification, required, code)}", 0))
 
 
-def _verdict(found: Verified, required: Sequence[Needs], code: int) -> str:
+def _verdict(verification: Verified, required: Sequence[Needs], code: int) -> str:
     """The first line: what holds."""
-    wrong, n = sum(c.state == "wrong" for c in found.checks), len(found.checks)
+    wrong, n = sum(c.state == "wrong" for c in verification.checks), len(verification.checks)
     if code == 1:
         return (
             coloured(f"WRONG: {wrong:,} of {n:,} checks {'does' if wrong == 1 else 'do'} not agree.", "FAIL")
             + " Do not rely on this bundle."
         )
-    proven = f"Proven: {', '.join(found.proven) or 'nothing'}."
-    lacks, left = found.lacks(required), ", ".join(dict.fromkeys(str(each.needs) for each in found.open))
+    proven = f"Proven: {', '.join(verification.proven) or 'nothing'}."
+    lacks, left = verification.lacks(required), ", ".join(dict.fromkeys(str(each.needs) for each in verification.open))
     if lacks:
         head = coloured(f"NOT PROVEN, and required: {', '.join(lacks)}.", "INCONCLUSIVE")
         return f"{head} Nothing disagrees in {n:,} checks. {proven}"
@@ -95,7 +95,7 @@ def _verdict(found: Verified, required: Sequence[Needs], code: int) -> str:
     return f"{head} {proven}{f' Not proven: {left}.' if left else ''}"
 
 
-def _in_words(found: Verified, required: Sequence[Needs], code: int) -> str:
+def _in_words(verification: Verified, required: Sequence[Needs], code: int) -> str:
     if code == 1:
         return "the bundle does not agree with itself: do not rely on it; ask its sender for it as it was written"
     if not required:
@@ -103,7 +103,7 @@ def _in_words(found: Verified, required: Sequence[Needs], code: int) -> str:
             0: "everything in the bundle agrees, and what it rests on is proven",
             3: "nothing disagrees, and what is named NOT PROVEN is not: --require says what must be",
         }[code]
-    lacks = found.lacks(required)
+    lacks = verification.lacks(required)
     if not lacks:
         return f"proven as required: {', '.join(required)}"
     return f"not proven, and required: {', '.join(lacks)}. " + " ".join(f"{each}: {_NEXT[each]}." for each in lacks)
@@ -129,7 +129,7 @@ def _is_told(check: Check) -> bool:
     return check.name.startswith(_TOLD) and not check.detail.startswith(_DIGEST)
 
 
-def _print_open(unproven: Sequence[Unproven], said: frozenset[tuple[str, str]], everything: bool) -> None:
+def _print_open(unproven: Sequence[Unproven], known_reasons: frozenset[tuple[str, str]], everything: bool) -> None:
     """What is not proven: what would prove the same in one group, and what to do next."""
     from auditor.record.text import visible
 
@@ -144,14 +144,14 @@ def _print_open(unproven: Sequence[Unproven], said: frozenset[tuple[str, str]], 
             typer.echo(paragraph(f"{title}: {step}", 0))
             _print_reasons(members)
             continue
-        reasons = _by_reason(m for m in members if (m.where, m.why) not in said)
+        reasons = _by_reason(m for m in members if (m.where, m.why) not in known_reasons)
         whys = [f"{visible(_claim(why))}{visible(_of_probes(places))}" for why, places in reasons.items()]
         typer.echo(paragraph(f"{title}{': ' if whys else ''}{'; '.join(whys)}. Next: {step}.", 0))
 
 
-def _claim(why: str) -> str:
+def _claim(reason: str) -> str:
     """A reason without the command that it ends with, which the next step names."""
-    return why.partition(": auditor ")[0].partition(": --")[0]
+    return reason.partition(": auditor ")[0].partition(": --")[0]
 
 
 def _of_probes(places: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""``auditor keygen`` and ``auditor verify``: what a stranger does with a bundle."""
+"""``auditor keygen`` and ``auditor verify``: independent verification of a bundle."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def verify(
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Check an evidence bundle without model, data or torch, and recompute all that its record says.
+    """Check an evidence bundle without model, data or torch, and recompute all of its record.
 
     Exit codes: 0 everything agrees and is proven, or what --require names; 1 something disagrees; 3 nothing disagrees,
     and something is not proven, which is named; 4 it is no bundle.
@@ -123,12 +123,12 @@ def verify(
     return code
 
 
-def _of_an_audit(bundle: Path, given: Mapping[str, object]) -> None:
+def _of_an_audit(bundle: Path, flag_values: Mapping[str, object]) -> None:
     """Raises UsageError for flags that ask about an audit, where the bundle is the evidence of something else."""
     from auditor.evidence.archive import read_archive
     from auditor.verifying.kinds import kind_of
 
-    named = [flag for flag, value in given.items() if value is not None]
+    named = [flag for flag, value in flag_values.items() if value is not None]
     kind = kind_of(read_archive(bundle), bundle.name) if named else "audit"
     if kind != "audit":
         raise UsageError(
@@ -168,55 +168,55 @@ class _Stored:
 stored_probe = _Stored()
 
 
-def _with_rendering(found: Verified, path: Path, lang: str | None) -> Verified:
+def _with_rendering(verification: Verified, path: Path, lang: str | None) -> Verified:
     """What was found, and whether a rendering is of the bundle's record."""
     from auditor.verifying.parts import OWN_CODE
     from auditor.verifying.rendering import tied
     from cli.rendering import TOLD, catalogue_of, render
 
-    same_code = any(check.name == "code" and check.detail.startswith(OWN_CODE) for check in found.checks)
-    check = tied(path, found.report, render, say=catalogue_of(lang, TOLD), same_code=same_code)
-    found = found.and_checked([check])
-    return found.settled("report") if check.state == "ok" else found
+    same_code = any(check.name == "code" and check.detail.startswith(OWN_CODE) for check in verification.checks)
+    check = tied(path, verification.report, render, say=catalogue_of(lang, TOLD), same_code=same_code)
+    verification = verification.and_checked([check])
+    return verification.settled("report") if check.state == "ok" else verification
 
 
-def _as_json(found: Verified, required: Sequence[Needs], code: int) -> dict[str, object]:
+def _as_json(verification: Verified, required: Sequence[Needs], code: int) -> dict[str, object]:
     return {
         "exit_code": code,
-        "proven": list(found.proven),
+        "proven": list(verification.proven),
         "required": list(required),
-        "lacking": list(found.lacks(required)),
-        "unproven": [{"where": each.where, "why": each.why, "needs": each.needs} for each in found.unproven],
-        "checks": [{"name": c.name, "state": c.state, "detail": c.detail} for c in found.checks],
-        "from_rows": sorted(found.from_rows),
-        "from_tables": sorted(found.from_tables),
+        "lacking": list(verification.lacks(required)),
+        "unproven": [{"where": each.where, "why": each.why, "needs": each.needs} for each in verification.unproven],
+        "checks": [{"name": c.name, "state": c.state, "detail": c.detail} for c in verification.checks],
+        "from_rows": sorted(verification.from_rows),
+        "from_tables": sorted(verification.from_tables),
     }
 
 
-def _by_history(found: Verified, db: str) -> Verified:
+def _by_history(verification: Verified, db: str) -> Verified:
     """With what a history says of the bundle's record: that it holds it, and that its looks are counted right."""
     from auditor.evidence.history.checking import wrong_in_history
     from auditor.verifying.checks import Check
     from cli.history import open_ledger
 
-    if found.report is None:
-        return found
+    if verification.report is None:
+        return verification
     ledger = open_ledger(db)
     try:
         entries = list(ledger.entries())
     finally:
         ledger.close()
-    wrong = wrong_in_history(entries, found.report)
+    wrong = wrong_in_history(entries, verification.report)
     known = {(e.number, e.created, e.decision().by) for e in entries if e.kind == "decision"} if not wrong else set()
     wrong = wrong or [
         f"entry {said.entry} of this history is not the decision that the record names"
-        for said in found.report.decisions
+        for said in verification.report.decisions
         if (said.entry, said.created, said.by) not in known
     ]
     if wrong:
-        return found.and_checked(Check(name="looks", state="wrong", detail=detail) for detail in wrong)
-    if found.report.looks is None:
+        return verification.and_checked(Check(name="looks", state="wrong", detail=detail) for detail in wrong)
+    if verification.report.looks is None:
         detail = "it is entered there, and says nothing of its looks"
-        return found.and_checked([Check(name="looks", state="not checked", detail=detail)])
+        return verification.and_checked([Check(name="looks", state="not checked", detail=detail)])
     detail = "it is entered there, and its looks are what was entered before it"
-    return found.and_checked([Check(name="looks", state="ok", detail=detail)]).settled("history")
+    return verification.and_checked([Check(name="looks", state="ok", detail=detail)]).settled("history")

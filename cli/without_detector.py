@@ -1,4 +1,4 @@
-"""What ``auditor detect`` says to whoever has files and no detector: what can be said, what cannot, what to do next."""
+"""Help of ``auditor detect`` without a detector: possible statements, limits, and next steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a report: each rendering whole or none, and none of an earlier run beside them."""
+"""Report files: each rendering complete or absent, with no files of an earlier run beside them."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 
 def command_line() -> str:
-    """How this process was started, as a shell would be told it, without passwords."""
+    """The command line of this process, in shell syntax, without passwords."""
     return shlex.join(["auditor", *arguments_without_passwords(sys.argv[1:])])
 
 
-def claim_report(out: Path, formats: Iterable[str] = FILE_NAMES, what: str = "--out") -> None:
-    """Says, before any work, which renderings are to be written into a folder; UsageError where one may not be."""
+def claim_report(out: Path, formats: Iterable[str] = FILE_NAMES, flag: str = "--out") -> None:
+    """Declare, before any work, the renderings written into a folder; UsageError if one is not allowed."""
     for name in formats:
-        claim(out / FILE_NAMES[name], f"{what}/{FILE_NAMES[name]}")
+        claim(out / FILE_NAMES[name], f"{flag}/{FILE_NAMES[name]}")
 
 
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
-    """While another process publishes into the folder this one waits: what lies there is of one audit in the end."""
+    """Context with exclusive publishing into the folder, so that its files are of one audit."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -54,17 +54,17 @@ def alone_in(out: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def drop_stale(out: Path, written: list[str]) -> None:
-    """A rendering of an earlier run must not lie beside this one's as if it were of the same audit."""
+def drop_stale(out: Path, paths: list[str]) -> None:
+    """Remove renderings of an earlier run, which would look like files of this audit."""
     for name in FILE_NAMES.values():
-        if str(out / name) not in written:
+        if str(out / name) not in paths:
             remove(out / name)
 
 
 def write_report(
     report: AuditReport, out: Path, formats: list[str], say: Catalogue | None = None, seal: Seal | None = None
 ) -> list[str]:
-    """Renders every format, then writes each beside and renames it; if that fails, the record is kept elsewhere.
+    """Render every format, then write each atomically; on failure the record is kept elsewhere.
 
     ``say``: other words than the record's own. ``seal``: what the PDF is signed with.
     """

@@ -1,4 +1,4 @@
-"""The table of mitigations: each returns a new model and leaves the old one untouched."""
+"""The table of mitigations: each returns a new model and leaves the old one unchanged."""
 
 from auditor.run.mitigation import Mitigation
 from mitigations.deepfake_detection import DeepfakeDetection

@@ -1,4 +1,4 @@
-"""Deepfake detection as a gate: what a detector takes for synthetic does not reach the model."""
+"""Deepfake detection as a gate: inputs classified as synthetic do not reach the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Choice = Literal["pass", "reject"]
 
 
 class DeepfakeDetection:
-    """The model behind a gate: an input whose verdict is ``fake`` is rejected and gets one fixed answer.
+    """The model behind a gate: an input with verdict ``fake`` is rejected and gets one fixed answer.
 
     An input of which the detector cannot say passes, or is rejected too (``on_cannot_say``); one that shows no known
     trace is treated like it, or as ``on_no_trace`` says. The detector's own error
@@ -93,7 +93,7 @@ class DeepfakeDetection:
         return Mitigated(model=new, notes=tuple(notes))
 
     def seen(self, model: AuditedModel, data: AuditData) -> tuple[str, ...]:
-        """How many rows the gate of the new model rejected, could not judge and let through, in a sentence."""
+        """The numbers of rows rejected, undecided and accepted by the new model's gate, in a sentence."""
         from auditor.model.detector_card import TRACELESS
         from auditor.model.gated import GatedModel
 

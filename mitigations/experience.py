@@ -1,4 +1,4 @@
-"""How each mitigation of tables did on five real data sets, beside doing nothing and beside fairlearn and AIF360.
+"""Benchmark of each table mitigation on five real data sets, beside no mitigation, fairlearn and AIF360.
 
 As ``benchmarks/mitigations.py`` measured it and wrote it into ``experience.toml``; ``benchmarks/RESULTS.md`` has the
 numbers. CPS is the Current Population Survey of 2004.
@@ -18,13 +18,13 @@ from auditor.run.mitigation import Experience, Mitigation
 
 @cache
 def measured_experience() -> Mapping[str, Experience]:
-    """Read what was measured of each mitigation, by its name."""
+    """The benchmark results of each mitigation, by its name."""
     text = (files("mitigations") / "experience.toml").read_text(encoding="utf-8")
     return TypeAdapter(dict[str, Experience]).validate_python(tomllib.loads(text))
 
 
 class MeasuredExperience:
-    """The attribute ``experience`` of a mitigation that was measured; the file is read when somebody asks for it."""
+    """The attribute ``experience`` of a benchmarked mitigation; its file is read on first use."""
 
     def __get__(self, instance: Mitigation | None, owner: type[Mitigation]) -> Experience | None:
         return measured_experience().get(owner.name)

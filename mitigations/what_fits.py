@@ -1,4 +1,4 @@
-"""Which mitigation takes a model of a kind: what a refusal names, so that whoever follows it is not sent on again."""
+"""Applicability: the mitigations for each kind of model, so that a refusal names one that works."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def instead(model: AuditedModel) -> str:
-    """What to do where a mitigation does not take this model, as the end of a sentence: it names one that does."""
+    """Advice if a mitigation does not support this model, as the end of a sentence with one that does."""
     from auditor.model.postprocessing import PostprocessedModel, why_not
 
     if model.kind == "language_model":
@@ -32,7 +32,7 @@ def instead(model: AuditedModel) -> str:
 
 
 def is_estimator(model: AuditedModel) -> bool:
-    """Whether it is an estimator of scikit-learn, or boosted trees, which can be fitted anew."""
+    """Whether it is a scikit-learn estimator or boosted trees, which can be refitted."""
     from auditor.intake.boosted_trees import BoostedClassifier
     from auditor.intake.estimators import EstimatorModel
 
@@ -40,7 +40,7 @@ def is_estimator(model: AuditedModel) -> bool:
 
 
 def why_untrainable(model: AuditedModel) -> str | None:
-    """Why a model can neither be trained anew nor fine-tuned, as the beginning of a sentence; None where it can."""
+    """The reason why a model can neither be retrained nor fine-tuned, as a clause; None if it can."""
     from auditor.model.torch_model import TorchModel
     from auditor.training.weighted import why_not_trained_alike
 
@@ -59,14 +59,14 @@ def why_untrainable(model: AuditedModel) -> str | None:
 
 
 def is_known(model: TorchModel) -> bool:
-    """Whether the model's architecture is one that can be drawn anew."""
+    """Whether the model's architecture can be built with new random weights."""
     from auditor.networks.architectures import ARCHITECTURES
 
     return (model.architecture or {}).get("name") in ARCHITECTURES
 
 
 def is_program(model: TorchModel) -> bool:
-    """Whether the module holds a TorchScript program, whose weights no optimizer should move."""
+    """Whether the module contains a TorchScript program, whose weights no optimizer should change."""
     import torch
 
     return any(isinstance(m, torch.jit.ScriptModule) for m in model.module.modules())

@@ -1,4 +1,7 @@
-"""The probes: each asks one question of a model. ``PROBES`` is the table of them, :mod:`probes.table`."""
+"""The probes: each answers one question about a model.
+
+``PROBES`` is the table of them, :mod:`probes.table`.
+"""
 
 from __future__ import annotations
 

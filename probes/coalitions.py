@@ -1,4 +1,4 @@
-"""Games among the units of samples: what a coalition scores is asked once, and who adds what is found by walks."""
+"""Coalition games on the units of samples: each coalition is scored once; contributions by random walks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_KNOWN = 1 << 18
 
 
 def each_once(ask: Callable[[Sequence[K]], Mapping[K, float]]) -> Callable[[Sequence[K]], list[float]]:
-    """What is asked of keys, asked of each once, as long as not very many are known."""
+    """A cached version of a query by keys: each key is queried once, up to a limit of known keys."""
     known: dict[K, float] = {}
 
     def once(keys: Sequence[K]) -> list[float]:
@@ -32,7 +32,7 @@ def each_once(ask: Callable[[Sequence[K]], Mapping[K, float]]) -> Callable[[Sequ
 
 
 def asked_once(score: Score) -> Score:
-    """The scores of samples (m,) of which these units (m, d) are left; what is known is not asked for again."""
+    """Cached scores of samples (m,) with only these units (m, d) left."""
     known: dict[tuple[int, bytes], float] = {}
 
     def ask(rows: IntArray, keep: BoolArray) -> FloatArray:
@@ -50,7 +50,7 @@ def asked_once(score: Score) -> Score:
 def shapley_by_walks(
     score: Score, present: BoolArray, n_walks: int, seeds: Sequence[int], *, at_once: int
 ) -> FloatArray:
-    """(n, d) what each unit that is ``present``, (n, d), adds to its sample's score, over so many walks.
+    """(n, d) each ``present`` unit's, (n, d), contribution to its sample's score, over so many walks.
 
     In each the units come one by one, in an order that is drawn, and go in the same. The draws, from a sample's own
     ``seeds`` (n,), and the values are those of shap's PermutationExplainer. ``at_once``: questions put together.

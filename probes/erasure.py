@@ -1,4 +1,4 @@
-"""Comprehensiveness, sufficiency and deletion in probability, as ERASER, ferret and quantus have them, to compare with.
+"""Comprehensiveness, sufficiency and deletion in probability, as in ERASER, ferret, quantus, for comparison.
 
 DeYoung et al., "ERASER", ACL 2020; Attanasio et al., "ferret", EACL 2023; Hedstroem et al., "Quantus", JMLR 2023, whose
 pixel flipping (Bach et al., PLoS ONE 2015) the deletion is.
@@ -24,7 +24,7 @@ STEPS = tuple(k / 10 for k in range(1, 10))
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Erasure:
-    """(n,) of each sample, with p the probability of what is predicted and R_k the k units that speak most for it.
+    """(n,) per sample, with p the probability of the prediction and R_k its k most supporting units.
 
     - ``raw_comprehensiveness``: mean over k of ``p(x) - p(x without R_k)``, p the probability of what is predicted and
       R_k the top k units; [-1, 1], ideal the largest; high where the prediction falls once what the explanation names
@@ -48,7 +48,7 @@ class Erasure:
 
 
 def erasure(units: Units, values: FloatArray, rng: np.random.Generator, *, of_two: bool) -> Erasure:
-    """What becomes of the prediction as units go in the order in which attributions (n, d) speak for it.
+    """The prediction under removal of units, in the order of their attributions (n, d).
 
     k are 1, 5, 10, 20 and 50 % of the units, rounded up; of a language model 1 to 5 words, the same number in every
     prompt, and all but one in shorter ones. The score's infill stands for a unit, and where it is averaged over rows,
@@ -84,8 +84,8 @@ def erasure(units: Units, values: FloatArray, rng: np.random.Generator, *, of_tw
     curve = p[:, 2 * k :]
     area = (np.diff(shares, axis=1) * (curve[:, 1:] + curve[:, :-1])).sum(axis=1) / 2.0
 
-    def told(found: FloatArray) -> FloatArray:
-        return np.asarray(np.where(several, found, np.nan), np.float64)
+    def told(values: FloatArray) -> FloatArray:
+        return np.asarray(np.where(several, values, np.nan), np.float64)
 
     which = "its words" if units.of_prompts else "its units"
     return Erasure(
@@ -107,11 +107,11 @@ def probability(scores: FloatArray, scale: Scale) -> FloatArray:
     return np.asarray(np.clip(np.exp(scores) if scale == "log-probability" else scores, 0.0, 1.0), np.float64)
 
 
-def _each_once(units: Units, asked: BoolArray) -> FloatArray:
+def _each_once(units: Units, masks: BoolArray) -> FloatArray:
     """(n, k) probabilities of samples with units kept (n, k, d); what stands twice is asked for once."""
-    n, k, d = asked.shape
+    n, k, d = masks.shape
     which = np.repeat(np.arange(n), k)
-    keep = asked.reshape(n * k, d)
+    keep = masks.reshape(n * k, d)
     bits = np.column_stack([which.astype(np.int64).view(np.uint8).reshape(n * k, 8), np.packbits(keep, axis=1)])
     _, first, back = np.unique(bits, axis=0, return_index=True, return_inverse=True)
     scores = units.score(which[first], keep[first]) if len(first) else np.zeros(0)

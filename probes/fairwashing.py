@@ -1,4 +1,6 @@
-"""Does an explanation say what decides real rows? A gate against models with another face for perturbed rows.
+"""Fairwashing test: whether an explanation reflects the decisions on real rows.
+
+A gate against models with another face for perturbed rows.
 
 Scaffolding (Slack, Hilgard, Jia, Singh and Lakkaraju, AIES 2020): a model that tells perturbed rows from real ones can
 show an innocent face to every explanation that perturbs. What it does to real rows it cannot hide from them.
@@ -47,7 +49,7 @@ _FEWEST_OF_A_CLASS = 10
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RealRows:
-    """What decides real rows, against what an explanation shows.
+    """The features that decide real rows, compared with those of an explanation.
 
     features: the one that explains most beyond its display, and those that order the rows as it does. share: what the
     explanation gives them. unique, alone: the share of what all features tell of real decisions that is lost without
@@ -67,7 +69,7 @@ class RealRows:
 
     @property
     def hidden(self) -> bool:
-        """Whether the features are shown to decide real rows, not to be displayed so, and not to decide perturbed ones.
+        """Whether features significantly decide real rows, but neither the explanation nor perturbed rows.
 
         All three at 1 %, one-sided, by bounds that hold at every sample size.
         """
@@ -88,7 +90,7 @@ class RealRows:
 def real_rows(
     model: AuditedModel, rows: AuditData, values: FloatArray, names: tuple[str, ...], rng: np.random.Generator
 ) -> RealRows | str:
-    """Which feature decides real rows more than an explanation shows, or why that cannot be said.
+    """The feature that decides real rows more than an explanation states, or why it is unknown.
 
     ``values`` (m, d): attributions of some rows to the columns ``names``; shown is the mean over rows of each one's
     share of the row's. With forests that learn the model's decisions on two fifths of the real rows, ``b`` their Brier
@@ -186,12 +188,12 @@ def coded(frame: Any) -> FloatArray:
 
 
 def brier(p: FloatArray, y: IntArray) -> FloatArray:
-    """(n,) half the squared distance of probabilities (n, k) from what was decided, in [0, 1]."""
+    """(n,) half the squared distance of probabilities (n, k) from the decisions, in [0, 1]."""
     return np.asarray(0.5 * ((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1), np.float64)
 
 
 class Forest:
-    """A random forest of decisions, small and quick; ``predict`` gives all classes, those never seen with 0."""
+    """A small, fast random forest of decisions; ``predict`` returns all classes, unseen ones with 0."""
 
     def __init__(self, X: FloatArray, y: IntArray, n_classes: int, seed: int) -> None:
         from sklearn.ensemble import RandomForestClassifier
@@ -246,15 +248,15 @@ def _perturbed(
     return np.take_along_axis(X, source, axis=0), model.decisions(replace(sample.take(test), X=moved))
 
 
-def exchanged_rows(rows: Rows, places: Sequence[int], own: IntArray, source: IntArray) -> Rows:
-    """Rows ``own`` of a table, the values of each column ``places[j]`` from the rows ``source[:, j]``."""
+def exchanged_rows(rows: Rows, places: Sequence[int], row_indices: IntArray, source: IntArray) -> Rows:
+    """Rows ``row_indices`` of a table, the values of each column ``places[j]`` from the rows ``source[:, j]``."""
     if isinstance(rows, np.ndarray):
-        array = np.array(rows[own])
+        array = np.array(rows[row_indices])
         for j, place in enumerate(places):
             array[:, place] = rows[source[:, j], place]
         return array
     table: Any = rows
-    moved: Any = take_rows(rows, own)
+    moved: Any = take_rows(rows, row_indices)
     columns = [moved.iloc[:, i] for i in range(moved.shape[1])]
     for j, place in enumerate(places):
         columns[place] = table.iloc[source[:, j], place].set_axis(moved.index)

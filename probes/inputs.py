@@ -1,4 +1,4 @@
-"""What probes that look inside a model or at its inputs have in common: rows drawn, modality, differentiation."""
+"""Shared parts of probes of model internals or inputs: row samples, modality, differentiation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ROWS_AT_ONCE = 8192
 
 
 def whole_number(option: str, value: object, least: int, most: int | None = None) -> None:
-    """Raises ValueError where an option's value is neither None nor a whole number in the range."""
+    """Raise ValueError if an option's value is neither None nor a whole number in the range."""
     if value is None:
         return
     whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
@@ -36,13 +36,13 @@ def whole_number(option: str, value: object, least: int, most: int | None = None
 
 
 def draw(data: AuditData, n_samples: int, rng: np.random.Generator) -> AuditData:
-    """At most ``n_samples`` of the rows, drawn without replacement, in the order of the data."""
+    """At most ``n_samples`` of the rows, sampled without replacement, in the order of the data."""
     size = min(n_samples, len(data))
     return data.take(np.sort(rng.choice(len(data), size=size, replace=False)).astype(np.int64))
 
 
 def as_frame(X: Rows, names: tuple[str, ...] | None = None) -> pd.DataFrame:
-    """A table's rows with named columns; an array's columns are numbered where ``names`` does not fit."""
+    """A table's rows with named columns; an array's columns are numbered if ``names`` does not fit."""
     import pandas as pd
 
     if isinstance(X, pd.DataFrame):
@@ -52,7 +52,7 @@ def as_frame(X: Rows, names: tuple[str, ...] | None = None) -> pd.DataFrame:
 
 
 def differentiable(model: AuditedModel) -> DifferentiableModel | None:
-    """The model as one that can be differentiated, or None: its module may say ``differentiable = False``."""
+    """The model as a differentiable one, or None: its module may declare ``differentiable = False``."""
     from auditor.model.torch_model import DifferentiableModel
 
     if not isinstance(model, DifferentiableModel) or not getattr(model.module, "differentiable", True):
@@ -62,7 +62,7 @@ def differentiable(model: AuditedModel) -> DifferentiableModel | None:
 
 @contextmanager
 def differentiating(model: DifferentiableModel) -> Iterator[None]:
-    """Evaluation mode inside, with kernels that can be differentiated in it; everything as it was afterwards."""
+    """Context in evaluation mode with differentiable kernels; everything is restored afterwards."""
     import torch
     from torch import nn
 
@@ -77,19 +77,19 @@ def differentiating(model: DifferentiableModel) -> Iterator[None]:
 
 
 def rows_at_once(inputs: Tensor) -> int:
-    """How many rows of ``inputs`` (n, ...) to differentiate in one pass."""
+    """The number of rows of ``inputs`` (n, ...) to differentiate in one pass."""
     return max(1, min(_ROWS_AT_ONCE, _VALUES_AT_ONCE // max(inputs[:1].numel(), 1)))
 
 
 def chosen_classes(model: AuditedModel, data: AuditData) -> IntArray:
-    """(n,) the class whose score is explained: the favourable one where it is known, else the one decided on."""
+    """(n,) the class with the explained score: the favourable one if known, else the decision."""
     if data.positive is not None:
         return np.full(len(data), data.positive, np.int64)
     return model.decide(model.predict_proba(data.X), None, data.X)
 
 
 def load_reference(reference: str | AuditedModel, after: AuditedModel | None = None) -> tuple[AuditedModel, str]:
-    """An earlier model, given or at a path, and whose it is in words.
+    """An earlier model, given or at a path, and its source in words.
 
     ``after``: the model that is compared with it. Where the reference is the model below its rules, that one is loaded
     already; and what flags had to say of it, they say of a reference of its kind too. Raises ModelError where its
@@ -153,7 +153,7 @@ def _loaded(reference: str, after: AuditedModel | None) -> AuditedModel:
 
 
 def earlier_language_model(reference: str | AuditedModel | None) -> tuple[AuditedLanguageModel, str] | None:
-    """The reference and whose it is; None without one, and where it is no language model that can be asked.
+    """The reference and its source; None without one, and if it is not a usable language model.
 
     Another probe may be what the flag is for, such as that of changed weights.
     """

@@ -1,4 +1,4 @@
-"""The table of probes: each asks one question of a model."""
+"""The table of probes: each answers one question about a model."""
 
 from auditor.run.probe import Probe
 from probes.attribution.probe import FeatureAttribution

@@ -1,1 +1,1 @@
-"""The files that a model lies in, read as data: archives, pickles, tensors, folders; nothing in them runs."""
+"""Model files read as data: archives, pickles, tensors and folders; no code in them runs."""

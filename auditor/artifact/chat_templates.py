@@ -1,4 +1,4 @@
-"""The chat template of a Hugging Face folder, by name where there are several, as text."""
+"""The chat template of a Hugging Face folder as text, selected by name if there are several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_BYTES = 4 << 20
 
 
 def read_chat_template(folder: Folder, options: Mapping[str, Any]) -> str | dict[str, str] | None:
-    """What lies in chat_template.jinja, else what tokenizer_config.json says, ``options``: a template, or some by name.
+    """The chat template of chat_template.jinja, else of ``options`` (tokenizer_config.json): one or several by name.
 
     Raises DamagedError where it is neither, or no UTF-8.
     """

@@ -1,4 +1,4 @@
-"""A model's folder as files: read once, digested, and handed on as bytes or parsed data; nothing here imports torch."""
+"""A model folder as files: read once, hashed, returned as bytes or parsed data; imports no torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MAX_JSON_BYTES = 16 << 20
 
 
 class Folder:
-    """A model folder and what was read of it; ``digest`` covers the name and content of every file that was read.
+    """A model folder and its files read so far; ``digest`` covers the name and the content of each of them.
 
     ``mapped``: whether weights in safetensors stay in their files, as pages of them.
     """
 
-    def __init__(self, path: str, *, mapped: bool = False) -> None:
+    def __init__(self, path: str, *, memory_map: bool = False) -> None:
         self.path = path
-        self.mapped = mapped
+        self.mapped = memory_map
         self.name = printable(Path(path).resolve().name)
         self._digests: dict[str, str] = {}
         # What its safetensors files say beside their tensors.
@@ -36,7 +36,7 @@ class Folder:
         self.loaded_by = LOADED_BY_SAFETENSORS
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of that name."""
+        """Whether the folder contains a file of that name."""
         return (Path(self.path) / name).is_file()
 
     def names(self) -> list[str]:
@@ -44,7 +44,7 @@ class Folder:
         return sorted(p.name for p in Path(self.path).iterdir())
 
     def read(self, name: str, max_bytes: int | None = None) -> Source:
-        """One file of the folder, read once."""
+        """One file of the folder; each file is read once."""
         where = Path(self.path) / name
         source = read_source(where) if max_bytes is None else read_source(where, max_bytes=max_bytes)
         self._digests[name] = source.sha256
@@ -52,12 +52,12 @@ class Folder:
         return source
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one safetensors file of the folder, read once, with no second copy of them in memory, and none
-        at all where they are ``mapped``."""
+        """The tensors of one safetensors file of the folder, read once, without a second copy in memory (and without any if ``mapped``).
+        """
         from auditor.artifact.streamed import stream_safetensors
 
         tensors, self._digests[name], size = stream_safetensors(
-            Path(self.path) / name, mapped=self.mapped, metadata=self.metadata
+            Path(self.path) / name, memory_map=self.mapped, metadata=self.metadata
         )
         self.size_bytes += size
         return tensors
@@ -101,16 +101,19 @@ def _values_of(parsed: object, key: str) -> Iterator[object]:
 
 
 def no_model(folder: Folder) -> str:
-    """Why a folder without config.json cannot be loaded, and what to name instead."""
+    """The reason why a folder without config.json cannot be loaded, and the path to use instead."""
     return (
         f"{folder.name!r} is a folder without a config.json: name a model file, or a folder that "
         "model.save_pretrained(folder) wrote."
     )
 
 
-def opened(path: str, *, mapped: bool = False) -> tuple[Folder, Mapping[str, Any]]:
-    """A folder and what its config.json says. Raises ModelError where it has none."""
-    folder = Folder(path, mapped=mapped)
+def opened(path: str, *, memory_map: bool = False) -> tuple[Folder, Mapping[str, Any]]:
+    """A folder and the contents of its config.json.
+
+    Raises ModelError where it has none.
+    """
+    folder = Folder(path, memory_map=memory_map)
     if not folder.has("config.json"):
         raise ModelError(no_model(folder), code="AUD-LOAD-INCOMPLETE")
     return folder, folder.json("config.json")

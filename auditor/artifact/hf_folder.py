@@ -1,4 +1,4 @@
-"""A Hugging Face folder, read so that nothing in it can run: its files, weights, network and tokenizer.
+"""Safe reading of a Hugging Face folder: its files, weights, network and tokenizer, without running its code.
 
 Every file is read once and handed on as bytes or parsed data; transformers never sees the folder, so nothing that lies
 beside the weights can be opened, imported or fetched because a file says so.
@@ -34,7 +34,7 @@ _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_toke
 
 
 def refuse_settings(settings: Mapping[str, Any], folder: Folder) -> None:
-    """Raises UnsupportedError for what a config.json says of a model that is not read: quantised, or in two places."""
+    """Raise UnsupportedError for unsupported config.json settings: quantised, or given in two places."""
     refuse_quantised(settings, folder)
     if settings.get("backbone") is not None:
         raise UnsupportedError(
@@ -44,7 +44,7 @@ def refuse_settings(settings: Mapping[str, Any], folder: Folder) -> None:
 
 
 def ignored_files(folder: Folder) -> tuple[str, ...]:
-    """Notes on code and weight files that lie in the folder and were not opened."""
+    """Notes on code and weight files in the folder that were not opened."""
     names = [name for name in folder.names() if not folder.has_read(name)]
     code = [n for n in names if n.endswith((".py", ".so", ".pyc"))]
     pickles = [n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack"))]
@@ -57,8 +57,7 @@ def ignored_files(folder: Folder) -> tuple[str, ...]:
 
 
 def settings_notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Notes on weights that lay packed, and on keys of a config.json that would choose how transformers runs, and are
-    left out.
+    """Notes on packed weights, and on ignored keys of a config.json that would choose how transformers runs.
 
     Where a model was saved from is no such choice, and is written into most files.
     """
@@ -79,7 +78,7 @@ def _chooses(key: str) -> bool:
 
 
 def read_weights(folder: Folder) -> dict[str, Tensor]:
-    """All weights, from safetensors where there are any, else from torch files of plain weights.
+    """All weights, from safetensors files if present, else from torch files of plain weights.
 
     Raises UnsafeModelError where a torch file would run code, or shards lie elsewhere.
     """
@@ -199,12 +198,12 @@ def build_network(
     return network, network.config
 
 
-def _other_shapes(found: Sequence[tuple[str, Sequence[int], Sequence[int]]], folder: Folder) -> str:
+def _other_shapes(mismatches: Sequence[tuple[str, Sequence[int], Sequence[int]]], folder: Folder) -> str:
     shown = [
         f"{printable(key, 100)} is {tuple(in_file)} in the files and {tuple(by_config)} by the configuration"
-        for key, in_file, by_config in found[:MOST_NAMED]
+        for key, in_file, by_config in mismatches[:MOST_NAMED]
     ]
-    more = f"; and {len(found) - MOST_NAMED:,} more" if len(found) > MOST_NAMED else ""
+    more = f"; and {len(mismatches) - MOST_NAMED:,} more" if len(mismatches) > MOST_NAMED else ""
     return (
         f"The weights in {folder.name!r} have other shapes than its config.json says: {'; '.join(shown)}{more}. Put "
         "back the config.json that was saved with them."
@@ -233,7 +232,7 @@ def _check_layers(settings: object, n_weights: int, folder: Folder) -> None:
 
 @contextmanager
 def quiet_and_offline() -> Iterator[None]:
-    """Nothing is fetched from a network, and no progress bar or report is printed; all as it was afterwards."""
+    """Context without network access, progress bars or reports of transformers; settings are restored afterwards."""
     import huggingface_hub.constants
     from transformers.utils import logging
 

@@ -1,4 +1,4 @@
-"""By which of their bytes formats are known."""
+"""Format detection by magic bytes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_tar(data: bytes) -> bool:
 
 
 def is_onnx(data: bytes) -> bool:
-    """Whether the fields at the top level are those of an ONNX model, its version and its graph among them."""
+    """Whether the top-level fields are those of an ONNX model, including its version and its graph."""
     place, seen = 0, set()
     for _ in range(1000):
         if place >= len(data):
@@ -65,7 +65,7 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
 
 
 def boosted_kind(data: bytes) -> str:
-    """Which of ``BOOSTED_TREES`` the bytes are, or ""."""
+    """The member of ``BOOSTED_TREES`` whose format the bytes have, or ""."""
     if data[:4] == b"CBM1":
         return "CatBoost"
     if data[:5] == b"tree\n" and b"\nversion=" in data[:200]:

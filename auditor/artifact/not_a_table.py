@@ -1,4 +1,4 @@
-"""What a file is that cannot be read as the table that its name says, and at which place of it that shows."""
+"""Diagnosis of a file that cannot be read as the table that its name claims, with the position of the problem."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ _BINARY = {
 }
 
 
-def problem_at_sight(where: Path, kind: str, what: str, opened: Opener) -> DataError | None:
-    """Why a file cannot be a table of its ``kind``, by its first bytes and, of text, by NUL bytes anywhere; or None."""
-    with opened() as file:
+def problem_at_sight(where: Path, kind: str, noun: str, open_file: Opener) -> DataError | None:
+    """The reason why a file is not a table of its ``kind``, by first bytes and NUL bytes in text; or None."""
+    with open_file() as file:
         head = file.read(_HEAD)
     if kind in _BINARY:
-        return _no_binary(where, kind, what, head)
-    name = f"The {what} {printable(where.name)!r}"
+        return _no_binary(where, kind, noun, head)
+    name = f"The {noun} {printable(where.name)!r}"
     encoding = next((said for mark, said in _MARKS.items() if head.startswith(mark)), None)
     if encoding is not None:
         return _other_encoding(where, f"{name} is {encoding} text by its first bytes", encoding)
@@ -82,64 +82,64 @@ def problem_at_sight(where: Path, kind: str, what: str, opened: Opener) -> DataE
         return DataError(f"{name} is {known}, and no {_TEXT[kind]}: {export}.", code="AUD-DATA-FORMAT")
     if kind != "jsonl" and _is_json_object(head.splitlines()[0] if head else b""):
         return DataError(f"{name} holds JSON, a row a line: let its name end in .jsonl.", code="AUD-DATA-FORMAT")
-    found = _problem_with_bytes(where, name, opened, with_encoding=kind in ("jsonl", "txt"))
-    return found if found is not None or kind in ("jsonl", "txt") else _wide_header(name, opened)
+    found = _problem_with_bytes(where, name, open_file, with_encoding=kind in ("jsonl", "txt"))
+    return found if found is not None or kind in ("jsonl", "txt") else _wide_header(name, open_file)
 
 
-def look_wrapped(opened: Opener) -> bool:
+def look_wrapped(open_file: Opener) -> bool:
     """Whether lines are parts of longer texts: all about as long as a page is wide, in blocks with blank lines between.
 
     The last line of a block is as long as is left.
     """
-    with opened() as file:
+    with open_file() as file:
         lines = [line.decode("utf-8", "replace").strip() for line in islice(_lines(file), _LOOKED_AT)]
     blocks = [list(block) for blank, block in groupby(lines, key=lambda line: not line) if not blank]
     inner = [len(line) in _WRAPPED for block in blocks for line in block[:-1]]
     return len(blocks) > 1 and len(inner) > 2 * len(blocks) and sum(inner) > 0.8 * len(inner)
 
 
-def problem_of_text(where: Path, kind: str, opened: Opener, block: int, why: str) -> DataError:
-    """Why text could not be read, where its parser says ``why`` in its own words; ``block``: its largest row."""
+def problem_of_text(where: Path, kind: str, open_file: Opener, block: int, reason: str) -> DataError:
+    """The error for unreadable text, with its parser's message ``reason``; ``block``: the largest row size."""
     name = printable(where.name)
-    found = _problem_with_bytes(where, repr(name), opened, with_encoding=True)
+    found = _problem_with_bytes(where, repr(name), open_file, with_encoding=True)
     if found is not None:
         return found
-    long = _long_row(repr(name), opened, block, kind)
+    long = _long_row(repr(name), open_file, block, kind)
     if long is not None:
         return long
     if kind == "jsonl":
         return (
-            _bad_json(repr(name), opened)
-            or _mixed_json(repr(name), opened)
-            or _malformed(f"{name!r} cannot be read as JSON Lines: {printable(why, 200)}.")
+            _bad_json(repr(name), open_file)
+            or _mixed_json(repr(name), open_file)
+            or _malformed(f"{name!r} cannot be read as JSON Lines: {printable(reason, 200)}.")
         )
-    with opened() as file:
+    with open_file() as file:
         blank = not any(line.strip() for line in islice(_lines(file), 1000))
     if blank:
         return DataError(f"{name!r} holds blank lines alone.", code="AUD-DATA-EMPTY")
-    return _malformed(f"{name!r} cannot be read as {_TEXT[kind]}: {printable(why, 200)}.")
+    return _malformed(f"{name!r} cannot be read as {_TEXT[kind]}: {printable(reason, 200)}.")
 
 
-def ragged(where: Path, number: int | None, expected: int, found: int, text: str) -> DataError:
-    """The refusal of a row with another number of cells than the header; ``number`` counts the header as 1."""
+def ragged(where: Path, number: int | None, expected: int, n_cells: int, text: str) -> DataError:
+    """The error for a row with another number of cells than the header; ``number`` counts the header as 1."""
     row = "a row" if number is None else f"row {number:,}"
     return _malformed(
-        f"In {printable(where.name)!r}, {row} (the header is row 1) has {_cells(found)}, and the header has "
+        f"In {printable(where.name)!r}, {row} (the header is row 1) has {_cells(n_cells)}, and the header has "
         f"{expected:,}: {printable(text, 80)!r}. Mend the row: a value that holds a comma or a line break stands "
         "in double quotes."
     )
 
 
-def not_utf8(where: Path, opened: Opener) -> DataError:
-    """The refusal of text that is not UTF-8: the first byte that shows it, and how the file is converted."""
-    return _problem_with_bytes(where, repr(printable(where.name)), opened, with_encoding=True) or DataError(
+def not_utf8(where: Path, open_file: Opener) -> DataError:
+    """The error for text that is not UTF-8: the position of the first bad byte, and how to convert the file."""
+    return _problem_with_bytes(where, repr(printable(where.name)), open_file, with_encoding=True) or DataError(
         f"{printable(where.name)!r} holds bytes that are no text.", code="AUD-DATA-ENCODING"
     )
 
 
-def _no_binary(where: Path, kind: str, what: str, head: bytes) -> DataError | None:
+def _no_binary(where: Path, kind: str, noun: str, head: bytes) -> DataError | None:
     said, starts, end = _BINARY[kind]
-    name = f"The {what} {printable(where.name)!r}"
+    name = f"The {noun} {printable(where.name)!r}"
     if not head.startswith(starts):
         return DataError(
             f"{name} is not {said}, as its name says: name it by what it holds, or export it anew.",
@@ -152,15 +152,15 @@ def _no_binary(where: Path, kind: str, what: str, head: bytes) -> DataError | No
     return None
 
 
-def _problem_with_bytes(where: Path, name: str, opened: Opener, *, with_encoding: bool) -> DataError | None:
+def _problem_with_bytes(where: Path, name: str, open_file: Opener, *, with_encoding: bool) -> DataError | None:
     """The first NUL byte, or the first byte that is not UTF-8."""
     place = 0
     decoder = codecs.getincrementaldecoder("utf-8")()
-    with opened() as file:
+    with open_file() as file:
         while chunk := file.read(_CHUNK):
             at = chunk.find(0)
             if at >= 0:
-                line = _line_of(opened, place + at)
+                line = _line_of(open_file, place + at)
                 return _malformed(
                     f"{name} has a NUL byte at offset {place + at:,} (line {line:,}), as text never has: it is "
                     "damaged, or no table. Export it again, or take them out with tr -d '\\000'."
@@ -170,21 +170,21 @@ def _problem_with_bytes(where: Path, name: str, opened: Opener, *, with_encoding
                 try:
                     decoder.decode(chunk)
                 except UnicodeDecodeError as error:
-                    return _no_utf8(where, name, error.object[error.start], place + error.start - kept, opened)
+                    return _no_utf8(where, name, error.object[error.start], place + error.start - kept, open_file)
             place += len(chunk)
     # A character that the file ends in the middle of.
     cut = decoder.getstate()[0]
-    return _no_utf8(where, name, cut[0], place - len(cut), opened) if with_encoding and cut else None
+    return _no_utf8(where, name, cut[0], place - len(cut), open_file) if with_encoding and cut else None
 
 
-def _line_of(opened: Opener, place: int) -> int:
+def _line_of(open_file: Opener, place: int) -> int:
     """The line that a byte stands in, from 1: read anew, since most files are as they should be."""
-    with opened() as file:
+    with open_file() as file:
         return 1 + sum(file.read(min(_CHUNK, place - at)).count(b"\n") for at in range(0, place, _CHUNK))
 
 
-def _no_utf8(where: Path, name: str, byte: int, place: int, opened: Opener) -> DataError:
-    line = _line_of(opened, place)
+def _no_utf8(where: Path, name: str, byte: int, place: int, open_file: Opener) -> DataError:
+    line = _line_of(open_file, place)
     fact = f"{name} is not UTF-8: the byte 0x{byte:02X} at offset {place:,} (line {line:,}) is none of it"
     return _other_encoding(where, fact, "WINDOWS-1252")
 
@@ -200,8 +200,8 @@ def _other_encoding(where: Path, fact: str, encoding: str) -> DataError:
     )
 
 
-def _long_row(name: str, opened: Opener, block: int, kind: str) -> DataError | None:
-    with opened() as file:
+def _long_row(name: str, open_file: Opener, block: int, kind: str) -> DataError | None:
+    with open_file() as file:
         for number, line in enumerate(_lines(file, block + 1), 1):
             if len(line) > block:
                 cells = line.count(b",") + 1
@@ -215,8 +215,8 @@ def _long_row(name: str, opened: Opener, block: int, kind: str) -> DataError | N
     return None
 
 
-def _wide_header(name: str, opened: Opener) -> DataError | None:
-    with opened() as file:
+def _wide_header(name: str, open_file: Opener) -> DataError | None:
+    with open_file() as file:
         header = file.readline(MAX_HEADER_BYTES + 1)
     cells = header.count(b",") + header.count(b"\t") + 1
     if len(header) > MAX_HEADER_BYTES:
@@ -231,8 +231,8 @@ def _wide_header(name: str, opened: Opener) -> DataError | None:
     )
 
 
-def _bad_json(name: str, opened: Opener) -> DataError | None:
-    with opened() as file:
+def _bad_json(name: str, open_file: Opener) -> DataError | None:
+    with open_file() as file:
         for number, line in enumerate(_lines(file), 1):
             if line.strip() and not _is_json_object(line):
                 shown = printable(line[:80].decode("utf-8", "replace"), 60)
@@ -243,10 +243,10 @@ def _bad_json(name: str, opened: Opener) -> DataError | None:
     return None
 
 
-def _mixed_json(name: str, opened: Opener) -> DataError | None:
+def _mixed_json(name: str, open_file: Opener) -> DataError | None:
     """The first line in which a field holds a value of another kind than in a line before it."""
     seen: dict[str, tuple[str, int]] = {}
-    with opened() as file:
+    with open_file() as file:
         for number, line in enumerate(_lines(file), 1):
             row = json.loads(line) if line.strip() else {}
             for key, value in row.items():

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself, read off its graph and its metadata, and its graph as it is asked about a table.
+"""Metadata, graph and inference session of an ONNX model.
 
 onnxruntime interprets operators of its own: the bytes run nothing.
 """
@@ -34,7 +34,7 @@ TEXT = "tensor(string)"
 
 
 def check(proto: Any, name: str) -> None:
-    """Raises UnsupportedError for operators of other libraries, and for tensors that lie in other files."""
+    """Raise UnsupportedError for custom operators and for tensors stored in other files."""
     foreign = sorted({o.domain for o in proto.opset_import} - _KNOWN_OPERATORS)
     if foreign:
         raise UnsupportedError(
@@ -61,7 +61,7 @@ def _tensors(graph: Any) -> list[Any]:
 
 
 def class_labels(proto: Any, output: str) -> list[str] | None:
-    """The labels that a classifier's node or ZipMap names, or what the places of classes are looked up in."""
+    """The labels named by a classifier's node or ZipMap, or the lookup table of class positions."""
     for node in reversed(proto.graph.node):
         for attribute in node.attribute:
             if attribute.name == "values_strings" and output in node.output and attribute.strings:
@@ -74,7 +74,10 @@ def class_labels(proto: Any, output: str) -> list[str] | None:
 
 
 def threshold_in(proto: Any) -> float | None:
-    """The threshold that the file's labels are decided by, where it says one. Raises DamagedError where it is none."""
+    """The decision threshold for labels in the file, if it contains one.
+
+    Raises DamagedError where it is none.
+    """
     said = next((each.value for each in proto.metadata_props if each.key == THRESHOLD), None)
     if said is None:
         return None
@@ -88,7 +91,7 @@ def threshold_in(proto: Any) -> float | None:
 
 
 class Graph:
-    """A graph that takes a table: ``columns`` it takes, in order, or how many where it does not name them."""
+    """A graph with a table as input: ``columns``: its inputs in order, or their number if unnamed."""
 
     def __init__(self, session: Any, name: str) -> None:
         self.session = session
@@ -111,13 +114,16 @@ class Graph:
         self.columns = None if self.one_matrix else tuple(i.name for i in self._inputs)
 
     def text_columns(self, features: Sequence[str]) -> tuple[str, ...]:
-        """Those of the features that are names."""
+        """The subset of the features with text values."""
         if self.one_matrix:
             return ()
         return tuple(name for i, name in zip(self._inputs, features, strict=True) if i.type == TEXT)
 
     def run(self, X: Any, features: Sequence[str], output: str) -> Any:
-        """One output for the rows. Raises DataError for a value of another type, ModelError where the graph fails."""
+        """One output of the graph for the rows.
+
+        Raises DataError for a value of another type, ModelError where the graph fails.
+        """
         if isinstance(X, np.ndarray):
             X = pd.DataFrame(X, columns=list(features))
         absent = [name for name in features if name not in X.columns]
@@ -163,7 +169,7 @@ def _is_number(text: str) -> bool:
 
 
 def session_of(onnxruntime: Any, content: bytes) -> Any:
-    """What runs a graph, on one thread of the processor."""
+    """An inference session of a graph, on one CPU thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

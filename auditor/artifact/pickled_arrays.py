@@ -1,4 +1,4 @@
-"""numpy's arrays, dtypes, numbers and generators out of a pickle, made of parts that were checked first."""
+"""NumPy arrays, dtypes, numbers and generators from a pickle, built from checked parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLAIN_DTYPE = re.compile(r"[|<>=]?(b1|i[1248]|u[1248]|f[248]|c8|c16|O8?|[SUV]\d
 
 
 class Dtype(Provisional):
-    """A dtype, whose byte order and fields may come next."""
+    """A dtype whose byte order and fields may follow."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
@@ -30,14 +30,20 @@ class Seeds:
 
 
 def whole(value: Any, least: int = 0, most: int = 1 << 62) -> int:
-    """A whole number of a file within bounds. Raises ValueError for anything else."""
+    """A whole number from a file, within bounds.
+
+    Raises ValueError for anything else.
+    """
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not least <= value <= most:
         raise ValueError(f"{printable(value, 30)} stands where a whole number from {least} to {most} must")
     return int(value)
 
 
 def n_bytes(shape: Any, dtype: np.dtype[Any]) -> int:
-    """Bytes that an array of this shape takes. Raises ValueError where it could claim any number of them."""
+    """The size in bytes of an array of this shape.
+
+    Raises ValueError where it could claim any number of them.
+    """
     if type(shape) is not tuple or len(shape) > 32:
         raise ValueError("the shape of an array is none")
     count = math.prod(whole(length) for length in shape)
@@ -56,7 +62,7 @@ def make_dtype(spec: Any, align: Any = False, copy: Any = True) -> Dtype:
     return Dtype(np.dtype(spec))
 
 
-def filled_dtype(made: Dtype, state: Any) -> Dtype:
+def filled_dtype(instance: Dtype, state: Any) -> Dtype:
     """Byte order and fields of a dtype, as ``numpy.dtype.__reduce__`` writes them."""
     if type(state) is not tuple or not 8 <= len(state) <= 9 or state[1] not in ("<", ">", "|", "="):
         raise ValueError("the state of a dtype is none")
@@ -64,20 +70,20 @@ def filled_dtype(made: Dtype, state: Any) -> Dtype:
     if base is not None:
         raise Foreign("numpy.dtype", "of arrays within arrays")
     if names is None:
-        if made.dtype.kind in "mM":
+        if instance.dtype.kind in "mM":
             unit, count = state[8][1][:2] if isinstance(state[8], tuple) and len(state[8]) == 2 else ("generic", 1)
             text = unit.decode() if isinstance(unit, bytes) else str(unit)
             if not re.fullmatch(r"[a-zA-Zμ]{1,7}", text):
                 raise ValueError("the unit of a dtype is none")
-            made.dtype = np.dtype(f"{made.dtype.kind}8[{whole(count, 1, 1 << 30)}{text}]")
-        made.dtype = made.dtype.newbyteorder(order) if order in "<>" else made.dtype
-        return made
+            instance.dtype = np.dtype(f"{instance.dtype.kind}8[{whole(count, 1, 1 << 30)}{text}]")
+        instance.dtype = instance.dtype.newbyteorder(order) if order in "<>" else instance.dtype
+        return instance
     if type(names) is not tuple or len(names) > 64 or type(fields) is not dict or set(fields) != set(names):
         raise ValueError("the fields of a dtype are none")
     kinds = [fields[name][0] for name in names]
     if not all(isinstance(kind, np.dtype) and not kind.hasobject for kind in kinds):
         raise Foreign("numpy.dtype", "with objects in its fields")
-    made.dtype = np.dtype(
+    instance.dtype = np.dtype(
         {
             "names": list(names),
             "formats": kinds,
@@ -85,11 +91,11 @@ def filled_dtype(made: Dtype, state: Any) -> Dtype:
             "itemsize": whole(size, 1, 1 << 20),
         }
     )
-    return made
+    return instance
 
 
 def array_state(version: Any, shape: Any, dtype: Any, fortran: Any, content: Any) -> tuple[Any, ...]:
-    """The state of an array, whose content is as long as its shape says."""
+    """The state of an array, with content of the length that its shape requires."""
     if not isinstance(dtype, np.dtype) or not isinstance(fortran, (bool, int)):
         raise ValueError("the state of an array is none")
     size = n_bytes(shape, dtype)
@@ -102,7 +108,7 @@ def array_state(version: Any, shape: Any, dtype: Any, fortran: Any, content: Any
 
 
 def empty_array(kind: Any, shape: Any, code: Any) -> Any:
-    """An array of nothing, which its state makes one of something."""
+    """An empty array, which its state turns into the final one."""
     if kind is not np.ndarray:
         raise Foreign(printable(getattr(kind, "__name__", kind)), "a kind of array that is not supported yet")
     return np.ndarray((0,), np.uint8)
@@ -115,7 +121,7 @@ def empty_masked(kind: Any, base: Any, shape: Any, code: Any) -> Any:
     return np.ma.core._mareconstruct(np.ma.MaskedArray, np.ndarray, (0,), "b")  # type: ignore[attr-defined]
 
 
-def filled_masked(made: Any, version: Any, shape: Any, dtype: Any, fortran: Any, content: Any, *rest: Any) -> Any:
+def filled_masked(instance: Any, version: Any, shape: Any, dtype: Any, fortran: Any, content: Any, *rest: Any) -> Any:
     """A masked array with as many values as marks."""
     state = array_state(version, shape, dtype, fortran, content)
     mask, fill_value = rest
@@ -123,12 +129,12 @@ def filled_masked(made: Any, version: Any, shape: Any, dtype: Any, fortran: Any,
         raise ValueError("the mask of an array is none")
     if fill_value is not None and np.shape(fill_value) != ():
         raise ValueError("the fill value of an array is none")
-    made.__setstate__((*state, mask, fill_value))
-    return made
+    instance.__setstate__((*state, mask, fill_value))
+    return instance
 
 
 def array_of_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> Any:
-    """Protocol 5 writes arrays as their bytes; a copy, so that nothing else holds the same memory."""
+    """A copy of an array that protocol 5 stores as bytes, so that its memory is not shared."""
     if type(content) not in (bytes, bytearray) or not isinstance(dtype, np.dtype) or dtype.hasobject:
         raise ValueError("an array is made of what are no bytes")
     if order not in ("C", "F") or len(content) != n_bytes(shape, dtype):
@@ -137,7 +143,7 @@ def array_of_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> Any:
 
 
 def make_scalar(dtype: Any, content: Any) -> Any:
-    """One of numpy's numbers, of its bytes."""
+    """One NumPy scalar from its bytes."""
     if not isinstance(dtype, np.dtype) or dtype.hasobject or type(content) is not bytes:
         raise Foreign("numpy scalar", "of an object")
     if len(content) != dtype.itemsize:
@@ -146,7 +152,7 @@ def make_scalar(dtype: Any, content: Any) -> Any:
 
 
 def make_bit_generator(kind: Any) -> Any:
-    """A generator of random bits, of the two kinds that scikit-learn makes."""
+    """A bit generator, of the two kinds that scikit-learn creates."""
     name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
     made = next((k for full, k in GENERATORS.items() if full.endswith(f".{name}")), None)
     if made is None:
@@ -155,26 +161,29 @@ def make_bit_generator(kind: Any) -> Any:
 
 
 def make_random_state(generator: Any = "MT19937", *_: Any) -> Any:
-    """A RandomState around its bits."""
+    """A RandomState with the given bit generator."""
     if generator != "MT19937" and not isinstance(generator, np.random.MT19937):
         raise Foreign("numpy.random.RandomState", "of another generator")
     return np.random.RandomState(np.random.MT19937(0) if isinstance(generator, str) else generator)
 
 
 def make_generator(bits: Any, *_: Any) -> Any:
-    """A Generator around its bits."""
+    """A Generator with the given bit generator."""
     if not isinstance(bits, (np.random.MT19937, np.random.PCG64)):
         raise Foreign("numpy.random.Generator", "of another generator")
     return np.random.Generator(bits)
 
 
-def filled_generator(made: Any, state: Any) -> Any:
-    """A generator in the state it had. numpy would read beyond its memory for a position that is off."""
-    if isinstance(made, Seeds):
-        return made
+def filled_generator(instance: Any, state: Any) -> Any:
+    """A generator with restored state; positions are checked, since NumPy would read beyond its memory.
+
+    numpy would read beyond its memory for a position that is off.
+    """
+    if isinstance(instance, Seeds):
+        return instance
     known = state[0] if type(state) is tuple else state
     inner = known["state"]
-    if known["bit_generator"] == "MT19937" and isinstance(made, (np.random.RandomState, np.random.MT19937)):
+    if known["bit_generator"] == "MT19937" and isinstance(instance, (np.random.RandomState, np.random.MT19937)):
         key = inner["key"]
         if not isinstance(key, np.ndarray) or key.shape != (624,) or key.dtype != np.uint32:
             raise ValueError("the state of a random generator is none")
@@ -182,11 +191,11 @@ def filled_generator(made: Any, state: Any) -> Any:
             "bit_generator": "MT19937",
             "state": {"key": key.copy(), "pos": whole(inner["pos"], 0, 624)},
         }
-        if isinstance(made, np.random.RandomState):
+        if isinstance(instance, np.random.RandomState):
             clean |= {"has_gauss": whole(known["has_gauss"], 0, 1), "gauss": float(known["gauss"])}
-            made.set_state(clean)
-            return made
-    elif known["bit_generator"] == "PCG64" and isinstance(made, np.random.PCG64):
+            instance.set_state(clean)
+            return instance
+    elif known["bit_generator"] == "PCG64" and isinstance(instance, np.random.PCG64):
         clean = {
             "bit_generator": "PCG64",
             "state": {name: whole(inner[name], 0, (1 << 128) - 1) for name in ("state", "inc")},
@@ -195,8 +204,8 @@ def filled_generator(made: Any, state: Any) -> Any:
         }
     else:
         raise ValueError("the state of a random generator is none")
-    made.state = clean
-    return made
+    instance.state = clean
+    return instance
 
 
 def encoded(text: Any, encoding: Any = "latin1") -> bytes:

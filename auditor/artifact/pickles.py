@@ -1,4 +1,4 @@
-"""What a pickle would call, read from its opcodes without running any of them."""
+"""The functions that a pickle would call, read from its opcodes without running them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PickleReading:
 
 
 def read_pickle(data: bytes, *, max_opcodes: int = MAX_OPCODES) -> PickleReading:
-    """Reads all streams of a pickle, one after the other, as far as they can be followed; never raises on bad data."""
+    """Read all streams of a pickle, one after the other, as far as they can be followed; never raise on bad data."""
     file = BytesIO(data)
     reader = _Reader(max_opcodes)
     length = streams = 0

@@ -1,4 +1,4 @@
-"""Quantised checkpoints: unpacked or refused by name, and never read as if their packed numbers were weights.
+"""Quantised checkpoints: unpacked, or refused by method name; packed numbers are never read as weights.
 
 What a folder's config.json says of it and what its tensors are need not agree, so both are looked at.
 """
@@ -54,7 +54,7 @@ _INSTEAD = (
 
 
 def method_of(settings: Mapping[str, Any], folder: Folder) -> str | None:
-    """How the weights of a folder are packed, by its config.json, or None where it says nothing of it.
+    """The packing method of a folder's weights by its config.json, or None if it states none.
 
     Raises UnsupportedError where that is not read: with what would unpack it.
     """
@@ -70,9 +70,9 @@ def method_of(settings: Mapping[str, Any], folder: Folder) -> str | None:
     )
 
 
-def _method_named(said: object) -> str:
+def _method_named(raw_settings: object) -> str:
     """A method by transformers' name, "" where there is none; bitsandbytes was asked for before methods had names."""
-    settings = said if isinstance(said, Mapping) else {}
+    settings = raw_settings if isinstance(raw_settings, Mapping) else {}
     named = settings.get("quant_method")
     if named is None and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
         return "bitsandbytes"
@@ -84,8 +84,8 @@ def _in_words(method: str) -> str:
 
 
 def refuse_quantised(settings: Mapping[str, Any], folder: Folder) -> None:
-    """Raises ModelError where a config.json says that its weights are quantised and the files hold none such,
-    UnsupportedError where they are so in a way that is not read, MissingExtraError where its library is not there."""
+    """Raise an error for unusable quantised weights declared in a config.json. ModelError if the files contain none, UnsupportedError if their format is not supported, MissingExtraError if the library for it is not installed.
+    """
     said = settings.get("quantization_config")
     if said is None:
         return
@@ -103,14 +103,14 @@ def refuse_quantised(settings: Mapping[str, Any], folder: Folder) -> None:
 
 
 def unpack_quantised(weights: dict[str, Tensor], settings: Mapping[str, Any], folder: Folder) -> None:
-    """Puts plain numbers in the place of weights that a config.json says are packed, by :mod:`unpacked`."""
+    """Replace weights that config.json declares as packed by plain numbers, by :mod:`unpacked`."""
     method = method_of(settings, folder)
     if method is not None:
         unpack(weights, method, settings["quantization_config"], folder.metadata, folder.name)
 
 
 def packed_by(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """The sentence of a report on weights that lay packed in their files; none where they did not."""
+    """The report's sentence on packed weights; empty if they were not packed."""
     said = settings.get("quantization_config")
     name = _READ.get(_method_named(said))
     if name is None:
@@ -143,7 +143,7 @@ def _is_packed_matrix(spec: Any) -> bool:
 
 
 def check_plain(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Folder) -> None:
-    """Raises ModelError where tensors are packed weights that no config.json speaks of, or were left over.
+    """Raise ModelError for packed weights that no config.json declares, or that were left over.
 
     ``expected``: the network's own. A weight of whole numbers or of eight bits means nothing without its scale, and
     what stands beside weights as their scale says that they are none.
@@ -162,9 +162,9 @@ def _first(names: Iterable[str]) -> str | None:
     return min(names, default=None)
 
 
-def _unsaid(name: str, what: str, folder: Folder) -> ModelError:
+def _unsaid(name: str, role: str, folder: Folder) -> ModelError:
     return ModelError(
-        f"The files in {folder.name!r} hold {printable(name, 100)!r} as {what}, which is how quantised weights are "
+        f"The files in {folder.name!r} hold {printable(name, 100)!r} as {role}, which is how quantised weights are "
         "stored, and its config.json says nothing of it: put back the config.json that was saved with them.",
         code="AUD-LOAD-WEIGHTS",
     )

@@ -1,4 +1,4 @@
-"""A model file as bytes: opened once, then hashed, inspected and loaded from the same copy."""
+"""A model file as bytes: opened once; hash, inspection and loading use the same copy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ADVICE = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """What was read from one regular file: ``data`` is all that any later step looks at."""
+    """Contents of one regular file: all later steps use only ``data``."""
 
     path: str
     data: bytes
@@ -45,48 +45,51 @@ def printable(text: object, length: int = 120) -> str:
     return line if len(line) <= length else line[: length - 3] + "..."
 
 
-def read_source(path: str | Path, *, what: str = "model file", max_bytes: int = MAX_FILE_BYTES) -> Source:
-    """Reads a regular file whole.
+def read_source(path: str | Path, *, noun: str = "model file", max_bytes: int = MAX_FILE_BYTES) -> Source:
+    """Read a regular file completely.
 
     Raises UsageError where there is none (a FIFO, a device or a folder is none), ModelError where it is empty, larger
     than ``max_bytes`` or changes while it is read.
     """
-    with opened(path, what, max_bytes) as (descriptor, size):
+    with opened(path, noun, max_bytes) as (descriptor, size):
         data = _read(descriptor, size)
         if len(data) != size or os.read(descriptor, 1):
             name = printable(Path(path).name)
             raise ModelError(
-                f"The {what} {name!r} changed while it was read: try again when it is complete.",
+                f"The {noun} {name!r} changed while it was read: try again when it is complete.",
                 code="AUD-LOAD-INCOMPLETE",
             )
     return Source(str(path), data, hashlib.sha256(data).hexdigest())
 
 
 @contextmanager
-def opened(path: str | Path, what: str, max_bytes: int) -> Iterator[tuple[int, int]]:
-    """(descriptor, size) of a regular file, open for one reading. Raises what :func:`read_source` raises."""
-    where = regular_file(path, what)
+def opened(path: str | Path, noun: str, max_bytes: int) -> Iterator[tuple[int, int]]:
+    """(descriptor, size) of a regular file, opened for one read.
+
+    Raises what :func:`read_source` raises.
+    """
+    where = regular_file(path, noun)
     name = printable(where.name)
     try:
         # Non-blocking: the path may have become a FIFO since it was looked at, and opening that would wait forever.
         descriptor = os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise UsageError(f"The {what} {name!r} cannot be read: {error.strerror}.") from None
+        raise UsageError(f"The {noun} {name!r} cannot be read: {error.strerror}.") from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"The {what} {name!r} is not a regular file.")
+            raise UsageError(f"The {noun} {name!r} is not a regular file.")
         if status.st_size == 0:
-            raise DamagedError(f"The {what} {name!r} is empty.")
+            raise DamagedError(f"The {noun} {name!r} is empty.")
         if status.st_size > max_bytes:
             raise ModelError(
-                f"The {what} {name!r} has {status.st_size:,} bytes, more than the {max_bytes:,} that are read: "
+                f"The {noun} {name!r} has {status.st_size:,} bytes, more than the {max_bytes:,} that are read: "
                 "audit it through your own loader with --predict package.module:function.",
                 code="AUD-LOAD-LIMIT",
             )
         yield descriptor, status.st_size
     except OSError as error:
-        raise UsageError(f"The {what} {name!r} cannot be read: {error.strerror}.") from None
+        raise UsageError(f"The {noun} {name!r} cannot be read: {error.strerror}.") from None
     finally:
         os.close(descriptor)
 
@@ -103,10 +106,10 @@ def _read(descriptor: int, size: int) -> bytes:
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Turns whatever a third-party parser raises into a ModelError of one sentence; our own errors pass.
+def reading(message: str) -> Iterator[None]:
+    """Convert any error of a third-party parser into a ModelError of one sentence; own errors pass.
 
-    ``what``: the beginning of the sentence, such as ``"'model.pt' cannot be read as a safetensors file"``.
+    ``message``: the beginning of the sentence, such as ``"'model.pt' cannot be read as a safetensors file"``.
     """
     try:
         yield
@@ -114,15 +117,15 @@ def reading(what: str) -> Iterator[None]:
         raise
     except MemoryError:
         raise ModelError(
-            f"{what}: it needs more memory than there is; --max-memory sets the limit.", code="AUD-LOAD-LIMIT"
+            f"{message}: it needs more memory than there is; --max-memory sets the limit.", code="AUD-LOAD-LIMIT"
         ) from None
     except Exception as error:
-        raise DamagedError(f"{what}: {_reason(error)}") from error
+        raise DamagedError(f"{message}: {_reason(error)}") from error
     except BaseException as error:
         # Parsers written in Rust report a failed invariant by an exception outside of Exception.
         if type(error).__name__ != "PanicException":
             raise
-        raise DamagedError(f"{what}: {_reason(error)}") from error
+        raise DamagedError(f"{message}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Safetensors read tensor by tensor, each straight into the memory where it stays, and hashed on the way.
+"""Streaming of safetensors files, tensor by tensor into the final memory, hashed during reading.
 
 In a process of its own they are mapped instead: their pages are those of the file, which the system may take back and
 share, and nothing but what is written to them takes memory besides.
@@ -91,19 +91,19 @@ class _Reading:
 
 
 def stream_safetensors(
-    path: Path, *, mapped: bool = False, metadata: dict[str, str] | None = None
+    path: Path, *, memory_map: bool = False, metadata: dict[str, str] | None = None
 ) -> tuple[dict[str, Tensor], str, int]:
     """(tensors by name, SHA-256 of the file, its size), with one copy of every tensor in memory.
 
     ``metadata``: is given what the file says beside its tensors.
 
-    ``mapped``: the tensors are pages of the file, and copies of them where they are written to. Who writes into the
+    ``memory_map``: the tensors are pages of the file, and copies of them where they are written to. Who writes into the
     file changes them, and who shortens it ends the process: see :func:`changed_since`. Raises ModelError where the file
     is not exactly what the format says.
     """
     name = printable(path.name)
     with opened(path, "model file", MAX_FILE_BYTES) as (descriptor, size):
-        if mapped:
+        if memory_map:
             _mapped.append((path, os.fstat(descriptor)))
         file = _Reading(descriptor, name)
         start = file.take(min(8, size))
@@ -116,7 +116,7 @@ def stream_safetensors(
             metadata |= {key: value for key, value in said.items() if isinstance(value, str)}
         entries = [(spec["data_offsets"][0], key, spec) for key, spec in header.items()]
         entries.sort(key=lambda e: (e[0], e[1]))
-        if mapped:
+        if memory_map:
             tensors: dict[str, Tensor] = {}
             for some in _neighbours(entries, max(_LEAST_MAPPED, size // _MAPPINGS)):
                 with reading(f"{name!r} cannot be read as a safetensors file"):
@@ -129,7 +129,7 @@ def stream_safetensors(
 
 
 def changed_since() -> list[str]:
-    """The names of mapped files that somebody has written into since; one that was replaced is still as it was."""
+    """Names of mapped files written since they were mapped; a replaced file counts as unchanged."""
     found = []
     for path, then in _mapped:
         try:
@@ -143,7 +143,7 @@ def changed_since() -> list[str]:
 
 
 def check_unchanged() -> None:
-    """Raises ModelError where somebody has written into a mapped file."""
+    """Raise ModelError if a mapped file was written to."""
     changed = changed_since()
     if changed:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Pickles of torch, followed before torch reads them: which storages they claim, which of numpy's numbers they hold.
+"""Checks of torch pickles before torch reads them: claimed storages and contained NumPy numbers.
 
 Two kinds of file need it: those from before 2020, whose storages lie as raw memory behind the pickles, and checkpoints
 with numpy's numbers beside the tensors, which torch's restricted loader takes only where it is told to.
@@ -54,7 +54,7 @@ class _Blank:
 
 @dataclass
 class TorchReader:
-    """What the names of a torch pickle mean to somebody who only looks; ``storages``: (elements, bytes each) by key."""
+    """Inert meanings of the names in a torch pickle; ``storages``: (elements, bytes each) by key."""
 
     plain: frozenset[str]
     storages: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class TorchReader:
         return _Blank(name, _ELEMENT_BYTES.get(name.removeprefix("torch.").removesuffix("Storage"), 0))
 
     def call(self, name: str, arguments: tuple[Any, ...]) -> object:
-        """One of numpy's numbers, arrays and dtypes; a blank for whatever torch would make."""
+        """A NumPy scalar, array or dtype; a placeholder for every object that torch would create."""
         if name in _NUMPY_CALLS:
             return _NUMPY_CALLS[name](*arguments)
         if name == "_codecs.encode":
@@ -80,16 +80,16 @@ class TorchReader:
         return _Blank(name)
 
     def make(self, name: str) -> object:
-        """Nothing of a plain torch file is made by its class alone."""
+        """Raise an error: a plain torch file creates no object from its class alone."""
         raise Foreign(name)
 
-    def fill(self, made: Any, name: str, state: Any, file: BytesIO) -> object:
+    def fill(self, instance: Any, name: str, state: Any, file: BytesIO) -> object:
         """A dtype or an array with its state; torch keeps that of anything else."""
-        if isinstance(made, arrays.Dtype):
-            return arrays.filled_dtype(made, state)
-        if type(made) is np.ndarray:
-            made.__setstate__(arrays.array_state(*state))
-        return made
+        if isinstance(instance, arrays.Dtype):
+            return arrays.filled_dtype(instance, state)
+        if type(instance) is np.ndarray:
+            instance.__setstate__(arrays.array_state(*state))
+        return instance
 
     def persistent(self, key: Any) -> object:
         """A storage by ``("storage", type, key, location, elements)``, and None where an older file has views."""
@@ -104,7 +104,7 @@ class TorchReader:
 
 
 def check_numpy(data: bytes, plain: frozenset[str]) -> None:
-    """Raises Foreign or ValueError where what a torch pickle holds of numpy's is more than plain numbers and arrays."""
+    """Raise Foreign or ValueError if NumPy objects in a torch pickle are not plain numbers and arrays."""
     follow(BytesIO(data), TorchReader(plain))
 
 

@@ -1,4 +1,4 @@
-"""Packed weights as the plain numbers that they stand for, by the library that packed them where that takes one.
+"""Packed quantised weights converted to plain numbers, by the library that packed them if it is needed.
 
 A network of plain weights is loaded, checked, moved and asked like any other, on every device. Kernels that compute
 with packed weights are not: some fetch themselves from a hub, most want one kind of card.
@@ -25,25 +25,25 @@ Said = Mapping[str, Any]
 _STATES = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 
 
-def unpack(weights: Weights, method: str, said: Said, metadata: Mapping[str, str], what: str) -> None:
-    """Puts plain numbers in the place of packed weights, one after another, and takes away what stood beside them.
+def unpack(weights: Weights, method: str, settings: Said, metadata: Mapping[str, str], file_name: str) -> None:
+    """Replace packed weights by plain numbers, one after another, and remove their auxiliary tensors.
 
-    ``method``: one of METHODS. ``said``: the quantization_config. ``metadata``: of the safetensors files. Raises
+    ``method``: one of METHODS. ``settings``: the quantization_config. ``metadata``: of the safetensors files. Raises
     MissingExtraError without the library, ModelError where it cannot be done; nothing is taken for what it is not.
     """
     need(method)
     with (
-        reading(f"The packed weights in {what!r} cannot be unpacked"),
+        reading(f"The packed weights in {file_name!r} cannot be unpacked"),
         warnings.catch_warnings(),
         torch.no_grad(),
     ):
         # Of kernels that are not used, and of versions to come.
         warnings.simplefilter("ignore")
-        METHODS[method](weights, said, metadata)
+        METHODS[method](weights, settings, metadata)
 
 
 def need(method: str) -> None:
-    """Raises MissingExtraError where the library that unpacks this is not there."""
+    """Raise MissingExtraError if the library for unpacking is not installed."""
     package, extra = _LIBRARIES.get(method, ("", ""))
     if package and importlib.util.find_spec(package) is None:
         raise MissingExtraError(
@@ -52,7 +52,7 @@ def need(method: str) -> None:
         )
 
 
-def _bitsandbytes(weights: Weights, said: Said, metadata: Mapping[str, str]) -> None:
+def _bitsandbytes(weights: Weights, settings: Said, metadata: Mapping[str, str]) -> None:
     """8 bits: a scale a row (Dettmers et al. 2022); 4 bits: a code book and a scale a block (Dettmers et al. 2023).
 
     The library's own kernel for CPUs takes a block for part of one row, which it need not be.
@@ -96,7 +96,7 @@ def _by_codes(
     return found * scales.float()[torch.arange(n) // int(str(block))]
 
 
-def _torchao(weights: Weights, said: Said, metadata: Mapping[str, str]) -> None:
+def _torchao(weights: Weights, settings: Said, metadata: Mapping[str, str]) -> None:
     from torchao.prototype.safetensors.safetensors_support import unflatten_tensor_state_dict
 
     for name, described in metadata.items():
@@ -116,34 +116,34 @@ def _torchao(weights: Weights, said: Said, metadata: Mapping[str, str]) -> None:
         weights[name] = packed[name].dequantize().float().contiguous()
 
 
-def _object(described: str) -> dict[str, Any]:
+def _object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(described)
+        found = json.loads(text)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _plain_kinds(described: object) -> None:
+def _plain_kinds(value: object) -> None:
     """torchao takes whatever torch has under the name that stands for a number format."""
-    if isinstance(described, list):
-        for item in described:
+    if isinstance(value, list):
+        for item in value:
             _plain_kinds(item)
-    elif isinstance(described, dict):
-        named = described.get("_data")
-        if described.get("_type") == "torch.dtype" and not isinstance(getattr(torch, str(named), None), torch.dtype):
+    elif isinstance(value, dict):
+        named = value.get("_data")
+        if value.get("_type") == "torch.dtype" and not isinstance(getattr(torch, str(named), None), torch.dtype):
             raise DamagedError(f"{printable(named, 40)!r} is no number format.")
-        _plain_kinds(list(described.values()))
+        _plain_kinds(list(value.values()))
 
 
-def _compressed_tensors(weights: Weights, said: Said, metadata: Mapping[str, str]) -> None:
+def _compressed_tensors(weights: Weights, settings: Said, metadata: Mapping[str, str]) -> None:
     from compressed_tensors.quantization import QuantizationConfig
 
-    sparse = said.get("sparsity_config")
+    sparse = settings.get("sparsity_config")
     dense = not sparse or (isinstance(sparse, Mapping) and sparse.get("format") == "dense")
-    if not dense or said.get("transform_config"):
+    if not dense or settings.get("transform_config"):
         raise UnsupportedError("its weights are sparse or transformed as well, which is not read: save it dense.")
-    _decompress(weights, QuantizationConfig.model_validate(dict(said)))
+    _decompress(weights, QuantizationConfig.model_validate(dict(settings)))
 
 
 def _decompress(weights: Weights, config: Any) -> None:
@@ -192,20 +192,20 @@ def _check_packed(parts: Mapping[str, Tensor], bits: int, module: str) -> None:
         raise DamagedError(f"{printable(module, 100)!r} claims {claimed:,} numbers of {bits} bits and holds others.")
 
 
-def _awq(weights: Weights, said: Said, metadata: Mapping[str, str]) -> None:
+def _awq(weights: Weights, settings: Said, metadata: Mapping[str, str]) -> None:
     """Packed by AutoAWQ, read as what compressed-tensors makes of it (Lin et al. 2024)."""
     from compressed_tensors.entrypoints.convert.converters import AutoAWQConverter
 
-    if said.get("bits", 4) != 4 or said.get("version", "gemm") != "gemm" or said.get("backend", "auto") == "llm-awq":
+    if settings.get("bits", 4) != 4 or settings.get("version", "gemm") != "gemm" or settings.get("backend", "auto") == "llm-awq":
         raise UnsupportedError("only AWQ of 4 bits in the order 'gemm' is read: save it so, or unpacked.")
-    converter = AutoAWQConverter.from_autoawq_config(dict(said))
+    converter = AutoAWQConverter.from_autoawq_config(dict(settings))
     converter.process(weights)
     _decompress(weights, converter.update_config(None))
 
 
-def _fp8(weights: Weights, said: Said, metadata: Mapping[str, str]) -> None:
+def _fp8(weights: Weights, settings: Said, metadata: Mapping[str, str]) -> None:
     """Eight-bit floating-point numbers times the scale of their block, or of all of a weight (DeepSeek-AI 2024)."""
-    size = said.get("weight_block_size") or (1 << 40, 1 << 40)
+    size = settings.get("weight_block_size") or (1 << 40, 1 << 40)
     if len(size) != 2 or any(not isinstance(n, int) or n < 1 for n in size):
         raise DamagedError(f"its weight_block_size is {printable(size, 40)}.")
     for name in [name for name in weights if name.endswith(".weight_scale_inv")]:
@@ -224,7 +224,7 @@ def _fp8(weights: Weights, said: Said, metadata: Mapping[str, str]) -> None:
         weights[f"{stem}weight"] = packed.float() * scales.float().reshape(grid)[rows][:, columns]
 
 
-def _mxfp4(weights: Weights, said: Said, metadata: Mapping[str, str]) -> None:
+def _mxfp4(weights: Weights, settings: Said, metadata: Mapping[str, str]) -> None:
     """Four-bit floating-point numbers, 32 with one power of two (Open Compute Project 2023)."""
     from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 

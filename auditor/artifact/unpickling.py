@@ -1,4 +1,4 @@
-"""A pickle followed opcode by opcode, where every name means what an exact list says, and nothing else can be called.
+"""Safe unpickling opcode by opcode: each name maps to an entry of an exact list; nothing else can be called.
 
 No name is imported or looked up here: a :class:`Maker` of the caller's own answers for each, and whatever it does not
 know ends the reading. Opcodes that no estimator needs do too.
@@ -66,38 +66,41 @@ _RENAMED = {
 
 
 class Foreign(UnsafeModelError):
-    """A pickle wants what the list does not hold: its name, and why that is refused."""
+    """A pickle uses a name outside the allow-list: the name, and the reason for its refusal."""
 
-    def __init__(self, name: str, why: str = "") -> None:
+    def __init__(self, name: str, reason: str = "") -> None:
         self.name = printable(name)
-        super().__init__(f"{self.name} ({why})" if why else self.name)
+        super().__init__(f"{self.name} ({reason})" if reason else self.name)
 
 
 class Maker(Protocol):
-    """What the names of a pickle mean. Each method raises :class:`Foreign` for a name that is not on its list, and
-    ValueError for arguments or a state that make no sense."""
+    """The safe meanings of the names in a pickle.
+
+    Each method raises :class:`Foreign` for a name that is not on its list, and ValueError for arguments or a state
+    that make no sense.
+    """
 
     def value(self, name: str) -> object:
-        """What stands where the name is used as a value, such as a dtype."""
+        """The object for a name used as a value, such as a dtype."""
 
     def call(self, name: str, arguments: tuple[Any, ...]) -> object:
-        """What a call of the name with these arguments makes."""
+        """The result of calling the name with these arguments."""
 
     def make(self, name: str) -> object:
         """An instance of the class of that name, without any attribute."""
 
-    def fill(self, made: Any, name: str, state: Any, file: BytesIO) -> object:
-        """The instance with its state, once; ``file`` stands behind the opcode, where joblib writes an array."""
+    def fill(self, instance: Any, name: str, state: Any, file: BytesIO) -> object:
+        """The instance with its state set, once; ``file`` is after the opcode, at the array that joblib writes."""
 
     def persistent(self, key: Any) -> object:
-        """What lies outside of the pickle under this key."""
+        """The object stored outside the pickle under this key."""
 
 
 class Provisional:
-    """Something that the next opcode may still change; whoever takes it up gets what it has become."""
+    """An object that a later opcode may change; readers get its final form."""
 
     def settled(self) -> object:
-        """Its final form."""
+        """The final form of the object."""
         raise NotImplementedError
 
 
@@ -107,7 +110,7 @@ class _Name:
 
 
 def canonical(name: str) -> str:
-    """The name by which the same thing is known today."""
+    """The present name of a renamed object."""
     for old, new in _RENAMED.items():
         if name.startswith(old):
             return new + name.removeprefix(old)
@@ -115,7 +118,7 @@ def canonical(name: str) -> str:
 
 
 def follow(file: BytesIO, maker: Maker, max_opcodes: int = MAX_OPCODES) -> object:
-    """The object of the pickle that begins where ``file`` stands, which then stands behind it.
+    """The object of the pickle at the current position of ``file``, which is moved to the pickle's end.
 
     Raises :class:`Foreign` for what is not allowed, and ValueError with the byte at which the opcodes make no sense.
     """
@@ -296,9 +299,9 @@ class _Machine:
             raise Foreign(name, "made with arguments")
         self._made(self.maker.make(name), name)
 
-    def _made(self, made: Any, name: str) -> None:
-        self.unfilled[id(made)] = (made, name)
-        self.stack.append(made)
+    def _made(self, instance: Any, name: str) -> None:
+        self.unfilled[id(instance)] = (instance, name)
+        self.stack.append(instance)
 
     def _build(self, _: Any) -> None:
         state = self._taken()
@@ -309,7 +312,7 @@ class _Machine:
 
 
 def as_key(value: Any) -> Any:
-    """A value that may be a key: hashing it, and comparing it with others, costs nothing and calls nothing."""
+    """A value usable as a key: hashing and comparing it is cheap and calls no code."""
     if type(value) is tuple and all(_is_plain(part) for part in value):
         return value
     if not _is_plain(value):

@@ -1,4 +1,4 @@
-"""What files of weights say of themselves: their names, records and headers, read without torch."""
+"""Names, records and headers of weight files, read without torch."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ _READ_BY_TORCH = ("data.pkl", "byteorder", "version", ".format_version", ".stora
 
 
 def pickle_record(archive: Archive) -> str | None:
-    """Name of the record in which a torch archive keeps its object, or None where it is no torch archive."""
+    """Name of the record with the object of a torch archive, or None if the file is no torch archive."""
     found = [
         name for name in archive.records if name == "data.pkl" or (name.count("/") == 1 and name.endswith("/data.pkl"))
     ]
@@ -91,7 +91,7 @@ def pickle_record(archive: Archive) -> str | None:
 
 
 def unread_records(archive: Archive, record: str) -> tuple[str, ...]:
-    """A note on records that neither torch nor the pickle in ``record`` asks for, where there are any."""
+    """A note on records that neither torch nor the pickle in ``record`` reads; empty if there are none."""
     root = record.removesuffix("data.pkl")
     storages = {f"{root}data/{arg}" for _, arg, _ in pickletools.genops(archive.read(record)) if isinstance(arg, str)}
     read = storages | {root + name for name in _READ_BY_TORCH}
@@ -105,36 +105,36 @@ def unread_records(archive: Archive, record: str) -> tuple[str, ...]:
 
 
 def foreign_globals(report: PickleReading) -> tuple[str, ...]:
-    """The globals of a pickle that a plain set of weights, and numpy's numbers beside it, do not need."""
+    """The globals of a pickle beyond those of plain weights and NumPy numbers."""
     return tuple(name for name in report.names if name not in PLAIN_GLOBALS | NUMPY_GLOBALS)
 
 
-def safetensors_header(data: bytes, what: str, size: int | None = None) -> dict[str, Any]:
-    """The header of a safetensors file, with every name once and the tensors tiling the rest of the file.
+def safetensors_header(data: bytes, file_name: str, size: int | None = None) -> dict[str, Any]:
+    """The header of a safetensors file, with unique names and tensors that exactly fill the rest of the file.
 
     ``size``: bytes of the file, where ``data`` is only the beginning of it.
     """
     size = len(data) if size is None else size
     length = int.from_bytes(data[:8], "little")
     if length > min(size - 8, _MAX_HEADER_BYTES):
-        raise DamagedError(f"{what!r} is a truncated safetensors file: its header claims {length:,} bytes.")
-    with reading(f"{what!r} has no valid safetensors header"):
+        raise DamagedError(f"{file_name!r} is a truncated safetensors file: its header claims {length:,} bytes.")
+    with reading(f"{file_name!r} has no valid safetensors header"):
         header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique_pairs)
         if not isinstance(header, dict):
-            raise DamagedError(f"{what!r} has no valid safetensors header.")
+            raise DamagedError(f"{file_name!r} has no valid safetensors header.")
         spans = sorted(tuple(v["data_offsets"]) for k, v in header.items() if k != "__metadata__")
     place = 0
     for span in spans:
         if len(span) != 2 or span[0] != place or not isinstance(span[1], int) or span[1] < place:
-            raise DamagedError(f"{what!r} is a doctored safetensors file: its tensors overlap or leave holes.")
+            raise DamagedError(f"{file_name!r} is a doctored safetensors file: its tensors overlap or leave holes.")
         place = span[1]
     if place != size - 8 - length:
-        raise DamagedError(f"{what!r} is a truncated or doctored safetensors file: its tensors do not fill it.")
+        raise DamagedError(f"{file_name!r} is a truncated or doctored safetensors file: its tensors do not fill it.")
     return header
 
 
 def check_gguf(source: Source) -> None:
-    """Raises DamagedError for a GGUF file whose first 24 bytes cannot be those of one.
+    """Raise DamagedError if the first 24 bytes are not a valid GGUF header.
 
     They are the mark, the version (uint32, 2 or 3), and the numbers of tensors and of keys (uint64), of either byte
     order.

@@ -1,4 +1,4 @@
-"""Tensors out of torch archives and safetensors files, verified before and after they are loaded."""
+"""Tensors from torch archives and safetensors files, checked before and after loading."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def load_torch(source: Source, archive: Archive, record: str) -> Any:
 
 
 def load_legacy_torch(source: Source) -> Any:
-    """The object of a torch file from before 2020, by ``torch.load(weights_only=True)`` once all of it was followed.
+    """The object of a torch file from before 2020, by ``torch.load(weights_only=True)`` after a complete check.
 
     Raises Foreign for a name that plain weights do not need, ModelError where it cannot be read.
     """
@@ -112,26 +112,26 @@ def load_safetensors(source: Source) -> dict[str, Tensor]:
     return loaded
 
 
-def check_tensors(loaded: object, what: str, file_bytes: int) -> None:
-    """Raises ModelError for a tensor that is not plain, or claims more memory than its storage and the file hold."""
+def check_tensors(loaded: object, file_name: str, file_bytes: int) -> None:
+    """Raise ModelError for a tensor that is not plain, or needs more memory than its storage and the file have."""
     claimed = 0
     for tensor in tensors_of(loaded):
         if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided or tensor.is_quantized:
             raise UnsupportedError(
-                f"{what!r} holds a sparse, quantised or otherwise unusual tensor, which is not supported yet."
+                f"{file_name!r} holds a sparse, quantised or otherwise unusual tensor, which is not supported yet."
             )
         if tensor.device.type != "cpu":
-            raise UnsupportedError(f"{what!r} holds a tensor without data.")
+            raise UnsupportedError(f"{file_name!r} holds a tensor without data.")
         needed = tensor.numel() * tensor.element_size()
         if needed > tensor.untyped_storage().nbytes():
             raise DamagedError(
-                f"{what!r} holds a tensor of shape {tuple(tensor.shape)[:6]} over only "
+                f"{file_name!r} holds a tensor of shape {tuple(tensor.shape)[:6]} over only "
                 f"{tensor.untyped_storage().nbytes():,} bytes: it claims more than it stores."
             )
         claimed += needed
     if claimed > MAX_CLAIM * file_bytes:
         raise ModelError(
-            f"{what!r} has {file_bytes:,} bytes and claims tensors of {claimed:,}: it names the same bytes often.",
+            f"{file_name!r} has {file_bytes:,} bytes and claims tensors of {claimed:,}: it names the same bytes often.",
             code="AUD-LOAD-LIMIT",
         )
 
@@ -149,37 +149,37 @@ def tensors_of(loaded: object) -> Iterator[Tensor]:
             stack.extend(item.values() if isinstance(item, Mapping) else item)
 
 
-def as_state_dict(loaded: object, what: str) -> dict[str, Tensor]:
+def as_state_dict(loaded: object, file_name: str) -> dict[str, Tensor]:
     """A mapping of names to tensors, checked. Raises ModelError for anything else."""
     if not isinstance(loaded, Mapping) or not loaded:
-        raise ModelError(f"{what!r} holds {_kind(loaded)}, not a set of named weights.", code="AUD-LOAD-ARCHITECTURE")
+        raise ModelError(f"{file_name!r} holds {_kind(loaded)}, not a set of named weights.", code="AUD-LOAD-ARCHITECTURE")
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ModelError(
-                f"{what!r} holds {_kind(value)} under {printable(name, 60)!r} where a tensor was expected.",
+                f"{file_name!r} holds {_kind(value)} under {printable(name, 60)!r} where a tensor was expected.",
                 code="AUD-LOAD-ARCHITECTURE",
             )
     return dict(loaded)
 
 
-def compare_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str, network: str) -> None:
-    """Raises ModelError naming the first weights that are missing, unexpected or of another shape."""
+def compare_shapes(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], file_name: str, network: str) -> None:
+    """Raise ModelError with the first weights that are missing, unexpected or of another shape."""
     problems = [
-        _listing("lacks", [name for name in expected if name not in found]),
-        _listing("has but the network does not know", [name for name in found if name not in expected]),
+        _listing("lacks", [name for name in expected if name not in weights]),
+        _listing("has but the network does not know", [name for name in weights if name not in expected]),
         _listing(
             "has in another shape",
             [
-                f"{name} {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
+                f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
                 for name, tensor in expected.items()
-                if name in found and found[name].shape != tensor.shape
+                if name in weights and weights[name].shape != tensor.shape
             ],
         ),
     ]
     named = [p for p in problems if p]
     if named:
         raise ModelError(
-            f"The weights in {what!r} do not fit {network}: the file {'; it '.join(named)}.", code="AUD-LOAD-WEIGHTS"
+            f"The weights in {file_name!r} do not fit {network}: the file {'; it '.join(named)}.", code="AUD-LOAD-WEIGHTS"
         )
 
 

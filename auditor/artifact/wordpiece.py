@@ -1,4 +1,4 @@
-"""The WordPiece tokenizer of BERT and its kin, by its vocabulary alone."""
+"""The WordPiece tokenizer of BERT and related models, defined by its vocabulary alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from auditor.errors import UnsupportedError
 _SPECIAL = ("[UNK]", "[CLS]", "[SEP]", "[PAD]")
 
 
-def word_pieces(text: str, options: Mapping[str, Any], what: str) -> tuple[Any, tuple[str, ...]]:
+def word_pieces(text: str, options: Mapping[str, Any], folder_name: str) -> tuple[Any, tuple[str, ...]]:
     """The tokenizer of a vocabulary of one piece a line, with the marks of BERT around each text, and notes.
 
     Whether it lowers case is what ``options`` say of ``do_lower_case``, else what the vocabulary shows: one of lowered
@@ -25,7 +25,7 @@ def word_pieces(text: str, options: Mapping[str, Any], what: str) -> tuple[Any, 
     if len(vocabulary) != len(pieces) or missing:
         why = f"lacks {missing[0]}" if missing else "names a piece twice"
         raise UnsupportedError(
-            f"The vocab.txt in {what!r} {why}, so that it is none of WordPiece: save the fast tokenizer beside the "
+            f"The vocab.txt in {folder_name!r} {why}, so that it is none of WordPiece: save the fast tokenizer beside the "
             "weights with AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
         )
     stated = options.get("do_lower_case")

@@ -1,1 +1,1 @@
-"""Two audits or many, set against each other."""
+"""Comparison of two or more audits."""

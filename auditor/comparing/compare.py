@@ -1,4 +1,4 @@
-"""Two audits side by side: what became better, what worse, what only looks so, and whether the model is of any use."""
+"""Comparison of two audits: improvements, regressions, insignificant differences, and the model's usefulness."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SINCE = re.compile(r"sha256 ([0-9a-f]{16})")
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Every number that both audits have: ``rows`` that are judged, ``others``, and ``details`` by group and the like.
+    """All numbers that both audits have: judged ``rows``, ``others``, and ``details`` by group and similar.
 
     Judged are accuracy and what the later audit has a criterion for, so m is fixed before any number is read, and the
     family of ``usefulness``. Of ``error_rate``, on either side, three quarters are for the m rows, whose intervals miss
@@ -62,33 +62,33 @@ class Comparison:
 
     @property
     def all(self) -> tuple[Row, ...]:
-        """What is judged, and the family of usefulness."""
+        """All judged rows, with the family of usefulness."""
         return (*self.rows, *self.usefulness.rows)
 
     @property
     def m(self) -> int:
-        """How many differences are judged, without the family of usefulness."""
+        """The number of judged differences, without the family of usefulness."""
         return len(self.rows)
 
     @property
     def alpha(self) -> float:
-        """The level of either side of each judged difference's interval."""
+        """The level of each side of each judged difference's interval."""
         return _JUDGED * self.error_rate / max(self.m, 1)
 
     @property
     def better(self) -> tuple[Row, ...]:
-        """What is shown to be better."""
+        """The significant improvements."""
         return tuple(row for row in self.all if row.verdict == "better")
 
     @property
     def unsafe(self) -> tuple[Row, ...]:
-        """What is shown to be worse, and is held to a criterion that it is not shown to meet."""
+        """The significant deteriorations whose criterion is not shown to be met."""
         judged = (Outcome.INCONCLUSIVE, Outcome.FAIL)
         return tuple(r for r in self.all if r.verdict == "worse" and r.after.outcome in judged)
 
     @property
     def exit_code(self) -> int:
-        """0 better and useful; 1 something crossed its criterion, or usefulness failed; 3 neither is shown.
+        """0 better and useful; 1 a criterion was crossed, or usefulness failed; 3 neither is significant.
 
         0 takes that something is shown to be better, that usefulness is shown to be kept, and that nothing that is
         shown to be worse is left open by its criterion, and that the later audit is judged by all that the earlier one
@@ -101,7 +101,7 @@ class Comparison:
 
     @property
     def conclusion(self) -> str:
-        """What the exit code says, and why, in a few sentences."""
+        """The meaning of the exit code and its reason, in a few sentences."""
         reasons = " ".join(self.usefulness.reasons)
         if self.exit_code == 1:
             crossed = f"FAILs its criterion now: {_named(self.crossed)}. " if self.crossed else ""
@@ -126,7 +126,7 @@ def _named(names: Sequence[str]) -> str:
 
 
 def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05, margin: float = MARGIN) -> Comparison:
-    """Puts two audits of the same question side by side.
+    """Compare two audits of the same question.
 
     The two numbers of a row share their rows of data or not, so their difference is bounded from either's own bounds at
     half the level each, which holds however they depend on one another. Where the later audit was made with
@@ -192,12 +192,12 @@ def _judged_rows(both: Both, held_to: set[Key], error_rate: float) -> list[Row]:
 def _rows_beside(both: Both, held_to: set[Key], metrics: set[str]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """Rows that are not judged: those of the whole, and details. ``metrics``: those that judged rows show already."""
     rest = [
-        both.at(key, _SHOWN_LEVEL, judged=False)
+        both.at(key, _SHOWN_LEVEL, with_verdict=False)
         for key in both.shared
         if key not in held_to and not (key[0] == PERFORMANCE and key[2] in metrics and not key[3])
     ]
     rest += [
-        of_rate(f, _SHOWN_LEVEL, judged=False)
+        of_rate(f, _SHOWN_LEVEL, with_verdict=False)
         for f in both.changes.values()
         if f.metric == "accuracy_change" and f.group
     ]
@@ -260,7 +260,7 @@ def _check_reference(before: AuditReport, after: AuditReport) -> None:
 
 
 def before_of(finding: Finding) -> tuple[int, int] | None:
-    """Right decisions and rows of the model that accuracy has changed since, where a finding says so."""
+    """Correct decisions and rows of the earlier model of an accuracy change, if a finding states them."""
     change = finding.estimate
     if finding.metric != "accuracy_change" or finding.group or not isinstance(change, RateChange):
         return None
@@ -292,14 +292,14 @@ def _dropped(before: AuditReport, after: AuditReport) -> Iterator[str]:
             yield f"{f.metric}{''.join(f' ({k}={v})' for k, v in key_of(f)[3])}"
 
 
-def _as_strict(now: CriterionRecord, then: CriterionRecord) -> bool:
-    if now.direction != then.direction:
+def _as_strict(current: CriterionRecord, earlier: CriterionRecord) -> bool:
+    if current.direction != earlier.direction:
         return False
-    if isinstance(now.bound, tuple) or isinstance(then.bound, tuple):
-        if not (isinstance(now.bound, tuple) and isinstance(then.bound, tuple)):
+    if isinstance(current.bound, tuple) or isinstance(earlier.bound, tuple):
+        if not (isinstance(current.bound, tuple) and isinstance(earlier.bound, tuple)):
             return False
-        return now.bound[0] >= then.bound[0] and now.bound[1] <= then.bound[1]
-    return now.bound <= then.bound if now.direction == "at_most" else now.bound >= then.bound
+        return current.bound[0] >= earlier.bound[0] and current.bound[1] <= earlier.bound[1]
+    return current.bound <= earlier.bound if current.direction == "at_most" else current.bound >= earlier.bound
 
 
 def _crossed(before: AuditReport, after: AuditReport, rows: Sequence[Row]) -> Iterator[str]:

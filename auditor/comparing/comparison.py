@@ -46,12 +46,12 @@ def _ends(interval: tuple[float, float] | None) -> list[float | None] | None:
 
 
 def render_comparison_json(comparison: Comparison) -> str:
-    """The comparison as indented JSON: which audits, at what level, every row."""
+    """The comparison as indented JSON: the audits, the confidence level, every row."""
     return json.dumps(comparison_content(comparison), indent=2, allow_nan=False) + "\n"
 
 
 def comparison_content(comparison: Comparison) -> dict[str, Any]:
-    """What the JSON of a comparison says."""
+    """The JSON content of a comparison."""
     return {
         "comparison_version": COMPARISON_VERSION,
         "before": _audit(comparison.before),
@@ -114,7 +114,7 @@ def _as_json(row: Row) -> dict[str, Any]:
 
 
 def promise(comparison: Comparison) -> str:
-    """What the verdicts promise, in a sentence or two."""
+    """The error guarantee of the verdicts, in one or two sentences."""
     level = 1.0 - 2.0 * comparison.alpha
     return (
         f"{comparison.m} numbers are judged, each by an interval that holds with {text.confidence(level)}, and "
@@ -131,7 +131,7 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
 
 
 def headline(comparison: Comparison) -> str:
-    """How many judged numbers became better and worse, in a sentence."""
+    """The number of judged improvements and deteriorations, in a sentence."""
     n = {verdict: sum(row.verdict == verdict for row in comparison.all) for verdict in _WORDS}
     parts = [
         f"{n['better']} {_are(n['better'])} shown to be better",

@@ -1,4 +1,4 @@
-"""A trade-off as JSON, Markdown and one self-contained HTML page with its plots."""
+"""A trade-off as JSON, as Markdown and as one self-contained HTML page with its plots."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ _TONES: dict[Verdict, str] = {
 }
 
 
-def render_tradeoff_json(found: Tradeoff, audit: AuditReport) -> str:
-    """The trade-off as indented JSON; ``audit`` is that of the present model, for what was audited on which rows."""
-    return json.dumps(tradeoff_content(found, audit), indent=2, allow_nan=False) + "\n"
+def render_tradeoff_json(tradeoff: Tradeoff, audit: AuditReport) -> str:
+    """The trade-off as indented JSON; ``audit`` is the present model's, for the audited rows and model."""
+    return json.dumps(tradeoff_content(tradeoff, audit), indent=2, allow_nan=False) + "\n"
 
 
-def tradeoff_content(found: Tradeoff, audit: AuditReport) -> dict[str, Any]:
-    """What the JSON of a trade-off says."""
+def tradeoff_content(tradeoff: Tradeoff, audit: AuditReport) -> dict[str, Any]:
+    """The JSON content of a trade-off."""
     return {
         "tradeoff_version": TRADEOFF_VERSION,
-        "made_by": found.made_by,
+        "made_by": tradeoff.made_by,
         "model": {"path": audit.model.path, "sha256": audit.model.sha256},
         "data": {"path": audit.data.path, "sha256": audit.data.sha256, "n_rows": audit.data.n_rows},
-        "metric": found.metric,
-        "disparity": found.disparity,
-        "tolerance": found.tolerance,
-        "error_rate": found.error_rate,
-        "n_tried": found.n_tried,
-        "m": found.m,
-        "confidence_of_changes": 1.0 - 2.0 * found.alpha,
-        "confidence_of_points": 1.0 - 2.0 * found.own_alpha,
-        "axes": list(found.axes),
-        "headline": found.headline,
-        "points": [_point(point) for point in found.all],
+        "metric": tradeoff.metric,
+        "disparity": tradeoff.disparity,
+        "tolerance": tradeoff.tolerance,
+        "error_rate": tradeoff.error_rate,
+        "n_tried": tradeoff.n_tried,
+        "m": tradeoff.m,
+        "confidence_of_changes": 1.0 - 2.0 * tradeoff.alpha,
+        "confidence_of_points": 1.0 - 2.0 * tradeoff.own_alpha,
+        "axes": list(tradeoff.axes),
+        "headline": tradeoff.headline,
+        "points": [_point(point) for point in tradeoff.all],
     }
 
 
@@ -98,20 +98,20 @@ def _measured(number: Measured) -> dict[str, Any]:
     }
 
 
-def promise(found: Tradeoff) -> str:
-    """What the verdicts promise, in a sentence or two."""
+def promise(tradeoff: Tradeoff) -> str:
+    """The error guarantee of the verdicts, in one or two sentences."""
     return (
-        f"The {found.m} differences, one of {found.metric} and one of {found.disparity} by each feature"
-        f"{' and, where it is weighed, their intersection,' if len(found.present.features) > 1 else ''} for each of "
-        f"{found.n_tried} models that these rows have graded, share one error rate: each interval of a change holds "
-        f"with {text.confidence(1.0 - 2.0 * found.alpha)}, so that the chance of any false alternative among all of "
-        f"them is at most {100 * found.error_rate:.3g} % (Bonferroni), however the points are picked. Models tried "
+        f"The {tradeoff.m} differences, one of {tradeoff.metric} and one of {tradeoff.disparity} by each feature"
+        f"{' and, where it is weighed, their intersection,' if len(tradeoff.present.features) > 1 else ''} for each of "
+        f"{tradeoff.n_tried} models that these rows have graded, share one error rate: each interval of a change holds "
+        f"with {text.confidence(1.0 - 2.0 * tradeoff.alpha)}, so that the chance of any false alternative among all of "
+        f"them is at most {100 * tradeoff.error_rate:.3g} % (Bonferroni), however the points are picked. Models tried "
         "elsewhere on the same rows, and other measures they were weighed by, are not counted, and would have to be."
     )
 
 
 def front_words(point: Point) -> str:
-    """Where a point stands to the front."""
+    """The position of a point relative to the Pareto front, in words."""
     if not point.made:
         return ""
     if point.on_front is None:
@@ -121,24 +121,24 @@ def front_words(point: Point) -> str:
     return f"{'shown to be dominated' if point.shown_dominated else 'dominated'} by {point.dominated_by}"
 
 
-def verdict_by(point: Point, own: FeaturePoint | None) -> Verdict:
-    """The verdict of a point as far as one sensitive feature goes: an alternative by another one is none by this."""
-    if own is None or point.verdict != "less discriminatory alternative" or own.alternative:
+def verdict_by(point: Point, feature_point: FeaturePoint | None) -> Verdict:
+    """A point's verdict for one sensitive feature: an alternative for another feature does not count."""
+    if feature_point is None or point.verdict != "less discriminatory alternative" or feature_point.alternative:
         return point.verdict
     return "not shown"
 
 
-def render_tradeoff_markdown(found: Tradeoff) -> str:
+def render_tradeoff_markdown(tradeoff: Tradeoff) -> str:
     """The table of each sensitive feature, for a pull request."""
-    lines = ["# Trade-off", "", f"Made by {_plain(found.made_by)}.", "", _plain(found.headline), ""]
-    for i, feature in enumerate(f.feature for f in found.present.features):
+    lines = ["# Trade-off", "", f"Made by {_plain(tradeoff.made_by)}.", "", _plain(tradeoff.headline), ""]
+    for i, feature in enumerate(f.feature for f in tradeoff.present.features):
         lines += [
             f"## By {_plain(feature)}",
             "",
-            f"| point | verdict | {found.metric} | change | {found.disparity} | change | impact ratio | front |",
+            f"| point | verdict | {tradeoff.metric} | change | {tradeoff.disparity} | change | impact ratio | front |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
-        for point in found.all:
+        for point in tradeoff.all:
             own = point.features[i] if point.features else None
             numbers = [point.performance, point.performance_change]
             numbers += [own.own, own.change, own.ratio] if own is not None else []
@@ -146,9 +146,9 @@ def render_tradeoff_markdown(found: Tradeoff) -> str:
             words = (f"`{_plain(point.name)}`", verdict_by(point, own), *shown, _plain(front_words(point)))
             lines.append(f"| {' | '.join(words)} |")
         lines.append("")
-    lines += [f"- `{_plain(p.name)}`: {_plain(p.reason)}" for p in found.points if p.reason]
-    lines += [f"- **{_plain(p.name)}**: {_plain(remark)}" for p in found.all for remark in p.remarks]
-    return "\n".join([*lines, "", promise(found), "", "Nothing here is legal advice.", ""])
+    lines += [f"- `{_plain(p.name)}`: {_plain(p.reason)}" for p in tradeoff.points if p.reason]
+    lines += [f"- **{_plain(p.name)}**: {_plain(remark)}" for p in tradeoff.all for remark in p.remarks]
+    return "\n".join([*lines, "", promise(tradeoff), "", "Nothing here is legal advice.", ""])
 
 
 def cell(number: Measured) -> str:
@@ -165,7 +165,7 @@ def _plain(words: str) -> str:
 
 
 def tradeoff_svg(plot: Plot) -> str:
-    """A plot as an SVG file of its own."""
+    """A plot as a separate SVG file."""
     return as_file(_drawn(plot))
 
 
@@ -174,13 +174,13 @@ def _drawn(plot: Plot) -> str:
     return sheet_svg(partial(draw, plot), title=plot.title, alt=plot.alt, dom_id=f"plot-{plot.id}")
 
 
-def render_tradeoff_html(found: Tradeoff, audit: AuditReport) -> str:
-    """The trade-off as one page: what is shown, the plots, a table for each sensitive feature, what each point is."""
+def render_tradeoff_html(tradeoff: Tradeoff, audit: AuditReport) -> str:
+    """The trade-off as one HTML page: the conclusions, the plots, a table per sensitive feature, the points."""
     style = Markup(resource("report.css"))
     called = called_in(audit)
     features: list[tuple[str, list[tuple[Point, FeaturePoint | None]]]] = [
-        (feature, [(p, p.features[i] if p.features else None) for p in found.all])
-        for i, feature in enumerate(called_feature(called, f.feature) for f in found.present.features)
+        (feature, [(p, p.features[i] if p.features else None) for p in tradeoff.all])
+        for i, feature in enumerate(called_feature(called, f.feature) for f in tradeoff.present.features)
     ]
     return (
         environment()
@@ -188,18 +188,18 @@ def render_tradeoff_html(found: Tradeoff, audit: AuditReport) -> str:
         .render(
             policy=content_policy(style, Markup(""), pictures=False),
             style=style,
-            found=found,
+            found=tradeoff,
             audit=audit,
-            promise=promise(found),
-            plots=[(plot, Markup(_drawn(plot))) for plot in plots_of(found, called)],
+            promise=promise(tradeoff),
+            plots=[(plot, Markup(_drawn(plot))) for plot in plots_of(tradeoff, called)],
             features=features,
             tones=_TONES,
-            own_level=1.0 - 2.0 * found.own_alpha,
-            change_level=1.0 - 2.0 * found.alpha,
+            own_level=1.0 - 2.0 * tradeoff.own_alpha,
+            change_level=1.0 - 2.0 * tradeoff.alpha,
             level=text.confidence,
             front_words=front_words,
             verdict_by=verdict_by,
             link=lambda path: quote(path),
-            tone="pass" if found.alternatives else "inconclusive",
+            tone="pass" if tradeoff.alternatives else "inconclusive",
         )
     )

@@ -1,4 +1,4 @@
-"""The plots of a trade-off: points with intervals both ways, the front they form, the region of alternatives."""
+"""Trade-off plots: points with intervals on both axes, the Pareto front and the region of alternatives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEAR = 0.03
 
 @dataclass(frozen=True, kw_only=True)
 class Spot:
-    """One point of a plot: its number in the tables, its place, and how it is marked."""
+    """One point of a plot: its number in the tables, its position and its mark."""
 
     number: int
     x: Measured
@@ -48,19 +48,19 @@ class Plot:
     floor: float | None = None
 
 
-def plots_of(found: Tradeoff, called: Labels = UNCALLED) -> list[Plot]:
-    """Of each sensitive feature the front and the paired changes; performance against leakage where it is known.
+def plots_of(tradeoff: Tradeoff, labels: Labels = UNCALLED) -> list[Plot]:
+    """For each sensitive feature the front and the paired changes; performance against leakage if known.
 
-    ``called``: what features are called.
+    ``labels``: what features are called.
     """
     plots = []
-    smaller = found.disparity != "demographic_parity_ratio"
-    feature_names = [called_feature(called, f.feature) for f in found.present.features]
+    smaller = tradeoff.disparity != "demographic_parity_ratio"
+    feature_names = [called_feature(labels, f.feature) for f in tradeoff.present.features]
     for i, feature in enumerate(feature_names):
-        measure = f"{found.disparity} by {feature}"
+        measure = f"{tradeoff.disparity} by {feature}"
         plots.append(
             _front(
-                found, f"front-{i}", measure, [p.features[i].own if p.features else None for p in found.all], smaller
+                tradeoff, f"front-{i}", measure, [p.features[i].own if p.features else None for p in tradeoff.all], smaller
             )
         )
         spots = tuple(
@@ -70,55 +70,55 @@ def plots_of(found: Tradeoff, called: Labels = UNCALLED) -> list[Plot]:
                 y=p.performance_change,
                 role="present" if not number else "shown" if p.features[i].alternative else "other",
             )
-            for number, p in enumerate(found.all)
+            for number, p in enumerate(tradeoff.all)
             if p.features and p.features[i].change.interval is not None and p.performance_change.interval is not None
         )
         plots.append(
             Plot(
                 id=f"change-{i}",
                 title=f"Change since the present model, by {feature}",
-                alt=f"Paired changes of {found.metric} and of {measure}. {_said(spots, found)}",
+                alt=f"Paired changes of {tradeoff.metric} and of {measure}. {_said(spots, tradeoff)}",
                 caption=(
                     "Paired row by row with the present model, the square. An alternative by this feature, a filled "
                     "circle, lies with its whole cross in the shaded region: less disparate, and above the dashed "
-                    f"line, a loss of {found.tolerance:g}. All crosses hold together."
+                    f"line, a loss of {tradeoff.tolerance:g}. All crosses hold together."
                 ),
-                x_label=f"change of {found.disparity}",
-                y_label=f"change of {found.metric}",
+                x_label=f"change of {tradeoff.disparity}",
+                y_label=f"change of {tradeoff.metric}",
                 spots=spots,
                 smaller_x=smaller,
                 origin=True,
-                floor=-found.tolerance,
+                floor=-tradeoff.tolerance,
             )
         )
-    if any(p.leakage for p in found.all):
-        plots.append(_front(found, "leakage", found.axes[-1], [p.leakage for p in found.all], True))
+    if any(p.leakage for p in tradeoff.all):
+        plots.append(_front(tradeoff, "leakage", tradeoff.axes[-1], [p.leakage for p in tradeoff.all], True))
     return plots
 
 
-def called_feature(called: Labels, feature: str) -> str:
-    """What a feature is called, or several of an intersection."""
-    return " x ".join(column(called, name) for name in feature.split(" x "))
+def called_feature(labels: Labels, feature: str) -> str:
+    """The display name of a feature, or of an intersection of features."""
+    return " x ".join(column(labels, name) for name in feature.split(" x "))
 
 
-def _front(found: Tradeoff, id_: str, measure: str, x: Sequence[Measured | None], smaller: bool) -> Plot:
+def _front(tradeoff: Tradeoff, id_: str, measure: str, x: Sequence[Measured | None], smaller: bool) -> Plot:
     spots = tuple(
         Spot(number=number, x=at, y=p.performance, role=_role(number, p))
-        for number, (p, at) in enumerate(zip(found.all, x, strict=True))
+        for number, (p, at) in enumerate(zip(tradeoff.all, x, strict=True))
         if at is not None and at.interval is not None and p.performance.interval is not None
     )
     return Plot(
         id=id_,
-        title=f"{found.metric} against {measure}",
-        alt=f"{found.metric} and {measure} of each point. {_said(spots, found)}",
+        title=f"{tradeoff.metric} against {measure}",
+        alt=f"{tradeoff.metric} and {measure} of each point. {_said(spots, tradeoff)}",
         caption=(
             "Numbers are those of the tables. Square: the present model. Filled: on the front over all axes "
-            f"({', '.join(found.axes)}), hollow: dominated, both by the values alone. Dashed: the front of the two "
+            f"({', '.join(tradeoff.axes)}), hollow: dominated, both by the values alone. Dashed: the front of the two "
             "axes drawn. Crosses: intervals that hold together, of each point by itself; differences between points "
             "are known better than these."
         ),
         x_label=measure,
-        y_label=found.metric,
+        y_label=tradeoff.metric,
         spots=spots,
         smaller_x=smaller,
         staircase=True,
@@ -129,8 +129,8 @@ def _role(number: int, point: Point) -> Role:
     return "present" if not number else "front" if point.on_front else "other"
 
 
-def _said(spots: Sequence[Spot], found: Tradeoff) -> str:
-    names = [p.name for p in found.all]
+def _said(spots: Sequence[Spot], tradeoff: Tradeoff) -> str:
+    names = [p.name for p in tradeoff.all]
     return " ".join(f"{spot.number} ({names[spot.number]}): {spot.x.value:.3f}, {spot.y.value:.3f}." for spot in spots)
 
 
@@ -179,14 +179,14 @@ def _staircase(spots: Sequence[Spot], *, smaller: bool) -> list[tuple[float, flo
     return kept if smaller else kept[::-1]
 
 
-def _mark(drawn: Plane, spot: Spot) -> None:
+def _mark(plane: Plane, spot: Spot) -> None:
     colour = INK if spot.role == "present" else SERIES[2] if spot.role == "shown" else SERIES[0]
     for ends, at, upright in ((spot.x.interval, spot.y.value, False), (spot.y.interval, spot.x.value, True)):
         if ends is None:
             continue
         line = ([at, at], list(ends)) if upright else (list(ends), [at, at])
-        drawn.axes.plot(*line, color=colour, linewidth=1.4, alpha=0.35)
-    drawn.axes.plot(
+        plane.axes.plot(*line, color=colour, linewidth=1.4, alpha=0.35)
+    plane.axes.plot(
         [spot.x.value],
         [spot.y.value],
         "s" if spot.role == "present" else "o",
@@ -197,7 +197,7 @@ def _mark(drawn: Plane, spot: Spot) -> None:
     )
 
 
-def _number(drawn: Plane, spots: Sequence[Spot], x: tuple[float, float], y: tuple[float, float]) -> None:
+def _number(plane: Plane, spots: Sequence[Spot], x: tuple[float, float], y: tuple[float, float]) -> None:
     """The numbers beside the marks; marks that lie on one another share a text."""
     clusters: list[list[Spot]] = []
     for spot in spots:
@@ -215,8 +215,8 @@ def _number(drawn: Plane, spots: Sequence[Spot], x: tuple[float, float], y: tupl
     for cluster in clusters:
         first = cluster[0]
         right = first.x.value < x[0] + 0.8 * (x[1] - x[0])
-        drawn.axes.annotate(
-            drawn.sheet.token(fitting(", ".join(str(s.number) for s in cluster), WIDTH * 0.4, SMALL)),
+        plane.axes.annotate(
+            plane.sheet.token(fitting(", ".join(str(s.number) for s in cluster), WIDTH * 0.4, SMALL)),
             (first.x.value, first.y.value),
             xytext=(6 if right else -6, 5),
             textcoords="offset points",

@@ -1,4 +1,4 @@
-"""What usually goes wrong when a gap closes, each said only where intervals of every group's own rates show it."""
+"""Warnings about common pitfalls of closing a gap, each only if intervals of the groups' own rates support it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CRUMB = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class GroupRate:
-    """One rate of one group before and after, and its change; all bounds of all of them hold together."""
+    """One rate of one group before and after, and its change; all bounds of all rates hold simultaneously."""
 
     rate: str
     group: tuple[tuple[str, str], ...]
@@ -41,7 +41,7 @@ class GroupRate:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The sensitive features that the group is one of."""
+        """The sensitive features that define the group."""
         return tuple(sorted(name for name, _ in self.group))
 
     @property
@@ -51,13 +51,13 @@ class GroupRate:
 
     @property
     def loss(self) -> Bounds:
-        """By how much its people are worse off, at least and at most; below 0 where they are better off."""
+        """Minimum and maximum deterioration for the group's members; below 0 for an improvement."""
         low, high = self.moved.change
         return (-high, -low) if _RATES[self.rate] > 0 else (low, high)
 
     @property
     def became(self) -> str:
-        """What became of it, in words."""
+        """The change of the rate, in words."""
         verb = "fell" if _RATES[self.rate] > 0 else "rose"
         return (
             f"{self.rate} of {self.name} ({self.n:,} rows) {verb} by {abs(self.value):.3f}, at least {self.loss[0]:.3f}"
@@ -65,7 +65,7 @@ class GroupRate:
 
 
 def remarks(both: Both, rows: Sequence[Row], after: AuditReport, level: float) -> list[str]:
-    """Every remark; the chance that any of those that rest on a sample is false is at most ``level``.
+    """All warnings; the probability of any false sample-based warning is at most ``level``.
 
     A fifth of it bounds every group's selection rate, true and false positive rate and accuracy, before, after and
     their change, all of them together (Bonferroni over six sides each). 55 % are for gaps in those rates, or in what
@@ -120,8 +120,8 @@ def _group_rates(both: Both, level: float) -> list[GroupRate]:
     return found
 
 
-def _rate(rate: str, f: Finding, value: float, moved: Moved, n: int) -> GroupRate:
-    return GroupRate(rate=rate, group=tuple(sorted(f.group.items())), n=n, value=value, moved=moved)
+def _rate(rate: str, f: Finding, value: float, change: Moved, n: int) -> GroupRate:
+    return GroupRate(rate=rate, group=tuple(sorted(f.group.items())), n=n, value=value, moved=change)
 
 
 def _by_place(rates: Sequence[GroupRate]) -> dict[tuple[tuple[str, ...], str], list[GroupRate]]:
@@ -179,15 +179,15 @@ def _levelled_down(
         yield said, place
 
 
-def _moved(gaps: Sequence[Row], again: Sequence[Row], rates: Sequence[GroupRate]) -> Iterator[str]:
+def _moved(gaps: Sequence[Row], candidate_gaps: Sequence[Row], rates: Sequence[GroupRate]) -> Iterator[str]:
     """A gap that is shown to have closed, and one of another feature, an intersection or two groups to have opened.
 
-    ``again``: the gaps of what has closed for some, at the level of what has opened.
+    ``candidate_gaps``: the gaps of what has closed for some, at the level of what has opened.
     """
     places = _by_place(rates)
-    for metric in dict.fromkeys(gap.metric for gap in again):
+    for metric in dict.fromkeys(gap.metric for gap in candidate_gaps):
         closed = [gap for gap in gaps if gap.metric == metric and gap.verdict == "better"]
-        opened = [gap for gap in again if gap.metric == metric and gap.verdict == "worse"]
+        opened = [gap for gap in candidate_gaps if gap.metric == metric and gap.verdict == "worse"]
         said = f"Bias moved: {metric} is shown to have closed by {dict(closed[0].of)['by']}"
         if opened:
             yield f"{said} and to have opened by {dict(opened[0].of)['by']}."

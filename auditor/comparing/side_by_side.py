@@ -1,4 +1,4 @@
-"""Two audits' numbers side by side: what they share, its difference, and whether that is shown to be one."""
+"""The shared numbers of two audits side by side, with differences and their statistical significance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One number of one audit, with its interval at the comparison's level; NaN and None where it is undefined."""
+    """One number of one audit with its interval at the comparison's level; NaN and None if undefined."""
 
     value: float
     interval: Bounds | None
@@ -35,7 +35,7 @@ class Side:
 
     @classmethod
     def of(cls, estimate: Estimate, alpha: float, outcome: Outcome = Outcome.NOT_JUDGED) -> Side:
-        """With the one-sided bounds at ``alpha`` each."""
+        """A side with one-sided bounds at ``alpha`` each."""
         value = estimate.value
         return cls(value=value, interval=estimate.bounds(alpha) if math.isfinite(value) else None, outcome=outcome)
 
@@ -67,12 +67,12 @@ class Row:
 
     @property
     def how(self) -> str:
-        """How the difference was taken, in words."""
+        """The method of the difference, in words."""
         return "the same audit" if self.same else "paired" if self.paired else "apart"
 
     @property
     def name(self) -> str:
-        """The metric, and what it was taken of, on one line."""
+        """The metric and its location, on one line."""
         where = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.of]
         if self.method not in (None, "between_groups", "paired"):
             where.append(str(self.method))
@@ -81,7 +81,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Both:
-    """The numbers of both audits by what they are of, and the paired changes between them.
+    """The numbers of both audits by key, and the paired changes between them.
 
     ``same``: both are of the same model and rows.
     """
@@ -93,7 +93,7 @@ class Both:
 
     @classmethod
     def of(cls, before: AuditReport, after: AuditReport) -> Both:
-        """All that two audits hold."""
+        """All numbers of two audits."""
         return cls(numbers(before), numbers(after), numbers(after, changes=True), _of_the_same(before, after))
 
     @property
@@ -106,7 +106,7 @@ class Both:
         return [key for key in self.shared if self.second[key].ideal == 0.0 and dict(key[3]).get("by")]
 
     def paired(self, key: Key) -> Estimate | None:
-        """The paired change of a number, where there is one."""
+        """The paired change of a number, if it exists."""
         probe, method, metric, of = key
         if probe in _PAIRED:
             found = self._known((CHANGE, "paired", metric + SUFFIX, of))
@@ -129,8 +129,8 @@ class Both:
         """The paired changes of a metric that are of no group."""
         return [f for f in self.changes.values() if f.probe == CHANGE and f.metric == metric + SUFFIX and not f.group]
 
-    def at(self, key: Key, alpha: float, *, judged: bool = True, whole: bool = True) -> Row:
-        """One number before and after, with the verdict of its interval at this level where it is ``judged``.
+    def at(self, key: Key, alpha: float, *, with_verdict: bool = True, whole: bool = True) -> Row:
+        """One number before and after; if ``with_verdict``, with the verdict of its interval at this level.
 
         Not ``whole``: a gap whose change was paired has no intervals of its own, which take longest to find.
         """
@@ -141,7 +141,7 @@ class Both:
             sides = tuple(Side(value=f.estimate.value, interval=None) for f in (before, after) if f.estimate)
         else:
             sides = tuple(Side.of(f.estimate, alpha / 2.0, f.outcome) for f in (before, after) if f.estimate)
-        found = row(key, after.pillar, sides=sides, ideal=after.ideal, change=change, alpha=alpha, judged=judged)
+        found = row(key, after.pillar, sides=sides, ideal=after.ideal, change=change, alpha=alpha, with_verdict=with_verdict)
         if self.same and before.estimate == after.estimate and math.isfinite(found.difference):
             # One number of one model and one set of rows: whatever it truly is, it is the same on either side.
             unchanged: Verdict = "no change shown" if found.verdict in (*SHOWN, "undefined") else found.verdict
@@ -159,7 +159,7 @@ def _of_the_same(before: AuditReport, after: AuditReport) -> bool:
 
 
 def numbers(report: AuditReport, *, changes: bool = False) -> dict[Key, Finding]:
-    """The findings that have a number, by what they are of; of several criteria on one number, the first."""
+    """The findings with a number, by key; the first one if a number has several criteria."""
     found: dict[Key, Finding] = {}
     for finding in report.findings:
         if finding.metric is None or finding.estimate is None or is_change(finding) != changes:
@@ -170,7 +170,7 @@ def numbers(report: AuditReport, *, changes: bool = False) -> dict[Key, Finding]
 
 
 def is_change(finding: Finding) -> bool:
-    """Whether it is about two models, on the same rows or sentences."""
+    """Whether the finding compares two models on the same rows or sentences."""
     metric = str(finding.metric)
     own = finding.probe in _PAIRED and metric.endswith(SUFFIX)
     return finding.probe == CHANGE or own or metric.endswith((SHIFT, MIDPOINT))
@@ -184,9 +184,9 @@ def row(
     ideal: float | None,
     change: Estimate | None,
     alpha: float,
-    judged: bool,
+    with_verdict: bool,
 ) -> Row:
-    """A number before and after; the interval of its difference is that of the paired ``change`` where there is one."""
+    """A number before and after; the interval of the difference is that of the paired ``change`` if it exists."""
     before, after = sides
     difference, bounds = after.value - before.value, apart(before.interval, after.interval)
     if change is not None:
@@ -194,7 +194,7 @@ def row(
     distance = None
     if isinstance(change, PreferenceChange) and ideal == change.ideal:
         distance = change.distance_bounds(alpha)
-    verdict = _verdict(ideal, sides, bounds, change, distance, judged=judged)
+    verdict = _verdict(ideal, sides, bounds, change, distance, with_verdict=with_verdict)
     return Row(
         pillar=pillar,
         probe=key[0],
@@ -211,18 +211,18 @@ def row(
     )
 
 
-def of_rate(change: Finding, alpha: float, *, judged: bool = True) -> Row:
-    """A rate before and after, such as accuracy, out of its paired change alone."""
+def of_rate(change: Finding, alpha: float, *, with_verdict: bool = True) -> Row:
+    """A rate before and after, such as accuracy, from its paired change alone."""
     known = change.estimate if isinstance(change.estimate, RateChange) else None
     sides = (Side(value=math.nan, interval=None),) * 2
     if known is not None:
         sides = Side.of(known.rate(after=False), alpha), Side.of(known.rate(after=True), alpha)
     key = (CHANGE, "paired", str(change.metric).removesuffix(SUFFIX), key_of(change)[3])
-    return row(key, change.pillar, sides=sides, ideal=1.0, change=known, alpha=alpha, judged=judged)
+    return row(key, change.pillar, sides=sides, ideal=1.0, change=known, alpha=alpha, with_verdict=with_verdict)
 
 
 def apart(before: Bounds | None, after: Bounds | None) -> Bounds | None:
-    """Bounds of a difference from those of either number, however they depend on one another."""
+    """Bounds of a difference from the bounds of both numbers, for any dependence between them."""
     return None if before is None or after is None else (after[0] - before[1], after[1] - before[0])
 
 
@@ -236,19 +236,19 @@ def _verdict(
     ideal: float | None,
     sides: Sequence[Side],
     bounds: Bounds | None,
-    paired: Estimate | None,
+    paired_change: Estimate | None,
     distance: Bounds | None,
     *,
-    judged: bool,
+    with_verdict: bool,
 ) -> Verdict:
     before, after = sides
     if bounds is None:
         return "undefined"
-    if isinstance(paired, GapChange) and ideal is not None and judged:
+    if isinstance(paired_change, GapChange) and ideal is not None and with_verdict:
         return "better" if bounds[1] < 0.0 else "worse" if bounds[0] > 0.0 else "no change shown"
     if before.interval is None or after.interval is None:
         return "undefined"
-    if ideal is None or not judged:
+    if ideal is None or not with_verdict:
         return "not judged"
     if distance is not None:
         closer, further = distance[1] < 0.0, distance[0] > 0.0

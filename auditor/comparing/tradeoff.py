@@ -1,4 +1,4 @@
-"""One mitigation at several strengths: which points lie on the Pareto front, and which are shown to be alternatives."""
+"""One mitigation at several strengths: the points on the Pareto front, and the significant alternatives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Standing = Literal["less", "more", "not shown", "undefined"]
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A point of a sweep: what it is called, its options, what is known of it; no evidence where it ``failed``.
+    """A point of a sweep: its name, options and evidence; no evidence if it ``failed``.
 
     ``barred``: why it is no alternative, whatever gap closed, in a word and in sentences: see :func:`why_barred`.
     """
@@ -52,7 +52,7 @@ class Candidate:
 
 
 def why_barred(comparison: Comparison) -> tuple[Verdict, str] | None:
-    """Why a model is no alternative by its comparison with the present one, or None.
+    """The reason why a model is no alternative, from its comparison with the present one, or None.
 
     It is of no use, as :class:`~auditor.comparing.usefulness.Usefulness` has it, or FAILs a criterion that it
     did not, or is not shown to know anything of the rows.
@@ -112,7 +112,7 @@ class Point:
 
     @property
     def made(self) -> bool:
-        """Whether there is a model, and an audit of it."""
+        """Whether a model and its audit exist."""
         return self.verdict != "not made"
 
 
@@ -141,7 +141,7 @@ class Tradeoff:
 
     @property
     def alternatives(self) -> tuple[Point, ...]:
-        """The points that are shown to be less discriminatory alternatives."""
+        """The points that are significantly less discriminatory alternatives."""
         return tuple(p for p in self.points if p.verdict == "less discriminatory alternative")
 
     @property
@@ -156,7 +156,7 @@ class Tradeoff:
 
     @property
     def exit_code(self) -> int:
-        """0 where an alternative is shown, 1 where every model that was made is of no use or fails, else 3."""
+        """0 if an alternative is significant, 1 if every model that was made is useless or fails, else 3."""
         if self.alternatives:
             return 0
         made = [p.verdict for p in self.points if p.made]
@@ -164,7 +164,7 @@ class Tradeoff:
 
     @property
     def headline(self) -> str:
-        """What the sweep shows, and what it could not, in a few sentences."""
+        """The conclusions and the open questions of the sweep, in a few sentences."""
         n = len(self.points)
         counted = {v: sum(p.verdict == v for p in self.points) for v in get_args(Verdict)}
         shown = self.alternatives
@@ -218,7 +218,7 @@ def weigh(
     error_rate: float = 0.05,
     n_tried: int | None = None,
 ) -> Tradeoff:
-    """Weighs every candidate against the present model, and all of them against each other.
+    """Compare every candidate with the present model, and all candidates with each other.
 
     A candidate is called a less discriminatory alternative where the whole interval of its change in ``metric`` lies at
     or above ``-tolerance``, the whole interval of its change in ``disparity`` says less for at least one sensitive
@@ -274,40 +274,40 @@ def weigh(
 
 def _point(
     candidate: Candidate,
-    found: _Judged,
-    at: Sequence[Measured],
+    judgement: _Judged,
+    coordinates: Sequence[Measured],
     own_alpha: float,
     *,
     leaks: bool,
     better: str,
     dominated: bool,
 ) -> Point:
-    """``at``: the candidate's place on every axis, the last of them its leakage where one ``leaks``."""
+    """``coordinates``: the candidate's place on every axis, the last of them its leakage where one ``leaks``."""
     return Point(
         name=candidate.name,
         settings=candidate.settings,
-        verdict=found.verdict,
-        reason=found.reason,
-        performance=at[0] if at else _UNKNOWN,
-        performance_change=found.performance_change,
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        performance=coordinates[0] if coordinates else _UNKNOWN,
+        performance_change=judgement.performance_change,
         features=tuple(
             FeaturePoint(
                 feature=gap.feature,
-                own=at[1 + i],
+                own=coordinates[1 + i],
                 change=change,
                 ratio=Measured.of(gap.ratio, own_alpha),
                 standing=standing,
-                alternative=found.cheap and standing == "less" and found.verdict != "present model",
+                alternative=judgement.cheap and standing == "less" and judgement.verdict != "present model",
             )
-            for i, (gap, change, standing) in enumerate(found.gaps)
+            for i, (gap, change, standing) in enumerate(judgement.gaps)
         ),
-        leakage=at[-1] if at and leaks else None,
-        on_front=None if not at or any(p.interval is None for p in at) else not better,
+        leakage=coordinates[-1] if coordinates and leaks else None,
+        on_front=None if not coordinates or any(p.interval is None for p in coordinates) else not better,
         dominated_by=better,
         shown_dominated=dominated,
-        rows_needed=found.rows_needed,
+        rows_needed=judgement.rows_needed,
         notes=candidate.notes,
-        remarks=(*candidate.remarks, *found.remarks),
+        remarks=(*candidate.remarks, *judgement.remarks),
         folder=candidate.folder,
     )
 

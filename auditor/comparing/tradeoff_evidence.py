@@ -1,4 +1,4 @@
-"""What an audit that was made against the present model knows of a point of a trade-off."""
+"""Evidence on a trade-off point from an audit that used the present model as its reference."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ PAIRED_PERFORMANCE = ("accuracy", "balanced_accuracy", "true_positive_rate")
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """The disparity of one sensitive feature, or of the intersection of all, whose ``feature`` is their names with `` x
-    `` between: ``own`` at this point, its paired ``change`` since the present model, and the adverse impact ratio,
-    smallest selection rate over largest."""
+    """The disparity of one sensitive feature, or of the intersection of all (``feature``: their names joined by `` x ``): ``own`` at this point, its paired ``change`` since the present model, and the adverse impact ratio, smallest selection rate over largest.
+    """
 
     feature: str
     own: Estimate
@@ -45,7 +44,7 @@ class Gap:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What one audit knows of a point.
+    """The evidence of one audit on a point.
 
     ``performance``: larger is better. ``gaps``: of each sensitive feature, and of their intersection where there are
     several and each of its groups has the rows; where one has not, ``unweighed`` says so. ``attacks``: attack AUC by
@@ -68,7 +67,7 @@ def read_evidence(
     disparity: Disparity = PARITY,
     present: AuditReport | None = None,
 ) -> Evidence:
-    """The evidence in an audit that was made with ``--reference`` the present model.
+    """The evidence in an audit that used the present model as ``--reference``.
 
     ``metric``: out of :data:`PAIRED_PERFORMANCE`, or any number of ideal 1 that both audits hold without a group; that
     is compared apart, from ``present``'s audit. Raises UsageError where the audit does not hold what is asked for.

@@ -1,4 +1,4 @@
-"""The course of one metric over audits, by the days on which they were made."""
+"""One metric over the dates of several audits."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Line:
 
     @property
     def last(self) -> Finding:
-        """What was found last."""
+        """The latest finding."""
         return self.points[-1][1]
 
     @property
     def badness(self) -> float:
-        """How far the last value lies on the wrong side of its bound, or from its ideal where nothing is required."""
+        """Distance of the last value beyond its bound, or from its ideal if there is no requirement."""
         value, criterion = self.last.value, self.last.criterion
         if value is None:
             return -math.inf
@@ -43,12 +43,12 @@ class Line:
 
 
 def model_called(report: AuditReport) -> str:
-    """What a model is told apart by from others: the id it was given, whatever its file is called."""
+    """The identifier of a model: its given id, independent of its file name."""
     return (report.about.model.id if report.about else "") or report.model.path or "in memory"
 
 
 def lines_of(audits: Sequence[tuple[str, AuditReport]], metric: str) -> list[Line]:
-    """A line for each place that the metric was taken at, of each model where there are several, the worst one first.
+    """A line per location of the metric, and per model if there are several, the worst one first.
 
     ``audits``: (moment of recording, record); the audit's own moment counts where it is one. Raises UsageError where
     no audit measured the metric, with the nearest that was measured.

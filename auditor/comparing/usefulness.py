@@ -1,4 +1,4 @@
-"""Whether the later model is of use at all: a model that answers every row alike closes every gap."""
+"""Usefulness of the later model: a model with the same answer for every row closes every gap."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Standing = Literal["kept", "failed", "not shown"]
 
 @dataclass(frozen=True, kw_only=True)
 class Usefulness:
-    """What the later model is worth beside the earlier one.
+    """The usefulness of the later model compared with the earlier one.
 
     ``rows``: balanced accuracy, area under the curve, calibration error and the share of the commonest decision, or
     what there is of another kind of model, judged. ``worth``: accuracy, or what stands for it, at the level of "kept".
@@ -51,7 +51,7 @@ class Usefulness:
 def usefulness(
     both: Both, after: AuditReport, *, headline: Row | None, margin: float, alpha: float, error_rate: float
 ) -> Usefulness:
-    """The family, each of its m intervals at ``alpha / m`` on either side; ``headline``: accuracy as it is judged.
+    """The family with each of its m intervals at ``alpha / m`` per side; ``headline``: accuracy as judged.
 
     "kept" rests on two tests at ``error_rate`` each, all of which must come out (intersection-union): where one of them
     is false, the others cannot make it more likely.
@@ -85,16 +85,16 @@ def usefulness(
 
 
 def in_family(key: Key) -> bool:
-    """Whether a number is judged in the family of usefulness, whatever it is held to."""
+    """Whether a number is judged in the usefulness family, independent of its criterion."""
     return key[0] == PERFORMANCE and key[2] in _FAMILY and not key[3]
 
 
-def doubted(found: Usefulness, why: str) -> Usefulness:
-    """The same of rows of which nothing may be said but what every one of them is answered."""
-    rows = tuple(replace(r, verdict="no change shown") if r.verdict in ("better", "worse") else r for r in found.rows)
-    reasons = (found.same_answer,) if found.same_answer else (why,)
-    failed = found.standing == "failed" and reasons[0] in found.reasons
-    return replace(found, rows=rows, standing="failed" if failed else "not shown", reasons=reasons)
+def doubted(usefulness: Usefulness, reason: str) -> Usefulness:
+    """The same result, for rows that support no conclusion except a constant answer."""
+    rows = tuple(replace(r, verdict="no change shown") if r.verdict in ("better", "worse") else r for r in usefulness.rows)
+    reasons = (usefulness.same_answer,) if usefulness.same_answer else (reason,)
+    failed = usefulness.standing == "failed" and reasons[0] in usefulness.reasons
+    return replace(usefulness, rows=rows, standing="failed" if failed else "not shown", reasons=reasons)
 
 
 # ---- the numbers ---------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def _balanced(change: MeanChange, alpha: float) -> Row:
     """Balanced accuracy before and after, and its paired change."""
     sides = tuple(Side.of(change.mean(after=after), alpha) for after in (False, True))
     key = (CHANGE, "paired", BALANCED, ())
-    return row(key, "performance", sides=sides, ideal=1.0, change=change, alpha=alpha, judged=True)
+    return row(key, "performance", sides=sides, ideal=1.0, change=change, alpha=alpha, with_verdict=True)
 
 
 def _commonest(both: Both, parts: Sequence[tuple[str, RateChange]], alpha: float) -> Row:
@@ -132,7 +132,7 @@ def _commonest(both: Both, parts: Sequence[tuple[str, RateChange]], alpha: float
         for late in (False, True)
     )
     key, sides = (CHANGE, "paired", COMMONEST, ()), (before, after)
-    found = row(key, "performance", sides=sides, ideal=None, change=change, alpha=alpha, judged=True)
+    found = row(key, "performance", sides=sides, ideal=None, change=change, alpha=alpha, with_verdict=True)
     base = next((f.value for f in both.second.values() if f.metric == "base_rate" and not f.group), None)
     if base is None or before.interval is None or after.interval is None or found.interval is None:
         return found
@@ -154,21 +154,21 @@ def _worth(both: Both, level: float) -> Row | None:
 # ---- what they come to ---------------------------------------------------------------------------------------------
 
 
-def _same_answer(both: Both, after: AuditReport, decided: Sequence[tuple[str, RateChange]]) -> tuple[str, bool]:
+def _same_answer(both: Both, after: AuditReport, decision_rates: Sequence[tuple[str, RateChange]]) -> tuple[str, bool]:
     """What every row is answered, in a sentence, or "", and whether every row was answered alike before."""
-    for name, part in decided:
+    for name, part in decision_rates:
         if part.rate(after=True).successes == part.n > 1:
             favourable = after.data.positive
             whom = "" if favourable is None else ": it approves everybody" if name == favourable else ""
             if favourable is not None and name != favourable:
-                whom = ": it refuses everybody" if len(decided) <= 2 else ": it approves nobody"
-            was_the_same = max(other.rate(after=False).successes for _, other in decided) == part.n
+                whom = ": it refuses everybody" if len(decision_rates) <= 2 else ": it approves nobody"
+            was_the_same = max(other.rate(after=False).successes for _, other in decision_rates) == part.n
             before = "as the model before did" if was_the_same else "which the model before did not"
             return (
                 f"The new model answers {name!r} for all {part.n:,} rows, {before}{whom}. A model that tells no rows "
                 "apart closes any gap, and is of no use."
             ), was_the_same
-    if decided:
+    if decision_rates:
         return "", False
     told = [next((f.vacuous for f in found.values() if f.vacuous.startswith(SAME_FOR_ALL)), "")
             for found in (both.second, both.first)]  # fmt: skip
@@ -184,17 +184,17 @@ def _failures(rows: Sequence[Row], margin: float) -> Iterator[str]:
             )
 
 
-def _too_low(worth: Row | None, margin: float) -> str:
+def _too_low(skill: Row | None, margin: float) -> str:
     """That what the model is worth is not shown to be within the margin, or ""."""
-    if worth is None or worth.interval is None:
+    if skill is None or skill.interval is None:
         return (
             "What the model is worth was not measured in both audits, so nothing shows that it is of use: add true "
             "labels (--target) and the probe performance, and make the later audit with --reference the earlier model."
         )
-    if worth.interval[0] >= -margin:
+    if skill.interval[0] >= -margin:
         return ""
-    low = signed(worth.interval[0])
-    return f"{worth.metric} is not shown to have fallen by no more than {margin:g}: it may have changed by {low}."
+    low = signed(skill.interval[0])
+    return f"{skill.metric} is not shown to have fallen by no more than {margin:g}: it may have changed by {low}."
 
 
 def _unskilled(both: Both, after: AuditReport, recalls: MeanChange | None, level: float) -> str:
@@ -214,10 +214,10 @@ def _unskilled(both: Both, after: AuditReport, recalls: MeanChange | None, level
     )
 
 
-def _kept(worth: Row | None, margin: float, level: float) -> str:
-    assert worth is not None and worth.interval is not None
-    fell = "not to have fallen" if worth.interval[0] >= 0.0 else f"to have fallen by no more than {margin:g}"
+def _kept(skill: Row | None, margin: float, level: float) -> str:
+    assert skill is not None and skill.interval is not None
+    fell = "not to have fallen" if skill.interval[0] >= 0.0 else f"to have fallen by no more than {margin:g}"
     return (
-        f"The {worth.metric} is shown {fell}: it changed by {signed(worth.difference)}, at least "
-        f"{signed(worth.interval[0])}, with a chance of error of at most {100.0 * level:.3g} %."
+        f"The {skill.metric} is shown {fell}: it changed by {signed(skill.difference)}, at least "
+        f"{signed(skill.interval[0])}, with a chance of error of at most {100.0 * level:.3g} %."
     )

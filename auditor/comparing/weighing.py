@@ -1,4 +1,4 @@
-"""The points of a sweep, weighed by their audits alone."""
+"""The points of a parameter sweep, compared by their audits alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AuditedPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Weighed:
-    """A sweep as it was weighed, and the comparison of each audited point with the present model, by its name."""
+    """A compared sweep, and the comparison of each audited point with the present model, by name."""
 
     tradeoff: Tradeoff
     comparisons: Mapping[str, Comparison]
@@ -45,7 +45,7 @@ def weigh_audits(
     error_rate: float,
     n_tried: int,
 ) -> Weighed:
-    """Weighs the points as :func:`auditor.comparing.tradeoff.weigh` does; errors as of it, and of what it reads."""
+    """Compare the points as :func:`auditor.comparing.tradeoff.weigh` does, with the same errors."""
     features = present.data.sensitive
     candidates, comparisons = [], {}
     for point in points:

@@ -1,1 +1,1 @@
-"""Rows to be audited and what is known of them: tables, texts, pictures, sound, groups, counts, swaps."""
+"""Audit data: tables, texts, images, sound, groups, counts and identity swaps."""

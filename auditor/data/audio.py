@@ -1,4 +1,4 @@
-"""Sound, read as a model wants it and written as a telephone or a website would: bounded, from memory, one channel."""
+"""Sound for models: bounded decoding from memory, one channel, resampling, telephone and web codecs."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Sound:
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """The duration in seconds."""
         return len(self.samples) / self.sampling_rate
 
 
-def fitted(sound: Sound, wanted: AudioPreprocessing) -> Samples:
-    """(samples,) int16 of a recording as a model takes it: resampled, then cut at the end or repeated."""
-    found = resample(sound.samples, sound.sampling_rate, wanted.sampling_rate)
-    return np.resize(found[: wanted.samples], wanted.samples)
+def fitted(sound: Sound, preprocessing: AudioPreprocessing) -> Samples:
+    """(samples,) int16 of a recording as model input: resampled, then truncated or repeated."""
+    found = resample(sound.samples, sound.sampling_rate, preprocessing.sampling_rate)
+    return np.resize(found[: preprocessing.samples], preprocessing.samples)
 
 
 def decode(data: bytes, name: str, *, seconds: float | None = None) -> Sound:
@@ -104,19 +104,19 @@ def sampling_rate_of(data: bytes, name: str) -> int:
         return int(_sound(container, what).rate or 0)
 
 
-def resample(samples: Samples, rate: int, wanted: int) -> Samples:
-    """(m,) int16 at ``wanted`` hertz of (n,) at ``rate``, through scipy's polyphase anti-aliasing filter."""
-    if rate == wanted:
+def resample(samples: Samples, rate: int, target_rate: int) -> Samples:
+    """(m,) int16 at ``target_rate`` hertz of (n,) at ``rate``, through scipy's polyphase anti-aliasing filter."""
+    if rate == target_rate:
         return samples
     from scipy.signal import resample_poly
 
-    shared = math.gcd(rate, wanted)
-    found = resample_poly(samples.astype(np.float32) / np.float32(32768.0), wanted // shared, rate // shared)
+    shared = math.gcd(rate, target_rate)
+    found = resample_poly(samples.astype(np.float32) / np.float32(32768.0), target_rate // shared, rate // shared)
     return _int16(found)
 
 
 def encode(samples: Samples, sampling_rate: int, codec: Codec, bit_rate: int | None = None) -> bytes:
-    """The content of a file with this sound, (n,) int16, as ``codec`` keeps it at about ``bit_rate`` bits a second.
+    """The content of a file with this sound, (n,) int16, encoded by ``codec`` at about ``bit_rate`` bits per second.
 
     ``wav`` and ``flac`` lose nothing and take no bit rate. ``mp3``, ``opus`` (in Ogg) and ``aac`` (in M4A) take the
     sampling rates of their encoders: others are resampled up to the next one first. Decoded again, the lossy ones may
@@ -157,7 +157,7 @@ def encode(samples: Samples, sampling_rate: int, codec: Codec, bit_rate: int | N
 
 
 def need_av() -> None:
-    """Raises MissingExtraError where PyAV is not installed."""
+    """Raise MissingExtraError if PyAV is not installed."""
     try:
         import av  # noqa: F401
     except ImportError:
@@ -167,17 +167,17 @@ def need_av() -> None:
 
 
 @contextmanager
-def opened(data: bytes, what: str) -> Iterator[InputContainer]:
-    """A file's content as PyAV reads it, from memory alone; ``what`` begins every DataError that reading it raises."""
+def opened(data: bytes, subject: str) -> Iterator[InputContainer]:
+    """A file's content opened by PyAV, from memory only; ``subject`` begins every DataError raised by reading it."""
     need_av()
     import av
 
     if not data:
-        raise DataError(f"{what} cannot be decoded: it is an empty file.")
+        raise DataError(f"{subject} cannot be decoded: it is an empty file.")
     kind = _container(data)
     if kind is None:
         raise DataError(
-            f"{what} cannot be decoded: it is none of WAV, FLAC, MP3, Ogg, MP4, M4A, AAC, Matroska and WebM."
+            f"{subject} cannot be decoded: it is none of WAV, FLAC, MP3, Ogg, MP4, M4A, AAC, Matroska and WebM."
         )
     try:
         with av.open(
@@ -193,7 +193,7 @@ def opened(data: bytes, what: str) -> Iterator[InputContainer]:
         raise
     except (av.FFmpegError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise DataError(f"{what} cannot be decoded: {shown(reason)}.") from None
+        raise DataError(f"{subject} cannot be decoded: {shown(reason)}.") from None
 
 
 def _container(data: bytes) -> str | None:
@@ -221,34 +221,34 @@ def _container(data: bytes) -> str | None:
     return None
 
 
-def _sound(container: InputContainer, what: str) -> Any:
+def _sound(container: InputContainer, subject: str) -> Any:
     if not container.streams.audio:
-        raise DataError(f"{what} has no stream of sound.")
-    return with_known_codec(container.streams.audio[0], what)
+        raise DataError(f"{subject} has no stream of sound.")
+    return with_known_codec(container.streams.audio[0], subject)
 
 
-def with_known_codec(stream: Any, what: str) -> Any:
-    """The stream, with one thread for its decoder; DataError where its codec is none of those that are read."""
+def with_known_codec(stream: Any, subject: str) -> Any:
+    """The audio stream with a single-threaded decoder; DataError for an unsupported codec."""
     codec = stream.codec_context
     if codec is None or codec.name not in _DECODERS:
         name = "an unknown codec" if codec is None else f"the codec {shown(codec.name)}, which is not read"
-        raise DataError(f"{what} is in {name}: save it as WAV, FLAC, MP3 or H.264.")
+        raise DataError(f"{subject} is in {name}: save it as WAV, FLAC, MP3 or H.264.")
     codec.thread_count = 1
     return stream
 
 
-def _check_riff(data: bytes, what: str) -> None:
+def _check_riff(data: bytes, subject: str) -> None:
     """Raises DataError where a WAV file has fewer bytes than its header states."""
     if data[:4] != b"RIFF" or len(data) < 8:
         return
     stated = int.from_bytes(data[4:8], "little")
     # Programs that write to a pipe do not know the length, and state the largest.
     if len(data) - 8 < stated < 0x7FFF_F000:
-        raise DataError(f"{what} is cut short: {len(data) - 8:,} of {stated:,} bytes are there.")
+        raise DataError(f"{subject} is cut short: {len(data) - 8:,} of {stated:,} bytes are there.")
 
 
 def _mono(
-    container: InputContainer, stream: Any, what: str, seconds: float | None
+    container: InputContainer, stream: Any, subject: str, seconds: float | None
 ) -> tuple[list[npt.NDArray[np.float32]], int, bool]:
     """Parts of one channel, their sampling rate, and whether decoding stopped because enough was there."""
     parts: list[npt.NDArray[np.float32]] = []
@@ -257,30 +257,30 @@ def _mono(
         rate = rate or frame.sample_rate
         if frame.sample_rate != rate or not MIN_RATE <= rate <= MAX_RATE:
             raise DataError(
-                f"{what} has a sampling rate of {frame.sample_rate:,} hertz: one between {MIN_RATE:,} and "
+                f"{subject} has a sampling rate of {frame.sample_rate:,} hertz: one between {MIN_RATE:,} and "
                 f"{MAX_RATE:,} is needed, the same throughout."
             )
         channels = frame.layout.nb_channels
         if channels > MAX_CHANNELS:
-            raise DataError(f"{what} has {channels} channels, more than {MAX_CHANNELS}.")
-        parts.append(_fractions(frame, channels, what))
+            raise DataError(f"{subject} has {channels} channels, more than {MAX_CHANNELS}.")
+        parts.append(_fractions(frame, channels, subject))
         n += len(parts[-1])
         if seconds is not None and n >= seconds * rate:
             return parts, rate, True
         if n > MAX_SAMPLES:
             raise DataError(
-                f"{what} has more than {MAX_SAMPLES:,} samples: a decompression bomb, or to be cut into parts first."
+                f"{subject} has more than {MAX_SAMPLES:,} samples: a decompression bomb, or to be cut into parts first."
             )
     return parts, rate, False
 
 
-def _fractions(frame: Any, channels: int, what: str) -> npt.NDArray[np.float32]:
+def _fractions(frame: Any, channels: int, subject: str) -> npt.NDArray[np.float32]:
     """(n,) the mean of a frame's channels, in [-1, 1]."""
     values = frame.to_ndarray()
     by_channel = values if frame.format.is_planar else values.reshape(-1, channels).T
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
-            raise DataError(f"{what} holds samples that are no numbers.")
+            raise DataError(f"{subject} holds samples that are no numbers.")
         whole = np.clip(by_channel, -1.0, 1.0).mean(axis=0, dtype=np.float64)
     elif values.dtype == np.uint8:
         whole = (by_channel.mean(axis=0, dtype=np.float64) - 128.0) / 128.0

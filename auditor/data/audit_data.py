@@ -1,4 +1,4 @@
-"""AuditData: the rows of an audit, and how a table on disk becomes them."""
+"""AuditData: the rows of an audit, and their construction from a table on disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OF_NO_ROW = ("classes", "positive", "binned", "unreadable", "notes", "copies")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AuditData:
-    """Rows to audit a model on; with training rows among them, ``is_member`` tells which.
+    """The rows to audit a model on; ``is_member`` marks training rows among them.
 
     X: (n, ...) a DataFrame of raw features, an object array of texts, uint8 images (n, height, width, channels), or
     int16 sound (n, samples).
@@ -72,7 +72,7 @@ class AuditData:
 
     @property
     def modality(self) -> Literal["tabular", "text", "image", "audio"]:
-        """What a row is."""
+        """The kind of a row."""
         if isinstance(self.X, np.ndarray) and self.X.ndim == 2 and self.X.dtype == np.int16:
             return "audio"
         if isinstance(self.X, pd.DataFrame) or self.X.ndim == 2:
@@ -92,7 +92,7 @@ class AuditData:
         clusters: Sequence[object] | npt.NDArray[Any] | pd.Series[Any] | None = None,
         weights: Sequence[float] | npt.NDArray[Any] | pd.Series[Any] | None = None,
     ) -> AuditData:
-        """From what a notebook holds: labels as they are, groups as columns.
+        """Audit data from arrays in memory: labels as given, groups as columns.
 
         ``classes`` in the order of the model's outputs; ``positive`` is one of them, and may be left out where they are
         0/1 or booleans. Rows are taken by position. ``clusters``: of each row, a label that it shares with rows that
@@ -123,7 +123,7 @@ class AuditData:
         clusters: Sequence[object] | npt.NDArray[Any] | pd.Series[Any] | None = None,
         weights: Sequence[float] | npt.NDArray[Any] | pd.Series[Any] | None = None,
     ) -> AuditData:
-        """From what a notebook holds, for a model that predicts numbers; NaN or None where a row has no true number.
+        """Audit data from arrays in memory, for a regression model; NaN or None for a missing true number.
 
         ``clusters`` and ``weights`` as for :meth:`from_arrays`. Raises DataError for a true value that is no finite
         number.
@@ -139,7 +139,7 @@ class AuditData:
         )
 
     def take(self, index: npt.NDArray[Any] | slice) -> AuditData:
-        """Some of the rows, by mask, positions or slice."""
+        """A subset of the rows, by mask, positions or slice."""
         taken: dict[str, Any] = {
             name: value.take(index) if isinstance(value, Recorded | Design) else take_rows(value, index)
             for name, value in self._by_row().items()
@@ -171,7 +171,7 @@ class AuditData:
 
     @cached_property
     def members(self) -> AuditData | None:
-        """The training rows, where there are any."""
+        """The training rows, if any."""
         return self.take(self.is_member) if self.is_member is not None and self.is_member.any() else None
 
     @cached_property
@@ -179,7 +179,7 @@ class AuditData:
         return {}
 
     def groups(self, *features: str) -> CodedGroups:
-        """The groups of a sensitive feature, or of several together: coded once, however often they are asked for."""
+        """The groups of a sensitive feature, or of several together; coded once and cached."""
         if self.sensitive_features is None:
             raise DataError(f"There are no sensitive features, so no groups by {' x '.join(features)}.")
         if features not in self._coded:
@@ -189,7 +189,7 @@ class AuditData:
 
     @cached_property
     def keys(self) -> Keys:
-        """(n,) a number for each row, of its features, label and recorded answers; equal rows have equal ones."""
+        """(n,) one key per row, of its features, label and recorded answers; equal rows have equal keys."""
         return keys_of(self.X, self.y_true, self.target_values, self.recorded)
 
     @cached_property
@@ -206,7 +206,7 @@ class AuditData:
 
     @property
     def digest(self) -> str:
-        """Hex SHA-256 of the rows' features and labels in no order; groups are no part of it."""
+        """Hex SHA-256 of the rows' features and labels, independent of row order; groups are not included."""
         return digest_of_keys(self._contents)
 
     def order(self, purpose: str) -> IntArray:
@@ -214,19 +214,19 @@ class AuditData:
         return order_of(self._contents, purpose, self._occurrence)
 
     def generator(self, purpose: str) -> np.random.Generator:
-        """A generator that the rows seed: for a split that nobody may draw again."""
+        """A generator seeded by the rows, for a split that cannot be redrawn."""
         return generator_of(self._contents, purpose)
 
     def counted(
-        self, y_pred: IntArray, classes: Sequence[str], by: Sequence[pd.Series[Any]] | None = None
+        self, y_pred: IntArray, classes: Sequence[str], by_columns: Sequence[pd.Series[Any]] | None = None
     ) -> GroupCounts:
-        """The rows by true class, decision and group: of the sensitive features, or of columns ``by`` in their place.
+        """Row counts by true class, decision and group: of the sensitive features, or of the columns ``by_columns``.
 
         ``classes``: the model's, where the data do not name them.
         """
         table = self.sensitive_features
         own = [] if table is None else [table[c] for c in table.columns]
-        columns = [column.astype("category") for column in (own if by is None else by)]
+        columns = [column.astype("category") for column in (own if by_columns is None else by_columns)]
         return count_groups(
             y_pred,
             self.y_true,
@@ -254,7 +254,7 @@ _IMPLIED: dict[tuple[str, ...], int] = {("0", "1"): 1, ("False", "True"): 1, ("1
 
 
 def favourable(positive: object | None, classes: Sequence[str]) -> int | None:
-    """Index of the favourable label; 1 or True where it is not named and the classes are 0/1 or booleans; else None."""
+    """Index of the favourable label; if not named, 1 or True for classes 0/1 or booleans; else None."""
     if positive is None:
         return _IMPLIED.get(tuple(classes))
     name = label_name(positive)
@@ -286,7 +286,7 @@ LARGEST_TARGET = 1e30
 
 
 def numeric_target(values: pd.Series[Any], column: str) -> FloatArray:
-    """(n,) true numbers of a regression, NaN where missing; DataError for text and for what is not finite."""
+    """(n,) true numbers of a regression, NaN if missing; DataError for text and non-finite values."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         numbers = values.to_numpy(np.float64, na_value=np.nan)
     else:

@@ -27,7 +27,7 @@ _OLDEST = 120.0
 
 @dataclass(frozen=True)
 class BinRule:
-    """How a column is binned: at ``edges``, into ``quantiles`` of equal share, or not at all, each value a group."""
+    """The binning of a column: at ``edges``, into ``quantiles`` of equal share, or each value a group."""
 
     column: str
     edges: tuple[float, ...] = ()
@@ -35,7 +35,7 @@ class BinRule:
 
     @property
     def each(self) -> bool:
-        """Whether each value is a group of its own."""
+        """Whether each value is a separate group."""
         return not (self.edges or self.quantiles)
 
 
@@ -119,7 +119,7 @@ def bin_values(values: FloatArray, rule: BinRule) -> tuple[np.ndarray[Any, np.dt
 
 
 def more_than(n: int, values: FloatArray) -> bool:
-    """Whether numbers (m,), NaN none of them, take more than ``n`` values: the first few mostly tell."""
+    """Whether numbers (m,), except NaN, have more than ``n`` distinct values; the first few usually decide."""
     import pandas as pd
 
     return any(pd.Series(some).nunique() > n for some in (values[: 64 * (n + 1)], values))
@@ -145,7 +145,7 @@ def _quantile_starts(finite: FloatArray, n_bins: int) -> FloatArray:
 
 
 def counted_starts(n: IntArray, n_bins: int) -> FloatArray:
-    """Where quantile bins begin among whole numbers, of which ``n`` (m,) were counted of each from 0 on."""
+    """Starts of quantile bins of whole numbers; ``n`` (m,) are the counts of each number from 0."""
     upto = np.cumsum(n)
     # As numpy's "lower" places them.
     at = np.floor((upto[-1] - 1) * np.linspace(0.0, 1.0, n_bins + 1)).astype(np.int64)
@@ -161,7 +161,7 @@ def _starts(ends: FloatArray, distinct: FloatArray) -> FloatArray:
 
 
 def numbers_of(series: pd.Series[Any]) -> FloatArray | None:
-    """The values of a column that are there, where all of them are numbers; None where one is not, or none is there."""
+    """The non-missing values of a column if all are numbers; None if one is not, or all are missing."""
     import pandas as pd
 
     present = series.dropna()
@@ -173,7 +173,7 @@ def numbers_of(series: pd.Series[Any]) -> FloatArray | None:
 
 
 def refuse_continuous(column: str, series: pd.Series[Any]) -> None:
-    """Raises UsageError, with the ``--bins`` to copy, for more than MOST_VALUES different numbers."""
+    """Raise UsageError, with a ``--bins`` flag to copy, for more than MOST_VALUES different numbers."""
     values = numbers_of(series)
     if values is None or (n := np.unique(values).size) <= MOST_VALUES:
         return
@@ -185,7 +185,7 @@ def refuse_continuous(column: str, series: pd.Series[Any]) -> None:
 
 
 def suggested_edges(values: FloatArray) -> str:
-    """Edges for numbers, as a rule says them: decades of an age, else the quartiles to two digits.
+    """Suggested edges as a rule text: decades for an age, else quartiles to two digits.
 
     An age is whole numbers from 0 to 120 over at least two decades. ``quantiles:4`` where the quartiles are one number.
     """

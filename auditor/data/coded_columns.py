@@ -1,4 +1,4 @@
-"""A table as numbers alone, for models that know no texts: numbers as they are, of all else the place in a list."""
+"""A table as numbers only: numeric values unchanged, every other value as its position in a list of levels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CodedColumn(Closed):
 
 
 class CodedColumns(Closed):
-    """The columns of a program in their order, its classes in the order of its probabilities, and how it decides.
+    """The columns of a program in order, its classes in the order of its probabilities, and its decision rule.
 
     ``positive``: the class whose probability is held against ``threshold``; None decides by the largest probability.
     """
@@ -48,11 +48,11 @@ class CodedColumns(Closed):
 
     @property
     def text_columns(self) -> tuple[str, ...]:
-        """Those that are not numbers."""
+        """The non-numeric columns."""
         return tuple(column.name for column in self.columns if column.values is not None)
 
     def encode(self, X: pd.DataFrame) -> FloatArray:
-        """(n, columns) numbers; DataError for a column that is absent or holds what is no number."""
+        """(n, columns) numbers; DataError for an absent column or a non-numeric value."""
         out = np.empty((len(X), len(self.columns)))
         for i, column in enumerate(self.columns):
             if column.name not in X.columns:

@@ -1,4 +1,4 @@
-"""Which group each row is in, as small numbers: made once of the rows of an audit, and shared by all that compare."""
+"""Group membership of each row as small integers, computed once per audit and shared by all comparisons."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CodedGroups:
 
     @property
     def titles(self) -> list[str]:
-        """The groups by one name each."""
+        """One display name per group."""
         return [" x ".join(level) for level in self.levels]
 
     @cached_property
@@ -36,7 +36,7 @@ class CodedGroups:
         return np.asarray(np.bincount(self.codes, minlength=len(self.levels)), np.int64)
 
     def take(self, index: Any) -> CodedGroups:
-        """Those of some rows, by mask, positions or slice."""
+        """The groups of a subset of rows, by mask, positions or slice."""
         return _present(self.levels, self.codes[index])
 
 
@@ -50,7 +50,7 @@ def coded(values: pd.Series[Any]) -> CodedGroups:
 
 
 def coded_texts(names: Iterable[str]) -> CodedGroups:
-    """The groups of rows by the name of each one's group."""
+    """Coded groups from each row's group name."""
     different, codes = np.unique(np.asarray([*names], object), return_inverse=True)
     return CodedGroups(tuple((str(name),) for name in different), codes)
 

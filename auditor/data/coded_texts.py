@@ -1,4 +1,4 @@
-"""A column by the texts of its values, each different value written once and not once a row."""
+"""A column as the texts of its values, with each distinct value stored once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CodedTexts:
     codes: IntArray
 
     def commonest(self, most: int, among: npt.NDArray[np.bool_] | None = None) -> list[int]:
-        """The commonest of them by descending count, those first that are seen first; of the rows ``among``."""
+        """The most frequent texts by descending count, ties in order of first occurrence; of the rows ``among``."""
         codes = self.codes if among is None else self.codes[among]
         n = np.bincount(codes, minlength=len(self.names))
         if among is None:

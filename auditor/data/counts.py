@@ -1,4 +1,4 @@
-"""GroupCounts: the contingency table that every group metric is a reduction of.
+"""GroupCounts: the contingency table from which every group metric is computed.
 
 Filled chunk by chunk in constant memory; two tables add, so a stream, a bootstrap and an all-reduce over ranks are the
 same arithmetic. A bootstrap resample of the rows is exactly one multinomial draw of the cells.
@@ -53,7 +53,7 @@ class GroupCounts:
         return GroupCounts(self.features, self.classes, tuple(groups), table, self.positive)
 
     def by(self, features: Sequence[str]) -> GroupCounts:
-        """Counts by some of the features only, summed over the others; groups sorted by name."""
+        """Counts by some of the features, summed over the others; groups sorted by name."""
         columns = [self.features.index(f) for f in features]
         keys = [tuple(group[c] for c in columns) for group in self.groups]
         groups = sorted(set(keys))
@@ -96,7 +96,7 @@ def count_groups(
     classes: Sequence[str],
     positive: int | None = None,
 ) -> GroupCounts:
-    """Counts rows in one pass of ``bincount``.
+    """Count rows in one pass of ``bincount``.
 
     y_pred, y_true: (n,) class indices, y_true -1 or None where there is no label. sensitive: per feature its codes (n,)
     and its level names, a negative code where a row has no level, which is the group ``MISSING``; the features together

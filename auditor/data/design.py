@@ -1,4 +1,4 @@
-"""How rows were drawn: which of them belong together, and what each of them weighs."""
+"""Sampling design of the rows: clusters and weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Part = Literal["cluster", "weight"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Design:
-    """Rows (n,) that are not independent, or do not weigh the same.
+    """The design of rows (n,) that are dependent or weighted.
 
     ``cluster``: the column that says which rows belong together, ``clusters``: (n,) of each row, numbered from 0; rows
     of different clusters are independent. ``weight``: the column of what each row weighs, ``weights``: (n,), at least
@@ -44,16 +44,16 @@ class Design:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Which of the two there are."""
+        """The parts of the design that are present."""
         known: tuple[tuple[Part, object], ...] = (("cluster", self.clusters), ("weight", self.weights))
         return tuple(part for part, values in known if values is not None)
 
     def codes(self) -> IntArray:
-        """(n,) the cluster of each row; each is one of its own where rows are independent."""
+        """(n,) the cluster of each row; one cluster per row if rows are independent."""
         return np.arange(len(self)) if self.clusters is None else self.clusters
 
     def take(self, index: npt.NDArray[Any] | slice) -> Self:
-        """Some of the rows."""
+        """The design of a subset of rows."""
         return type(self)(
             cluster=self.cluster,
             clusters=None if self.clusters is None else self.clusters[index],
@@ -62,7 +62,7 @@ class Design:
         )
 
     def followed_by(self, n: int) -> Self:
-        """With ``n`` training rows behind, each of a cluster of its own and of weight 1: nothing is asked of theirs."""
+        """The design with ``n`` training rows appended, each its own cluster with weight 1; these are not evaluated."""
         own = None if self.clusters is None else np.arange(n) + (self.clusters.max(initial=-1) + 1)
         return type(self)(
             cluster=self.cluster,
@@ -73,23 +73,23 @@ class Design:
 
     @property
     def n_clusters(self) -> int | None:
-        """How many clusters the rows are of; None where they are independent."""
+        """The number of clusters; None if the rows are independent."""
         return None if self.clusters is None else len(np.unique(self.clusters))
 
     @property
     def effective(self) -> float:
-        """How many rows of one weight each, or clusters of one size each, these are worth: Kish's effective size."""
+        """Kish's effective sample size: the equivalent number of equally weighted rows, or equally sized clusters."""
         if not len(self):
             return 0.0
         return effective_size(np.bincount(self.codes(), weights=self.weights).astype(np.float64))
 
     @property
     def design_effect(self) -> float | None:
-        """``n sum(w^2) / sum(w)^2``, by how much weights alone widen a variance; None without weights."""
+        """``n sum(w^2) / sum(w)^2``, the variance inflation by weights alone; None without weights."""
         return None if self.weights is None else len(self) / effective_size(self.weights)
 
     def facts(self) -> dict[str, Any]:
-        """What a record says of it, by the names of its fields."""
+        """The design's facts for a record, by field name."""
         return {
             "cluster": self.cluster,
             "n_clusters": self.n_clusters,
@@ -99,7 +99,7 @@ class Design:
         }
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know of it."""
+        """Notes on the design for the reader."""
         said = []
         n = len(self)
         if self.clusters is not None:
@@ -122,7 +122,7 @@ class Design:
 
 
 def clusters_of(values: pd.Series[Any], column: str) -> IntArray:
-    """(n,) the cluster of each row, numbered from 0; DataError where a row does not say it."""
+    """(n,) the cluster of each row, numbered from 0; DataError for a row without one."""
     import pandas as pd
 
     codes, _ = pd.factorize(values)
@@ -137,7 +137,7 @@ def clusters_of(values: pd.Series[Any], column: str) -> IntArray:
 
 
 def weights_of(values: pd.Series[Any], column: str) -> FloatArray:
-    """(n,) what each row weighs; DataError for text, for what is missing, infinite or negative, and for all zeros."""
+    """(n,) row weights; DataError for text, for missing, infinite or negative values, and for all zeros."""
     import pandas as pd
 
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)

@@ -1,4 +1,4 @@
-"""The largest face of a picture, found by OpenCV's Haar cascade, which is optional."""
+"""The largest face in an image, found by OpenCV's Haar cascade (optional dependency)."""
 
 from __future__ import annotations
 

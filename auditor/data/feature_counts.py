@@ -1,4 +1,4 @@
-"""FeatureCounts: rows by the level of each feature and by group, counted as they stream by."""
+"""FeatureCounts: row counts by level of each feature and by group, from streamed rows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Levels:
 
 
 class FeatureCounts:
-    """Of every feature and every sensitive feature, how many rows have a level and a group.
+    """The number of rows per level and group, for every feature and every sensitive feature.
 
     The levels of numbers are their values; where those are more than 16,384, they lose as many significant bits as it
     takes, which their set decides and no order.
@@ -54,7 +54,7 @@ class FeatureCounts:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Those that are no sensitive feature, in their order."""
+        """The non-sensitive features, in their order."""
         return tuple(self._levels)
 
     def add(self, X: pd.DataFrame, groups: Sequence[Codes]) -> None:
@@ -96,12 +96,12 @@ class FeatureCounts:
                 counts[: before.shape[0], : before.shape[1]] += before
             self._counts[feature, name] = counts.astype(np.int64)
 
-    def _widen(self, feature: str, own: IntArray, exact: FloatArray, n: int) -> None:
+    def _widen(self, feature: str, codes: IntArray, exact: FloatArray, n: int) -> None:
         ends = np.full((n, 2), (np.inf, -np.inf))
         if (before := self._ends.get(feature)) is not None:
             ends[: len(before)] = before
-        np.fmin.at(ends[:, 0], own, exact)
-        np.fmax.at(ends[:, 1], own, exact)
+        np.fmin.at(ends[:, 0], codes, exact)
+        np.fmax.at(ends[:, 1], codes, exact)
         self._ends[feature] = ends
 
     def _coarsen(self, feature: str, levels: dict[float | str, int]) -> IntArray:
@@ -130,7 +130,7 @@ class FeatureCounts:
         return np.asarray(place, np.int64)
 
     def of(self, feature: str, sensitive: str) -> Levels | None:
-        """What was counted of the two; None where the feature has too many levels, or rounding hides too many rows."""
+        """Counts of the two; None if the feature has too many levels, or rounding affects too many rows."""
         levels = self._levels[feature]
         if levels is None:
             return None

@@ -1,4 +1,4 @@
-"""Texts that know the groups of the people they are about, for models that decide by group: texts have no columns."""
+"""Texts with the groups of the people they are about, for models that decide by group."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class GroupedText(str):
 
 
 def grouped(texts: npt.NDArray[Any], groups: pd.DataFrame) -> npt.NDArray[Any]:
-    """(n,) the same texts with their groups; ``groups``: (n, s) names, as :class:`AuditData` holds them."""
+    """(n,) the texts with their groups attached; ``groups``: (n, s) names, as in :class:`AuditData`."""
     if len(texts) != len(groups):
         raise DataError(f"There are {len(texts)} texts and groups of {len(groups)}.")
     names = list(map(str, groups.columns))
@@ -30,12 +30,12 @@ def grouped(texts: npt.NDArray[Any], groups: pd.DataFrame) -> npt.NDArray[Any]:
     return out
 
 
-def needed_groups(groups: pd.DataFrame | None, columns: tuple[str, ...], what: str) -> pd.DataFrame:
-    """The groups of texts, where they are those that a model decides by; DataError where one is missing."""
+def needed_groups(groups: pd.DataFrame | None, columns: tuple[str, ...], noun: str) -> pd.DataFrame:
+    """The groups of texts, if they are those that a model decides by; DataError if one is missing."""
     absent = [name for name in columns if groups is None or name not in groups.columns]
     if absent or groups is None:
         raise DataError(
-            f"The model decides by group, and the {what} has no {absent[0]!r} for its texts: add --sensitive "
+            f"The model decides by group, and the {noun} has no {absent[0]!r} for its texts: add --sensitive "
             f"{absent[0]}, with --sensitive-file FILE and --join-on COLUMN where it stands in another table.",
             code="AUD-DATA-COLUMN",
         )

@@ -1,4 +1,4 @@
-"""Digests of who is in which group and of true numbers, row by row: those of the same rows are the same."""
+"""Row-by-row digests of group membership and of true numbers: equal for the same rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class GroupsDigest:
 
 
 class NumbersDigest:
-    """SHA-256 of true numbers (n,) in parts of any length; rows without one, NaN, are all the same."""
+    """SHA-256 of true numbers (n,) in parts of any length; all rows without a number (NaN) are equal."""
 
     def __init__(self) -> None:
         self._numbers = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Images of a table, read as a model wants them: every file beside the table, none larger than it may be."""
+"""The image files of a table, decoded for a model, with size limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the names of classes of media say: which mean synthetic, and which mean real."""
+"""The meaning of media class names: synthetic or real."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BY_HAND = "say it with --class-is fake=NAME, --class-is real=NAME or --class-is
 
 
 def meaning_of(name: str) -> Literal["fake", "real"] | None:
-    """What a class of this name means; None where it is not clear.
+    """The meaning of a class name; None if unclear.
 
     The name is cut into words at everything but letters, and where a capital follows a small letter. Every word must be
     of the lists, a number, or one that changes nothing beside another, such as "image"; and all must say the same. A
@@ -75,26 +75,28 @@ def fake_class(classes: Sequence[str]) -> int | None:
 
 
 def meanings(
-    names: Sequence[str], said: Mapping[str, Meaning], *, of: str = "the detector's classes"
+    names: Sequence[str], user_meanings: Mapping[str, Meaning], *, description: str = "the detector's classes"
 ) -> tuple[Meaning, ...]:
-    """What each of these classes means: as ``said``, else by its name. ``of``: whose names they are, in words.
+    """The meaning of each class: from ``user_meanings``, else from its name.
+
+    ``description``: whose names they are, in words.
 
     Raises UsageError in one sentence where a name is not clear, or where none of them means fake, or none real.
     """
     found: list[Meaning] = []
     for name in names:
-        meant = said.get(name) or meaning_of(name)
+        meant = user_meanings.get(name) or meaning_of(name)
         if meant is None:
-            raise UsageError(f"Of {of} ({_listed(names)}) what {_shown(name)} means is not clear: {_BY_HAND}.")
+            raise UsageError(f"Of {description} ({_listed(names)}) what {_shown(name)} means is not clear: {_BY_HAND}.")
         found.append(meant)
     for needed in ("fake", "real"):
         if needed not in found:
-            raise UsageError(f"None of {of} ({_listed(names)}) means {needed}: {_BY_HAND}.")
+            raise UsageError(f"None of {description} ({_listed(names)}) means {needed}: {_BY_HAND}.")
     return tuple(found)
 
 
 def same_meaning(name: str, classes: Sequence[str]) -> int | None:
-    """Index of the one class that means what this name means, where every class has a meaning; else None."""
+    """Index of the one class with the same meaning as this name, if every class has a meaning; else None."""
     meant, all_meant = meaning_of(name), [meaning_of(each) for each in classes]
     if meant is None or None in all_meant or all_meant.count(meant) != 1:
         return None

@@ -1,4 +1,4 @@
-"""Rows of media for two models at once: what either would read of the same file, side by side in one array."""
+"""Media rows for two models at once: the inputs of both for the same file, side by side in one array."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class PairedRows:
-    """How one array holds what two models of one medium read.
+    """The array layout of the inputs of two models of one medium.
 
     Pictures, (n, height, width, channels) uint8: the channels of the first, then those of the second, each from the
     upper left corner of the larger height and width. Sound, (n, samples) int16: the first, then the second. Where both
@@ -29,7 +29,7 @@ class PairedRows:
 
     @classmethod
     def of(cls, first: Preprocessing | None, second: Preprocessing | None) -> PairedRows:
-        """Raises ModelError where the two do not take the same medium."""
+        """A pair of models; ModelError if their media differ."""
         for media in (ImagePreprocessing, AudioPreprocessing):
             if isinstance(first, media) and isinstance(second, media):
                 return cls(first, second)
@@ -43,7 +43,7 @@ class PairedRows:
         return _read(self.first) == _read(self.second)
 
     def join(self, first: Array, second: Array) -> Array:
-        """The array of what the first model reads, (n, ...), and what the second does, (n, ...)."""
+        """The joint array of the first model's input, (n, ...), and the second model's, (n, ...)."""
         if self.alike:
             return first
         if isinstance(self.first, AudioPreprocessing) or isinstance(self.second, AudioPreprocessing):
@@ -56,7 +56,7 @@ class PairedRows:
         return out
 
     def split(self, X: Array) -> tuple[Array, Array]:
-        """What either model takes of such an array."""
+        """The inputs of both models from a joint array."""
         if self.alike:
             return X, X
         if isinstance(self.first, AudioPreprocessing) or isinstance(self.second, AudioPreprocessing):

@@ -1,4 +1,4 @@
-"""From raw rows to a model's input tensor, as data: the closed schema that a model bundle carries.
+"""Preprocessing from raw rows to a model's input tensor, as data: the closed schema in a model bundle.
 
 Nothing here is code of the bundle's own: a bundle states means, levels and vocabularies, and these classes apply them.
 """
@@ -37,7 +37,7 @@ class NumericColumn(Closed):
 
 
 class CategoricalColumn(Closed):
-    """One indicator per level; a missing or unseen value is all zeros."""
+    """One indicator per level; all zeros for a missing or unseen value."""
 
     kind: Literal["categorical"] = "categorical"
     name: str
@@ -60,7 +60,7 @@ class TabularPreprocessing(Closed):
 
     @property
     def spans(self) -> tuple[slice, ...]:
-        """For each raw column, the encoded columns that it became."""
+        """The encoded columns of each raw column."""
         spans, start = [], 0
         for column in self.columns:
             width = len(column.levels) if isinstance(column, CategoricalColumn) else 1
@@ -84,7 +84,7 @@ class TabularPreprocessing(Closed):
         )
 
     def encode(self, X: pd.DataFrame) -> npt.NDArray[np.float32]:
-        """(n, width) float32 from a table that holds the features; DataError where one is absent or not a number."""
+        """(n, width) float32 from a table with the features; DataError if one is absent or not a number."""
         # Work on whole columns costs the same for one row as for thousands.
         if len(X) <= FEW_ROWS:
             out = np.zeros((len(X), self.width), np.float32)
@@ -179,7 +179,7 @@ def _encoded_by_cell(steps: Sequence[_NumberStep | _LevelStep], X: pd.DataFrame,
 
 
 def columns_at(X: pd.DataFrame, names: Sequence[str]) -> list[int] | None:
-    """Where these columns stand in a table; None where one is absent or stands there twice."""
+    """Positions of these columns in a table; None if one is absent or occurs twice."""
     where = X.columns.get_loc
     try:
         found: list[Any] = [where(name) for name in names]
@@ -190,21 +190,21 @@ def columns_at(X: pd.DataFrame, names: Sequence[str]) -> list[int] | None:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a cell is empty, as far as that is seen without its column."""
+    """Whether a cell is empty, judged without its column."""
     return value is None or (isinstance(value, float) and value != value)
 
 
 def cell_name(value: object) -> str | None:
-    """The one spelling of a cell's text, whole number or truth value; None for all others, whose spelling is their
-    column's affair."""
+    """The canonical text of a cell with a text, a whole number or a truth value; None for all others, whose spelling depends on the column.
+    """
     if isinstance(value, str):
         return label_name(value)
     return str(value) if isinstance(value, (bool, int, np.bool_, np.int64)) else None
 
 
 def group_cells(X: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, ...]] | None:
-    """Of each row what it holds in these columns, as :func:`level_codes` spells it, MISSING where nothing; None where
-    whole columns have to be looked at."""
+    """The values of each row in these columns, spelled as by :func:`level_codes`, MISSING for empty cells; None if whole columns must be examined.
+    """
     places = columns_at(X, columns)
     if places is None:
         return None
@@ -249,12 +249,12 @@ _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
 
 
 def as_converted(name: str) -> str:
-    """A column's name as converters to ONNX write it: whatever is no letter, digit or underscore becomes one."""
+    """A column's name as converters to ONNX write it: all characters but letters, digits and underscores replaced."""
     return re.sub(r"\W", "_", name)
 
 
 def label_name(label: object) -> str:
-    """One spelling for a label or level however it was typed: 1, 1.0 and "1.0" are "1"; true and True are "True"."""
+    """Canonical spelling of a label or level: 1, 1.0 and "1.0" are "1"; true and True are "True"."""
     text = str(label)
     if text.lower() in ("true", "false"):
         return text.capitalize()
@@ -374,7 +374,7 @@ class ImagePreprocessing(Closed):
 
 
 class AudioPreprocessing(Closed):
-    """One channel at ``sampling_rate`` (hertz), ``samples`` long: cut at the end, or repeated until it is long enough.
+    """One channel at ``sampling_rate`` (hertz), ``samples`` long: truncated, or repeated to that length.
 
     Silence is not used to fill up: its length would give the file's length away.
     """

@@ -1,4 +1,4 @@
-"""What a model answered on rows, where the answers are all there is of it."""
+"""Recorded model answers, for a model that is known by its answers only."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Recorded:
     texts: npt.NDArray[np.object_] | None = None
 
     def take(self, index: npt.NDArray[Any] | slice) -> Recorded:
-        """Some of the rows, by mask, positions or slice."""
+        """The recorded answers of a subset of rows, by mask, positions or slice."""
         return Recorded(**{name: None if own is None else own[index] for name, own in self._columns().items()})
 
     def followed_by(self, other: Recorded) -> Recorded:
-        """These rows and then those, of what both have."""
+        """These rows followed by the other rows, with the fields that both have."""
         theirs = other._columns()
         return Recorded(
             **{

@@ -1,4 +1,4 @@
-"""What the data files say of truth, groups and counts, as it was read where no code of a user's had run."""
+"""Truth, groups and counts as the data files state them, read before any user code has run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Cell = tuple[tuple[str, ...], str | None, _Count]
 
 
 class Reading(Closed):
-    """One way to read the columns of labels and groups, as text or as numbers, which may spell them differently.
+    """One interpretation of the label and group columns, as text or as numbers, which may differ in spelling.
 
     ``labels``: the digest of the rows' labels in their order, ``groups`` those of their groups by sensitive feature, as
     :class:`auditor.data.groups_digest.GroupsDigest` makes them; ``cells``: how many rows have which groups and label.
@@ -25,7 +25,7 @@ class Reading(Closed):
     cells: tuple[Cell, ...] = ()
 
     def sizes(self) -> dict[str, dict[str, int]]:
-        """How many rows are in each group, by sensitive feature."""
+        """The number of rows per group, by sensitive feature."""
         found: dict[str, dict[str, int]] = {name: {} for name in self.groups}
         for group, _, n in self.cells:
             for own, level in zip(found.values(), group, strict=True):
@@ -34,12 +34,12 @@ class Reading(Closed):
 
     @property
     def unlabelled(self) -> int:
-        """How many rows have no label."""
+        """The number of rows without a label."""
         return sum(n for _, label, n in self.cells if label is None)
 
 
 class Recount(Closed):
-    """The rows of the data files: how many there are, what they are by each of the ``readings``, and of which bytes.
+    """The recounted rows of the data files: their number, their contents by ``readings``, and file digests.
 
     ``n``: rows to be audited, ``n_train`` training rows; of a folder its files, whether or not they can be read.
     ``numbers``: a digest of true numbers in their order, ``n_without`` how many rows have none; None where the target

@@ -1,4 +1,4 @@
-"""What tells one row from another: a number made of its contents, the same in every process and in every order."""
+"""Row keys: numbers computed from a row's contents, equal in every process and for every order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PRIME = np.uint64(1_000_003)
 
 
 def keys_of(X: Rows, y_true: IntArray | None, target_values: FloatArray | None, recorded: Recorded | None) -> Keys:
-    """(n,) a number for each row, of its features, its label and what a model is recorded to have answered on it.
+    """(n,) one key per row, of its features, its label and the recorded answers of a model.
 
     Equal rows have equal keys, whatever the order of the columns and the process. 64 bits: to tell rows apart, not to
     prove what they are.
@@ -62,7 +62,7 @@ def _digest_of_none() -> hashlib._Hash:
 
 
 class KeyDigest:
-    """:func:`digest_of_keys` of rows in parts: their keys lie in files by their leading bits until they are sorted.
+    """:func:`digest_of_keys` of rows in parts: keys are stored in files by leading bits until they are sorted.
 
     Raises OSError where there is no room for eight bytes a row.
     """
@@ -90,7 +90,7 @@ class KeyDigest:
 
 
 def order_of(keys: Keys, purpose: str, occurrence: Keys | None = None) -> IntArray:
-    """(n,) positions of the rows in an order as good as random, which their contents decide and nothing else does.
+    """(n,) row positions in a pseudo-random order that depends only on their contents.
 
     Rows are sorted by a hash of their key, of how many equal rows stand before them, and of ``purpose``, so that two
     purposes have two orders. No seed and no order of the file changes which rows come first, and a row that is added or
@@ -107,12 +107,12 @@ def ranks_of(keys: Keys, purpose: str, occurrence: Keys | None = None) -> Keys:
 
 
 def generator_of(keys: Keys, purpose: str) -> np.random.Generator:
-    """A generator that the rows, or counts of them, seed, and nobody else: for what must not be drawn again."""
+    """A generator seeded only by the rows or their counts, for draws that cannot be repeated differently."""
     return np.random.default_rng([int(digest_of_keys(keys)[:16], 16), *purpose.encode()])
 
 
 def occurrence_of(keys: Keys) -> Keys:
-    """(n,) how many equal keys stand before each."""
+    """(n,) the number of equal keys before each key."""
     by_key = ascending_integers(keys)
     ordered = keys[by_key]
     begins = np.r_[True, ordered[1:] != ordered[:-1]] if keys.size else np.zeros(0, bool)

@@ -1,4 +1,4 @@
-"""RowSample: of the rows that stream by, as many as there is room for, chosen by what is in them."""
+"""RowSample: a bounded sample of streamed rows, selected by their contents."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ _ERRORS = 5.0
 
 
 class RowSample:
-    """All rows in their order while they are at most 131,072, fewer where columns are many; beyond, a sample of them
-    without replacement.
+    """A bounded sample of rows: all rows in order up to 131,072 (fewer if there are many columns), beyond that a sample without replacement.
 
     The rows that are kept are those of the smallest hashes of features, label, groups and how many equal rows came
     before: no seed and no order draws others. The hash is no secret, so whoever makes up the rows can choose which are
@@ -67,8 +66,8 @@ class RowSample:
 
     @property
     def why_not(self) -> str:
-        """Why the rows that are kept are no sample of all, or "": copies that were not counted are kept or left out
-        together, and show by equal hashes, or by hashes that are too dense or too thin for the number of rows."""
+        """The reason why the kept rows are no random sample of all, or "". Uncounted copies are kept or left out together; equal hashes reveal them, or hash values too dense or too sparse for the number of rows.
+        """
         if self.n <= self._most:
             return ""
         self._shrink()
@@ -83,7 +82,7 @@ class RowSample:
         )
 
     def rows(self) -> AuditData:
-        """The rows that are kept: in their order where they are all, else by their hashes."""
+        """The kept rows: in their order if complete, else by their hashes."""
         if self.n > self._most:
             self._shrink()
         part = _Part.joined(self._parts)

@@ -1,4 +1,4 @@
-"""ScoreCounts: what is known of scores that were counted as their rows streamed by, in memory that no row adds to.
+"""ScoreCounts: statistics of streamed scores, in memory independent of the number of rows.
 
 Scores are counted on a fixed grid and added up as whole numbers, so that neither the order of the rows nor the size of
 the parts changes a figure, and two of them add. What the grid hides is bounded, and nowhere estimated.
@@ -55,9 +55,11 @@ def grid(level: int, cuts: tuple[float, ...]) -> FloatArray:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be known of scores exactly: rows on either side of ``cuts``, calibration over ``bins`` of equal width,
-    and with ``median`` the rows above the median of all. ``levels``: whether the levels of features are counted by
-    group. ``rows``: whether some of the rows themselves are kept."""
+    """The score statistics to compute exactly: rows on either side of ``cuts``, calibration over ``bins`` of equal width, and with ``median`` the rows above the overall median.
+
+    ``levels``: whether the levels of features are counted by group. ``rows``: whether some of the rows themselves
+    are kept.
+    """
 
     cuts: tuple[float, ...] = ()
     bins: tuple[int, ...] = ()
@@ -82,9 +84,9 @@ class ScoreCounts:
     whether there are probabilities, and not labels in their place.
     """
 
-    def __init__(self, features: Sequence[str], positive: int, n_classes: int, asked: Asked) -> None:
+    def __init__(self, features: Sequence[str], positive: int, n_classes: int, request: Asked) -> None:
         self.features = tuple(features)
-        self.positive, self.n_classes, self.asked = positive, n_classes, asked
+        self.positive, self.n_classes, self.asked = positive, n_classes, request
         self.graded = False
         # The largest score that was decided against, and the smallest that was decided for.
         self.below, self.above = -np.inf, np.inf
@@ -110,33 +112,33 @@ class ScoreCounts:
 
     @property
     def n_values(self) -> int:
-        """Different scores there are, up to 3."""
+        """The number of different scores, up to 3."""
         return len(self._values)
 
     def add(
         self,
         groups: Sequence[Codes],
         y_true: IntArray | None,
-        decided: IntArray,
+        decisions: IntArray,
         probabilities: FloatArray,
     ) -> None:
-        """The next rows: the group of each by feature, true class (negative without one), decision, and probabilities
-        (n, k)."""
-        for start in range(0, len(decided), _ROWS_AT_ONCE):
+        """Add the next rows: the group of each by feature, true class (negative without one), decision, and probabilities (n, k).
+        """
+        for start in range(0, len(decisions), _ROWS_AT_ONCE):
             some = slice(start, start + _ROWS_AT_ONCE)
-            truth = np.full(len(decided[some]), -1, np.int64) if y_true is None else y_true[some]
-            self._add([(codes[some], names) for codes, names in groups], truth, decided[some], probabilities[some])
+            truth = np.full(len(decisions[some]), -1, np.int64) if y_true is None else y_true[some]
+            self._add([(codes[some], names) for codes, names in groups], truth, decisions[some], probabilities[some])
 
     def _add(
         self,
         groups: Sequence[Codes],
         truth: IntArray,
-        decided: IntArray,
+        decisions: IntArray,
         probabilities: FloatArray,
     ) -> None:
-        cells = self._cells(groups, len(decided))
+        cells = self._cells(groups, len(decisions))
         scores = np.clip(probabilities[:, self.positive], 0.0, 1.0)
-        chosen = decided == self.positive
+        chosen = decisions == self.positive
         self.graded |= bool(((probabilities > 0.0) & (probabilities < 1.0)).any())
         self.below = max(self.below, float(scores[~chosen].max(initial=-np.inf)))
         self.above = min(self.above, float(scores[chosen].min(initial=np.inf)))
@@ -216,7 +218,10 @@ class ScoreCounts:
         self._least, self._most = np.minimum.reduceat(self._least, starts), np.maximum.reduceat(self._most, starts)
 
     def update(self, other: ScoreCounts) -> None:
-        """Takes in what was counted of other rows, with the same questions. Raises ValueError for other questions."""
+        """Add the counts of other rows for the same questions.
+
+        Raises ValueError for other questions.
+        """
         mine, theirs = ((s.features, s.positive, s.n_classes, s.asked) for s in (self, other))
         if mine != theirs:
             raise ValueError("only scores of the same class, by the same features, add")
@@ -238,7 +243,7 @@ class ScoreCounts:
         self._values = set(sorted(self._values | other._values)[:3])
 
     def by(self, features: Sequence[str]) -> Scored:
-        """What is known of the groups by some of the features, sorted by name."""
+        """Score counts of the groups by some of the features, sorted by name."""
         columns = [self.features.index(f) for f in features]
         keys = [tuple(title[c] for c in columns) for title in self._place]
         titles = sorted(set(keys))
@@ -271,15 +276,15 @@ class ScoreCounts:
         return int(low), int(high)
 
     def unsettled(self) -> tuple[float, float] | None:
-        """The least and the largest of the scores among which the median lies, where the grid does not tell it; None
-        where it does, or where they are too many to be kept."""
+        """The smallest and the largest of the scores that may contain the median, if the grid does not determine it; None if it does, or if there are too many of them to keep.
+        """
         low, high = self._middle()
         if low != high or self._least[low] == self._most[low] or self._counts[:, :, low].sum() > _MOST_REFINED:
             return None
         return float(self._least[low]), float(self._most[low])
 
     def settle(self, parts: Iterable[tuple[Sequence[Codes], FloatArray]]) -> None:
-        """Finds the median among the scores of all rows, read once more: groups by feature, and probabilities (n, k).
+        """Find the median in a second pass over the scores of all rows: groups by feature, probabilities (n, k).
 
         Raises DataError where they are not the rows of the first time.
         """
@@ -307,7 +312,7 @@ class ScoreCounts:
 
     @property
     def median(self) -> float | None:
-        """The median of all scores; None where the grid does not tell it and nobody settled it."""
+        """The median of all scores; None if neither the grid nor a second pass determined it."""
         low, high = self._middle()
         if low != high:
             return float((self._most[low] + self._least[high]) / 2.0)
@@ -318,7 +323,7 @@ class ScoreCounts:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Groups and what is known of their scores: ``counts`` (g, 3, b) by label and bin, of the bins that have a row.
+    """Groups and their score counts: ``counts`` (g, 3, b) by label and non-empty bin.
 
     ``edges``: (b,) lower ends of the bins. ``least``, ``most``: (b,) of the scores of any row in them. ``sums``: by
     name, whole numbers. ``inside``: (g,) rows above the median in its own bin, where those were looked at one by one.
@@ -353,19 +358,22 @@ class Scored:
         """(b,) whether a bin's rows have more than one score."""
         return np.asarray(self.least < self.most, np.bool_)
 
-    def at_least(self, cut: float) -> IntArray:
-        """(g, 3) rows by group and label whose score is at least a cut that was asked for."""
-        return np.asarray(self.counts[:, :, self.edges >= cut].sum(axis=2), np.int64)
+    def at_least(self, threshold: float) -> IntArray:
+        """(g, 3) rows by group and label with a score of at least one of the requested cuts."""
+        return np.asarray(self.counts[:, :, self.edges >= threshold].sum(axis=2), np.int64)
 
     def above_median(self) -> IntArray:
-        """(g,) rows whose score is above the median of all. Raises ValueError where that is not known."""
+        """(g,) rows with scores above the overall median.
+
+        Raises ValueError where that is not known.
+        """
         if self.median is None:
             raise ValueError("the median is not known")
         above = self.counts[:, :, self.least > self.median].sum(axis=(1, 2))
         return np.asarray(above if self.inside is None else above + self.inside, np.int64)
 
     def moments(self, name: str, scale: float = 1.0) -> list[Moments | None]:
-        """Of each group with its labelled rows ("loss") or all rows ("score"), times ``scale``; None without any."""
+        """Moments of each group's labelled rows ("loss") or all rows ("score"), times ``scale``; None without rows."""
         sizes = self.labelled if name == "loss" else self.sizes
         return [_moments(int(n), sums, scale) if n else None for n, sums in zip(sizes, self.sums[name], strict=True)]
 
@@ -375,7 +383,7 @@ class Scored:
         return n.astype(np.int64), right.astype(np.int64), scores.astype(np.float64) / _SCALE
 
     def whole(self) -> Scored:
-        """All groups as one."""
+        """All groups combined into one."""
         return replace(
             self,
             groups=((),),

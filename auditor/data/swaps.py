@@ -1,4 +1,4 @@
-"""Identity terms in a text: where they stand, and the text with one identity in another's place, its grammar kept."""
+"""Identity terms in a text: their positions, and grammatically correct replacement by another identity."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class _Entry:
 
 
 class Swapper:
-    """Finds and swaps the identities of one lexicon, and fills them into templates.
+    """A tool that finds and swaps the identities of one lexicon, and inserts them into templates.
 
     Whole words only: not within a word, after ``@``, in an address or a hyphenated word (but for non-, anti-, ex-,
     pro-, half-). A longer term wins over a shorter one, and nothing is found within the lexicon's ``not_within``
@@ -229,9 +229,9 @@ class Swapper:
         return "".join([*parts, template[done:]])
 
 
-def _names(said: str, word: str, text: str, match: re.Match[str]) -> bool:
+def _names(original: str, word: str, text: str, match: re.Match[str]) -> bool:
     """Whether a title stands before a name, such as "Miss Jones", and is no other word, such as "Miss you"."""
-    return said == word and _NAME.match(text, match.end()) is not None
+    return original == word and _NAME.match(text, match.end()) is not None
 
 
 def _chunk(text: str, start: int, end: int) -> str:
@@ -297,29 +297,29 @@ def _previous(text: str, start: int) -> str:
 # ---- how it is written ---------------------------------------------------------------------------------------------
 
 
-def _cased(word: str, said: str, own: str, text: str, start: int) -> str:
-    """``word`` with the capitals it has in the place of ``said``, which the lexicon spells ``own``."""
-    letters = [c for c in said if c.isalpha()]
-    if len(letters) > 1 and all(c.isupper() for c in letters) and not own.isupper():
+def _cased(word: str, original: str, lexicon_form: str, text: str, start: int) -> str:
+    """``word`` with the capitals it has in the place of ``original``, which the lexicon spells ``lexicon_form``."""
+    letters = [c for c in original if c.isalpha()]
+    if len(letters) > 1 and all(c.isupper() for c in letters) and not lexicon_form.isupper():
         return word.upper()
     capital = word[0].upper() + word[1:]
     begins = _SENTENCE_START.search(text[max(0, start - 40) : start]) is not None
-    if said[0].isupper():
+    if original[0].isupper():
         # A capital says something only where the lexicon spells the word without one.
-        return capital if begins or own[0].islower() else word
-    if own[0].isupper() or not any(c.isupper() for c in text):
+        return capital if begins or lexicon_form[0].islower() else word
+    if lexicon_form[0].isupper() or not any(c.isupper() for c in text):
         return word.lower()
     return word
 
 
-def _with_article(before: str, said: str | None, word: str) -> str:
-    """The text before a word, ending in the article that fits the word if it fitted what was ``said`` there."""
+def _with_article(before: str, original: str | None, word: str) -> str:
+    """The text before a word, ending in the article that fits the word if it fitted what was ``original`` there."""
     article = _ARTICLE.search(before)
     if article is None:
         return before
     old = article.group(1)
     # A wrong article was the writer's own: to mend it would change more than the identity.
-    if said is not None and old.lower() != article_of(said):
+    if original is not None and old.lower() != article_of(original):
         return before
     new = article_of(word)
     if old.isupper() and len(old) > 1:
@@ -330,7 +330,7 @@ def _with_article(before: str, said: str | None, word: str) -> str:
 
 
 def article_of(word: str) -> str:
-    """``"a"`` or ``"an"``, by how a word begins when it is said; letters said one by one are told by their capitals."""
+    """``"a"`` or ``"an"``, by the pronunciation of a word's beginning; acronyms are recognised by their capitals."""
     first = re.split(r"[\s-]", word, maxsplit=1)[0]
     if first.isupper() and len(first) > 1 and not re.search("[AEIOU]", first):
         return "an" if first[0] in _LETTERS_SAID_WITH_VOWEL else "a"

@@ -1,4 +1,4 @@
-"""What is public of a table: the bounds and levels of its columns, from somebody who did not look at the rows."""
+"""Public facts about a table: bounds and levels of its columns, stated without access to the rows."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class PublicColumn(Closed):
 
 
 class TableSchema(Closed):
-    """The columns of a table, as far as they are public."""
+    """The public facts about a table's columns."""
 
     columns: Annotated[dict[str, PublicColumn], Field(min_length=1)]
 
     def preprocessing(self, features: Sequence[str]) -> TabularPreprocessing:
-        """The encoding that follows from the schema alone.
+        """The encoding derived from the schema alone.
 
         Numbers are taken as uniform between their bounds: less ``(low + high) / 2``, over ``(high - low) / sqrt(12)``,
         and missing ones as the middle. Raises UsageError naming the feature of which the schema says nothing.

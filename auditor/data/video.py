@@ -1,4 +1,4 @@
-"""Video: frames taken evenly over its length, bounded and from memory, and one verdict over their scores."""
+"""Video: evenly sampled frames, decoded from memory within limits, and one verdict from their scores."""
 
 from __future__ import annotations
 
@@ -67,48 +67,48 @@ def sample_frames(
     return Frames(np.stack(found), np.asarray(seconds, np.float64))
 
 
-def _times(data: bytes, what: str) -> tuple[list[int], float]:
+def _times(data: bytes, subject: str) -> tuple[list[int], float]:
     """When each frame is shown, ascending and without repetition, in units of the returned number of seconds."""
-    with opened(data, what) as container:
-        stream = _pictures(container, what)
+    with opened(data, subject) as container:
+        stream = _pictures(container, subject)
         base = float(stream.time_base or 0)
         times = set()
         for i, packet in enumerate(container.demux(stream)):
             if i >= MAX_PACKETS:
-                raise DataError(f"{what} has more than {MAX_PACKETS:,} frames: cut it into parts.")
+                raise DataError(f"{subject} has more than {MAX_PACKETS:,} frames: cut it into parts.")
             if packet.pts is not None and packet.size:
                 times.add(int(packet.pts))
         stated = float(stream.duration or 0) * base
     if not times or base <= 0.0:
-        raise DataError(f"{what} holds no frame that can be decoded.")
+        raise DataError(f"{subject} holds no frame that can be decoded.")
     length = (max(times) - min(times)) * base
     # The last frame's own time is not counted in what is there.
     if stated > 0.0 and length + max(1.0, length / len(times)) < 0.9 * stated:
-        raise DataError(f"{what} is cut short: {length:.1f} of {stated:.1f} seconds are there.")
+        raise DataError(f"{subject} is cut short: {length:.1f} of {stated:.1f} seconds are there.")
     return sorted(times), base
 
 
-def _pictures(container: Any, what: str) -> Any:
+def _pictures(container: Any, subject: str) -> Any:
     """The first stream of moving pictures; a cover is none."""
     for stream in container.streams.video:
         if "ATTACHED_PIC" in str(stream.disposition).upper():
             continue
-        return with_known_codec(stream, what)
-    raise DataError(f"{what} has no stream of pictures.")
+        return with_known_codec(stream, subject)
+    raise DataError(f"{subject} has no stream of pictures.")
 
 
-def _decoded(data: bytes, what: str, wanted: Sequence[int], base: float) -> Iterator[tuple[int, Pixels]]:
+def _decoded(data: bytes, subject: str, wanted_times: Sequence[int], base: float) -> Iterator[tuple[int, Pixels]]:
     """(time, (h, w, 3)) of the frames shown at the wanted times; one that is damaged is replaced by the next."""
     n_decoded = 0
-    with opened(data, what) as container:
-        stream = _pictures(container, what)
-        _check_size(what, stream.codec_context.width, stream.codec_context.height)
+    with opened(data, subject) as container:
+        stream = _pictures(container, subject)
+        _check_size(subject, stream.codec_context.width, stream.codec_context.height)
         place, sought = 0, -1
         frames = container.decode(stream)
         last = 0
-        while place < len(wanted):
-            if sought < place and (wanted[place] - last) * base > _SEEK_SECONDS:
-                container.seek(wanted[place], stream=stream, backward=True)
+        while place < len(wanted_times):
+            if sought < place and (wanted_times[place] - last) * base > _SEEK_SECONDS:
+                container.seek(wanted_times[place], stream=stream, backward=True)
                 frames = container.decode(stream)
                 sought = place
             frame = next(frames, None)
@@ -116,18 +116,18 @@ def _decoded(data: bytes, what: str, wanted: Sequence[int], base: float) -> Iter
                 return
             n_decoded += 1
             if n_decoded > MAX_DECODED:
-                raise DataError(f"{what} takes more than {MAX_DECODED:,} frames to decode: cut it into parts.")
-            _check_size(what, frame.width, frame.height)
-            last = wanted[place] if frame.pts is None else int(frame.pts)
-            if last < wanted[place]:
+                raise DataError(f"{subject} takes more than {MAX_DECODED:,} frames to decode: cut it into parts.")
+            _check_size(subject, frame.width, frame.height)
+            last = wanted_times[place] if frame.pts is None else int(frame.pts)
+            if last < wanted_times[place]:
                 continue
             place += 1
-            while place < len(wanted) and wanted[place] <= last:
+            while place < len(wanted_times) and wanted_times[place] <= last:
                 place += 1
             pixels = frame.to_ndarray(format="rgb24")
             yield last, np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
 
 
-def _check_size(what: str, width: int, height: int) -> None:
+def _check_size(subject: str, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise DataError(f"{what} has frames of {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}.")
+        raise DataError(f"{subject} has frames of {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}.")

@@ -1,1 +1,1 @@
-"""What is said of a single file: its kind, its own account of its making, a detector's verdict and why."""
+"""Examination of single media files: file type, provenance, and a detector's verdict with its explanation."""

@@ -1,4 +1,4 @@
-"""A detector on its user's own channel: calibrated on files known to be real there, and when a batch is none of it."""
+"""Detector calibration on real files of the user's own channel, and a test for batches from other channels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHANCE = _LIKELIER = 0.5
 
 
 class BatchShift(Closed):
-    """Whether files asked together came the way that the files known to be real came.
+    """Test result: whether a batch of files came through the same channel as the known real files.
 
     ``p_value``: of their exchangeability, by the two-sample Kolmogorov-Smirnov test of the scores and, where the
     detector measures it, of the novelties; twice the smaller of two. ``alarm``: whether it is at most ``level``.
@@ -39,7 +39,7 @@ class BatchShift(Closed):
 
 
 def on_channel(card: DetectorCard, real: Sequence[FileResult], fake: Sequence[FileResult]) -> DetectorCard:
-    """The card calibrated anew on files known to be real, and on known fakes where there are any.
+    """The card recalibrated on known real files, and on known fakes if there are any.
 
     The p-value of real holds whatever the detector is, for a file exchangeable with the files known to be real: it asks
     only how many of those score as high. So the training's novelties are dropped. Without known fakes nothing rules
@@ -92,7 +92,7 @@ def on_channel(card: DetectorCard, real: Sequence[FileResult], fake: Sequence[Fi
 def judged_together(
     card: DetectorCard | None, results: Sequence[FileResult]
 ) -> tuple[list[FileResult], BatchShift | None]:
-    """The results with no ``fake`` among them where the batch raises the alarm, and the batch; None without a channel.
+    """The results without ``fake`` verdicts if the batch test is positive, and the batch; None without a channel.
 
     What a promise about files of a channel says of files that came another way is nothing.
     """
@@ -106,7 +106,7 @@ def judged_together(
 
 
 def channel_lines(card: DetectorCard) -> Iterator[str]:
-    """What the calibration on a channel is worth, in sentences; none where there was none."""
+    """Sentences on the quality of the calibration on a channel; none without calibration."""
     channel = card.channel
     if channel is None:
         return
@@ -137,7 +137,7 @@ def channel_lines(card: DetectorCard) -> Iterator[str]:
 
 
 def learnt_of(card: DetectorCard, results: Sequence[FileResult]) -> list[Literal["same", "alike", ""]]:
-    """(n,) whether each file is the same as one that the detector was trained on, or alike, as far as its card says."""
+    """(n,) whether each file is a training file of the detector, or similar to one, by its card."""
     like = alike([result.fingerprints for result in results], card.fingerprints, card.medium)
     return [
         "same" if card.learnt(result.sha256) else "alike" if near else ""
@@ -146,7 +146,7 @@ def learnt_of(card: DetectorCard, results: Sequence[FileResult]) -> list[Literal
 
 
 def few_in_truth(card: DetectorCard, real: Sequence[FileResult]) -> str:
-    """That files known to be real are near copies of each other, in a sentence; "" where at most one in twenty are."""
+    """A sentence stating that known real files are near copies of each other; "" for at most one in twenty."""
     prints = {result.sha256: result.fingerprints for result in real if result.sha256}
     near = repeated(list(prints.values()), card.medium)
     if near <= MOST_NEAR * len(prints):
@@ -158,7 +158,7 @@ def few_in_truth(card: DetectorCard, real: Sequence[FileResult]) -> str:
 
 
 def contradicted(card: DetectorCard) -> str:
-    """What the known files say against the detector where its score is certainly higher of real ones; "" elsewhere."""
+    """Evidence of the known files against the detector if real ones score certainly higher; "" otherwise."""
     area = area_under_curve(positives=card.fake_scores, negatives=card.real_scores)
     if not isinstance(area, AreaUnderCurve) or area.interval(_CONFIDENCE)[1] >= _CHANCE:
         return ""
@@ -212,13 +212,13 @@ def _scored(card: DetectorCard, results: Sequence[FileResult]) -> dict[str, tupl
     }
 
 
-def _shift(card: DetectorCard, channel: ChannelCalibration, found: Sequence[FileVerdict]) -> BatchShift:
-    values = [_same(card.real_scores, [v.probability for v in found if v.probability is not None])]
-    novelties = [v.novelty for v in found if v.novelty is not None]
+def _shift(card: DetectorCard, channel: ChannelCalibration, verdicts: Sequence[FileVerdict]) -> BatchShift:
+    values = [_same(card.real_scores, [v.probability for v in verdicts if v.probability is not None])]
+    novelties = [v.novelty for v in verdicts if v.novelty is not None]
     if channel.novelties and novelties:
         values.append(_same(channel.novelties, novelties))
     p_value = min(1.0, len(values) * min(values))
-    n, known = len(found), len(card.real_scores)
+    n, known = len(verdicts), len(card.real_scores)
     # The two samples apart from each other, which is as far as they can lie: one of so many orders, or the reverse.
     least = 2.0 * len(values) / math.comb(n + known, min(n, known))
     return BatchShift(n=n, p_value=p_value, alarm=p_value <= ALARM_LEVEL, visible=least <= ALARM_LEVEL)

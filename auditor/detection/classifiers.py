@@ -1,4 +1,4 @@
-"""Any classifier of pictures or sound as a detector that has yet to be calibrated."""
+"""Image or sound classifiers as detectors that are not calibrated yet."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def load_classifier(spec: ModelSpec) -> AuditedModel:
         return load_onnx_media(spec.path, spec)
     if opened.format == "model bundle":
         return load_bundle(opened.source, opened.records, opened.record, spec)
-    return load_model(replace(spec, predict=None), opened=opened)
+    return load_model(replace(spec, predict=None), model_file=opened)
 
 
-def as_detector(model: AuditedModel, said: Mapping[str, Meaning], folders: Sequence[str] = ()) -> ClassifierDetector:
-    """The classifier with its classes by what they mean, and nothing known yet of how often it errs.
+def as_detector(model: AuditedModel, user_meanings: Mapping[str, Meaning], folders: Sequence[str] = ()) -> ClassifierDetector:
+    """The classifier with the meanings of its classes, and unknown error rates.
 
-    ``folders``: names in ``said`` that may be no classes of it. Raises ModelError for what is no classifier of media,
+    ``folders``: names in ``user_meanings`` that may be no classes of it. Raises ModelError for what is no classifier of media,
     UsageError where what a class means is not clear.
     """
     from auditor.model.classifier_detector import ClassifierDetector, medium_of
@@ -47,9 +47,9 @@ def as_detector(model: AuditedModel, said: Mapping[str, Meaning], folders: Seque
 
     if model.kind != "classifier":
         raise ModelError("A detector is a classifier, and this model gives no classes.")
-    unknown = next((name for name in said if name not in model.classes and name not in folders), None)
+    unknown = next((name for name in user_meanings if name not in model.classes and name not in folders), None)
     if unknown is not None:
         listed = ", ".join(map(repr, model.classes[:8]))
         raise UsageError(f"--class-is names {unknown[:60]!r}, which is none of the detector's classes ({listed}).")
     card = DetectorCard(medium=medium_of(model), fake=1, real_scores=(), fake_scores=())
-    return ClassifierDetector(model, meanings(model.classes, said), card)
+    return ClassifierDetector(model, meanings(model.classes, user_meanings), card)

@@ -1,4 +1,4 @@
-"""One file, from its bytes to what is said of it; runs in the measuring process, since files may be hostile."""
+"""Examination of one file, from bytes to result; runs in the sandboxed process, since files may be hostile."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "RGB;16B", "RGBA;16B", "LA;16B", "L;16
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What files are asked: by which detector, with which authorities trusted, and what is made besides.
+    """Settings of an examination: the detector, the trusted authorities, and additional outputs.
 
     ``with_fingerprints``: whether each result has those of the file. ``seed``: of the random parts that the marked ones
     are compared with.
@@ -55,7 +55,7 @@ class Examination:
     seed: int = 0
 
     def of(self, path: Path) -> FileResult:
-        """What is found of one file; what cannot be read is said in ``error``, and raises nothing."""
+        """The results for one file; unreadable content is reported in ``error``, without an exception."""
         content, found = b"", FileResult()
         try:
             content = read_regular(Path(os.path.realpath(path)), "The file")
@@ -183,7 +183,7 @@ def _sound(detector: Detector, content: bytes, name: str) -> tuple[Samples, list
     return fitted(sound, wanted), notes
 
 
-def _image_notes(content: bytes, wanted: ImagePreprocessing) -> list[str]:
+def _image_notes(content: bytes, preprocessing: ImagePreprocessing) -> list[str]:
     """What was done to an image on its way to the detector that a reader would not expect."""
     import PIL.Image
 
@@ -194,7 +194,7 @@ def _image_notes(content: bytes, wanted: ImagePreprocessing) -> list[str]:
         warnings.simplefilter("ignore")
         with PIL.Image.open(BytesIO(content), formats=FORMATS) as picture:
             with_alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
-            if with_alpha and len(wanted.mean) < 4:
+            if with_alpha and len(preprocessing.mean) < 4:
                 notes.append("Its transparency (alpha) was dropped: its colours were judged as if it were opaque.")
             if getattr(picture, "is_animated", False):
                 notes.append("It is an animation or has several pages, of which only the first was judged.")
@@ -207,4 +207,4 @@ def _image_notes(content: bytes, wanted: ImagePreprocessing) -> list[str]:
             # Last, since a PNG is decoded for it. Orientations 5 to 8 lie on their side.
             turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             size = picture.size[::-1] if turned else picture.size
-    return [*fit_notes([size], wanted, "Of it"), *notes]
+    return [*fit_notes([size], preprocessing, "Of it"), *notes]

@@ -1,4 +1,4 @@
-"""What a picture shows or a recording sounds like, in 256 bits: they stay when a file is saved again, or resized."""
+"""Perceptual fingerprints of images and sound (256 bits), stable under re-encoding and resizing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SOUND, _EACH, _HEARD = AudioPreprocessing(samples=16_384, sampling_rate=4_000),
 
 
 def fingerprints_of(content: bytes, name: str, medium: Medium) -> tuple[str, ...]:
-    """Of a picture as it is and mirrored, of sound one; none of what cannot be decoded, or shows nothing.
+    """Fingerprints of an image, plain and mirrored, or one of sound; none if undecodable or without content.
 
     A bit is the sign of a projection of the picture, in grey, averaged to 24 x 24 and without the plane that fits best,
     which skies and walls share; of sound, of the waveform of its first seconds. Two files correlated by r differ in a
@@ -57,27 +57,27 @@ def fingerprints_of(content: bytes, name: str, medium: Medium) -> tuple[str, ...
     return _signs(left), _signs(left.reshape(_SIDE, _SIDE)[:, ::-1].ravel())
 
 
-def alike(own: Sequence[Sequence[str]], known: Sequence[str], medium: Medium) -> BoolArray:
-    """(n,) whether any fingerprint of each of n files is that of a known one."""
-    if not known or not any(own):
-        return np.zeros(len(own), bool)
-    others = _words(known)
-    found = [any(_nearest(others, one) <= MOST_APART[medium] for one in each) for each in own]
+def alike(fingerprints: Sequence[Sequence[str]], known_fingerprints: Sequence[str], medium: Medium) -> BoolArray:
+    """(n,) whether any fingerprint of each of n files matches a known one."""
+    if not known_fingerprints or not any(fingerprints):
+        return np.zeros(len(fingerprints), bool)
+    others = _words(known_fingerprints)
+    found = [any(_nearest(others, one) <= MOST_APART[medium] for one in each) for each in fingerprints]
     return np.asarray(found, bool)
 
 
-def repeated(own: Sequence[Sequence[str]], medium: Medium) -> int:
-    """How many of n files are alike one that stands before them."""
-    firsts = _words([each[0] for each in own if each])
+def repeated(fingerprints: Sequence[Sequence[str]], medium: Medium) -> int:
+    """The number of files that resemble an earlier one of the n files."""
+    firsts = _words([each[0] for each in fingerprints if each])
     return sum(
         any(_nearest(firsts[:i], one) <= MOST_APART[medium] for one in each)
-        for i, each in enumerate(each for each in own if each)
+        for i, each in enumerate(each for each in fingerprints if each)
         if i
     )
 
 
-def _nearest(known: npt.NDArray[np.uint64], one: str) -> int:
-    return int(np.bitwise_count(known ^ _words([one])).sum(axis=1).min())
+def _nearest(references: npt.NDArray[np.uint64], one: str) -> int:
+    return int(np.bitwise_count(references ^ _words([one])).sum(axis=1).min())
 
 
 def _words(fingerprints: Sequence[str]) -> npt.NDArray[np.uint64]:

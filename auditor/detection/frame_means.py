@@ -1,4 +1,4 @@
-"""What the scores of a video's frames come to together."""
+"""The combined score of a video's frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CONFIDENCE = 0.95
 
 
 def combined(p_values: Sequence[float]) -> float:
-    """``min(1, 2 mean(p_i))``: a p-value however the frames depend on each other (Vovk and Wang, Biometrika 2020)."""
+    """``min(1, 2 mean(p_i))``: a p-value for any dependence between frames (Vovk and Wang, Biometrika 2020)."""
     return min(1.0, 2.0 * float(np.mean(p_values)))
 
 

@@ -1,4 +1,4 @@
-"""What in a file a detector's score rests on: parts hidden in turn, drawn beside the spectrum, and graded."""
+"""Occlusion maps of a detector's score: parts hidden in turn, drawn beside the spectrum, and graded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _AGAINST, _FOR = np.array([40.0, 90.0, 220.0]), np.array([220.0, 40.0, 40.0])
 
 
 def image_heat_map(detector: Detector, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> HeatMap:
-    """Three pictures side by side: what the detector saw, where its score rests, and the power spectrum.
+    """Three images side by side: the detector's input, the occlusion map of its score, and the power spectrum.
 
     image: (height, width, channels) uint8 as the detector takes it. Each cell of a grid of at most 8 x 8 is painted in
     its own mean colour, in turn; red cells speak for synthetic (the log-odds fall without them), blue ones for real.
@@ -42,9 +42,9 @@ def image_heat_map(detector: Detector, image: npt.NDArray[np.uint8], rng: np.ran
     columns = _cuts(image.shape[1], GRID)
     cells = [(slice(*r), slice(*c)) for r in rows for c in columns]
 
-    def hidden(which: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
+    def hidden(indices: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
         out = image.copy()
-        for i in which:
+        for i in indices:
             out[cells[i]] = np.rint(image[cells[i]].mean(axis=(0, 1)))
         return out
 
@@ -60,7 +60,7 @@ def image_heat_map(detector: Detector, image: npt.NDArray[np.uint8], rng: np.ran
 
 
 def sound_heat_map(detector: Detector, sound: npt.NDArray[np.int16], rng: np.random.Generator) -> HeatMap:
-    """The spectrogram above, where the score rests below: red spans of time speak for synthetic, blue ones for real.
+    """The spectrogram above the score's time map: red spans indicate synthetic, blue spans real sound.
 
     sound: (samples,) int16 as the detector takes it. Each of 32 spans is replaced by white noise as loud as itself, in
     turn. The spectrogram is ``log |STFT|^2``, Hann windows of 512 samples, low frequencies at the bottom.
@@ -68,9 +68,9 @@ def sound_heat_map(detector: Detector, sound: npt.NDArray[np.int16], rng: np.ran
     spans = _cuts(len(sound), N_SPANS)
     noise = rng.normal(size=len(sound))
 
-    def hidden(which: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
+    def hidden(indices: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
         out = sound.copy()
-        for i in which:
+        for i in indices:
             span = slice(*spans[i])
             loudness = np.sqrt(np.mean(sound[span].astype(np.float64) ** 2))
             out[span] = np.clip(np.rint(noise[span] * loudness), -32768, 32767)
@@ -87,7 +87,7 @@ def sound_heat_map(detector: Detector, sound: npt.NDArray[np.int16], rng: np.ran
 
 
 def is_evidence(pixels: Pixels) -> bool:
-    """Whether pixels are laid out as one of these pictures: three of a height side by side, or two, one above."""
+    """Whether pixels have the layout of these images: three of equal height side by side, or two stacked."""
     if pixels.ndim != 3:
         return False
     height, width = pixels.shape[:2]

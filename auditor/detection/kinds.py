@@ -1,4 +1,4 @@
-"""What a file is, by its content and never by its name."""
+"""Detection of a file's type by its content, never by its name."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ _EITHER = {"MP4", "MATROSKA", "OGG", "AVI"}
 
 @dataclass(frozen=True)
 class FileKind:
-    """The medium of a file, None where it is none that is known, and its format, such as ``JPEG``; "" if unknown."""
+    """The medium of a file (None if unknown) and its format, such as ``JPEG`` ("" if unknown)."""
 
     medium: Medium | None
     form: str
 
     def misnamed(self, name: str) -> bool:
-        """Whether the name's suffix says another format."""
+        """Whether the suffix of the name contradicts the detected format."""
         suffix = PurePath(name).suffix.lower()
         known = {s for suffixes in _SUFFIXES.values() for s in suffixes}
         return suffix in known and suffix not in _SUFFIXES.get(self.form, ())
 
 
 def kind_of(content: bytes) -> FileKind:
-    """The kind that a file's first bytes tell of, and for containers of sound or video their streams.
+    """The file type by its first bytes, and for containers of sound or video by their streams.
 
     Raises DataError where such a container cannot be opened, MissingExtraError without PyAV for one.
     """

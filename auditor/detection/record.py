@@ -1,4 +1,4 @@
-"""What was found of files and detectors, as plain data that crosses a pipe from the process that found it."""
+"""Results of examined files and detectors, as plain data for transfer between processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Notes = Annotated[tuple[Line, ...], Field(max_length=MOST_NOTES)]
 
 
 class DetectorRecord(Closed):
-    """Which detector answered: the digest of its file, its classes, and its card.
+    """The detector that answered: the digest of its file, its classes, and its card.
 
     The card is without the calibration scores but where they were asked for, or are of a channel.
 
@@ -39,7 +39,7 @@ class DetectorRecord(Closed):
 
     @property
     def medium(self) -> DetectorMedium:
-        """What it is for."""
+        """The medium of the detector."""
         return self.card.medium
 
     @classmethod
@@ -52,7 +52,7 @@ class DetectorRecord(Closed):
         with_calibration: bool = False,
         with_training: bool = False,
     ) -> DetectorRecord:
-        """The record of a detector with this card; what it was trained on is told only where that is asked for."""
+        """The record of a detector with this card; its training data are included only on request."""
         # A batch is held against the files of a channel by whoever has all its answers.
         whole = with_calibration or card.channel is not None
         kept = card if whole else card.model_copy(update={"real_scores": (), "fake_scores": ()})
@@ -70,7 +70,7 @@ class FrameScore(Closed):
 
 
 class FileVerdict(Closed):
-    """What the detector says of a file, and why; a guess, whatever the file says of itself.
+    """A detector's verdict on a file, with reasons; an estimate, independent of the file's own statements.
 
     ``probability``: calibrated, of being synthetic. ``p_real``, ``p_fake``: conformal p-values. ``low`` and ``high``:
     of a video, the 95 % interval of the mean probability over its frames. All but ``novelty`` are None where the
@@ -89,7 +89,7 @@ class FileVerdict(Closed):
 
 
 class HeatMap(Closed):
-    """What in a file the detector's score rests on, as a picture, and whether that picture has earned its display.
+    """The map of a detector's score in a file, as an image, and whether it passed the tests for display.
 
     ``png``: base64 of a PNG as :func:`auditor.finding.png.encode` writes it. ``drop_marked``: how far the log-odds move
     away from the detector's own side where the quarter of the parts that speaks most for it is hidden; ``drop_random``:
@@ -103,7 +103,7 @@ class HeatMap(Closed):
     earned: bool
 
     def picture(self) -> Pixels:
-        """The pixels of the picture; raises ValueError where it is none of ours."""
+        """The pixels of the image; ValueError if it is not in this tool's format."""
         try:
             return decode(base64.b64decode(self.png, validate=True), LARGEST_PICTURE)
         except binascii.Error:
@@ -111,14 +111,16 @@ class HeatMap(Closed):
 
 
 class PartVerdict(Closed):
-    """What the detector of one medium says of a video that detectors of several were asked about."""
+    """The verdict of one medium's detector on a video examined by several detectors."""
 
     medium: DetectorMedium
     verdict: FileVerdict
 
 
 class FileResult(Closed):
-    """What was found of one file. ``error``: why it could not be read, "" where it could.
+    """The results for one file.
+
+    ``error``: why it could not be read, "" where it could.
 
     ``form``: the format by content, such as ``JPEG``. ``verdict``: None without a detector, or with an error.
     ``parts``: of a video that several detectors judged, what each says. ``fingerprints``: what it shows, where that is
@@ -139,5 +141,5 @@ class FileResult(Closed):
 
     @property
     def answered(self) -> bool:
-        """Whether the detector settled anything: that no known trace was found settles nothing."""
+        """Whether the detector reached a verdict: "no known trace" is none."""
         return not self.error and self.verdict is not None and self.verdict.answer == "fake"

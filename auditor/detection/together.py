@@ -1,4 +1,4 @@
-"""What a detector of pictures and one of sound say together, and what the error rate of either is then."""
+"""Combined verdict of an image detector and a sound detector, with the resulting error rates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _IN_WORDS = {"image": "pictures", "speech": "sound"}
 
 
 def check_media(cards: Sequence[DetectorCard]) -> None:
-    """Raises UsageError for two detectors of one medium: whichever speaks first would be believed."""
+    """Raise UsageError for two detectors of one medium, whose verdicts could conflict."""
     media = [card.medium for card in cards]
     if len(set(media)) < len(media):
         raise UsageError(
@@ -27,7 +27,7 @@ def check_media(cards: Sequence[DetectorCard]) -> None:
 def judged_by_all(
     cards: Sequence[DetectorCard], by_detector: Sequence[Sequence[FileResult]]
 ) -> tuple[list[FileResult], list[BatchShift | None]]:
-    """The results of files that every detector was asked about, and the batch that each has seen.
+    """The results for files examined by every detector, and each detector's batch test.
 
     A file of one medium is judged by the detector for it, at its own error rate. A video is judged by all, each at its
     error rate over their number (Bonferroni): it is ``fake`` where any says so, ``no known trace`` where all do. So a

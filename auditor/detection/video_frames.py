@@ -1,4 +1,4 @@
-"""A video's verdict by a detector of images, with the scores of its frames."""
+"""Verdict on a video by an image detector, with the scores of its frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def judged_video(detector: Detector, content: bytes, name: str) -> tuple[FileVerdict, list[str]]:
-    """The verdict over frames taken evenly from a video's content, and what a reader must know of it.
+    """The verdict from evenly spaced frames of a video, and notes for the reader.
 
     Raises DataError where no frame can be decoded, ModelError for a detector that takes no images.
     """

@@ -1,4 +1,4 @@
-"""What a detector of pictures or sound says of a whole video, from what it says of its frames."""
+"""Verdict of an image or sound detector on a whole video, computed from its frame scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoVerdict:
-    """What a detector of images says of a video.
+    """An image detector's verdict on a video.
 
     ``probability``: the mean over frames of the calibrated probability of being synthetic; ``low`` and ``high``: its
     95 % interval over moments of this video, None with fewer than 4 frames. ``p_real``, ``p_fake``: twice the mean of
@@ -42,7 +42,7 @@ class VideoVerdict:
 
 
 def model_frames(data: bytes, name: str, model: Detector, n: int = FRAMES) -> Frames:
-    """As :func:`sample_frames`, each as the model takes images; ModelError where it takes none."""
+    """Frames as by :func:`sample_frames`, encoded as the model's images; ModelError if it takes no images."""
     wanted = model.preprocessing
     if not isinstance(wanted, ImagePreprocessing):
         raise ModelError("This model takes no images, and a video is judged by its frames.")
@@ -50,7 +50,7 @@ def model_frames(data: bytes, name: str, model: Detector, n: int = FRAMES) -> Fr
 
 
 def video_verdict(detector: Detector, frames: Frames) -> VideoVerdict:
-    """One verdict over frames as the detector takes them.
+    """One verdict from frames in the detector's input format.
 
     Frames of one video are alike, so they do not count as so many files. The interval of the mean probability is
     Student's over the means of ``min(8, n // 2)`` consecutive blocks of frames (batch means; Law and Kelton,

@@ -1,1 +1,1 @@
-"""Figures as data, and figures drawn: what a record's numbers look like, the same in every format."""
+"""Figures as data, and their drawing: identical in every report format."""

@@ -1,4 +1,4 @@
-"""The figures as records of before had them: evidence of then is verified by drawing as then.
+"""Figures in the format of earlier records, needed to verify old evidence.
 
 A figure of rates for each probe and method rather than one for each set of features, and the gaps first.
 """
@@ -16,7 +16,7 @@ from auditor.finding.measurement import ProbeResult
 
 
 def figures_as_before(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Figure]:
-    """What :func:`~auditor.drawing.figures.figures_of` made before groups had figures of their own."""
+    """The output of :func:`~auditor.drawing.figures.figures_of` before groups had separate figures."""
     points = points_of(findings)
     figures = forests(points)
     for probe, own, drawn in by_probe(points, results):

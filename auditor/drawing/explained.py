@@ -1,4 +1,4 @@
-"""The figures that explain: coloured words, maps over pictures, methods with their grades, swarms of dots."""
+"""Explanation figures: coloured words, maps over images, tables of graded methods, beeswarm plots."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _LINE, _WORD = 25.0, 13.0
 
 
 def text(figure: Figure) -> Sheet:
-    """Every text's words in their colours, broken into lines, under a key."""
+    """All texts with coloured words, broken into lines, under a key."""
     scale = scale_of(figure.texts)
     rows = [(t, _lines(t, scale)) for t in figure.texts]
     height = 40.0 + sum((22.0 if t.title else 6.0) + _LINE * len(lines) + 8.0 for t, lines in rows)
@@ -106,7 +106,7 @@ _GAP, _UNDER = 12.0, 72.0
 
 
 def heatmap(figure: Figure) -> Sheet:
-    """Each picture beside its attribution map, with the scale of the map's own values under it."""
+    """Each image beside its attribution map, with the map's own scale under it."""
     side = (WIDTH - _GAP) / 2.0
     shapes = [(m, m.pixels().shape) for m in figure.heatmaps]
     heights = [side * min(h / w, 1.6) for _, (h, w) in shapes]
@@ -121,16 +121,16 @@ def heatmap(figure: Figure) -> Sheet:
         sheet.picture(overlay(shown), side + _GAP, y, side, height)
         _scale(sheet, figure, shown, side + _GAP, y + height + 8.0, side)
         if picture is None:
-            sheet.text(0.0, y + height / 2, "The picture is not shown.", colour=MUTED, size=SMALL, own="unseen")
+            sheet.text(0.0, y + height / 2, "The picture is not shown.", colour=MUTED, size=SMALL, phrase_key="unseen")
         y += height + _UNDER - 20.0
     return sheet
 
 
-def overlay(shown: Heatmap) -> Pixels:
+def overlay(heatmap: Heatmap) -> Pixels:
     """(height, width, 3) the map in colour over its picture in grey; opaque where there is no picture to see."""
-    values = shown.pixels().astype(np.float64) / 255.0
+    values = heatmap.pixels().astype(np.float64) / 255.0
     colours: FloatArray = matplotlib.colormaps[SCALE](values)[..., :3]
-    picture = shown.photograph()
+    picture = heatmap.photograph()
     if picture is None:
         return _bytes(colours)
     grey = picture / 255.0 if picture.ndim == 2 else picture @ np.array([0.299, 0.587, 0.114]) / 255.0
@@ -143,11 +143,11 @@ def _bytes(colours: FloatArray) -> Pixels:
     return np.round(255.0 * np.clip(colours, 0.0, 1.0)).astype(np.uint8)
 
 
-def _scale(sheet: Sheet, figure: Figure, shown: Heatmap, x: float, y: float, width: float) -> None:
+def _scale(sheet: Sheet, figure: Figure, heatmap: Heatmap, x: float, y: float, width: float) -> None:
     steps = np.linspace(0.0, 1.0, _SCALE_STEPS)[None, :]
     sheet.picture(_bytes(matplotlib.colormaps[SCALE](steps)[..., :3]), x, y, width, 8.0)
     for share, align in ((0.0, "left"), (0.5, "center"), (1.0, "right")):
-        value = shown.low + share * (shown.high - shown.low)
+        value = heatmap.low + share * (heatmap.high - heatmap.low)
         sheet.text(x + share * width, y + 17.0, number(value), align=align, colour=MUTED, size=SMALL)
     sheet.text(x + width / 2, y + 31.0, fitting(figure.y_label, width, SMALL), align="center", colour=MUTED, size=SMALL)
 
@@ -156,7 +156,7 @@ def _scale(sheet: Sheet, figure: Figure, shown: Heatmap, x: float, y: float, wid
 
 
 def table(figure: Figure) -> Sheet:
-    """A row for each method: what became of it, then its grades with their intervals, then why."""
+    """A row per method: its status, its grades with intervals, and the reason."""
     grades = figure.table
     methods = grades.methods if grades else ()
     sheet = Sheet(34.0 + 46.0 * max(1, len(methods)), width=WIDE)
@@ -188,7 +188,7 @@ _SWARM, _DOT = 30.0, 4.6
 
 
 def beeswarm(figure: Figure) -> Sheet:
-    """A row of dots for each feature: where a dot lies is its attribution, its colour the rank of the row's value."""
+    """A row of dots per feature: position is the attribution, colour the rank of the row's value."""
     values = [v for s in figure.swarms for v in s.values]
     low, high = min([*values, 0.0]), max([*values, 0.0])
     pad = 0.04 * (high - low) or 0.5
@@ -254,7 +254,7 @@ _PAIR = 48.0
 
 
 def pairs(figure: Figure) -> Sheet:
-    """A bar for each pair of texts, to either side of none: the words that differ above it, and the text."""
+    """A bar per pair of texts, to either side of zero, with the differing words above it and the text."""
     points = [(str(x), y) for s in figure.series for x, y in zip(s.x, s.y, strict=False)]
     reach = max([abs(y) for _, y in points if y is not None and math.isfinite(y)], default=0.0) or 1.0
     bottom, right = _PAIR * len(points) + 4.0, WIDTH - 52.0

@@ -1,4 +1,4 @@
-"""The figures of a report as data, made from the judged findings so that the intervals drawn are the findings' own.
+"""Report figures as data, made from judged findings: the intervals in the figures are those of the findings.
 
 Those of groups come from :mod:`~auditor.drawing.group_figures`. ``forest``: all gaps of a pillar, and all ratios.
 ``bars``: global importance per feature. ``curve``: a number along one numeric coordinate, such as a noise level.
@@ -23,7 +23,7 @@ _FEWEST_POINTS = 3
 
 
 def figures_of(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Figure]:
-    """All figures of an audit: of groups, of gaps, then of its probes in their order, each with a distinct id.
+    """All figures of an audit: groups, gaps, then its probes in order, each with a distinct id.
 
     A measurement held to several criteria is drawn once, with the interval of its first finding.
     """
@@ -48,7 +48,7 @@ def points_of(findings: Sequence[Judgement]) -> list[Point]:
 def by_probe(
     points: Sequence[Point], results: Sequence[ProbeResult]
 ) -> Iterator[tuple[str, list[Point], list[Figure]]]:
-    """Each probe with its points, and with the figures that it has drawn itself."""
+    """Each probe with its points, and with the figures that it provided."""
     for probe in dict.fromkeys([r.probe for r in results] + [p.finding.probe for p in points]):
         own = [p for p in points if p.finding.probe == probe]
         measured = [m for r in results if r.probe == probe for m in r.measurements]
@@ -223,7 +223,7 @@ def _curve_figure(id_: str, probe: str, name: str, features: Sequence[str], line
 
 
 def distinct(figures: Iterable[Figure]) -> list[Figure]:
-    """The figures with a number after an id that is taken."""
+    """The figures with a number appended to each id that is already used."""
     taken: dict[str, int] = {}
     named: list[Figure] = []
     for figure in figures:

@@ -1,4 +1,4 @@
-"""Figures of groups, one of a kind for each set of sensitive features, whichever probes measured what is in them.
+"""Figures of groups: one of each kind per set of sensitive features, across all probes.
 
 ``rates``: what was decided for each group and how rightly, with the line that a headline's criterion draws through it.
 ``confusion``: its rows by label and decision. ``calibration``: what its scores mean.
@@ -49,7 +49,7 @@ def of_groups(points: Sequence[Point]) -> list[Figure]:
 
 
 def group_label(group: Mapping[str, str]) -> str:
-    """A group's name in the data of a figure, whose ``features`` say of what: its values alone."""
+    """A group's name in a figure whose ``features`` name its columns: the group's values only."""
     return BETWEEN.join(str(v) for v in group.values())
 
 
@@ -61,7 +61,7 @@ BETWEEN = " × "
 
 @dataclass(frozen=True)
 class Line:
-    """Where a criterion lies among the rates of the groups, in words for the line and for the caption."""
+    """The position of a criterion among the groups' rates, with texts for the line and for the caption."""
 
     at: float
     label: str
@@ -69,9 +69,9 @@ class Line:
     metric: str
 
 
-def _rates(points: Sequence[Point], features: tuple[str, ...], own: Sequence[Point]) -> list[Figure]:
-    lines = lines_through([p for p in points if p.finding.pillar in {q.finding.pillar for q in own}], features, own)
-    by_metric = _by_metric(own)
+def _rates(points: Sequence[Point], features: tuple[str, ...], group_points: Sequence[Point]) -> list[Figure]:
+    lines = lines_through([p for p in points if p.finding.pillar in {q.finding.pillar for q in group_points}], features, group_points)
+    by_metric = _by_metric(group_points)
     probe = _chief([p for ps in by_metric.values() for p in ps])
     id_ = f"{probe}/rates/{'+'.join(features)}"
     together = [m for m, ps in by_metric.items() if all(p.in_unit_range for p in ps)]
@@ -98,10 +98,10 @@ def _is_fairness(points: Sequence[Point]) -> bool:
     return points[0].finding.pillar == "fairness"
 
 
-def _by_metric(own: Sequence[Point]) -> dict[str, list[Point]]:
+def _by_metric(points: Sequence[Point]) -> dict[str, list[Point]]:
     """The points of each metric in the order in which they are shown; what two probes measured alike is there once."""
     found: dict[str, list[Point]] = {}
-    for metric, measured in gather(own, lambda p: p.measurement.metric).items():
+    for metric, measured in gather(points, lambda p: p.measurement.metric).items():
         by_source = gather(measured, lambda p: (p.finding.probe, p.measurement.method))
         told: list[list[tuple[str, float | None]]] = []
         for (probe, method), ps in by_source.items():
@@ -129,7 +129,7 @@ def rates_figure(
     lines: Mapping[str, Line],
     elsewhere: Sequence[str],
 ) -> Figure:
-    """A panel for each rate; ``elsewhere``: rates that have no room, and are in the tables alone."""
+    """A panel per rate; ``elsewhere``: rates without room, found in the tables only."""
     kept = {metric: _most_telling(points) for metric, points in panels.items()}
     left_out = max(len(panels[m]) - len(kept[m]) for m in panels)
     by = BETWEEN.join(features)
@@ -166,7 +166,7 @@ def rates_figure(
 
 
 def lines_through(points: Sequence[Point], features: tuple[str, ...], rates: Sequence[Point]) -> dict[str, Line]:
-    """For each rate, the tightest line that a judged headline over the same features draws through its groups."""
+    """For each rate, the tightest limit line that a judged headline over the same features implies for its groups."""
     lines: dict[str, Line] = {}
     for point in points:
         criterion, estimate = point.finding.criterion, point.measurement.estimate
@@ -222,11 +222,11 @@ def _most_telling(points: list[Point]) -> list[Point]:
 # ---- confusion -----------------------------------------------------------------------------------------------------
 
 
-def _confusion(features: tuple[str, ...], own: Sequence[Point]) -> list[Figure]:
+def _confusion(features: tuple[str, ...], group_points: Sequence[Point]) -> list[Figure]:
     """Each group's labelled rows by label and decision, where the rates are plain counts of them."""
     rates: dict[str, dict[str, Proportion]] = {}
     probe = ""
-    for point in own:
+    for point in group_points:
         metric, estimate = point.measurement.metric, point.measurement.estimate
         if metric in ("true_positive_rate", "false_positive_rate") and isinstance(estimate, Proportion):
             rates.setdefault(group_label(point.measurement.group), {}).setdefault(metric, estimate)
@@ -270,10 +270,10 @@ def _confusion(features: tuple[str, ...], own: Sequence[Point]) -> list[Figure]:
 # ---- calibration ---------------------------------------------------------------------------------------------------
 
 
-def _calibration(features: tuple[str, ...], own: Sequence[Point]) -> list[Figure]:
+def _calibration(features: tuple[str, ...], group_points: Sequence[Point]) -> list[Figure]:
     """The share of favourable rows in each bin of each group's scores, with intervals that hold for all of them."""
     found: dict[str, tuple[Point, CalibrationError]] = {}
-    for point in own:
+    for point in group_points:
         if isinstance(point.measurement.estimate, CalibrationError) and point.measurement.estimate.n:
             level = group_label(point.measurement.group)
             # The same of two probes: that of fairness, which has the other pictures of groups.

@@ -1,4 +1,4 @@
-"""The figures of groups and of judgements: confusion, calibration, scores, thresholds, and all that was judged."""
+"""Group and judgement figures: confusion, calibration, scores, thresholds, and all judged numbers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class _Scale:
 
 
 def judged(figure: Figure) -> Sheet:
-    """A line for each judged number under its outcome, on one axis: the ideal at 0, the bound at 1."""
+    """A line per judged number under its outcome, on one axis: the ideal at 0, the limit at 1."""
     panels = [(s.name, [(p, *_told(str(p.x))) for p in spots_of(s)]) for s in figure.series]
     points = [p for _, rows in panels for p, *_ in rows if p.y is not None]
     ends = [end for p in points for end in _ends(p)]
@@ -88,7 +88,7 @@ def judged(figure: Figure) -> Sheet:
     for tick in scale.marks:
         own = {0: "ideal", 1: "bound"}.get(tick, "")
         sheet.text(
-            scale.place(tick), bottom + 10.0, own or str(tick), align="center", colour=MUTED, size=SMALL, own=own
+            scale.place(tick), bottom + 10.0, own or str(tick), align="center", colour=MUTED, size=SMALL, phrase_key=own
         )
     sheet.text(WIDTH / 2.0, bottom + 27.0, fitting(figure.y_label, WIDTH), align="center", colour=MUTED)
     return sheet
@@ -116,9 +116,9 @@ def _ground(sheet: Sheet, scale: _Scale, top: float, height: float) -> None:
 
 
 def _judged_line(
-    canvas: Axes, scale: _Scale, y: float, found: tuple[float, float, float], colour: str, marker: str
+    canvas: Axes, scale: _Scale, y: float, estimate: tuple[float, float, float], colour: str, marker: str
 ) -> None:
-    value, low, high = found
+    value, low, high = estimate
     canvas.plot([scale.place(low), scale.place(high)], [y, y], color=colour, linewidth=2.6, alpha=0.55)
     # Where it goes on beyond the axis, an arrow says so.
     for end, beyond, arrow in ((scale.left, low < scale.low, "<"), (scale.right, high > scale.high, ">")):
@@ -137,7 +137,7 @@ _GROUP = 54.0
 
 
 def confusion(figure: Figure) -> Sheet:
-    """A bar for each group, of its rows by what they are and by what was decided."""
+    """A bar per group, with its rows by true label and by decision."""
     cells = [(s.name, spots_of(s)) for s in figure.series]
     groups = [str(p.x) for p in cells[0][1]] if cells else []
     sheet = Sheet(44.0 + _GROUP * len(groups) + 4.0)

@@ -1,4 +1,4 @@
-"""The figures made of series: rates and bars with a row for each name, curves and ROC on two numeric axes."""
+"""Plots of series: rates and bars with one row per name, curves and ROC on two numeric axes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FOREST = 400.0
 
 @dataclass(frozen=True)
 class Spot:
-    """A place and what is known there."""
+    """A point of a plot with its known values."""
 
     x: str | float
     y: float | None
@@ -51,7 +51,7 @@ class Spot:
 
 
 def spots_of(series: Series) -> list[Spot]:
-    """The points of a series, with what of them can be drawn."""
+    """The drawable points of a series."""
 
     def at(values: Sequence[float | None], i: int) -> float | None:
         return drawable(values[i]) if i < len(values) else None
@@ -117,10 +117,10 @@ def _row_sheet(
     return rows
 
 
-def _bound_line(rows: _Rows, at: float, label: str, top: float, bottom: float, *, clear_of: float) -> None:
-    if not rows.low <= at <= rows.high:
+def _bound_line(rows: _Rows, limit: float, label: str, top: float, bottom: float, *, clear_of: float) -> None:
+    if not rows.low <= limit <= rows.high:
         return
-    x, label = rows.x(at), fitting(label, WIDTH * 0.45, SMALL)
+    x, label = rows.x(limit), fitting(label, WIDTH * 0.45, SMALL)
     rows.sheet.line([x, x], [top + 3.0, bottom], colour=BOUND, width=1.3, dashes=BROKEN)
     size = text_width(label, SMALL)
     if x + 4.0 + size <= rows.total:
@@ -142,7 +142,7 @@ _DOT_ROW = 14.0
 
 
 def rates(figure: Figure) -> Sheet:
-    """One row per group, a panel per rate; a row per rate where the groups are few and the same in all."""
+    """One row per group and a panel per rate; a row per rate if there are few groups, equal for all rates."""
     places = {s.x for s in figure.series}
     few = len(places) == 1 and 0 < len(next(iter(places))) <= MOST_BESIDE
     if few and (len(figure.series) > 1 or any(text_width(visible(str(x))) > WIDEST - 14.0 for x in next(iter(places)))):
@@ -373,7 +373,7 @@ def _placed(series: Series, *, positive_x: bool, positive_y: bool) -> list[tuple
 
 
 def nan(x: float | None) -> float:
-    """A number as matplotlib takes it, NaN where there is none."""
+    """A number for matplotlib, NaN if missing."""
     return math.nan if x is None else x
 
 
@@ -407,12 +407,12 @@ def curve(figure: Figure) -> Sheet:
     return drawn.sheet
 
 
-def criterion_line(drawn: Plane, at: float, label: str) -> None:
-    """Where the requirement lies on the value axis, in words."""
-    drawn.axes.axhline(at, color=BOUND, linewidth=1.3, linestyle=BROKEN)
-    drawn.axes.annotate(
-        drawn.sheet.token(fitting(label, 140.0, SMALL)),
-        (1.0, at),
+def criterion_line(plane: Plane, limit: float, label: str) -> None:
+    """Draw the requirement on the value axis, in words."""
+    plane.axes.axhline(limit, color=BOUND, linewidth=1.3, linestyle=BROKEN)
+    plane.axes.annotate(
+        plane.sheet.token(fitting(label, 140.0, SMALL)),
+        (1.0, limit),
         xycoords=("axes fraction", "data"),
         xytext=(-2, 4),
         textcoords="offset points",

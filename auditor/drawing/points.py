@@ -1,4 +1,4 @@
-"""What the makers of a report's figures share: findings with their measurements, and how a series of them is told."""
+"""Shared parts of the report figures: findings with their measurements, and the text for a series of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _K = TypeVar("_K")
 
 @dataclass(frozen=True)
 class Point:
-    """A finding with the measurement it is known to have."""
+    """A finding with its known measurement."""
 
     finding: Judgement
     measurement: Measurement
@@ -49,7 +49,7 @@ def gather(items: Iterable[_T], key: Callable[[_T], _K]) -> dict[_K, list[_T]]:
 
 
 def finite(x: float | None) -> float | None:
-    """The number, or None where it is none."""
+    """The number, or None if it is not finite."""
     return x if x is not None and math.isfinite(x) else None
 
 
@@ -65,7 +65,7 @@ def series_of(name: str, points: Sequence[Point], x: Sequence[str | float]) -> S
 
 
 def intervals_said(points: Sequence[Point]) -> str:
-    """At which confidence the intervals hold, in a sentence."""
+    """The confidence level of the intervals, in a sentence."""
     levels = sorted({p.finding.confidence for p in points if p.finding.confidence is not None and p.low is not None})
     if not levels:
         return "No intervals are known."

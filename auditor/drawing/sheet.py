@@ -1,4 +1,4 @@
-"""A sheet to draw a figure on: its colours, its type, its numbers, in units from the top left corner."""
+"""A drawing canvas: colours, fonts and number formats, in units from the top left corner."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ STYLE = {"svg.fonttype": "none", "text.parse_math": False, "text.usetex": False,
 
 @dataclass
 class Sheet:
-    """``texts`` holds what to write: matplotlib only places a token for each, and so never reads text of the data.
+    """A drawing; ``texts`` contains its strings: matplotlib places only tokens and never parses text from the data.
 
     ``own``: which of them are the tool's own words, by the name that a catalogue has for them.
     """
@@ -93,10 +93,10 @@ class Sheet:
         size: float = TEXT,
         bold: bool = False,
         turned: bool = False,
-        own: str = "",
+        phrase_key: str = "",
     ) -> None:
-        if own:
-            self.own[len(self.texts)] = own
+        if phrase_key:
+            self.own[len(self.texts)] = phrase_key
         self.drawing.text(
             x / self.width,
             1.0 - y / self.height,
@@ -144,7 +144,7 @@ class Sheet:
         return axes
 
     def picture(self, pixels: Pixels, left: float, top: float, width: float, height: float) -> None:
-        """Pixels (height, width, 3) in a box, each as it is: not smoothed, not resampled."""
+        """Pixels (height, width, 3) in a box: not smoothed, not resampled."""
         axes = self.axes(left, top, width, height)
         axes.imshow(pixels, interpolation="none", aspect="auto")
 
@@ -173,7 +173,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def value_range(values: Sequence[float | None], *, zero: bool = False) -> tuple[float, float]:
-    """The axis for some values; rates get at least 0.4 of [0, 1], so that noise does not look like a gap."""
+    """The axis range for some values; rates get at least 0.4 of [0, 1], so that noise does not look like a gap."""
     known = [v for v in values if v is not None] + ([0.0] if zero else [])
     if not any(known):
         return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""How a method's standing is called, and how strongly a word is coloured."""
+"""Labels for the grades of attribution methods, and colour strengths of words."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scale_of(texts: Sequence[ColouredText]) -> float:
 
 
 def strength(value: float | None, scale: float) -> int:
-    """How strongly a word is coloured: 1 to 4 for, -1 to -4 against, 0 where it hardly matters or is not known."""
+    """Colour strength of a word: 1 to 4 for, -1 to -4 against, 0 if negligible or unknown."""
     if value is None or not scale or abs(value) < _FAINT * scale:
         return 0
     level = min(4, max(1, math.ceil(4.0 * abs(value) / scale)))

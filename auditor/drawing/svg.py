@@ -1,4 +1,4 @@
-"""A figure of the record as inline SVG: no style attributes, no fixed ids, one set of colours for light and for dark.
+"""A figure as inline SVG: no style attributes, no fixed ids, one set of colours for light and dark mode.
 
 Matplotlib draws, with its object interface only. What it writes is then rewritten: its style attributes become
 presentation attributes, which a strict content security policy allows, every colour also becomes a class, which the
@@ -52,7 +52,7 @@ ElementTree.register_namespace("", _SVG)
 
 
 def draw_svg(figure: Figure, *, dom_id: str, words: Mapping[str, str] | None = None) -> str:
-    """The figure as an ``<svg>`` element whose ids all begin with ``dom_id``; same figure, same text.
+    """The figure as an ``<svg>`` element with ids that begin with ``dom_id``; deterministic.
 
     It has a title and a description, is ``WIDTH`` units wide (twice that for a table of grades or a text) with text of
     9.5 units and more, and scales to its container. Text of the data is drawn as it is: no mathematical notation, no
@@ -79,13 +79,13 @@ def sheet_svg(draw: Callable[[], Sheet], *, title: str, alt: str, dom_id: str) -
 
 
 def svg_file(figure: Figure) -> str:
-    """The figure as an SVG file of its own: on white, at its natural size, in its light colours."""
+    """The figure as a separate SVG file: white background, natural size, light colours."""
     return as_file(draw_svg(figure, dom_id="figure"))
 
 
-def as_file(drawn: str) -> str:
-    """An ``<svg>`` element as a file of its own."""
-    root = ElementTree.fromstring(drawn)
+def as_file(svg: str) -> str:
+    """An ``<svg>`` element as a separate file."""
+    root = ElementTree.fromstring(svg)
     width, height = root.attrib["viewBox"].split()[2:]
     root.attrib |= {"width": width, "height": height}
     ground = ElementTree.Element(f"{{{_SVG}}}rect", {"width": "100%", "height": "100%", "fill": "#ffffff"})

@@ -1,4 +1,4 @@
-"""A number over the dates of audits: the lines that are named in colour, the others grey behind them."""
+"""A number over the dates of audits: named lines in colour, the others grey behind them."""
 
 from __future__ import annotations
 

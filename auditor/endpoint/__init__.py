@@ -1,1 +1,1 @@
-"""A model behind a URL: what is sent to it, what comes back, and what its server does with what it is told."""
+"""A model behind a URL: requests, answers, and the server's handling of request parameters."""

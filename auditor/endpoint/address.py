@@ -1,4 +1,4 @@
-"""Where an endpoint is: its URL, and whether texts sent there leave this machine."""
+"""The address of an endpoint: its URL, and whether texts sent there leave this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Address:
 
 
 def address_of(url: str, *, allow_remote: bool = False) -> Address:
-    """The address that somebody typed.
+    """The address that the user entered.
 
     Loopback is ``localhost`` and the addresses that are loopback by their number; any other name is remote, wherever it
     resolves to today. Raises UsageError for what is no plain http or https URL, for a remote one that was not allowed,
@@ -45,7 +45,7 @@ def address_of(url: str, *, allow_remote: bool = False) -> Address:
 
 
 def is_endpoint(model: str | None) -> bool:
-    """Whether a model is named by the URL of its server."""
+    """Whether the model is given as the URL of its server."""
     return model is not None and model.lower().startswith(("http://", "https://"))
 
 

@@ -1,4 +1,4 @@
-"""The state of a handshake: which interface is asked, what was found so far, and what a refusal comes to."""
+"""The state of a handshake: the interface in use, the findings so far, and the interpretation of a refusal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEW_ALTERNATIVES = 5
 
 @dataclass
 class Asking:
-    """One handshake on its way.
+    """The state of one handshake in progress.
 
     ``alternatives``: how many the server reports at a position, 0 without log-probabilities.
     """
@@ -34,18 +34,18 @@ class Asking:
     taken: list[Choice] = field(default_factory=list)
 
     def ask(self, prompt: str, max_tokens: int, *, temperature: float = 0.0, **more: object) -> Answer:
-        """One call of the interface that answers, with as many alternatives as it is known to report."""
+        """Send one call through the working interface, with as many alternatives as it is known to report."""
         return self.client.ask(self.request(prompt, max_tokens, temperature=temperature, **more))
 
     def request(self, prompt: str, max_tokens: int, *, temperature: float = 0.0, **more: object) -> Request:
-        """What `ask` sends."""
+        """The request that ``ask`` sends."""
         request = Request(
             prompt=prompt, max_tokens=max_tokens, temperature=temperature, top_logprobs=self.alternatives or None
         )
         return replace(request, **more).on(self.route)  # type: ignore[arg-type]
 
     def add(self, *capabilities: Capability) -> None:
-        """Keeps what was found; what stands first stays."""
+        """Add capabilities; existing entries are kept."""
         for each in capabilities:
             self.found.setdefault(each.name, each)
 
@@ -54,7 +54,7 @@ class Asking:
         return name in self.found and self.found[name].shown is Shown.PROVEN
 
     def step(self, names: tuple[str, ...], ask: Callable[[Asking], None]) -> None:
-        """Finds out about some capabilities: those that a refusal or an error leaves open say so."""
+        """Test some capabilities; those left open by a refusal or an error are marked so."""
         try:
             ask(self)
         except RefusedError as error:

@@ -1,4 +1,4 @@
-"""What a server was shown to do, or not to do, with what it is told."""
+"""Demonstrated capabilities of a server: request parameters that it obeys or ignores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SERVED_MODEL = "served_model"
 
 
 class Shown(StrEnum):
-    """What the answers show of a capability."""
+    """The demonstrated status of a capability."""
 
     PROVEN = "proven"
     REFUTED = "refuted"
@@ -19,7 +19,7 @@ class Shown(StrEnum):
 
 @dataclass(frozen=True)
 class Capability:
-    """One thing that a server may do: what its answers show of it, and why.
+    """One capability of a server: its status by the answers, and the reason.
 
     ``accepted``: of one refuted, whether requests for it were answered as if it were done; a refusal misleads nobody.
     """
@@ -32,7 +32,7 @@ class Capability:
 
 @dataclass(frozen=True)
 class Handshake:
-    """All capabilities of an endpoint, and how many calls they took."""
+    """All capabilities of an endpoint, and the number of calls used."""
 
     url: str
     model: str
@@ -48,32 +48,32 @@ class Handshake:
 
     @property
     def ignored(self) -> tuple[Capability, ...]:
-        """What is accepted and not done: the findings."""
+        """Capabilities that are accepted but not performed: the findings."""
         return tuple(each for each in self.capabilities if each.accepted)
 
     @property
     def exit_code(self) -> int:
-        """1 where something is accepted and not done, 3 where something is refused or could not be told, else 0."""
+        """1 if a capability is accepted but not performed, 3 if one is refused or undetermined, else 0."""
         if self.ignored:
             return 1
         return 0 if all(each.shown is Shown.PROVEN for each in self.capabilities) else 3
 
 
-def proven(name: str, why: str) -> Capability:
-    """It was seen to be done."""
-    return Capability(name, Shown.PROVEN, why)
+def proven(name: str, reason: str) -> Capability:
+    """A capability that was demonstrated."""
+    return Capability(name, Shown.PROVEN, reason)
 
 
-def ignored(name: str, why: str) -> Capability:
-    """It was asked for, answered as if it were done, and not done."""
-    return Capability(name, Shown.REFUTED, why, accepted=True)
+def ignored(name: str, reason: str) -> Capability:
+    """A capability that was requested and confirmed, but not performed."""
+    return Capability(name, Shown.REFUTED, reason, accepted=True)
 
 
-def lacking(name: str, why: str) -> Capability:
-    """It is not to be had, and the server does not pretend that it were."""
-    return Capability(name, Shown.REFUTED, why)
+def lacking(name: str, reason: str) -> Capability:
+    """A capability that is absent, and that the server does not claim to have."""
+    return Capability(name, Shown.REFUTED, reason)
 
 
-def untold(name: str, why: str) -> Capability:
+def untold(name: str, reason: str) -> Capability:
     """The answers show neither."""
-    return Capability(name, Shown.UNTOLD, why)
+    return Capability(name, Shown.UNTOLD, reason)

@@ -1,4 +1,4 @@
-"""Calls of an OpenAI-compatible server: bounded in number, time and size, several at once, with a key nobody sees.
+"""Client of an OpenAI-compatible server: limited in calls, time and size, concurrent, with a secret key.
 
 What is answered is untrusted data: it is parsed as JSON into types, and nothing else is done with it.
 """
@@ -33,7 +33,7 @@ _ROUTES_ABSENT = (404, 405, 501)
 
 
 class RefusedError(ModelError):
-    """The server answered a request with an error: it does not do what was asked; ``status`` is that of HTTP."""
+    """The server answered with an error: the request is not supported; ``status`` is the HTTP status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -41,16 +41,16 @@ class RefusedError(ModelError):
 
     @property
     def absent(self) -> bool:
-        """Whether the server says that there is no such interface."""
+        """Whether the server reports that the interface does not exist."""
         return self.status in _ROUTES_ABSENT
 
 
 class BudgetSpentError(ModelError):
-    """All calls that were allowed have been made."""
+    """The allowed number of calls is used up."""
 
 
 def key_of(variable: str | None) -> str | None:
-    """The key that an environment variable holds; UsageError, which never repeats it, where there is none to use."""
+    """The key in an environment variable; UsageError without a usable key, never with the key in its text."""
     if variable is None:
         return None
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
@@ -66,7 +66,7 @@ def key_of(variable: str | None) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much may be asked: calls in all, each retry among them, at once, and seconds for each."""
+    """Limits of requests: total calls (including retries), concurrent calls, and seconds per call."""
 
     max_calls: int = 1_000
     concurrency: int = 4
@@ -127,7 +127,7 @@ class Client:
         self._http.close()
 
     def ask(self, request: Request, *, model: str | None = None) -> Answer:
-        """One answer; ``model``: of another model than the client's own.
+        """One answer; ``model``: another model than the client's own.
 
         Raises RefusedError where the server answers with an error, BudgetSpentError where no call is left, ModelError
         where it cannot be reached, is too slow, or answers with what is none.
@@ -164,13 +164,13 @@ class Client:
                 raise BudgetSpentError(f"All {self.limits.max_calls:,} calls of --max-calls are made.")
             self.calls += 1
 
-    def _post(self, path: str, sent: bytes) -> tuple[int, bytes]:
+    def _post(self, path: str, payload: bytes) -> tuple[int, bytes]:
         """Status and body; what breaks off within a body is a ModelError, since an answer had begun."""
         import httpx
 
         deadline = time.monotonic() + self.limits.seconds
         headers = {"Content-Type": "application/json"}
-        with self._http.stream("POST", f"{self.address.url}{path}", content=sent, headers=headers) as response:
+        with self._http.stream("POST", f"{self.address.url}{path}", content=payload, headers=headers) as response:
             parts, size = [], 0
             try:
                 # As it came: a body that says it is compressed is not unpacked to a size nobody has bounded.

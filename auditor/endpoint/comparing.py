@@ -1,4 +1,4 @@
-"""Answers set against each other: how far two reports of one distribution lie apart, and where two texts part."""
+"""Comparison of answers: the distance of two reported distributions, and the point where two texts diverge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIE = 0.1
 
 
 def distances(a: Choice, b: Choice, positions: int = 4) -> list[float]:
-    """In nats, by how much log-probabilities of the same tokens differ, over the first few positions of both.
+    """Differences of log-probabilities (nats) of the same tokens, over the first few positions of both.
 
     A token that only one of them reports among its likeliest lies as far as it is there above the other's last one, at
     the least. Positions after the first token that differs have other contexts, and are left out. Empty where one of
@@ -40,18 +40,18 @@ def _apart(first: Position, second: Position) -> list[float]:
     return found
 
 
-def farthest(found: Sequence[float]) -> float | None:
+def farthest(values: Sequence[float]) -> float | None:
     """The largest distance; None where nothing was reported."""
-    return max(found) if found else None
+    return max(values) if values else None
 
 
-def typical(found: Sequence[float]) -> float | None:
+def typical(values: Sequence[float]) -> float | None:
     """The median distance; None where nothing was reported."""
-    return float(np.median(found)) if found else None
+    return float(np.median(values)) if values else None
 
 
 def common_start(a: Choice, b: Choice) -> tuple[int, float]:
-    """How many first tokens two texts share, and the log-probability in nats of drawing those."""
+    """The number of shared first tokens of two texts, and the log-probability in nats of drawing these."""
     n, total = 0, 0.0
     for first, second in zip(a.positions or (), b.positions or (), strict=False):
         if first.token != second.token or first.log_probability is None:
@@ -61,7 +61,7 @@ def common_start(a: Choice, b: Choice) -> tuple[int, float]:
 
 
 def lead(position: Position) -> float:
-    """By how many nats the likeliest reported token is likelier than the one that stands there; infinite if unknown."""
+    """Log-probability lead in nats of the likeliest reported token over the actual one; infinite if unknown."""
     if not position.top or position.log_probability is None:
         return math.inf
     return position.top[0][1] - position.log_probability

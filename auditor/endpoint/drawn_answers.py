@@ -1,4 +1,4 @@
-"""The second part of a handshake: whether texts are drawn afresh, as reported, by the seed and temperature given."""
+"""Handshake, part 2 (sampling): fresh draws, from the reported distribution, obeying seed and temperature."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ _UNLIKELY = math.log(20.0)
 _NEEDS = "Needs log-probabilities with alternatives, and there are none."
 
 
-def fresh(asking: Asking) -> None:
-    """One request twice, to the letter: a cache would give one text."""
-    first, second = (asking.ask(STORY, _LONG, temperature=1.0).choices[0] for _ in range(2))
-    asking.drawn.append(first)
+def fresh(state: Asking) -> None:
+    """Test for cached answers: one identical request sent twice."""
+    first, second = (state.ask(STORY, _LONG, temperature=1.0).choices[0] for _ in range(2))
+    state.drawn.append(first)
     if first.text != second.text:
-        asking.drawn.append(second)
-        asking.add(proven("fresh_draws", "The same request twice gives two texts."))
+        state.drawn.append(second)
+        state.add(proven("fresh_draws", "The same request twice gives two texts."))
         return
     chance = second.log_probability
     if chance is not None and -chance > SURE:
         said = f"The same request twice gives one text, whose chance is {math.exp(max(chance, -700)):.1g}"
-        asking.add(ignored("fresh_draws", f"{said}: answers are cached, or the seed is fixed."))
+        state.add(ignored("fresh_draws", f"{said}: answers are cached, or the seed is fixed."))
     else:
-        asking.add(untold("fresh_draws", "The same request twice gives one text, which may be chance."))
+        state.add(untold("fresh_draws", "The same request twice gives one text, which may be chance."))
 
 
-def seed(asking: Asking) -> None:
-    """One seed twice and another once; each request has a length of its own, lest a cache answer."""
+def seed(state: Asking) -> None:
+    """Test of the seed: one seed twice and another once; request lengths differ to avoid cached answers."""
     first, again, other = (
-        asking.ask(STORY, length, temperature=1.0, seed=value).choices[0]
+        state.ask(STORY, length, temperature=1.0, seed=value).choices[0]
         for length, value in ((32, 7), (33, 7), (34, 8))
     )
     same, differs = _one_begins_with_other(first, again), not _one_begins_with_other(first, other)
     n, chance = common_start(first, again)
     if same and differs:
-        asking.add(proven("seed", "One seed gives one text, another seed another."))
+        state.add(proven("seed", "One seed gives one text, another seed another."))
     elif not same and -chance > SURE and differs:
-        asking.add(proven("seed", f"One seed gives one text for {n} tokens, which then parts by rounding."))
+        state.add(proven("seed", f"One seed gives one text for {n} tokens, which then parts by rounding."))
     elif not same:
-        asking.add(ignored("seed", "One seed gives two texts."))
+        state.add(ignored("seed", "One seed gives two texts."))
     elif (value := other.log_probability) is not None and -value > SURE:
-        asking.add(ignored("seed", "Two seeds give one text."))
+        state.add(ignored("seed", "Two seeds give one text."))
     else:
-        asking.add(untold("seed", "Two seeds give one text, which may be all that the model has to say."))
+        state.add(untold("seed", "Two seeds give one text, which may be all that the model has to say."))
 
 
 def _one_begins_with_other(a: Choice, b: Choice) -> bool:
@@ -70,49 +70,49 @@ def _one_begins_with_other(a: Choice, b: Choice) -> bool:
     return bool(short) and long.startswith(short)
 
 
-def as_reported(asking: Asking, first: Choice) -> None:
-    """Whether what is drawn at temperature 1 has the reported distribution: its tail, and the shape of its head."""
-    if not asking.alternatives:
-        asking.add(untold("pure_sampling", _NEEDS))
+def as_reported(state: Asking, first: Choice) -> None:
+    """Test whether draws at temperature 1 have the reported distribution: its tail, and the shape of its head."""
+    if not state.alternatives:
+        state.add(untold("pure_sampling", _NEEDS))
         return
-    asking.drawn.append(asking.ask(OTHER, _LONGER, temperature=1.0).choices[0])
-    texts = _tested(asking.drawn)
+    state.drawn.append(state.ask(OTHER, _LONGER, temperature=1.0).choices[0])
+    texts = _tested(state.drawn)
     n = sum(len(text.place) for text in texts)
     outside = sum(int((text.place < 0).sum()) for text in texts)
     expected = math.fsum(float(text.tail.sum()) for text in texts)
-    counted = f"of {n} tokens {outside} lie outside the {asking.alternatives} likeliest, and {expected:.1f} would"
-    cut = _cut_in_report(first, asking.drawn[0])
+    counted = f"of {n} tokens {outside} lie outside the {state.alternatives} likeliest, and {expected:.1f} would"
+    cut = _cut_in_report(first, state.drawn[0])
     if cut > _CUT:
         share = f"at temperature 1 its likeliest tokens have {math.exp(cut):.2f} times the probability they have at 0"
-        asking.add(ignored("pure_sampling", f"The tail is cut before it is reported: {share}."))
+        state.add(ignored("pure_sampling", f"The tail is cut before it is reported: {share}."))
     elif tail_e_value(texts) > SURE:
-        asking.add(ignored("pure_sampling", f"The tail is cut, as by top_k, top_p or min_p: {counted}."))
+        state.add(ignored("pure_sampling", f"The tail is cut, as by top_k, top_p or min_p: {counted}."))
     elif tail_shown(texts) > _UNLIKELY:
-        asking.add(proven("pure_sampling", f"Half of the tail at the least is drawn: {counted}."))
+        state.add(proven("pure_sampling", f"Half of the tail at the least is drawn: {counted}."))
     else:
-        asking.add(untold("pure_sampling", f"Too little was drawn from the tail to tell: {counted}."))
+        state.add(untold("pure_sampling", f"Too little was drawn from the tail to tell: {counted}."))
 
 
-def temperature(asking: Asking) -> None:
-    """Temperatures 1, 2 and 1/2: how the likeliest tokens are drawn among each other."""
-    if not asking.alternatives or not asking.drawn:
-        asking.add(untold("temperature", _NEEDS))
+def temperature(state: Asking) -> None:
+    """Tests at temperatures 1, 2 and 1/2: relative sampling frequencies of the likeliest tokens."""
+    if not state.alternatives or not state.drawn:
+        state.add(untold("temperature", _NEEDS))
         return
-    at_one = _at_one(asking)
-    if at_one.accepted and asking.found["pure_sampling"].accepted:
+    at_one = _at_one(state)
+    if at_one.accepted and state.found["pure_sampling"].accepted:
         # A cut such as min_p reaches into the likeliest tokens too, and a colder distribution has a thinner tail.
-        asking.add(untold("temperature", "What is drawn is cut: that and a lower temperature look alike."))
+        state.add(untold("temperature", "What is drawn is cut: that and a lower temperature look alike."))
         return
     found = [at_one]
-    found += [_at(asking, each) for each in (_HOT, _COLD)]
+    found += [_at(state, each) for each in (_HOT, _COLD)]
     refuted = [each for each in found if each.accepted]
     open_ = [each for each in found if each.shown is Shown.UNTOLD]
-    asking.add(*(refuted or open_)[:1])
-    asking.add(proven("temperature", " ".join(each.why for each in found)))
+    state.add(*(refuted or open_)[:1])
+    state.add(proven("temperature", " ".join(each.why for each in found)))
 
 
-def _at_one(asking: Asking) -> Capability:
-    texts = _tested(asking.drawn)
+def _at_one(state: Asking) -> Capability:
+    texts = _tested(state.drawn)
     if exponent_e_value(texts, 1.0) > SURE:
         return ignored("temperature", "At temperature 1 tokens are not drawn with the probabilities reported.")
     if min(exponent_shown(texts, 1.0, 0.7), exponent_shown(texts, 1.0, 1.4)) > _UNLIKELY:
@@ -120,35 +120,35 @@ def _at_one(asking: Asking) -> Capability:
     return untold("temperature", "At temperature 1 too few tokens could have been others to tell.")
 
 
-def _at(asking: Asking, asked: float) -> Capability:
+def _at(state: Asking, target: float) -> Capability:
     """Log-probabilities are reported of the model itself, or of what was drawn from: the first position tells which."""
-    choice = asking.ask(STORY, _LONGER, temperature=asked).choices[0]
+    choice = state.ask(STORY, _LONGER, temperature=target).choices[0]
     texts = _tested([choice])
-    scale = _scale(asking.drawn[0], choice)
+    scale = _scale(state.drawn[0], choice)
     if scale is None or not len(texts[0].place):
-        return untold("temperature", f"At temperature {asked:g} nothing was reported that could be tested.")
-    scaled = abs(scale * asked - 1.0) < 0.1
+        return untold("temperature", f"At temperature {target:g} nothing was reported that could be tested.")
+    scaled = abs(scale * target - 1.0) < 0.1
     if not scaled and abs(scale - 1.0) > 0.1:
-        what = f"At temperature {asked:g} the probabilities reported are those of {1.0 / max(scale, 1e-3):.2g}"
+        what = f"At temperature {target:g} the probabilities reported are those of {1.0 / max(scale, 1e-3):.2g}"
         return ignored("temperature", f"{what}.")
     # What differs from the report where it would lie without any temperature: of the model, or of what was drawn from.
-    exponent, without = (1.0, asked) if scaled else (1.0 / asked, 1.0)
+    exponent, without = (1.0, target) if scaled else (1.0 / target, 1.0)
     if exponent_e_value(texts, exponent) > SURE:
-        return ignored("temperature", f"At temperature {asked:g} tokens are not drawn as it demands.")
+        return ignored("temperature", f"At temperature {target:g} tokens are not drawn as it demands.")
     if exponent_shown(texts, exponent, without) > _UNLIKELY:
-        return proven("temperature", f"At {asked:g} they are drawn as it demands.")
-    return untold("temperature", f"At temperature {asked:g} too few tokens could have been others to tell.")
+        return proven("temperature", f"At {target:g} they are drawn as it demands.")
+    return untold("temperature", f"At temperature {target:g} too few tokens could have been others to tell.")
 
 
-def _cut_in_report(greedy: Choice, drawn: Choice) -> float:
+def _cut_in_report(greedy: Choice, sample: Choice) -> float:
     """By how many nats the first position's likeliest tokens all gain from temperature 0 to 1; 0 where not all alike.
 
     A server that reports of the model itself reports the same at both, and one that cuts the tail before it reports
     has shared the tail's probability out among the rest.
     """
-    if not greedy.positions or not drawn.positions:
+    if not greedy.positions or not sample.positions:
         return 0.0
-    one, other = dict(greedy.positions[0].top), dict(drawn.positions[0].top)
+    one, other = dict(greedy.positions[0].top), dict(sample.positions[0].top)
     gains = [other[token] - one[token] for token in one.keys() & other.keys()]
     alike = len(gains) > 2 and max(gains) - min(gains) < _CUT / 2
     return math.fsum(gains) / len(gains) if alike else 0.0

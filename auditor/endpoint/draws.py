@@ -1,4 +1,4 @@
-r"""Whether tokens were drawn from the distribution that their server reports: e-values over the draws.
+r"""Test whether tokens were drawn from the distribution that the server reports, by e-values of the draws.
 
 A position reports the log-probabilities of its :math:`k` likeliest tokens; what is left of 1 is its tail. A hypothesis
 :math:`p` and an alternative :math:`q` give each drawn token :math:`x` the factor :math:`q(x)/p(x)`, whose mean under
@@ -34,7 +34,7 @@ FACTORS = (0.4, 0.6, 0.75, 1.33, 1.7, 2.5)
 
 @dataclass(frozen=True)
 class DrawnText:
-    """The drawn tokens of one text that can be tested, and whether it ended of itself.
+    """The testable drawn tokens of one text, and whether it ended by itself.
 
     ``top``: the reported log-probabilities of the likeliest tokens, falling, (tokens, k); ``place``: which of them was
     drawn, (tokens,), -1 where it was one of the tail.
@@ -52,7 +52,7 @@ class DrawnText:
 
 
 def drawn_text(choice: Choice, k: int) -> DrawnText:
-    """What of a text can be tested: the positions that report ``k`` alternatives.
+    """The testable part of a text: the positions that report ``k`` alternatives.
 
     Which positions those are must not depend on what was drawn at them, so one with fewer is left out whole.
     """
@@ -62,7 +62,7 @@ def drawn_text(choice: Choice, k: int) -> DrawnText:
 
 
 def alternatives_of(choice: Choice, most: int) -> int:
-    """How many alternatives most positions report, at most ``most``; 0 where there are none."""
+    """The number of alternatives at most positions, at most ``most``; 0 if there are none."""
     counts = Counter(min(len(position.top), most) for position in choice.positions or ())
     return counts.most_common(1)[0][0] if counts else 0
 
@@ -76,16 +76,16 @@ def _place(position: Position, k: int) -> int:
     return place if apart[place] < _SAME else -1
 
 
-def tail_e_value(texts: Sequence[DrawnText], kept: Sequence[float] = TAIL_ODDS) -> float:
+def tail_e_value(texts: Sequence[DrawnText], tail_odds: Sequence[float] = TAIL_ODDS) -> float:
     """Logarithm of the e-value against "tokens of the tail are drawn as often as reported", for "more seldom".
 
-    ``kept``: the shares of the tail's odds that a clipping may leave.
+    ``tail_odds``: the shares of the tail's odds that a clipping may leave.
     """
-    return _averaged([_over(texts, partial(_tail_factors, odds=odds)) for odds in kept])
+    return _averaged([_over(texts, partial(_tail_factors, odds=odds)) for odds in tail_odds])
 
 
 def tail_shown(texts: Sequence[DrawnText], odds: float = 0.5) -> float:
-    """Logarithm of the e-value against "at most this share of the tail's odds is left", for "all of it".
+    """Log of the e-value against "at most this share of the tail's odds is left", for "all of it".
 
     Against smaller shares it is larger still where it exceeds 0, since the likelihood is concave in the logarithm of
     the odds.

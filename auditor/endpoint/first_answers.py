@@ -1,4 +1,4 @@
-"""The first part of a handshake: which interfaces answer, under whose name, log-probabilities, echo, n and stop."""
+"""Handshake, part 1 (interfaces): available interfaces, model name, log-probabilities, echo, n and stop."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ NO_SUCH_MODEL = "no-such-model-0f3a"
 SURE = math.log(TESTS / FALSE_ALARMS)
 
 
-def interfaces(asking: Asking) -> Choice:
-    """Finds out which interfaces answer, and what they report; the first text at temperature 0.
+def interfaces(state: Asking) -> Choice:
+    """Determine the working interfaces and their reports; returns the first text at temperature 0.
 
     Raises ModelError where neither answers.
     """
@@ -30,36 +30,36 @@ def interfaces(asking: Asking) -> Choice:
     routes: tuple[Route, ...] = ("completions", "chat")
     for route in routes:
         try:
-            answers[route] = _first(asking, route)
+            answers[route] = _first(state, route)
         except RefusedError as error:
-            asking.add(lacking(route, str(error)))
+            state.add(lacking(route, str(error)))
             why[route] = str(error)
         else:
-            asking.add(proven(route, "It answers."))
+            state.add(proven(route, "It answers."))
     if not answers:
         raise ModelError(f"Neither interface of the endpoint answers. {why['completions']}")
     # The model's own distribution is that of plain text; a chat's template stands between.
-    asking.route = max(answers, key=lambda route: (_reported(answers[route]), route == "completions"))
-    asking.alternatives = min(_reported(answers[asking.route]), MOST_ALTERNATIVES)
+    state.route = max(answers, key=lambda route: (_reported(answers[route]), route == "completions"))
+    state.alternatives = min(_reported(answers[state.route]), MOST_ALTERNATIVES)
     for each in answers.values():
-        _model_name(asking, each)
-    first = answers[asking.route].choices[0]
-    _log_probabilities(asking, first)
+        _model_name(state, each)
+    first = answers[state.route].choices[0]
+    _log_probabilities(state, first)
     return first
 
 
-def _first(asking: Asking, route: Route) -> Answer:
+def _first(state: Asking, route: Route) -> Answer:
     """At most three calls: fewer alternatives, or none, are asked for where many are refused."""
     request = Request(prompt=STORY, max_tokens=_TOKENS, temperature=0.0).on(route)
     for wanted in (MOST_ALTERNATIVES, FEW_ALTERNATIVES):
         try:
-            return asking.client.ask(replace(request, top_logprobs=wanted))
+            return state.client.ask(replace(request, top_logprobs=wanted))
         except RefusedError as error:
             if error.absent:
                 raise
             refusal = str(error)
-    answer = asking.client.ask(request)
-    asking.add(lacking("logprobs", refusal), lacking("top_logprobs", refusal))
+    answer = state.client.ask(request)
+    state.add(lacking("logprobs", refusal), lacking("top_logprobs", refusal))
     return answer
 
 
@@ -68,61 +68,61 @@ def _reported(answer: Answer) -> int:
     return min((len(position.top) for position in positions), default=0)
 
 
-def _model_name(asking: Asking, answer: Answer) -> None:
-    asked, said = asking.client.model, answer.model
+def _model_name(state: Asking, answer: Answer) -> None:
+    asked, said = state.client.model, answer.model
     if said is None:
-        asking.add(untold("model_name", "No answer says which model gave it."))
+        state.add(untold("model_name", "No answer says which model gave it."))
     # A name may stand for its newest version, which is told by a date or a number.
     elif re.fullmatch(re.escape(asked) + r"([-:@]v?\d[\w.-]*)?", said) is None:
-        asking.add(ignored("model_name", f"{asked!r} was asked for, and {said!r} answers."))
+        state.add(ignored("model_name", f"{asked!r} was asked for, and {said!r} answers."))
 
 
-def other_name(asking: Asking) -> None:
-    """Asks for a model that nobody has."""
+def other_name(state: Asking) -> None:
+    """Request a model name that does not exist."""
     try:
-        asking.client.ask(asking.request(STORY, 1), model=NO_SUCH_MODEL)
+        state.client.ask(state.request(STORY, 1), model=NO_SUCH_MODEL)
     except RefusedError:
-        asking.add(proven("model_name", "The name asked for answers, and one that nobody has is refused."))
+        state.add(proven("model_name", "The name asked for answers, and one that nobody has is refused."))
         return
-    asking.add(untold("model_name", "A name that nobody has is answered too: whatever is served answers to any name."))
+    state.add(untold("model_name", "A name that nobody has is answered too: whatever is served answers to any name."))
 
 
-def _log_probabilities(asking: Asking, choice: Choice) -> None:
+def _log_probabilities(state: Asking, choice: Choice) -> None:
     positions = choice.positions
     if positions is None:
-        asking.add(*(ignored(name, "Asked for, and none came.") for name in ("logprobs", "top_logprobs")))
+        state.add(*(ignored(name, "Asked for, and none came.") for name in ("logprobs", "top_logprobs")))
         return
     values = [p.log_probability for p in positions]
     if any(value is None or value > 1e-6 for value in values):
-        asking.add(ignored("logprobs", "A log-probability is missing, or above 0."))
-    asking.add(proven("logprobs", f"{len(positions)} tokens came with theirs."))
+        state.add(ignored("logprobs", "A log-probability is missing, or above 0."))
+    state.add(proven("logprobs", f"{len(positions)} tokens came with theirs."))
     least = min(len(p.top) for p in positions)
     mass = max((math.fsum(math.exp(value) for _, value in p.top) for p in positions), default=0.0)
     if least == 0:
-        asking.add(ignored("top_logprobs", "Alternatives were asked for, and none came."))
+        state.add(ignored("top_logprobs", "Alternatives were asked for, and none came."))
     elif mass > 1.01:
-        asking.add(ignored("top_logprobs", f"The probabilities of one position come to {mass:.3f}."))
+        state.add(ignored("top_logprobs", f"The probabilities of one position come to {mass:.3f}."))
     else:
-        asking.add(proven("top_logprobs", f"{least} at each position."))
+        state.add(proven("top_logprobs", f"{least} at each position."))
 
 
-def greedy(asking: Asking, first: Choice) -> None:
+def greedy(state: Asking, first: Choice) -> None:
     """Temperature 0 twice; the second request differs in its length, lest a cache answer it."""
-    again = asking.ask(STORY, _TOKENS + 1).choices[0]
+    again = state.ask(STORY, _TOKENS + 1).choices[0]
     behind = [lead(p) for p in first.positions or () if p.top]
     if behind and max(behind) > TIE:
         what = f"A token was {max(behind):.2f} nats less likely than another: it was drawn"
-        asking.add(ignored("greedy", f"{what}, not the likeliest taken."))
+        state.add(ignored("greedy", f"{what}, not the likeliest taken."))
     elif again.text.startswith(first.text) and first.text:
-        asking.add(proven("greedy", "Asked twice, it gives the same text."))
+        state.add(proven("greedy", "Asked twice, it gives the same text."))
     elif first.positions is None or again.positions is None:
-        asking.add(ignored("greedy", "Asked twice, it gives two texts."))
+        state.add(ignored("greedy", "Asked twice, it gives two texts."))
     else:
         n, _ = common_start(first, again)
         if n < len(first.positions) and _tied(first, n):
-            asking.add(untold("greedy", f"Two texts part at token {n + 1}, where two tokens are as good as equal."))
+            state.add(untold("greedy", f"Two texts part at token {n + 1}, where two tokens are as good as equal."))
         else:
-            asking.add(ignored("greedy", f"Asked twice, it gives two texts, which part at token {n + 1}."))
+            state.add(ignored("greedy", f"Asked twice, it gives two texts, which part at token {n + 1}."))
 
 
 def _tied(choice: Choice, n: int) -> bool:
@@ -130,53 +130,53 @@ def _tied(choice: Choice, n: int) -> bool:
     return len(top) > 1 and top[0][1] - top[1][1] < TIE
 
 
-def stop(asking: Asking, first: Choice) -> None:
-    """A word of the text at temperature 0 as where to stop."""
+def stop(state: Asking, first: Choice) -> None:
+    """Test of ``stop``, with a word of the text at temperature 0."""
     words = first.text.split()
     word = next((w for w in words[2:] if len(w) > 1 and first.text.find(w) > 0), None)
     if word is None:
-        asking.add(untold("stop", "The first text has too few words to stop at one."))
+        state.add(untold("stop", "The first text has too few words to stop at one."))
         return
-    text = asking.ask(STORY, _TOKENS, stop=(word,)).choices[0].text
+    text = state.ask(STORY, _TOKENS, stop=(word,)).choices[0].text
     if word in text:
-        asking.add(ignored("stop", "The text goes on over, or holds, the word that it was to stop at."))
+        state.add(ignored("stop", "The text goes on over, or holds, the word that it was to stop at."))
     elif text.strip() == first.text[: first.text.find(word)].strip():
-        asking.add(proven("stop", "The text ends before the word that it was to stop at."))
+        state.add(proven("stop", "The text ends before the word that it was to stop at."))
     else:
-        asking.add(untold("stop", "The same request gives another text, in which that word does not come."))
+        state.add(untold("stop", "The same request gives another text, in which that word does not come."))
 
 
-def echo(asking: Asking) -> None:
-    """A prompt that is to come back, with the log-probabilities of its own tokens."""
+def echo(state: Asking) -> None:
+    """Request the echo of a prompt, with the log-probabilities of its tokens."""
     prompt = "Every good boy deserves fruit, said the teacher."
     request = Request(prompt=prompt, max_tokens=1, temperature=0.0, top_logprobs=1, echo=True)
-    choice = asking.client.ask(request).choices[0]
+    choice = state.client.ask(request).choices[0]
     if not choice.text.lstrip().startswith(prompt):
-        asking.add(ignored("echo", "The prompt was to come back, and did not."))
-        asking.add(lacking("text_likelihoods", "They need echo."))
+        state.add(ignored("echo", "The prompt was to come back, and did not."))
+        state.add(lacking("text_likelihoods", "They need echo."))
         return
-    asking.add(proven("echo", "The prompt comes back."))
+    state.add(proven("echo", "The prompt comes back."))
     known = [p.log_probability for p in (choice.positions or ())[1:-1]]
     if len(known) >= 2 and all(value is not None for value in known):
-        asking.add(proven("text_likelihoods", f"{len(known)} tokens of the prompt came with their log-probabilities."))
+        state.add(proven("text_likelihoods", f"{len(known)} tokens of the prompt came with their log-probabilities."))
     else:
         why = "The prompt comes back without the log-probabilities of its tokens."
-        asking.add(ignored("text_likelihoods", why) if asking.shown("logprobs") else lacking("text_likelihoods", why))
+        state.add(ignored("text_likelihoods", why) if state.shown("logprobs") else lacking("text_likelihoods", why))
 
 
-def several(asking: Asking) -> None:
-    """Three texts of one call."""
-    choices = asking.ask(STORY, 64, temperature=1.0, n=3).choices
+def several(state: Asking) -> None:
+    """Test of ``n``: three texts from one call."""
+    choices = state.ask(STORY, 64, temperature=1.0, n=3).choices
     if len(choices) != 3:
-        asking.add(ignored("n", f"3 texts were asked for, and {len(choices)} came."))
+        state.add(ignored("n", f"3 texts were asked for, and {len(choices)} came."))
         return
     texts = {choice.text for choice in choices}
     if len(texts) > 1:
-        asking.add(proven("n", "3 texts came, and they differ."))
-        asking.drawn += choices
+        state.add(proven("n", "3 texts came, and they differ."))
+        state.drawn += choices
         return
     chance = choices[0].log_probability
     if chance is not None and 2 * -chance > SURE:
-        asking.add(ignored("n", f"3 times one text came, whose chance is {math.exp(max(2 * chance, -700)):.1g}."))
+        state.add(ignored("n", f"3 times one text came, whose chance is {math.exp(max(2 * chance, -700)):.1g}."))
     else:
-        asking.add(untold("n", "3 times one text came, which may be all that the model has to say."))
+        state.add(untold("n", "3 times one text came, which may be all that the model has to say."))

@@ -1,4 +1,4 @@
-"""What a server does with what it is told, found by its answers and not by its documentation: about thirty calls.
+"""Test of a server's handling of request parameters, from its answers alone, in about thirty calls.
 
 Servers answer with HTTP 200 to parameters that they drop; whoever trusts them measures chance. Each capability is shown
 to be there, shown not to be, or left open with the reason; an honest server is accused by chance in at most one of a
@@ -29,23 +29,23 @@ def shake_hands(
     *,
     more_calls: int = 0,
     on_stage: Callable[[str], None] = lambda name: None,
-    asking: Asking | None = None,
+    state: Asking | None = None,
 ) -> Handshake:
-    """Asks a server until each capability is proven, refuted or cannot be told.
+    """Query a server until each capability is proven, refuted or undeterminable.
 
     ``more_calls``: small calls to make before it is asked whether still the same model answers; a server may change it.
-    ``asking``: the state that it is kept in, for whoever asks on. Raises ModelError where nothing answers at all.
+    ``state``: the state that it is kept in, for whoever asks on. Raises ModelError where nothing answers at all.
     """
-    asking = asking or Asking(client)
+    state = state or Asking(client)
     on_stage("interfaces")
-    first = first_answers.interfaces(asking)
-    asking.step((), lambda a: a.taken.extend(read_prompts.fingerprint(a)))
+    first = first_answers.interfaces(state)
+    state.step((), lambda a: a.taken.extend(read_prompts.fingerprint(a)))
     for names, ask in _steps(first):
         on_stage(names[0])
-        asking.step(names, ask)
+        state.step(names, ask)
     on_stage("same_model")
-    asking.step(("same_model",), partial(_after, more_calls))
-    return Handshake(client.address.url, client.model, _in_order(asking), client.calls)
+    state.step(("same_model",), partial(_after, more_calls))
+    return Handshake(client.address.url, client.model, _in_order(state), client.calls)
 
 
 def _steps(first: Choice) -> list[tuple[tuple[str, ...], Callable[[Asking], None]]]:
@@ -66,24 +66,24 @@ def _steps(first: Choice) -> list[tuple[tuple[str, ...], Callable[[Asking], None
     ]
 
 
-def _echo(asking: Asking) -> None:
-    if not asking.shown("completions"):
-        asking.add(*(lacking(name, "Only completions can do it.") for name in ("echo", "text_likelihoods")))
+def _echo(state: Asking) -> None:
+    if not state.shown("completions"):
+        state.add(*(lacking(name, "Only completions can do it.") for name in ("echo", "text_likelihoods")))
         return
-    first_answers.echo(asking)
+    first_answers.echo(state)
 
 
-def _system_prompt(asking: Asking) -> None:
-    if not asking.shown("chat"):
-        asking.add(*(lacking(name, "Only a chat has one.") for name in ("system_prompt", "no_added_prompt")))
+def _system_prompt(state: Asking) -> None:
+    if not state.shown("chat"):
+        state.add(*(lacking(name, "Only a chat has one.") for name in ("system_prompt", "no_added_prompt")))
         return
-    read_prompts.system_prompt(asking)
+    read_prompts.system_prompt(state)
 
 
-def _after(more_calls: int, asking: Asking) -> None:
-    asking.client.ask_all([asking.request(first_answers.STORY, 1)] * more_calls)
-    read_prompts.same_model(asking, asking.taken, asking.client.calls)
+def _after(more_calls: int, state: Asking) -> None:
+    state.client.ask_all([state.request(first_answers.STORY, 1)] * more_calls)
+    read_prompts.same_model(state, state.taken, state.client.calls)
 
 
-def _in_order(asking: Asking) -> tuple[Capability, ...]:
-    return tuple(asking.found[name] for name in NAMES)
+def _in_order(state: Asking) -> tuple[Capability, ...]:
+    return tuple(state.found[name] for name in NAMES)

@@ -1,4 +1,4 @@
-"""A journal of calls beside a report: one line a call, the digest of its request and what came back.
+"""A call journal beside the report: one line per call, with the digest of the request and the answer.
 
 It holds neither a request's text nor a key. A scan that was killed finds the answers that it has had, so that no call
 is made twice; one that ended begins the next scan's anew, since an answer of yesterday's is none of today's server.
@@ -57,7 +57,7 @@ class Journal:
         self.resumed = sum(map(len, self._had.values()))
 
     def next_of(self, request: Request, model: str) -> tuple[str, Outcome | None]:
-        """The request's digest, and what an earlier run was answered to it, the k-th time to its k-th asking."""
+        """The request's digest, and the answer of an earlier run to the k-th such request."""
         body = json.dumps([request.route, request.body(model)], sort_keys=True, ensure_ascii=True)
         digest = hashlib.sha256(body.encode()).hexdigest()
         with self._lock:
@@ -67,13 +67,13 @@ class Journal:
             return digest, had[k] if k < len(had) else None
 
     def add(self, digest: str, outcome: Outcome) -> None:
-        """One more line, with the system before this returns; what another try may change is not kept."""
+        """Write one line, to disk before return; outcomes that a retry may change are not kept."""
         if outcome.settled:
             with self._lock:
                 self._write({"request": digest, "outcome": _OUTCOME.dump_python(outcome, mode="json")})
 
     def close(self, *, finished: bool) -> None:
-        """``finished``: nothing was left unasked, so that the next scan begins anew."""
+        """Close the journal; ``finished``: all requests were made, so that the next scan starts a new one."""
         if finished:
             self._write(_FINISHED)
         self._file.close()

@@ -1,4 +1,4 @@
-"""A client whose answers are kept in a journal, and taken from it where an earlier run has had them."""
+"""A client that stores answers in a journal, and reuses the answers of an earlier run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _GONE = 8
 
 @dataclass
 class JournaledClient(Client):
-    """The same with a ``journal``; ``left_open`` says that some request has no settled outcome, ``requests``
-    how many there were, from the journal or not."""
+    """A client with a ``journal``; ``left_open``: whether some request has no settled outcome, ``requests``: their number, from the journal or not.
+    """
 
     journal: Journal | None = None
     left_open: bool = field(default=False, init=False)
@@ -35,7 +35,7 @@ class JournaledClient(Client):
         return [outcome.given() for outcome in self.outcomes(requests)]
 
     def outcomes(self, requests: Sequence[Request]) -> list[Outcome]:
-        """What became of each, in their order, as many at once as the limits allow; raises nothing."""
+        """The outcome of each request, in order, with as much concurrency as the limits allow; never raises."""
         # In order, so that the k-th of equal requests is the k-th again when a run is resumed.
         known = [self._known(request, None) for request in requests]
         with ThreadPoolExecutor(self.limits.concurrency) as pool:
@@ -45,8 +45,8 @@ class JournaledClient(Client):
         self.requests += 1
         return ("", None) if self.journal is None else self.journal.next_of(request, model or self.model)
 
-    def _outcome(self, request: Request, model: str | None, known: tuple[str, Outcome | None]) -> Outcome:
-        digest, had = known
+    def _outcome(self, request: Request, model: str | None, lookup: tuple[str, Outcome | None]) -> Outcome:
+        digest, had = lookup
         if had is not None:
             return had
         if self._unanswered >= _GONE:

@@ -1,4 +1,4 @@
-"""What is asked of an OpenAI-compatible endpoint and what it answers, as types: chat and completions."""
+"""Request and answer types of an OpenAI-compatible endpoint: chat and completions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One call: a text to go on with, or the turns of a chat.
+    """One call: a text to continue, or the turns of a chat.
 
     ``top_logprobs``: how many alternatives are wanted at each position; None for no log-probabilities at all.
     ``temperature``: 1 is the model's own distribution, 0 its likeliest token. ``top_p``: 1 draws
@@ -47,11 +47,11 @@ class Request:
 
     @property
     def route(self) -> Route:
-        """Which of the two interfaces answers it."""
+        """The interface that answers the request."""
         return "completions" if isinstance(self.prompt, str) else "chat"
 
     def body(self, model: str) -> dict[str, Any]:
-        """The JSON that is sent; what is not asked for is not mentioned, since servers differ in their defaults."""
+        """The JSON body; unset options are omitted, since the defaults of servers differ."""
         sent: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens, "temperature": self.temperature}
         if isinstance(self.prompt, str):
             sent["prompt"] = self.prompt
@@ -89,7 +89,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of the texts of an answer; ``positions`` is None where no log-probabilities came with it."""
+    """One text of an answer; ``positions`` is None if it came without log-probabilities."""
 
     text: str
     finish: str | None
@@ -97,7 +97,7 @@ class Choice:
 
     @property
     def log_probability(self) -> float | None:
-        """Of the whole text in nats, as reported; None where that of a token is missing."""
+        """Log-probability of the whole text in nats, as reported; None if that of a token is missing."""
         found = [p.log_probability for p in self.positions or ()]
         known = [value for value in found if value is not None]
         return math.fsum(known) if known and len(known) == len(found) else None
@@ -105,7 +105,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: which model says that it answered, its texts, and how many tokens the server counted."""
+    """A server's answer: the reported model name, the texts, and the server's token counts."""
 
     model: str | None
     choices: tuple[Choice, ...]
@@ -113,7 +113,7 @@ class Answer:
 
 
 def answer_of(content: object, route: Route) -> Answer:
-    """An answer out of its JSON; ModelError where it is none of the protocol, or larger than any that was asked for."""
+    """An answer from its JSON; ModelError if it violates the protocol or exceeds the requested size."""
     if not isinstance(content, Mapping) or not isinstance(content.get("choices"), list) or not content["choices"]:
         raise ModelError("The endpoint answered with no 'choices': it is no OpenAI-compatible server, or not at /v1.")
     if len(content["choices"]) > MOST_CHOICES:

@@ -1,4 +1,4 @@
-"""A model behind a URL under the one face of what is audited: it writes texts, and some say how likely texts are.
+"""A model behind a URL with the common model interface: it generates texts and may score texts.
 
 Nothing here has a connection: requests go to whoever has one, and outcomes come back.
 """
@@ -37,7 +37,7 @@ def _no_classes(rows: object) -> NoReturn:
 
 
 class EndpointModel(Generates, AuditedModel):
-    """A model that writes texts at a server; ``handshake``: what its server was shown to do.
+    """A text-generating model at a server; ``handshake``: its demonstrated capabilities.
 
     What is asked needs what was proven: a draw needs a seed or fresh draws and a temperature that is not refuted, a
     likeliest reply a temperature 0 that is not.
@@ -61,16 +61,16 @@ class EndpointModel(Generates, AuditedModel):
 
     @property
     def accepted_and_not_done(self) -> tuple[str, ...]:
-        """Capabilities that its server answers requests for as if it had them; what it serves is none of them."""
+        """Capabilities that the server confirms but does not perform; the served model itself is not included."""
         return tuple(each.name for each in self.handshake.ignored if each.name != SERVED_MODEL)
 
     @property
     def served_model(self) -> Found | None:
-        """Whether a reference is what its server serves; None where there is none to compare with."""
+        """Whether the server serves the reference; None without a reference."""
         return next((each for each in self.handshake.capabilities if each.name == SERVED_MODEL), None)
 
-    def asked(self, how: How, system: str) -> EndpointModel:
-        route: Route = self._route if how == "auto" else ("chat" if how == "on" else "completions")
+    def asked(self, chat_mode: How, system: str) -> EndpointModel:
+        route: Route = self._route if chat_mode == "auto" else ("chat" if chat_mode == "on" else "completions")
         for needed in (route, *(("system_prompt",) if system else ())):
             if not self.handshake.has(needed):
                 raise NotApplicableError(f"Needs {_named(needed)}: {_why(self.handshake, needed)}.")
@@ -90,7 +90,7 @@ class EndpointModel(Generates, AuditedModel):
     def continued(
         self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
     ) -> list[list[str]]:
-        """One call a continuation, each with a seed of its own where the server keeps to seeds."""
+        """One call per continuation, each with its own seed if the server obeys seeds."""
         seeded = self.handshake.has("seed")
         if sampling.temperature == 0.0:
             self._need("greedy")
@@ -122,16 +122,16 @@ class EndpointModel(Generates, AuditedModel):
     def replies(self, conversations: Sequence[Sequence[str]], max_new_tokens: int) -> list[Reply]:
         self._need("greedy")
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
-        found = self._choices([self._request(turns, sampling, told=True) for turns in conversations])
+        found = self._choices([self._request(turns, sampling, all_turns=True) for turns in conversations])
         return [Reply("", each) if isinstance(each, str) else Reply(each.text) for each in found]
 
-    def _request(self, turns: Sequence[str], sampling: Sampling, *, told: bool = False) -> Request:
+    def _request(self, turns: Sequence[str], sampling: Sampling, *, all_turns: bool = False) -> Request:
         prompt: str | tuple[Message, ...]
         if self._route == "chat":
             said = [Message(_ROLES[i % 2], text) for i, text in enumerate(turns)]  # type: ignore[arg-type]
             prompt = (*((Message("system", self._system),) if self._system else ()), *said)
         else:
-            prompt = in_one_text(turns) if told else turns[-1]
+            prompt = in_one_text(turns) if all_turns else turns[-1]
         return Request(
             prompt=prompt,
             max_tokens=sampling.max_new_tokens,
@@ -160,7 +160,7 @@ class EndpointModel(Generates, AuditedModel):
 
 
 class ScoringEndpointModel(ScoresTexts, EndpointModel):
-    """One whose server was shown to echo a text with the log-probabilities of its tokens.
+    """An endpoint model whose server demonstrably echoes texts with the log-probabilities of their tokens.
 
     Tokens are known by how they are spelled; what the server puts before a text, it alone knows.
     """
@@ -181,19 +181,19 @@ class ScoringEndpointModel(ScoresTexts, EndpointModel):
 
     @property
     def vocabulary(self) -> int:
-        """Of the tokens that were seen: fewer than there are."""
+        """The number of tokens seen so far, less than the real vocabulary size."""
         return max(len(self._spelled), 2)
 
     def after(self, prefix: str | int | Sequence[int]) -> ScoringEndpointModel:
         raise ConfigError("The server puts before a text what it does: prefix_token is for models that are here.")
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """One call a text, whose answer is kept for :meth:`token_log_probabilities`."""
+        """One call per text, with its answer kept for :meth:`token_log_probabilities`."""
         requests = [Request(prompt=text, max_tokens=1, temperature=0.0, top_logprobs=1, echo=True) for text in texts]
         return [self._read(text, choice) for text, choice in zip(texts, self._choices(requests), strict=True)]
 
     def encode_cut(self, texts: Sequence[str], max_tokens: int | None = None) -> tuple[list[Encoded], int]:
-        """Whole texts: where a server's tokens end is known only when it has read them."""
+        """Whole texts: the token boundaries of a server are known only after it has read them."""
         return self.encode(texts), 0
 
     def token_log_probabilities(
@@ -255,13 +255,13 @@ class ScoringEndpointModel(ScoresTexts, EndpointModel):
 
 
 def endpoint_model(handshake: Handshake, ask: Ask, *, notes: Sequence[str] = ()) -> EndpointModel:
-    """The model behind an endpoint, with the capabilities that its server was shown to have."""
+    """The model behind an endpoint, with the demonstrated capabilities of its server."""
     kind = ScoringEndpointModel if handshake.has("text_likelihoods") else EndpointModel
     return kind(handshake, ask, notes=notes)
 
 
 def described(handshake: Handshake) -> tuple[str, ...]:
-    """What the record says of a server, in sentences."""
+    """The record's sentences on a server."""
     by = {shown: [each for each in handshake.capabilities if each.shown is shown] for shown in Shown}
     said = [f"The model {handshake.model!r}, as its server calls it, by a handshake of {handshake.calls} calls."]
     if by[Shown.PROVEN]:

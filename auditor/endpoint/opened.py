@@ -1,4 +1,4 @@
-"""An endpoint that is open for a scan: its connection, its journal, what its server was shown to do, what was sent."""
+"""An open endpoint of a scan: connection, journal, demonstrated capabilities, and sent requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from auditor.errors import ModelError
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointAsked:
-    """Which endpoint, and how it may be asked; ``key_variable`` names the environment variable that holds its key."""
+    """An endpoint and its permitted use; ``key_variable``: the environment variable with its key."""
 
     url: str
     model: str
@@ -35,8 +35,10 @@ class EndpointAsked:
 
 @dataclass
 class OpenEndpoint:
-    """``sent``: how many requests each probe had made, from the journal or not. ``reference``: the folder of the model
-    that is said to be served, "" where none was named."""
+    """An endpoint open for a scan; ``sent``: the number of requests by each probe, from the journal or not.
+
+    ``reference``: the folder of the model that is said to be served, "" where none was named.
+    """
 
     client: JournaledClient
     handshake: Handshake
@@ -45,12 +47,12 @@ class OpenEndpoint:
     reference: str = ""
 
     def outcomes(self, probe: str, requests: Sequence[Request]) -> list[Outcome]:
-        """What became of requests that a probe makes."""
+        """The outcomes of a probe's requests."""
         self.sent[probe] += len(requests)
         return self.client.outcomes(requests)
 
     def notes(self) -> tuple[str, ...]:
-        """What the record says of the calls, in sentences."""
+        """The record's sentences on the calls."""
         by = ", ".join(f"{n:,} of {probe}" for probe, n in self.sent.items()) or "none of any probe"
         said = [f"Requests: {self.handshake.calls:,} of the handshake, {by}; {self.client.calls:,} calls were made."]
         if self.reference:
@@ -67,23 +69,23 @@ class OpenEndpoint:
 
 @contextmanager
 def open_endpoint(
-    asked: EndpointAsked, journal: Path | None, on_stage: Callable[[str], None] = lambda name: None
+    options: EndpointAsked, journal: Path | None, on_stage: Callable[[str], None] = lambda name: None
 ) -> Iterator[OpenEndpoint]:
-    """The endpoint with its handshake made, while the block lasts.
+    """Context with an open endpoint after its handshake.
 
     ``journal``: where answers are kept, None for nowhere. Raises UsageError for a URL, a name or a key that is none,
     and what :class:`Journal` raises; ModelError where nothing answers, or another model than the journal's.
     """
-    address, key = address_of(asked.url, allow_remote=asked.allow_remote), key_of(asked.key_variable)
-    kept = None if journal is None else Journal(journal, address.url, asked.model)
+    address, key = address_of(options.url, allow_remote=options.allow_remote), key_of(options.key_variable)
+    kept = None if journal is None else Journal(journal, address.url, options.model)
     finished = False
     try:
-        with JournaledClient(address, asked.model, key, asked.limits, journal=kept) as client:
+        with JournaledClient(address, options.model, key, options.limits, journal=kept) as client:
             asking = Asking(client)
-            found = replace(shake_hands(client, on_stage=on_stage, asking=asking), calls=client.requests)
+            found = replace(shake_hands(client, on_stage=on_stage, state=asking), calls=client.requests)
             resumed = 0 if kept is None else kept.resumed
             if resumed:
-                with Client(address, asked.model, key, asked.limits) as plain:
+                with Client(address, options.model, key, options.limits) as plain:
                     _still_the_same(asking, plain, str(journal))
             yield OpenEndpoint(client, found, resumed)
             finished = not client.left_open
@@ -92,16 +94,16 @@ def open_endpoint(
             kept.close(finished=finished)
 
 
-def _still_the_same(asking: Asking, plain: Client, journal: str) -> None:
+def _still_the_same(state: Asking, plain: Client, journal: str) -> None:
     """Asks for the handshake's fingerprint anew, past the journal."""
-    if not asking.taken:
+    if not state.taken:
         return
-    now = fingerprint(replace(asking, client=plain))
+    now = fingerprint(replace(state, client=plain))
     apart: list[float] = []
-    for before, after in zip(asking.taken, now, strict=True):
+    for before, after in zip(state.taken, now, strict=True):
         apart += distances(before, after, positions=1)
     moved = typical(apart)
-    other = asking.shown("greedy") and any(a.text != b.text for a, b in zip(asking.taken, now, strict=True))
+    other = state.shown("greedy") and any(a.text != b.text for a, b in zip(state.taken, now, strict=True))
     if other if moved is None else moved > OTHER_MODEL:
         raise ModelError(
             f"Another model answers now than when the unfinished scan of {journal!r} began: take that file away to "

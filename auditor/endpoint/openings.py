@@ -1,4 +1,4 @@
-"""Beginnings of texts for a model to go on with: passages of the tool's own, broken off in the middle of a sentence."""
+"""Text prompts for a model to continue: passages of this tool, cut in the middle of a sentence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SHORTEST = 6
 
 
 def openings(n: int, rng: np.random.Generator) -> list[str]:
-    """``n`` openings in random order, no two alike as long as there are others."""
+    """``n`` prompts in random order, all different as long as there are enough."""
     words = [passage.split() for passage in _PASSAGES]
     every = [" ".join(some[:end]) for some in words for end in range(_SHORTEST, len(some) + 1)]
     found: list[str] = []

@@ -1,4 +1,4 @@
-"""What became of a request, for whoever did not make the call: an answer, or why there is none."""
+"""The outcome of a request as data: an answer, or the reason for its absence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PASSING = frozenset({401, 403, 408, 409, 425, 429})
 
 @dataclass(frozen=True)
 class Outcome:
-    """``failed``: why there is no answer; ``status``: that of HTTP, 0 where none came; ``spent``: no call was left."""
+    """``failed``: the reason for a missing answer; ``status``: HTTP status or 0; ``spent``: no calls were left."""
 
     answer: Answer | None = None
     failed: str = ""
@@ -24,7 +24,7 @@ class Outcome:
 
     @classmethod
     def of(cls, error: ModelError) -> Outcome:
-        """What an error of the client's comes to."""
+        """The outcome that corresponds to an error of the client."""
         status = error.status if isinstance(error, RefusedError) else 0
         return cls(
             failed=f"{first_line(error)[:500].rstrip('.')}.", status=status, spent=isinstance(error, BudgetSpentError)
@@ -36,7 +36,7 @@ class Outcome:
         return self.answer is not None or (400 <= self.status < 500 and self.status not in _PASSING)
 
     def given(self) -> Answer:
-        """The answer; RefusedError, BudgetSpentError or ModelError, as the client raised it, where there is none."""
+        """The answer; raises the client's RefusedError, BudgetSpentError or ModelError if there is none."""
         if self.answer is not None:
             return self.answer
         if self.spent:

@@ -1,4 +1,4 @@
-r"""Texts that a server drew, held against a reference: where in the reference's distribution each token lies.
+r"""Texts drawn by a server, compared with a reference model: the rank of each token in its distribution.
 
 With the tokens :math:`1, 2, \dots` of a place in the order of their falling probability :math:`p` under the reference,
 a drawn token :math:`x` has the rank :math:`u = \sum_{y < x} p(y) + V p(x)`, :math:`V` uniform on [0, 1]. Where the
@@ -60,7 +60,7 @@ class _Draw:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a drawn class lies in the reference's distribution: the probability of all that is likelier, and its own.
+    """Rank of a drawn class in the reference's distribution: probability of all likelier classes, and its own.
 
     ``ahead``: logarithms of its probability under each usual alternative to its own.
     """
@@ -70,8 +70,8 @@ class Place:
     ahead: FloatArray
 
 
-def compare(reference: AuditedLanguageModel, served: ServedTexts, rng: np.random.Generator) -> Compared:
-    """What the reference says of drawn texts.
+def compare(reference: AuditedLanguageModel, served_texts: ServedTexts, rng: np.random.Generator) -> Compared:
+    """Compare drawn texts with the reference's distribution.
 
     ``rng``: randomises the ranks, and stands for draws that did not come, so that their number tells nothing. Raises
     ModelError where the reference is none that draws texts, or its context is too short for the prompts.
@@ -80,35 +80,35 @@ def compare(reference: AuditedLanguageModel, served: ServedTexts, rng: np.random
         raise ModelError("A masked language model draws no texts: name the folder of a causal one with --reference.")
     spelling = Spelling.of(reference)
     try:
-        prompts = _prompts(reference, served)
+        prompts = _prompts(reference, served_texts)
     except NotApplicableError as error:
         raise ModelError(str(error)) from None
     if isinstance(prompts, str):
         return Compared(untested=prompts)
-    told = _told(spelling, served.texts)
+    told = _told(spelling, served_texts.texts)
     lost = [name for names, classes in told for name, c in zip(names, classes, strict=True) if c is None]
     if lost:
         named = tuple(dict.fromkeys(lost))[:_MOST_NAMED]
         return Compared(unspelled=named, n_unspelled=len(lost))
     classes = [[c for c in found if c is not None] for _, found in told]
-    wrong = [_misspelled(spelling, t, c) for t, c in zip(served.texts, classes, strict=True)]
+    wrong = [_misspelled(spelling, t, c) for t, c in zip(served_texts.texts, classes, strict=True)]
     if any(wrong):
-        blanks = all(_without_blanks(spelling, t, c) for t, c, w in zip(served.texts, classes, wrong, strict=True) if w)
+        blanks = all(_without_blanks(spelling, t, c) for t, c, w in zip(served_texts.texts, classes, wrong, strict=True) if w)
         if blanks:
             return Compared(untested="The server reports tokens without their blanks, so which they are is not known.")
         return Compared(misspelled=True)
     draws = [
         draw
-        for text, found in zip(served.texts, classes, strict=True)
+        for text, found in zip(served_texts.texts, classes, strict=True)
         for draw in _draws(spelling, text, found, prompts[text.prompt])
-    ][: served.n_tested]
-    return _compared(reference, spelling, draws, served.n_tested, rng)
+    ][: served_texts.n_tested]
+    return _compared(reference, spelling, draws, served_texts.n_tested, rng)
 
 
-def _prompts(reference: AuditedLanguageModel, served: ServedTexts) -> dict[str, _Ids] | str:
+def _prompts(reference: AuditedLanguageModel, served_texts: ServedTexts) -> dict[str, _Ids] | str:
     """The tokens of each prompt as the reference reads it, or why that is not known."""
-    texts = list(dict.fromkeys(text.prompt for text in served.texts))
-    if served.route == "completions":
+    texts = list(dict.fromkeys(text.prompt for text in served_texts.texts))
+    if served_texts.route == "completions":
         return dict(zip(texts, (e.ids for e in reference.as_sent().encode(texts)), strict=True))
     chat = chat_of(reference)
     if chat is None:
@@ -138,8 +138,8 @@ def _without_blanks(spelling: Spelling, text: ServedText, classes: Sequence[int]
     return _fits("".join(text.text.split()), written, NAMELESS in classes)
 
 
-def _fits(text: str, written: str, goes_on: bool) -> bool:
-    return text.startswith(written) if goes_on else text == written
+def _fits(text: str, reference_text: str, goes_on: bool) -> bool:
+    return text.startswith(reference_text) if goes_on else text == reference_text
 
 
 def _draws(spelling: Spelling, text: ServedText, classes: Sequence[int], prompt: _Ids) -> Iterator[_Draw]:
@@ -180,7 +180,7 @@ def _compared(
 
 
 def p_of_usual(placed: Sequence[Place]) -> float:
-    """p-value of "drawn from the reference" against what usually is drawn from instead: one over the e-value."""
+    """p-value of "drawn from the reference" against the usual alternatives: one over the e-value."""
     if not placed:
         return 1.0
     logs = np.sum([place.ahead for place in placed], axis=0)
@@ -218,7 +218,7 @@ def _places(reference: AuditedLanguageModel, spelling: Spelling, draws: Sequence
 
 
 class Placing:
-    """The (n_classes,) probabilities of one place, and what the usual alternatives make of them."""
+    """The (n_classes,) probabilities at one position, and their changes under the usual alternatives."""
 
     def __init__(self, probabilities: npt.NDArray[Any]) -> None:
         self.probabilities = probabilities
@@ -228,12 +228,12 @@ class Placing:
         cuts = (np.partition(probabilities, -k)[-k], _MIN_P * probabilities.max())
         self.cuts = [(cut, float(probabilities[probabilities >= cut].sum())) for cut in cuts]
 
-    def of(self, drawn: int) -> Place:
-        """Where a class lies."""
-        own = float(self.probabilities[drawn])
+    def of(self, token_class: int) -> Place:
+        """The rank of a class."""
+        own = float(self.probabilities[token_class])
         likelier = self.probabilities > own
         # Of two that are as likely the one that comes first is likelier: any order will do that is fixed.
-        likelier[:drawn] |= self.probabilities[:drawn] == own
+        likelier[:token_class] |= self.probabilities[:token_class] == own
         tempered = (_POWERS - 1.0) * math.log(own) - self.scales if own > 0.0 else np.zeros(len(_POWERS))
         kept = [math.log((1.0 if own >= cut else _LEFT) / (mass + _LEFT * (1.0 - mass))) for cut, mass in self.cuts]
         return Place(float(self.probabilities[likelier].sum()), own, np.concatenate([tempered, kept]))

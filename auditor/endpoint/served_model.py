@@ -1,4 +1,4 @@
-"""Is the served model the audited one: texts that its server draws, asked for, and what a reference says of them."""
+"""Test whether the served model is the audited model, by scoring the server's texts with a reference model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ask_served(
     rng: np.random.Generator,
     on_stage: Callable[[str], None] = lambda name: None,
 ) -> ServedTexts:
-    """Draws texts from a server: long ones with their tokens where it reports these, else of one token each.
+    """Draw texts from a server: long ones with tokens if it reports these, else single tokens.
 
     ``rng``: which openings are gone on from and, where seeds are proven, the seeds. Raises ModelError where too few
     calls are left, or what is drawn is not drawn afresh or is filtered.
@@ -149,37 +149,37 @@ def _plain(text: str) -> str:
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
-def capability_of(compared: Compared, handshake: Handshake, within: float = WITHIN) -> Capability:
-    """What the comparison shows: another model than the reference, the same to within a distance, or neither.
+def capability_of(comparison: Compared, handshake: Handshake, within: float = WITHIN) -> Capability:
+    """The result of the comparison: another model, the same model within a distance, or undecided.
 
     ``within``: the mean total variation up to which a served model is the audited one. By texts alone it is never
     proven, since a model that is nearly the reference draws nearly the same.
     """
-    if compared.untested:
-        return untold(NAME, compared.untested)
-    if compared.misspelled:
+    if comparison.untested:
+        return untold(NAME, comparison.untested)
+    if comparison.misspelled:
         return ignored(NAME, "A text is not what its own tokens spell: it, or they, are of something else.")
-    if compared.unspelled:
-        named = ", ".join(repr(name[:_LONGEST_NAME]) for name in compared.unspelled[:_MOST_NAMED])
-        what = f"{compared.n_unspelled} tokens are none that the reference can spell, such as {named}"
+    if comparison.unspelled:
+        named = ", ".join(repr(name[:_LONGEST_NAME]) for name in comparison.unspelled[:_MOST_NAMED])
+        what = f"{comparison.n_unspelled} tokens are none that the reference can spell, such as {named}"
         return untold(NAME, f"{what}: another tokenizer, or another way to write tokens. Nothing was tested.")
     drawn = (
-        f"{compared.n} tokens: {100 * compared.unlikely:.1f} % are of the reference's least likely 5 %, "
-        f"p = {compared.p:.2g}"
+        f"{comparison.n} tokens: {100 * comparison.unlikely:.1f} % are of the reference's least likely 5 %, "
+        f"p = {comparison.p:.2g}"
     )
     apart = (
-        f"total variation from {compared.nearest:.3f} to {compared.farthest:.3f} at {compared.n_reported} places"
-        if compared.n_reported
+        f"total variation from {comparison.nearest:.3f} to {comparison.farthest:.3f} at {comparison.n_reported} places"
+        if comparison.n_reported
         else ""
     )
     both = f"{drawn}; {apart}" if apart else drawn
-    if compared.p <= FALSE_RANKS:
+    if comparison.p <= FALSE_RANKS:
         return ignored(NAME, f"What is drawn is not the reference's own distribution: of {both}.")
-    if compared.nearest > within:
+    if comparison.nearest > within:
         return ignored(NAME, f"The log-probabilities are of another model than the reference: of {both}.")
     if not apart:
         return untold(NAME, f"No difference was found, which texts alone do not prove: of {both}.")
-    if compared.farthest > within:
+    if comparison.farthest > within:
         return untold(NAME, f"It may be farther from the reference than {within:g}: of {both}.")
     doubted = [name for name in _BELIEVED if handshake[name].shown is not Shown.PROVEN]
     if doubted:
@@ -187,11 +187,11 @@ def capability_of(compared: Compared, handshake: Handshake, within: float = WITH
     return proven(NAME, f"The reference, to within {within:g}: of {both}.")
 
 
-def with_capability(handshake: Handshake, found: Capability, calls: int) -> Handshake:
-    """The handshake with one capability more, after so many calls in all."""
-    return replace(handshake, capabilities=(*handshake.capabilities, found), calls=calls)
+def with_capability(handshake: Handshake, capability: Capability, calls: int) -> Handshake:
+    """The handshake with one more capability, and the total number of calls."""
+    return replace(handshake, capabilities=(*handshake.capabilities, capability), calls=calls)
 
 
 def untested(error: ModelError) -> Capability:
-    """What is said where there was nothing to compare."""
+    """The capability record if no comparison was possible."""
     return untold(NAME, f"{first_line(error)}.")

@@ -1,4 +1,4 @@
-"""Texts that a server drew, to be held against a reference, and what came of that: plain data between two processes."""
+"""Texts drawn by a server and their comparison with a reference, as plain data shared by two processes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class ServedText:
 
     @property
     def n_draws(self) -> int:
-        """How many draws the text shows, its end among them."""
+        """The number of draws in the text, including its end."""
         return len(self.tokens) + self.ended if self.reported else 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedTexts:
-    """All that was drawn in its order, of which the first ``n_tested`` draws are tested."""
+    """All draws in order; only the first ``n_tested`` are tested."""
 
     route: Route
     texts: tuple[ServedText, ...]
@@ -39,7 +39,7 @@ class ServedTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """What a reference says of drawn texts.
+    """The result of comparing drawn texts with a reference.
 
     ``n``: draws tested, ``p``: how likely they are as the reference's own, or less likely ones. ``unlikely``: the share
     of them among the least likely twentieth of the reference's distribution. ``n_reported``: draws with a reported

@@ -1,4 +1,4 @@
-"""How a reference's tokens are written, by which the names that a server reports are told: classes of tokens.
+"""Token spellings of a reference model, to match the token names that a server reports: classes of tokens.
 
 Several tokens may be written alike, and a server reports names. Tokens of one name are one class, whose probability is
 the sum of theirs; those that have no name of their own, parts of a character, special tokens and ends, are one too.
@@ -24,7 +24,7 @@ _BYTES = "bytes:"
 
 @dataclass(frozen=True)
 class Spelling:
-    """``names``: of each token as it continues a text, "" for one without; ``pieces``: as the vocabulary writes it."""
+    """``names``: of each token inside a text, "" if none; ``pieces``: the vocabulary's spelling."""
 
     names: tuple[str, ...]
     pieces: tuple[str, ...]
@@ -32,7 +32,10 @@ class Spelling:
 
     @classmethod
     def of(cls, reference: AuditedLanguageModel) -> Spelling:
-        """That of a reference's tokenizer, for all outputs of its network. Raises ModelError without any token."""
+        """The spelling of a reference's tokenizer, for all outputs of its network.
+
+        Raises ModelError without any token.
+        """
         backend: Any = reference.tokenizer.backend_tokenizer
         network: Any = reference.module
         size = int(network.get_input_embeddings().weight.shape[0])
@@ -60,7 +63,7 @@ class Spelling:
 
     @cached_property
     def bare_classes(self) -> npt.NDArray[np.int64]:
-        """(n_tokens,) the same by names without blanks around them, as some servers cut whole texts."""
+        """(n_tokens,) the classes by names without surrounding blanks, as some servers cut whole texts."""
         return _classes([name.strip() for name in self.names])
 
     @cached_property
@@ -85,12 +88,12 @@ class Spelling:
         counts = np.bincount(self.classes)
         return {int(c): i for i, c in enumerate(self.classes) if c != NAMELESS and counts[c] == 1}
 
-    def token_of(self, which: int) -> int | None:
+    def token_of(self, token_class: int) -> int | None:
         """The one token of a class; None where there are several, or they have no name."""
-        return self._members.get(which)
+        return self._members.get(token_class)
 
     def told(self, names: Sequence[str]) -> list[int | None]:
-        """The classes of reported names, None where one is no token of the reference.
+        """The classes of reported names, None if one is not a token of the reference.
 
         Names are tokens as they are written or, all of them, as the vocabulary writes them.
         """
@@ -106,7 +109,7 @@ class Spelling:
         return table.get(name)
 
     def told_bare(self, text: str) -> int | None:
-        """The class, among the bare ones, of a text that is one token."""
+        """The bare class of a text that is one token."""
         bare = text.strip()
         return NAMELESS if not bare or _BROKEN in bare or bare in self.special else self._bare.get(bare)
 

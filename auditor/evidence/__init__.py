@@ -1,1 +1,1 @@
-"""Evidence that a stranger can check: what an audit was asked, answered and concluded, digested, chained and signed."""
+"""Independently verifiable evidence of an audit: request, answers and conclusions, hashed, chained and signed."""

@@ -1,4 +1,4 @@
-"""What a history says is accepted: decisions read, their signatures checked, and the last word on each finding."""
+"""Acceptances in a history: decisions, their signature checks, and the latest decision on each finding."""
 
 from __future__ import annotations
 
@@ -16,33 +16,36 @@ from auditor.record.audit_report import AuditReport
 from auditor.record.decisions import STEPS, DecidedFinding, DecisionRecord
 
 
-def acceptances(entries: Sequence[Entry], own: Collection[int] | None = None, *, today: date) -> dict[Key, Acceptance]:
-    """What is accepted of each finding of one model, by what the finding asks.
+def acceptances(entries: Sequence[Entry], entry_numbers: Collection[int] | None = None, *, today: date) -> dict[Key, Acceptance]:
+    """Acceptances of each finding of one model, by the finding's question.
 
-    ``own``: numbers of that model's decisions, as :func:`~auditor.evidence.history.ledger.decisions_about` finds them;
+    ``entry_numbers``: numbers of that model's decisions, as :func:`~auditor.evidence.history.ledger.decisions_about` finds them;
     None for all. ``today`` says what has expired. Raises DataError where the chain is broken, or a signature or what it
     covers does not fit: nobody's decision can be told from such a history.
     """
-    return acceptances_of(decisions_of(entries, own, today=today))
+    return acceptances_of(decisions_of(entries, entry_numbers, today=today))
 
 
-def decisions_of(entries: Sequence[Entry], own: Collection[int] | None = None, *, today: date) -> list[DecisionRecord]:
-    """The decisions of a history in their order, checked, as a record says them. Arguments as :func:`acceptances`."""
+def decisions_of(entries: Sequence[Entry], entry_numbers: Collection[int] | None = None, *, today: date) -> list[DecisionRecord]:
+    """The checked decisions of a history, in order, in the form of a record.
+
+    Arguments as :func:`acceptances`.
+    """
     if problems := broken_chain(entries):
         raise DataError(f"No decision of this history counts: {problems[0]}.")
-    return decision_records({entry.number: entry for entry in entries}, own, today=today)
+    return decision_records({entry.number: entry for entry in entries}, entry_numbers, today=today)
 
 
 def decision_records(
-    by_number: Mapping[int, Entry], own: Collection[int] | None = None, *, today: date
+    by_number: Mapping[int, Entry], entry_numbers: Collection[int] | None = None, *, today: date
 ) -> list[DecisionRecord]:
-    """The same from entries by number, whose chain was checked: of decisions, of what they cover and are about.
+    """Decision records from entries by number with a checked chain: decisions, with covered and target entries.
 
     Of an audit that is not among them nothing is checked: whoever leaves it out has checked it.
     """
     found = []
     for entry in by_number.values():
-        if entry.kind != "decision" or (own is not None and entry.number not in own):
+        if entry.kind != "decision" or (entry_numbers is not None and entry.number not in entry_numbers):
             continue
         decision = entry.decision()
         signed_with = signer(decision)
@@ -53,7 +56,7 @@ def decision_records(
 
 
 def wrongly_about(decision: Decision, entries: Mapping[int, Entry]) -> str:
-    """Why a decision is not about the audit that it names, in words; "" where it is, or where that is not there.
+    """The reason why a decision does not match its named audit, in words; "" if it does, or if that is absent.
 
     A chain can be made anew around another audit, and the signature under the decision would fit all the same.
     """
@@ -71,7 +74,7 @@ def wrongly_about(decision: Decision, entries: Mapping[int, Entry]) -> str:
 
 
 def wrongly_covered(decision: Decision, entries: Mapping[int, Entry]) -> str:
-    """Why a signature does not cover what it says was signed before, in words; "" where it does."""
+    """The reason why a signature does not cover the stated earlier signatures, in words; "" if it does."""
     for step, covered in zip(STEPS, decision.covers, strict=False):
         there = entries.get(covered.entry)
         if there is None or there.hash != covered.hash or there.kind != "decision":

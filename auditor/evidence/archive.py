@@ -1,4 +1,4 @@
-"""A zip archive of which every byte is determined by its contents, so that no byte can change unseen."""
+"""A deterministic zip archive: its contents determine every byte, so that any change is detectable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pack(entries: Mapping[str, bytes | Spool]) -> bytes:
 
 
 def pack_into(file: IO[bytes], entries: Mapping[str, bytes | Spool]) -> None:
-    """Writes the entries in the order of their names: stored, not compressed, without times or comments."""
+    """Write the entries in the order of their names: uncompressed, without times or comments."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name in sorted(entries):
             content = entries[name]
@@ -97,7 +97,7 @@ def _stored(data: bytes, info: zipfile.ZipInfo, name: str) -> bytes:
 
 
 def differing_part(data: bytes, entries: Mapping[str, bytes]) -> str:
-    """Which part of the container is not what its contents make it, in words; "" where every byte is."""
+    """The part of the container that its contents do not determine, in words; "" if every byte is right."""
     made = pack(entries)
     if made == data:
         return ""

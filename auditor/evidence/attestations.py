@@ -1,4 +1,4 @@
-"""Somebody's word for what no measurement says: read from a file, and held to the fields that rule packs leave open.
+"""Attestations read from a file, for requirements without a measurement, limited to fields left open by packs.
 
 Nobody's word replaces a measurement: only fields that wait for an attestation can have one.
 """
@@ -24,7 +24,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Attestation:
-    """What somebody says of one field: ``cell`` is its index among the cells of the control.
+    """A person's statement on one field: ``cell`` is its index among the cells of the control.
 
     ``document``: a file that they point to, by its name, and its SHA-256.
     """
@@ -51,14 +51,14 @@ class Attestations:
 
     @property
     def signed(self) -> str:
-        """Whether they are signed, and by which key: whose it is, is for the reader to know."""
+        """Whether the attestations are signed, and by which key; its owner is for the reader to determine."""
         return "unsigned" if self.signed_with is None else f"signed with the key {self.signed_with[:16]}"
 
 
 def read_attestations(
     path: Path, policies: Sequence[Policy], today: date, *, signed_with: str | None = None
 ) -> Attestations:
-    """The statements in a file of ``[[attestation]]`` tables, each held to a field of these packs.
+    """Statements in a file of ``[[attestation]]`` tables, each checked against a field of these packs.
 
     Raises ConfigError, in a sentence, for a key, pack, control or role there is none of (with the nearest), for a
     field that is measured, a day to come, an empty statement, a document that is not there, and for a second word in
@@ -99,8 +99,8 @@ def read_attestations(
     return Attestations(entries=tuple(found), sha256=hashlib.sha256(content).hexdigest(), signed_with=signed_with)
 
 
-def _field(made: Attestation) -> tuple[str, str, int]:
-    return made.policy, made.control, made.cell
+def _field(attestation: Attestation) -> tuple[str, str, int]:
+    return attestation.policy, attestation.control, attestation.cell
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ _RESULT: Mapping[int, str] = {ExitCode.PASSED: "PASSED", ExitCode.INCONCLUSIVE: 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What an audit leaves behind: its record, what was asked and answered, and its log.
+    """The evidence of an audit: its record, the request, all answers, and its log.
 
     ``request``: the flags and options as they were given, so that it can be run again. ``enclosed``: how they were
     understood, and the files that the audit went by; None where it had none.
@@ -72,7 +72,7 @@ def write_bundle(
     redact: bool = False,
     timestamp: str | None = None,
 ) -> Manifest:
-    """Writes the bundle whole or not at all; with a ``key`` it is signed.
+    """Write the bundle atomically; signed if a ``key`` is given.
 
     ``timestamp``: the URL of an authority that says when it was there; NoTimestampError where it does not, and the
     bundle is written without.
@@ -123,7 +123,7 @@ def _parts(evidence: Evidence) -> dict[str, bytes | Spool]:
 
 
 def statement_of(manifest: Manifest, report: AuditReport) -> bytes:
-    """What is signed: the manifest's digest as the subject, the verdict and what it is about as the predicate."""
+    """The signed statement: the manifest's digest as subject, the verdict and its topic as predicate."""
     by_outcome = {
         name: sorted(f.id for f in report.findings if f.outcome in outcomes)
         for name, outcomes in (

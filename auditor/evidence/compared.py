@@ -1,4 +1,4 @@
-"""Evidence of a comparison, and of a mitigation, which is one between what was and what was made of it."""
+"""Evidence of a comparison or of a mitigation (a comparison of the model before and after)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ BEFORE, AFTER = "before", "after"
 
 
 def comparison_evidence(comparison: Comparison, before: EnclosedAudit, after: EnclosedAudit) -> Derived:
-    """The comparison, what it was asked with, and both audits."""
+    """The comparison, its request, and both audits."""
     return _of("comparison", comparison, before, after, {})
 
 
 def mitigation_evidence(
     comparison: Comparison, before: EnclosedAudit, after: EnclosedAudit, name: str, settings: Mapping[str, JsonValue]
 ) -> Derived:
-    """The comparison of a model with the one that a mitigation made of it, with the mitigation's options."""
+    """The comparison of a model with its mitigated version, with the mitigation's options."""
     return _of("mitigation", comparison, before, after, {"mitigation": name, "settings": dict(settings)})
 
 

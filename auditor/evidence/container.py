@@ -1,4 +1,4 @@
-"""Evidence of any kind in one file: its parts, the log, the manifest that names them, and a signature of it."""
+"""Evidence of any kind in one file: its parts, log, manifest and signature."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def write_container(
     path: str | Path,
     parts: Mapping[str, bytes | Spool],
     log: ChainedLog,
-    said: Callable[[Manifest], bytes],
+    make_statement: Callable[[Manifest], bytes],
     *,
     kind: Kind = "audit",
     key: Ed25519PrivateKey | None = None,
     left_out: Collection[str] = (),
     timestamp: str | None = None,
 ) -> Manifest:
-    """Writes the file whole or not at all, and with a ``key`` signs it; returns its manifest.
+    """Write the file atomically, signed if a ``key`` is given; return its manifest.
 
-    ``parts``: of which the log is one. ``said``: the statement that is signed. ``left_out``: parts that only the
+    ``parts``: of which the log is one. ``make_statement``: the statement that is signed. ``left_out``: parts that only the
     manifest names. ``timestamp``: the URL of an authority that says when the file was there. It is asked once the file
     is written, and where it does not answer, NoTimestampError is raised and the file stays without.
     """
     manifest = build_manifest(parts, log, kind)
     signed = {MANIFEST: manifest.to_bytes()}
     if key is not None:
-        signed[SIGNATURE] = sign(said(manifest), key)
+        signed[SIGNATURE] = sign(make_statement(manifest), key)
     entries = {name: content for name, content in parts.items() if name not in left_out} | signed
     write_beside(path, partial(pack_into, entries=entries))
     if timestamp is not None:

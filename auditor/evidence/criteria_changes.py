@@ -1,4 +1,4 @@
-"""Which requirements of two audits are the same, which were changed, and which stand in one of them only."""
+"""Requirements of two audits: equal, changed, or present in one audit only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Pair = tuple[CriterionRecord | None, CriterionRecord | None]
 def changed_criteria(
     before: Sequence[CriterionRecord], after: Sequence[CriterionRecord]
 ) -> Iterator[tuple[str, CriterionRecord | None, CriterionRecord | None]]:
-    """What differs: what it is about in words, the requirement before and after, None where there was or is none."""
+    """Differences: their topic in words, and the requirement before and after, None if absent."""
     then, now = _by_subject(before), _by_subject(after)
     for subject in dict.fromkeys((*then, *now)):
         for a, b in _differing(then.get(subject, []), now.get(subject, [])):

@@ -1,4 +1,4 @@
-"""Evidence of what is no audit: a record, what it was asked with, and the audits or numbers that it follows from."""
+"""Evidence of records other than audits: the record, its request, and the audits or numbers it is based on."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _RESULT = {0: "PASSED", 3: "WARNED"}
 
 @dataclass(frozen=True, kw_only=True)
 class EnclosedAudit:
-    """An audit that a record rests on; ``bundle``: its evidence, where it is there."""
+    """An audit that a record is based on; ``bundle``: its evidence, if available."""
 
     report: AuditReport
     bundle: bytes | None = None
 
     def part(self, name: str) -> tuple[str, bytes]:
-        """The part that it is enclosed as."""
+        """The bundle part with this enclosed audit."""
         if self.bundle is not None:
             return name + WHOLE, self.bundle
         return name + ALONE, in_order(self.report.model_dump(mode="json"))
@@ -42,7 +42,7 @@ class EnclosedAudit:
 
 @dataclass(frozen=True, kw_only=True)
 class Derived:
-    """What is to be written: the ``record`` as JSON with its ``exit_code``, and the ``parts`` that it follows from.
+    """The content to write: ``record`` as JSON with its ``exit_code``, and the ``parts`` that it is based on.
 
     ``request``: what was asked, beyond the parts. ``about``: SHA-256 digests by what they are of.
     """
@@ -58,30 +58,32 @@ class Derived:
 
 def write_derived(
     path: str | Path,
-    made: Derived,
+    evidence: Derived,
     log: ChainedLog | None = None,
     *,
     key: Ed25519PrivateKey | None = None,
     timestamp: str | None = None,
 ) -> Manifest:
-    """Writes the bundle whole or not at all; with a ``key`` it is signed. Returns the manifest.
+    """Write the bundle atomically; signed if a ``key`` is given.
+
+    Returns the manifest.
 
     ``timestamp``: the URL of an authority that says when it was there; NoTimestampError where it does not, and the
     bundle is written without.
     """
     log = log or started_log()
-    record = in_order({**made.record, "exit_code": made.exit_code})
-    log.add("code", digests=code_digests(made.code))
-    log.add("recorded", **recorded(made.kind, record, made.exit_code))
-    about = {name: digest for name, digest in sorted(made.about.items()) if digest}
-    request = in_order({**made.request, "about": about})
-    parts = {**made.parts, RECORD: record, REQUEST: request, LOG: log.to_bytes()}
+    record = in_order({**evidence.record, "exit_code": evidence.exit_code})
+    log.add("code", digests=code_digests(evidence.code))
+    log.add("recorded", **recorded(evidence.kind, record, evidence.exit_code))
+    about = {name: digest for name, digest in sorted(evidence.about.items()) if digest}
+    request = in_order({**evidence.request, "about": about})
+    parts = {**evidence.parts, RECORD: record, REQUEST: request, LOG: log.to_bytes()}
     return write_container(
         path,
         parts,
         log,
-        lambda manifest: statement_of_derived(manifest, made.exit_code, about),
-        kind=made.kind,
+        lambda manifest: statement_of_derived(manifest, evidence.exit_code, about),
+        kind=evidence.kind,
         key=key,
         timestamp=timestamp,
     )
@@ -95,12 +97,12 @@ def started_log() -> ChainedLog:
 
 
 def recorded(kind: Kind, record: bytes, exit_code: int) -> dict[str, object]:
-    """What the log says of the record in the end."""
+    """The log's last event, on the record."""
     return {"kind": kind, "record": hashlib.sha256(record).hexdigest(), "exit_code": exit_code}
 
 
 def statement_of_derived(manifest: Manifest, exit_code: int, about: Mapping[str, str]) -> bytes:
-    """What is signed: the manifest's digest as the subject, the kind, its result and what it is about."""
+    """The signed statement: the manifest's digest as subject; the kind, its result and its topic."""
     return statement(
         {MANIFEST: FileEntry.of(manifest.to_bytes()).sha256},
         {

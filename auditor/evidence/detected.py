@@ -1,4 +1,4 @@
-"""Evidence of what a detector said of files: its card with the calibration, and each file's scores."""
+"""Evidence of detector results: the detector card with its calibration, and the scores of each file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ READING = (
 
 @dataclass(frozen=True, kw_only=True)
 class AskedDetector:
-    """A detector that was asked: where it lies, what it is, and the batch of files that it has seen.
+    """A detector that was run: its path, its identity, and its batch of files.
 
     ``few``: why the files known to be real are fewer than they seem, in a sentence, or "".
     """
@@ -41,7 +41,7 @@ def detection_content(
     pictures: Mapping[str, str],
     code: int,
 ) -> dict[str, Any]:
-    """What the JSON of a detection says: ``results`` by path, ``pictures`` where their evidence was drawn.
+    """The JSON content of a detection: ``results`` by path, ``pictures`` if the evidence was drawn.
 
     A second detector has fields of its own, which are not there without one.
     """
@@ -63,17 +63,17 @@ def detection_content(
 _UNTOLD = ("real_scores", "fake_scores", "trained_on", "fingerprints")
 
 
-def _of_detector(asked: AskedDetector) -> dict[str, Any]:
-    found: dict[str, Any] = asked.known.model_dump(
+def _of_detector(detector: AskedDetector) -> dict[str, Any]:
+    found: dict[str, Any] = detector.known.model_dump(
         mode="json",
         exclude={"card": {**dict.fromkeys(_UNTOLD, True), "channel": {"novelties"}}},
     )
-    few = {"few": asked.few} if asked.few else {}
-    return {"path": asked.path, **few, **found}
+    few = {"few": detector.few} if detector.few else {}
+    return {"path": detector.path, **few, **found}
 
 
-def _of_batch(asked: AskedDetector | None) -> dict[str, Any] | None:
-    return None if asked is None or asked.batch is None else asked.batch.model_dump(mode="json")
+def _of_batch(detector: AskedDetector | None) -> dict[str, Any] | None:
+    return None if detector is None or detector.batch is None else detector.batch.model_dump(mode="json")
 
 
 def _of_file(result: FileResult, picture: str | None) -> dict[str, Any]:
@@ -86,18 +86,18 @@ def _of_file(result: FileResult, picture: str | None) -> dict[str, Any]:
 
 
 def exit_code_of(results: Sequence[FileResult], detectors: Sequence[AskedDetector] = (), *, unwritten: bool) -> int:
-    """0 where every file was answered fake, of enough files known to be real where some were named, and every picture
-    written; else 3: nothing else settles anything."""
+    """0 if every file was classified as fake, there were enough known real files (if some were named) and every image was written; else 3, since nothing else is conclusive.
+    """
     few = any(each.few for each in detectors)
     return 0 if all(result.answered for result in results) and not unwritten and not few else 3
 
 
 def detection_evidence(
-    record: Mapping[str, Any], detectors: Sequence[AskedDetector], *, unwritten: bool, asked: Mapping[str, Any]
+    record: Mapping[str, Any], detectors: Sequence[AskedDetector], *, unwritten: bool, request: Mapping[str, Any]
 ) -> Derived:
-    """The ``record`` that :func:`detection_content` made, and the detector with all that answers follow from.
+    """The ``record`` of :func:`detection_content`, and the detector with all inputs of its answers.
 
-    ``asked``: what else was asked for. ``unwritten``: whether a picture could not be written.
+    ``request``: what else was asked for. ``unwritten``: whether a picture could not be written.
     """
     second = {} if len(detectors) < 2 else {"second_detector": detectors[1].path}
     return Derived(
@@ -109,7 +109,7 @@ def detection_evidence(
             **second,
             "files": [file["path"] for file in record["files"]],
             "unwritten": unwritten,
-            "asked": dict(asked),
+            "asked": dict(request),
         },
         parts={
             part: in_order(each.known.model_dump(mode="json"))

@@ -1,4 +1,4 @@
-"""A dossier: what a rule pack asks for, control by control, filled in as far as the record goes.
+"""A dossier: the documentation that a rule pack requires, control by control, filled in from the record.
 
 The rest is an empty field for a named role, somebody's signed word, or said to be not measured: a skeleton to work
 from, not legal advice.
@@ -47,7 +47,7 @@ _TABLES = frozenset[RecordPart]({"selection rates", "scoring rates"})
 
 @dataclass(frozen=True)
 class Dossier:
-    """A dossier as it is to be drawn: ``open`` fields wait for somebody, ``attested`` ones have a word."""
+    """A dossier ready for rendering: ``open`` fields wait for an attestation, ``attested`` ones have one."""
 
     title: str
     digest: str
@@ -110,12 +110,12 @@ class _Writer:
         self.attestations = attestations
         self.words = {} if attestations is None else {(a.policy, a.control, a.cell): a for a in attestations.entries}
 
-    def head(self, shown: Sequence[ShownPolicy]) -> list[Block]:
+    def head(self, policies: Sequence[ShownPolicy]) -> list[Block]:
         report = self.report
         verdict = view.verdict_of(report)
         counts = view.counts_in_words(report)
         blocks: list[Block] = [
-            Heading(1, (own("Dossier: "), titled("; ".join(its.policy.title for its in shown)))),
+            Heading(1, (own("Dossier: "), titled("; ".join(its.policy.title for its in policies)))),
             paragraph(
                 own("A skeleton, filled in from the record of one audit. "),
                 strong("Not legal advice."),
@@ -152,33 +152,33 @@ class _Writer:
             "Attestations (SHA-256)": given.sha256,
         }
 
-    def policy(self, policy: Policy, shown: ShownPolicy) -> list[Block]:
-        record = shown.policy
+    def policy(self, policy: Policy, policy_view: ShownPolicy) -> list[Block]:
+        record = policy_view.policy
         blocks: list[Block] = [
             Heading(2, (titled(record.title),)),
-            paragraph(said(shown.origin), own(" "), said(shown.held_to)),
+            paragraph(said(policy_view.origin), own(" "), said(policy_view.held_to)),
         ]
         if record.old:
             blocks.append(Paragraph((strong("Note well."), own(" "), said(record.old)), note=True))
         if record.notes:
             blocks.append(Bullets(tuple((said(note),) for note in record.notes)))
-        blocks += self._open(policy, shown)
+        blocks += self._open(policy, policy_view)
         printed: dict[RecordPart, str] = {}
-        for control, held in zip(policy.controls, shown.controls, strict=True):
+        for control, held in zip(policy.controls, policy_view.controls, strict=True):
             blocks += self._control(
                 policy, control, held.control.cells, in_force=held.control.in_force, printed=printed
             )
         return blocks
 
-    def _open(self, policy: Policy, shown: ShownPolicy) -> list[Block]:
+    def _open(self, policy: Policy, policy_view: ShownPolicy) -> list[Block]:
         """What is left to do, by role, and what nobody has measured."""
         given = sum(name == policy.name for name, _, _ in self.words)
-        tally = [own("Of what it asks for: "), own(shown.tally)]
+        tally = [own("Of what it asks for: "), own(policy_view.tally)]
         if given:
             tally.append(own(f" Of the attestations needed, {given} {'is' if given == 1 else 'are'} given here."))
         roles: dict[str, list[str]] = {}
         lacking: list[Line] = []
-        for control in shown.controls:
+        for control in policy_view.controls:
             for i, cell in enumerate(control.cells):
                 key = (policy.name, control.control.id, i)
                 if cell.cell.kind == "attestation needed" and key not in self.words:
@@ -232,9 +232,9 @@ class _Writer:
             blocks.append(self._word(cell, _cited(cell, control), self.words.get((policy.name, control.id, i))))
         return blocks
 
-    def _word(self, cell: CellRecord, cited: Line, given: Attestation | None) -> Table:
+    def _word(self, cell: CellRecord, cited: Line, attestation: Attestation | None) -> Table:
         """Somebody's word, or a field for it."""
-        if given is None:
+        if attestation is None:
             needed = (own(ATTESTATION_NEEDED, "inconclusive"), own(" ("), titled(cell.role), own(")"))
             names = ("Statement", "Name and function", "Date and signature")
             return Table(
@@ -244,14 +244,14 @@ class _Writer:
         head = (
             own(ATTESTED, "not-judged"),
             own(" by "),
-            titled(given.by),
+            titled(attestation.by),
             own(" ("),
-            titled(given.role),
-            own(f") on {given.on.isoformat()}, {signed}"),
+            titled(attestation.role),
+            own(f") on {attestation.on.isoformat()}, {signed}"),
         )
-        rows: list[tuple[Line, ...]] = [((own("Statement"),), (said(given.text),))]
-        if given.document is not None:
-            rows.append(((own("Document"),), (said(given.document), own(f", SHA-256 {given.document_sha256}"))))
+        rows: list[tuple[Line, ...]] = [((own("Statement"),), (said(attestation.text),))]
+        if attestation.document is not None:
+            rows.append(((own("Document"),), (said(attestation.document), own(f", SHA-256 {attestation.document_sha256}"))))
         return Table((head, (said(cell.what), *cited)), tuple(rows), "ll", "field")
 
     def _evidence(self, rule: EvidenceRule, cell: CellRecord, cited: Line, *, tabulated: bool) -> list[Block]:

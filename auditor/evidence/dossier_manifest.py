@@ -1,4 +1,4 @@
-"""What a dossier was made of and what it came to, by digests: its files, the record, the packs, what was attested.
+"""The manifest of a dossier: digests of its inputs (files, record, packs, attestations) and outputs.
 
 It lies beside the dossier, signed or not, and ties it to the evidence bundle of the same record.
 """
@@ -30,7 +30,7 @@ Name = Annotated[str, Field(pattern=r"^[^/\\\x00]{1,255}$")]
 
 
 class DossierManifest(Closed):
-    """The files of a dossier, and what they rest on.
+    """The files of a dossier, and its inputs.
 
     ``record``: SHA-256 of ``report.json``. ``packs``: SHA-256 of the text of each. ``attestations``: of the file of
     statements, by its name; ``documents``: of those that statements point to; ``tradeoff``: of the trade-off given.
@@ -55,7 +55,7 @@ class DossierManifest(Closed):
 
 
 def places_beside(out: Path) -> tuple[Path, Path]:
-    """Where the manifest of a dossier and the signature of it lie."""
+    """Paths of a dossier's manifest and of its signature."""
     return out.with_name(out.stem + MANIFEST_SUFFIX), out.with_name(out.stem + SIGNATURE_SUFFIX)
 
 
@@ -65,7 +65,7 @@ def signature_of(name: str, manifest: DossierManifest, report: AuditReport, key:
 
 
 def statement_of_dossier(name: str, manifest: DossierManifest, report: AuditReport) -> bytes:
-    """What is signed of a dossier; ``name``: of its manifest's file."""
+    """The signed statement on a dossier; ``name``: the file name of its manifest."""
     return statement(
         {name: hashlib.sha256(manifest.to_bytes()).hexdigest()},
         {
@@ -76,7 +76,7 @@ def statement_of_dossier(name: str, manifest: DossierManifest, report: AuditRepo
 
 
 def signer_of(path: Path) -> str | None:
-    """The fingerprint of the key that signed a manifest, trusted or not; None where none did."""
+    """The fingerprint of the key that signed a manifest, trusted or not; None if unsigned."""
     try:
         return open_envelope(content_of(signature_at(path)), ()).fingerprint
     except (OSError, AuditorError):
@@ -113,5 +113,5 @@ def content_of(path: Path) -> bytes:
 
 
 def signature_at(path: Path) -> Path:
-    """Where the signature of this manifest lies."""
+    """Path of this manifest's signature."""
     return path.with_name(path.name.removesuffix(MANIFEST_SUFFIX) + SIGNATURE_SUFFIX)

@@ -1,4 +1,4 @@
-"""What a dossier prints of the record itself, beside findings: model, data, criteria, promise, tables of rates."""
+"""The parts of a dossier from the record itself: model, data, criteria, error rate and tables of rates."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _NOT_KNOWN = "not known"
 
 @dataclass(frozen=True)
 class Place:
-    """One record, and how a finding of it is named in the dossier."""
+    """One record, and the names of its findings in the dossier."""
 
     report: AuditReport
     link: Callable[[str], Span]
 
 
-def not_measured(what: str, how: str) -> Block:
-    """That our own words say was not measured, and how it would be."""
-    return paragraph(strong(NOT_MEASURED, "not-run"), own(f": {what}. How: {how}."))
+def not_measured(subject: str, remedy: str) -> Block:
+    """A note that a number was not measured, and how to measure it."""
+    return paragraph(strong(NOT_MEASURED, "not-run"), own(f": {subject}. How: {remedy}."))
 
 
 def fields(pairs: Mapping[str, str | None]) -> Table:
-    """A table of names and values; what is None is left out, what is empty is not known."""
+    """A table of names and values; None is omitted, empty means unknown."""
     return facts(list(pairs.items()), unknown=_NOT_KNOWN)
 
 
@@ -148,7 +148,7 @@ def _decisions(place: Place) -> list[Block]:
 
 @dataclass(frozen=True)
 class Category:
-    """One line: how many there are, how many were selected, and the ratio of its rate to the largest.
+    """One line: total number, number selected, and the ratio of its rate to the largest.
 
     ``ratio``: None where the category was left out of the ratios; its value is None where it is undefined.
     ``finding``: id of the rate's.
@@ -163,7 +163,7 @@ class Category:
 
     @property
     def rate(self) -> float | None:
-        """selected / n; None where there is nobody."""
+        """selected / n; None if the category is empty."""
         return self.selected / self.n if self.n else None
 
 
@@ -219,11 +219,11 @@ def _impact(place: Place, method: str, selected: str, rate: str) -> list[Block]:
     return blocks
 
 
-def _category(category: Category, features: Sequence[str], place: Place, called: Labels) -> tuple[Line, ...]:
+def _category(category: Category, features: Sequence[str], place: Place, labels: Labels) -> tuple[Line, ...]:
     ratio = category.ratio
     interval = "" if ratio is None else f"{text.interval(ratio.interval)} at {text.confidence(ratio.confidence)}"
     return (
-        *((said(_labelled(*pair, called)),) for pair in zip(features, category.names, strict=True)),
+        *((said(_labelled(*pair, labels)),) for pair in zip(features, category.names, strict=True)),
         (own(text.count(category.n)),),
         (own(text.count(category.selected)),),
         (own(text.number(category.rate)),),
@@ -234,15 +234,15 @@ def _category(category: Category, features: Sequence[str], place: Place, called:
     )
 
 
-def _labelled(feature: str, level: str, called: Labels) -> str:
+def _labelled(feature: str, level: str, labels: Labels) -> str:
     """A category by its label, with the value that it stands for; without one the value alone."""
-    word = called.value(feature, level)
+    word = labels.value(feature, level)
     return level if word == level else f"{word} ({level})"
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the record: its title, and what it comes to."""
+    """One part of the record: its title and its content."""
 
     title: str
     blocks: Callable[[Place], list[Block]]

@@ -1,4 +1,4 @@
-"""Evidence of an audit of a claimed epsilon: the canaries, their coins and scores, and what was seen of the noise."""
+"""Evidence of an audit of a claimed epsilon: canaries with their coins and scores, and the observed noise."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class NoiseRecord(_Stored):
 
     @classmethod
     def of(cls, noise: ReleasedNoise) -> NoiseRecord:
-        """What the audit saw, as plain numbers."""
+        """The noise that the audit observed, as plain numbers."""
         return cls(
             sizes=tuple(noise.sizes.tolist()),
             squares=tuple(map(tuple, noise.squares.tolist())),
@@ -54,7 +54,7 @@ class NoiseRecord(_Stored):
         )
 
     def seen(self) -> ReleasedNoise:
-        """As the audit saw it."""
+        """The noise in the form that the audit observed."""
         return ReleasedNoise(
             sizes=np.array(self.sizes, float),
             squares=np.array(self.squares, float).reshape(len(self.squares), -1),
@@ -92,7 +92,7 @@ class CanaryRecord(_Stored):
 
     @classmethod
     def of(cls, canaries: CanaryScores) -> CanaryRecord:
-        """What an attack saw, as plain numbers."""
+        """The data of an attack, as plain numbers."""
         moved = canaries.sensitivity
         return cls(
             included=tuple(canaries.included.tolist()),
@@ -108,7 +108,10 @@ class CanaryRecord(_Stored):
         )
 
     def seen(self) -> CanaryScores:
-        """As the attack saw them. Raises UsageError where they are none."""
+        """The data in the form that the attack used.
+
+        Raises UsageError where they are none.
+        """
         return CanaryScores(
             included=np.array(self.included, bool),
             scores=np.array(self.scores, float),
@@ -125,7 +128,7 @@ class CanaryRecord(_Stored):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What is claimed, and how it is held against canaries; as of :func:`~auditor.privacy.dp_audit.audit_claim`.
+    """A claim and its test against canaries; as in :func:`~auditor.privacy.dp_audit.audit_claim`.
 
     ``one_each``: the canaries are of as many runs, one in each. ``seed``: of how ties are broken and power is
     simulated.
@@ -141,7 +144,10 @@ class Claim:
 
 
 def held_against(canaries: CanaryScores, claim: Claim) -> tuple[AuditResult, IfGaussian | None]:
-    """The claim held against the canaries: the same of the same, whoever asks. Raises UsageError for what is none."""
+    """The claim tested against the canaries: a deterministic function of both.
+
+    Raises UsageError for what is none.
+    """
     if claim.one_each:
         result = multi_run(
             canaries,
@@ -165,7 +171,7 @@ def held_against(canaries: CanaryScores, claim: Claim) -> tuple[AuditResult, IfG
 
 
 def audit_content(result: AuditResult, gaussian: IfGaussian | None) -> dict[str, Any]:
-    """What the JSON of an audit says."""
+    """The JSON content of an audit."""
     guesses = [dict(vars(guess)) | {"accuracy_interval": list(guess.accuracy_interval)} for guess in result.guesses]
     power = [{"noise_factor": factor, "chance": chance} for factor, chance in result.power]
     plain = {k: v for k, v in vars(result).items() if k not in ("guesses", "power", "noise", "sensitivity")}
@@ -186,9 +192,9 @@ def audit_content(result: AuditResult, gaussian: IfGaussian | None) -> dict[str,
 
 
 def dp_audit_evidence(
-    result: AuditResult, gaussian: IfGaussian | None, canaries: CanaryScores, claim: Claim, asked: Mapping[str, Any]
+    result: AuditResult, gaussian: IfGaussian | None, canaries: CanaryScores, claim: Claim, request: Mapping[str, Any]
 ) -> Derived:
-    """The audit, the claim, and the canaries; ``asked``: what else was asked for, such as the training function."""
+    """The audit, the claim, and the canaries; ``request``: other options, such as the training function."""
     phases = claim.accounting
     return Derived(
         kind="dp_audit",
@@ -198,7 +204,7 @@ def dp_audit_evidence(
             **vars(claim),
             "guesses": None if claim.guesses is None else list(claim.guesses),
             "accounting": None if phases is None else [dict(vars(phase)) for phase in phases],
-            "asked": dict(asked),
+            "asked": dict(request),
         },
         parts={CANARIES: CanaryRecord.of(canaries).model_dump_json().encode()},
     )

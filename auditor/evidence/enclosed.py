@@ -1,4 +1,4 @@
-"""What an audit went by, enclosed with its evidence: registration, decisions, rule packs and configuration."""
+"""Input files of an audit, enclosed with its evidence: registration, decisions, rule packs and configuration."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PART = re.compile(rf"registration\.json|decisions/[0-9]{{1,3}}\.json|packs/{_NA
 
 
 class EnclosedFile(Closed):
-    """A file that the audit obeyed: where it lies in the bundle, or None where its content is left out, and why.
+    """An input file of the audit: its path in the bundle, or None if its content is left out, and the reason.
 
     ``path``: as it was named, or the name of what comes with the tool. ``keys``: what of the audit it decides.
     """
@@ -42,8 +42,7 @@ class EnclosedFile(Closed):
 
 
 class Understood(Closed):
-    """The request as it was understood: when the run began, the words of the command, the plan in force, and the files
-    that decided it.
+    """The interpreted request: the start of the run, the command line, the plan in force, and the files that determined it.
 
     ``as_of``: the day on which rule packs were to be held to be in force, None for that of the audit.
     ``plan``: of probes, settings, criteria and error rates; its ``files`` and ``code`` only where a run under a
@@ -59,8 +58,8 @@ class Understood(Closed):
 
 @dataclass(frozen=True, kw_only=True)
 class Enclosed:
-    """What is enclosed: ``registration`` as the bytes of its file, ``decisions`` as entries of the history, ``obeyed``
-    the files that decided the audit."""
+    """The enclosed input files: ``registration`` as the bytes of its file, ``decisions`` as entries of the history, ``obeyed`` the files that determined the audit.
+    """
 
     began: str
     plan: Plan
@@ -83,11 +82,11 @@ class Enclosed:
         return found
 
     def files(self) -> tuple[EnclosedFile, ...]:
-        """What is said of the files that were obeyed."""
+        """Descriptions of the input files."""
         return tuple(_said_of(i, file) for i, file in enumerate(self.obeyed))
 
     def understood(self) -> Understood:
-        """What the request says beside flags and options."""
+        """The part of the request beside flags and options."""
         return Understood(
             began=self.began, command=tuple(self.command), plan=self.plan, as_of=self.as_of, files=self.files()
         )
@@ -116,5 +115,5 @@ def _holds_a_secret(content: bytes) -> bool:
 
 
 def is_enclosed(name: str) -> bool:
-    """Whether a part of a bundle is something that the audit went by."""
+    """Whether a part of a bundle is an input file of the audit."""
     return _PART.fullmatch(name) is not None

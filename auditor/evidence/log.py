@@ -1,4 +1,4 @@
-"""The log of an audit as a chain: each line carries the digest of the line before it."""
+"""The log of an audit as a hash chain: each line contains the digest of the line before it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class ChainedLog:
         self._lines: list[bytes] = []
         self.head = GENESIS
 
-    def add(self, event: str, **said: object) -> None:
-        """One more line, of now."""
+    def add(self, event: str, **fields: object) -> None:
+        """Append one line with the current time."""
         entry = {"n": len(self._lines), "at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
-        line = json.dumps(entry | said | {"previous": self.head}, ensure_ascii=False, sort_keys=False).encode()
+        line = json.dumps(entry | fields | {"previous": self.head}, ensure_ascii=False, sort_keys=False).encode()
         self._lines.append(line)
         self.head = hashlib.sha256(line).hexdigest()
 
@@ -35,7 +35,7 @@ class ChainedLog:
 
 
 def broken_links(content: bytes, head: str, n: int) -> list[str]:
-    """Where a log is not the chain that ends in ``head`` after ``n`` lines, in words; empty where it is."""
+    """Differences of a log from the chain that ends in ``head`` after ``n`` lines; empty if there are none."""
     if content.count(b"\n") > MOST_LINES:
         return [f"it has more than {MOST_LINES:,} lines"]
     lines = content.split(b"\n")
@@ -69,5 +69,5 @@ def _entry(line: bytes) -> dict[str, object] | None:
 
 
 def events(content: bytes) -> Sequence[dict[str, object]]:
-    """The entries that can be read, in order: lines are those of the chain."""
+    """The readable entries, in order: each line is one of the chain."""
     return [entry for line in content.split(b"\n")[:MOST_LINES] if (entry := _entry(line)) is not None]

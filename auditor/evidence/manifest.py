@@ -1,4 +1,4 @@
-"""The parts of an evidence bundle, and the manifest that names each with its digest."""
+"""The parts of an evidence bundle, and the manifest with the digest of each."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Manifest(Closed):
     log_head: Digest
 
     @model_serializer(mode="wrap")
-    def _without_default(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        said: dict[str, Any] = written(self)
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = handler(self)
         return said if self.kind != "audit" else {name: value for name, value in said.items() if name != "kind"}
 
     def to_bytes(self) -> bytes:
@@ -69,7 +69,7 @@ class Manifest(Closed):
 
     @classmethod
     def read(cls, content: bytes) -> Manifest:
-        """Raises DataError where it is no manifest, of another version, or not written as it would be."""
+        """Parse a manifest; DataError if invalid, of another version, or not in canonical form."""
         try:
             found = cls.model_validate_json(content)
         except ValidationError as error:
@@ -85,7 +85,7 @@ class Manifest(Closed):
 
 
 class Asked(Closed):
-    """What judging needs beside the record: every probe's answer in full, the criteria, and the promise."""
+    """Input of judging beside the record: all probes' answers in full, the criteria, and the error rate."""
 
     results: tuple[ProbeResult, ...]
     criteria: tuple[Criterion, ...]
@@ -96,12 +96,12 @@ ASKED: TypeAdapter[Asked] = TypeAdapter(Asked)
 
 
 def canonical(value: object) -> bytes:
-    """JSON with sorted keys, without spaces, numbers in their shortest form: one spelling for one value."""
+    """JSON with sorted keys, no spaces and shortest numbers: one spelling per value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def in_order(value: object) -> bytes:
-    """JSON as :func:`canonical` writes it, but for the order of keys, which stays: ids of findings rest on it."""
+    """JSON as by :func:`canonical`, but with the given key order, on which the ids of findings depend."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -115,10 +115,10 @@ def build_manifest(parts: Mapping[str, bytes | Spool], log: ChainedLog, kind: Ki
     )
 
 
-def code_digests(own: Sequence[str] = (), folder: Path | None = None) -> dict[str, str]:
-    """Hex SHA-256 of the code that measured: of this toolkit's files, and of each user's module in ``own``.
+def code_digests(modules: Sequence[str] = (), folder: Path | None = None) -> dict[str, str]:
+    """Hex SHA-256 of the measuring code: of this toolkit's files, and of each user module in ``modules``.
 
-    ``own``: ``package.module:Name``. Of the toolkit: of a line with path and digest for each file, in order of the
+    ``modules``: ``package.module:Name``. Of the toolkit: of a line with path and digest for each file, in order of the
     paths. A user's module that is not found below ``folder`` or on the import path is ``"not found"``.
     """
     whole = hashlib.sha256()
@@ -129,16 +129,16 @@ def code_digests(own: Sequence[str] = (), folder: Path | None = None) -> dict[st
             if path.is_file() and "__pycache__" not in path.parts:
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 whole.update(f"{package}/{path.relative_to(root or path).as_posix()}\0{digest}\n".encode())
-    return {"responsible-auditor": whole.hexdigest(), **code_of(own, folder)}
+    return {"responsible-auditor": whole.hexdigest(), **code_of(modules, folder)}
 
 
-def code_of(own: Sequence[str], folder: Path | None = None) -> dict[str, str]:
+def code_of(modules: Sequence[str], folder: Path | None = None) -> dict[str, str]:
     """Hex SHA-256 of the file of each module of the user's own, ``package.module:Name``; of ``folder``, or the current.
 
     A module that is not found there or on the import path is ``"not found"``. What a module imports is not looked at.
     """
     found = {}
-    for target in own:
+    for target in modules:
         module = target.partition(":")[0]
         place = _file_of(module, folder or Path.cwd())
         found[module] = "not found" if place is None else hashlib.sha256(place.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""A signature inside of a PDF: PAdES baseline B-B, with an X.509 certificate of the signer's own.
+"""A signature inside a PDF: PAdES baseline B-B, with the signer's own X.509 certificate.
 
 Source: ETSI EN 319 142-1 (PAdES baseline signatures). Nothing is fetched: neither a time stamp nor revocation lists.
 """
@@ -22,14 +22,14 @@ _LONGEST = 1 << 20
 
 @dataclass(frozen=True)
 class Seal:
-    """A private key and its certificate; ``chain``: the certificates of those who issued it."""
+    """A private key and its certificate; ``chain``: the certificates of its issuers."""
 
     key: Any
     certificate: Any
     chain: Sequence[Any] = ()
 
     def on(self, pdf: bytes, *, reason: str = "") -> bytes:
-        """The PDF with a signature over all of its bytes, appended to them; what is before it stays as it was."""
+        """The PDF with an appended signature over all of its bytes; the original bytes are unchanged."""
         from asn1crypto import keys, x509
         from cryptography.hazmat.primitives import serialization
         from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter

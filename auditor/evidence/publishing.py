@@ -1,4 +1,4 @@
-"""An audit where a team looks for it: its record, its judged numbers and what was written of it, with a tracker or hub.
+"""Publishing of an audit (record, judged numbers, renderings) to an experiment tracker or a model hub.
 
 A place is named on the command line and nowhere else. What cannot be reached is one sentence; the report lies where it
 was written all the same.
@@ -27,7 +27,7 @@ _LONGEST = 200
 
 @dataclass(frozen=True)
 class Published:
-    """An audit as it is published.
+    """An audit in the form in which it is published.
 
     ``document``: the digest of its record, by which it is found and checked. ``files``: what was written of it, the
     record among them. ``numbers``: value, ``/low`` and ``/high`` of every judged finding that has them, by name.
@@ -42,7 +42,7 @@ class Published:
 
 
 def published(report: AuditReport, document: str, files: tuple[Path, ...]) -> Published:
-    """What is published of a record."""
+    """The published parts of a record."""
     judged = [f for f in report.findings if f.criterion is not None]
     numbers: dict[str, float] = {}
     for name, finding in zip(_names(judged), judged, strict=True):
@@ -54,7 +54,7 @@ def published(report: AuditReport, document: str, files: tuple[Path, ...]) -> Pu
 
 
 def publish(audit: Published, where: str) -> str:
-    """Publishes it at ``dir:FOLDER``, ``mlflow[:EXPERIMENT]``, ``wandb[:PROJECT]`` or ``hf:REPOSITORY``; says where.
+    """Publish at ``dir:FOLDER``, ``mlflow[:EXPERIMENT]``, ``wandb[:PROJECT]``, ``hf:REPOSITORY``; return the place.
 
     Raises UsageError for a place that is none, or that does not take it, MissingExtraError without its package.
     """

@@ -1,4 +1,4 @@
-"""Registered audits: what is asked and required, frozen before results are seen, and whether a run kept to it.
+"""Pre-registered audits: probes and criteria fixed before results are seen, and a run's deviations from them.
 
 A registration is a JSON file with the plan, its own digest and, on request, a signature. The digest finds what was
 changed by mistake; whoever changes it on purpose can compute it anew, so note it elsewhere, or sign.
@@ -42,14 +42,14 @@ ROLES = "roles"
 
 
 class PlannedProbe(Closed):
-    """A probe: the ``package.module:Class`` it is, and its options; files among them as ``sha256:DIGEST``."""
+    """A probe: its ``package.module:Class`` and its options, with files as ``sha256:DIGEST``."""
 
     target: str
     options: dict[str, JsonValue]
 
 
 class PlannedFile(Closed):
-    """A file that the plan was made of: its name without its folder, and the SHA-256 of the bytes that were read."""
+    """An input file of the plan: its name without folder, and the SHA-256 of the bytes read."""
 
     role: FileRole
     name: str
@@ -57,7 +57,7 @@ class PlannedFile(Closed):
 
 
 class Plan(Closed):
-    """All that decides what a scan measures and how it judges.
+    """All settings that determine a scan's measurements and judgements.
 
     ``settings``: the command line's options by name. ``files``: hex SHA-256 of ``model``, ``data`` and other inputs;
     None for one that is named and was not there. ``code``: of the user's own modules that measure or predict.
@@ -74,7 +74,7 @@ class Plan(Closed):
     seed: int
 
     def describe(self) -> str:
-        """How much it asks and by which error rate, in words."""
+        """The number of planned questions and the error rate, in words."""
         asked = f"{plural(len(self.probes), 'probe')}, {plural(len(self.criteria), 'criterion', 'criteria')}"
         return f"{asked}, error rate {self.error_rate:g}"
 
@@ -82,7 +82,7 @@ class Plan(Closed):
 
 
 class Registration(Closed):
-    """A plan, when it was registered (ISO 8601), by whom ("" where not said), and with which version of auditor."""
+    """A plan, with the time of registration (ISO 8601), the person ("" if not stated), and auditor's version."""
 
     format: str = REGISTRATION_FORMAT
     registered: Annotated[str, Field(max_length=64)]
@@ -96,7 +96,7 @@ class Registration(Closed):
         return hashlib.sha256(canonical(self.model_dump(mode="json"))).hexdigest()
 
     def to_file(self, key: Ed25519PrivateKey | None = None) -> bytes:
-        """As JSON with its digest, and with a DSSE envelope around an in-toto statement of it where there is a key."""
+        """As JSON with its digest, and with a DSSE envelope around an in-toto statement if a key is given."""
         signature = None
         if key is not None:
             signed = statement({SUBJECT: self.digest}, {"registered": self.registered, "by": self.by})
@@ -107,8 +107,8 @@ class Registration(Closed):
 
 @dataclass(frozen=True)
 class Opened:
-    """A registration as it was read: ``problems`` says what was changed in it, ``signed_with`` is the key's fingerprint
-    where a signature fits, ``content`` the bytes of its file."""
+    """A parsed registration: ``problems``: later changes to it, ``signed_with``: the key's fingerprint if a signature is valid, ``content``: the bytes of its file.
+    """
 
     registration: Registration
     problems: tuple[str, ...]
@@ -117,7 +117,10 @@ class Opened:
 
 
 def read_registration(path: Path) -> Opened:
-    """Reads a registration, changed or not. Raises UsageError where there is none, ConfigError where it is none."""
+    """Read a registration, changed or not.
+
+    Raises UsageError where there is none, ConfigError where it is none.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
@@ -128,19 +131,19 @@ def read_registration(path: Path) -> Opened:
     return registration_in(content, str(path))
 
 
-def registration_in(content: bytes, called: str) -> Opened:
+def registration_in(content: bytes, file_name: str) -> Opened:
     """The registration in the bytes of a file that errors name so. Raises ConfigError where it is none."""
     if len(content) > _MOST_BYTES:
-        raise ConfigError(f"{called!r} is too large to be a registration.")
+        raise ConfigError(f"{file_name!r} is too large to be a registration.")
     try:
         parsed = json.loads(content, parse_constant=_no_number)
     except UNREADABLE as error:
-        raise ConfigError(f"{called!r} is no registration: {why_unreadable(error)}.") from None
+        raise ConfigError(f"{file_name!r} is no registration: {why_unreadable(error)}.") from None
     if not isinstance(parsed, dict) or not str(parsed.get("format", "")).startswith("auditor-registration/"):
-        raise ConfigError(f"{called!r} is no registration: auditor register audit.toml makes one.")
+        raise ConfigError(f"{file_name!r} is no registration: auditor register audit.toml makes one.")
     if parsed["format"] != REGISTRATION_FORMAT:
         raise ConfigError(
-            f"{called!r} is of the format {str(parsed['format'])[:40]!r}, and this version reads "
+            f"{file_name!r} is of the format {str(parsed['format'])[:40]!r}, and this version reads "
             f"{REGISTRATION_FORMAT!r}: upgrade responsible-auditor."
         )
     said, signature = parsed.pop("sha256", None), parsed.pop("signature", None)
@@ -150,9 +153,9 @@ def registration_in(content: bytes, called: str) -> Opened:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{called!r} is no registration: {where}: {first['msg']}.") from None
+        raise ConfigError(f"{file_name!r} is no registration: {where}: {first['msg']}.") from None
     except (ValueError, RecursionError):
-        raise ConfigError(f"{called!r} is no registration: it holds text that is none.") from None
+        raise ConfigError(f"{file_name!r} is no registration: it holds text that is none.") from None
     problems = []
     if said != found.digest:
         problems.append(
@@ -184,10 +187,10 @@ def _signer(envelope: object, registration: Registration) -> str:
 # ---- held against a run ----------------------------------------------------------------------------------------------
 
 
-def held_against(opened: Opened, run: Plan, *, path: str, started: datetime, tool: str) -> RegistrationRecord:
-    """What the record says of a run under a registration; ``started`` is when the run began, ``tool`` its version."""
-    registration = opened.registration
-    found = [*opened.problems]
+def held_against(registration_file: Opened, run: Plan, *, path: str, started: datetime, tool: str) -> RegistrationRecord:
+    """The record of a run under a registration; ``started``: start of the run, ``tool``: auditor's version."""
+    registration = registration_file.registration
+    found = [*registration_file.problems]
     try:
         registered = datetime.fromisoformat(registration.registered)
         late = registered.tzinfo is None or started < registered
@@ -205,74 +208,74 @@ def held_against(opened: Opened, run: Plan, *, path: str, started: datetime, too
         sha256=registration.digest,
         registered=registration.registered,
         by=registration.by,
-        signed_with=opened.signed_with,
+        signed_with=registration_file.signed_with,
         deviations=(*found, *deviations(registration.plan, run)),
         not_fixed=left_open(registration.plan, run),
     )
 
 
 def with_what_became(
-    record: RegistrationRecord, findings: Sequence[Finding], *, refused: bool, planned: Sequence[str]
+    record: RegistrationRecord, findings: Sequence[Finding], *, was_refused: bool, planned: Sequence[str]
 ) -> RegistrationRecord:
-    """The record once the run is over: what was registered and could not be done is a deviation too."""
+    """The record after the run: registered probes that could not run are deviations too."""
     stopped = [f.probe for f in findings if f.outcome is Outcome.NOT_RUN and f.metric is None and f.probe in planned]
     found = []
-    if refused:
+    if was_refused:
         found.append("Nothing was measured: the model or the data were refused.")
     elif stopped:
         found += _probes(list(dict.fromkeys(stopped)), "registered and did not run to its end")
     return record.model_copy(update={"deviations": (*record.deviations, *found)}) if found else record
 
 
-def left_open(registered: Plan, run: Plan | None = None) -> tuple[str, ...]:
-    """What the plan leaves to be decided later, of what the run used where there is one."""
+def left_open(plan: Plan, run: Plan | None = None) -> tuple[str, ...]:
+    """Decisions that the plan leaves open, limited to those that the run used, if given."""
     return tuple(
-        f"{name}: " + ("not there" if name in registered.files else "not named") + " when it was registered"
+        f"{name}: " + ("not there" if name in plan.files else "not named") + " when it was registered"
         for name in _MAY_COME_LATER
-        if registered.files.get(name) is None and (run is None or run.files.get(name) is not None)
+        if plan.files.get(name) is None and (run is None or run.files.get(name) is not None)
     )
 
 
-def deviations(registered: Plan, run: Plan) -> list[str]:
-    """Every way in which a run's plan is not the registered one, in sentences; probes left out or put in share one."""
-    found = _files(registered.files, run.files)
-    for module in dict.fromkeys((*registered.code, *run.code)):
-        found += _other(f"The code of {module}", registered.code.get(module), run.code.get(module))
-    found += _probes([n for n in registered.probes if n not in run.probes], "registered and not asked")
-    found += _probes([n for n in run.probes if n not in registered.probes], "asked and not registered")
-    for name in registered.probes:
+def deviations(plan: Plan, run: Plan) -> list[str]:
+    """All deviations of a run's plan from the registered one, in sentences; probes added or omitted share one."""
+    found = _files(plan.files, run.files)
+    for module in dict.fromkeys((*plan.code, *run.code)):
+        found += _other(f"The code of {module}", plan.code.get(module), run.code.get(module))
+    found += _probes([n for n in plan.probes if n not in run.probes], "registered and not asked")
+    found += _probes([n for n in run.probes if n not in plan.probes], "asked and not registered")
+    for name in plan.probes:
         if name in run.probes:
-            found += _options(name, registered.probes[name], run.probes[name])
-    for key in dict.fromkeys((*registered.settings, *run.settings)):
+            found += _options(name, plan.probes[name], run.probes[name])
+    for key in dict.fromkeys((*plan.settings, *run.settings)):
         what = "[roles] of audit.toml" if key == ROLES else f"--{key.replace('_', '-')}"
-        found += _other(what, registered.settings.get(key), run.settings.get(key))
-    found += _criteria(registered.criteria, run.criteria) + _packs(registered.configuration, run.configuration)
-    found += _other("The error rate", registered.error_rate, run.error_rate)
-    found += _other("The allowance for multiplicity", registered.multiplicity, run.multiplicity)
-    return found + _other("The seed", registered.seed, run.seed)
+        found += _other(what, plan.settings.get(key), run.settings.get(key))
+    found += _criteria(plan.criteria, run.criteria) + _packs(plan.configuration, run.configuration)
+    found += _other("The error rate", plan.error_rate, run.error_rate)
+    found += _other("The allowance for multiplicity", plan.multiplicity, run.multiplicity)
+    return found + _other("The seed", plan.seed, run.seed)
 
 
-def _packs(registered: Sequence[PlannedFile], run: Sequence[PlannedFile]) -> list[str]:
+def _packs(planned_files: Sequence[PlannedFile], run: Sequence[PlannedFile]) -> list[str]:
     """Rule packs that were registered and are not those of the run; one more says nothing of what was planned."""
     now = {file.name: file.sha256 for file in run if file.role == "rule pack"}
     return [
         found
-        for file in registered
+        for file in planned_files
         if file.role == "rule pack"
         for found in _other(f"The rule pack {file.name}", file.sha256[:16], now.get(file.name, "")[:16] or None)
     ]
 
 
-def _probes(names: Sequence[str], what: str) -> list[str]:
+def _probes(names: Sequence[str], predicate: str) -> list[str]:
     if not names:
         return []
     return [
-        f"The probe{'' if len(names) == 1 else 's'} {', '.join(names)} {'was' if len(names) == 1 else 'were'} {what}."
+        f"The probe{'' if len(names) == 1 else 's'} {', '.join(names)} {'was' if len(names) == 1 else 'were'} {predicate}."
     ]
 
 
-def _other(what: str, registered: object, run: object) -> list[str]:
-    return [] if registered == run else [f"{what}: {_shown(registered)} registered, {_shown(run)} in this run."]
+def _other(subject: str, planned_value: object, run: object) -> list[str]:
+    return [] if planned_value == run else [f"{subject}: {_shown(planned_value)} registered, {_shown(run)} in this run."]
 
 
 def _shown(value: object) -> str:
@@ -283,10 +286,10 @@ def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _files(registered: Mapping[str, str | None], run: Mapping[str, str | None]) -> list[str]:
+def _files(plan_files: Mapping[str, str | None], run: Mapping[str, str | None]) -> list[str]:
     found = []
-    for name in dict.fromkeys((*registered, *run)):
-        then, now = registered.get(name), run.get(name)
+    for name in dict.fromkeys((*plan_files, *run)):
+        then, now = plan_files.get(name), run.get(name)
         if then is not None and now is None:
             found.append(f"The file of --{name.replace('_', '-')} was registered and is not in this run.")
         elif then is None and now is not None and name not in _MAY_COME_LATER:
@@ -297,19 +300,19 @@ def _files(registered: Mapping[str, str | None], run: Mapping[str, str | None]) 
     return found
 
 
-def _options(name: str, registered: PlannedProbe, run: PlannedProbe) -> list[str]:
-    found = _other(f"The code of the probe {name}", registered.target, run.target)
-    for key in dict.fromkeys((*registered.options, *run.options)):
-        then, now = registered.options.get(key), run.options.get(key)
-        if then != now or (key in registered.options) != (key in run.options):
-            shown = ["not set" if key not in p.options else _shown(p.options[key]) for p in (registered, run)]
+def _options(name: str, planned_probe: PlannedProbe, run: PlannedProbe) -> list[str]:
+    found = _other(f"The code of the probe {name}", planned_probe.target, run.target)
+    for key in dict.fromkeys((*planned_probe.options, *run.options)):
+        then, now = planned_probe.options.get(key), run.options.get(key)
+        if then != now or (key in planned_probe.options) != (key in run.options):
+            shown = ["not set" if key not in p.options else _shown(p.options[key]) for p in (planned_probe, run)]
             found.append(f"Option {name}.{key}: {shown[0]} registered, {shown[1]} in this run.")
     return found
 
 
-def _criteria(registered: Sequence[CriterionRecord], run: Sequence[CriterionRecord]) -> list[str]:
+def _criteria(plan_criteria: Sequence[CriterionRecord], run: Sequence[CriterionRecord]) -> list[str]:
     found = []
-    for subject, a, b in changed_criteria(registered, run):
+    for subject, a, b in changed_criteria(plan_criteria, run):
         if b is None and a is not None:
             found.append(f"The criterion {subject} {a.describe()} was registered and not applied.")
         elif a is None and b is not None:
@@ -330,8 +333,10 @@ def _changed(subject: str, a: CriterionRecord, b: CriterionRecord) -> str:
 
 
 def digest_of(path: Path) -> str | None:
-    """Hex SHA-256 of a file; of a folder, that of a line with path and digest for each visible file in it; None where
-    there is neither. Raises UsageError where it cannot be read."""
+    """Hex SHA-256 of a file, or for a folder, of lines with path and digest of each visible file; None if neither exists.
+
+    Raises UsageError where it cannot be read.
+    """
     try:
         if path.is_file():
             return _sha256(path)

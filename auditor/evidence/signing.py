@@ -39,7 +39,7 @@ def _ed25519() -> Any:
 
 
 def make_key(path: Path) -> str:
-    """Writes a new private key to ``path``, which only its owner may read, and the public one beside it as ``.pub``.
+    """Write a new private key to ``path``, readable by its owner only, and the public key beside it as ``.pub``.
 
     PEM of PKCS 8 and of SubjectPublicKeyInfo. Returns the key's fingerprint. Raises UsageError where either is there.
     """
@@ -117,7 +117,7 @@ def _read(path: Path) -> bytes:
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
-    """Hex SHA-256 of a public key's SubjectPublicKeyInfo in DER: what its owner can tell others of it."""
+    """Hex SHA-256 of a public key's SubjectPublicKeyInfo in DER: the fingerprint that its owner can publish."""
     from cryptography.hazmat.primitives import serialization
 
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -155,13 +155,13 @@ def statement(subject: Mapping[str, str], predicate: Mapping[str, object]) -> by
 
 
 def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
-    """``PAE = "DSSEv1" SP LEN(type) SP type SP LEN(body) SP body``: what is signed."""
+    """``PAE = "DSSEv1" SP LEN(type) SP type SP LEN(body) SP body``: the signed bytes."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 
 def sign(payload: bytes, key: Ed25519PrivateKey) -> bytes:
-    """A DSSE envelope around an in-toto statement, as JSON; it encloses the public key, which proves nobody's name."""
+    """A DSSE envelope around an in-toto statement, as JSON; its enclosed public key proves no identity."""
     return _envelope(payload, key.sign(pre_authentication_encoding(PAYLOAD_TYPE, payload)), key.public_key())
 
 
@@ -190,7 +190,7 @@ def _envelope(payload: bytes, signature: bytes, public: Ed25519PublicKey) -> byt
 
 @dataclass(frozen=True)
 class Signed:
-    """What an envelope holds: the statement as it was signed, and the fingerprint of the key it was signed with.
+    """The content of an envelope: the signed statement, and the fingerprint of the signing key.
 
     ``trusted``: whether that key is one that the reader named.
     """
@@ -201,8 +201,10 @@ class Signed:
 
 
 def open_envelope(content: bytes, trusted: Sequence[Ed25519PublicKey] = ()) -> Signed:
-    """The statement in an envelope, once its signature is checked: by one of the ``trusted`` keys, or else by the key
-    that it encloses. Raises DataError where it is no envelope, the signature is wrong, or no trusted key signed it."""
+    """The statement in an envelope after a check of its signature, by one of the ``trusted`` keys, or else by the enclosed key.
+
+    Raises DataError where it is no envelope, the signature is wrong, or no trusted key signed it.
+    """
     try:
         envelope = json.loads(content)
         payload = base64.b64decode(envelope["payload"], validate=True)

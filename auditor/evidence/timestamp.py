@@ -1,4 +1,4 @@
-"""Timestamps: an authority's signed word that a bundle was there at a time (RFC 3161).
+"""Timestamps: an authority's signed statement that a bundle existed at a given time (RFC 3161).
 
 Sources: RFC 3161 (time-stamp protocol), RFC 5816 (its update), RFC 5652 (the signed message that a token is).
 """
@@ -31,12 +31,12 @@ _GRANTED = 0
 
 
 class NoTimestampError(UsageError):
-    """A bundle was written, and no authority says when."""
+    """A bundle was written without a timestamp."""
 
 
 @dataclass(frozen=True)
 class Authorities:
-    """Whose clocks a reader trusts: certificates to which the authority's own leads, and the policy, where only one."""
+    """Timestamp authorities trusted by the reader: root certificates, and the policy if only one is allowed."""
 
     roots: tuple[Any, ...]
     policy: Any = None
@@ -44,7 +44,7 @@ class Authorities:
 
 @dataclass(frozen=True)
 class Token:
-    """What a timestamp says: when, under which policy, by whom; ``by`` is the subject of the authority's certificate.
+    """A parsed timestamp: time, policy and authority; ``by`` is the subject of the authority's certificate.
 
     ``response``: the whole answer of the authority, decoded.
     """
@@ -56,7 +56,7 @@ class Token:
 
 
 def covered(entries: Mapping[str, bytes]) -> bytes:
-    """The bytes that a bundle's timestamp is about: the signature where there is one, else the manifest.
+    """The bytes that a bundle's timestamp covers: the signature if present, else the manifest.
 
     The signature names the manifest's digest. A timestamp of the manifest alone would let whoever steals the key later
     sign an old bundle as if it had been signed then.
@@ -65,7 +65,7 @@ def covered(entries: Mapping[str, bytes]) -> bytes:
 
 
 def check_authority(url: str) -> None:
-    """Raises UsageError where no authority can be asked at this URL, MissingExtraError without the package for it."""
+    """Raise UsageError for an unusable authority URL, MissingExtraError without the required package."""
     _client()
     try:
         parts = urlsplit(url)
@@ -100,7 +100,10 @@ def timestamp_of(content: bytes, url: str, *, seconds: float = _MOST_SECONDS) ->
 
 
 def read_token(content: bytes) -> Token:
-    """What an authority's answer says, before anything of it is trusted. Raises DataError where it is no timestamp."""
+    """The contents of an authority's answer, before any trust check.
+
+    Raises DataError where it is no timestamp.
+    """
     if len(content) > MOST_BYTES:
         raise DataError(f"it is larger than {MOST_BYTES >> 10} KiB, as no timestamp is")
     client = _client()
@@ -127,7 +130,7 @@ def is_of(token: Token, content: bytes) -> bool:
 
 
 def holds(token: Token, content: bytes, authorities: Authorities) -> str:
-    """Why a timestamp of these bytes does not hold, in words; "" where it does.
+    """The reason why a timestamp of these bytes is invalid, in words; "" if it is valid.
 
     It holds where its signature fits, the signer's certificate is one for timestamps alone (a critical extendedKeyUsage
     of timeStamping), leads to one of the roots and was valid, like all between, at the time that the token says; and
@@ -143,7 +146,10 @@ def holds(token: Token, content: bytes, authorities: Authorities) -> str:
 
 
 def authorities_of(paths: Sequence[Path], policy: str | None = None) -> Authorities | None:
-    """What ``--tsa-root`` and ``--tsa-policy`` name; None where they name nothing. Raises UsageError."""
+    """The authorities from ``--tsa-root`` and ``--tsa-policy``; None if neither is given.
+
+    Raises UsageError.
+    """
     if not paths:
         if policy is not None:
             raise UsageError("--tsa-policy says under which policy a timestamp holds: add the root, --tsa-root FILE.")

@@ -1,4 +1,4 @@
-"""A report of a trade-off, given beside a record: evidence that less discriminatory alternatives were looked for."""
+"""A trade-off report enclosed with a record, as evidence of a search for less discriminatory alternatives."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Given(BaseModel):
 
 
 def tradeoff_beside(path: Path, report: AuditReport) -> Beside:
-    """What the ``tradeoff.json`` of ``auditor tradeoff`` shows about the model of a record.
+    """The evidence in the ``tradeoff.json`` of ``auditor tradeoff`` about the model of a record.
 
     It is evidence of a search where it is of the same model, by SHA-256, and at least one other model was made; the
     file is named by its own digest. Raises UsageError where there is no such file, DataError where it is no trade-off.

@@ -1,4 +1,4 @@
-"""Evidence of a training that was audited while it learned: every look with what it measured, and the plan."""
+"""Evidence of a training with interim audits: every look with its measurements, and the plan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST = 100_000
 
 
 class LooksRecord(Closed):
-    """What a training's looks came to, as plain data: :class:`~auditor.while_training.told.Looks`, and the last."""
+    """A training's looks as plain data: :class:`~auditor.while_training.told.Looks`, and the last."""
 
     run: Run
     unit: Literal["epoch", "step"]
@@ -44,7 +44,7 @@ class LooksRecord(Closed):
 
     @classmethod
     def of(cls, looks: Looks, last: Last, closing_share: float) -> LooksRecord:
-        """Raises UsageError where no closing look was taken."""
+        """The record of these looks; UsageError if no closing look was taken."""
         if last.closing is None:
             raise UsageError("The training has not ended: call finish() first, which takes the closing look.")
         return cls(
@@ -73,7 +73,7 @@ class LooksRecord(Closed):
         return Spending(n_peeks=self.n_peeks, error_rate=self.run.error_rate, closing_share=self.closing_share)
 
     def told(self) -> tuple[Looks, Last]:
-        """The looks, each judged anew."""
+        """The looks, each judged again."""
         looks = Looks(
             run=self.run,
             unit=self.unit,
@@ -90,13 +90,13 @@ class LooksRecord(Closed):
 
     def _peek(self, look: SavedLook) -> Peek:
         findings, family = judged_look(
-            look.results, self.criteria, look.error_rate, self.run.error_rate, judged=look.judged
+            look.results, self.criteria, look.error_rate, self.run.error_rate, is_judged=look.judged
         )
         return Peek(findings=findings, family=family, **{name: getattr(look, name) for name in SavedLook.model_fields})
 
 
 def training_evidence(report: AuditReport, looks: LooksRecord) -> Derived:
-    """The record of the training, and the looks that it follows from."""
+    """The record of the training, and the looks it is based on."""
     return Derived(
         kind="training",
         record=report.model_dump(mode="json"),

@@ -1,4 +1,4 @@
-"""Evidence of a search for less discriminatory alternatives: the sweep, every audit in it, and what was tried."""
+"""Evidence of a search for less discriminatory alternatives: the sweep, its audits, and all attempts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRESENT_AUDIT, TRIED = "present", "tried.json"
 
 @dataclass(frozen=True, kw_only=True)
 class SweepEvidence:
-    """What a sweep leaves behind beside the trade-off.
+    """The evidence of a sweep beside the trade-off.
 
     ``present``, ``points``: the audits, of those points that have one. ``sweep``: the values of each swept option,
     ``fixed``: the others. ``tried``: digests of the inputs of every model that the rows have graded, ``made``: the
@@ -36,30 +36,30 @@ class SweepEvidence:
 
 
 def part_of(place: int) -> str:
-    """How the audit of a point is called, by its place in the record, where the present model has 0."""
+    """The part name of a point's audit, by its index in the record; the present model has 0."""
     return f"points/{place:03d}" if place else PRESENT_AUDIT
 
 
-def inputs_digest(made: Mapping[str, str]) -> str:
-    """What a model is known by among those that were tried: SHA-256 of the JSON of its inputs, keys sorted."""
-    return hashlib.sha256(json.dumps(dict(made), sort_keys=True).encode()).hexdigest()
+def inputs_digest(inputs: Mapping[str, str]) -> str:
+    """The identity of a tried model: SHA-256 of the JSON of its inputs, keys sorted."""
+    return hashlib.sha256(json.dumps(dict(inputs), sort_keys=True).encode()).hexdigest()
 
 
-def tradeoff_evidence(made: SweepEvidence) -> Derived:
-    """The trade-off, what it was asked with, and the audits of all points."""
-    found, report = made.tradeoff, made.present.report
-    audits = {part_of(0): made.present}
-    audits |= {part_of(i): made.points[p.name] for i, p in enumerate(found.points, 1) if p.name in made.points}
+def tradeoff_evidence(sweep: SweepEvidence) -> Derived:
+    """The trade-off, its request, and the audits of all points."""
+    found, report = sweep.tradeoff, sweep.present.report
+    audits = {part_of(0): sweep.present}
+    audits |= {part_of(i): sweep.points[p.name] for i, p in enumerate(found.points, 1) if p.name in sweep.points}
     parts = dict(audit.part(name) for name, audit in audits.items())
-    parts[TRIED] = canonical({"tried": list(made.tried), "made": {k: dict(v) for k, v in made.made.items()}})
+    parts[TRIED] = canonical({"tried": list(sweep.tried), "made": {k: dict(v) for k, v in sweep.made.items()}})
     return Derived(
         kind="tradeoff",
         record=tradeoff_content(found, report),
         exit_code=found.exit_code,
         request={
             "mitigation": found.made_by,
-            "sweep": {option: list(values) for option, values in made.sweep.items()},
-            "fixed": dict(made.fixed),
+            "sweep": {option: list(values) for option, values in sweep.sweep.items()},
+            "fixed": dict(sweep.fixed),
             "metric": found.metric,
             "disparity": found.disparity,
             "tolerance": found.tolerance,

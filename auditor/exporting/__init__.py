@@ -1,1 +1,1 @@
-"""A model as one file that needs no auditor: encoding, network and group rule together."""
+"""Export of a model as one file that does not need auditor: encoding, network and group rule together."""

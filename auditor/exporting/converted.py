@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn and boosted trees as ONNX graphs, by skl2onnx and onnxmltools."""
+"""Conversion of scikit-learn estimators and boosted trees to ONNX graphs, by skl2onnx and onnxmltools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TREES_OPSET = 15
 
 
 def converted(model: EstimatorModel | BoostedClassifier) -> tuple[bytes, tuple[str, ...]]:
-    """The graph of a fitted model, and which of its columns are numbers; raises as the two below."""
+    """The graph of a fitted model, and its numeric columns; raises the errors of the two functions below."""
     return _estimator(model) if isinstance(model, EstimatorModel) else _trees(model)
 
 

@@ -35,7 +35,7 @@ def skops_bytes(table: ServedTable) -> bytes:
 
 
 def estimator_of(table: ServedTable) -> Any:
-    """The fitted pipeline; with a favourable class of two, a threshold of its own stands around it."""
+    """The fitted pipeline; wrapped with a threshold if one of two classes is favourable."""
     from sklearn.model_selection import FixedThresholdClassifier
     from sklearn.pipeline import Pipeline
 
@@ -64,7 +64,7 @@ def estimator_of(table: ServedTable) -> Any:
 
 
 def as_taken(X: pd.DataFrame, encoding: TabularPreprocessing) -> pd.DataFrame:
-    """The rows as the pipeline takes them: truth values where all levels are, else text."""
+    """The rows in the pipeline's form: booleans if all levels are booleans, else text."""
     changed = {}
     for column in encoding.columns:
         if isinstance(column, CategoricalColumn):

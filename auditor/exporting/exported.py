@@ -1,4 +1,4 @@
-"""The export of a model: the file's bytes, and whether it decides every row as the model does."""
+"""The export of a model: the file's bytes, and a check that it decides every row as the model does."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _Asked = Callable[["pd.DataFrame"], _Answers]
 
 @dataclass(frozen=True)
 class Equality:
-    """Both asked about the same rows: how many, where their decisions differ (0-based), and by how much at most the
-    probabilities of a class do."""
+    """The comparison of both models on the same rows: number of rows, rows with different decisions (0-based), and the largest difference of a class probability.
+    """
 
     rows: int
     differing: tuple[int, ...]
@@ -42,7 +42,7 @@ class Equality:
 
 @dataclass(frozen=True)
 class Export:
-    """A model as one file, which nothing has been asked of yet."""
+    """A model as one exported file, not tested yet."""
 
     model: AuditedModel
     to: To
@@ -50,7 +50,10 @@ class Export:
     content: bytes
 
     def equality(self, rows: pd.DataFrame) -> Equality:
-        """Reads the file back and asks both about the rows. Raises ModelError where one of them cannot be asked."""
+        """Read the file back and compare both models on the rows.
+
+        Raises ModelError where one of them cannot be asked.
+        """
         probabilities = self.model.predict_proba(rows)
         decided = self.model.decide_rows(rows, probabilities, self.table.positive)
         expected = np.asarray(self.table.classes, object)[decided]
@@ -72,7 +75,7 @@ class Export:
         return Equality(len(rows), tuple(differing), largest)
 
 
-def export_of(model: AuditedModel, to: To, *, positive: int | None) -> Export:
+def export_of(model: AuditedModel, target: To, *, positive: int | None) -> Export:
     """The model as one file; ``positive``: index of the favourable class of two.
 
     Raises UnsupportedError for what cannot be exported so, UsageError where a threshold is of nobody knows which class,
@@ -85,13 +88,13 @@ def export_of(model: AuditedModel, to: To, *, positive: int | None) -> Export:
             f"The model holds the probability of the favourable label against {table.threshold:g}: add --positive "
             f"{table.classes[0]} or --positive {table.classes[1]} to say which that is."
         )
-    if to == "onnx":
-        return Export(model, to, table, onnx_bytes(table))
+    if target == "onnx":
+        return Export(model, target, table, onnx_bytes(table))
     if not isinstance(table, ServedTable):
         raise UnsupportedError(
             "An ONNX model, an estimator or boosted trees become one file with their group rule: use --to onnx."
         )
-    return Export(model, to, table, torch_bytes(table) if to == "torch" else skops_bytes(table))
+    return Export(model, target, table, torch_bytes(table) if target == "torch" else skops_bytes(table))
 
 
 def _onnx(content: bytes, table: Served) -> _Asked:

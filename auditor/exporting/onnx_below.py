@@ -1,4 +1,4 @@
-"""An ONNX model of a table as the first part of another graph: what it returns as probabilities, nothing of it changed.
+"""An ONNX model of a table as the unchanged first part of another graph that returns its probabilities.
 
 Its inputs become columns, numbers in double precision and text, whatever it takes itself.
 """
@@ -18,7 +18,7 @@ _PREFIX = "below/"
 _ANEW = "convert the model to opset 20 with its probabilities as a tensor (zipmap off)"
 
 
-def scores_of(table: ServedGraph, to: Nodes) -> str:
+def scores_of(table: ServedGraph, graph: Nodes) -> str:
     """(n, k) probabilities of the model's own nodes, in double precision. Raises UnsupportedError where they are of
     operators that cannot be brought up to date, or none of its outputs is a label with its probabilities."""
     import onnx
@@ -33,15 +33,15 @@ def scores_of(table: ServedGraph, to: Nodes) -> str:
             raise UnsupportedError(
                 f"The ONNX model cannot be brought up to date: {first_line(error)}; {_ANEW}."
             ) from None
-    to.ml_opset = max(to.ml_opset, versions.get(ML, 0))
+    graph.ml_opset = max(graph.ml_opset, versions.get(ML, 0))
     proto = compose.add_prefix(proto, _PREFIX)
     if set(versions) - {"", ML} or proto.functions or len(proto.graph.sparse_initializer):
         raise UnsupportedError(f"The ONNX model has more than plain operators: {_ANEW}.")
     nodes, scores = _with_plain_scores(proto)
-    _fed(proto, table, to)
-    to.nodes += nodes
-    to.constants += list(proto.graph.initializer)
-    return to.add("Cast", scores, to=DOUBLE)
+    _fed(proto, table, graph)
+    graph.nodes += nodes
+    graph.constants += list(proto.graph.initializer)
+    return graph.add("Cast", scores, to=DOUBLE)
 
 
 def _with_plain_scores(proto: onnx.ModelProto) -> tuple[list[onnx.NodeProto], str]:
@@ -55,21 +55,21 @@ def _with_plain_scores(proto: onnx.ModelProto) -> tuple[list[onnx.NodeProto], st
     return [n for n in proto.graph.node if n not in maps], maps[0].input[0] if maps else others[0]
 
 
-def _fed(proto: onnx.ModelProto, table: ServedGraph, to: Nodes) -> None:
+def _fed(proto: onnx.ModelProto, table: ServedGraph, graph: Nodes) -> None:
     """Each of the model's inputs from the columns."""
     constants = {each.name for each in proto.graph.initializer}
     inputs: list[Any] = [each for each in proto.graph.input if each.name not in constants]
     if len(inputs) == 1 and len(table.features) > 1:
-        together = to.add("Concat", *table.features, axis=1)
-        _taken(together, inputs[0], to)
+        together = graph.add("Concat", *table.features, axis=1)
+        _taken(together, inputs[0], graph)
         return
     for name, own in zip(table.features, inputs, strict=True):
-        _taken(name, own, to)
+        _taken(name, own, graph)
 
 
-def _taken(name: str, own: Any, to: Nodes) -> None:
-    kind = own.type.tensor_type.elem_type
+def _taken(name: str, onnx_input: Any, graph: Nodes) -> None:
+    kind = onnx_input.type.tensor_type.elem_type
     if kind == STRING:
-        to.add("Identity", name, into=own.name)
+        graph.add("Identity", name, output_name=onnx_input.name)
     else:
-        to.add("Cast", name, into=own.name, to=kind)
+        graph.add("Cast", name, output_name=onnx_input.name, to=kind)

@@ -1,4 +1,4 @@
-"""A classifier of tables as one ONNX file: an input a column, and as outputs the label and the probabilities.
+"""A table classifier as one ONNX file: one input per column; the label and the probabilities as outputs.
 
 Numbers are ``double``, NaN where missing; all else is text, "" where missing. Every spelling of a level that
 :func:`auditor.data.preprocessing.label_name` takes for the same is the same here.
@@ -26,7 +26,7 @@ POSITIVE = "positive_class"
 
 
 def output_names(columns: tuple[str, ...]) -> tuple[str, str]:
-    """What the outputs of a model of these columns are called."""
+    """Output names of a model of these columns."""
     names = []
     for name in (LABEL, PROBABILITIES):
         while name in columns:
@@ -46,7 +46,7 @@ def onnx_bytes(table: ServedTable | ServedGraph) -> bytes:
         found = _probabilities(table, written(table.network, _encoded(table, to), to), to)
     if table.rule is not None:
         found = _ruled(table, found, to)
-    found = to.add("Identity", found, into=probabilities)
+    found = to.add("Identity", found, output_name=probabilities)
     _labelled(table, found, label, to)
     k = len(table.classes)
     said = {THRESHOLD: repr(table.threshold), "classes": json.dumps(table.classes)}
@@ -62,30 +62,30 @@ def onnx_bytes(table: ServedTable | ServedGraph) -> bytes:
 # ---- encoding ------------------------------------------------------------------------------------------------------
 
 
-def _encoded(table: ServedTable, to: Nodes) -> str:
+def _encoded(table: ServedTable, graph: Nodes) -> str:
     """(n, width) in single precision: all numbers first, each column's indicators after them, then in their order."""
     numbers = [c for c in table.preprocessing.columns if isinstance(c, NumericColumn)]
     parts, order = [], []
     spans = dict(zip(table.preprocessing.features, table.preprocessing.spans, strict=True))
     if numbers:
-        raw = to.add("Concat", *(c.name for c in numbers), axis=1)
-        filled = to.add("Where", to.add("IsNaN", raw), to.numbers([[c.impute for c in numbers]]), raw)
-        centred = to.add("Sub", filled, to.numbers([[c.mean for c in numbers]]))
-        scaled = to.add("Div", centred, to.numbers([[c.scale for c in numbers]]))
-        parts.append(to.add("Cast", scaled, to=FLOAT))
+        raw = graph.add("Concat", *(c.name for c in numbers), axis=1)
+        filled = graph.add("Where", graph.add("IsNaN", raw), graph.numbers([[c.impute for c in numbers]]), raw)
+        centred = graph.add("Sub", filled, graph.numbers([[c.mean for c in numbers]]))
+        scaled = graph.add("Div", centred, graph.numbers([[c.scale for c in numbers]]))
+        parts.append(graph.add("Cast", scaled, to=FLOAT))
         order += [spans[c.name].start for c in numbers]
     for column in table.preprocessing.columns:
         if isinstance(column, NumericColumn):
             continue
-        codes = _codes(column.name, table.levels(column.name), to)
+        codes = _codes(column.name, table.levels(column.name), graph)
         k = len(column.levels)
-        parts.append(to.add("Cast", to.add("Equal", codes, to.places([range(k)])), to=FLOAT))
+        parts.append(graph.add("Cast", graph.add("Equal", codes, graph.places([range(k)])), to=FLOAT))
         order += range(spans[column.name].start, spans[column.name].stop)
-    together = to.add("Concat", *parts, axis=1)
-    return to.add("Gather", together, to.places(np.argsort(order)), axis=1)
+    together = graph.add("Concat", *parts, axis=1)
+    return graph.add("Gather", together, graph.places(np.argsort(order)), axis=1)
 
 
-def _codes(column: str, levels: dict[str, int], to: Nodes, *, missing: int | None = None) -> str:
+def _codes(column: str, levels: dict[str, int], graph: Nodes, *, missing: int | None = None) -> str:
     """(n, 1) places of a text column's values, -1 for none of the levels; ``missing``: the place of no value."""
     if "" in levels:
         raise UnsupportedError(
@@ -101,74 +101,74 @@ def _codes(column: str, levels: dict[str, int], to: Nodes, *, missing: int | Non
     if missing is not None:
         table[""] = missing
     whole = any(label_name(f"{level}.0") == level for level in levels)
-    return to.looked_up(_without_zeros(column, to) if whole else column, table)
+    return graph.looked_up(_without_zeros(column, graph) if whole else column, table)
 
 
-def _without_zeros(texts: str, to: Nodes) -> str:
+def _without_zeros(texts: str, graph: Nodes) -> str:
     """ "3.0" and "3.00" as "3"; any other text as it is."""
-    written_so = to.add("RegexFullMatch", texts, pattern=r"-?(?:0|[1-9]\p{Nd}*)\.0+")
+    written_so = graph.add("RegexFullMatch", texts, pattern=r"-?(?:0|[1-9]\p{Nd}*)\.0+")
     # With a point after it every text has a part before its first one.
-    pointed = to.add("StringConcat", texts, to.constant(["."], object))
-    parts = to.add("StringSplit", pointed, unused=1, delimiter=".", maxsplit=1)
-    return to.add("Where", written_so, to.add("Gather", parts, to.places(0), axis=-1), texts)
+    pointed = graph.add("StringConcat", texts, graph.constant(["."], object))
+    parts = graph.add("StringSplit", pointed, unused_outputs=1, delimiter=".", maxsplit=1)
+    return graph.add("Where", written_so, graph.add("Gather", parts, graph.places(0), axis=-1), texts)
 
 
 # ---- probabilities, rules, decisions -------------------------------------------------------------------------------
 
 
-def _probabilities(table: ServedTable, raw: str, to: Nodes) -> str:
+def _probabilities(table: ServedTable, raw: str, graph: Nodes) -> str:
     """(n, k) in double precision, from what the network returns."""
-    found = to.add("Cast", raw, to=DOUBLE)
+    found = graph.add("Cast", raw, to=DOUBLE)
     if table.outputs == "logits":
         if table.one_number:
-            found = to.add("Concat", to.add("Mul", found, to.numbers(0.0)), found, axis=1)
-        return to.add("Softmax", found, axis=1)
-    one = to.numbers(1.0)
+            found = graph.add("Concat", graph.add("Mul", found, graph.numbers(0.0)), found, axis=1)
+        return graph.add("Softmax", found, axis=1)
+    one = graph.numbers(1.0)
     if table.one_number:
-        found = to.add("Concat", to.add("Sub", one, found), found, axis=1)
-    found = to.add("Clip", found, to.numbers(0.0), one)
-    sums = to.add("ReduceSum", found, to.places([1]), keepdims=1)
-    off = to.add("Greater", to.add("Abs", to.add("Sub", sums, one)), to.numbers(1e-6))
-    return to.add("Where", off, to.add("Div", found, sums), found)
+        found = graph.add("Concat", graph.add("Sub", one, found), found, axis=1)
+    found = graph.add("Clip", found, graph.numbers(0.0), one)
+    sums = graph.add("ReduceSum", found, graph.places([1]), keepdims=1)
+    off = graph.add("Greater", graph.add("Abs", graph.add("Sub", sums, one)), graph.numbers(1e-6))
+    return graph.add("Where", off, graph.add("Div", found, sums), found)
 
 
-def _ruled(table: Served, found: str, to: Nodes) -> str:
+def _ruled(table: Served, probabilities: str, graph: Nodes) -> str:
     """(n, 2) chances or probabilities after each group's own rule."""
     rule = table.rule
     assert rule is not None
     tables = RuleTables.of(rule)
-    score = to.add("Gather", found, to.places([rule.positive]), axis=1)
-    place = _group(table, to)
-    edges = to.add("Gather", to.numbers(tables.edges), place)
-    passed = to.add("GreaterOrEqual" if tables.reached else "Greater", score, edges)
-    at = to.add("ReduceSum", to.add("Cast", passed, to=INT64), to.places([1]), keepdims=1)
+    score = graph.add("Gather", probabilities, graph.places([rule.positive]), axis=1)
+    place = _group(table, graph)
+    edges = graph.add("Gather", graph.numbers(tables.edges), place)
+    passed = graph.add("GreaterOrEqual" if tables.reached else "Greater", score, edges)
+    at = graph.add("ReduceSum", graph.add("Cast", passed, to=INT64), graph.places([1]), keepdims=1)
     slope, base, value = (
-        to.add("GatherElements", to.add("Gather", to.numbers(part), place), at, axis=1)
+        graph.add("GatherElements", graph.add("Gather", graph.numbers(part), place), at, axis=1)
         for part in (tables.slope, tables.base, tables.value)
     )
-    answer = to.add("Add", to.add("Mul", slope, to.add("Sub", score, base)), value)
+    answer = graph.add("Add", graph.add("Mul", slope, graph.add("Sub", score, base)), value)
     if tables.scaled.any():
-        steep = to.add("Mul", _of(tables.odds_slope, place, to), _log_odds(score, to))
-        z = to.add("Add", steep, _of(tables.odds_intercept, place, to))
-        half, one = to.numbers(0.5), to.numbers(1.0)
-        scaled = to.add("Mul", half, to.add("Add", one, to.add("Tanh", to.add("Mul", half, z))))
-        is_scaled = to.add("Gather", to.constant(tables.scaled[:, None], np.bool_), place)
-        answer = to.add("Where", is_scaled, scaled, answer)
-    both = [to.add("Sub", to.numbers(1.0), answer), answer]
-    return to.add("Concat", *(both if rule.positive == 1 else both[::-1]), axis=1)
+        steep = graph.add("Mul", _of(tables.odds_slope, place, graph), _log_odds(score, graph))
+        z = graph.add("Add", steep, _of(tables.odds_intercept, place, graph))
+        half, one = graph.numbers(0.5), graph.numbers(1.0)
+        scaled = graph.add("Mul", half, graph.add("Add", one, graph.add("Tanh", graph.add("Mul", half, z))))
+        is_scaled = graph.add("Gather", graph.constant(tables.scaled[:, None], np.bool_), place)
+        answer = graph.add("Where", is_scaled, scaled, answer)
+    both = [graph.add("Sub", graph.numbers(1.0), answer), answer]
+    return graph.add("Concat", *(both if rule.positive == 1 else both[::-1]), axis=1)
 
 
-def _of(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], place: str, to: Nodes) -> str:
+def _of(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], place: str, graph: Nodes) -> str:
     """(n, 1) each row's own of a number for every group."""
-    return to.add("Gather", to.numbers(values[:, None]), place)
+    return graph.add("Gather", graph.numbers(values[:, None]), place)
 
 
-def _log_odds(score: str, to: Nodes) -> str:
-    inside = to.add("Clip", score, to.numbers(1e-12), to.numbers(1.0 - 1e-12))
-    return to.add("Sub", to.add("Log", inside), to.add("Log", to.add("Sub", to.numbers(1.0), inside)))
+def _log_odds(score: str, graph: Nodes) -> str:
+    inside = graph.add("Clip", score, graph.numbers(1e-12), graph.numbers(1.0 - 1e-12))
+    return graph.add("Sub", graph.add("Log", inside), graph.add("Log", graph.add("Sub", graph.numbers(1.0), inside)))
 
 
-def _group(table: Served, to: Nodes) -> str:
+def _group(table: Served, graph: Nodes) -> str:
     """(n,) place of each row's group, the last where no rule names it."""
     rule = table.rule
     assert rule is not None
@@ -178,41 +178,41 @@ def _group(table: Served, to: Nodes) -> str:
     for c, column in enumerate(rule.columns):
         missing = groups.missing(c)
         if column in numeric:
-            own = to.add("Equal", column, to.numbers([groups.numbers(c)]))
+            own = graph.add("Equal", column, graph.numbers([groups.numbers(c)]))
             if missing is not None:
-                is_it = to.constant([[i == missing for i in range(len(groups.names[c]))]], np.bool_)
-                own = to.add("Or", own, to.add("And", to.add("IsNaN", column), is_it))
-            of_group = to.add("Gather", own, to.places(groups.codes[:, c]), axis=1)
+                is_it = graph.constant([[i == missing for i in range(len(groups.names[c]))]], np.bool_)
+                own = graph.add("Or", own, graph.add("And", graph.add("IsNaN", column), is_it))
+            of_group = graph.add("Gather", own, graph.places(groups.codes[:, c]), axis=1)
         else:
             named = {name: i for i, name in enumerate(groups.names[c])}
-            codes = _codes(column, named, to, missing=missing)
-            of_group = to.add("Equal", codes, to.places([groups.codes[:, c]]))
-        same = to.add("And", same, of_group) if same else of_group
+            codes = _codes(column, named, graph, missing=missing)
+            of_group = graph.add("Equal", codes, graph.places([groups.codes[:, c]]))
+        same = graph.add("And", same, of_group) if same else of_group
     # Behind all groups stands one half in every row, which is the largest where no group is there.
-    there = to.add("Cast", same, to=FLOAT)
-    nothing = to.add("Mul", to.add("ReduceMax", there, to.places([1]), keepdims=1), to.constant(0.0, np.float32))
-    half = to.add("Add", nothing, to.constant(0.5, np.float32))
-    return to.add("ArgMax", to.add("Concat", there, half, axis=1), axis=1, keepdims=0)
+    there = graph.add("Cast", same, to=FLOAT)
+    nothing = graph.add("Mul", graph.add("ReduceMax", there, graph.places([1]), keepdims=1), graph.constant(0.0, np.float32))
+    half = graph.add("Add", nothing, graph.constant(0.5, np.float32))
+    return graph.add("ArgMax", graph.add("Concat", there, half, axis=1), axis=1, keepdims=0)
 
 
-def _labelled(table: Served, found: str, label: str, to: Nodes) -> None:
+def _labelled(table: Served, probabilities: str, label: str, graph: Nodes) -> None:
     """The output of labels."""
     rule = table.rule
     if rule is not None and rule.decides:
-        chosen = to.add("Greater", to.add("Gather", found, to.places([rule.positive]), axis=1), to.numbers(0.5))
-        index = _chosen(chosen, rule.positive, to)
+        chosen = graph.add("Greater", graph.add("Gather", probabilities, graph.places([rule.positive]), axis=1), graph.numbers(0.5))
+        index = _chosen(chosen, rule.positive, graph)
     elif len(table.classes) == 2 and table.positive is not None:
-        own = to.add("Gather", found, to.places([table.positive]), axis=1)
-        index = _chosen(to.add("GreaterOrEqual", own, to.numbers(table.threshold)), table.positive, to)
+        own = graph.add("Gather", probabilities, graph.places([table.positive]), axis=1)
+        index = _chosen(graph.add("GreaterOrEqual", own, graph.numbers(table.threshold)), table.positive, graph)
     else:
-        index = to.add("ArgMax", found, axis=1, keepdims=0)
-    to.add(
-        "LabelEncoder", index, into=label, domain=ML, keys_int64s=list(range(len(table.classes))),
+        index = graph.add("ArgMax", probabilities, axis=1, keepdims=0)
+    graph.add(
+        "LabelEncoder", index, output_name=label, domain=ML, keys_int64s=list(range(len(table.classes))),
         values_strings=list(table.classes),
     )  # fmt: skip
 
 
-def _chosen(yes: str, positive: int, to: Nodes) -> str:
+def _chosen(yes: str, positive: int, graph: Nodes) -> str:
     """(n,) the positive class where (n, 1) says so, else the other."""
-    index = to.add("Where", yes, to.places([[positive]]), to.places([[1 - positive]]))
-    return to.add("Squeeze", index, to.places([1]))
+    index = graph.add("Where", yes, graph.places([[positive]]), graph.places([[1 - positive]]))
+    return graph.add("Squeeze", index, graph.places([1]))

@@ -1,4 +1,4 @@
-"""A network of known layers as ONNX operators, written down layer by layer.
+"""A network of known layers as ONNX operators, layer by layer.
 
 torch's own exporter needs onnxscript and cannot read texts; the networks of tables are a handful of layers, and written
 so the graph holds the network's arithmetic and nothing else.
@@ -18,7 +18,7 @@ from auditor.networks.architectures import MLP, MLPVote
 from auditor.networks.chain import Chain
 
 
-def written(network: nn.Module, x: str, to: Nodes) -> str:
+def written(network: nn.Module, x: str, graph: Nodes) -> str:
     """The name of the network's output for the encoded rows ``x``. Raises UnsupportedError for an unknown layer."""
     steps: dict[type[nn.Module], Callable[[Any, str, Nodes], str]] = {
         MLP: lambda module, x, to: written(module.layers, x, to),
@@ -39,18 +39,18 @@ def written(network: nn.Module, x: str, to: Nodes) -> str:
         nn.Softplus: lambda module, x, to: to.add("Softplus", x),
     }
     if isinstance(network, nn.modules.batchnorm._BatchNorm):
-        return _batch_norm(network, x, to)
+        return _batch_norm(network, x, graph)
     step = steps.get(type(network))
     if step is None:
         raise UnsupportedError(
             f"The network has a layer {type(network).__name__}, which is not written as ONNX here: use --to torch."
         )
-    return step(network, x, to)
+    return step(network, x, graph)
 
 
-def _in_turn(layers: list[nn.Module], x: str, to: Nodes) -> str:
+def _in_turn(layers: list[nn.Module], x: str, graph: Nodes) -> str:
     for layer in layers:
-        x = written(layer, x, to)
+        x = written(layer, x, graph)
     return x
 
 
@@ -58,14 +58,14 @@ def _array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return tensor.detach().cpu().float().numpy()
 
 
-def _linear(layer: nn.Linear, x: str, to: Nodes) -> str:
-    weights = [to.constant(_array(layer.weight), np.float32)]
+def _linear(layer: nn.Linear, x: str, graph: Nodes) -> str:
+    weights = [graph.constant(_array(layer.weight), np.float32)]
     if layer.bias is not None:
-        weights.append(to.constant(_array(layer.bias), np.float32))
-    return to.add("Gemm", x, *weights, transB=1)
+        weights.append(graph.constant(_array(layer.bias), np.float32))
+    return graph.add("Gemm", x, *weights, transB=1)
 
 
-def _batch_norm(layer: nn.modules.batchnorm._BatchNorm, x: str, to: Nodes) -> str:
+def _batch_norm(layer: nn.modules.batchnorm._BatchNorm, x: str, graph: Nodes) -> str:
     if layer.running_mean is None or layer.running_var is None:
         raise UnsupportedError("The network has a batch norm without running statistics: use --to torch.")
     n = layer.num_features
@@ -75,24 +75,24 @@ def _batch_norm(layer: nn.modules.batchnorm._BatchNorm, x: str, to: Nodes) -> st
         _array(layer.running_mean),
         _array(layer.running_var),
     )
-    return to.add("BatchNormalization", x, *(to.constant(part, np.float32) for part in parts), epsilon=layer.eps)
+    return graph.add("BatchNormalization", x, *(graph.constant(part, np.float32) for part in parts), epsilon=layer.eps)
 
 
-def _vote(network: MLPVote, x: str, to: Nodes) -> str:
+def _vote(network: MLPVote, x: str, graph: Nodes) -> str:
     """Members decide in double precision and their votes are added up in single, as the network does it."""
-    column, least = to.places([network.positive]), to.numbers(network.threshold)
+    column, least = graph.places([network.positive]), graph.numbers(network.threshold)
     weights = _array(network.weights)
     chance = ""
     for weight, member in zip(weights, network.members, strict=False):
-        probabilities = to.add("Softmax", to.add("Cast", written(member, x, to), to=DOUBLE), axis=1)
-        votes = to.add("GreaterOrEqual", to.add("Gather", probabilities, column, axis=1), least)
-        cast = to.add("Mul", to.add("Cast", votes, to=FLOAT), to.constant(weight, np.float32))
-        chance = to.add("Add", chance or to.constant(weights[-1], np.float32), cast)
+        probabilities = graph.add("Softmax", graph.add("Cast", written(member, x, graph), to=DOUBLE), axis=1)
+        votes = graph.add("GreaterOrEqual", graph.add("Gather", probabilities, column, axis=1), least)
+        cast = graph.add("Mul", graph.add("Cast", votes, to=FLOAT), graph.constant(weight, np.float32))
+        chance = graph.add("Add", chance or graph.constant(weights[-1], np.float32), cast)
     if not chance:
         # Nobody votes but the one that is always for it; what is added keeps one number a row.
-        zero = to.add("Mul", to.add("Gather", x, to.places([0]), axis=1), to.constant(0.0, np.float32))
-        chance = to.add("Add", zero, to.constant(weights[-1], np.float32))
-    zero, one = to.constant(0.0, np.float32), to.constant(1.0, np.float32)
-    chance = to.add("Clip", chance, zero, one)
-    pair = [to.add("Sub", one, chance), chance]
-    return to.add("Concat", *(pair if network.positive == 1 else pair[::-1]), axis=1)
+        zero = graph.add("Mul", graph.add("Gather", x, graph.places([0]), axis=1), graph.constant(0.0, np.float32))
+        chance = graph.add("Add", zero, graph.constant(weights[-1], np.float32))
+    zero, one = graph.constant(0.0, np.float32), graph.constant(1.0, np.float32)
+    chance = graph.add("Clip", chance, zero, one)
+    pair = [graph.add("Sub", one, chance), chance]
+    return graph.add("Concat", *(pair if network.positive == 1 else pair[::-1]), axis=1)

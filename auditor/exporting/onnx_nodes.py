@@ -1,4 +1,4 @@
-"""A graph of ONNX operators as it is written down: nodes, constants, and names for what is between them."""
+"""A builder of ONNX graphs: nodes, constants, and names of intermediate values."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ FLOAT, DOUBLE, INT64, STRING = 1, 11, 7, 8
 
 
 class Nodes:
-    """Nodes in the order of the work; ``taken``: the names of inputs and outputs, which nothing in between has."""
+    """Nodes in execution order; ``taken``: input and output names, not available for intermediate values."""
 
-    def __init__(self, taken: Sequence[str]) -> None:
+    def __init__(self, used_names: Sequence[str]) -> None:
         try:
             import onnx
         except ImportError:
@@ -30,17 +30,17 @@ class Nodes:
                 "To write an ONNX model takes onnx: pip install 'responsible-auditor[onnx]'."
             ) from None
         self._onnx = onnx
-        self._taken = frozenset(taken)
+        self._taken = frozenset(used_names)
         self._n = 0
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.ml_opset = OPSET_ML
 
     def add(
-        self, operator: str, *inputs: str, into: str | None = None, domain: str = "", unused: int = 0, **attributes: Any
+        self, operator: str, *inputs: str, output_name: str | None = None, domain: str = "", unused_outputs: int = 0, **attributes: Any
     ) -> str:
         """A node; returns the name of its first output, after which come some that are unused."""
-        outputs = [into or self._name(), *(self._name() for _ in range(unused))]
+        outputs = [output_name or self._name(), *(self._name() for _ in range(unused_outputs))]
         self.nodes.append(self._onnx.helper.make_node(operator, list(inputs), outputs, domain=domain, **attributes))
         return outputs[0]
 
@@ -65,17 +65,17 @@ class Nodes:
         return self.constant(values, np.int64)
 
     def looked_up(self, texts: str, table: dict[str, int]) -> str:
-        """(n, 1) places of texts (n, 1), -1 for what the table does not hold."""
+        """(n, 1) table positions of texts (n, 1), -1 for texts outside the table."""
         return self.add(
             "LabelEncoder", texts, domain=ML, keys_strings=list(table), values_int64s=list(table.values()),
             default_int64=-1,
         )  # fmt: skip
 
     def model(
-        self, inputs: dict[str, int], outputs: dict[str, tuple[int, tuple[int | str, ...]]], said: dict[str, str]
+        self, inputs: dict[str, int], outputs: dict[str, tuple[int, tuple[int | str, ...]]], properties: dict[str, str]
     ) -> bytes:
         """The whole file. ``inputs``: element types of the columns, each (n, 1). ``outputs``: element types and shapes.
-        ``said``: what stands in its metadata."""
+        ``properties``: what stands in its metadata."""
         helper = self._onnx.helper
         graph = helper.make_graph(
             self.nodes,
@@ -86,7 +86,7 @@ class Nodes:
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML, self.ml_opset)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="auditor")
-        helper.set_model_props(model, said)
+        helper.set_model_props(model, properties)
         self._onnx.checker.check_model(model)
         return bytes(model.SerializeToString(deterministic=True))
 

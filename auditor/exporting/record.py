@@ -1,4 +1,4 @@
-"""What is kept of an export beside its file: which file of which model, and that both decide alike."""
+"""The record of an export: the file, its model, and the equality of their decisions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _PACKAGES = ("responsible-auditor", "numpy", "torch", "onnx", "onnxruntime", "sc
 
 
 class FileRecord(Closed):
-    """A file or a folder as it was named, and its digest."""
+    """A file or folder with its name as given, and its digest."""
 
     path: str
     sha256: str
 
 
 class ExportRecord(Closed):
-    """``NAME.export.json``: the export and what it was checked on.
+    """``NAME.export.json``: the export and the data of its check.
 
     ``data``, ``rows``, ``differing_decisions``, ``largest_probability_difference``: None where it was not checked.
     ``versions``: of Python and of the packages that wrote and asked it.
@@ -39,7 +39,7 @@ class ExportRecord(Closed):
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of what is installed of the packages that an export needs."""
+    """Versions of Python and of the installed packages that an export needs."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

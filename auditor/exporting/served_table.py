@@ -1,4 +1,4 @@
-"""What is exported of a classifier of tables: its encoding, its network and its group rule, each as plain parts."""
+"""The exported parts of a table classifier, as plain data: encoding, network and group rule."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOST_POINTS = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """A classifier of tables, whose decision for every row is a function of the row alone.
+    """A table classifier with a decision that depends on the row only.
 
     ``features``: the columns that the scores are made of, in order; ``numeric``: those of them that are numbers, all
     others being text. ``positive``: index of the favourable class of two, whose probability is held against
@@ -46,21 +46,21 @@ class Served:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Raw columns in the order of the inputs: the features, then what groups alone are read from."""
+        """Raw columns in input order: the features, then columns used for groups only."""
         groups = self.rule.columns if self.rule else ()
         return (*self.features, *(c for c in groups if c not in self.features))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedGraph(Served):
-    """One whose scores an ONNX file makes: its bytes."""
+    """A served model with scores from an ONNX file: its bytes."""
 
     content: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedTable(Served):
-    """One whose scores a network makes of encoded rows."""
+    """A served model with scores from a network of encoded rows."""
 
     preprocessing: TabularPreprocessing
     network: nn.Module
@@ -158,15 +158,15 @@ def _points(rule: Steps | PlattScaling | IsotonicMap) -> int:
 
 @dataclass(frozen=True)
 class GroupCodes:
-    """How groups are recognised: ``names[c]`` are those of column c that any group has, ``codes`` (G, columns) their
-    places of each group; a row whose codes are those of group g has place g, any other place G."""
+    """Integer codes of groups. ``names[c]``: the values of column c in any group, ``codes`` (G, columns): their indices for each group; a row with the codes of group g has index g, any other row index G.
+    """
 
     names: tuple[tuple[str, ...], ...]
     codes: IntArray
 
     @classmethod
     def of(cls, rule: Postprocessing) -> GroupCodes:
-        """Those of a rule."""
+        """The group codes of a rule."""
         columns = list(zip(*(g.group for g in rule.groups), strict=True))
         names = tuple(tuple(dict.fromkeys(column)) for column in columns)
         codes = [[own.index(name) for own, name in zip(names, g.group, strict=True)] for g in rule.groups]
@@ -177,7 +177,7 @@ class GroupCodes:
         return np.asarray([_number(name) for name in self.names[column]])
 
     def missing(self, column: int) -> int | None:
-        """The place of the group of rows that have no value in a column, where it is a group."""
+        """The index of missing values in a column, if they form a group."""
         return self.names[column].index(MISSING) if MISSING in self.names[column] else None
 
 
@@ -190,7 +190,7 @@ def _number(name: str) -> float:
 
 @dataclass(frozen=True)
 class RuleTables:
-    """Every group's rule as rows of tables, the last row that of all other groups.
+    """Every group's rule as rows of tables, the last row for all other groups.
 
     ``edges``: (G + 1, m), infinite where a group has fewer. The place k of a score is how many edges it has passed:
     those below it, or with ``reached`` those at it too. Its answer is ``slope[k] (score - base[k]) + value[k]``, each
@@ -209,7 +209,7 @@ class RuleTables:
 
     @classmethod
     def of(cls, rule: Postprocessing) -> RuleTables:
-        """Those of a rule."""
+        """The rule tables of a rule."""
         n, m = len(rule.rules), max(map(_points, rule.rules))
         edges = np.full((n, m), np.inf)
         base, slope, value = np.zeros((n, m + 1)), np.zeros((n, m + 1)), np.zeros((n, m + 1))

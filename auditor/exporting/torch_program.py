@@ -23,7 +23,7 @@ from auditor.model.torch_model import evaluating
 
 
 def coded_columns(table: ServedTable) -> CodedColumns:
-    """What the program's columns mean: a feature's levels first, then the groups that are none of them."""
+    """The columns of the program: a feature's levels first, then group columns that are not features."""
     return CodedColumns(
         columns=tuple(CodedColumn(name=name, values=_values(table, name)) for name in table.columns),
         classes=table.classes,
@@ -128,10 +128,10 @@ class Program(nn.Module):
             return as_probabilities(raw)
         return torch.softmax(as_logits(raw, "logits").double(), dim=1)
 
-    def _ruled(self, found: Tensor, rows: Tensor) -> Tensor:
+    def _ruled(self, probabilities: Tensor, rows: Tensor) -> Tensor:
         rule = self.table.rule
         assert rule is not None
-        score = found[:, rule.positive : rule.positive + 1]
+        score = probabilities[:, rule.positive : rule.positive + 1]
         place = self._group(rows)
         edges = self.edges[place]
         passed = (score >= edges) if self.reached else (score > edges)
@@ -153,13 +153,13 @@ class Program(nn.Module):
         half = torch.full_like(rows[:, :1], 0.5)
         return torch.cat([same.double(), half], dim=1).argmax(dim=1)
 
-    def _labels(self, found: Tensor) -> Tensor:
+    def _labels(self, probabilities: Tensor) -> Tensor:
         table = self.table
         if table.rule is not None and table.rule.decides:
-            return _chosen(found[:, table.rule.positive] > 0.5, table.rule.positive)
+            return _chosen(probabilities[:, table.rule.positive] > 0.5, table.rule.positive)
         if len(table.classes) == 2 and table.positive is not None:
-            return _chosen(found[:, table.positive] >= table.threshold, table.positive)
-        return found.argmax(dim=1)
+            return _chosen(probabilities[:, table.positive] >= table.threshold, table.positive)
+        return probabilities.argmax(dim=1)
 
 
 def _chosen(yes: Tensor, positive: int) -> Tensor:

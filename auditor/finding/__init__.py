@@ -1,1 +1,1 @@
-"""What was measured, what was required, and the judgement of the one by the other."""
+"""Measurements, requirements, and judgements of measurements against requirements."""

@@ -1,4 +1,4 @@
-"""Error budgets: at which level each judgement stands, so that other judgements neither hide it nor buy it."""
+"""Error budgets: the significance level of each judgement, so that no judgement affects another one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEFAULT_RATE = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """An error budget as it was spent: so many ``questions``, answered by so many ``judgements``, at a ``rate``."""
+    """A spent error budget: ``questions``, answered by ``judgements``, at a ``rate``."""
 
     name: str
     rate: float
@@ -40,7 +40,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """How often a scan may err: ``error_rate`` for any false FAIL in an error budget, and for any false PASS in it.
+    """Error rate of a scan: ``error_rate`` for any false FAIL per error budget, and for any false PASS.
 
     A profile's ``[budgets]`` state rates of their own for ``error_rate = 0.05``, and go up and down with it. ``m``:
     judgements from samples; ``budgets``: what they were judged in, known once they are judged.
@@ -54,7 +54,7 @@ class Family:
 
 @dataclass(frozen=True, kw_only=True)
 class Levels:
-    """The level of a judgement's FAIL and of its PASS, in which budget, of which rate and with how many questions.
+    """The levels of a judgement's FAIL and PASS, with their budget, rate and number of questions.
 
     ``p_pass``: of the PASS of all methods that answer this question; ``methods``: how many they are.
     """
@@ -69,7 +69,7 @@ class Levels:
 
 
 def is_loose(measurement: Measurement, criterion: Criterion) -> bool:
-    """Whether every bound lies beyond half way from the ideal to the worst value that there can be.
+    """Whether every bound is more than half way from the ideal to the worst possible value.
 
     It depends on what is asked and never on what was measured.
     """
@@ -83,19 +83,19 @@ def is_loose(measurement: Measurement, criterion: Criterion) -> bool:
 
 
 def can_pass(estimate: AnyEstimate, criterion: Criterion) -> bool:
-    """Whether any rows could show the requirement to be met: what counts only what was found cannot."""
+    """Whether any data could satisfy the requirement: estimates that count only found cases cannot."""
     low, high = estimate.bounds(0.5)
     floor, ceiling = criterion.required
     below, above = low > -math.inf or floor == -math.inf, high < math.inf or ceiling == math.inf
     return math.isnan(estimate.value) or (below and above)
 
 
-def _way(gone: float, whole: float) -> float:
-    return math.inf if gone == math.inf or whole <= 0.0 else gone / whole
+def _way(distance: float, whole: float) -> float:
+    return math.inf if distance == math.inf or whole <= 0.0 else distance / whole
 
 
 def budget_of(result: ProbeResult, measurement: Measurement, criterion: Criterion) -> str:
-    """The name of the budget that a judgement is in; a bound that is hardly one has another, and spends nothing."""
+    """The name of a judgement's budget; loose bounds have their own and spend nothing."""
     name = criterion.budget or result.pillar
     return name + LOOSE if name != NO_BUDGET and is_loose(measurement, criterion) else name
 
@@ -156,13 +156,13 @@ def _class(criterion: Criterion) -> Hashable:
     )
 
 
-def _shares(asked: Sequence[Criterion]) -> dict[Hashable, float]:
+def _shares(criteria: Sequence[Criterion]) -> dict[Hashable, float]:
     """Of the whole budget, by what is asked."""
     weights: dict[Hashable, float] = {}
-    for criterion in asked:
+    for criterion in criteria:
         key = _class(criterion)
         weights[key] = max(weights.get(key, 0.0), criterion.weight)
-    first = {_class(c) for c in asked if c.primary} or set(weights)
+    first = {_class(c) for c in criteria if c.primary} or set(weights)
     shares: dict[Hashable, float] = {}
     for tier, of in ((first, PRIMARY if len(first) < len(weights) else 1.0), (set(weights) - first, 1.0 - PRIMARY)):
         whole = sum(weights[key] for key in tier)

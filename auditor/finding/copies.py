@@ -1,4 +1,4 @@
-"""When rows may not be what they seem: exact copies make every interval too narrow, unless they truly are many rows."""
+"""Doubts about duplicate rows: exact copies make intervals too narrow unless they are genuine separate rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OCCUR = 0.25
 
 
 class Copies(Closed):
-    """How many of ``n`` rows repeat an earlier one in everything that the file says of them.
+    """The number of ``n`` rows that repeat an earlier one in all columns of the file.
 
     ``combinations``: how many different rows the values of each column allow for, n + 1 for any more than n.
     ``divisor``: what the number of copies of every different row is a multiple of, or of all but a few.
@@ -34,7 +34,7 @@ class Copies(Closed):
 
     @property
     def by_chance(self) -> bool:
-        """Whether rows must repeat, since there are more of them than can differ, and were not pasted or drawn again.
+        """Whether repeated rows are expected, since there are more rows than possible values, without pasted copies.
 
         Of what could differ a quarter does; of rows drawn again and again from a few, values go together that need not.
         Numbers of copies are all multiples of d by accident with a probability of about ``d^-k`` for k different rows.
@@ -45,7 +45,7 @@ class Copies(Closed):
 
 
 def why_doubtful(copies: Copies | None) -> str:
-    """Why numbers over these rows are not judged, in sentences that say what to do; "" where they may be.
+    """The reason why numbers on these rows are not judged, with advice; "" if they may be.
 
     More than 1 % of copies: a file pasted twelve times has the rows of one, and its intervals are 3.5 times too narrow.
     Rows of a few columns with a few values each repeat of themselves: nothing is said there unless all do alike.

@@ -1,4 +1,4 @@
-"""What is required of a number, by whom and since when; criteria as files write them."""
+"""A requirement on a number, with its source and date; criteria as written in files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def required_range(direction: Direction, bound: float | tuple[float, float]) -> 
 
 
 class CriterionRecord(Closed):
-    """A requirement: a number, a source, and who set it when.
+    """A requirement: a number, its source, its author and its date.
 
     ``at``: the coordinates that it is about, such as ``{"epsilon": 0.1}``, None for all. ``budget``: the error budget
     that it is judged in, "" for the pillar of the probe that measures it; ``rate``: that budget's error rate at
@@ -60,12 +60,12 @@ class CriterionRecord(Closed):
 
     @property
     def required(self) -> tuple[float, float]:
-        """The values that meet it: from, to."""
+        """The required range: from, to."""
         return required_range(self.direction, self.bound)
 
     @property
     def place(self) -> str:
-        """Where it applies, such as ``at epsilon 0.1``; "" for anywhere."""
+        """The location of the requirement, such as ``at epsilon 0.1``; "" for anywhere."""
         named = (f"{k} {v if isinstance(v, str) else f'{v:g}'}" for k, v in (self.at or {}).items())
         return f"at {', '.join(named)}" if self.at else ""
 
@@ -77,7 +77,7 @@ class CriterionRecord(Closed):
 
 
 class Criterion(CriterionRecord):
-    """What a measurement is held to: ``bound`` for ``at_most`` and ``at_least``, ``(low, high)`` for ``within``.
+    """A requirement: ``bound`` for ``at_most`` and ``at_least``, ``(low, high)`` for ``within``.
 
     ``needs``: the input without which its probe does not measure it. ``built_in``: of a profile of this tool, which
     covers more than any one scan. ``if_rows_suffice``: whether it is held to nothing that has too few rows to be
@@ -90,7 +90,7 @@ class Criterion(CriterionRecord):
 
     @property
     def record(self) -> CriterionRecord:
-        """What a report says of it."""
+        """The criterion's record for a report."""
         return CriterionRecord.model_validate(self.model_dump(exclude={"needs", "built_in", "if_rows_suffice"}))
 
     def applies_to(self, probe: str, measurement: Measurement) -> bool:
@@ -115,11 +115,11 @@ _KEYS = (
 )  # fmt: skip
 
 
-def _same_place(measured: str | float | None, named: str | float) -> bool:
+def _same_place(measured_value: str | float | None, criterion_value: str | float) -> bool:
     """Whether a coordinate is the one that was named: numbers agree as they are printed, 8 / 255 with 0.0314."""
-    if isinstance(measured, (int, float)) and isinstance(named, (int, float)):
-        return measured == named or f"{measured:.3g}" == f"{named:.3g}"
-    return measured == named
+    if isinstance(measured_value, (int, float)) and isinstance(criterion_value, (int, float)):
+        return measured_value == criterion_value or f"{measured_value:.3g}" == f"{criterion_value:.3g}"
+    return measured_value == criterion_value
 
 
 def parse_criterion(
@@ -207,17 +207,17 @@ def _identifier(value: object) -> str | None:
     return None if value is None else str(value).replace("-", "_")
 
 
-def _coordinates(at: object, where: str) -> dict[str, str | float] | None:
+def _coordinates(value: object, where: str) -> dict[str, str | float] | None:
     """Where among a measurement's coordinates a criterion applies, None for anywhere."""
-    if at is None:
+    if value is None:
         return None
-    if not isinstance(at, Mapping) or not at:
-        raise ConfigError(f"{where}: at must be a table, such as at = {{epsilon = 0.1}}, not {at!r}.")
-    for name, place in at.items():
+    if not isinstance(value, Mapping) or not value:
+        raise ConfigError(f"{where}: at must be a table, such as at = {{epsilon = 0.1}}, not {value!r}.")
+    for name, place in value.items():
         number = isinstance(place, (int, float)) and not isinstance(place, bool) and math.isfinite(place)
         if not number and not isinstance(place, str):
             raise ConfigError(f"{where}: at names a number or a word for {name!r}, not {place!r}.")
-    return {str(k): v if isinstance(v, str) else float(v) for k, v in at.items()}
+    return {str(k): v if isinstance(v, str) else float(v) for k, v in value.items()}
 
 
 def _share(entry: Mapping[str, object], where: str, budgets: Mapping[str, float], *, built_in: bool) -> dict[str, Any]:
@@ -300,7 +300,7 @@ def _stated(file: ObeyedFile) -> list[Criterion]:
 
 
 def profile_names() -> list[str]:
-    """Names of the built-in profiles, which hold criteria and no controls."""
+    """Names of the built-in profiles, which contain criteria but no controls."""
     return toml_names("profiles")
 
 

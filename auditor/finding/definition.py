@@ -1,4 +1,4 @@
-"""What a metric means: its formula, range, ideal value, how to read it and its source, as its probe's docstring says.
+"""The definition of a metric from its probe's docstring: formula, range, ideal, interpretation and source.
 
 A definition is the first paragraph of a list item of a docstring::
 
@@ -26,7 +26,7 @@ _ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`")
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
-    """One metric of one probe; ``metric`` may hold ``*`` for what differs between its names."""
+    """One metric of one probe; ``metric`` may contain ``*`` for the variable part of its names."""
 
     probe: str
     metric: str
@@ -37,18 +37,18 @@ class Definition:
     citation: str
 
     def fits(self, probe: str, metric: str) -> bool:
-        """Whether it is that of a number of a probe."""
+        """Whether the definition applies to a probe's metric."""
         return probe == self.probe and (metric == self.metric or fnmatchcase(metric, self.metric))
 
 
 def definition_of(definitions: Sequence[Definition], probe: str, metric: str) -> Definition | None:
-    """The definition of a number: one of just its name, else the first that fits; None where nobody gave any."""
+    """The definition of a number: by exact name, else the first matching pattern; None without one."""
     fitting = [each for each in definitions if each.fits(probe, metric)]
     return next((each for each in fitting if each.metric == metric), fitting[0] if fitting else None)
 
 
 def defined(probe: str, citation: str, sources: Iterable[object], metrics: Iterable[str]) -> tuple[Definition, ...]:
-    """The definitions of those metrics, each once, as the docstrings of ``sources`` give them; the first source wins.
+    """The definitions of those metrics, each once, from the docstrings of ``sources``; the first source wins.
 
     ``citation``: of the probe, for a definition that names no source of its own.
     """
@@ -59,7 +59,7 @@ def defined(probe: str, citation: str, sources: Iterable[object], metrics: Itera
 
 @cache
 def read(docstring: str, citation: str) -> tuple[Definition, ...]:
-    """All definitions of a docstring, without the probe's name, in their order."""
+    """All definitions in a docstring, without the probe's name, in order."""
     found: list[Definition] = []
     for item in _items(docstring):
         named = _NAMES.fullmatch(item)

@@ -1,4 +1,4 @@
-"""What a figure shows besides series: coloured words, pictures under their attribution, grades, swarms of points.
+"""Figure types other than series: coloured words, heat maps over images, tables of grades, beeswarm plots.
 
 Bounded data without markup: whatever made them, a record of them stays small, and a rendering decides how they look.
 """
@@ -37,7 +37,7 @@ EARNED, RESERVED, UNEARNED = "earned its display", "WITH RESERVATIONS", "UNEARNE
 
 
 def title_of(note: str) -> str:
-    """What is added to the title of a figure that has such a note."""
+    """The suffix of a figure's title for such a note."""
     if note.startswith(UNEARNED):
         return ", unearned"
     return ", with reservations" if note.startswith(RESERVED) else ""
@@ -48,7 +48,7 @@ _CONFIG = ConfigDict(allow_inf_nan=False, extra="forbid")
 
 @dataclass(frozen=True, kw_only=True)
 class ColouredText:
-    """The words of one text in order, and what each contributes to the explained score, signed; None where unknown.
+    """The words of one text in order, with their signed contributions to the explained score; None if unknown.
 
     ``spaced``: words are set with a space between them; tokens that carry their own spaces are not. ``title``: what
     text this is and what was scored, in words. ``left_out``: words of the text beyond ``MOST_WORDS``.
@@ -72,13 +72,13 @@ class ColouredText:
 
     @property
     def largest(self) -> float:
-        """Largest absolute value, 0 where there is none."""
+        """Largest absolute value, 0 if there is none."""
         return max((abs(v) for v in self.values if v is not None), default=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heatmap:
-    """An attribution map over the picture it belongs to.
+    """An attribution map over its image.
 
     ``attribution``: base64 of a grey PNG, whose 0 and 255 stand for the values ``low`` and ``high``, linear between.
     ``picture``: base64 of a PNG of the same size, or "" where the picture itself is not to be shown. Both in the form
@@ -110,13 +110,16 @@ class Heatmap:
         return _decoded(self.attribution)
 
     def photograph(self) -> png.Pixels | None:
-        """(height, width[, 3]) the picture, or None where it is not shown. Raises ValueError where it is no PNG."""
+        """(height, width[, 3]) the picture, or None if it is not displayed.
+
+        Raises ValueError where it is no PNG.
+        """
         return _decoded(self.picture) if self.picture else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grade:
-    """One grade of a method with its interval; ``words`` instead, where there is no number."""
+    """One grade of a method with its interval; ``words`` replace a missing number."""
 
     __pydantic_config__ = _CONFIG
 
@@ -132,7 +135,7 @@ class Grade:
 
 @dataclass(frozen=True, kw_only=True)
 class GradedMethod:
-    """A method, what became of it and why, and its grades in the order of the table's columns."""
+    """A method, its status with the reason, and its grades in the order of the table's columns."""
 
     __pydantic_config__ = _CONFIG
 
@@ -147,7 +150,10 @@ class GradedMethod:
 
 @dataclass(frozen=True, kw_only=True)
 class GradeTable:
-    """Methods with their grades. ``grades``: the names of the columns; ``better``: which way each is better."""
+    """A table of methods with their grades.
+
+    ``grades``: the names of the columns; ``better``: which way each is better.
+    """
 
     __pydantic_config__ = _CONFIG
 
@@ -189,14 +195,14 @@ class Swarm:
             raise ValueError("values of a swarm must ascend, so that they do not tell which row they are of")
 
 
-def _at_most(what: str, n: int, most: int) -> None:
+def _at_most(noun: str, n: int, most: int) -> None:
     if n > most:
-        raise ValueError(f"at most {most} {what} can be shown, not {n}")
+        raise ValueError(f"at most {most} {noun} can be shown, not {n}")
 
 
-def _finite(what: str, values: tuple[float | None, ...]) -> None:
+def _finite(noun: str, values: tuple[float | None, ...]) -> None:
     if any(v is not None and not math.isfinite(v) for v in values):
-        raise ValueError(f"{what} must be finite")
+        raise ValueError(f"{noun} must be finite")
 
 
 def _decoded(encoded: str) -> png.Pixels:

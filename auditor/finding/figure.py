@@ -1,4 +1,4 @@
-"""Figures as data: what a probe wants shown, drawn by the renderings."""
+"""Figures as data: provided by probes, drawn by the report renderings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FigureKind = Literal[
 
 
 class Series(Closed):
-    """One line or set of bars of a figure: ``y`` against ``x`` (numbers or labels), with intervals where there are any.
+    """One line or set of bars of a figure: ``y`` against ``x`` (numbers or labels), with intervals if available.
 
     ``low`` and ``high`` are the intervals, empty where there are none. ``criterion``: where the requirement lies on the
     value axis for this series alone; ``criterion_label`` says it in words. Points that have no place on the x axis are
@@ -44,7 +44,7 @@ class Series(Closed):
 
 
 class Figure(Closed):
-    """A drawing as data: ``kind`` says how to draw it, ``alt`` what it shows, in words, ``caption`` how to read it.
+    """A drawing as data: ``kind`` selects the plot, ``alt`` describes it in words, ``caption`` explains it.
 
     ``text`` shows ``texts``, ``heatmap`` ``heatmaps``, ``table`` ``table``, ``beeswarm`` ``swarms``; every other kind
     ``series``: ``rates``, ``confusion``, ``scores`` and ``calibration`` of groups, ``threshold`` of groups over the
@@ -74,8 +74,8 @@ class Figure(Closed):
 
     @field_validator(*_MOST, mode="before")
     @classmethod
-    def _as_many_as_a_report_shows(cls, shown: Any, info: ValidationInfo) -> Any:
+    def _as_many_as_a_report_shows(cls, items: Any, info: ValidationInfo) -> Any:
         most = _MOST[str(info.field_name)]
-        if isinstance(shown, list | tuple) and len(shown) > most:
-            raise ValueError(f"a figure shows at most {most} {info.field_name}, not {len(shown)}")
-        return shown
+        if isinstance(items, list | tuple) and len(items) > most:
+            raise ValueError(f"a figure shows at most {most} {info.field_name}, not {len(items)}")
+        return items

@@ -1,4 +1,4 @@
-"""What follows by logic from what was shown, at no cost: a gap between finer groups is no smaller than a coarser one.
+"""Free logical consequences of significant results: a finer grouping has no smaller gap than a coarser one.
 
 The rates of coarser groups are averages of those of the finer ones that make them up, so they lie between them: a
 largest difference, or smallest ratio, over the intersection of features bounds that of every feature among them; and
@@ -19,7 +19,7 @@ from auditor.statistics.rates import RateTable
 
 
 def implied(judgements: Sequence[Judgement]) -> list[Judgement]:
-    """The judgements, in their order, with what follows from others of them; intervals are cut to what follows too."""
+    """The judgements in order, with logical consequences of others; intervals are tightened accordingly."""
     said = list(judgements)
     gaps = [
         (i, j)
@@ -77,7 +77,7 @@ def _covers(fine: RateTable, coarse: RateTable, *, finer: bool) -> bool:
     )
 
 
-def _follows(one: Judgement, other: Judgement, how: str) -> Judgement:
+def _follows(one: Judgement, other: Judgement, phrase: str) -> Judgement:
     """``one`` with the outcome of ``other``, and with the end of its interval that follows from it."""
     (low, high), (least, most) = one.interval or (0.0, 0.0), other.interval or (0.0, 0.0)
     passes, at_most = other.outcome is Outcome.PASS, one.criterion is not None and one.criterion.direction == "at_most"
@@ -93,6 +93,6 @@ def _follows(one: Judgement, other: Judgement, how: str) -> Judgement:
         n_required=None,
         alone=None,
         said_alone="",
-        reason=f"{how} {other.metric} by {' x '.join(other.measurement.sensitive if other.measurement else ())}, "
+        reason=f"{phrase} {other.metric} by {' x '.join(other.measurement.sensitive if other.measurement else ())}, "
         f"which is a {other.outcome.value}.",
     )

@@ -1,4 +1,4 @@
-"""A measurement held against a criterion, and what came of it."""
+"""The judgement of a measurement against a criterion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from auditor.finding.measurement import Measurement, Outcome, Pillar
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A measurement held against a criterion.
+    """A measurement judged against a criterion.
 
     ``interval``: two one-sided bounds, the one that FAIL rests on at the level of FAIL, the other at that of PASS.
     ``p_fail_adjusted``, ``p_pass_adjusted``: p-values times what the level was divided by, to be held against the
@@ -46,10 +46,10 @@ class Judgement:
 
     @property
     def chance(self) -> float | None:
-        """What a model without skill comes to, of a number that shows skill."""
+        """The value of a model without skill, for a number that measures skill."""
         return None if self.measurement is None else self.measurement.chance
 
     @property
     def metric(self) -> str | None:
-        """Of the measurement, None where there is none."""
+        """The metric of the measurement, None without one."""
         return None if self.measurement is None else self.measurement.metric

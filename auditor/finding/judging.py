@@ -1,4 +1,4 @@
-"""What was measured, what was required, and the judgement that follows from the two and nothing else."""
+"""Judging: a judgement from a measurement and a requirement, and from nothing else."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _tests(measurement: Measurement, criterion: Criterion) -> tuple[float, float
 
 
 def empty_requirement(estimate: AnyEstimate, criterion: Criterion) -> str:
-    """Why no value that the estimate can take would fail the criterion, or none would meet it; "" for a real one."""
+    """The reason why the criterion is always met or never met by the estimate; "" for a real requirement."""
     low, high = estimate.limits
     floor, ceiling = criterion.required
     within = f"this number lies within [{_number(low)}, {_number(high)}] whatever the model does"
@@ -116,8 +116,8 @@ def _shown(pair: Pair, levels: Levels, tests: tuple[float, float]) -> tuple[Outc
     return Outcome.INCONCLUSIVE, Outcome.PASS if p_pass <= levels.rate else None
 
 
-def _judged(pair: Pair, levels: Levels, tests: tuple[float, float], *, shared: bool) -> Judgement:
-    """``shared``: whether it is judged in a budget at all."""
+def _judged(pair: Pair, levels: Levels, tests: tuple[float, float], *, in_budget: bool) -> Judgement:
+    """``in_budget``: whether it is judged in a budget at all."""
     result, measurement, criterion = pair
     estimate, (p_fail, p_pass) = measurement.estimate, tests
     judgeable, why_not = _may_be_judged(measurement), unjudgeable(estimate)
@@ -148,7 +148,7 @@ def _judged(pair: Pair, levels: Levels, tests: tuple[float, float], *, shared: b
             f"The whole interval [{_number(low)}, {_number(high)}] lies {where} what is required "
             f"({criterion.describe()})."
         )
-    sampled = judgeable and shared
+    sampled = judgeable and in_budget
     return Judgement(
         id="",
         probe=result.probe,
@@ -287,7 +287,7 @@ def _not_measured(result: ProbeResult, outcome: Outcome, reason: str) -> Judgeme
 def judge(
     results: Sequence[ProbeResult], criteria: Sequence[Criterion], family: Family | None = None
 ) -> tuple[list[Judgement], Family]:
-    """Hold every measurement against its criteria, with one promise for every error budget.
+    """Judge every measurement against its criteria, with one error rate for every error budget.
 
     Over the judgements of a budget, the probability of any false FAIL is at most its rate, and so is that of any false
     PASS (``bonferroni``, ``holm``); see :mod:`auditor.finding.budgets`. Which judgements there are is fixed by which
@@ -312,7 +312,7 @@ def judge(
     levels = {_key(pair): level for pair, level in zip(sampled, found, strict=True)}
     certain = Levels(fail=family.error_rate, passed=family.error_rate, rate=family.error_rate)
     judged = {
-        key: _judged(pair, levels.get(key, certain), tests[key], shared=key in levels)
+        key: _judged(pair, levels.get(key, certain), tests[key], in_budget=key in levels)
         for pair in pairs
         for key in [_key(pair)]
     }
@@ -389,8 +389,8 @@ def _not_of_copies(findings: Sequence[Judgement], results: Sequence[ProbeResult]
     ]
 
 
-def _is_certain(measured: Measurement | None) -> bool:
-    return measured is None or isinstance(measured.estimate, Exact | UpperBound | Undefined)
+def _is_certain(measurement: Measurement | None) -> bool:
+    return measurement is None or isinstance(measurement.estimate, Exact | UpperBound | Undefined)
 
 
 _JUDGED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
@@ -433,11 +433,11 @@ def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Ju
     )
 
 
-def _never_measured(criteria: Iterable[Criterion], used: set[int], ran: set[str]) -> list[Judgement]:
+def _never_measured(criteria: Iterable[Criterion], used_ids: set[int], ran: set[str]) -> list[Judgement]:
     """A criterion somebody set and nobody measured is no pass; the built-in profile covers more than one scan can."""
     found = []
     for criterion in criteria:
-        if id(criterion) in used:
+        if id(criterion) in used_ids:
             continue
         if not criterion.built_in:
             outcome = Outcome.NOT_RUN

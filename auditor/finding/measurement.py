@@ -1,4 +1,4 @@
-"""What a probe measured, before anybody judges it."""
+"""Measurements of a probe, before any judgement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Answer = Literal["decisions", "scores", "sense"]
 
 
 class Outcome(StrEnum):
-    """The six things a finding can say; the first three are judgements."""
+    """The six possible outcomes of a finding; the first three are judgements."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -34,18 +34,18 @@ class Outcome(StrEnum):
 
     @property
     def words(self) -> str:
-        """As it is printed: ``NOT RUN``."""
+        """The outcome as printed: ``NOT RUN``."""
         return self.value.replace("_", " ")
 
     @property
     def slug(self) -> str:
-        """As templates, styles and scripts know it: ``not-run``."""
+        """The outcome in templates, styles and scripts: ``not-run``."""
         return self.value.lower().replace("_", "-")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One number with its uncertainty, and where it was taken; it judges nothing.
+    """One number with its uncertainty and its location, without judgement.
 
     ``metric``: the field's name in snake_case. ``n_samples``: rows of the file that the number is about, of a per-group
     number those of the group: texts, prompts or pairs where those are its rows. A rate is often taken over fewer, such
@@ -91,7 +91,7 @@ class Measurement:
 
     @property
     def rests_on(self) -> Answer | None:
-        """The answers that must differ between rows for the number to say anything; None where none must."""
+        """The answers that must differ between rows for a meaningful number; None if none must."""
         if self.ideal_when_same is None:
             return "decisions" if self.sensitive else None
         return None if self.ideal_when_same == "nothing" else self.ideal_when_same
@@ -99,7 +99,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Alike:
-    """Rows that the model answers alike: all ``n`` of a ``group``, or of the data where it is empty.
+    """Rows with identical model answers: all ``n`` of a ``group``, or of the data if it is empty.
 
     A group is listed for its decisions alone, and only where they are not simply right: a group whose rows truly are of
     one class may get one answer.
@@ -112,7 +112,7 @@ class Alike:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """What became of one probe: its measurements, or the reason why there are none.
+    """The result of one probe: its measurements, or the reason for their absence.
 
     ``other_kind``: whether it is not applicable since it asks about another kind of model or rows, which no input
     mends. ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how

@@ -1,4 +1,4 @@
-"""The files that decide an audit: configurations, criteria, rule packs and catalogues of words, each read once.
+"""Files that determine an audit: configurations, criteria, rule packs and word catalogues, each read once.
 
 What was parsed and what is digested are the same bytes, whatever becomes of the file afterwards.
 """
@@ -47,20 +47,23 @@ class ObeyedFile:
 
     @property
     def text(self) -> str:
-        """Its text. Raises UnicodeDecodeError."""
+        """The text of the file.
+
+        Raises UnicodeDecodeError.
+        """
         # Its ends of lines are those of a file that is opened for reading text.
         return self.content.decode().replace("\r\n", "\n").replace("\r", "\n")
 
     def deciding(self, *keys: str) -> ObeyedFile:
-        """The same file, which decides these."""
+        """The same file, marked with the parts that it determines."""
         return replace(self, keys=keys)
 
-    def toml(self, called: str) -> dict[str, Any]:
-        """What it says; ``called`` begins the ConfigError where it is no TOML."""
+    def toml(self, subject: str) -> dict[str, Any]:
+        """The parsed TOML; ``subject`` begins the ConfigError for invalid TOML."""
         try:
             return tomllib.loads(self.text)
         except UNREADABLE as error:
-            raise ConfigError(f"{called} cannot be read as TOML: {why_unreadable(error)}.") from None
+            raise ConfigError(f"{subject} cannot be read as TOML: {why_unreadable(error)}.") from None
 
 
 def read_obeyed(path: str | Path, role: FileRole, origin: Origin = "given") -> ObeyedFile:
@@ -78,7 +81,7 @@ def read_obeyed(path: str | Path, role: FileRole, origin: Origin = "given") -> O
 
 
 def shipped(folder: str, name: str, role: FileRole) -> ObeyedFile | None:
-    """What comes with the tool under this name; None where nothing does."""
+    """The file of this name shipped with the tool; None if there is none."""
     if not re.fullmatch(r"[\w-]+", name):
         return None
     place = files("auditor.finding") / folder / f"{name}.toml"

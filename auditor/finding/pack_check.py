@@ -1,4 +1,4 @@
-"""All that is wrong with a rule pack: what it does not say as packs say it, and what no probe will ever answer."""
+"""Checks of a rule pack: all format errors, and all requirements that no probe can satisfy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TABLE = re.compile(r"\s*\[\[")
 
 
 def faults_of(text: str, where: str, metrics: Mapping[str, Sequence[str]]) -> list[str]:
-    """Every fault of a pack's text, a sentence each; none for a pack that holds.
+    """Every error in a pack's text, one sentence each; empty for a valid pack.
 
     ``metrics``: of every known probe the metrics that it measures, as patterns; empty for one whose metrics are not
     known. A control with a fault is set aside, and the rest is read on.
@@ -76,7 +76,7 @@ def _unanswered(
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether any name is of both patterns, in which ``*`` stands for anything."""
+    """Whether some name matches both patterns, with ``*`` as wildcard."""
     # reached[j]: whether what was read of the one may have been read as the first j of the other.
     reached = [True, *(other[: j + 1].strip("*") == "" for j in range(len(other)))]
     for letter in one:

@@ -1,4 +1,4 @@
-"""Small pictures as PNG, written and read in one strict form, so that a picture of a record is pixels and nothing else.
+"""Small images as PNG in one strict format, so that an image in a record contains pixels and nothing else.
 
 The form: 8 bits a channel, grey or RGB, not interlaced, every row filtered by ``up``, one IHDR, IDAT and IEND chunk
 each and none besides. Every viewer reads it; what is read back here cannot be a decompression bomb, carry text or reach
@@ -81,13 +81,13 @@ def decode(data: bytes, most: int) -> Pixels:
     return flat if channels == 1 else flat.reshape(height, width, channels)
 
 
-def _body(data: bytes, at: int, name: bytes) -> bytes:
-    """The body of the chunk that begins at ``at``, which must be ``name`` and sound."""
-    if len(data) < at + 12:
+def _body(data: bytes, offset: int, name: bytes) -> bytes:
+    """The body of the chunk that begins at ``offset``, which must be ``name`` and sound."""
+    if len(data) < offset + 12:
         raise ValueError(_FORM)
-    (size,) = struct.unpack_from(">I", data, at)
-    body, end = data[at + 8 : at + 8 + size], at + 8 + size
-    sound = len(data) >= end + 4 and data[at + 4 : at + 8] == name
+    (size,) = struct.unpack_from(">I", data, offset)
+    body, end = data[offset + 8 : offset + 8 + size], offset + 8 + size
+    sound = len(data) >= end + 4 and data[offset + 4 : offset + 8] == name
     if not sound or struct.unpack_from(">I", data, end)[0] != zlib.crc32(name + body):
         raise ValueError(_FORM)
     return body

@@ -1,4 +1,4 @@
-"""Rule packs: which control asks for which measurement, and for whose word where no measurement can answer.
+"""Rule packs: controls with the measurements they require, and attestations if no measurement is possible.
 
 A pack is material to work from, not legal advice. It sets no pass mark unless the text it is about sets one.
 """
@@ -61,7 +61,7 @@ _PROFILE = ("criteria", "budgets", "set_by", "set_at")
 
 @dataclass(frozen=True, kw_only=True)
 class EvidenceRule:
-    """What answers a control without anybody's word: mostly measurements.
+    """The evidence that satisfies a control without an attestation: mostly measurements.
 
     ``probe``, ``metric``, ``method``: patterns, in which ``*`` stands for anything and ``|`` between two for either;
     the probe ``*`` is any but the intake, which looks at the file alone. ``features``: the number of sensitive features
@@ -105,8 +105,8 @@ class EvidenceRule:
 
 @dataclass(frozen=True, kw_only=True)
 class AttestationRule:
-    """What a control asks somebody to say, and who that is; ``source``, ``certainty``: of this line alone, else the
-    control's."""
+    """The attestation that a control requires, and who must give it; ``source``, ``certainty``: of this line alone, else the control's.
+    """
 
     what: str
     role: str
@@ -116,8 +116,10 @@ class AttestationRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """One thing a pack asks for; ``record``: what of the record itself answers a part of it. ``checked_on``: when it
-    was looked up."""
+    """One requirement of a pack; ``record``: the part of the record that satisfies part of it.
+
+    ``checked_on``: when it was looked up.
+    """
 
     id: str
     title: str
@@ -131,7 +133,7 @@ class Control:
     record: tuple[RecordPart, ...] = ()
 
     def applies(self, day: date) -> bool:
-        """Whether it is in force on a day."""
+        """Whether the control is in force on a day."""
         return (self.applies_from is None or self.applies_from <= day) and (
             self.applies_until is None or day <= self.applies_until
         )
@@ -177,7 +179,7 @@ def pack_names() -> list[str]:
 
 @dataclass(frozen=True)
 class Required:
-    """What ``--policy`` comes to: rule packs, the criteria of all that it names together, and the files they are in."""
+    """The requirements of ``--policy``: rule packs, all their criteria, and their files."""
 
     packs: tuple[Policy, ...]
     criteria: tuple[Criterion, ...]
@@ -185,13 +187,13 @@ class Required:
 
 
 def load_policies(names: Sequence[str]) -> tuple[list[Policy], list[Criterion]]:
-    """The packs and the criteria of :func:`required_by`, which says what it raises."""
+    """The packs and the criteria of :func:`required_by`, which documents the exceptions."""
     found = required_by(names)
     return list(found.packs), list(found.criteria)
 
 
 def required_by(names: Sequence[str]) -> Required:
-    """What ``--policy``'s names and files require.
+    """The requirements in the names and files of ``--policy``.
 
     A name is a built-in pack, a built-in profile or a TOML file; a file with ``[[controls]]`` is a pack. Raises
     ConfigError naming file and line.
@@ -223,7 +225,7 @@ def required_by(names: Sequence[str]) -> Required:
 
 
 def is_of_another(pack: Policy) -> bool:
-    """Whether a pack goes by the name of one that comes with the tool, and has another text."""
+    """Whether a pack has the name of a shipped pack but a different text."""
     own = shipped("policies", pack.name.strip().casefold(), "rule pack")
     return own is not None and pack.sha256 != hashlib.sha256(own.text.encode()).hexdigest()
 

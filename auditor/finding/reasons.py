@@ -1,4 +1,4 @@
-"""What is said of one row of the data: why it was decided so, what would flip the decision, and which rows are near.
+"""Explanations of one row: reasons of the decision, counterfactual changes, and nearest neighbours.
 
 Of other rows nothing is told but their numbers; values are the row's own, and those that would change its decision.
 """
@@ -21,7 +21,7 @@ Value = Annotated[str, Field(max_length=200)] | bool | int | float | None
 
 
 class ReasonCode(Closed):
-    """A feature, or a word of a text, that speaks for the decision that was made.
+    """A feature, or a word of a text, that supports the decision.
 
     ``contribution``: towards the decision, on the scale of the explained score, the mean over the draws; ``low``,
     ``high``: the range of the middle 95 % of draws. ``at_rank``: in how many of the draws it had the rank it has here.
@@ -37,7 +37,7 @@ class ReasonCode(Closed):
 
 
 class Faithfulness(Closed):
-    """Whether the reasons are the row's own: what the score does where they go, against what it does at random.
+    """Faithfulness of reasons to the row: the score change without them, compared with random removal.
 
     ``moved``: by how much the score moves away from the decision where the reasons become typical, the mean over the
     first, the first two, ...; ``moved_low`` its one-sided lower bound at ``level`` over the typical rows, None of a
@@ -59,7 +59,7 @@ class Faithfulness(Closed):
 
 
 class Change(Closed):
-    """One feature of a row, as it is and as it would have to be."""
+    """One feature of a row: its present value and the required one."""
 
     feature: _Name
     now: Value
@@ -67,7 +67,7 @@ class Change(Closed):
 
 
 class Recourse(Closed):
-    """Changes that flip the decision: the model was asked about the row with them, twice.
+    """Changes that flip the decision, confirmed by two model queries.
 
     ``distance``: the sum over the changes, of a number in median absolute deviations of the rows, of a category 1.
     ``probability``: of the favourable answer, with the changes made.
@@ -79,7 +79,9 @@ class Recourse(Closed):
 
 
 class RecourseSearch(Closed):
-    """What a search for changes found, nearest first. ``asked``: rows that the model was asked about.
+    """Changes found by a recourse search, nearest first.
+
+    ``asked``: rows that the model was asked about.
 
     ``exact``: whether every combination of at most ``searched`` changes was asked about, so that what was found is the
     nearest there is of so few. ``fixed``: features that were left as they are. ``none``: why there was no search.
@@ -94,7 +96,7 @@ class RecourseSearch(Closed):
 
 
 class Neighbour(Closed):
-    """Another row, by its number alone, and how far it lies off: see :class:`Recourse`."""
+    """Another row, by its number only, and its distance: see :class:`Recourse`."""
 
     row: Annotated[int, Field(ge=1)]
     distance: float
@@ -104,7 +106,7 @@ Method = Annotated[str, Field(max_length=100)]
 
 
 class ExplainedRow(Closed):
-    """Everything that is said of one row; ``row`` counts the rows of the file from 1, without the header.
+    """The explanation of one row; ``row`` counts the rows of the file from 1, without the header.
 
     ``decision`` and ``favourable``: what was decided on, and whether it is the favourable answer. ``probability``: of
     the favourable answer. ``reasons`` are empty where they are refused. ``compared_with``: the rows that say what is
@@ -132,6 +134,6 @@ class ExplainedRow(Closed):
 
     @property
     def settled(self) -> bool:
-        """Whether reasons are shown and, of an unfavourable decision on a table, recourse is proven."""
+        """Whether reasons are displayed and, for an unfavourable decision on a table, recourse is proven."""
         told = not self.faithfulness.refused and bool(self.reasons)
         return told and (self.favourable or self.kind == "word" or bool(self.recourse.found))

@@ -1,4 +1,4 @@
-"""``[roles]`` of audit.toml: which column holds sex, which race and ethnicity, and so on; no column's name says so."""
+"""``[roles]`` of audit.toml: the columns of sex, race, ethnicity and other roles; never inferred from names."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ CATEGORIES: Mapping[str, Mapping[str, tuple[str, ...]]] = {"eeo-1": EEO1}
 
 
 class Roles(Closed):
-    """Columns by role, and what values of a role's column are in the words of a closed list, such as EEO-1's."""
+    """Columns by role, and the values of a role's column in the terms of a closed list, such as EEO-1's."""
 
     columns: Annotated[dict[Role, str], LEFT_OUT] = Field(default_factory=dict)
     levels: Annotated[dict[Role, dict[str, str]], LEFT_OUT] = Field(default_factory=dict)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What the data are to have: each column, and each value with a word of its own as ``column.value``."""
+        """Required data: each column, and each value with its own term as ``column.value``."""
         values = (f"{self.columns[role]}.{value}" for role, own in self.levels.items() for value in own)
         return (*self.columns.values(), *values)
 
-    def category(self, role: Role, value: str, names: str, called: str = "") -> str | None:
-        """What a value is among the ``names`` of :data:`CATEGORIES`: by ``[roles.levels]``, else by itself, else by
-        what it is ``called``; None where it is none of them."""
+    def category(self, role: Role, value: str, names: str, label: str = "") -> str | None:
+        """The category of a value among the ``names`` of :data:`CATEGORIES`: by ``[roles.levels]``, else by the value itself, else by its ``label`` label; None if it is none of them.
+        """
         known = {spelled: name for name, more in CATEGORIES[names].items() for spelled in map(_plain, (name, *more))}
-        for said in (self.levels.get(role, {}).get(value), value, called):
+        for said in (self.levels.get(role, {}).get(value), value, label):
             if said and _plain(said) in known:
                 return known[_plain(said)]
         return None
@@ -62,7 +62,7 @@ def _plain(name: str) -> str:
 
 
 def roles_of(table: object, where: str) -> Roles | None:
-    """The roles of a table of TOML; None where it is empty.
+    """The roles in a TOML table; None if it is empty.
 
     Raises ConfigError for an unknown role, a column that is no text, or levels of a role without a column.
     """

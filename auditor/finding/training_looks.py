@@ -1,4 +1,4 @@
-"""The looks at a model while it learned: which were taken and judged, and how often the run was interrupted."""
+"""Interim looks of a training: those taken and judged, and the number of interruptions."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class LookRecord(Closed):
     failed: tuple[str, ...] = ()
 
     def same(self, other: LookRecord) -> bool:
-        """Whether it asked what the other asked: the same look of the plan at the same weights."""
+        """Whether both are the same look of the plan at the same weights."""
         return self.look == other.look and self.weights == other.weights != ""
 
 
 class TrainingRecord(Closed):
-    """What an audit in a training has spent of its error rate so far.
+    """The error rate that an audit during training has spent so far.
 
     ``run``: a digest of what all of its looks have in common: rows, probes, criteria, plan, error rate and seed.
     ``left_out``: where a planned look was not taken. ``closing``: the last look, at its own share; None while the
@@ -52,11 +52,11 @@ class TrainingRecord(Closed):
 
     @property
     def eventful(self) -> bool:
-        """Whether there is more to say than that all went as it was planned."""
+        """Whether the training deviated from the plan."""
         return self.closing is None or bool(self.resumed_after) or bool(self.spent)
 
     def describe(self) -> str:
-        """How far it came, how often it was resumed and where, and what had been spent before."""
+        """The progress, the resumptions and their positions, and the previously spent error rate."""
         of = "" if self.planned is None else f" of {self.planned} planned"
         n = len(self.looks)
         said = [f"Audited while it learned, by {n} {'look' if n == 1 else 'looks'}{of}."]

@@ -1,4 +1,4 @@
-"""When a PASS would say nothing: a model that tells no rows apart reaches the ideal of every gap by that alone."""
+"""Detection of a meaningless PASS: a model that answers every row alike has the ideal value of every gap."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SENSE: Literal["sense"] = "sense"
 Shown = tuple[Measurement, tuple[float, float]]
 
 
-def no_skill(shown: Iterable[Shown], answer: Answer = "scores", method: str = "") -> str:
-    """In words, that no skill is shown; "" where some is, or where none was measured and ``answer`` is not sense.
+def no_skill(results: Iterable[Shown], answer: Answer = "scores", method: str = "") -> str:
+    """A sentence that no skill is shown; "" if some is, or if none was measured and ``answer`` is not sense.
 
-    ``shown``: measurements with the intervals that are printed of them. Skill is shown by a number with a
+    ``results``: measurements with the intervals that are printed of them. Skill is shown by a number with a
     :attr:`~auditor.finding.measurement.Measurement.chance` whose interval lies above it. Groups do not count: a model
     may have skill in one alone. Of ``"decisions"``, where a number is about their own skill that of scores is none:
     scores may rank rows well beside decisions that are drawn, or that a threshold makes the same for nearly everybody.
@@ -30,7 +30,7 @@ def no_skill(shown: Iterable[Shown], answer: Answer = "scores", method: str = ""
     sense beside it (``at`` ``sentences`` is ``sense``), both of them measured: who knows in which order words stand may
     know nothing of what they say, and nobody knows of a model that was not asked.
     """
-    skills = [(m, limits) for m, limits in shown if m.chance is not None and not m.group]
+    skills = [(m, limits) for m, limits in results if m.chance is not None and not m.group]
     asked = [(m, limits) for m, limits in skills if method and m.at.get(SENTENCES) == method]
     if asked and all(math.isnan(m.estimate.value) for m, _ in asked):
         return f"no sentence of {method} has an order that the model could know"
@@ -50,7 +50,7 @@ def no_skill(shown: Iterable[Shown], answer: Answer = "scores", method: str = ""
     return _unshown(of_sense)
 
 
-def _unshown(skills: Iterable[Shown], whose: str = "") -> str:
+def _unshown(skills: Iterable[Shown], qualifier: str = "") -> str:
     """Of which numbers none lies above chance, in words; "" where one does, or where there are none."""
     unshown = []
     for measured, (low, high) in skills:
@@ -59,16 +59,16 @@ def _unshown(skills: Iterable[Shown], whose: str = "") -> str:
         if low >= measured.chance:
             return ""
         unshown.append(
-            f"{measured.metric}{whose} is {measured.estimate.value:.3g} [{low:.3g}, {high:.3g}], not shown to be above "
+            f"{measured.metric}{qualifier} is {measured.estimate.value:.3g} [{low:.3g}, {high:.3g}], not shown to be above "
             f"{measured.chance:g}, which is chance"
         )
     return "; ".join(unshown)
 
 
-def why_empty(measured: Measurement, alike: Sequence[Alike], unskilled: Mapping[Answer, str]) -> str:
-    """Why a PASS of a number would say nothing, in a sentence; "" where it says something.
+def why_empty(measurement: Measurement, constant_answers: Sequence[Alike], unskilled: Mapping[Answer, str]) -> str:
+    """The reason why a PASS of a number would be meaningless, in a sentence; "" if it is meaningful.
 
-    ``alike``: the rows that the model answers alike; ``unskilled``: what :func:`no_skill` says of either answer. What
+    ``constant_answers``: the rows that the model answers alike; ``unskilled``: what :func:`no_skill` says of either answer. What
     an attack left over says nothing where the model hides its gradient. A number that rests on answers
     (:attr:`~auditor.finding.measurement.Measurement.rests_on`) says nothing
 
@@ -81,14 +81,14 @@ def why_empty(measured: Measurement, alike: Sequence[Alike], unskilled: Mapping[
     - where skill was measured and none is shown. Where it was not measured, as without labels, nothing follows, but for
       what rests on sense: that takes both word order and sense, measured and shown.
     """
-    if measured.masked:
-        return f"{HIDDEN}: {measured.masked}. What the attack did not find says nothing; what it found is there."
-    answer = measured.rests_on
+    if measurement.masked:
+        return f"{HIDDEN}: {measurement.masked}. What the attack did not find says nothing; what it found is there."
+    answer = measurement.rests_on
     if answer is None:
         return ""
-    features = set(measured.sensitive) | set(measured.group)
-    for rows in alike:
-        compares = set(rows.group) == features and rows.n >= measured.smallest
+    features = set(measurement.sensitive) | set(measurement.group)
+    for rows in constant_answers:
+        compares = set(rows.group) == features and rows.n >= measurement.smallest
         if rows.group and compares and answer == "decisions":
             return (
                 f"The model answers all {rows.n:,} rows of {_named(rows.group)} alike, whoever they are: a number that "

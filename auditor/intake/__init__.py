@@ -1,1 +1,1 @@
-"""From a path to a model, safely: a file is what its content says, and nothing in it runs unless a flag allows it."""
+"""Safe loading of a model from a path: file type by content; no code runs without an explicit flag."""

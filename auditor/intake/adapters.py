@@ -1,4 +1,4 @@
-"""LoRA adapters on the base model that a flag names: low-rank changes added to its weights, as data."""
+"""LoRA adapters on the base model that a flag names: low-rank changes of its weights, as data."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _KNOWN = frozenset(
 
 
 def is_adapter(path: str) -> bool:
-    """Whether a folder holds an adapter and no model of its own."""
+    """Whether a folder contains an adapter without its own model."""
     folder = Folder(path)
     return folder.has(_CONFIG) and not folder.has("config.json")
 
@@ -65,7 +65,7 @@ def adapted(path: str, spec: ModelSpec, base: AuditedModel) -> AuditedModel:
     Kalajdzievski 2023); what the adapter saved whole replaces the base's own. Raises ModelError where the adapter is of
     another kind or another model, UnsafeModelError where it names code.
     """
-    folder = Folder(path, mapped=spec.mapped)
+    folder = Folder(path, memory_map=spec.mapped)
     settings = folder.json(_CONFIG)
     _check(settings, folder)
     if not folder.has(_WEIGHTS):
@@ -153,7 +153,7 @@ def _network(base: AuditedModel) -> nn.Module:
     return module
 
 
-def _add(network: nn.Module, weights: Mapping[str, Tensor], settings: Mapping[str, Any], what: str) -> int:
+def _add(network: nn.Module, weights: Mapping[str, Tensor], settings: Mapping[str, Any], adapter_name: str) -> int:
     """Adds every change; how many matrices it was. Every tensor of the file has a place, or it is an error."""
     pairs: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}
@@ -172,19 +172,19 @@ def _add(network: nn.Module, weights: Mapping[str, Tensor], settings: Mapping[st
         there = None if own is None or own.shape != tensor.shape else own.cpu().float()
         if there is None or not torch.allclose(there, tensor.float(), 1e-2, 1e-3):
             raise ModelError(
-                f"The adapter {what!r} holds its base's {printable(name, 100)!r}, and that of --base is another: name "
+                f"The adapter {adapter_name!r} holds its base's {printable(name, 100)!r}, and that of --base is another: name "
                 "the model that it was trained on.",
                 code="AUD-LOAD-WEIGHTS",
             )
     for name, tensor in whole.items():
         if name not in known or known[name].shape != tensor.shape:
             raise ModelError(
-                f"The adapter {what!r} holds {printable(name, 100)!r}, which its base does not have so.",
+                f"The adapter {adapter_name!r} holds {printable(name, 100)!r}, which its base does not have so.",
                 code="AUD-LOAD-WEIGHTS",
             )
-    changes = {name: _change(network, name, pair, settings, what) for name, pair in pairs.items()}
+    changes = {name: _change(network, name, pair, settings, adapter_name) for name, pair in pairs.items()}
     if not changes and not whole:
-        raise DamagedError(f"The adapter {what!r} changes nothing.")
+        raise DamagedError(f"The adapter {adapter_name!r} changes nothing.")
     with torch.no_grad():
         for name, change in changes.items():
             changed = network.get_parameter(f"{name}.weight")
@@ -195,7 +195,7 @@ def _add(network: nn.Module, weights: Mapping[str, Tensor], settings: Mapping[st
 
 
 def _change(
-    network: nn.Module, name: str, pair: Mapping[str, Tensor], settings: Mapping[str, Any], what: str
+    network: nn.Module, name: str, pair: Mapping[str, Tensor], settings: Mapping[str, Any], adapter_name: str
 ) -> Tensor:
     from transformers.pytorch_utils import Conv1D
 
@@ -205,7 +205,7 @@ def _change(
         module = None
     if not isinstance(module, (nn.Linear, Conv1D)) or len(pair) != 2:
         raise ModelError(
-            f"The adapter {what!r} changes {printable(name, 100)!r}, which its base does not have so: is --base the "
+            f"The adapter {adapter_name!r} changes {printable(name, 100)!r}, which its base does not have so: is --base the "
             "model that it was trained on?",
             code="AUD-LOAD-WEIGHTS",
         )
@@ -214,14 +214,14 @@ def _change(
     shape = module.weight.shape[::-1] if turned else module.weight.shape
     if low.dim() != 2 or high.dim() != 2 or high.shape[1] != low.shape[0] or (high.shape[0], low.shape[1]) != shape:
         raise ModelError(
-            f"The adapter {what!r} changes {printable(name, 100)!r} by matrices of another shape.",
+            f"The adapter {adapter_name!r} changes {printable(name, 100)!r} by matrices of another shape.",
             code="AUD-LOAD-WEIGHTS",
         )
-    rank = _of_layer(settings, "rank_pattern", name, settings.get("r"), what)
-    alpha = _of_layer(settings, "alpha_pattern", name, settings.get("lora_alpha"), what)
+    rank = _of_layer(settings, "rank_pattern", name, settings.get("r"), adapter_name)
+    alpha = _of_layer(settings, "alpha_pattern", name, settings.get("lora_alpha"), adapter_name)
     if rank != low.shape[0]:
         raise ModelError(
-            f"The adapter {what!r} says rank {rank:g} of {printable(name, 100)!r}, which has {low.shape[0]}.",
+            f"The adapter {adapter_name!r} says rank {rank:g} of {printable(name, 100)!r}, which has {low.shape[0]}.",
             code="AUD-LOAD-WEIGHTS",
         )
     scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
@@ -229,14 +229,14 @@ def _change(
     return (change.T if turned else change).to(module.weight.dtype)
 
 
-def _of_layer(settings: Mapping[str, Any], pattern: str, name: str, default: object, what: str) -> float:
+def _of_layer(settings: Mapping[str, Any], pattern: str, name: str, default: object, adapter_name: str) -> float:
     """The number that holds for a layer: its own where the pattern names it, else that of all."""
     found = default
     for key, value in (settings.get(pattern) or {}).items():
         if not all(c.isalnum() or c in "._" for c in str(key)):
-            raise DamagedError(f"The adapter {what!r} has a {pattern} that is no plain name: {printable(key, 60)}.")
+            raise DamagedError(f"The adapter {adapter_name!r} has a {pattern} that is no plain name: {printable(key, 60)}.")
         if name == key or name.endswith(f".{key}"):
             found = value
     if not isinstance(found, (int, float)) or isinstance(found, bool) or not 0 < found < 1e6:
-        raise DamagedError(f"The adapter {what!r} has no sane rank or lora_alpha.")
+        raise DamagedError(f"The adapter {adapter_name!r} has no sane rank or lora_alpha.")
     return float(found)

@@ -41,7 +41,7 @@ _REGRESSORS = re.compile(
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Boosted:
-    """Boosted trees as a scikit-learn estimator looks: ``trees`` is the library's own object, which shap reads.
+    """Boosted trees as a scikit-learn estimator: ``trees`` is the library's own object, which shap reads.
 
     ``features``: the columns it takes, in order. ``categories``: of each column of categories, those that it knows, of
     the type that it knows them by and in the order of their codes, or None where the library looks them up itself.
@@ -60,11 +60,14 @@ class Boosted:
 
     @property
     def classes_(self) -> Any:
-        """What scikit-learn calls the classes."""
+        """The classes, under scikit-learn's attribute name."""
         return np.asarray(self.labels)
 
     def table(self, X: Any) -> pd.DataFrame:
-        """The rows as the library takes them: numbers, and its own categories. Raises DataError for a new category."""
+        """The rows in the library's form: numbers, and its own categories.
+
+        Raises DataError for a new category.
+        """
         if isinstance(X, np.ndarray):
             X = pd.DataFrame(X, columns=list(self.features))
         require_features(self.features, X)
@@ -147,7 +150,7 @@ def _dmatrix(rows: pd.DataFrame, boosted: Boosted) -> Any:
 
 
 class BoostedClassifier(AuditedModel):
-    """Boosted trees that tell classes apart; ``estimator`` is the :class:`Boosted` they are.
+    """A boosted-trees classifier; ``estimator`` is its :class:`Boosted`.
 
     ``threshold``: that which was asked for, of the favourable class; where it is None, the library's own decides.
     """
@@ -256,10 +259,10 @@ def _numbered(n: int) -> tuple[str, ...]:
     return tuple(str(i) for i in range(max(n, 2)))
 
 
-def _columns(names: Sequence[str] | None, count: int, spec: ModelSpec, what: str) -> tuple[str, ...]:
+def _columns(names: Sequence[str] | None, count: int, spec: ModelSpec, file_name: str) -> tuple[str, ...]:
     found = tuple(names) if names else spec.features
     if found is None:
-        raise UsageError(f"{what} takes {count} columns and does not name them: add --features a,b in their order.")
+        raise UsageError(f"{file_name} takes {count} columns and does not name them: add --features a,b in their order.")
     if len(found) != count:
         raise UsageError(f"--features names {len(found)} columns, but the model takes {count}.")
     return found

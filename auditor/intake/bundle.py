@@ -1,4 +1,4 @@
-"""The model bundle ``auditor-model/1``: weights and plain data under a closed schema; none of it runs."""
+"""The model bundle ``auditor-model/1``: weights and plain data under a closed schema; no code in it runs."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def load_bundle(
 
 
 def asks_a_function(source: Source, archive: Archive, record: str) -> bool:
-    """Whether a bundle's detector, or that of its gate, is a function of the user's; raises what loading it raises."""
+    """Whether the detector of a bundle or of its gate is a user's function; raises the errors of loading it."""
     bundle = _parse(load_torch(source, archive, record), source.name)
     gate = bundle.gate if isinstance(bundle.gate, Mapping) else {}
     nested = gate.get("detector")
@@ -179,7 +179,7 @@ def _outputs(bundle: _Bundle) -> Outputs | None:
     return bundle.outputs if bundle.outputs_stated or bundle.outputs == "probabilities" else None
 
 
-def _detector(model: TorchModel, card: DetectorCard, what: str) -> DeepfakeDetector:
+def _detector(model: TorchModel, card: DetectorCard, file_name: str) -> DeepfakeDetector:
     """The model with its card. Raises ModelError where the two contradict each other or the network fails on a blank.
 
     A network is tried before anything is asked of it, so that what cannot work is said once and not of every file.
@@ -187,7 +187,7 @@ def _detector(model: TorchModel, card: DetectorCard, what: str) -> DeepfakeDetec
     detector = DeepfakeDetector.around(model, card)
     blank = _blank(detector.preprocessing)
     if blank is None:
-        raise DamagedError(f"{what!r} is not a valid model bundle: its detector says nothing of how files are read.")
+        raise DamagedError(f"{file_name!r} is not a valid model bundle: its detector says nothing of how files are read.")
     try:
         with without_gradients(), detector.evaluating():
             detector.logits(detector.encode(blank))
@@ -196,11 +196,11 @@ def _detector(model: TorchModel, card: DetectorCard, what: str) -> DeepfakeDetec
         raise
     except Exception as error:
         raise DamagedError(
-            f"{what!r} is not a valid model bundle: its network cannot take what its preprocessing makes of a file: "
+            f"{file_name!r} is not a valid model bundle: its network cannot take what its preprocessing makes of a file: "
             f"{printable(error)}."
         ) from error
     if n != 1:
-        raise DamagedError(f"{what!r} is not a valid model bundle: its network measures {n} novelties of one file.")
+        raise DamagedError(f"{file_name!r} is not a valid model bundle: its network measures {n} novelties of one file.")
     return detector
 
 
@@ -236,38 +236,38 @@ def _enclosed(bundle: _Bundle, source: Source, spec: ModelSpec) -> ClassifierDet
     return load_enclosed(bundle.state_dict, record, card, source, spec)
 
 
-def _postprocessed(model: TorchModel, value: object, spec: ModelSpec, what: str) -> PostprocessedModel:
-    rules: Postprocessing = _checked(_POSTPROCESSING, value, "postprocessing", what)
+def _postprocessed(model: TorchModel, value: object, spec: ModelSpec, file_name: str) -> PostprocessedModel:
+    rules: Postprocessing = _checked(_POSTPROCESSING, value, "postprocessing", file_name)
     if rules.decides and spec.threshold is not None:
-        raise UsageError(f"{what!r} decides by thresholds of its own for each group: leave --threshold out.")
+        raise UsageError(f"{file_name!r} decides by thresholds of its own for each group: leave --threshold out.")
     return PostprocessedModel(
         model, rules, provenance=replace(model.provenance, notes=(*model.provenance.notes, rules.described()))
     )
 
 
-def _parse(loaded: object, what: str) -> _Bundle:
+def _parse(loaded: object, file_name: str) -> _Bundle:
     form = loaded.get("format") if isinstance(loaded, Mapping) else None
     if not isinstance(loaded, Mapping) or not isinstance(form, str):
-        raise DamagedError(f"{what!r} is not a model bundle: it names no format.")
+        raise DamagedError(f"{file_name!r} is not a model bundle: it names no format.")
     if form != BUNDLE_FORMAT:
         raise UnsupportedError(
-            f"{what!r} is a bundle of the format {printable(form, 40)!r}, and this version reads {BUNDLE_FORMAT!r}: "
+            f"{file_name!r} is a bundle of the format {printable(form, 40)!r}, and this version reads {BUNDLE_FORMAT!r}: "
             "upgrade responsible-auditor, or save the model again with this one."
         )
     try:
         return _Bundle.model_validate(dict(loaded))
     except ValidationError as error:
-        raise DamagedError(f"{what!r} is not a valid model bundle: {first_problem(error)}.") from None
+        raise DamagedError(f"{file_name!r} is not a valid model bundle: {first_problem(error)}.") from None
 
 
-def _checked(adapter: TypeAdapter[Any], value: object, part: str, what: str) -> Any:
+def _checked(adapter: TypeAdapter[Any], value: object, part: str, file_name: str) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        raise DamagedError(f"{what!r} is not a valid model bundle: {part}: {first_problem(error)}.") from None
+        raise DamagedError(f"{file_name!r} is not a valid model bundle: {part}: {first_problem(error)}.") from None
 
 
-def _check_fit(preprocessing: Preprocessing | None, args: Mapping[str, Any], what: str) -> None:
+def _check_fit(preprocessing: Preprocessing | None, args: Mapping[str, Any], file_name: str) -> None:
     """Raises ModelError where the encoded input cannot be what the network was built for."""
     if isinstance(preprocessing, TabularPreprocessing):
         made, key = preprocessing.width, "n_features"
@@ -275,11 +275,11 @@ def _check_fit(preprocessing: Preprocessing | None, args: Mapping[str, Any], wha
         indices = [0, preprocessing.unknown or 0, *preprocessing.vocabulary.values()]
         made, key = max(indices) + 1, "n_words"
         if min(indices) < 0:
-            raise DamagedError(f"{what!r} is not a valid model bundle: its vocabulary holds a negative index.")
+            raise DamagedError(f"{file_name!r} is not a valid model bundle: its vocabulary holds a negative index.")
     elif isinstance(preprocessing, ImagePreprocessing):
         made, key = len(preprocessing.mean), "channels"
         if len(preprocessing.std) != made:
-            raise DamagedError(f"{what!r} is not a valid model bundle: its mean and std differ in length.")
+            raise DamagedError(f"{file_name!r} is not a valid model bundle: its mean and std differ in length.")
     elif isinstance(preprocessing, AudioPreprocessing):
         made, key = preprocessing.sampling_rate, "sampling_rate"
     else:
@@ -287,29 +287,29 @@ def _check_fit(preprocessing: Preprocessing | None, args: Mapping[str, Any], wha
     taken = args.get(key, made)
     if made > taken if key == "n_words" else made != taken:
         raise DamagedError(
-            f"{what!r} is not a valid model bundle: its preprocessing makes {key} {made}, its network takes {taken}."
+            f"{file_name!r} is not a valid model bundle: its preprocessing makes {key} {made}, its network takes {taken}."
         )
 
 
-def _recipe(value: object, what: str) -> Recipe | None:
+def _recipe(value: object, file_name: str) -> Recipe | None:
     if value is None:
         return None
     known = [f.name for f in fields(Recipe)]
     for key in value if isinstance(value, dict) else ():
         if key not in known:
-            raise DamagedError(f"{what!r} is not a valid model bundle: training: unknown key {printable(key, 40)!r}.")
-    recipe: Recipe = _checked(_RECIPE, value, "training", what)
+            raise DamagedError(f"{file_name!r} is not a valid model bundle: training: unknown key {printable(key, 40)!r}.")
+    recipe: Recipe = _checked(_RECIPE, value, "training", file_name)
     numbers = [v for k, v in vars(recipe).items() if isinstance(v, (int, float)) and k != "seed"]
     # Shadow models are trained by this recipe: it may not be what keeps a machine busy forever.
     if not all(0 <= n <= _MAX_NUMBER for n in numbers) or recipe.epochs > _MAX_EPOCHS:
         raise DamagedError(
-            f"{what!r} is not a valid model bundle: training: a number is negative, not finite or too large."
+            f"{file_name!r} is not a valid model bundle: training: a number is negative, not finite or too large."
         )
     return recipe
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong with what a schema was held to, as it may be printed."""
+    """The first schema violation, safe for printing."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": "), 200)
 
@@ -319,7 +319,7 @@ def _class_name(name: str) -> str:
 
 
 def build_known(
-    name: str, args: Mapping[str, Any], weights: Mapping[str, Tensor], what: str
+    name: str, args: Mapping[str, Any], weights: Mapping[str, Tensor], file_name: str
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """A network of ARCHITECTURES with these weights, and notes.
 
@@ -327,35 +327,35 @@ def build_known(
     Raises ModelError for arguments that are not plain numbers of a sane size, and for weights that do not fit.
     """
     factory = ARCHITECTURES[name]
-    _check_arguments(name, args, what)
+    _check_arguments(name, args, file_name)
     try:
         with torch.device("meta"):
             module = factory(**args)
     except Exception as error:
         raise ModelError(
-            f"{what!r}: the network {name!r} cannot be built with {_shown(args)}: {printable(error)}.",
+            f"{file_name!r}: the network {name!r} cannot be built with {_shown(args)}: {printable(error)}.",
             code="AUD-LOAD-ARCHITECTURE",
         ) from error
-    compare_shapes(module.state_dict(), weights, what, f"the network {name!r}")
+    compare_shapes(module.state_dict(), weights, file_name, f"the network {name!r}")
     copies, notes = plain_floats(weights)
     module.load_state_dict(copies, assign=True)
     return module.eval(), notes
 
 
-def _check_arguments(name: str, args: Mapping[str, Any], what: str) -> None:
+def _check_arguments(name: str, args: Mapping[str, Any], file_name: str) -> None:
     parameters = inspect.signature(ARCHITECTURES[name]).parameters
     usage = f"it takes {', '.join(parameters)}"
     for key in args:
         if key not in parameters:
             raise ModelError(
-                f"{what!r}: the network {name!r} has no argument {printable(key, 40)!r}"
+                f"{file_name!r}: the network {name!r} has no argument {printable(key, 40)!r}"
                 f"{did_you_mean(key, parameters)}; {usage}.",
                 code="AUD-LOAD-ARCHITECTURE",
             )
     missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in args]
     if missing:
         raise ModelError(
-            f"{what!r}: the network {name!r} needs {', '.join(missing)}: give --architecture-args as JSON; {usage}.",
+            f"{file_name!r}: the network {name!r} needs {', '.join(missing)}: give --architecture-args as JSON; {usage}.",
             code="AUD-LOAD-ARCHITECTURE",
         )
     for key, value in args.items():
@@ -364,7 +364,7 @@ def _check_arguments(name: str, args: Mapping[str, Any], what: str) -> None:
             or (isinstance(value, (list, tuple)) and len(value) <= _MAX_LIST and all(map(_is_plain, value)))
         ):
             raise ModelError(
-                f"{what!r}: the argument {key!r} of {name!r} must be a number up to {_MAX_NUMBER:,}, or a list of up "
+                f"{file_name!r}: the argument {key!r} of {name!r} must be a number up to {_MAX_NUMBER:,}, or a list of up "
                 f"to {_MAX_LIST} of them.",
                 code="AUD-LOAD-ARCHITECTURE",
             )
@@ -372,7 +372,7 @@ def _check_arguments(name: str, args: Mapping[str, Any], what: str) -> None:
     layers = args.get("n_layers", 1)
     if _is_plain(layers) and layers > _MAX_LAYERS:
         raise ModelError(
-            f"{what!r}: the network {name!r} is asked for more than {_MAX_LAYERS} layers.", code="AUD-LOAD-LIMIT"
+            f"{file_name!r}: the network {name!r} is asked for more than {_MAX_LAYERS} layers.", code="AUD-LOAD-LIMIT"
         )
 
 
@@ -385,7 +385,7 @@ def _shown(args: Mapping[str, Any]) -> str:
 
 
 def build_own(
-    spec: ModelSpec, args: Mapping[str, Any], weights: Mapping[str, Tensor], what: str
+    spec: ModelSpec, args: Mapping[str, Any], weights: Mapping[str, Tensor], file_name: str
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """The user's own network with these weights, and notes.
 
@@ -404,7 +404,7 @@ def build_own(
         ) from error
     if not isinstance(module, nn.Module):
         raise UsageError(f"--architecture {spec.architecture} makes a {type(module).__name__}, not a torch module.")
-    compare_shapes(module.state_dict(), weights, what, spec.architecture)
+    compare_shapes(module.state_dict(), weights, file_name, spec.architecture)
     copies, notes = plain_floats(weights)
     module.load_state_dict(copies)
     return module.float(), (*notes, f"The network is the user's own code, {spec.architecture}.")

@@ -1,4 +1,4 @@
-"""A detector's bundle that encloses a classifier's own files: each is read by the loader that reads it alone."""
+"""A detector bundle that encloses a classifier's own files, each read by the usual loader of its format."""
 
 from __future__ import annotations
 

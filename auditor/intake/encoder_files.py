@@ -1,4 +1,4 @@
-"""Encoders that a user names for a detector of images: a transformers folder, an ONNX file, a torchvision network."""
+"""User-supplied encoders for image detectors: a transformers folder, an ONNX file or a torchvision network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_BYTES = 2 << 30
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EncoderFile:
-    """An encoder as a detector holds it: its ``form``, an index into ``FORMS``, and its ``content``, one file.
+    """An encoder in a detector: its ``form``, an index into ``FORMS``, and its ``content``, one file.
 
     ``n_features``: of the vectors it gives. ``preprocessing``: how images become its input. ``notes``: what was
     assumed.
@@ -103,7 +103,7 @@ def _torchvision(name: str, weights: str, mean: tuple[float, ...] | None, std: t
     from auditor.artifact.weight_files import pickle_record
     from auditor.artifact.weights import as_state_dict, load_safetensors, load_torch
 
-    source = read_source(weights, what="file of the encoder's weights", max_bytes=_MOST_BYTES)
+    source = read_source(weights, noun="file of the encoder's weights", max_bytes=_MOST_BYTES)
     if weights.endswith(".safetensors"):
         loaded = load_safetensors(source)
     else:
@@ -121,7 +121,7 @@ def _torchvision(name: str, weights: str, mean: tuple[float, ...] | None, std: t
 
 
 def _onnx(where: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> EncoderFile:
-    source = read_source(where, what="encoder", max_bytes=_MOST_BYTES)
+    source = read_source(where, noun="encoder", max_bytes=_MOST_BYTES)
     beside = Path(where).parent / "preprocessor_config.json"
     notes: tuple[str, ...] = ()
     if mean is None and std is None and beside.is_file():

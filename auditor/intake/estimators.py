@@ -1,4 +1,4 @@
-"""scikit-learn models from ``.skops`` files, of types from an exact list, with their trees checked before use."""
+"""scikit-learn models from ``.skops`` files: types from an exact list, with trees checked before use."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class EstimatorModel(AuditedModel):
         )
 
     def threshold_of(self, positive: int) -> float:
-        """The least probability of a class of two at which it is decided for.
+        """The smallest probability at which one of two classes is chosen.
 
         Raises UnsupportedError where predict has another rule.
         """
@@ -116,7 +116,7 @@ class EstimatorModel(AuditedModel):
         return super().threshold_of(positive)
 
     def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
-        """(n,) class indices, by a threshold that was asked for, else as the estimator's own ``predict`` decides.
+        """(n,) class indices, by a requested threshold, else by the estimator's own ``predict``.
 
         It is asked about rows whose probabilities leave that open. Raises ModelError where they are not given and no
         probabilities say it.
@@ -143,8 +143,8 @@ class EstimatorModel(AuditedModel):
         return np.asarray(largest[:, -1] - largest[:, -2] < _IN_DOUBT, np.bool_)
 
     def written(self, ending: str) -> bytes:
-        """The estimator by joblib or pickle where the name ends so, which this toolkit reads by its own list of types,
-        else as a skops file; ModelError where that would not be read again."""
+        """The estimator as a joblib or pickle file if the name ends so, which this toolkit reads by its own list of types, else as a skops file; ModelError if this toolkit could not read it again.
+        """
         if ending == ".pkl":
             return pickle.dumps(self.estimator)
         if ending == ".joblib":
@@ -329,7 +329,7 @@ def _decides_by_probability(estimator: Any) -> bool:
 
 
 def is_fitted_regressor(estimator: Any) -> bool:
-    """Whether it is a scikit-learn regressor that was fitted."""
+    """Whether it is a fitted scikit-learn regressor."""
     from sklearn.base import is_regressor
     from sklearn.utils.validation import check_is_fitted
 
@@ -399,26 +399,25 @@ def _check_dtypes(schema: dict[str, Any], name: str) -> None:
             nodes += node
 
 
-def _check_array(content: bytes, what: str) -> None:
+def _check_array(content: bytes, file_name: str) -> None:
     if content[:6] != b"\x93NUMPY":
         return
-    with reading(f"{what!r} holds a damaged array"):
+    with reading(f"{file_name!r} holds a damaged array"):
         file = BytesIO(content)
         shape, dtype = array_header(file)
         if dtype.hasobject:
-            raise UnsafeModelError(f"{what!r} holds pickled objects, which run code when they are loaded.")
+            raise UnsafeModelError(f"{file_name!r} holds pickled objects, which run code when they are loaded.")
         count = 1
         for length in shape:
             count *= length
         if min(shape, default=1) < 0 or count * dtype.itemsize != len(content) - file.tell():
             raise DamagedError(
-                f"{what!r} holds an array of shape {shape[:6]} in {len(content):,} bytes: not what it claims to store."
+                f"{file_name!r} holds an array of shape {shape[:6]} in {len(content):,} bytes: not what it claims to store."
             )
 
 
-def check_trees(estimator: Any, what: str) -> None:
-    """Raises ModelError for a decision tree whose nodes or features lie outside of it, and for support vectors or
-    categories that do not belong together.
+def check_trees(estimator: Any, file_name: str) -> None:
+    """Raise ModelError for a decision tree with nodes or features out of range, and for inconsistent support vectors or categories.
 
     scikit-learn walks them in compiled code without looking: one number that is off crashes the interpreter.
     """
@@ -427,14 +426,14 @@ def check_trees(estimator: Any, what: str) -> None:
         for tree in trees:
             width = getattr(owner, "n_features_in_", None)
             if width is None and type(tree).__name__ == "Tree":
-                raise DamagedError(f"{what!r} holds a doctored decision tree: it says not how many columns it takes.")
+                raise DamagedError(f"{file_name!r} holds a doctored decision tree: it says not how many columns it takes.")
             problem = tree_problem(tree, width) if type(tree).__name__ == "Tree" else _predictor_problem(tree)
             if problem:
-                raise DamagedError(f"{what!r} holds a doctored decision tree: {problem}.")
-        _check_ensemble(owner, what)
+                raise DamagedError(f"{file_name!r} holds a doctored decision tree: {problem}.")
+        _check_ensemble(owner, file_name)
         for problem in (_vectors_problem(owner), _bins_problem(owner)):
             if problem:
-                raise DamagedError(f"{what!r} holds a doctored {type(owner).__name__}: {problem}.")
+                raise DamagedError(f"{file_name!r} holds a doctored {type(owner).__name__}: {problem}.")
 
 
 def _vectors_problem(owner: Any) -> str:
@@ -477,7 +476,7 @@ def _bins_problem(owner: Any) -> str:
     return ""
 
 
-def _check_ensemble(owner: Any, what: str) -> None:
+def _check_ensemble(owner: Any, file_name: str) -> None:
     """Forests hand their rows to every tree unseen, so each must take as many columns as the whole.
 
     Gradient boosting adds the trees of a stage to the columns of its first guess, in compiled code without looking.
@@ -487,21 +486,21 @@ def _check_ensemble(owner: Any, what: str) -> None:
     if isinstance(stages, np.ndarray) and stages.ndim == 2 and hasattr(owner, "_raw_predict_init"):
         guess = owner._raw_predict_init(np.zeros((1, stages[0, 0].n_features_in_)))
         if np.shape(guess) != (1, stages.shape[1]):
-            raise DamagedError(f"{what!r} holds a doctored ensemble: its trees predict another number of outputs.")
+            raise DamagedError(f"{file_name!r} holds a doctored ensemble: its trees predict another number of outputs.")
     # Bagging hands each member columns of its own, by a call that checks their number; no forest does.
     if hasattr(owner, "estimators_features_") and not hasattr(owner, "_validate_X_predict"):
         return
     for member in _flat(vars(owner).get("estimators_")):
         if hasattr(member, "tree_") and getattr(member, "n_features_in_", None) != width:
-            raise DamagedError(f"{what!r} holds a doctored ensemble: its trees take different numbers of columns.")
+            raise DamagedError(f"{file_name!r} holds a doctored ensemble: its trees take different numbers of columns.")
     for predictor in _flat(vars(owner).get("_predictors")):
         nodes = predictor.nodes
         if width is None or (nodes["feature_idx"][nodes["is_leaf"] == 0] >= width).any():
-            raise DamagedError(f"{what!r} holds a doctored decision tree: it asks for a column that is not there.")
+            raise DamagedError(f"{file_name!r} holds a doctored decision tree: it asks for a column that is not there.")
 
 
 def tree_problem(tree: Any, width: object) -> str:
-    """What is wrong with a decision tree's nodes, or nothing; ``width``: how many columns its owner takes."""
+    """The problem of a decision tree's nodes, or ""; ``width``: the number of its owner's columns."""
     left, right, feature = tree.children_left, tree.children_right, tree.feature
     n, place = tree.node_count, np.arange(tree.node_count)
     inner = left != -1

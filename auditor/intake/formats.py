@@ -1,4 +1,4 @@
-"""The table of formats: how each is recognised by its content, and what becomes of it."""
+"""The table of model formats: recognition by content, and the loader or refusal of each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """A file whose format is known: its bytes, and for an archive its verified records and the one with the pickle."""
+    """A file of known format: its bytes, and for an archive its verified records and its pickle record."""
 
     source: Source
     format: str
@@ -44,8 +44,8 @@ Loader: TypeAlias = "Callable[[Opened, ModelSpec], AuditedModel]"
 
 
 def _refuse(error: Callable[[Opened], ModelError]) -> Loader:
-    def load(opened: Opened, spec: ModelSpec) -> AuditedModel:
-        raise error(opened)
+    def load(model_file: Opened, spec: ModelSpec) -> AuditedModel:
+        raise error(model_file)
 
     return load
 
@@ -57,79 +57,79 @@ def _not_yet(kind: str) -> Loader:
 # What reads a model imports torch, scikit-learn or more, and is imported where a file is known to be one of its own.
 
 
-def _bundle(opened: Opened, spec: ModelSpec) -> AuditedModel:
+def _bundle(model_file: Opened, spec: ModelSpec) -> AuditedModel:
     from auditor.intake.bundle import load_bundle
 
-    return load_bundle(opened.source, opened.records, opened.record, spec)
+    return load_bundle(model_file.source, model_file.records, model_file.record, spec)
 
 
-def _torch_weights(opened: Opened, spec: ModelSpec) -> AuditedModel:
+def _torch_weights(model_file: Opened, spec: ModelSpec) -> AuditedModel:
     from auditor.artifact.weights import LOADED_BY_TORCH, load_torch
     from auditor.intake.state_dict import load_state_dict
 
     return load_state_dict(
-        load_torch(opened.source, opened.records, opened.record),
-        opened.source,
+        load_torch(model_file.source, model_file.records, model_file.record),
+        model_file.source,
         spec,
         format="torch weights",
         loaded_by=LOADED_BY_TORCH,
-        provenance_notes=unread_records(opened.records, opened.record),
+        provenance_notes=unread_records(model_file.records, model_file.record),
     )
 
 
-def _safetensors(opened: Opened, spec: ModelSpec) -> AuditedModel:
+def _safetensors(model_file: Opened, spec: ModelSpec) -> AuditedModel:
     from auditor.artifact.weight_files import LOADED_BY_SAFETENSORS
     from auditor.artifact.weights import load_safetensors
     from auditor.intake.state_dict import load_state_dict
 
-    weights = load_safetensors(opened.source)
-    return load_state_dict(weights, opened.source, spec, format="safetensors", loaded_by=LOADED_BY_SAFETENSORS)
+    weights = load_safetensors(model_file.source)
+    return load_state_dict(weights, model_file.source, spec, format="safetensors", loaded_by=LOADED_BY_SAFETENSORS)
 
 
-def _skops(opened: Opened, spec: ModelSpec) -> AuditedModel:
+def _skops(model_file: Opened, spec: ModelSpec) -> AuditedModel:
     from auditor.intake.estimators import load_skops
 
-    return load_skops(opened.source, opened.records, spec)
+    return load_skops(model_file.source, model_file.records, spec)
 
 
-def _torchscript(opened: Opened, spec: ModelSpec) -> AuditedModel:
+def _torchscript(model_file: Opened, spec: ModelSpec) -> AuditedModel:
     if not spec.allow_code:
-        raise refused.refuse_program(opened.source, "TorchScript", spec)
+        raise refused.refuse_program(model_file.source, "TorchScript", spec)
     from auditor.intake.programs import load_torchscript
 
-    return load_torchscript(opened.source, spec)
+    return load_torchscript(model_file.source, spec)
 
 
-def _exported(opened: Opened, spec: ModelSpec) -> AuditedModel:
+def _exported(model_file: Opened, spec: ModelSpec) -> AuditedModel:
     if not spec.allow_code:
-        raise refused.refuse_program(opened.source, "torch.export", spec)
+        raise refused.refuse_program(model_file.source, "torch.export", spec)
     from auditor.intake.programs import load_exported
 
-    return load_exported(opened.source, spec)
+    return load_exported(model_file.source, spec)
 
 
-def _boosted(opened: Opened, spec: ModelSpec) -> AuditedModel:
+def _boosted(model_file: Opened, spec: ModelSpec) -> AuditedModel:
     from auditor.intake.boosted_trees import load_boosted
 
-    return load_boosted(opened.source, opened.format, spec)
+    return load_boosted(model_file.source, model_file.format, spec)
 
 
-def _gguf(opened: Opened, spec: ModelSpec) -> AuditedModel:
+def _gguf(model_file: Opened, spec: ModelSpec) -> AuditedModel:
     from auditor.intake.language_models import load_gguf
 
-    return load_gguf(opened.source, spec)
+    return load_gguf(model_file.source, spec)
 
 
-def _onnx(opened: Opened, spec: ModelSpec) -> AuditedModel:
+def _onnx(model_file: Opened, spec: ModelSpec) -> AuditedModel:
     from auditor.intake.onnx_models import load_onnx
 
-    return load_onnx(opened.source, spec)
+    return load_onnx(model_file.source, spec)
 
 
-def _arrays(opened: Opened) -> dict[str, bytes]:
-    if opened.archive is None:
-        return {"": opened.source.data}
-    return {name: opened.archive.read(name) for name in opened.archive.records}
+def _arrays(model_file: Opened) -> dict[str, bytes]:
+    if model_file.archive is None:
+        return {"": model_file.source.data}
+    return {name: model_file.archive.read(name) for name in model_file.archive.records}
 
 
 FORMATS: dict[str, Loader] = {
@@ -163,10 +163,10 @@ def _known() -> str:
     )
 
 
-def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, opened: Opened | None = None) -> AuditedModel:
-    """The model that the command line's flags mean; which loader reads it is decided by its content, once.
+def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, model_file: Opened | None = None) -> AuditedModel:
+    """The model selected by the command line's flags; its content alone determines the loader.
 
-    ``opened``: its file, where it was opened already.
+    ``model_file``: its file, where it was opened already.
 
     Raises UsageError for a flag or path that is wrong, ModelError for a file that cannot be used, UnsafeModelError for
     one that would run its own code.
@@ -175,7 +175,7 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, opened: Open
         from auditor.intake.wrap import no_flags_of_classes
 
         no_flags_of_classes(spec)
-    model = _load(spec, max_bytes, opened)
+    model = _load(spec, max_bytes, model_file)
     if spec.dtype not in ("auto", "float32") and model.kind != "language_model":
         raise UsageError(
             "--dtype names the numbers that a language model is computed in, and the model named here is none: leave "
@@ -194,19 +194,19 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, opened: Open
     return model
 
 
-def _load(spec: ModelSpec, max_bytes: int, opened: Opened | None) -> AuditedModel:
-    if opened is None and spec.path is not None and (Path(spec.path) / RULES_FILE).is_file():
+def _load(spec: ModelSpec, max_bytes: int, model_file: Opened | None) -> AuditedModel:
+    if model_file is None and spec.path is not None and (Path(spec.path) / RULES_FILE).is_file():
         from auditor.intake.postprocessed import load_postprocessed
 
         return load_postprocessed(spec.path, spec, partial(_load_below, max_bytes=max_bytes))
-    return _load_below(spec, max_bytes, opened)
+    return _load_below(spec, max_bytes, model_file)
 
 
-def _load_below(spec: ModelSpec, max_bytes: int, opened: Opened | None = None) -> AuditedModel:
+def _load_below(spec: ModelSpec, max_bytes: int, model_file: Opened | None = None) -> AuditedModel:
     """A model without rules over it, which remembers what flags said of it."""
     from auditor.model.audited_model import Said
 
-    model = _loaded(spec, max_bytes, opened)
+    model = _loaded(spec, max_bytes, model_file)
     model.said = replace(
         model.said or Said(),
         features=spec.features,
@@ -217,7 +217,7 @@ def _load_below(spec: ModelSpec, max_bytes: int, opened: Opened | None = None) -
     return model
 
 
-def _loaded(spec: ModelSpec, max_bytes: int, opened: Opened | None) -> AuditedModel:
+def _loaded(spec: ModelSpec, max_bytes: int, model_file: Opened | None) -> AuditedModel:
     if spec.predict is not None:
         from auditor.intake.functions import load_function
 
@@ -228,11 +228,11 @@ def _loaded(spec: ModelSpec, max_bytes: int, opened: Opened | None) -> AuditedMo
         return load_generator(spec)
     if spec.path is None:
         raise UsageError("Name a model file, or a function with --predict package.module:function.")
-    if opened is None and Path(spec.path).is_dir():
+    if model_file is None and Path(spec.path).is_dir():
         return _load_folder(spec, spec.path, max_bytes)
     _no_base(spec)
-    opened = opened or open_file(read_source(spec.path, max_bytes=max_bytes))
-    return FORMATS[opened.format](opened, spec)
+    model_file = model_file or open_file(read_source(spec.path, max_bytes=max_bytes))
+    return FORMATS[model_file.format](model_file, spec)
 
 
 def _with_card(spec: ModelSpec) -> AuditedModel | None:
@@ -282,7 +282,7 @@ def identify(path: str | Path) -> str:
 
 
 def open_file(source: Source) -> Opened:
-    """Recognises a file by its content; its name plays no part."""
+    """Recognise a file by its content, independent of its name."""
     data = source.data
     if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return _open_archive(source)

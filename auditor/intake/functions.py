@@ -1,4 +1,4 @@
-"""Anything that predicts: a function of the user's own, named by ``--predict package.module:function``."""
+"""User-defined prediction functions, named by ``--predict package.module:function``."""
 
 from __future__ import annotations
 
@@ -92,19 +92,19 @@ def _adapted(function: Callable[[Any], npt.ArrayLike], spec: ModelSpec) -> Calla
     return predict
 
 
-def raised(what: str, error: Exception) -> ModelError:
-    """What is said of an error of a function of the user's, with what may be behind it."""
+def raised(subject: str, error: Exception) -> ModelError:
+    """The error message for an exception in a user's function, with possible causes."""
     hint = ""
     if isinstance(error, PermissionError):
         hint = (
             " The measuring process is confined: what needs the network, other programs, files outside of the folder "
             "you started in, or to write there, needs --allow-unsandboxed."
         )
-    return ModelError(f"{what} raised {type(error).__name__}: {printable(error, 300)}.{hint}", code="AUD-LOAD-ANSWERS")
+    return ModelError(f"{subject} raised {type(error).__name__}: {printable(error, 300)}.{hint}", code="AUD-LOAD-ANSWERS")
 
 
 def provenance_of(function: Callable[..., Any], spec: ModelSpec) -> Provenance:
-    """Where a function of the user's came from: its file and digest, and those of a model that was named beside it."""
+    """The origin of a user's function: its file and digest, and those of the model named beside it."""
     code = source_file(function)
     digest = None if code is None else sha256_of(code)
     loaded_by = f"the user's own {spec.predict or spec.generate}"

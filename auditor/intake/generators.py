@@ -1,4 +1,4 @@
-"""Anything that turns text into text: a function of the user's own, named by ``--generate package.module:function``."""
+"""User-defined text generation functions, named by ``--generate package.module:function``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _no_classes(rows: object) -> NoReturn:
 
 
 class FunctionWriter(Generates, AuditedModel):
-    """A language model that is a function: one text in, one text out, as it draws it.
+    """A language model as a function: one text in, one sampled text out.
 
     Neither the length nor the temperature of what it writes is anybody's but its own.
     """
@@ -40,8 +40,8 @@ class FunctionWriter(Generates, AuditedModel):
         self._function = function
         self._name = name
 
-    def asked(self, how: How, system: str) -> FunctionWriter:
-        if how == "on" or system:
+    def asked(self, chat_mode: How, system: str) -> FunctionWriter:
+        if chat_mode == "on" or system:
             asked = "--system" if system else "--chat on"
             raise NotApplicableError(f"Needs a model with a chat template, and this is a function: leave {asked} out.")
         return self
@@ -56,7 +56,7 @@ class FunctionWriter(Generates, AuditedModel):
         return [[sampling.cut(self._said(prompt)) for _ in range(n)] for prompt in prompts]
 
     def replies(self, conversations: Sequence[Sequence[str]], max_new_tokens: int) -> list[Reply]:
-        """One call a conversation, told as one text."""
+        """One call per conversation, passed as one text."""
         return [Reply(self._said("\n\n".join(turns))) for turns in conversations]
 
     def _said(self, text: str) -> str:

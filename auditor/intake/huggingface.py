@@ -1,4 +1,4 @@
-"""Hugging Face folders: classifiers of transformers' own classes, of text, image and sound, out of safetensors."""
+"""Hugging Face folders: transformers' own classifiers of text, image and sound, from safetensors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _OTHER_TASKS = {
 
 def load_folder(path: str, spec: ModelSpec) -> TorchModel | TorchRegressor | OtherModel:
     """The model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
-    folder, settings = opened(path, mapped=spec.mapped)
+    folder, settings = opened(path, memory_map=spec.mapped)
     family, name = _architecture(settings, folder)
     if family not in ("text", "image", "sound"):
         return _other(folder, settings, name, family)
@@ -121,13 +121,13 @@ def _rows_at_once(module: nn.Module, largest: Tensor, least: int, device: torch.
         return rows_at_once(module, part, least, free and free * part.shape[1] // largest.shape[1])
 
 
-def _other(folder: Folder, settings: Mapping[str, Any], name: str, what: str) -> OtherModel:
+def _other(folder: Folder, settings: Mapping[str, Any], name: str, description: str) -> OtherModel:
     """A model of a task that no probe asks about, with all of its weights."""
     weights = read_weights(folder)
     with quiet_and_offline():
         network, _ = build_network("text", name, settings, weights, folder)
-    notes = (f"The model is {what}: no probe asks about that yet.", *ignored_files(folder))
-    return OtherModel(network, what=what, provenance=provenance_in(folder, name, notes))
+    notes = (f"The model is {description}: no probe asks about that yet.", *ignored_files(folder))
+    return OtherModel(network, description=description, provenance=provenance_in(folder, name, notes))
 
 
 def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str]:
@@ -226,7 +226,7 @@ def _label_of(labels: Sequence[str], folder: Folder, spec: ModelSpec) -> _Head:
 
 
 class OneLabel(nn.Module):
-    """One output of a network that gives several labels to a row: its logit, (n, 1)."""
+    """One output of a multi-label network: its logit, (n, 1)."""
 
     def __init__(self, network: nn.Module, label: int) -> None:
         super().__init__()
@@ -278,8 +278,8 @@ def attention_mask(ids: Tensor, pad: int, left: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class TextEncoding:
-    """Texts to padded ids: ``pad`` is the padding id, ``left`` says on which side, ``token_name`` reads an id back,
-    ``length`` is the most tokens of a text."""
+    """An encoding of texts as padded ids: ``pad``: the padding id, ``left``: whether padding is on the left, ``token_name``: the token of an id, ``length``: the most tokens of a text.
+    """
 
     encode: Callable[[Rows], Tensor]
     pad: int
@@ -294,7 +294,7 @@ class TextEncoding:
 
 
 def text_encoding(folder: Folder, settings: Mapping[str, Any], n_known: int) -> TextEncoding:
-    """How a folder's texts become ids, of which its network knows ``n_known``; ModelError where they do not fit."""
+    """The text encoding of a folder, for a network with ``n_known`` ids; ModelError if they do not match."""
     options = folder.json("tokenizer_config.json") if folder.has("tokenizer_config.json") else {}
     tokenizer, notes = tokenizer_backend(folder, options)
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -358,7 +358,7 @@ def _token_limit(settings: Mapping[str, Any], options: Mapping[str, Any], pad: i
 
 
 def image_preprocessing(folder: Folder, settings: Mapping[str, Any]) -> tuple[ImagePreprocessing, tuple[str, ...]]:
-    """How a folder's images are encoded, by its preprocessor_config.json, and notes; ModelError without one."""
+    """The image preprocessing of a folder, by its preprocessor_config.json, and notes; ModelError without one."""
     if not folder.has(PREPROCESSOR):
         raise ModelError(
             f"{folder.name!r} holds no preprocessor_config.json, without which its images' size and scale are a guess: "
@@ -428,7 +428,7 @@ class SoundClassifier(nn.Module):
 
 
 def sound_preprocessing(folder: Folder, samples: int | None = None) -> AudioPreprocessing:
-    """How a folder's recordings are read, by its preprocessor_config.json; ModelError where that does not say it.
+    """The sound preprocessing of a folder, by its preprocessor_config.json; ModelError if it is incomplete.
 
     ``samples``: how many the network takes, where it says so itself; else the file's ``max_length``.
     """
@@ -445,5 +445,5 @@ def sound_preprocessing(folder: Folder, samples: int | None = None) -> AudioPrep
 
 
 def scales_sound(folder: Folder) -> bool:
-    """Whether each recording is brought to mean 0 and variance 1, as transformers does unless it is told not to."""
+    """Whether each recording is normalised to mean 0 and variance 1, transformers' default."""
     return bool(folder.json(PREPROCESSOR).get("do_normalize", True))

@@ -1,4 +1,4 @@
-"""The architecture of bare weights, as far as their shapes say it; what they do not say is asked for, never guessed."""
+"""The architecture of bare weights, inferred from their shapes; missing facts are requested, never guessed."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ _NUMBERS = {
 
 
 def is_complete(layers: list[Layer]) -> bool:
-    """Whether shapes say it all: a single linear layer has nothing after it. Without a bias it may be an embedding."""
+    """Whether shapes determine everything: a single linear layer has nothing after it.
+
+    Without a bias it may be an embedding.
+    """
     return [(layer.kind, layer.bias) for layer in layers] == [("linear", True)]
 
 
 def needed(layers: list[Layer]) -> dict[str, str | int]:
-    """What shapes do not say of these layers, each with the commonest answer."""
+    """The facts about these layers that shapes do not determine, each with the commonest value."""
     asked: dict[str, str | int] = {} if [layer.kind for layer in layers] == ["linear"] else {"activation": "relu"}
     if any(layer.kind == "batchnorm" for layer in layers):
         asked["batchnorm"] = "before"
@@ -56,7 +59,7 @@ def _side(layers: list[Layer]) -> int:
 
 
 def line_to_copy(layers: list[Layer]) -> str:
-    """The flags that say what shapes do not."""
+    """The flags for the facts that shapes do not determine."""
     name = "cnn" if any(layer.kind == "conv" for layer in layers) else "mlp"
     return f"--architecture {name} --architecture-args '{json.dumps(needed(layers))}'"
 
@@ -89,8 +92,7 @@ def _pictures(args: Mapping[str, object], channels: int) -> ImagePreprocessing |
 def build_inferred(
     layers: list[Layer], weights: Mapping[str, Tensor], args: Mapping[str, object]
 ) -> tuple[nn.Module, ImagePreprocessing | None, tuple[str, ...]]:
-    """The network of these layers with what ``args`` says lies between them, what it makes of pictures where it takes
-    any, and notes that say what was inferred.
+    """The network of these layers with the parts between them from ``args``, its image preprocessing if it takes images, and notes on the inferred facts.
 
     Raises UsageError where an argument is missing, unknown or none of its choices.
     """

@@ -53,7 +53,7 @@ def is_language_model(path: str) -> bool:
 
 def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     """The language model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
-    folder, settings = opened(path, mapped=spec.mapped)
+    folder, settings = opened(path, memory_map=spec.mapped)
     found = _objective(settings)
     if found is None:
         raise UnsupportedError(
@@ -73,7 +73,7 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     packed = settings.get("quantization_config") is not None
     of_files = (*ignored_files(folder), *settings_notes(settings), *template_notes(tokenizer))
     where = () if spec.device_map is None else (told_spread(spec.device_map, _parts(network), spec.device),)
-    provenance = provenance_in(folder, name, (told(dtype, stored, spec.dtype, packed=packed), *where, *of_files))
+    provenance = provenance_in(folder, name, (told(dtype, stored, spec.dtype, has_packed_weights=packed), *where, *of_files))
     if objective == "seq2seq":
         return _sized(AuditedEncoderDecoder(network, tokenizer, device=spec.device, provenance=provenance))
     return _sized(
@@ -111,7 +111,7 @@ def _objective(settings: Mapping[str, Any]) -> tuple[Objective, str] | None:
 
 
 def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
-    """The causal model of a GGUF file, dequantised by transformers, to float32 unless a flag says otherwise.
+    """The causal model of a GGUF file, dequantised by transformers, to float32 unless a flag selects otherwise.
 
     Raises MissingExtraError without the packages that read it, ModelError where it cannot be used.
     """

@@ -1,4 +1,4 @@
-"""In which numbers a language model is computed: those that its files hold, float32, or those that a flag names."""
+"""Compute dtype of a language model: that of its files, float32, or the one that a flag names."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ COMPUTED = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": tor
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """A number format as it is written, such as ``bfloat16``."""
+    """The name of a number format, such as ``bfloat16``."""
     return str(dtype).removeprefix("torch.")
 
 
 def stored_in(weights: Mapping[str, Tensor]) -> torch.dtype:
-    """The number format of most of a model's floating-point weights, which no config.json has to say rightly.
+    """The dtype of most of a model's floating-point weights, which config.json may state wrongly.
 
     float32 where there are none.
     """
@@ -30,29 +30,29 @@ def stored_in(weights: Mapping[str, Tensor]) -> torch.dtype:
     return max(sizes, key=lambda dtype: (sizes[dtype], dtype.itemsize), default=torch.float32)
 
 
-def computed_in(asked: Asked, device: str, stored: torch.dtype) -> torch.dtype:
+def computed_in(dtype_option: Asked, device: str, stored: torch.dtype) -> torch.dtype:
     """The number format to compute in.
 
     ``auto`` is float32 on a CPU: it holds float16 and bfloat16 exactly, where computing in bfloat16 itself moves the
     difference of two texts by tenths of a nat and takes longer. On a GPU it is what the files hold, float32 where that
     is none of the three.
     """
-    if asked != "auto":
-        return COMPUTED[asked]
+    if dtype_option != "auto":
+        return COMPUTED[dtype_option]
     if torch.device(device).type == "cpu" or stored not in COMPUTED.values():
         return torch.float32
     return stored
 
 
-def told(computed: torch.dtype, stored: torch.dtype, asked: Asked, *, packed: bool = False) -> str:
-    """The sentence of a report: what was computed in, whose choice that was, and what the files hold.
+def told(computed: torch.dtype, stored: torch.dtype, dtype_option: Asked, *, has_packed_weights: bool = False) -> str:
+    """The report's sentence on the compute dtype, its origin, and the dtype of the files.
 
-    ``packed``: they hold packed weights too.
+    ``has_packed_weights``: they hold packed weights too.
     """
-    by = "" if asked == "auto" else ", as --dtype says"
+    by = "" if dtype_option == "auto" else ", as --dtype says"
     same = stored == computed
     exact = "" if same or computed.itemsize <= stored.itemsize else ", which it holds exactly"
-    files = "its files, but for packed weights," if packed else "its files"
+    files = "its files, but for packed weights," if has_packed_weights else "its files"
     held = f"as {files} are" if same else f"and {files} hold {name_of(stored)}{exact}"
     less = computed.itemsize < 4
     more = " Sums are in float32 or better; computed in float32 it may answer otherwise." if less else ""

@@ -1,4 +1,4 @@
-"""Classifiers of pictures and sound from ONNX files, with what the files beside them say of their input and classes.
+"""Image and sound classifiers from ONNX files, with the input and class settings in the files beside them.
 
 The files are those of transformers, as exporters write them beside the graph: ``preprocessor_config.json`` says how
 large a picture is and how it is scaled, or the sampling rate; ``config.json`` names the classes. Nothing is guessed.
@@ -112,15 +112,15 @@ def _wanted(
 
 
 def _asked(
-    session: Any, wanted: ImagePreprocessing | AudioPreprocessing, name: str, *, scaled: bool
+    session: Any, preprocessing: ImagePreprocessing | AudioPreprocessing, name: str, *, scaled: bool
 ) -> Callable[[Rows], npt.ArrayLike]:
     """The graph as a function of rows; ``scaled``: whether each recording is brought to mean 0 and variance 1."""
     given, output = session.get_inputs()[0].name, session.get_outputs()[0].name
 
     def predict(X: Rows) -> npt.ArrayLike:
         assert isinstance(X, np.ndarray)
-        x = wanted.encode(X)
-        if isinstance(wanted, AudioPreprocessing) and scaled:
+        x = preprocessing.encode(X)
+        if isinstance(preprocessing, AudioPreprocessing) and scaled:
             x = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + _QUIET)
         try:
             found = np.asarray(session.run([output], {given: x.astype(np.float32)})[0])

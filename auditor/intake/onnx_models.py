@@ -1,4 +1,4 @@
-"""Classifiers and regressors of tables from ONNX files, as scikit-learn, XGBoost, LightGBM and torch are exported.
+"""Table classifiers and regressors from ONNX files, exported by scikit-learn, XGBoost, LightGBM or torch.
 
 onnxruntime interprets a graph of its own operators; the bytes run nothing. Operators of other libraries, and tensors
 that lie in files beside the graph, are refused before it sees them.

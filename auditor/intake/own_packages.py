@@ -1,4 +1,4 @@
-"""The top-level packages that belong to this tool, whatever folder of the user's bears their names too."""
+"""The top-level packages of this tool, protected against user folders with the same names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _BesideAuditor:
 
 
 def claim_own_packages() -> None:
-    """Makes every later import of these names this tool's own, in a process that is this tool's: command and child.
+    """Make all later imports of these names refer to this tool, in its own processes: command and child.
 
     Raises UsageError where another package of such a name is imported already.
     """
@@ -38,14 +38,14 @@ def claim_own_packages() -> None:
 
 
 def pass_over_settings() -> None:
-    """Leaves unread a ``matplotlibrc`` of the folder a command is started in: it is looked for at import alone."""
+    """Ignore a ``matplotlibrc`` in the current folder, which matplotlib reads only at import."""
     if os.path.lexists("matplotlibrc"):
         with suppress(ImportError), chdir(ROOT):
             import_module("matplotlib")
 
 
 def own_package(name: str) -> ModuleType:
-    """This tool's own package of a name, in anybody's process: the import path is as it was afterwards.
+    """This tool's own package of a name, in any process; the import path is restored afterwards.
 
     Raises UsageError where another package of that name is imported already.
     """
@@ -60,7 +60,7 @@ def own_package(name: str) -> ModuleType:
 
 
 def taken_name(module: str) -> str:
-    """A sentence for a module that was not found since its package's name is this tool's; "" for any other."""
+    """A sentence for a module not found because its package has this tool's name; "" for any other."""
     name = module.partition(".")[0]
     return f" The package name {name!r} is auditor's own: put yours under another name." if name in NAMES else ""
 

@@ -1,4 +1,4 @@
-"""scikit-learn models from pickles and joblib files, of types from an exact list, without unpickling them."""
+"""scikit-learn models from pickle and joblib files: types from an exact list, without unpickling."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VERSION = re.compile(rb"_sklearn_version.{1,12}?(\d{1,2}\.\d{1,2}(?:\.\d{1,2})?
 def load_pickled_estimator(
     source: Source, data: bytes, kind: str, spec: ModelSpec
 ) -> EstimatorModel | EstimatorRegressor:
-    """The model of a pickle whose bytes are ``data``; ``kind`` names the file in a message, such as "a joblib file".
+    """The model of a pickle with the bytes ``data``; ``kind`` names the file in messages, e.g. "a joblib file".
 
     Raises Foreign for a type off the list, ModelError for a damaged file or one that holds no fitted model.
     """
@@ -71,8 +71,8 @@ def _of_another_version(data: bytes) -> str:
     )
 
 
-def _version_notes(found: set[str]) -> tuple[str, ...]:
-    others = sorted(found - {sklearn.__version__})
+def _version_notes(versions: set[str]) -> tuple[str, ...]:
+    others = sorted(versions - {sklearn.__version__})
     if not others:
         return ()
     return (
@@ -81,14 +81,14 @@ def _version_notes(found: set[str]) -> tuple[str, ...]:
     )
 
 
-def _within(found: dict[Any, Any] | list[Any] | tuple[Any, ...], name: str) -> str:
+def _within(container: dict[Any, Any] | list[Any] | tuple[Any, ...], name: str) -> str:
     """What to do with a dict, list or tuple that holds a model among other things."""
-    items = found.items() if isinstance(found, dict) else enumerate(found)
+    items = container.items() if isinstance(container, dict) else enumerate(container)
     models = [printable(repr(key), 40) for key, value in items if callable(getattr(type(value), "predict", None))]
     if not models:
-        return f"{name!r} holds a {type(found).__name__} without any model: name the file that holds the estimator."
+        return f"{name!r} holds a {type(container).__name__} without any model: name the file that holds the estimator."
     return (
-        f"{name!r} holds a {type(found).__name__} with a model under {models[0]}: save the model alone with "
+        f"{name!r} holds a {type(container).__name__} with a model under {models[0]}: save the model alone with "
         f"joblib.dump(joblib.load(path)[{models[0]}], 'model.joblib'), or, where the other parts prepare its rows, all "
         "of it as one sklearn Pipeline."
     )

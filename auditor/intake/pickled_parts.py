@@ -1,4 +1,4 @@
-"""The compiled parts of scikit-learn and scipy out of a pickle, built anew or checked: they take what they get."""
+"""Compiled parts of scikit-learn and scipy in a pickle, rebuilt or checked, since they do not validate input."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Metric:
 
 
 def resolved(name: str) -> Any:
-    """The object of a listed name, which must be that very module's own."""
+    """The object of a listed name, which must be defined in that module itself."""
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -50,7 +50,7 @@ def resolved(name: str) -> Any:
 
 
 def make_loss(name: str, arguments: tuple[Any, ...]) -> Any:
-    """A compiled loss, of its numbers."""
+    """A compiled loss from its numbers."""
     kind = name.replace("__pyx_unpickle_", "")
     if kind not in COMPILED_LOSSES:
         raise Foreign(name)
@@ -61,15 +61,18 @@ def make_loss(name: str, arguments: tuple[Any, ...]) -> Any:
     return resolved(kind)(*map(float, arguments))
 
 
-def needs_nothing(made: Any, state: Any) -> Any:
-    """What is complete as it was made. Raises Foreign for a state of it."""
+def needs_nothing(instance: Any, state: Any) -> Any:
+    """An object that is complete after construction.
+
+    Raises Foreign for a state of it.
+    """
     if state not in (None, (), {}):
-        raise Foreign(f"a state for {type(made).__name__}", "which takes none")
-    return made
+        raise Foreign(f"a state for {type(instance).__name__}", "which takes none")
+    return instance
 
 
 def make_tree(n_features: Any, n_classes: Any, n_outputs: Any) -> Any:
-    """A decision tree without nodes; it reads as many class counts as it is told there are."""
+    """A decision tree without nodes; it reads the stated number of class counts."""
     from sklearn.tree._tree import Tree
 
     outputs = whole(n_outputs, 1, 1 << 20)
@@ -81,7 +84,7 @@ def make_tree(n_features: Any, n_classes: Any, n_outputs: Any) -> Any:
 
 
 def filled_tree(tree: Any, state: Any) -> Any:
-    """A decision tree whose nodes lie within it."""
+    """A decision tree with all nodes in range."""
     nodes, values = state["nodes"], state["values"]
     if not all(isinstance(part, np.ndarray) and part.flags.c_contiguous for part in (nodes, values)):
         raise ValueError("a decision tree has no nodes")
@@ -96,8 +99,8 @@ def filled_tree(tree: Any, state: Any) -> Any:
     return tree
 
 
-def filled_search(made: Any, state: Any) -> Any:
-    """A search tree built anew from its own rows: its index is memory that nobody checks."""
+def filled_search(instance: Any, state: Any) -> Any:
+    """A search tree rebuilt from its own rows, since its index is memory without checks."""
     data, leaf_size, metric = state[0], whole(state[4], 1, 1 << 31), state[11]
     weights = state[12] if len(state) > 12 else None
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.dtype.kind != "f" or not isinstance(metric, Metric):
@@ -105,26 +108,26 @@ def filled_search(made: Any, state: Any) -> Any:
     if weights is not None and (not isinstance(weights, np.ndarray) or weights.shape != (len(data),)):
         raise ValueError("a search tree has weights of another number")
     extra = {"p": metric.p} if metric.kind == "minkowski" else {}
-    fresh = type(made)(data, leaf_size=leaf_size, metric=metric.kind, sample_weight=weights, **extra)
-    made.__setstate__(fresh.__getstate__())
-    return made
+    fresh = type(instance)(data, leaf_size=leaf_size, metric=metric.kind, sample_weight=weights, **extra)
+    instance.__setstate__(fresh.__getstate__())
+    return instance
 
 
-def filled_sparse(made: Any, state: Any) -> Any:
-    """A sparse matrix whose indices were looked at: products walk them in compiled code."""
+def filled_sparse(instance: Any, state: Any) -> Any:
+    """A sparse matrix with checked indices, which compiled code follows in products."""
     parts = [state[name] for name in ("data", "indices", "indptr")]
     if not all(type(part) is np.ndarray and part.ndim == 1 and part.dtype.kind in "biufc" for part in parts):
         raise ValueError("a sparse matrix has no values")
     shape = tuple(whole(length) for length in state["_shape"])
-    fresh = type(made)(tuple(parts), shape=shape, copy=True)
+    fresh = type(instance)(tuple(parts), shape=shape, copy=True)
     fresh.check_format(full_check=True)
-    made.__dict__.update(fresh.__dict__)
-    return made
+    instance.__dict__.update(fresh.__dict__)
+    return instance
 
 
-def filled_spline(made: Any, state: Any) -> Any:
-    """A spline built anew, which checks its knots."""
-    fresh = type(made)(
+def filled_spline(instance: Any, state: Any) -> Any:
+    """A rebuilt spline, whose constructor checks its knots."""
+    fresh = type(instance)(
         state.get("_t", state.get("t")),
         state.get("_c", state.get("c")),
         whole(state["k"], 0, 64),
@@ -132,12 +135,12 @@ def filled_spline(made: Any, state: Any) -> Any:
     )
     if state.get("axis", 0) != 0:
         raise ValueError("a spline has another axis")
-    made.__dict__.update(fresh.__dict__)
-    return made
+    instance.__dict__.update(fresh.__dict__)
+    return instance
 
 
 def only_checks(state: Mapping[str, Any]) -> bool:
-    """Whether a FunctionTransformer calls nothing, or scikit-learn's check of arrays, as gradient boosting has it."""
+    """Whether a FunctionTransformer has no function, or scikit-learn's array check, as in gradient boosting."""
     function = state.get("func")
     checks = isinstance(function, partial) and _is_check(function.func)
     return (function is None or checks) and state.get("inverse_func") is None
@@ -150,19 +153,19 @@ def _is_check(function: Any) -> bool:
 
 
 def partial_check(function: Any) -> Any:
-    """``partial(check_array)``, as gradient boosting with categories has it."""
+    """``partial(check_array)``, as in gradient boosting with categories."""
     if not _is_check(function):
         raise Foreign("functools.partial", f"of {printable(getattr(function, '__name__', function))}")
     return partial(function)
 
 
-def filled_partial(made: Any, function: Any, arguments: Any, keywords: Any, attributes: Any) -> Any:
-    """``check_array`` with its settings; a partial function's state could put any other in its place."""
+def filled_partial(instance: Any, function: Any, arguments: Any, keywords: Any, attributes: Any) -> Any:
+    """``check_array`` with its settings; the state of a partial function could replace the function."""
     if not _is_check(function) or arguments != () or attributes not in (None, {}) or type(keywords) is not dict:
         raise Foreign("functools.partial", "of another function than it was made of")
     plain = (type(None), bool, str, type, np.dtype)
     for key, value in keywords.items():
         if type(key) is not str or not all(isinstance(v, plain) for v in (value if type(value) is list else [value])):
             raise Foreign("functools.partial", "with settings that are none")
-    made.__setstate__((function, (), keywords, None))
-    return made
+    instance.__setstate__((function, (), keywords, None))
+    return instance

@@ -1,4 +1,4 @@
-"""What may stand in the pickle of a scikit-learn model: exact names, and how each is made without the file's help.
+"""The types allowed in the pickle of a scikit-learn model: exact names, and their safe construction.
 
 The estimators are the list that skops has. Everything else of a pickle, its arrays, numbers, generators and search
 trees, is made here from checked parts; no reconstructor of numpy, scipy or scikit-learn sees a state that was not
@@ -103,7 +103,7 @@ _BUILTIN_TYPES = {
 
 @cache
 def classes() -> frozenset[str]:
-    """The exact names of the classes that an object of a pickle may have."""
+    """The exact names of the classes allowed in a pickle."""
     from skops.io._trusted_types import SKLEARN_ESTIMATOR_TYPE_NAMES, SKLEARN_INTERNAL_TYPE_NAMES
 
     plain = {name for name in HARMLESS if name.startswith("sklearn.") and name != _TREE}
@@ -133,7 +133,7 @@ def is_allowed(name: str) -> bool:
 
 
 class EstimatorMaker:
-    """Makes the objects of one pickle; ``versions`` are those of scikit-learn that it says it was saved with."""
+    """Construct the objects of one pickle; ``versions``: the scikit-learn versions that it states."""
 
     def __init__(self, depth: int = 0) -> None:
         self.depth = depth
@@ -152,7 +152,7 @@ class EstimatorMaker:
         return found
 
     def call(self, name: str, arguments: tuple[Any, ...]) -> object:
-        """What one of the listed constructors makes of checked arguments."""
+        """The result of an allowed constructor with checked arguments."""
         if name == "copyreg._reconstructor" and len(arguments) == 3:
             return self._reconstructed(*arguments)
         if name in _CALLS:
@@ -171,7 +171,7 @@ class EstimatorMaker:
         return made
 
     def make(self, name: str) -> object:
-        """A listed class's instance, without attributes; arrays, trees and generators are not made this way."""
+        """An instance of a listed class, without attributes; arrays, trees and generators are made elsewhere."""
         if name == _WRAPPER:
             return _Wrapper()
         if name in _REBUILT:
@@ -185,45 +185,45 @@ class EstimatorMaker:
             raise Foreign(name)
         return object.__new__(kind) if not issubclass(kind, dict) else dict.__new__(kind)
 
-    def fill(self, made: Any, name: str, state: Any, file: BytesIO) -> object:
+    def fill(self, instance: Any, name: str, state: Any, file: BytesIO) -> object:
         """The object with its state."""
-        self.bare.pop(id(made), None)
-        if isinstance(made, _Wrapper):
+        self.bare.pop(id(instance), None)
+        if isinstance(instance, _Wrapper):
             return self._raw_array(state, file)
-        if isinstance(made, arrays.Dtype):
-            return arrays.filled_dtype(made, state)
-        if isinstance(made, parts.Metric):
-            made.p = float(state[0])
-            return made
-        if type(made) is np.ndarray and name == _EMPTY:
+        if isinstance(instance, arrays.Dtype):
+            return arrays.filled_dtype(instance, state)
+        if isinstance(instance, parts.Metric):
+            instance.p = float(state[0])
+            return instance
+        if type(instance) is np.ndarray and name == _EMPTY:
             # Of no array made otherwise: its memory may be in use by then.
-            made.__setstate__(arrays.array_state(*state))
-            return made
-        if type(made) is np.ma.MaskedArray:
-            return arrays.filled_masked(made, *state)
-        if type(made) is partial:
-            return parts.filled_partial(made, *state)
-        if isinstance(made, (np.random.RandomState, np.random.BitGenerator, arrays.Seeds)):
-            return arrays.filled_generator(made, state)
+            instance.__setstate__(arrays.array_state(*state))
+            return instance
+        if type(instance) is np.ma.MaskedArray:
+            return arrays.filled_masked(instance, *state)
+        if type(instance) is partial:
+            return parts.filled_partial(instance, *state)
+        if isinstance(instance, (np.random.RandomState, np.random.BitGenerator, arrays.Seeds)):
+            return arrays.filled_generator(instance, state)
         if name == _TREE:
-            return parts.filled_tree(made, state)
+            return parts.filled_tree(instance, state)
         if name.endswith(".newObj"):
-            return parts.filled_search(made, state)
-        rebuilt = f"{type(made).__module__}.{type(made).__qualname__}"
+            return parts.filled_search(instance, state)
+        rebuilt = f"{type(instance).__module__}.{type(instance).__qualname__}"
         if rebuilt in _REBUILT:
-            return parts.filled_spline(made, state) if rebuilt == _BSPLINE else parts.filled_sparse(made, state)
-        if type(made).__module__.startswith(("sklearn._loss._loss", "sklearn.linear_model._sgd_fast")) or (
-            type(made) is np.random.Generator
+            return parts.filled_spline(instance, state) if rebuilt == _BSPLINE else parts.filled_sparse(instance, state)
+        if type(instance).__module__.startswith(("sklearn._loss._loss", "sklearn.linear_model._sgd_fast")) or (
+            type(instance) is np.random.Generator
         ):
-            return parts.needs_nothing(made, state)
-        return self._with_attributes(made, state)
+            return parts.needs_nothing(instance, state)
+        return self._with_attributes(instance, state)
 
     def persistent(self, key: Any) -> object:
-        """Nothing: a model is whole in its pickle."""
+        """Raise an error: a model is complete in its pickle."""
         raise Foreign("the opcode BINPERSID", "which no scikit-learn model needs")
 
     def complete(self) -> None:
-        """Raises ValueError where something compiled never got its state."""
+        """Raise ValueError if a compiled object did not get its state."""
         for _, name in self.bare.values():
             raise ValueError(f"an object of {name} has no content")
 
@@ -249,8 +249,8 @@ class EstimatorMaker:
             return parts.Metric(parts.METRICS[found])
         return kind.__new__(kind)
 
-    def _with_attributes(self, made: Any, state: Any) -> object:
-        kind: type = type(made)
+    def _with_attributes(self, instance: Any, state: Any) -> object:
+        kind: type = type(instance)
         full = f"{kind.__module__}.{kind.__qualname__}"
         if full not in classes() or type(state) is not dict:
             raise Foreign(full, "with a state that is no set of attributes")
@@ -267,10 +267,10 @@ class EstimatorMaker:
         if state.get("input", "content") != "content" and full.startswith("sklearn.feature_extraction.text."):
             raise Foreign(full, "which opens files by the names that rows give it")
         if full == "sklearn.isotonic.IsotonicRegression":
-            made.__setstate__(state)
+            instance.__setstate__(state)
         else:
-            made.__dict__.update(state)
-        return made
+            instance.__dict__.update(state)
+        return instance
 
     def _raw_array(self, state: Mapping[str, Any], file: BytesIO) -> object:
         """An array whose bytes joblib writes after the opcode; one of objects is a pickle of its own."""

@@ -1,4 +1,4 @@
-"""A folder of a post-processed model: the model below by its own loader, and the rules over it."""
+"""The folder of a post-processed model: the base model by its own loader, and the rules applied to its scores."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from auditor.model.postprocessed_folder import MAX_RULES_BYTES, RULES_FILE, Post
 
 
 def load_postprocessed(path: str, spec: ModelSpec, load: Callable[[ModelSpec], AuditedModel]) -> AuditedModel:
-    """The model of such a folder; ``load`` reads the one below. Raises DamagedError for rules that are not what the
-    format says or another model below them, UsageError for a flag that contradicts them."""
+    """The model of such a folder; ``load`` reads the base model.
+
+    Raises DamagedError for rules that are not what the format says or another model below them, UsageError for a
+    flag that contradicts them.
+    """
     source, name = read_source(Path(path) / RULES_FILE, max_bytes=MAX_RULES_BYTES), Path(path).resolve().name
     try:
         record = PostprocessedRecord.model_validate_json(source.data)

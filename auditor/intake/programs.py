@@ -1,4 +1,4 @@
-"""TorchScript and torch.export programs: loading either runs code, so both need ``--allow-code``."""
+"""TorchScript and torch.export programs: loading them runs code, so both need ``--allow-code``."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class FixedBatch(nn.Module):
 
 
 class OneOutput(nn.Module):
-    """A program whose single output may come inside a tuple, a dict or an object with ``logits``."""
+    """A program with one output, possibly inside a tuple, a dict or an object with ``logits``."""
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()

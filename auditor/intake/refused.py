@@ -1,4 +1,4 @@
-"""Files that are recognised and not loaded: those that would run their own code, and those not supported yet."""
+"""Recognised files that are not loaded: those that would run their own code, and unsupported formats."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_LOOK_INSIDE = 32 << 20
 
 
 def unsafe(source: Source, article_kind: str, calls: str, way: str) -> UnsafeModelError:
-    """The refusal of a file that would run its own code: what it would call, and the ways out."""
+    """The refusal of a file that would run its own code: its calls, and the alternatives."""
     return UnsafeModelError(
         f"{source.name!r} is {article_kind}, and loading it would call {calls}. Either {way}; or {OWN_LOADER}; or "
         f"{TRUST}."
@@ -46,13 +46,13 @@ def calls_in(data: bytes) -> tuple[str, tuple[str, ...]]:
 
 
 def read_or_refuse_pickle(source: Source, spec: ModelSpec) -> AuditedModel:
-    """A bare pickle or joblib file: scikit-learn's models are read, whatever else it names is refused."""
+    """A bare pickle or joblib file: scikit-learn models are read, all other names are refused."""
     kind = "a joblib file" if b"joblib.numpy_pickle" in source.data else "a pickle"
     return _read_or_refuse(source, source.data, kind, spec)
 
 
 def read_or_refuse_compressed(source: Source, spec: ModelSpec) -> AuditedModel:
-    """A compressed file, as joblib writes it."""
+    """A compressed file, as written by joblib."""
     limit = MAX_RATIO * len(source.data) + FREE_BYTES
     data = unpacked(source.data, limit)
     start = read_pickle(data[:MAX_LOOK_INSIDE], max_opcodes=100_000)
@@ -92,7 +92,7 @@ def _read_or_refuse(source: Source, data: bytes, kind: str, spec: ModelSpec) -> 
 
 
 def refuse_or_trust_torch(source: Source, pickled: bytes, spec: ModelSpec) -> AuditedModel:
-    """A torch archive whose pickle names more than plain tensors: a whole module, usually."""
+    """A torch archive with a pickle beyond plain tensors: usually a whole module."""
     report = read_pickle(pickled)
     names = foreign_globals(report)
     calls = describe_calls(names, complete=report.complete)
@@ -217,7 +217,7 @@ def refuse_program(source: Source, format: str, spec: ModelSpec) -> UnsafeModelE
 
 
 def refuse_numpy(source: Source, arrays: Mapping[str, bytes]) -> ModelError:
-    """The refusal of .npy and .npz files, naming what pickled objects in them would call."""
+    """The refusal of .npy and .npz files, with the calls of their pickled objects."""
     for content in arrays.values():
         if content[:6] != b"\x93NUMPY":
             continue
@@ -238,11 +238,11 @@ def refuse_unsupported(source: Source, kind: str) -> ModelError:
     return UnsupportedError(f"{source.name!r} is {kind}, which is not supported yet: {OWN_LOADER}.")
 
 
-def refuse_unknown(source: Source, known: str) -> ModelError:
-    """The refusal of a file that is nothing known."""
+def refuse_unknown(source: Source, known_formats: str) -> ModelError:
+    """The refusal of an unknown file."""
     start = printable(source.data[:16].decode("latin-1"), 40)
     return ModelError(
-        f"{source.name!r} is no model file of a known format (it begins {start!r}). Known are {known}; or "
+        f"{source.name!r} is no model file of a known format (it begins {start!r}). Known are {known_formats}; or "
         f"{OWN_LOADER}.",
         code="AUD-LOAD-UNKNOWN",
     )

@@ -1,4 +1,4 @@
-"""What is asked for, as plain data that crosses a pipe to the process that does the work; imports no torch."""
+"""Job specifications as plain data for the sandboxed process; imports no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from auditor.endpoint.served_texts import ServedTexts
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Which model, and how it may be loaded; a field that is called as an option of a scan is that option.
+    """The model and its loading options; one field per model flag of the command line.
 
     ``path`` is None only with ``predict``, ``generate`` or an ``endpoint``, which is what its server was shown to do.
     ``base``: the model that an adapter changes. ``task``: None means what the file says, else classification.
@@ -52,7 +52,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedSpec:
-    """Which columns of the data files are a model's own answers; the model itself is not there.
+    """The columns of the data files with a model's recorded answers; the model itself is absent.
 
     ``score``: the column of the probability of the favourable label, or ``class=column`` for each class. ``predicted``:
     that of decisions, or of a regression's numbers; ``loss``: of the model's loss; ``generated``: of texts it wrote.
@@ -66,7 +66,7 @@ class RecordedSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """Which columns of which files are what; a field that is called as an option of a scan is that option.
+    """The roles of files and columns; one field per data flag of the command line.
 
     ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`. ``recorded``: where the model is
     known by its answers in the files alone. ``cluster``: the column that says which rows belong together; ``weight``:
@@ -100,7 +100,7 @@ class DataSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSpec:
-    """A probe by name, the ``package.module:Class`` it is, and its options.
+    """A probe by name, its ``package.module:Class``, and its options.
 
     ``distribution``: of one that was found by its entry point, the distribution that brings it, and its version.
     """
@@ -113,7 +113,7 @@ class ProbeSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class MitigationSpec:
-    """A mitigation by name, the ``package.module:Class`` it is, its options, and the file its new model is written to.
+    """A mitigation by name, its ``package.module:Class``, its options, and the output file of its new model.
 
     ``checkpoint``: where the training keeps what it has, so that an interrupted one goes on.
     """
@@ -127,7 +127,7 @@ class MitigationSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainSpec:
-    """Which rows are explained, counted from 1, by the ``package.module:function`` that does it, and how.
+    """The rows to explain, counted from 1, the ``package.module:function`` for it, and its options.
 
     ``immutable``: columns that recourse leaves as they are; ``monotone``: ``column=up`` or ``column=down``, the one way
     that it may go. ``n_reasons``, ``n_recourses``: how many of each at most. ``draws``: of what is typical; None means
@@ -146,7 +146,7 @@ class ExplainSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionSpec:
-    """Which files are examined, each named once as :func:`auditor.files.sent` writes it, and how.
+    """The files to examine, each named once in the form of :func:`auditor.files.sent`, and the options.
 
     ``trust_anchors``: certificates in PEM that a signature of Content Credentials must lead to to be trusted.
     ``with_heat_map``: whether a picture is made of what each verdict rests on. ``with_calibration``: whether the
@@ -170,7 +170,7 @@ class DetectionSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorTrainingSpec:
-    """Which detector is trained, by the ``package.module:function`` that trains it, and on which files.
+    """The detector to train, its ``package.module:function``, and its files.
 
     ``folder``: with one sub-folder per class. ``fake``: the sub-folder of synthetic files, None where its name says it.
     ``medium``: ``image`` or ``speech``, None where the files say it.
@@ -194,7 +194,7 @@ class DetectorTrainingSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
-    """What to train, on what, and how; the command line's ``train`` flags, one field each.
+    """The training's model, data and options; one field per flag of ``train``.
 
     ``features``: None means every column but the target, ``drop``, ``weight``, ``group_column`` and, but for those of
     ``keep``, columns that name rows or persons, dates and weights of surveys. ``group_column``: no value of it stands
@@ -242,7 +242,7 @@ class TrainSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TableTrainingSpec:
-    """A training on a table, and the three files that it writes: the bundle, the rows trained on, those held back.
+    """A training on a table, and its three output files: the bundle, the training rows, the held-out rows.
 
     They are paths as :func:`auditor.files.sent` writes them, and so is ``table.data``.
     """
@@ -255,8 +255,10 @@ class TableTrainingSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSpec:
-    """What a model is exported to, ``onnx``, ``torch`` or ``sklearn``, and the file that it is written to, as
-    :func:`auditor.files.sent` writes it. ``positive``: the favourable label."""
+    """An export: its format (``onnx``, ``torch`` or ``sklearn``), and its output file in the form of :func:`auditor.files.sent`.
+
+    ``positive``: the favourable label.
+    """
 
     to: Literal["onnx", "torch", "sklearn"]
     out: str
@@ -265,7 +267,7 @@ class ExportSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the measuring process may use: bytes of memory, and seconds for loading and for each probe or file."""
+    """Limits of the measuring process: bytes of memory, and seconds for loading and for each probe or file."""
 
     memory_bytes: int
     seconds: float
@@ -273,7 +275,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything a measuring process needs to know; ``parent`` is the process it must not outlive.
+    """The complete job of a measuring process; ``parent``: the process that it must not outlive.
 
     ``evidence``: what of the model's answers is kept beside the measurements, by row: its scores, or each row's groups
     too. ``recognise``: whether the rows are to be known again where they are shuffled or saved anew. With a
@@ -306,7 +308,7 @@ class Job:
 
 
 def flag_of_code(job: Job) -> str | None:
-    """The flag by which the job runs code of the file's or of the user's; None where it runs none."""
+    """The flag by which the job runs code of the file or of the user; None if it runs none."""
     model = job.model
     given = {
         "--predict": model.predict is not None

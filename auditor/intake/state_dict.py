@@ -1,4 +1,4 @@
-"""Bare weights, of a torch archive or a safetensors file, put into a network that the user names."""
+"""Bare weights from a torch archive or a safetensors file, loaded into a network that the user names."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def _left_to_shapes(spec: ModelSpec, layers: list[Layer]) -> bool:
     return spec.architecture == "mlp" and "n_features" not in spec.architecture_args
 
 
-def _build(spec: ModelSpec, weights: Mapping[str, Tensor], what: str) -> tuple[nn.Module, tuple[str, ...]]:
+def _build(spec: ModelSpec, weights: Mapping[str, Tensor], file_name: str) -> tuple[nn.Module, tuple[str, ...]]:
     if spec.architecture in ARCHITECTURES:
-        return build_known(spec.architecture, spec.architecture_args, weights, what)
-    return build_own(spec, {}, weights, what)
+        return build_known(spec.architecture, spec.architecture_args, weights, file_name)
+    return build_own(spec, {}, weights, file_name)
 
 
 def _unwrapped(loaded: object) -> tuple[object, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""One label of a folder that gives texts several at once, and classifiers of texts in ONNX: what scores texts for us.
+"""Scorers of generated texts: one label of a multi-label text folder, and text classifiers in ONNX files.
 
 Labels that do not exclude each other make no classifier that could be audited as one; each alone says yes or no.
 """
@@ -28,7 +28,7 @@ _FED = {"input_ids", "attention_mask", "token_type_ids"}
 
 
 def gives_labels(path: str) -> bool:
-    """Whether a path is a folder of which one label at a time is the answer: several labels a text, or a graph."""
+    """Whether a path is a multi-label text folder, or a graph, of which one label is used."""
     where = Path(path)
     if not (where / "config.json").is_file():
         return False

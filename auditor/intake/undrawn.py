@@ -1,4 +1,4 @@
-"""captum without matplotlib, which its package imports for drawings that a measuring process never makes.
+"""captum without matplotlib, which captum imports for plots that the sandboxed process never makes.
 
 That import takes longer than most probes: more than a second, and in a sandbox, where nothing it finds can be kept, a
 search of the machine's fonts each time.
@@ -36,7 +36,7 @@ class _DrawingOfCaptum:
 
 
 def without_drawing() -> None:
-    """Has captum imported later without what it draws with, in a process that is this tool's."""
+    """Make later imports of captum skip its plotting dependencies, in a process of this tool."""
     if _DrawingOfCaptum not in sys.meta_path:
         sys.meta_path.insert(0, _DrawingOfCaptum)
 

@@ -1,4 +1,4 @@
-"""Code of the user's own, imported because the user named it in a flag and for no other reason."""
+"""User code, imported only because a flag names it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 def import_object(target: str, code_folder: str | None, flag: str) -> Callable[..., Any]:
-    """The callable that ``package.module:name`` means, from installed packages or from ``code_folder``.
+    """The callable at ``package.module:name``, from installed packages or from ``code_folder``.
 
     The folder comes last on the import path, so that a file beside the model cannot take the place of a library.
     Raises UsageError where it cannot be imported, is not callable, or an installed module of the same name hides it.
@@ -51,12 +51,12 @@ def import_object(target: str, code_folder: str | None, flag: str) -> Callable[.
 
 
 def started_in(code_folder: str | None) -> AbstractContextManager[None]:
-    """The folder in which the command was started, as the working folder: code of the user's own finds its files."""
+    """Context with the command's start folder as working folder, so that user code finds its files."""
     return nullcontext() if code_folder is None else chdir(code_folder)
 
 
 def called_in(code_folder: str | None, function: Callable[[Any], R]) -> Callable[[Any], R]:
-    """The user's function of one argument, called in the folder in which the command was started."""
+    """The user's function of one argument, called in the command's start folder."""
 
     def call(argument: Any) -> R:
         with started_in(code_folder):
@@ -74,17 +74,17 @@ def _require_own(module_name: str, file: str | None, code_folder: str | None, fl
         raise UsageError(f"{flag} {module_name}: an installed module of that name hides {own[0].name!r}: rename yours.")
 
 
-def keywords_of(factory: Callable[..., Any], hints: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments for the user's factory: those given, and of the file's own hints those that it takes."""
+def keywords_of(factory: Callable[..., Any], hints: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for the user's factory: the given ones, and the accepted ones of the file's own hints."""
     try:
         parameters = inspect.signature(factory).parameters
     except ValueError:  # a callable written in C tells nothing of its parameters
-        return dict(given)
-    return {k: v for k, v in hints.items() if k in parameters} | dict(given)
+        return dict(arguments)
+    return {k: v for k, v in hints.items() if k in parameters} | dict(arguments)
 
 
 def source_file(function: Callable[..., Any]) -> Path | None:
-    """The file that a function, a class or an instance's class was written in, where there is one."""
+    """The source file of a function, a class or an instance's class, if it exists."""
     for candidate in (function, type(function)):
         try:
             found = inspect.getsourcefile(candidate)

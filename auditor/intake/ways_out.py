@@ -1,4 +1,4 @@
-"""What a refusal advises: a way that ends in an audit, by what the file holds."""
+"""Advice in refusals: a way to an audit, by the contents of the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MADE_BY = frozenset({"copyreg._reconstructor", "copy_reg._reconstructor", "jobl
 
 
 def way_out(names: Sequence[str], *, load: str, torch_file: bool = False) -> str:
-    """What to do with a pickle that calls ``names``, in the order of the file; ``load`` is the call that loads it.
+    """Advice for a pickle that calls ``names``, in file order; ``load`` is the call that loads it.
 
     A booster by itself goes into its library's own format, a network into a bundle, or where it is all of torch's own
     layers into plain weights, a transformer that calls a function of numpy's into skops; for anything else a function
@@ -55,14 +55,14 @@ def way_out(names: Sequence[str], *, load: str, torch_file: bool = False) -> str
 
 
 def flags_unsaid(spec: ModelSpec, *, of_a_table: bool) -> str:
-    """The flags that will be asked for next where a file says nothing, so that one refusal names all that it needs."""
+    """All flags needed for facts that a file does not state, so that one refusal names them together."""
     classes = "" if spec.classes is not None or spec.task == "regression" else " --classes a,b"
     columns = "" if spec.features is not None or not of_a_table else ", and of a table --features a,b in their order"
     return classes + columns
 
 
 def way_out_of_checkpoint(pickled: bytes, report: PickleReading, *, load: str) -> str | None:
-    """What to do with a checkpoint, a dict that holds more than weights; None where the file is no such dict."""
+    """Advice for a checkpoint, a dict of more than weights; None if the file is no such dict."""
     if pickled[:1] != b"\x80" or pickled[2:3] != b"}" or report.streams != 1:
         return None
     if "torch._utils._rebuild_tensor_v2" not in report.names:

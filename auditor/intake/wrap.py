@@ -1,4 +1,4 @@
-"""What every loader ends with: the classes, the provenance and the flags around a loaded network."""
+"""The last step of every loader: classes, provenance and flags of the loaded network."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from auditor.model.regression import TorchRegressor
 from auditor.model.torch_model import TorchModel
 
 
-def named_classes(found: list[str] | tuple[str, ...] | None, spec: ModelSpec) -> tuple[str, ...]:
-    """The classes in the order of the outputs: --classes where given, else what the file says.
+def named_classes(file_classes: list[str] | tuple[str, ...] | None, spec: ModelSpec) -> tuple[str, ...]:
+    """The classes in output order: --classes if given, else those of the file.
 
     Raises UsageError where neither says, the two differ in number, or --classes names one twice; ModelError where the
     file does, or hides control characters in a name.
     """
-    classes = spec.classes if spec.classes is not None else None if found is None else tuple(found)
+    classes = spec.classes if spec.classes is not None else None if file_classes is None else tuple(file_classes)
     if classes is None:
         raise UsageError("This model file does not name its classes: add --classes a,b in the order of the outputs.")
-    if found is not None and spec.classes is not None:
-        no_reordering([label_name(c) for c in classes], [label_name(c) for c in found])
-    if found is not None and len(classes) != len(found):
-        raise UsageError(f"--classes names {len(classes)} classes, but the model file has {len(found)}.")
+    if file_classes is not None and spec.classes is not None:
+        no_reordering([label_name(c) for c in classes], [label_name(c) for c in file_classes])
+    if file_classes is not None and len(classes) != len(file_classes):
+        raise UsageError(f"--classes names {len(classes)} classes, but the model file has {len(file_classes)}.")
     few = len(classes) < 2 or len(set(classes)) != len(classes)
     if few and spec.classes is not None:
         raise UsageError("A classifier needs at least two classes with different names: see --classes.")
@@ -50,7 +50,7 @@ def named_classes(found: list[str] | tuple[str, ...] | None, spec: ModelSpec) ->
 
 
 def check_flags(spec: ModelSpec) -> None:
-    """Raises UsageError, before anything is loaded, where a file that says nothing needs more flags, or others."""
+    """Raise UsageError before loading if a file without metadata needs more or other flags."""
     if spec.task == "regression":
         no_flags_of_classes(spec)
     else:
@@ -58,18 +58,18 @@ def check_flags(spec: ModelSpec) -> None:
 
 
 def no_flags_of_classes(spec: ModelSpec) -> None:
-    """Raises UsageError for a flag that only a classifier has."""
+    """Raise UsageError for a flag that applies to classifiers only."""
     given = {"--classes": spec.classes, "--outputs": spec.outputs, "--threshold": spec.threshold}
     for flag, value in given.items():
         if value is not None:
             raise UsageError(f"A regression model predicts a number and has no classes: leave {flag} out.")
 
 
-def no_reordering(given: list[str], found: list[str]) -> None:
-    """--classes may give other names to outputs, not the file's own names to other outputs."""
-    if given != found and set(given) & set(found):
+def no_reordering(given_names: list[str], file_classes: list[str]) -> None:
+    """Check that --classes renames outputs without reordering the file's own class names."""
+    if given_names != file_classes and set(given_names) & set(file_classes):
         raise UsageError(
-            f"The model file names its classes {', '.join(found[:8])}, in this order: leave --classes out, or give "
+            f"The model file names its classes {', '.join(file_classes[:8])}, in this order: leave --classes out, or give "
             "names of your own to all of them."
         )
 
@@ -99,7 +99,7 @@ def provenance_in(folder: Folder, name: str, notes: tuple[str, ...]) -> Provenan
 
 
 def require_features(features: Sequence[str], table: pd.DataFrame) -> None:
-    """Raises DataError for the first feature that a table does not have."""
+    """Raise DataError for the first feature missing in a table."""
     for name in features:
         if name not in table.columns:
             near = did_you_mean(name, map(str, table.columns))
@@ -117,8 +117,10 @@ def torch_model(
     architecture: Mapping[str, Any] | None = None,
     frozen: bool = False,
 ) -> TorchModel | TorchRegressor:
-    """A network whose file says nothing beyond it: all else is in the flags. Raises UsageError without --classes, but
-    for ``--task regression``."""
+    """A network from a file without metadata: all settings come from flags.
+
+    Raises UsageError without --classes, but for ``--task regression``.
+    """
     check_flags(spec)
     if spec.task == "regression":
         return TorchRegressor(

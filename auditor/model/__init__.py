@@ -1,1 +1,1 @@
-"""What is audited: a model under one face, its kinds, and how it is saved."""
+"""Audited models: the common interface, the kinds of models, and saving."""

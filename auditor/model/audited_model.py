@@ -1,4 +1,4 @@
-"""AuditedModel: anything that predicts, under one face, with the capabilities some probes need on top."""
+"""AuditedModel: the common interface of all predictors, with additional capabilities that some probes need."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MORE_THAN_HALF = float(np.nextafter(0.5, 1.0))
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a model came from and how each of its bytes was loaded, for the report."""
+    """The origin of a model and the loading method of each of its bytes, for the report."""
 
     path: str | None = None
     sha256: str | None = None
@@ -46,8 +46,10 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What was said of a model's file when it was loaded: of its columns, its classes and its outputs, and the function
-    that answers in its place with the digest of its code. None is what nobody said."""
+    """Facts stated when a model's file was loaded: its columns, its classes, its outputs, and the function that replaces it, with the digest of its code.
+
+    None is what nobody said.
+    """
 
     features: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
@@ -59,7 +61,7 @@ class Said:
 
 @dataclass(frozen=True, kw_only=True)
 class SeenInTraining:
-    """What a private training saw of itself, by the names of :class:`auditor.privacy.run_record.RunRecord`.
+    """Observations of a private training, named as in :class:`auditor.privacy.run_record.RunRecord`.
 
     Every field is public: it was measured of rows that are drawn at random, or released with noise of its own.
     """
@@ -78,7 +80,7 @@ class SeenInTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class SpentOnEncoding:
-    """What learning the encoding from the training rows spent: ``looks`` Gaussian mechanisms one after the other.
+    """The budget spent on learning the encoding from training rows: ``looks`` sequential Gaussian mechanisms.
 
     ``noise_multiplier``: of each, the standard deviation of its noise over its sensitivity. ``delta``: the chance, at
     most, that a level that one row alone holds is released.
@@ -91,7 +93,7 @@ class SpentOnEncoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a model was trained, so that another can be trained the same way.
+    """The training recipe of a model, for training another one in the same way.
 
     ``weight``: the column that weighed each row's loss. ``group_column``: the one of which no value stands both among
     the rows trained on and among those held back. Those from ``epsilon`` on say of a private training what
@@ -188,7 +190,7 @@ class AuditedModel:
         outputs: Outputs = "probabilities",
         threshold: float = 0.5,
     ) -> AuditedModel:
-        """Wraps any function of rows that returns probabilities (n, n_classes), P(last class) (n,), or labels (n,).
+        """Wrap any function of rows that returns probabilities (n, n_classes), P(last class) (n,), or labels (n,).
 
         ``outputs="logits"``: it returns logits (n, n_classes), or that of the last class (n,).
         """
@@ -201,8 +203,8 @@ class AuditedModel:
         return len(self.classes)
 
     def predict_proba(self, X: Rows) -> FloatArray:
-        """(n, n_classes) probabilities, computed in batches; ModelError where the model returns anything else, and
-        OutputsError where nobody said what it is that the model returns."""
+        """(n, n_classes) probabilities, computed in batches; ModelError if the model returns anything else, OutputsError if its output kind was not stated.
+        """
         probabilities = self.predict_part(X)
         self.check_outputs()
         return probabilities
@@ -224,14 +226,14 @@ class AuditedModel:
         return lambda start, n: self._predict(X if n == len(X) else take_rows(X, slice(start, start + n)))
 
     def check_outputs(self) -> None:
-        """Raises OutputsError where the rows so far leave open what the outputs are, or contradict what was said.
+        """Raise OutputsError if the rows so far leave the output kind undecided, or contradict the stated one.
 
         Only a network's can be in question; everything else returns probabilities or labels by definition.
         """
 
     @property
     def in_question(self) -> bool:
-        """Whether it is still to be seen what the outputs are."""
+        """Whether the output kind is still undecided."""
         return False
 
     def outputs(self, data: AuditData) -> FloatArray:
@@ -243,16 +245,16 @@ class AuditedModel:
         return self._outputs[data]
 
     def answered(self, data: AuditData) -> bool:
-        """Whether the answers about a data set are there already, and cost nothing more."""
+        """Whether the answers on a data set are already cached."""
         return data in self._outputs
 
     def forget(self) -> None:
-        """Computes outputs anew from now on, for a model whose weights have changed."""
+        """Discard cached outputs, after the weights have changed."""
         self._outputs: weakref.WeakKeyDictionary[AuditData, FloatArray] = weakref.WeakKeyDictionary()
         self._decisions: weakref.WeakKeyDictionary[AuditData, IntArray] = weakref.WeakKeyDictionary()
 
     def check_repeatable(self, X: Rows, probabilities: FloatArray) -> None:
-        """Asks a few rows again, in a smaller batch; raises ModelError where the answers differ by more than 0.001.
+        """Query a few rows again in a smaller batch; ModelError if the answers differ by more than 0.001.
 
         An answer that is drawn at random, or that depends on the other rows of its batch, is no property of its row.
         """
@@ -268,7 +270,7 @@ class AuditedModel:
             )
 
     def threshold_of(self, positive: int) -> float:
-        """The least probability of a class of two at which it is decided for.
+        """The smallest probability at which one of two classes is chosen.
 
         Raises ModelError where decisions do not follow from probabilities.
         """
@@ -288,7 +290,7 @@ class AuditedModel:
         return np.asarray(probabilities.argmax(axis=1), np.int64)
 
     def decide_rows(self, X: Rows, probabilities: FloatArray, positive: int | None) -> IntArray:
-        """(n,) class indices of rows with these probabilities, drawn at random where the model draws its decisions."""
+        """(n,) class indices of rows with these probabilities, drawn at random if the model randomises decisions."""
         return self.decide(probabilities, positive, X)
 
     def decisions(self, data: AuditData) -> IntArray:
@@ -298,17 +300,17 @@ class AuditedModel:
         return self._decisions[data]
 
     def written(self, ending: str) -> bytes | None:
-        """The model's file in its own library's format, which has several where its ``endings`` are several; None where
-        it goes into a bundle or has none."""
+        """The model's file in its own library's format, one of several if its ``endings`` are several; None if it is saved as a bundle or has no file.
+        """
         return None
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
-        """The model that a bundle is made of, and what stands in the bundle beside it."""
+        """The model stored in a bundle, and additional data of the bundle."""
         return self, {}
 
 
 def in_turn(one: Callable[[int], FloatArray], starts: Sequence[int]) -> list[FloatArray]:
-    """The answers about batches one after the other."""
+    """The answers on batches, one batch after the other."""
     return [one(start) for start in starts]
 
 

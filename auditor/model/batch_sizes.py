@@ -1,4 +1,4 @@
-"""How much a network is given at once: as much as a card's free memory holds, and on a CPU what its caches like."""
+"""Batch sizes of a network: limited by free memory on a GPU, chosen for the caches on a CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHARE = 4
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory of a card, with what torch holds there and does not use; None on any other device."""
+    """Free memory of a GPU, including torch's unused reserve; None for any other device."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
@@ -23,7 +23,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def tokens_at_once(network: nn.Module, free: int | None) -> int:
-    """Tokens of one forward pass of a language model that a share of ``free`` bytes holds; those of a CPU for None.
+    """Tokens per forward pass of a language model for a share of ``free`` bytes; the CPU's number for None.
 
     A token takes what a layer makes of it, inputs and outputs of attention and feed-forward both, and its row of
     attention in float32, were that made. A power of two, so that a few bytes more or less are the same batches.
@@ -42,7 +42,7 @@ def tokens_at_once(network: nn.Module, free: int | None) -> int:
 
 
 def rows_at_once(network: nn.Module, row: Tensor, least: int, free: int | None) -> int:
-    """Rows of one forward pass of a classifier that a share of ``free`` bytes holds; ``least`` of them for None.
+    """Rows per forward pass of a classifier for a share of ``free`` bytes; ``least`` of them for None.
 
     ``row``: (1, ...) one input, of the largest size. It takes what all layers make of it, as if gradients were kept.
     """

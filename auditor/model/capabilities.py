@@ -1,5 +1,7 @@
-"""What a language model can be asked for, whatever it is made of: texts that it writes, how likely it finds texts, or
-what only its weights tell. A probe names what it needs, and is told what is missing and why."""
+"""Capabilities of any language model: generating texts, scoring texts, and access to its weights.
+
+A probe names what it needs, and is told what is missing and why.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ CONTINUE = "Continue this text: {}"
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said to a message: ``text``, or why there is none, which is then no answer of the model's."""
+    """A model's reply to a message: ``text``, or the reason for its absence, which is no answer of the model."""
 
     text: str
     failed: str = ""
@@ -40,21 +42,21 @@ class Generates(ABC):
     """The capability of writing texts."""
 
     @abstractmethod
-    def asked(self, how: How, system: str) -> Generates:
-        """The same, asked as a chat or in plain text, with a system message or with none, "".
+    def asked(self, chat_mode: How, system: str) -> Generates:
+        """The same model, prompted as a chat or in plain text, with a system message or with none, "".
 
         Raises NotApplicableError where it cannot be asked so.
         """
 
     @abstractmethod
     def describe(self) -> str:
-        """How it is asked, for a finding's detail; "" where there is but one way."""
+        """The prompting mode, for a finding's detail; "" if there is only one."""
 
     @abstractmethod
     def continued(
         self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
     ) -> list[list[str]]:
-        """``n`` continuations of each text, without the text; ModelError where one cannot be had."""
+        """``n`` continuations of each text, without the text; ModelError if one is unavailable."""
 
     @abstractmethod
     def replies(self, conversations: Sequence[Sequence[str]], max_new_tokens: int) -> list[Reply]:
@@ -63,13 +65,13 @@ class Generates(ABC):
 
 @dataclass(frozen=True)
 class Writer(Generates):
-    """A causal language model that is here, through its chat template or in plain text where ``chat`` is None."""
+    """A causal language model in this process, with its chat template, or in plain text if ``chat`` is None."""
 
     model: AuditedLanguageModel
     chat: Chat | None = None
 
-    def asked(self, how: How, system: str) -> Writer:
-        return replace(self, chat=chat_of(self.model, how, system))
+    def asked(self, chat_mode: How, system: str) -> Writer:
+        return replace(self, chat=chat_of(self.model, chat_mode, system))
 
     def describe(self) -> str:
         return in_plain_text(self.model) if self.chat is None else self.chat.describe()
@@ -77,7 +79,7 @@ class Writer(Generates):
     def continued(
         self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
     ) -> list[list[str]]:
-        """As :func:`~auditor.model.generation.continuations`; a chat's reply is begun with the text."""
+        """Continuations, as by :func:`~auditor.model.generation.continuations`; a chat reply starts with the text."""
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         chat = self.chat
         if chat is not None:
@@ -99,42 +101,48 @@ class Writer(Generates):
 
 
 def in_one_text(turns: Sequence[str]) -> str:
-    """A conversation as one text that ends where the answer to its last question begins."""
+    """A conversation as one text that ends at the start of the answer to its last question."""
     told = "".join(f"{asked}\nAnswer: {said}\n\n" for asked, said in zip(turns[:-1:2], turns[1::2], strict=True))
     return f"{told}{turns[-1]}\nAnswer:"
 
 
-def writer_of(model: AuditedModel, how: How = "auto", system: str = "") -> Generates:
-    """The model as one that writes texts, asked so; NotApplicableError where it does not, or cannot be asked so.
+def writer_of(model: AuditedModel, chat_mode: How = "auto", system: str = "") -> Generates:
+    """The model as a text generator in this mode; NotApplicableError if it cannot generate or has no such mode.
 
     A text is sent as callers do, without a beginning-of-sequence token that the tokenizer does not add, or after the
     prefix that was named (:meth:`~auditor.model.language_model.AuditedLanguageModel.as_sent`).
     """
     if isinstance(model, Generates):
-        return model.asked(how, system)
+        return model.asked(chat_mode, system)
     if not isinstance(model, AuditedLanguageModel):
         raise lacking(model, "generates")
     if model.objective == "masked":
         raise OtherKindError("Needs a causal language model: a masked one continues no text.")
-    return Writer(model.as_sent()).asked(how, system)
+    return Writer(model.as_sent()).asked(chat_mode, system)
 
 
 def scorer_of(model: AuditedModel) -> ScoresTexts:
-    """The model as one that says how likely texts are. Raises NotApplicableError where it does not."""
+    """The model as a scorer of texts.
+
+    Raises NotApplicableError where it does not.
+    """
     if not isinstance(model, ScoresTexts):
         raise lacking(model, "text_likelihoods")
     return model
 
 
 def weights_of(model: AuditedModel) -> AuditedLanguageModel:
-    """The model as one whose weights are here. Raises NotApplicableError where it is known by its answers alone."""
+    """The model as one with available weights.
+
+    Raises NotApplicableError where it is known by its answers alone.
+    """
     if not isinstance(model, AuditedLanguageModel):
         raise lacking(model, "weights")
     return model
 
 
 def lacking(model: AuditedModel, capability: Capability) -> NotApplicableError:
-    """What is said of a capability that a model does not have, or was not shown to have."""
+    """The error for a capability that a model lacks, or has not demonstrated."""
     if model.kind != "language_model":
         kinds = {"classifier": "a classifier", "regressor": "a regression model"}
         return OtherKindError(f"Needs a language model: this model is {kinds.get(model.kind, 'of another kind')}.")

@@ -1,4 +1,4 @@
-"""A language model asked as people ask it: through its own chat template, with a system message or without."""
+"""Prompting a language model through its own chat template, with or without a system message."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _TRIED = "a"
 
 @dataclass(frozen=True)
 class Chat:
-    """The conversations of a model: ``template`` is Jinja, ``special`` the tokenizer's special tokens by name,
-    ``system`` the system message, "" for none."""
+    """The conversation format of a model: ``template`` is Jinja, ``special`` the tokenizer's special tokens by name, ``system`` the system message, "" for none.
+    """
 
     template: str
     special: Mapping[str, str] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Chat:
         return template_sha256(self.template)
 
     def asked(self, *turns: str) -> str:
-        """The text up to where the model's answer begins; ``turns``: a user's and an assistant's, a user's at the end.
+        """The text up to the start of the model's answer; ``turns``: alternating user and assistant, a user's last.
 
         Raises ModelError where the template cannot be rendered or refuses the conversation.
         """
@@ -41,7 +41,7 @@ class Chat:
 
     @cached_property
     def lead(self) -> str:
-        """What the template writes between the end of :meth:`asked` and an answer, such as a blank, or nothing."""
+        """The template's text between :meth:`asked` and an answer, such as a blank, or nothing."""
         before, whole = self.asked(_TRIED), self._rendered((_TRIED, _TRIED), add_generation_prompt=False)
         rest = whole.removeprefix(before)
         lead = rest.partition(_TRIED)[0]
@@ -49,7 +49,7 @@ class Chat:
         return lead if rest != whole and not lead.strip() else ""
 
     def describe(self) -> str:
-        """How it is asked, for a finding's detail."""
+        """The prompting mode, for a finding's detail."""
         told = f"after a system message of {len(self.system):,} characters" if self.system else "without system message"
         return f"asked through its chat template (sha256 {self.sha256}), {told}, as on {TODAY:%Y-%m-%d}"
 
@@ -59,16 +59,16 @@ class Chat:
         return render(self.template, said, special=self.special, add_generation_prompt=add_generation_prompt)
 
 
-def chat_of(model: AuditedLanguageModel, how: How = "auto", system: str = "") -> Chat | None:
-    """The model's chat; None where it is to be asked in plain text: ``off``, or ``auto`` and it has no template.
+def chat_of(model: AuditedLanguageModel, chat_mode: How = "auto", system: str = "") -> Chat | None:
+    """The model's chat; None for plain text: ``off``, or ``auto`` without a template.
 
     Of named templates it is the one named "default". Raises NotApplicableError where a template is asked for, by ``on``
     or by a system message, and there is none.
     """
-    found = None if how == "off" else _template(model)
+    found = None if chat_mode == "off" else _template(model)
     if found is None:
-        if how == "on" or (system and how != "off"):
-            asked = "--chat on" if how == "on" else "--system"
+        if chat_mode == "on" or (system and chat_mode != "off"):
+            asked = "--chat on" if chat_mode == "on" else "--system"
             raise NotApplicableError(
                 f"Needs a model with a chat template, which its tokenizer has not: leave {asked} out."
             )
@@ -78,12 +78,12 @@ def chat_of(model: AuditedLanguageModel, how: How = "auto", system: str = "") ->
 
 
 def in_plain_text(model: AuditedLanguageModel) -> str:
-    """What is said of a model that has a chat template and is asked without it, else ""."""
+    """The note on a model with a chat template prompted without it, else ""."""
     return "" if _template(model) is None else "asked in plain text, not through its chat template"
 
 
 def template_of(tokenizer: Any) -> str | None:
-    """A tokenizer's chat template; of named ones that which is used where nobody says which."""
+    """A tokenizer's chat template; the default one if there are several."""
     found = getattr(tokenizer, "chat_template", None)
     if isinstance(found, dict):
         found = found.get("default")

@@ -1,4 +1,4 @@
-"""Chat templates: a model's own way of writing a conversation, as Jinja, rendered inside of limits.
+"""Rendering of chat templates (Jinja) with resource limits.
 
 A template comes with the model and is no more trusted than it. What transformers gives a template it has here too, so
 that the text is the same byte for byte; what it may use is a closed list, and every loop, call and character is
@@ -312,11 +312,11 @@ class _Environment(ImmutableSandboxedEnvironment):
             raise _Refused("calls what no chat template needs")
         return __self._called(__context, __obj, args, kwargs)
 
-    def _own(self, called: object) -> bool:
-        return any(called is known for known in self.globals.values())
+    def _own(self, function: object) -> bool:
+        return any(function is known for known in self.globals.values())
 
-    def _called(self, context: Context, called: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return super().call(context, called, *args, **kwargs)
+    def _called(self, context: Context, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return super().call(context, function, *args, **kwargs)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
         raise _Refused(f"asks for {str(attribute)[:40]!r}, which is closed to it,")

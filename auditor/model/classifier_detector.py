@@ -1,4 +1,4 @@
-"""Any classifier of media as a detector: its classes by what they mean, and a card of what it is worth."""
+"""A media classifier as a detector: classes mapped to real and synthetic, and a card of its performance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from auditor.rows import FloatArray, Rows
 
 
 class ClassifierDetector(Detector):
-    """A classifier whose classes mean real, fake or neither: its score is the probability of all that mean fake.
+    """A classifier with classes for real, fake or neither: its score is the total probability of fake classes.
 
     ``meanings``: of each class of ``base``; what a class that means neither takes away is taken from the score.
     ``enclosed``: of one that came in a bundle, what of the bundle is the classifier. Raises ModelError for a model that
@@ -51,16 +51,16 @@ class ClassifierDetector(Detector):
         return made
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
-        """The classifier, and what makes it a detector."""
+        """The classifier, and the data that make it a detector."""
         return self.base, {"detector": self.card.model_dump(mode="json"), "meanings": list(self.meanings)}
 
     def check_outputs(self) -> None:
-        """Raises what the classifier itself raises."""
+        """Raise the errors of the classifier's own check."""
         self.base.check_outputs()
 
     @property
     def in_question(self) -> bool:
-        """Whether it is still to be seen what the classifier's outputs are."""
+        """Whether the classifier's output kind is still undecided."""
         return self.base.in_question
 
     def _answers(self, X: Rows) -> FloatArray:
@@ -70,7 +70,10 @@ class ClassifierDetector(Detector):
 
 
 def medium_of(model: AuditedModel) -> Medium:
-    """What a classifier takes. Raises ModelError for one that takes neither pictures nor sound."""
+    """The medium of a classifier's input.
+
+    Raises ModelError for one that takes neither pictures nor sound.
+    """
     if isinstance(model.preprocessing, ImagePreprocessing):
         return "image"
     if isinstance(model.preprocessing, AudioPreprocessing):

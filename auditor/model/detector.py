@@ -1,4 +1,4 @@
-"""A detector of synthetic media: a classifier that knows what it was trained on, and when it cannot say."""
+"""A detector of synthetic media: a classifier that knows its training data and can abstain."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ROWS_OF = {"image": ImagePreprocessing, "speech": AudioPreprocessing}
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a detector says of one file.
+    """A detector's verdict on one file.
 
     ``probability``: calibrated, of being synthetic. p_real, p_fake: see :meth:`DetectorCard.p_values`. ``novelty``
     is how unlike the training files it is; None where the detector has no rule for it. ``reason``: why this answer, in
@@ -50,7 +50,7 @@ class Verdict:
 
 
 class Detector(AuditedModel):
-    """What every detector has, whatever answers below it: a card, and verdicts by it."""
+    """Common interface of all detectors: a card, and verdicts based on it."""
 
     card: DetectorCard
 
@@ -64,11 +64,11 @@ class Detector(AuditedModel):
         return False
 
     def novelty(self, X: Rows) -> FloatArray:
-        """(n,) how unlike the training files each row is; ModelError where the detector has no rule for it."""
+        """(n,) the novelty of each row against the training files; ModelError for a detector without a rule."""
         raise ModelError("This detector has no rule for files unlike its training files.")
 
     def verdicts(self, X: Rows, probabilities: FloatArray | None = None) -> list[Verdict]:
-        """(n,) answers of rows; ``probabilities`` (n, 2) where they are known already."""
+        """(n,) answers for rows; ``probabilities`` (n, 2), if already computed."""
         known = self.predict_proba(X) if probabilities is None else probabilities
         scores = known[:, self.card.fake]
         novelty = self.novelty(X).tolist() if self._measures_novelty else [None] * len(X)
@@ -83,8 +83,8 @@ class DeepfakeDetector(TorchModel, Detector):
     and for a card that contradicts the names of the classes or the medium of the rows.
     """
 
-    def __init__(self, module: nn.Module, *, card: DetectorCard, **how: Any) -> None:
-        super().__init__(module, **how)
+    def __init__(self, module: nn.Module, *, card: DetectorCard, **options: Any) -> None:
+        super().__init__(module, **options)
         if self.n_outputs != 2:
             raise ModelError(f"A detector tells two classes apart, and this model has {self.n_outputs}.")
         if card.novelties and not callable(getattr(module, "novelty", None)):
@@ -141,7 +141,7 @@ class DeepfakeDetector(TorchModel, Detector):
         return np.concatenate(parts) if parts else np.empty(0)
 
     def verdicts(self, X: Rows, probabilities: FloatArray | None = None) -> list[Verdict]:
-        """(n,) answers of rows; ``probabilities`` (n, 2) where they are known already."""
+        """(n,) answers for rows; ``probabilities`` (n, 2), if already computed."""
         found: list[Verdict] = []
         # A head on features looks at a file once for its answer and its novelty.
         keeping = getattr(self.module, "features_kept", nullcontext)
@@ -178,7 +178,7 @@ def detector_of(model: AuditedModel) -> Detector | None:
 
 
 def synthetic(model: AuditedModel, data: AuditData) -> int | None:
-    """Index of the class that means synthetic, for a model that is asked about media; None for any other model.
+    """Index of the synthetic class, for a model of media; None for any other model.
 
     Of a model that is known by its answers alone, the rows need not be the media.
     """

@@ -1,4 +1,4 @@
-"""What a detector of synthetic media says of itself, as data: its calibration, its limits, its known error rates."""
+"""The detector card as data: calibration, limits and known error rates of a detector of synthetic media."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class KnownRate(Closed):
-    """What was measured of a detector when it was made, on files it had not been trained on.
+    """A measured error rate of a new detector, on files outside its training data.
 
     ``kind``: the generator of the synthetic files, or None over all of them. ``collection``: where all files came from,
     or None over all. ``unseen``: whether that generator's, or that collection's, files were left out of the training
@@ -67,7 +67,7 @@ class KnownRate(Closed):
 
 
 class ChannelCalibration(Closed):
-    """What is known of a detector on its user's own channel, whose files its calibration scores are of.
+    """Calibration of a detector on its user's own channel, with the scores of that channel's files.
 
     ``novelties``: ascending, of the files known to be real. ``moved``: the p-value that those are exchangeable with the
     real files of the calibration before, by their scores; None where there was none. ``fake_before``: how many of them
@@ -91,7 +91,7 @@ class ChannelCalibration(Closed):
 
 
 class DetectorCard(Closed):
-    """What a detector says of itself beside its weights: its calibration, where it stops, and its known error rates.
+    """A detector's description beside its weights: its calibration, its limits, and its known error rates.
 
     ``fake``: index of the synthetic class. ``real_scores`` and ``fake_scores``: ascending probabilities of the
     synthetic class that calibration files of either class had from training rounds that had not seen them, and, where
@@ -147,22 +147,22 @@ class DetectorCard(Closed):
         return math.ceil(1.0 / self.error_rate - 1.0)
 
     def learnt(self, sha256: str | None) -> bool:
-        """Whether the detector was trained on the very file of this digest, as far as its card says."""
+        """Whether the detector was trained on the file with this digest, by its card."""
         return sha256 is not None and sha256[:DIGITS] in self.trained_on
 
     @property
     def knows_novelty(self) -> bool:
-        """Whether a file can be found unlike the training files: enough novelties are known for one to stand out."""
+        """Whether novelty can be detected: enough novelty scores are known for an outlier to be significant."""
         return self.p_known(LARGEST_NOVELTY) <= self.novelty_rate
 
     @property
     def knows_another_collection(self) -> bool:
-        """Whether it was measured on files that came another way than those it was trained on."""
+        """Whether the card has error rates for files from other sources than the training files."""
         return self.channel is not None or any(rate.collection is not None for rate in self.known_rates)
 
     @property
     def never_ruled_out(self) -> tuple[Literal["real", "fake"], ...]:
-        """The hypotheses that no score rules out, for want of calibration files or of a score beyond theirs."""
+        """The hypotheses that no score can reject, for lack of calibration files or of more extreme scores."""
         p_real, p_fake = self.p_values(1.0)[0], self.p_values(0.0)[1]
         found: list[Literal["real", "fake"]] = []
         found += ["real"] if p_real > self.error_rate else []
@@ -181,7 +181,7 @@ class DetectorCard(Closed):
         return (1 + n - int(np.searchsorted(np.asarray(self.novelties), beyond, side="left"))) / (n + 1)
 
     def is_unlike(self, novelty: float | None) -> bool:
-        """Whether a file of this novelty is of no kind that the detector knows, at its ``novelty_rate``.
+        """Whether a file of this novelty is of no kind known to the detector, at its ``novelty_rate``.
 
         Where novelties are known, a file of which none could be measured is unlike them whatever the rate.
         """
@@ -205,7 +205,7 @@ class DetectorCard(Closed):
 
 
 def answer_of(card: DetectorCard, p_real: float, p_fake: float, novelty: float | None) -> tuple[Answer, str]:
-    """``fake`` where real is ruled out, ``no known trace`` where fake is, else ``cannot say``; and why, in a sentence.
+    """``fake`` if real is rejected, ``no known trace`` if fake is, else ``cannot say``; with the reason.
 
     No score says that a file is real: that nothing of the kinds known was found is all that ruling out fake comes to.
     """

@@ -1,4 +1,4 @@
-"""A detector whose classifier is no network of ours, as a bundle: the model's own files in it, byte for byte.
+"""A detector bundle around any classifier: contains the classifier's own files, byte for byte.
 
 The files stand among the weights, as bytes. The loader that reads them alone reads them here; nothing in them runs. A
 function of the user's is named, and whoever loads the bundle must name it again.
@@ -27,7 +27,7 @@ Form = Literal["Hugging Face folder", "ONNX model", "callable"]
 
 
 class Enclosed(Closed):
-    """What is enclosed: how it is read, the digest of it, what flags said of it, and what its classes mean.
+    """The enclosed model: its format, its digest, its flags, and the meanings of its classes.
 
     ``function``: the user's own that answers. ``classes``, ``outputs``: what its files do not say.
     """
@@ -41,7 +41,7 @@ class Enclosed(Closed):
 
 
 def enclosed_bundle(detector: ClassifierDetector, form: str) -> dict[str, Any]:
-    """The bundle of a detector whose classifier came in one of these forms.
+    """The bundle of a detector with a classifier in one of these formats.
 
     Raises ModelError for another form, and for files that are no longer there.
     """

@@ -1,4 +1,4 @@
-"""Encoder-decoders under audit: what they write, token by token, after having read another text.
+"""Encoder-decoder models under audit: texts generated token by token from an input text.
 
 A text alone is scored as what the decoder writes where the encoder has read nothing; a text that follows a context as
 what it writes where the encoder has read the context. Source of the second: lm-evaluation-harness, for models of
@@ -52,7 +52,7 @@ class AuditedEncoderDecoder(AuditedLanguageModel):
             provenance=provenance,
         )
 
-    def _prefix(self, given: Sequence[int] | None) -> tuple[int, ...]:
+    def _prefix(self, prefix: Sequence[int] | None) -> tuple[int, ...]:
         config: Any = self.module.config
         first = getattr(config, "decoder_start_token_id", None)
         if not isinstance(first, int):
@@ -60,7 +60,7 @@ class AuditedEncoderDecoder(AuditedLanguageModel):
         return (first, *self._added())
 
     def source(self, text: str) -> list[int]:
-        """What the encoder reads of a text: its tokens, with all that the tokenizer puts around it."""
+        """The encoder's input for a text: its tokens, with the tokenizer's additions."""
         ids = [int(i) for i in self.tokenizer(text).input_ids]
         if not ids:
             raise NotApplicableError("The tokenizer leaves the encoder nothing to read of an empty text.")
@@ -68,19 +68,19 @@ class AuditedEncoderDecoder(AuditedLanguageModel):
 
     @property
     def notes(self) -> str:
-        """How texts are scored, in one sentence, for a finding's detail."""
+        """The method of scoring texts, in one sentence, for a finding's detail."""
         return "Log-likelihood of what the decoder writes after the encoder has read the context, or nothing."
 
     def after(self, prefix: str | int | Sequence[int]) -> NoReturn:
-        """Raises ConfigError: what a decoder begins with is not for others to say."""
+        """Raise ConfigError: the decoder's initial tokens cannot be set."""
         raise ConfigError("An encoder-decoder begins with a token of its own: prefix_token is for causal models.")
 
     def as_sent(self) -> AuditedLanguageModel:
-        """The same: nobody sends what a decoder begins with."""
+        """The model itself: the decoder's initial tokens cannot be set."""
         return self
 
     def continuations(self, contexts: Sequence[str], texts: Sequence[str]) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-        """Log-likelihoods (n,) of texts written after the encoder has read their contexts, and their tokens (n,)."""
+        """Log-likelihoods (n,) of texts generated after the encoder read their contexts, and their tokens (n,)."""
         encoded = self.encode(texts)
         places = [[i for i, scored in enumerate(e.scored) if scored] for e in encoded]
         sources = [self.source(context) for context in contexts]
@@ -94,12 +94,12 @@ class AuditedEncoderDecoder(AuditedLanguageModel):
     def _has_plain_head(self, ids: Sequence[int]) -> bool:
         return False
 
-    def _causal(self, texts: Sequence[tuple[int, ...]], wanted: Sequence[Sequence[int]]) -> list[FloatArray]:
+    def _causal(self, texts: Sequence[tuple[int, ...]], wanted_places: Sequence[Sequence[int]]) -> list[FloatArray]:
         nothing = self.source("")
-        return self._written([nothing] * len(texts), texts, wanted)
+        return self._written([nothing] * len(texts), texts, wanted_places)
 
     def _written(
-        self, sources: Sequence[list[int]], texts: Sequence[tuple[int, ...]], wanted: Sequence[Sequence[int]]
+        self, sources: Sequence[list[int]], texts: Sequence[tuple[int, ...]], wanted_places: Sequence[Sequence[int]]
     ) -> list[FloatArray]:
         """For each text (length,) log-probabilities where they are asked for, NaN elsewhere."""
         found = [np.full(len(ids), np.nan) for ids in texts]
@@ -111,11 +111,11 @@ class AuditedEncoderDecoder(AuditedLanguageModel):
                 input_ids=inputs[0], attention_mask=inputs[1], decoder_input_ids=written, use_cache=False
             ).logits
             for row, k in enumerate(batch):
-                at = torch.tensor(list(wanted[k]), device=self.device)
-                targets = torch.tensor([texts[k][i] for i in wanted[k]], device=self.device)
+                at = torch.tensor(list(wanted_places[k]), device=self.device)
+                targets = torch.tensor([texts[k][i] for i in wanted_places[k]], device=self.device)
                 wide = logits[row, at - 1].float()
                 values = wide.gather(1, targets[:, None]).squeeze(1) - torch.logsumexp(wide, dim=-1)
-                found[k][list(wanted[k])] = values.double().cpu().numpy()
+                found[k][list(wanted_places[k])] = values.double().cpu().numpy()
         return found
 
     def filled(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A model behind a gate: what a detector takes for synthetic does not reach it."""
+"""A gated model: inputs that a detector classifies as synthetic do not reach it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from auditor.rows import FloatArray, Rows
 
 
 class Gate(Closed):
-    """What becomes of an input that is not let through: ``answer``, an index into the model's classes, with certainty.
+    """The result for a blocked input: ``answer``, an index into the model's classes, with certainty.
 
     ``on_cannot_say``: whether an input of which the detector cannot say passes or is rejected too. ``on_no_trace``: the
     same of one that shows no known trace; None treats it like one of which the detector cannot say.
@@ -43,7 +43,7 @@ class Gate(Closed):
 
 
 class GatedModel(AuditedModel):
-    """A classifier of media that answers what its detector lets through, and says ``gate.answer`` to the rest.
+    """A media classifier that predicts inputs accepted by its detector, and returns ``gate.answer`` for the rest.
 
     Its rows hold what either of the two reads of a file (``rows``), so that each gets what it would get alone; where
     both read alike they are the model's own rows, and ``preprocessing`` is the model's. Raises ModelError where the two
@@ -73,25 +73,25 @@ class GatedModel(AuditedModel):
         self.rows = rows
 
     def base_rows(self, X: Rows) -> npt.NDArray[Any]:
-        """(n, ...) what the model behind the gate takes of rows."""
+        """(n, ...) the input rows in the format of the model behind the gate."""
         return self.rows.split(_array(X))[0]
 
     def rejected(self, X: Rows) -> npt.NDArray[np.bool_]:
-        """(n,) which rows are not let through."""
+        """(n,) the blocked rows."""
         refused = self.gate.refused
         return np.asarray([verdict.answer in refused for verdict in self.verdicts(X)], bool)
 
     def verdicts(self, X: Rows) -> list[Verdict]:
-        """(n,) what the detector says of each row."""
+        """(n,) the detector's verdict on each row."""
         return self.detector.verdicts(self.rows.split(_array(X))[1])
 
     def check_outputs(self) -> None:
-        """Raises what the model behind the gate raises."""
+        """Raise the errors of the inner model's own check."""
         self.base.check_outputs()
 
     @property
     def in_question(self) -> bool:
-        """Whether it is still to be seen what the outputs of the model behind the gate are."""
+        """Whether the output kind of the model behind the gate is still undecided."""
         return self.base.in_question
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
@@ -119,7 +119,7 @@ def _array(X: Rows) -> npt.NDArray[Any]:
 
 
 def described(gate: Gate, classes: tuple[str, ...]) -> str:
-    """What the gate does, in a sentence."""
+    """The effect of the gate, in a sentence."""
     what = {"fake": "takes for synthetic", "cannot say": "cannot judge", TRACELESS: "finds no known trace in"}
     rejected = ", or ".join(what[answer] for answer in gate.refused)
     nothing = " That is everything: say on_no_trace=pass to let anything through." if len(gate.refused) == 3 else ""

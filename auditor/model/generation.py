@@ -1,4 +1,4 @@
-"""Sampling from a causal language model: many prompts at once, a key-value cache, and no generator but the caller's."""
+"""Sampling from a causal language model: batched prompts, key-value cache, only the caller's random generator."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ENDED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How continuations are drawn: ``temperature`` 0 takes the likeliest token, ``top_p`` 1 draws from all of them.
+    """Sampling settings: ``temperature`` 0 takes the likeliest token, ``top_p`` 1 draws from all tokens.
 
     ``until``: a continuation ends at ``max_new_tokens``, or before, where it has come to the end of its first sentence
     (a full stop, an exclamation or question mark, a line break) or of its first word.
@@ -57,11 +57,11 @@ class Sampling:
             raise ValueError(f"until must be 'length', 'sentence' or 'word', not {self.until!r}")
 
     def ended(self, text: str) -> bool:
-        """Whether a text that was drawn so far is complete before it has all its tokens."""
+        """Whether a partially drawn text is already complete."""
         return self.until != "length" and _ENDED[self.until].search(text) is not None
 
     def cut(self, text: str) -> str:
-        """A text that was drawn further, up to where it was complete."""
+        """A drawn text, truncated at its completion."""
         if self.until == "length":
             return text
         return next((text[:i] for i in range(1, len(text) + 1) if self.ended(text[:i])), text)
@@ -316,7 +316,7 @@ def _ended(
 def _answered(
     model: AuditedEncoderDecoder,
     cache_name: str,
-    read: Sequence[list[int]],
+    prompts: Sequence[list[int]],
     repeats: Sequence[int],
     draws: Tensor,
     sampling: Sampling,
@@ -326,8 +326,8 @@ def _answered(
     from transformers.modeling_outputs import BaseModelOutput
 
     network: Any = model.module
-    ids, mask = model.filled(read)
-    row_of = torch.arange(len(read)).repeat_interleave(torch.tensor(list(repeats))).to(model.device)
+    ids, mask = model.filled(prompts)
+    row_of = torch.arange(len(prompts)).repeat_interleave(torch.tensor(list(repeats))).to(model.device)
     states = network.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state[row_of]
     mask, draws = mask[row_of], draws.to(model.device)
     new = torch.tensor([model.prefix] * len(draws), device=model.device)

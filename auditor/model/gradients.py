@@ -1,4 +1,4 @@
-"""Forward passes that nobody differentiates, of networks that may be learning at the time."""
+"""Forward passes without gradients, for networks that may be training at the time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def without_gradients() -> AbstractContextManager[object]:
 
 @contextmanager
 def amid_training() -> Iterator[None]:
-    """Inside, no inference tensors are made: a network may keep what it computed, and learn from it later."""
+    """Context without inference tensors, so that a network may keep its results and be trained with them later."""
     token = _AMID_TRAINING.set(True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Keys and values of what a causal network has read: of chosen rows, with room for more, of prompts as one forest."""
+"""Key-value cache of a causal network: row selection, room for growth, and prompts read as one forest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ States: TypeAlias = tuple[Tensor, Tensor]
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
-    """A layer's ``keys`` and ``values``, each (rows, heads, length, width), with ``room`` for so many places more.
+    """A layer's ``keys`` and ``values``, each (rows, heads, length, width), with ``room`` for more positions.
 
     What is new is written behind them. The layer of transformers copies all there is for each new token.
     """
@@ -31,7 +31,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self._show(keys.shape[-2])
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """The keys and values with those of new places behind them."""
+        """The keys and values with those of new positions appended."""
         begin = self.get_seq_length()
         end = begin + key_states.shape[-2]
         for held, new in zip(self._held, (key_states, value_states), strict=True):
@@ -40,7 +40,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keeps these rows."""
+        """Keep only these rows of the cache."""
         self._held = [held[indices] for held in self._held]
         self._show(self.get_seq_length())
 
@@ -49,8 +49,8 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
 
 
 def chosen(cache: Any, rows: Tensor, room: int = 0) -> Any:
-    """The cache of those rows, which may recur, and ``room`` for places; None, so that all is computed anew, where it
-    cannot be cut."""
+    """The cache of those rows (repeats allowed), with ``room`` for positions; None if it cannot be indexed, so that everything is recomputed.
+    """
     layers = getattr(cache, "layers", None)
     if not layers or not all(hasattr(layer, "batch_select_indices") for layer in layers):
         return None
@@ -65,8 +65,9 @@ def chosen(cache: Any, rows: Tensor, room: int = 0) -> Any:
 def read_as_forest(
     model: AuditedLanguageModel, cache_name: str, prompts: Sequence[Sequence[int]], begun: int, cache: Any
 ) -> tuple[Tensor, Tensor, Any] | None:
-    """Logits behind prompts (n, vocabulary), the mask (n, length) of what each has read, on the left nothing, and the
-    cache of it; what some prompts begin with alike is read once. None where that spares no token.
+    """Logits after prompts (n, vocabulary), the left-padded mask (n, length) of the tokens read, and their cache; common prefixes of prompts are read once.
+
+    None where that spares no token.
 
     ``begun``: how many tokens stand before every prompt, read into the one row of ``cache``.
     """
@@ -109,14 +110,14 @@ def _read(
     return logits, [(_at(layer.keys, at), _at(layer.values, at)) for layer in own.layers]
 
 
-def _joined(read: Sequence[States], rows: Tensor) -> States:
+def _joined(states: Sequence[States], rows: Tensor) -> States:
     """Those rows out of a layer's keys and values, of all that was read."""
-    keys, values = (torch.cat(some) for some in zip(*read, strict=True))
+    keys, values = (torch.cat(some) for some in zip(*states, strict=True))
     rows = rows.to(keys.device)
     return keys[rows], values[rows]
 
 
-def _at(states: Tensor, at: Tensor) -> Tensor:
+def _at(states: Tensor, places: Tensor) -> Tensor:
     """(n, heads, length, width) of states (rows, heads, places, width) at places (n, length), counted over all rows."""
     flat = states.transpose(1, 2).flatten(0, 1)
-    return flat[at.to(flat.device)].transpose(1, 2)
+    return flat[places.to(flat.device)].transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Language models as folders of Hugging Face."""
+"""Language models saved as Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHARD_BYTES = "900MB"
 
 
 def save_folder(model: AuditedLanguageModel, folder: str | Path, *, like: str | Path | None = None) -> None:
-    """Writes a language model as a plain Hugging Face folder: config.json, safetensors in shards, tokenizer.
+    """Write a language model as a plain Hugging Face folder: config.json, safetensors in shards, tokenizer.
 
     ``folder``: made where it is not there. ``like``: the folder that the model was made from; its tokenizer, chat
     template and generation settings are taken over as they stand, since this toolkit reads only part of them. Weights

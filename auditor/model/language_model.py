@@ -1,4 +1,4 @@
-"""Language models under audit: how likely they find a text, exactly and without wasted work.
+"""Language models under audit: exact likelihoods of texts, without redundant computation.
 
 A causal model is scored by ``log p(x_i | x_<i)``, a masked one by its pseudo form, ``log p(x_i | all others)``.
 Texts that begin alike share that work: they are laid out as prefix trees, several to a row, and every token attends to
@@ -96,17 +96,17 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens the network knows."""
+        """The vocabulary size of the network."""
         return int(self.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
 
     @property
     def dtype(self) -> str:
-        """The number format that it is computed in, such as ``bfloat16``."""
+        """The compute dtype, such as ``bfloat16``."""
         return str(next(p.dtype for p in self.module.parameters() if p.is_floating_point())).removeprefix("torch.")
 
     @property
     def notes(self) -> str:
-        """How texts are scored, in one sentence, for a finding's detail."""
+        """The method of scoring texts, in one sentence, for a finding's detail."""
         if self.objective == "masked":
             return "Pseudo-log-likelihood: each token is masked and predicted from all others."
         if not self.prefix:
@@ -118,7 +118,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
 
     @property
     def prefix_text(self) -> str:
-        """What stands before every text of a causal model, as its tokenizer spells it; "" for nothing."""
+        """The prefix of every text of a causal model, in its tokenizer's spelling; "" for none."""
         return " ".join(str(self._backend.id_to_token(i)) for i in self.prefix)
 
     def after(self, prefix: str | int | Sequence[int]) -> AuditedLanguageModel:
@@ -148,7 +148,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         return other
 
     def as_sent(self) -> AuditedLanguageModel:
-        """The same, with nothing before a text but what the tokenizer puts there itself, or a prefix that was named.
+        """The same model with no text prefix except the tokenizer's own, or a prefix that was named.
 
         A beginning-of-sequence token that no caller sends gives a text's first token a probability, and what follows
         another one than it has in use.
@@ -160,19 +160,19 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         return other
 
     def by_possible_prefixes(self) -> tuple[AuditedLanguageModel, ...]:
-        """The same with each prefix that its training texts may have had: one where it was named, or the tokenizer adds
-        it; both nothing and the beginning-of-sequence token where the tokenizer names one and does not add it."""
+        """The same model with each possible prefix of its training texts: only one if it was named or the tokenizer adds it; both none and the beginning-of-sequence token if the tokenizer names one and does not add it.
+        """
         sent = self.as_sent()
         return (sent,) if sent.prefix == self.prefix else (sent, self.after(self.prefix))
 
     def keeping(self) -> AuditedLanguageModel:
-        """The same, whose :meth:`log_odds` goes on from what it has read before, while its weights stay as they are."""
+        """The same model with a cache of read texts for :meth:`log_odds`, valid while its weights are unchanged."""
         other = copy.copy(self)
         other._keeps, other._cache = True, None
         return other
 
     def forget(self) -> None:
-        """Computes outputs anew from now on, and reads anew what was kept."""
+        """Discard cached outputs and states."""
         super().forget()
         self._cache = None
 
@@ -242,9 +242,9 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
             words=(*(-1 for _ in lead), *words),
         )
 
-    def _prefix(self, given: Sequence[int] | None) -> tuple[int, ...]:
-        if given is not None:
-            return tuple(int(i) for i in given)
+    def _prefix(self, prefix: Sequence[int] | None) -> tuple[int, ...]:
+        if prefix is not None:
+            return tuple(int(i) for i in prefix)
         begin = getattr(self.tokenizer, "bos_token_id", None)
         return self._added() or (() if begin is None else (int(begin),))
 
@@ -281,7 +281,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
     def token_log_probabilities(
         self, texts: Sequence[Encoded], places: Sequence[Sequence[int]] | None = None, *, within_word: bool = False
     ) -> list[FloatArray]:
-        """For each text (length,) log-probabilities of its tokens in nats, NaN where not asked for.
+        """For each text (length,) log-probabilities of its tokens in nats, NaN where not requested.
 
         ``places``: which tokens of each text, default all that are scored. ``within_word``: for a masked model, hide
         the later tokens of the same word too (Kauf and Ivanova, ACL 2023), which the plain form gives away. Raises
@@ -301,15 +301,15 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
             raise ModelError(NO_PROBABILITY)
         return found
 
-    def _causal(self, texts: Sequence[tuple[int, ...]], wanted: Sequence[Sequence[int]]) -> list[FloatArray]:
+    def _causal(self, texts: Sequence[tuple[int, ...]], wanted_places: Sequence[Sequence[int]]) -> list[FloatArray]:
         unique = sorted(set(texts))
         found = {ids: np.full(len(ids), np.nan) for ids in unique}
         asked: dict[tuple[int, ...], set[int]] = {ids: set() for ids in unique}
-        for ids, places in zip(texts, wanted, strict=True):
+        for ids, places in zip(texts, wanted_places, strict=True):
             asked[ids].update(places)
         for batch in batches(self._rows(unique), self._budget(), lambda row: len(row.tokens)):
             self._score_rows(batch, asked, found)
-        return [_only(found[ids], places) for ids, places in zip(texts, wanted, strict=True)]
+        return [_only(found[ids], places) for ids, places in zip(texts, wanted_places, strict=True)]
 
     def _rows(self, texts: Sequence[tuple[int, ...]]) -> list[Forest]:
         """Sorted texts as rows, the longest first."""
@@ -320,14 +320,14 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
     def _score_rows(
         self,
         rows: Sequence[Forest],
-        asked: Mapping[tuple[int, ...], set[int]],
-        found: Mapping[tuple[int, ...], FloatArray],
+        wanted_places: Mapping[tuple[int, ...], set[int]],
+        scores: Mapping[tuple[int, ...], FloatArray],
     ) -> None:
         nodes: dict[tuple[int, int], int] = {}
         answers: list[tuple[int, int, tuple[int, ...], int]] = []
         for r, row in enumerate(rows):
             for text, path in row.texts:
-                for place in sorted(asked[text]):
+                for place in sorted(wanted_places[text]):
                     node = nodes.setdefault((r, path[place - 1]), len(nodes))
                     answers.append((node, text[place], text, place))
         if not answers:
@@ -339,10 +339,10 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
             torch.tensor([a[1] for a in answers]),
         )
         for (_, _, text, place), value in zip(answers, values.tolist(), strict=True):
-            found[text][place] = value
+            scores[text][place] = value
 
     def mean_states(self, texts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], FloatArray] | None:
-        """Of each text, ids as they are read, (width,) the mean over its tokens of the last hidden states.
+        """For each text (ids as read) the mean over its tokens of the last hidden states, (width,).
 
         None where texts that begin alike cannot share that work.
         """
@@ -398,10 +398,10 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
             raise ModelError(NO_PROBABILITY)
         return np.asarray(found.cpu().numpy())
 
-    def _masked(self, texts: Sequence[Encoded], wanted: Sequence[Sequence[int]], within_word: bool) -> list[FloatArray]:
+    def _masked(self, texts: Sequence[Encoded], wanted_places: Sequence[Sequence[int]], within_word: bool) -> list[FloatArray]:
         mask = self._mask_id()
         found = [np.full(len(t.ids), np.nan) for t in texts]
-        tasks = [(t, place) for t, places in enumerate(wanted) for place in places]
+        tasks = [(t, place) for t, places in enumerate(wanted_places) for place in places]
         tasks.sort(key=lambda task: -len(texts[task[0]].ids))
         for batch in batches(tasks, self._budget(), lambda task: len(texts[task[0]].ids)):
             length = max(len(texts[t].ids) for t, _ in batch)
@@ -446,21 +446,21 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         own = head(hidden[0][0]).to(logits.device)
         return own.shape == logits.shape and torch.allclose(own.float(), logits.float(), rtol=1e-4, atol=1e-5)
 
-    def _forward(self, inputs: Mapping[str, Tensor], places: Tensor, at: Tensor, targets: Tensor) -> Tensor:
+    def _forward(self, inputs: Mapping[str, Tensor], places: Tensor, place_numbers: Tensor, targets: Tensor) -> Tensor:
         """(n,) float64 log-probabilities: ``targets[k]`` by the logits at ``places[at[k]]``.
 
         ``places``: (n_places, 2) row and column. The network's last layer is held back and applied in tiles. Where
         something follows it, such as a soft cap, the network makes the logits itself, in smaller batches.
         """
         moved = self._sent(inputs)
-        where, at, targets = (sent(value, self.device) for value in (places, at, targets))
+        where, place_numbers, targets = (sent(value, self.device) for value in (places, place_numbers, targets))
         if not self._plain_head:
             logits = self.module(**moved, **self._no_cache()).logits
-            return _pick(logits[where[:, 0], where[:, 1]], at, targets)
+            return _pick(logits[where[:, 0], where[:, 1]], place_numbers, targets)
         head: Any = self.module.get_output_embeddings()  # type: ignore[operator]
         with _holding_back(head, where[:1]) as hidden:
             self.module(**moved, **self._no_cache())
-        return _by_tiles(hidden[0][where[:, 0], where[:, 1]], head, at, targets)
+        return _by_tiles(hidden[0][where[:, 0], where[:, 1]], head, place_numbers, targets)
 
     def _sent(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs where the network is; their tokens count as passed forward."""
@@ -476,7 +476,10 @@ def _no_classes(rows: object) -> NoReturn:
 
 
 def objective_of(network: nn.Module) -> Objective:
-    """Whether a module of transformers is a causal or a masked language model, by its class. Raises ModelError."""
+    """The objective of a transformers module, causal or masked, by its class.
+
+    Raises ModelError.
+    """
     from transformers.models.auto import modeling_auto
 
     name = type(network).__name__
@@ -503,7 +506,7 @@ def logits_at(network: nn.Module, inputs: Mapping[str, Any], places: Tensor) -> 
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """The network as one that transformers saves: one that was read from a quantised file is put together anew."""
+    """The network in a form that transformers can save: rebuilt if it was read from a quantised file."""
     held: Any = network
     if getattr(held, "hf_quantizer", None) is None and not hasattr(held.config, "quantization_config"):
         return network
@@ -544,14 +547,14 @@ def _uncut(backend: Any) -> Iterator[None]:
             backend.enable_padding(**padded)
 
 
-def _with_something_to_score(texts: Sequence[str], found: list[Encoded]) -> list[Encoded]:
-    for text, encoded in zip(texts, found, strict=True):
+def _with_something_to_score(texts: Sequence[str], encodings: list[Encoded]) -> list[Encoded]:
+    for text, encoded in zip(texts, encodings, strict=True):
         if not any(encoded.scored):
             raise NotApplicableError(
                 f"The text {text[:40]!r} leaves this model no token to score: it needs more words, or a tokenizer "
                 "with a beginning-of-sequence token."
             )
-    return found
+    return encodings
 
 
 def _context(network: nn.Module) -> int | None:
@@ -589,20 +592,20 @@ def _only(values: FloatArray, places: Sequence[int]) -> FloatArray:
     return out
 
 
-def _pick(logits: Tensor, at: Tensor, targets: Tensor) -> Tensor:
-    """(n,) float64 log-probabilities of the targets by the rows ``at`` of logits, (n_places, vocabulary)."""
+def _pick(logits: Tensor, row_numbers: Tensor, targets: Tensor) -> Tensor:
+    """(n,) float64 log-probabilities of the targets by the rows ``row_numbers`` of logits, (n_places, vocabulary)."""
     wide = logits.float()
-    return (wide[at, targets] - torch.logsumexp(wide, dim=-1)[at]).double().cpu()
+    return (wide[row_numbers, targets] - torch.logsumexp(wide, dim=-1)[row_numbers]).double().cpu()
 
 
-def _by_tiles(states: Tensor, head: nn.Linear, at: Tensor, targets: Tensor) -> Tensor:
+def _by_tiles(states: Tensor, head: nn.Linear, row_numbers: Tensor, targets: Tensor) -> Tensor:
     """The same from what goes into the last layer, states (n_places, width), one tile of the vocabulary at a time.
 
     A tile of logits stays in the processor's cache and its weights are read once, which whole rows of them are not. On
     a CPU all of it is in float32: logits rounded to half of its digits are off by hundredths of a nat each.
     """
     # Where a network is spread, its last layer may lie on another card than what goes into it.
-    states, at, targets = (each.to(head.weight.device) for each in (states, at, targets))
+    states, row_numbers, targets = (each.to(head.weight.device) for each in (states, row_numbers, targets))
     wide = torch.float32 if states.device.type == "cpu" else states.dtype
     weights = torch.split(head.weight, _TILE)
     offsets = [None] * len(weights) if head.bias is None else torch.split(head.bias, _TILE)
@@ -613,7 +616,7 @@ def _by_tiles(states: Tensor, head: nn.Linear, at: Tensor, targets: Tensor) -> T
         for w, b in zip(weights, offsets, strict=True)
     ]
     total = torch.logsumexp(torch.stack(parts), dim=0)
-    picked = (states[at].float() * head.weight[targets].float()).sum(dim=-1)
+    picked = (states[row_numbers].float() * head.weight[targets].float()).sum(dim=-1)
     if head.bias is not None:
         picked = picked + head.bias[targets].float()
-    return (picked - total[at]).double().cpu()
+    return (picked - total[row_numbers]).double().cpu()

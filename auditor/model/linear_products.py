@@ -1,4 +1,4 @@
-"""Matrix products of networks on a processor, by the quicker of torch's two libraries for them."""
+"""Matrix products of networks on a CPU, by the faster of torch's two libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TRIED = ((2, 64, 24), (40, 24), (40,))
 
 
 def quick_products() -> AbstractContextManager[object]:
-    """Inside, without gradients, linear layers in float32 on a processor are computed by oneDNN.
+    """Context in which float32 linear layers on a CPU, without gradients, are computed by oneDNN.
 
     torch itself gives them to MKL, which takes a tenth longer on an AMD EPYC; sums may differ in their last digits.
     Nothing changes where torch was built without oneDNN.
@@ -32,7 +32,7 @@ def quick_products() -> AbstractContextManager[object]:
 
 @contextmanager
 def laid_out_once(network: object, rows: int) -> Iterator[None]:
-    """Inside, the same is done with weights that were laid out for it, which else each product does anew.
+    """Context like :func:`quick_products` with weights reordered once instead of at each product.
 
     Of few rows, as where texts are drawn a token at a time, that takes as long as to multiply them. ``rows``: how many
     there will be in all. Nothing changes where they are few, weights are too large to be held twice, or it is no module

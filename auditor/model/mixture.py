@@ -1,4 +1,4 @@
-"""A mixture of models: each decision is that of one of them, drawn by its weight, or of the majority of weights."""
+"""A mixture of models: decision by one model drawn by its weight, or by the weighted majority."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Weight = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Mixture(Closed):
-    """How models (m) are mixed: ``weights`` (m) and ``always``, which sum to at most 1.
+    """A mixture of m models: ``weights`` (m) and ``always``, which sum to at most 1.
 
     ``always``: the weight of deciding for class ``positive`` whoever it is; what is left is that of deciding against.
     ``seed``: of the draws of the rule that draws a model for each decision; None where the majority decides.
@@ -37,7 +37,7 @@ class Mixture(Closed):
         return self
 
     def described(self) -> str:
-        """How decisions are made, in a sentence."""
+        """The decision procedure, in a sentence."""
         how = (
             "by the majority of their weights"
             if self.seed is None

@@ -1,4 +1,4 @@
-"""What a language model expects at every place of a text: the whole distribution, not the likelihood of one token."""
+"""The full next-token distribution of a language model at every position of a text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from auditor.model.torch_model import evaluating
 
 
 def next_token_log_probabilities(model: AuditedLanguageModel, text: Encoded) -> tuple[Tensor, Tensor]:
-    """(n, vocabulary) float32 log-probabilities at the n scored places of a text, and the tokens (n,) that stand there.
+    """(n, vocabulary) float32 log-probabilities at the n scored positions of a text, and the actual tokens (n,).
 
     Of a causal model given all tokens before a place, of a masked one given all others.
     """

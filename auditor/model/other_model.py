@@ -1,4 +1,4 @@
-"""A model that loads and that no probe asks: what it is, for the reason of each."""
+"""A loaded model that no probe supports, with the reason for each probe."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from auditor.model.audited_model import AuditedModel, Provenance
 
 
 class OtherModel(AuditedModel):
-    """A network of another task than classes, numbers or the likelihood of texts; ``what`` says which, in words."""
+    """A network for a task other than classes, numbers or text likelihoods; ``what`` names it in words."""
 
     kind = "other"
 
-    def __init__(self, module: nn.Module, *, what: str, provenance: Provenance | None = None) -> None:
+    def __init__(self, module: nn.Module, *, description: str, provenance: Provenance | None = None) -> None:
         super().__init__(self._no_answer, classes=(), provenance=provenance)
         self.module = module
-        self.what = what
+        self.what = description
 
     def _no_answer(self, X: Any) -> NoReturn:
         raise ModelError(f"This model is {self.what}, which gives no classes: ask it through --predict.")

@@ -1,4 +1,4 @@
-"""What a network's outputs are: logits or probabilities, as somebody said, or a question where nobody did."""
+"""The kind of a network's outputs: logits or probabilities, as stated, or a question to the user otherwise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ANSWERS = "add --outputs probabilities or --outputs logits (outputs= in Python)
 
 
 def stated_by(module: object) -> Outputs | None:
-    """What a network says of its own outputs, in an attribute ``output_kind`` of its class."""
+    """The output kind that a network declares in an attribute ``output_kind`` of its class."""
     said = getattr(type(module), STATED, None)
     return said if said in ("logits", "probabilities") else None
 
@@ -49,7 +49,7 @@ def as_probabilities(raw: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a module returned over some rows: (rows, columns) numbers in [low, high], whose rows sum to [least, most].
+    """A module's outputs on some rows: (rows, columns) numbers in [low, high], with row sums in [least, most].
 
     ``whole``: whether all were whole numbers. Rows with NaN are left out: they are an error of their own.
     """
@@ -64,7 +64,7 @@ class Seen:
 
     @classmethod
     def of(cls, raw: Tensor) -> Seen | None:
-        """What is seen in outputs (n, columns); None where no row has numbers."""
+        """The summary of outputs (n, columns); None if no row has numbers."""
         values = raw.detach().double()
         sums = values.sum(dim=1)
         # Infinities may be of both signs, whose sum is no number though each of them is one.
@@ -79,7 +79,7 @@ class Seen:
         return cls(len(values), values.shape[1], low, high, least, most, bool(all_whole))
 
     def and_then(self, other: Seen | None) -> Seen:
-        """What is seen in the rows of both."""
+        """The summary of both sets of rows."""
         if other is None:
             return self
         return replace(
@@ -94,7 +94,7 @@ class Seen:
 
     @property
     def in_unit_interval(self) -> bool:
-        """Whether every number lies in [0, 1]."""
+        """Whether every number is in [0, 1]."""
         return -_ROUNDING <= self.low and self.high <= 1.0 + _ROUNDING
 
     @property
@@ -103,7 +103,7 @@ class Seen:
         return 1.0 - _ROUNDING_OF_SUMS <= self.least and self.most <= 1.0 + _ROUNDING_OF_SUMS
 
     def question(self) -> str | None:
-        """The question what these outputs are, where they may be something else than logits; None where they are.
+        """The question about the output kind, if the outputs may be something other than logits; else None.
 
         Several columns of logarithms of probabilities are logits too, since softmax gives the probabilities back.
         """
@@ -130,7 +130,7 @@ class Seen:
         return f"The model returns {self._described()}, {what}, and nobody said which they are: {remedy}."
 
     def contradiction(self) -> str | None:
-        """Why these outputs are no probabilities, though somebody said so; None where they are."""
+        """The reason why these outputs are no probabilities despite being declared so; None if they are."""
         if self.in_unit_interval and (self.columns == 1 or self.sum_to_one):
             return None
         return (

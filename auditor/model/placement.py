@@ -1,4 +1,4 @@
-"""Where a network's weights lie, and networks that must be left there: spread over devices, offloaded, quantised."""
+"""Device placement of a network's weights, and networks that must not move: sharded, offloaded, quantised."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SAID = ("is_loaded_in_4bit", "is_loaded_in_8bit", "is_quantized")
 
 
 def stays(module: nn.Module) -> bool:
-    """Whether moving it would break it: accelerate has spread or offloaded its parts, or bitsandbytes packed them."""
+    """Whether the module must not move: accelerate sharded or offloaded it, or bitsandbytes packed it."""
     return any(
         bool(getattr(m, "hf_device_map", None))
         or hasattr(m, "_hf_hook")
@@ -28,19 +28,19 @@ def stays(module: nn.Module) -> bool:
 
 
 def moved(module: nn.Module, device: torch.device) -> nn.Module:
-    """The network on a device, or where it is if it must be left there."""
+    """The network on a device, or on its present device if it must not be moved."""
     return module if stays(module) else module.to(device)
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device; to a card from pinned memory, so that the processor goes on meanwhile."""
+    """A tensor on a device; from pinned memory for a GPU, so that the CPU does not wait."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def exact_products(device: str) -> None:
-    """On a card float32 is float32 from here on: torch rounds the factors of convolutions to 10 bits there by default.
+    """Turn off reduced precision on a GPU: by default torch rounds the factors of convolutions to 10 bits.
 
     For a process of its own, since it holds for all of it.
     """
@@ -50,7 +50,7 @@ def exact_products(device: str) -> None:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where its inputs go: of a network that accelerate spread or offloaded where its first part computes."""
+    """The input device of a network: that of its first part, if accelerate sharded or offloaded it."""
     for m in module.modules():
         said = getattr(getattr(m, "_hf_hook", None), "execution_device", None)
         if said is not None:
@@ -60,11 +60,11 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def spread(
-    sketch: nn.Module, how: Spread, dtype: torch.dtype, most: Mapping[Any, int] | None = None
+    sketch: nn.Module, strategy: Spread, dtype: torch.dtype, most: Mapping[Any, int] | None = None
 ) -> dict[str, int | str]:
-    """Which part of a network goes to which card, by accelerate: its layers in order, none of them cut.
+    """Assignment of a network's layers to GPUs by accelerate: in order, no layer split.
 
-    ``how``: ``sequential`` fills one card after another, the others give all about as much. ``most``: bytes by card,
+    ``strategy``: ``sequential`` fills one card after another, the others give all about as much. ``most``: bytes by card,
     all that is free by default. Raises MissingExtraError without accelerate, ModelError where the cards do not
     hold all of it: what is left would be read from the machine's memory or a disk for every batch.
     """
@@ -77,7 +77,7 @@ def spread(
         ) from None
     whole: list[str] = sorted(getattr(sketch, "_no_split_modules", None) or ())
     free = get_max_memory() if most is None else dict(most)
-    if how != "sequential":
+    if strategy != "sequential":
         free = get_balanced_memory(sketch, max_memory=free, no_split_module_classes=whole, dtype=dtype)
     sketch.tie_weights()  # type: ignore[operator]
     found: dict[str, int | str] = infer_auto_device_map(
@@ -94,10 +94,10 @@ def spread(
     return found
 
 
-def told_spread(how: Spread, parts: Mapping[str, int | str] | None, device: str) -> str:
-    """The sentence of a report: where a network's parts lie; ``parts`` is None where there was nothing to spread."""
+def told_spread(strategy: Spread, parts: Mapping[str, int | str] | None, device: str) -> str:
+    """The report's sentence on a network's device placement; ``parts`` is None for an unsharded network."""
     if parts is None:
-        return f"--device-map {how}: computed on {device}, one device, so that nothing was spread."
+        return f"--device-map {strategy}: computed on {device}, one device, so that nothing was spread."
     counted = Counter(f"cuda:{where}" if isinstance(where, int) else str(where) for where in parts.values())
     told = ", ".join(f"{n} part{'s' * (n > 1)} on {where}" for where, n in sorted(counted.items()))
-    return f"Spread over devices by --device-map {how}: {told}."
+    return f"Spread over devices by --device-map {strategy}: {told}."

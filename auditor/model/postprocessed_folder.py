@@ -1,4 +1,4 @@
-"""A post-processed model as a folder: the model below, byte for byte as it was, and the rules beside it as data.
+"""A post-processed model as a folder: the base model unchanged byte for byte, and its rules as data.
 
 ``postprocessing.json`` says which file is the model below (or that the folder itself is one, as a Hugging Face folder
 is, or that a function of the user's own answers), its digest, what flags said of it, and the rules. The model below is
@@ -33,14 +33,14 @@ Names = tuple[str, ...]
 
 
 class Member(Closed):
-    """One of the models of a mixture: the file, and its digest."""
+    """One of the models of a mixture: its file and its digest."""
 
     model: Annotated[str, Field(pattern=r"^model\d{1,5}(\.[A-Za-z0-9]{1,12})?$")]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class PostprocessedRecord(Closed):
-    """What ``postprocessing.json`` holds.
+    """The contents of ``postprocessing.json``.
 
     ``model``: the file below, in the same folder; None where the folder itself is the model or a function is.
     ``function``: the function that answers, which whoever loads the folder must name again. ``sha256``: of the model
@@ -76,7 +76,7 @@ class PostprocessedRecord(Closed):
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """A model and what is put around it."""
+    """A model and its wrappers."""
 
     base: AuditedModel
     features: Names | None
@@ -85,7 +85,7 @@ class Layers:
 
     @classmethod
     def of(cls, model: PostprocessedModel | PreparedModel | MixtureModel) -> Layers:
-        """The model below, whatever stands around it."""
+        """The base model inside all wrappers."""
         rules = model.postprocessing if isinstance(model, PostprocessedModel) else None
         inner = model.base if isinstance(model, PostprocessedModel) else model
         if isinstance(inner, PreparedModel):
@@ -94,11 +94,11 @@ class Layers:
 
 
 def write_postprocessed(
-    model: PostprocessedModel | PreparedModel | MixtureModel, folder: str | Path, *, below: bytes | None = None
+    model: PostprocessedModel | PreparedModel | MixtureModel, folder: str | Path, *, base_bytes: bytes | None = None
 ) -> None:
-    """Writes a model with what is put around it as a folder.
+    """Write a model with its wrappers as a folder.
 
-    ``below``: the file of the model below, where it lies in no file; else it is copied, byte for byte, from where it
+    ``base_bytes``: the file of the model below, where it lies in no file; else it is copied, byte for byte, from where it
     was loaded. Raises UsageError where the folder is not empty, ModelError where there is no model below to write or
     it has changed since it was loaded.
     """
@@ -133,7 +133,7 @@ def write_postprocessed(
         for name, content in members.items():
             write_beside(where / name, content)
         if not members and said.predict is None:
-            record = _with_model(record, layers.base, where, below)
+            record = _with_model(record, layers.base, where, base_bytes)
     except OSError as error:
         raise UsageError(f"Cannot write into {str(where)!r}: {error.strerror}.") from None
     write_beside(where / RULES_FILE, json.dumps(record.model_dump(mode="json"), indent=1).encode())
@@ -151,22 +151,22 @@ def _members(base: AuditedModel) -> dict[str, bytes]:
 
 
 def _with_model(
-    record: PostprocessedRecord, base: AuditedModel, where: Path, below: bytes | None
+    record: PostprocessedRecord, base: AuditedModel, where: Path, base_bytes: bytes | None
 ) -> PostprocessedRecord:
     """Puts the model below into the folder."""
-    if below is None and base.provenance.path is None:
+    if base_bytes is None and base.provenance.path is None:
         raise ModelError(
             "The model below the rules lies in memory, and a folder holds it as a file: save it, load that file with "
             "auditor.load_model, and post-process what was loaded; or keep using it in Python."
         )
     source = Path(base.provenance.path or f"model{base.endings[0]}")
-    if below is None and source.is_dir():
+    if base_bytes is None and source.is_dir():
         _copy_folder(source, where)
         return record
     suffix = source.suffix if source.suffix[1:].isalnum() and len(source.suffix) <= 13 else ""
     name = f"model{suffix}"
-    if below is not None:
-        write_beside(where / name, below)
+    if base_bytes is not None:
+        write_beside(where / name, base_bytes)
         return record.model_copy(update={"model": name, "sha256": sha256_of(where / name)})
     write_beside(where / name, source.read_bytes())
     if sha256_of(where / name) != record.sha256:
@@ -180,7 +180,7 @@ def _copy_folder(source: Path, where: Path) -> None:
 
 
 def files_of_folder(source: Path) -> list[Path]:
-    """The data of a Hugging Face folder, and its weights where only torch's own format has them."""
+    """The data files of a Hugging Face folder, and its weights if they exist in torch's own format only."""
     files = [p for p in sorted(source.iterdir()) if p.is_file() and p.name != RULES_FILE]
     plain = any(p.suffix == ".safetensors" for p in files)
     return [
@@ -193,7 +193,7 @@ def files_of_folder(source: Path) -> list[Path]:
 def put_around(
     models: Sequence[AuditedModel], record: PostprocessedRecord, path: str, sha256: str, size_bytes: int
 ) -> AuditedModel:
-    """What a folder at a path makes of the models in it; ``sha256``, ``size_bytes``: of its record.
+    """The model of a folder at a path, built around its models; ``sha256``, ``size_bytes``: of its record.
 
     Raises ModelError where they do not go together.
     """

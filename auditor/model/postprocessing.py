@@ -1,4 +1,4 @@
-"""What a post-processed model does to its scores, as data: the closed schema that a bundle carries, and the wrapper.
+"""Post-processing of a model's scores as data: the closed schema in a bundle, and the model wrapper.
 
 Nothing here is code of the bundle's own: a bundle states thresholds, chances and maps per group, and these apply them.
 """
@@ -39,7 +39,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Steps(Closed):
-    """The chance of a favourable decision as a step function of the score: ``chances[k]``, k thresholds lying below it.
+    """The favourable probability as a step function of the score: ``chances[k]`` above k thresholds.
 
     ``thresholds``: (t,) ascending. ``chances``: (t + 1,) in [0, 1]; one that is neither 0 nor 1 is a decision drawn at
     random. A single threshold t with chances 0 and 1 is the decision ``score > t``.
@@ -64,7 +64,7 @@ class Steps(Closed):
 
 
 class PlattScaling(Closed):
-    """``sigmoid(slope log(score / (1 - score)) + intercept)``; slope 1 and intercept 0 leave the score as it is."""
+    """``sigmoid(slope log(score / (1 - score)) + intercept)``; slope 1 and intercept 0 do not change the score."""
 
     kind: Literal["platt"] = "platt"
     slope: Annotated[float, Field(ge=-1e6, le=1e6)]
@@ -102,14 +102,14 @@ Rule = Annotated[Steps | PlattScaling | IsotonicMap, Field(discriminator="kind")
 
 
 class GroupRule(Closed):
-    """What is done to the scores of one group; ``group``: its value in each of the columns."""
+    """The changes of one group's scores; ``group``: its value in each of the columns."""
 
     group: Annotated[tuple[str, ...], Field(min_length=1)]
     rule: Rule
 
 
 class Postprocessing(Closed):
-    """What is done to a binary classifier's score, by group; the score is the probability of class ``positive``.
+    """Score changes of a binary classifier, by group; the score is the probability of class ``positive``.
 
     ``columns``: those that the group is read from, at every prediction. ``otherwise``: the rule for a group that none
     of ``groups`` names. ``seed``: of the draws of a randomised decision. Rules are all steps, which decide, or all
@@ -135,12 +135,12 @@ class Postprocessing(Closed):
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The groups' rules and that of all others."""
+        """The groups' rules and the rule for all others."""
         return (*(g.rule for g in self.groups), self.otherwise)
 
     @property
     def decides(self) -> bool:
-        """Whether the rules say the decision, not a better probability."""
+        """Whether the rules determine the decision instead of a corrected probability."""
         return isinstance(self.otherwise, Steps)
 
     @property
@@ -149,7 +149,7 @@ class Postprocessing(Closed):
         return any(0.0 < chance < 1.0 for rule in self.rules if isinstance(rule, Steps) for chance in rule.chances)
 
     def described(self) -> str:
-        """What is done, in one sentence or two."""
+        """The score changes, in one or two sentences."""
         how = "Its decisions are" if self.decides else "Its probabilities are calibrated"
         by = ("made by thresholds of each group's own" if self.decides else "for each group by itself") + (
             f" ({' x '.join(self.columns)}, {len(self.groups)} groups)"
@@ -164,7 +164,7 @@ class Postprocessing(Closed):
         return {g.group: i for i, g in enumerate(self.groups)}
 
     def places(self, X: pd.DataFrame) -> IntArray:
-        """(n,) place of each row's group in ``groups``, -1 where none names it; DataError for a column not there."""
+        """(n,) index of each row's group in ``groups``, -1 if unnamed; DataError for a missing column."""
         import pandas as pd
 
         for column in self.columns:
@@ -187,7 +187,7 @@ class Postprocessing(Closed):
         return np.asarray([self._place.get(key, -1) for key in keys], np.int64)[codes]
 
     def apply(self, scores: FloatArray, places: IntArray) -> FloatArray:
-        """(n,) chances, or probabilities, of scores (n,) of rows of these places (n,)."""
+        """(n,) favourable probabilities from scores (n,) of rows with these group indices (n,)."""
         out = np.empty(len(scores))
         for i in (np.flatnonzero(np.bincount(places + 1)) - 1).tolist():
             rows = places == i
@@ -203,7 +203,7 @@ def log_odds(scores: FloatArray) -> FloatArray:
 
 
 class PostprocessedModel(AuditedModel):
-    """A binary classifier whose answers are changed by group; it needs the groups at every prediction.
+    """A binary classifier with answers changed by group; every prediction needs the groups.
 
     Of a table they are its columns, of texts what :mod:`auditor.data.grouped_texts` puts beside each.
 
@@ -259,16 +259,16 @@ class PostprocessedModel(AuditedModel):
         return np.where(drawn, favourable, 1 - favourable).astype(np.int64)
 
     def check_outputs(self) -> None:
-        """Raises what the model below raises."""
+        """Raise the errors of the base model's own check."""
         self.base.check_outputs()
 
     @property
     def in_question(self) -> bool:
-        """Whether it is still to be seen what the outputs of the model below are."""
+        """Whether the output kind of the base model is still undecided."""
         return self.base.in_question
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
-        """The model below, and what the bundle holds beside it."""
+        """The base model, and additional data of the bundle."""
         return self.base, {"postprocessing": self.postprocessing.model_dump(mode="json")}
 
     def _answers(self, X: Rows) -> FloatArray:
@@ -278,7 +278,7 @@ class PostprocessedModel(AuditedModel):
         return np.column_stack(both if self.postprocessing.positive == 1 else both[::-1])
 
     def below(self, X: Rows) -> Rows:
-        """The rows as the model below takes them: its own columns, in their order."""
+        """The rows in the base model's form: its own columns, in their order."""
         table = _table(X)
         if table is None or isinstance(self.base.preprocessing, TabularPreprocessing):
             return X
@@ -311,7 +311,7 @@ class PostprocessedModel(AuditedModel):
 
 
 def why_not(base: AuditedModel) -> str:
-    """Why a model's answers cannot be changed by group, and what can be done instead; "" where they can."""
+    """The reason why a model's answers cannot be changed by group, with alternatives; "" if they can."""
     if isinstance(base, PostprocessedModel):
         return (
             "This model is post-processed already, and a second rule would undo the first: give the model below it, "

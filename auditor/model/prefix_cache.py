@@ -1,4 +1,4 @@
-"""What a causal network has read is kept, so that later texts that begin alike read on from there."""
+"""A prefix cache for causal networks: texts with a common beginning reuse the cached computation."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ class _Row:
     numbers: dict[tuple[int, int], int] = field(default_factory=dict)
     ends: dict[Text, int] = field(default_factory=dict)
 
-    def nodes_of(self, text: Text, known: list[int]) -> list[int]:
+    def nodes_of(self, text: Text, known_nodes: list[int]) -> list[int]:
         """The nodes that a text has already, behind what is known of it."""
         nodes: list[int] = []
-        for token in text[len(known) :]:
-            node = self.numbers.get((_before(nodes, known), token))
+        for token in text[len(known_nodes) :]:
+            node = self.numbers.get((_before(nodes, known_nodes), token))
             if node is None:
                 break
             nodes.append(node)
         return nodes
 
-    def add(self, text: Text, known: list[int]) -> None:
+    def add(self, text: Text, known_nodes: list[int]) -> None:
         """Grows the forest by what is new of a text."""
-        nodes = self.nodes_of(text, known)
-        for depth in range(len(known) + len(nodes), len(text)):
+        nodes = self.nodes_of(text, known_nodes)
+        for depth in range(len(known_nodes) + len(nodes), len(text)):
             new = len(self.numbers)
-            self.numbers[_before(nodes, known), text[depth]] = new
+            self.numbers[_before(nodes, known_nodes), text[depth]] = new
             self.forest.tokens.append(text[depth])
             self.forest.parents.append(nodes[-1] if nodes else -1)
             self.forest.depths.append(depth)
             if not nodes:
-                self.known[new] = known
+                self.known[new] = known_nodes
             nodes.append(new)
         self.ends[text] = nodes[-1]
 
 
-def _before(nodes: Sequence[int], known: Sequence[int]) -> int:
-    return -2 - nodes[-1] if nodes else known[-1] if known else -1
+def _before(nodes: Sequence[int], known_nodes: Sequence[int]) -> int:
+    return -2 - nodes[-1] if nodes else known_nodes[-1] if known_nodes else -1
 
 
 class PrefixCache:
@@ -79,11 +79,11 @@ class PrefixCache:
         self._kept: list[Tensor] = []
 
     def states_behind(
-        self, texts: Iterable[Text], read: Callable[..., Tensor], batch_tokens: int
+        self, texts: Iterable[Text], forward: Callable[..., Tensor], batch_tokens: int
     ) -> dict[Text, Tensor]:
-        """Of each text, ids as they are read, (width,) the last state behind it.
+        """For each text (ids as read) the last state after it, (width,).
 
-        ``read``: passes its inputs forward and gives the last states, (n, length, width); what it is given by name is
+        ``forward``: passes its inputs forward and gives the last states, (n, length, width); what it is given by name is
         no tensor.
         """
         found: dict[Text, Tensor] = {}
@@ -97,11 +97,11 @@ class PrefixCache:
             if not rows or len(rows[-1].forest.tokens) + new > _ROW_TOKENS:
                 longest = max([len(text), _ROW_TOKENS, *(len(row.forest.tokens) for row in rows)])
                 if rows and (len(rows) + 1) * longest > batch_tokens:
-                    found.update(self._read(rows, read))
+                    found.update(self._read(rows, forward))
                     rows, known = [], self._known(text)
                 rows.append(_Row())
             rows[-1].add(text, known)
-        return found | (self._read(rows, read) if rows else {})
+        return found | (self._read(rows, forward) if rows else {})
 
     def _known(self, text: Text) -> list[int]:
         """Places of the tokens that a text begins with, as far as they are kept."""
@@ -113,7 +113,7 @@ class PrefixCache:
             path.append(place)
         return path
 
-    def _read(self, rows: Sequence[_Row], read: Callable[..., Tensor]) -> dict[Text, Tensor]:
+    def _read(self, rows: Sequence[_Row], forward: Callable[..., Tensor]) -> dict[Text, Tensor]:
         forests = [row.forest for row in rows]
         before = [sorted({place for known in row.known.values() for place in known}) for row in rows]
         length, width = max(len(forest.tokens) for forest in forests), max(map(len, before))
@@ -137,7 +137,7 @@ class PrefixCache:
             "attention_mask": torch.cat([mask, own_mask], dim=-1),
             "position_ids": filled_up([forest.depths for forest in forests], length, 0),
         }
-        states = read(inputs, **{name: cache, "use_cache": True})
+        states = forward(inputs, **{name: cache, "use_cache": True})
         new = [each[:, :, width:].transpose(1, 2) for layer in cache.layers for each in (layer.keys, layer.values)]
         self._keep(rows, [*new, states])
         return {text: states[r, node] for r, row in enumerate(rows) for text, node in row.ends.items()}

@@ -1,4 +1,4 @@
-"""Texts that begin alike are computed once: rows of shared beginnings and their places."""
+"""Texts with common prefixes, computed once: rows of shared prefixes and their positions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROW_TOKENS = 128
 
 @dataclass(frozen=True)
 class Encoded:
-    """One text as the model reads it: token ``ids`` with its special tokens, each of the rest (length,) as well.
+    """One text as model input: token ``ids`` with special tokens; the other fields also have shape (length,).
 
     ``scored``: whether the token belongs to the text and has a probability. ``ends``: where it ends in the text, in
     characters. ``words``: number of the word it belongs to, -1 for special tokens.
@@ -43,7 +43,7 @@ def shared_places(first: Encoded, second: Encoded) -> list[tuple[int, int]]:
 
 
 def shared_of_pairs(encoded: Sequence[Encoded]) -> list[list[int]]:
-    """Of texts in pairs, one after the other, the places of the tokens that both of a pair have."""
+    """For texts in consecutive pairs, the positions of the tokens that both texts of a pair share."""
     places: list[list[int]] = []
     for first, second in zip(encoded[::2], encoded[1::2], strict=True):
         same = shared_places(first, second)
@@ -51,19 +51,19 @@ def shared_of_pairs(encoded: Sequence[Encoded]) -> list[list[int]]:
     return places
 
 
-def sums_of_pairs(found: Sequence[FloatArray], places: Sequence[list[int]] | None) -> FloatArray:
-    """(n, 2) sums over those places of both texts of each pair, NaN where there is none; None stands for all."""
+def sums_of_pairs(log_probabilities: Sequence[FloatArray], places: Sequence[list[int]] | None) -> FloatArray:
+    """(n, 2) sums over those positions of both texts of each pair, NaN if there are none; None means all."""
     if places is None:
-        sums = [float(np.nansum(p)) for p in found]
+        sums = [float(np.nansum(p)) for p in log_probabilities]
     else:
-        sums = [float(np.nansum(p[at])) if at else math.nan for p, at in zip(found, places, strict=True)]
+        sums = [float(np.nansum(p[at])) if at else math.nan for p, at in zip(log_probabilities, places, strict=True)]
     return np.asarray(sums, np.float64).reshape(-1, 2)
 
 
 @dataclass
 class Forest:
-    """Texts as one forest: ``tokens`` with their ``parents`` (-1 for a root) and ``depths``; the node of each token of
-    each text, but for its last, which nothing follows."""
+    """Texts as one forest: ``tokens`` with their ``parents`` (-1 for a root) and ``depths``; the node of each token of each text, except the last, which has no successor.
+    """
 
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
@@ -80,11 +80,11 @@ class Forest:
 
     @property
     def branches(self) -> bool:
-        """Whether any two tokens of the row must not see each other."""
+        """Whether any two tokens of the row must not attend to each other."""
         return len(self.texts) > 1
 
     def add(self, text: tuple[int, ...]) -> None:
-        """Grows the forest by a text, on the branch it has in common with the text before it."""
+        """Add a text to the forest, on the branch shared with the text before it."""
         last, path = self.texts[-1] if self.texts else ((), [])
         path = path[: _common(last, text)]
         new = text[len(path) : -1]
@@ -106,7 +106,7 @@ def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
 
 
 def packed(texts: Sequence[tuple[int, ...]]) -> list[Forest]:
-    """Sorted texts in as few rows as will do: neighbours with a common start stay together, then first fit."""
+    """Sorted texts in few rows: neighbours with a common prefix stay together, then first fit."""
     groups: list[tuple[int, list[tuple[int, ...]]]] = []
     last: tuple[int, ...] = ()
     for text in texts:
@@ -134,7 +134,7 @@ def packed(texts: Sequence[tuple[int, ...]]) -> list[Forest]:
 
 
 def batches(items: Sequence[T], budget: int, size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Runs of items, largest first, whose number times the largest size stays within ``budget``."""
+    """Batches of items, largest first, with number times largest size at most ``budget``."""
     batch: list[T] = []
     for item in items:
         if batch and (len(batch) + 1) * size(batch[0]) > budget:

@@ -1,4 +1,4 @@
-"""A model whose rows are changed before it reads them: what a linear model could read of the group is subtracted.
+"""A model with debiased inputs: the linearly predictable part of the group is subtracted before prediction.
 
 The closed schema of what is subtracted, which a folder carries as data, and the model around which it is put.
 """
@@ -50,7 +50,7 @@ class Removal(Closed):
         return self
 
     def apply(self, table: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
-        """The features of the rows, (n, features), as the model is to read them; DataError for one that is absent."""
+        """The features of the rows, (n, features), after the removal; DataError for an absent one."""
         absent = [name for name in (*features, *self.columns) if name not in table.columns]
         if absent:
             raise DataError(f"The model needs the column {absent[0]!r}, which the data do not have.")
@@ -71,7 +71,7 @@ class Removal(Closed):
 
 
 class PreparedModel(AuditedModel):
-    """A classifier of a table that is asked about rows from which the group was subtracted; it needs the groups.
+    """A table classifier with group information subtracted from its input rows; it needs the groups.
 
     ``features``: the columns that the model below takes, where it does not say so itself. Raises ModelError where
     nobody does.
@@ -106,11 +106,11 @@ class PreparedModel(AuditedModel):
         self.group_columns = (*base.group_columns, *(c for c in removal.columns if c not in own))
 
     def threshold_of(self, positive: int) -> float:
-        """That of the model below."""
+        """The threshold of the base model."""
         return self.base.threshold_of(positive)
 
     def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
-        """(n,) class indices, as the model below decides on the rows that it is given."""
+        """(n,) class indices, decided by the base model on its input rows."""
         return self.base.decide(probabilities, positive, None if X is None else self._below(X))
 
     def _answers(self, X: Rows) -> Any:

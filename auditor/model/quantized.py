@@ -1,4 +1,4 @@
-"""A network with its linear layers quantised by torchao, made beside the one that is given."""
+"""A copy of a network with linear layers quantised by torchao."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GROUP = 32
 
 
 def quantized(model: AuditedModel, bits: Bits) -> tuple[AuditedModel, str]:
-    """The model with the weights of its linear layers in ``bits``, and in words what was quantised.
+    """The model with the weights of its linear layers in ``bits``, and a description of the change.
 
     Weights alone are rounded, to the nearest of 256 or 16 levels with one scale a row or a group of 32; arithmetic
     stays in the number format that the model has. The last layer of a language model stays as it is, as usual, and so

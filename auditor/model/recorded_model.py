@@ -1,4 +1,4 @@
-"""Models of which nothing is here but what they answered: they are read, and never asked."""
+"""Models known only by recorded answers: the answers are read, the model is never called."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _recorded(data: AuditData) -> Recorded:
 
 
 class RecordedWriter(AuditedModel):
-    """A language model known by the texts it wrote."""
+    """A language model known by its recorded texts."""
 
     kind = "language_model"
     can_be_asked = False
@@ -36,12 +36,12 @@ class RecordedWriter(AuditedModel):
         super().__init__(_not_asked, classes=(), provenance=provenance)
 
     def predict_proba(self, X: Rows) -> FloatArray:
-        """Raises NotApplicableError."""
+        """Raise NotApplicableError."""
         _not_asked(X)
 
 
 class RecordedGenerator(AuditedModel):
-    """A generator of images, sound or video known by the files it made."""
+    """A generator of images, sound or video known by its recorded files."""
 
     kind = "other"
     can_be_asked = False
@@ -51,12 +51,12 @@ class RecordedGenerator(AuditedModel):
         super().__init__(_not_asked, classes=(), provenance=provenance)
 
     def predict_proba(self, X: Rows) -> FloatArray:
-        """Raises NotApplicableError."""
+        """Raise NotApplicableError."""
         _not_asked(X)
 
 
 class RecordedClassifier(AuditedModel):
-    """A classifier known by its answers on the rows: ``data.recorded`` of the rows at hand.
+    """A classifier known by its recorded answers on the rows (``data.recorded``).
 
     Decisions are the recorded ones, else the threshold's on the recorded scores. What was not recorded, and every
     question about other rows, raises NotApplicableError.
@@ -75,11 +75,11 @@ class RecordedClassifier(AuditedModel):
         super().__init__(_not_asked, classes=classes, features=features, threshold=threshold, provenance=provenance)
 
     def predict_proba(self, X: Rows) -> FloatArray:
-        """Raises NotApplicableError."""
+        """Raise NotApplicableError."""
         _not_asked(X)
 
     def outputs(self, data: AuditData) -> FloatArray:
-        """(n, n_classes) recorded scores; NotApplicableError where there are none."""
+        """(n, n_classes) recorded scores; NotApplicableError if there are none."""
         scores = _recorded(data).scores
         if scores is None:
             raise NotApplicableError(NO_SCORES)
@@ -96,7 +96,7 @@ class RecordedClassifier(AuditedModel):
 
 
 class RecordedRegressor(AuditedRegressor):
-    """A regression known by its predictions on the rows: ``data.recorded`` of the rows at hand."""
+    """A regression model known by its recorded predictions on the rows (``data.recorded``)."""
 
     can_be_asked = False
 
@@ -104,7 +104,7 @@ class RecordedRegressor(AuditedRegressor):
         super().__init__(_not_asked, features=features, provenance=provenance)
 
     def predict(self, X: Rows) -> FloatArray:
-        """Raises NotApplicableError."""
+        """Raise NotApplicableError."""
         _not_asked(X)
 
     def predictions(self, data: AuditData) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Models that predict a number: rows in, one number a row out, under the face of every audited model."""
+"""Regression models with the common model interface: one predicted number per row."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class AuditedRegressor(AuditedModel):
     def from_callable(  # type: ignore[override]  # a number has no classes to name
         cls, function: Callable[[Any], npt.ArrayLike], *, features: Sequence[str] | None = None
     ) -> AuditedRegressor:
-        """Wraps any function of rows that returns one number a row, (n,) or (n, 1)."""
+        """Wrap any function of rows that returns one number per row, (n,) or (n, 1)."""
         return AuditedRegressor(function, features=features)
 
     @property
     def n_outputs(self) -> int:
-        """One number a row."""
+        """The number of outputs: one per row."""
         return 1
 
     def predict(self, X: Rows) -> FloatArray:
@@ -77,12 +77,11 @@ class AuditedRegressor(AuditedModel):
         return self._numbers[data]
 
     def answered(self, data: AuditData) -> bool:
-        """Whether the predictions of a data set are there already, and cost nothing more."""
+        """Whether the predictions on a data set are already cached."""
         return data in self._numbers
 
     def check_repeatable(self, X: Rows, probabilities: FloatArray) -> None:
-        """Asks a few rows again, in a smaller batch; raises ModelError where an answer moves by more than a thousandth
-        of the predictions' range, beyond what rounding in single precision does.
+        """Query a few rows again in a smaller batch. ModelError if an answer changes by more than a thousandth of the predictions' range, beyond rounding in single precision.
 
         An answer that is drawn at random, or that depends on the other rows of its batch, is no property of its row.
         """
@@ -98,7 +97,7 @@ class AuditedRegressor(AuditedModel):
             )
 
     def predict_proba(self, X: Rows) -> FloatArray:
-        """Raises ModelError: a regression has no probabilities."""
+        """Raise ModelError: a regression has no probabilities."""
         raise ModelError("This is a regression model: it predicts a number for each row, and no classes.")
 
 
@@ -127,7 +126,7 @@ def _as_numbers(raw: npt.ArrayLike, n: int) -> FloatArray:
 
 
 class TorchRegressor(TorchNetwork, AuditedRegressor):
-    """A torch module whose one output is the predicted number, batched under ``inference_mode``, on CPU or GPU.
+    """A torch module whose single output is the predicted number, batched, without gradients, on CPU or GPU.
 
     The arguments are those of :class:`~auditor.model.torch_model.TorchNetwork`. ``token_name`` reads a token id of an
     ``encoder`` for text.

@@ -28,7 +28,7 @@ _OUR_OWN = (BUNDLE_FORMAT, "in memory")
 
 
 def save(model: AuditedModel, path: str | Path) -> None:
-    """Writes a model bundle: a ``torch.save`` archive that loads with ``weights_only=True`` and holds no code.
+    """Write a model bundle: a ``torch.save`` archive that loads with ``weights_only=True`` and contains no code.
 
     ``{"format": "auditor-model/1", "architecture": {"name", "args"}, "state_dict", "preprocessing", "classes",
     "training", "outputs", "threshold"}``. ``"outputs"`` is left out where nobody said what a network of your own
@@ -46,7 +46,7 @@ def save(model: AuditedModel, path: str | Path) -> None:
     ):
         base = Layers.of(model).base
         lies = base.provenance.path is not None or (base.said is not None and base.said.predict is not None)
-        write_postprocessed(model, path, below=None if lies else _file_of(base, base.endings[0]))
+        write_postprocessed(model, path, base_bytes=None if lies else _file_of(base, base.endings[0]))
         return
     content = _file_of(model, Path(path).suffix)
     if content is None:
@@ -55,7 +55,7 @@ def save(model: AuditedModel, path: str | Path) -> None:
 
 
 def goes_into_a_bundle(model: PostprocessedModel) -> bool:
-    """Whether a bundle holds all of it: one that says itself how rows are encoded."""
+    """Whether a bundle can contain the complete model: one that defines its own row encoding."""
     return isinstance(model.base, TorchModel) and isinstance(
         model.base.preprocessing, TabularPreprocessing | TextPreprocessing
     )
@@ -73,7 +73,10 @@ def _file_of(model: AuditedModel, ending: str) -> bytes | None:
 
 
 def bundle_of(model: AuditedModel) -> dict[str, Any]:
-    """What :func:`save` writes of a model, before it is written. Raises what it raises."""
+    """The contents that :func:`save` writes for a model.
+
+    Raises what it raises.
+    """
     if isinstance(model, ClassifierDetector) and model.base.provenance.format not in _OUR_OWN:
         return {"format": BUNDLE_FORMAT, **enclosed_bundle(model, model.base.provenance.format)}
     model, beside = model.saved_parts()

@@ -1,4 +1,4 @@
-"""What can say how likely it finds a text, whatever it is made of: sums of its tokens' log-probabilities, compared."""
+"""Text scoring by any model: comparison of summed log-probabilities of tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Form = Literal["whole", "shared"]
 
 
 class ScoresTexts(ABC):
-    """The capability of text likelihoods: a model whose tokens' log-probabilities can be had, in nats.
+    """Text scoring capability: a model that gives the log-probabilities of its tokens, in nats.
 
     ``objective``: ``causal`` is ``log p(x_i | x_<i)``, ``masked`` the pseudo form ``log p(x_i | all others)``.
     """
@@ -27,16 +27,16 @@ class ScoresTexts(ABC):
     @property
     @abstractmethod
     def notes(self) -> str:
-        """How texts are scored, in one sentence, for a finding's detail."""
+        """The method of scoring texts, in one sentence, for a finding's detail."""
 
     @property
     @abstractmethod
     def vocabulary(self) -> int:
-        """How many tokens it knows, or as many as it was seen to know."""
+        """The vocabulary size, or the number of tokens seen so far."""
 
     @abstractmethod
     def after(self, prefix: str | int | Sequence[int]) -> ScoresTexts:
-        """The same with another prefix before every text; ConfigError where it cannot have that."""
+        """The same model with another prefix before every text; ConfigError if unsupported."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
@@ -50,7 +50,7 @@ class ScoresTexts(ABC):
     def token_log_probabilities(
         self, texts: Sequence[Encoded], places: Sequence[Sequence[int]] | None = None, *, within_word: bool = False
     ) -> list[FloatArray]:
-        """For each text (length,) log-probabilities of its tokens in nats, NaN where not asked for by ``places``."""
+        """For each text (length,) log-probabilities of its tokens in nats, NaN outside of ``places``."""
 
     def log_likelihoods(self, texts: Sequence[str], *, within_word: bool = False) -> FloatArray:
         """(n,) log-likelihoods in nats of whole texts: ``sum_i log p(x_i | x_<i)``, for a masked model the pseudo form.
@@ -61,7 +61,7 @@ class ScoresTexts(ABC):
         return np.asarray([np.nansum(p) for p in found])
 
     def continuations(self, contexts: Sequence[str], texts: Sequence[str]) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-        """Log-likelihoods (n,) of texts that follow their contexts directly, and how many tokens (n,) each sum is over.
+        """Log-likelihoods (n,) of texts directly after their contexts, and the number of tokens (n,) in each sum.
 
         A token belongs to the text if it ends in it.
         """
@@ -95,7 +95,7 @@ class ScoresTexts(ABC):
         form: Form | None = None,
         within_word: bool = False,
     ) -> tuple[FloatArray, FloatArray]:
-        """The same, and those of the shared tokens within the end of each pair's texts, by one pass; each (n, 2).
+        """The pair scores, and those of the shared tokens within the end of each pair's texts; each (n, 2).
 
         ``rests``: (n,) what both texts of a pair end with; all of the shared tokens where it is "".
         """
@@ -111,5 +111,5 @@ class ScoresTexts(ABC):
 
     @property
     def own_form(self) -> Form:
-        """How two texts are compared by default: ``shared`` by a masked model, ``whole`` by any other."""
+        """The default comparison of two texts: ``shared`` for a masked model, ``whole`` for any other."""
         return "shared" if self.objective == "masked" else "whole"

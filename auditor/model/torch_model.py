@@ -30,7 +30,7 @@ _BATCHES_ENCODED = 8
 
 @runtime_checkable
 class Trainable(Protocol):
-    """A model that can be trained anew: its architecture and its recipe are known."""
+    """A model that can be retrained: its architecture and its recipe are known."""
 
     module: nn.Module
     recipe: Recipe | None
@@ -54,7 +54,7 @@ class DifferentiableModel(Protocol):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, every ``training`` flag as it was afterwards."""
+    """Context in evaluation mode; every ``training`` flag is restored afterwards."""
     learning = list(_learning(module))
     # To set what is set already takes a small network as long as a row.
     if learning:
@@ -75,7 +75,7 @@ def _learning(module: nn.Module) -> Iterator[nn.Module]:
 
 
 class TorchNetwork(AuditedModel):
-    """What every audited torch module has, whatever it predicts: its encoding, its device, its training flags.
+    """Common base of all audited torch modules: encoding, device, training flags.
 
     ``preprocessing`` or else ``encoder`` turns raw rows into the module's input. ``architecture`` and ``recipe`` make
     it a bundle that others can load and train again. ``frozen_mode``: the module refuses ``eval()``, as an exported
@@ -114,7 +114,7 @@ class TorchNetwork(AuditedModel):
         self.frozen_mode = frozen_mode
 
     def answer(self, inputs: Tensor) -> Tensor:
-        """(n, ...) what the model says of encoded inputs, as numbers."""
+        """(n, ...) the model's outputs for encoded inputs, as numbers."""
         raise NotImplementedError
 
     def _answers(self, X: Rows) -> FloatArray:
@@ -133,7 +133,7 @@ class TorchNetwork(AuditedModel):
         return answer
 
     def inputs_of(self, X: Rows) -> Callable[[int, int], Tensor]:
-        """The input tensor of n rows from a start on, both given in the order of the rows.
+        """The input tensor of n rows from a start index, both in row order.
 
         Of a table, more rows are encoded at once than asked for: a fraction of the cost of many small parts.
         """
@@ -170,7 +170,7 @@ class TorchNetwork(AuditedModel):
         return sent(torch.from_numpy(_plain_numbers(X)), self.device)
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Evaluation mode inside, flags as they were afterwards; nothing where the module refuses it."""
+        """Context in evaluation mode, with flags restored afterwards; no effect if the module refuses it."""
         return nullcontext() if self.frozen_mode else evaluating(self.module)
 
     @property
@@ -228,7 +228,7 @@ class TorchModel(TorchNetwork):
 
     @property
     def output_kind(self) -> Outputs:
-        """What the module's outputs are read as."""
+        """The interpretation of the module's outputs."""
         return self.outputs_said or "logits"
 
     def with_module(self, module: nn.Module) -> TorchModel:
@@ -265,8 +265,8 @@ class TorchModel(TorchNetwork):
         return torch.softmax(as_logits(raw, "logits").double(), dim=1)
 
     def decide_rows(self, X: Rows, probabilities: FloatArray, positive: int | None) -> IntArray:
-        """(n,) class indices, drawn by the row's hash where the module says that its probabilities are to be drawn from
-        (``decision_seed``); a probe that decides on outputs of its own takes the likelier class."""
+        """(n,) class indices, drawn by the row's hash if the module declares randomised decisions (``decision_seed``); a probe that decides on its own outputs takes the likelier class.
+        """
         seed = getattr(self.module, "decision_seed", None)
         if not isinstance(seed, int) or self.n_outputs != 2:
             return self.decide(probabilities, positive)
@@ -276,14 +276,14 @@ class TorchModel(TorchNetwork):
 
     @property
     def in_question(self) -> bool:
-        """Whether it is still to be seen what the outputs are: one number that no probability can be settles it."""
+        """Whether the output kind is still undecided: one number outside [0, 1] decides it."""
         if self.outputs_said is not None:
             return self.outputs_said == "probabilities"
         return self._seen is None or self._seen.question() is not None
 
     def check_outputs(self) -> None:
-        """Raises OutputsError where all outputs so far may be something else than logits and nobody said what they are,
-        or where somebody said that they are probabilities and they are not."""
+        """Raise OutputsError if all outputs so far may be something other than logits and their kind was not stated, or if they were stated to be probabilities and are not.
+        """
         if self._seen is None or self.outputs_said == "logits":
             return
         wrong = self._seen.question() if self.outputs_said is None else self._seen.contradiction()
@@ -291,7 +291,7 @@ class TorchModel(TorchNetwork):
             raise OutputsError(wrong)
 
     def forget(self) -> None:
-        """Computes outputs anew from now on, and looks anew at what they may be where that is open."""
+        """Discard cached outputs, and repeat the check of the output kind if it is undecided."""
         super().forget()
         if self.in_question:
             self._seen = None

@@ -1,4 +1,4 @@
-"""Which networks read texts that begin alike as a forest, and what such a network is given."""
+"""Support of tree attention: networks that can read texts with shared prefixes as a forest, and their input."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reads_trees(network: nn.Module, longest: int) -> bool:
 
 
 def laid_out(network: nn.Module, rows: Sequence[Forest], pad: int, before: int = 0) -> dict[str, Tensor]:
-    """What a causal network is given: (n_rows, length) ids, and mask and positions where any row branches.
+    """Input of a causal network: (n_rows, length) ids, with mask and positions if any row branches.
 
     ``before``: how many tokens it has read that stand before every row.
     """
@@ -46,12 +46,12 @@ def laid_out(network: nn.Module, rows: Sequence[Forest], pad: int, before: int =
 
 
 def filled_up(rows: Sequence[list[int]], length: int, rest: int) -> Tensor:
-    """(n_rows, length) the rows, and the rest behind each."""
+    """(n_rows, length) the rows, each padded at its end with ``rest``."""
     return torch.tensor([row + [rest] * (length - len(row)) for row in rows], dtype=torch.long)
 
 
 def ancestors(rows: Sequence[Forest], length: int, dtype: torch.dtype) -> Tensor:
-    """(n_rows, 1, length, length) to add to attention: 0 for a token itself and its ancestors, else the least."""
+    """(n_rows, 1, length, length) attention bias: 0 for a token itself and its ancestors, else the minimum."""
     sees = np.zeros((len(rows), length, length), bool)
     sees[:, np.arange(length), np.arange(length)] = True
     for r, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Networks that tell real media from synthetic: features inside of the network, a calibrated head, a rule for novelty.
+"""Networks that detect synthetic media: features computed in the network, a calibrated head, a novelty rule.
 
 Each takes the encoded input of its preprocessing and gives (n, 2) calibrated logits in class order; ``features(x)``
 (n, d) is what its head sees, ``novelty(x)`` (n,) how unlike its training files an input is.

@@ -1,4 +1,4 @@
-"""Layers one after the other, as the shapes of their weights say, with what shapes cannot say between them."""
+"""A sequence of layers inferred from weight shapes, with the parameters that shapes do not determine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with weights: its name in the file, its kind, what it takes and makes; ``kernel`` of a convolution."""
+    """A layer with weights: its name in the file, its kind, its input and output sizes; ``kernel`` if convolution."""
 
     name: str
     kind: Literal["linear", "conv", "batchnorm"]
@@ -35,8 +35,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Between:
-    """What stands between layers. ``batchnorm``: before the activation or after it. Of convolutions: ``padding`` and
-    ``stride`` of each, maximum pooling by ``pool`` after each, and how the ``head`` makes a picture one row."""
+    """The operations between layers.
+
+    ``batchnorm``: before the activation or after it. Of convolutions: ``padding`` and ``stride`` of each, maximum
+    pooling by ``pool`` after each, and how the ``head`` makes a picture one row.
+    """
 
     activation: str = "relu"
     batchnorm: Literal["before", "after"] = "before"
@@ -49,12 +52,12 @@ class Between:
 class Chain(nn.Module):
     """Fully connected or convolutional layers in order: (n, n_features) or (n, channels, h, w) to (n, n_outputs)."""
 
-    def __init__(self, layers: Sequence[Layer], between: Between) -> None:
+    def __init__(self, layers: Sequence[Layer], settings: Between) -> None:
         super().__init__()
-        self.between = between
+        self.between = settings
         self.order = [layer.kind for layer in layers]
-        self.layers = nn.ModuleList(_module(layer, between) for layer in layers)
-        self.activation = ACTIVATIONS[between.activation]()
+        self.layers = nn.ModuleList(_module(layer, settings) for layer in layers)
+        self.activation = ACTIVATIONS[settings.activation]()
 
     def forward(self, x: Tensor) -> Tensor:
         for step in self.in_order(pictures=x.dim() == 4):
@@ -62,7 +65,7 @@ class Chain(nn.Module):
         return x
 
     def in_order(self, *, pictures: bool) -> Iterator[nn.Module]:
-        """What the network does to its input, step by step; ``pictures``: to (n, channels, h, w)."""
+        """The network's operations on its input, in order; ``pictures``: for (n, channels, h, w) input."""
         last = max(i for i, kind in enumerate(self.order) if kind != "batchnorm")
         for i, (kind, layer) in enumerate(zip(self.order, self.layers, strict=True)):
             follows = self.order[i + 1] if i + 1 < len(self.order) else ""
@@ -85,18 +88,18 @@ class PictureMean(nn.Module):
         return x.mean(dim=(2, 3))
 
 
-def _module(layer: Layer, between: Between) -> nn.Module:
+def _module(layer: Layer, settings: Between) -> nn.Module:
     if layer.kind == "linear":
         return nn.Linear(layer.taken, layer.made, bias=layer.bias)
     if layer.kind == "conv":
         return nn.Conv2d(
-            layer.taken, layer.made, layer.kernel, stride=between.stride, padding=between.padding, bias=layer.bias
+            layer.taken, layer.made, layer.kernel, stride=settings.stride, padding=settings.padding, bias=layer.bias
         )
     return EitherBatchNorm(layer.made)
 
 
 class EitherBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Of rows and of pictures alike."""
+    """Batch normalisation for both rows and images."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any."""

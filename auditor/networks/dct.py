@@ -1,4 +1,4 @@
-"""The discrete cosine transform of type II, of blocks of a picture and of the log spectrum of sound."""
+"""The discrete cosine transform (type II) of image blocks and of log spectra of sound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On which device a model is loaded."""
+"""The device on which a model is loaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from auditor.errors import UsageError
 
 
 def resolve_device(name: str) -> str:
-    """The device a name means: ``auto`` is ``cuda`` where there is one, else ``cpu``. UsageError where absent."""
+    """The device of a name: ``auto`` is ``cuda`` if available, else ``cpu``.
+
+    UsageError where absent.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

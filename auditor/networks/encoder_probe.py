@@ -1,4 +1,4 @@
-"""A linear or nearest-neighbour head on a frozen encoder that the user names, whose file travels with the weights.
+"""A linear or nearest-neighbour head on a frozen encoder named by the user and saved with the weights.
 
 Source: Ojha, Li and Lee, Towards universal fake image detectors that generalize across generative models, CVPR 2023.
 """
@@ -61,14 +61,17 @@ class EncoderProbe(HeadOnFeatures):
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder of ``content``; made when it is first asked for. Raises ModelError where it is none."""
+        """The encoder of ``content``, created on first use.
+
+        Raises ModelError where it is none.
+        """
         if self._encoder is None:
             content = self.content.flatten()[: int(self.length)].cpu().numpy().tobytes()
             self._encoder = encoder_of(FORMS[self.form], content)
         return self._encoder
 
     def use(self, encoder: Encoder) -> None:
-        """Uses an encoder that was made of ``content`` elsewhere, instead of making another."""
+        """Use an encoder that was created from ``content`` elsewhere."""
         self._encoder = encoder
 
     def features(self, x: Tensor) -> Tensor:
@@ -84,14 +87,14 @@ class EncoderProbe(HeadOnFeatures):
 
 
 def hold(probe: EncoderProbe, content: bytes) -> None:
-    """Puts an encoder's file into a probe that was made large enough for it."""
+    """Insert an encoder's file into a probe created large enough for it."""
     probe.content.view(-1)[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     probe.length.fill_(len(content))
     probe._encoder = None
 
 
 def mebibytes(content: bytes) -> int:
-    """How many are needed for a file."""
+    """The size of a file in mebibytes, rounded up."""
     return -(-len(content) // _MEBIBYTE)
 
 

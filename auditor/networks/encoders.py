@@ -1,4 +1,4 @@
-"""Frozen image encoders from the bytes of one file: an ONNX program, or weights with the name of their network.
+"""Frozen image encoders from one file: an ONNX program, or weights with the name of their network.
 
 Nothing in the bytes runs as code: onnxruntime interprets a graph of its own operators, and the networks of the other
 forms are transformers' and torchvision's own classes with weights in the safetensors format, whose header's metadata
@@ -23,7 +23,7 @@ _VECTORS = ("image_embeds", "pooler_output", "last_hidden_state")
 
 
 class Encoder:
-    """Images (n, 3, height, width) to features (n, d); shared by copies of the network that holds it."""
+    """Images (n, 3, height, width) to features (n, d); shared by copies of the network that contains it."""
 
     def __init__(self, encode: Callable[[Tensor], Tensor], size: tuple[int, int] | None = None) -> None:
         self._encode = encode
@@ -118,7 +118,7 @@ class _OfNetwork:
 
 
 def packed(form: str, name: str, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bytes:
-    """One file of a network's weights, with what it takes to build it again in the header's metadata."""
+    """One file of a network's weights, with the settings to rebuild it in the header's metadata."""
     import safetensors.torch
 
     own = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in weights.items()}
@@ -149,7 +149,7 @@ def _network(form: str, content: bytes) -> tuple[nn.Module, Mapping[str, Any]]:
 
 
 def transformers_network(name: str, settings: Mapping[str, Any], weights: dict[str, Tensor]) -> nn.Module:
-    """One of transformers' own vision networks with all its weights; ModelError where it is none, or they do not fit.
+    """One of transformers' own vision networks with all its weights; ModelError if it is unknown or they mismatch.
 
     A bare encoder of the table of ``AutoModel`` or an image classifier, whose last hidden states are taken.
     """
@@ -177,7 +177,7 @@ def transformers_network(name: str, settings: Mapping[str, Any], weights: dict[s
 
 
 def torchvision_network(name: str, weights: Mapping[str, Tensor]) -> nn.Module:
-    """One of torchvision's classifiers by its name, without its last layers; ModelError where the weights do not fit.
+    """One of torchvision's classifiers by name, without its last layers; ModelError if the weights do not match.
 
     Raises MissingExtraError without torchvision.
     """

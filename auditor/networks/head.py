@@ -1,4 +1,4 @@
-"""The head of a detector: features standardised, weighed, and calibrated into the logits of two classes."""
+"""The head of a detector: standardised and weighted features, calibrated into the logits of two classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from auditor.model.outputs import Outputs
 
 
 class HeadOnFeatures(nn.Module):
-    """Files to (n, 2) logits: a ``head`` on :meth:`features`; ``rule`` says how unlike the training files' they are."""
+    """Files to (n, 2) logits: a ``head`` on :meth:`features`; ``rule`` measures the novelty of the features."""
 
     output_kind: ClassVar[Outputs] = "logits"
     head: nn.Module
@@ -23,7 +23,7 @@ class HeadOnFeatures(nn.Module):
     _kept: tuple[Tensor, Tensor] | None = None
 
     def features(self, x: Tensor) -> Tensor:
-        """(n, d) what the head sees of each file."""
+        """(n, d) the input features of the head for each file."""
         raise NotImplementedError
 
     def novelty(self, x: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class HeadOnFeatures(nn.Module):
 
     @contextmanager
     def features_kept(self) -> Iterator[None]:
-        """Inside, the features of the last input are kept, for the answer and the novelty of the same files."""
+        """Context that keeps the features of the last input, for the answer and the novelty of the same files."""
         self._keeps = True
         try:
             yield
@@ -53,7 +53,7 @@ class HeadOnFeatures(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """(n, n_features) features to (n, 2) logits in class order: logistic regression and Platt's calibration of it.
+    """(n, n_features) features to (n, 2) logits in class order: logistic regression with Platt calibration.
 
     ``z = weight . (x - mean) / scale + bias``, then ``t = slope z + offset``, the log-odds of the synthetic class,
     given as logits ``-t / 2`` and ``t / 2`` so that either class has a gradient. ``fake``: its index, 0 or 1.

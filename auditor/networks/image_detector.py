@@ -1,4 +1,4 @@
-"""Detectors of synthetic images that need no encoder: hand-made features, a small network, and both together.
+"""Detectors of synthetic images without an encoder: hand-made features, a small network, and their ensemble.
 
 Their input is (n, 3, height, width) in [-1, 1], the middle of each picture at its own resolution
 (``ImagePreprocessing(fit="crop")`` with mean and std 0.5).
@@ -102,7 +102,7 @@ class ImageEnsemble(nn.Module):
         return self.frequency.novelty(x)
 
     def features_kept(self) -> AbstractContextManager[None]:
-        """Inside, the hand-made features of the last input are kept."""
+        """Context that keeps the hand-made features of the last input."""
         return self.frequency.features_kept()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What synthetic images betray themselves by: their spectrum, their block DCT and their noise residuals, as numbers.
+"""Image features that reveal synthetic images: spectrum, block DCT and noise residuals.
 
 All of it is differentiable torch, on whatever device the images are. Images are (n, 3, height, width) in levels of 0
 to 255, at their own resolution: resizing before would take away what is measured.
@@ -26,12 +26,12 @@ _NO_LEVEL = 1e-2
 
 
 def n_bins(size: int) -> int:
-    """Rings of the radial spectrum of a picture whose shorter side is ``size``."""
+    """The number of rings of the radial spectrum of an image with shorter side ``size``."""
     return min(MOST_BINS, size // 2)
 
 
 def n_image_features(size: int) -> int:
-    """How many numbers :func:`image_features` gives for a picture whose shorter side is ``size``."""
+    """The length of :func:`image_features` for an image with shorter side ``size``."""
     return n_bins(size) + N_DCT + N_RESIDUAL
 
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) in any torch module beside its head, and their merging into its weights afterwards."""
+"""Low-rank adapters (LoRA) in any torch module except its head, and their merging into the weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Lora:
 
 
 def pretrained(module: nn.Module) -> Any | None:
-    """The classifier of transformers that a module is, or holds as its ``network``; None where there is none."""
+    """The transformers classifier that a module is, or contains as ``network``; None if there is none."""
     # A module can only be of a package that is imported, and this one takes seconds to import.
     transformers = sys.modules.get("transformers")
     if transformers is None:
@@ -44,7 +44,7 @@ def pretrained(module: nn.Module) -> Any | None:
 
 
 def check_adaptable(module: nn.Module, n_outputs: int) -> None:
-    """Raises MissingExtraError without peft, ModelError where the module has no linear layer below a head."""
+    """Raise MissingExtraError without peft, ModelError if the module has no linear layer below a head."""
     if importlib.util.find_spec("peft") is None:
         raise MissingExtraError("LoRA needs peft: pip install 'responsible-auditor[tuning]'.")
     if not head(module, n_outputs) or not adaptable(module, n_outputs):
@@ -55,7 +55,7 @@ def check_adaptable(module: nn.Module, n_outputs: int) -> None:
 
 
 def adapted(module: nn.Module, lora: Lora, n_outputs: int) -> nn.Module:
-    """The module with adapters, of which they and the head alone are trained; it is changed in place.
+    """The module with adapters, changed in place; only adapters and head are trained.
 
     A is drawn from torch's global generator. Raises as :func:`check_adaptable` does.
     """
@@ -68,7 +68,7 @@ def adapted(module: nn.Module, lora: Lora, n_outputs: int) -> nn.Module:
 
 
 def with_adapters(module: nn.Module, lora: Lora, layers: Sequence[str]) -> Any:
-    """The module with adapters (peft) on these layers, which alone are trained; it is changed in place."""
+    """The module with adapters (peft) on these layers, changed in place; only the adapters are trained."""
     import peft
 
     settings = peft.LoraConfig(
@@ -83,9 +83,9 @@ def with_adapters(module: nn.Module, lora: Lora, layers: Sequence[str]) -> Any:
     return peft.LoraModel(module, settings, "default")
 
 
-def merged(trained: nn.Module, plain: nn.Module) -> nn.Module:
-    """The module with its adapters added to the weights; frozen is what is frozen in ``plain``, the module before."""
-    holder: Any = trained
+def merged(trained_module: nn.Module, plain: nn.Module) -> nn.Module:
+    """The module with adapters added to the weights; frozen parameters are those of ``plain``, the original."""
+    holder: Any = trained_module
     module: nn.Module = holder.merge_and_unload()
     frozen = {name for name, p in plain.named_parameters() if not p.requires_grad}
     for name, p in module.named_parameters():
@@ -94,7 +94,7 @@ def merged(trained: nn.Module, plain: nn.Module) -> nn.Module:
 
 
 def head(module: nn.Module, n_outputs: int) -> list[nn.Parameter]:
-    """The parameters of the head; none where none can be told."""
+    """The parameters of the head; empty if they cannot be identified."""
     network = pretrained(module)
     if network is not None:
         base = {id(p) for p in network.base_model.parameters()}
@@ -116,7 +116,7 @@ def adaptable(module: nn.Module, n_outputs: int) -> list[str]:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a layer can have an adapter: those of torch's attention, which are never called, cannot."""
+    """Whether a layer can have an adapter: torch attention's layers, which are never called, cannot."""
     return type(module) is nn.Linear or type(module).__name__ == "Conv1D"
 
 

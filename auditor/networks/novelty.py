@@ -1,4 +1,4 @@
-"""How unlike the training files of a detector a file is: how far its features lie from theirs, and out of range."""
+"""Novelty of a file relative to a detector's training files: feature distance, and values out of range."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _MOST_NUMBERS = 1 << 24
 
 
 def most_kinds(n_features: int) -> int:
-    """How many kinds a rule over so many features tells apart: 2 to 64, the fewer the more features there are."""
+    """The largest number of kinds in a rule with so many features: 2 to 64, decreasing with their number."""
     return max(2, min(MOST_KINDS, _MOST_NUMBERS // n_features**2))
 
 
 class RangeNovelty(nn.Module):
-    """(n, n_features) features to (n,) how far they lie outside the ranges of the training files, in a limit.
+    """(n, n_features) features to (n,) distance outside the ranges of the training files, up to a limit.
 
     ``sqrt(mean over j of e_j^2) / limit`` with ``e_j = max(low_j - x_j, x_j - high_j, 0) / (high_j - low_j)``, where
     ``limit`` is one that few left-out training files exceed. In [0, inf); 0 where every feature lies in its range. A

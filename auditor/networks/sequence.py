@@ -1,4 +1,4 @@
-"""A network as layers of torch's own, one after the other: read off modules whose computation is known, never tried."""
+"""A network as a sequence of torch layers, read from modules with known computation, without running it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _NOTHING: tuple[type[nn.Module], ...] = (nn.Identity, nn.Dropout, nn.Dropout1d, 
 
 
 class NotASequenceError(Exception):
-    """Why a network is not known to be such layers, in the words of half a sentence."""
+    """The reason why a network is not recognised as a sequence of such layers, as a clause."""
 
 
 def layers_in_order(module: nn.Module, *, pictures: bool = False) -> tuple[nn.Module, ...]:
-    """The layers of KNOWN whose composition the network computes in evaluation mode, in order.
+    """The layers of KNOWN whose composition equals the network in evaluation mode, in order.
 
     ``pictures``: of inputs (n, channels, h, w), else of (n, n_features).
 

@@ -1,4 +1,4 @@
-"""Which layers bare weights are of, as far as their names and shapes say it."""
+"""Layer types of bare weights, inferred from names and shapes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_LAYERS = 256
 
 
 def layers_of(weights: Mapping[str, Tensor], *, in_order: bool) -> list[Layer] | None:
-    """Linear layers, convolutions and batch norms that fit one after the other, or None where they do not.
+    """Linear layers, convolutions and batch norms that fit in sequence, or None if they do not.
 
     ``in_order``: whether the file keeps the order in which the layers were made. One that sorts them by name does not:
     there, two layers of one shape must be told apart by a number.

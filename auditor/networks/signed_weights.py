@@ -1,4 +1,4 @@
-"""Quantised ONNX programs with signed weights: the same integers, for which processors have faster instructions."""
+"""Quantised ONNX programs with signed weights: equal integers, with faster CPU instructions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detectors of synthetic speech: cepstral statistics, and a Gaussian mixture of either class."""
+"""Detectors of synthetic speech: cepstral statistics with one Gaussian mixture per class."""
 
 from __future__ import annotations
 

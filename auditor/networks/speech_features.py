@@ -1,4 +1,4 @@
-"""Front ends of speech detectors: spectra over time on a mel or a linear scale, their cepstra, and their statistics."""
+"""Front ends of speech detectors: mel or linear spectrograms, their cepstra and statistics."""
 
 from __future__ import annotations
 

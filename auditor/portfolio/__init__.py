@@ -1,1 +1,1 @@
-"""Many models: what a ledger says of all of them together, and of each over its versions."""
+"""Portfolios: all models of a ledger together, and each model over its versions."""

@@ -1,4 +1,4 @@
-"""What is due, and when: audits of models, acceptances and remedies of findings that are open, looks at rule packs."""
+"""Due dates: audits of models, acceptances and remedies of open findings, reviews of rule packs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATES: tuple[State, ...] = ("overdue", "unknown", "due")
 
 @dataclass(frozen=True, kw_only=True)
 class Due:
-    """One thing that is to be done by a day, which is the last on which it is not overdue; None: nobody knows."""
+    """A task with its due date, the last day on which it is not overdue; None if unknown."""
 
     kind: Kind
     about: str
@@ -32,50 +32,50 @@ class Due:
 
     @property
     def state(self) -> State:
-        """How it stands on the day that was asked for."""
+        """The state of the task on the given day."""
         if self.by is None:
             return "unknown"
         return "overdue" if self.on > self.by else "due"
 
 
-def all_due(standings: Iterable[Standing], every: Period | None, on: date) -> list[Due]:
-    """Everything that is due of some models, what is overdue first, then by day.
+def all_due(standings: Iterable[Standing], interval: Period | None, today: date) -> list[Due]:
+    """All due tasks of some models, overdue ones first, then by day.
 
-    ``every``: how often a model is audited at least; one that says so itself is audited more often, never less.
+    ``interval``: how often a model is audited at least; one that says so itself is audited more often, never less.
     """
     found: list[Due] = []
     packs: dict[tuple[str, str], list[str]] = {}
     for standing in standings:
-        found.append(audit_due(standing.model, every, on))
-        found += _acceptances(standing, on)
+        found.append(audit_due(standing.model, interval, today))
+        found += _acceptances(standing, today)
         for tally in standing.packs:
             checked, as_of = tally.pack.checked_on, tally.pack.as_of
             # Days are ISO's, which sort as they follow.
             checked += ", which had not come on the day of the audit" if checked > as_of else ""
             packs.setdefault((tally.pack.name, checked), []).append(standing.model.title)
-    found += [_pack(name, checked, titles, on) for (name, checked), titles in packs.items()]
+    found += [_pack(name, checked, titles, today) for (name, checked), titles in packs.items()]
     return sorted(found, key=lambda d: (STATES.index(d.state), d.by or date.max, d.kind, d.about, d.why))
 
 
-def audit_due(model: Model, every: Period | None, on: date) -> Due:
-    """When a model is to be audited again: on the day that it states, else so long after the last audit as it states.
+def audit_due(model: Model, interval: Period | None, today: date) -> Due:
+    """The due date of a model's next audit: its stated day, else its stated period after the last audit.
 
-    What a record states puts nothing off beyond ``every``, which a person asks for. A stated day that the last audit
+    What a record states puts nothing off beyond ``interval``, which a person asks for. A stated day that the last audit
     came after is spent. A refused audit measured nothing, and is none.
     """
     last = model.measured
     if last is None:
-        return Due(kind="audit", about=model.title, by=None, why="every audit of it was refused", on=on)
+        return Due(kind="audit", about=model.title, by=None, why="every audit of it was refused", on=today)
     try:
         day, said = day_of(last.day, "the day"), model.said
         stated = day_of(said.next_due, "next_due") if said.next_due else None
         own = period_of(said.audit_every, "audit_every").after(day) if said.audit_every else None
-        asked = None if every is None else every.after(day)
+        asked = None if interval is None else interval.after(day)
     except UsageError as error:
-        return Due(kind="audit", about=model.title, by=None, why=f"entry {last.number}: {error}".rstrip("."), on=on)
-    if day > on:
-        why = f"entry {last.number}: it is of {day}, which has not come on {on}"
-        return Due(kind="audit", about=model.title, by=None, why=why, on=on)
+        return Due(kind="audit", about=model.title, by=None, why=f"entry {last.number}: {error}".rstrip("."), on=today)
+    if day > today:
+        why = f"entry {last.number}: it is of {day}, which has not come on {today}"
+        return Due(kind="audit", about=model.title, by=None, why=why, on=today)
     by, why = own, f"last audited on {day}, entry {last.number}"
     if stated is not None and day < stated:
         by, why = stated, f"stated in entry {last.number}, which audited it on {day}"
@@ -84,28 +84,28 @@ def audit_due(model: Model, every: Period | None, on: date) -> Due:
         by = asked
     if by is None:
         why += "; nobody said how often: [model] audit_every, or --every"
-    return Due(kind="audit", about=model.title, by=by, why=why, on=on)
+    return Due(kind="audit", about=model.title, by=by, why=why, on=today)
 
 
-def _acceptances(standing: Standing, on: date) -> list[Due]:
+def _acceptances(model_status: Standing, today: date) -> list[Due]:
     """Of one day together: they were accepted together, and are to be decided on, or mended, together."""
     counted: Counter[tuple[Kind, date]] = Counter()
-    for finding in standing.open:
+    for finding in model_status.open:
         if finding.accepted_until is not None:
             counted["acceptance", finding.accepted_until] += 1
         if finding.mend_by is not None:
             counted["remedy", finding.mend_by] += 1
     return [
-        Due(kind=kind, about=standing.model.title, by=day, why=f"of {plural(n, 'open finding')}", on=on)
+        Due(kind=kind, about=model_status.model.title, by=day, why=f"of {plural(n, 'open finding')}", on=today)
         for (kind, day), n in counted.items()
     ]
 
 
-def _pack(name: str, checked: str, titles: list[str], on: date) -> Due:
+def _pack(name: str, checked: str, titles: list[str], today: date) -> Due:
     why = f"looked up on {checked}, in the last audit of {', '.join(titles[:3])}"
     why += f" and {len(titles) - 3:,} more" if len(titles) > 3 else ""
     try:
         by = day_of(checked, "the day") + timedelta(days=OLD_AFTER)
     except (UsageError, OverflowError):
-        return Due(kind="pack", about=name, by=None, why=why, on=on)
-    return Due(kind="pack", about=name, by=by, why=why, on=on)
+        return Due(kind="pack", about=name, by=None, why=why, on=today)
+    return Due(kind="pack", about=name, by=by, why=why, on=today)

@@ -1,4 +1,4 @@
-"""A ledger read once, an audit a line: as much of each as a portfolio needs, so that ten thousand fit into memory."""
+"""A ledger read once, one line per audit, reduced to a portfolio's needs: ten thousand fit into memory."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class _EntrySaid(_Lean):
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """One audit of the ledger; its findings are two letters' worth each, and the rest is read again where it is shown.
+    """One audit of the ledger; its findings are stored compactly, and details are read again for display.
 
     ``outcomes``: of each finding of ``ids`` one letter. ``required``, ``samples``: the values that meet what each is
     held to, from and to, and the rows that it is about; None where there is neither. ``criteria``: digest of what was
@@ -149,27 +149,27 @@ class Audit:
 
     @property
     def day(self) -> str:
-        """The day on which it was entered."""
+        """The day of its entry."""
         return self.created[:10]
 
     @property
     def verdict(self) -> str:
-        """What its exit code says, in a word."""
+        """The meaning of its exit code, in a word."""
         return _VERDICTS.get(self.exit_code, "INCONCLUSIVE")
 
     def findings(self) -> Iterator[tuple[str, str, Outcome]]:
-        """Each finding's id, probe and outcome; the probe is "" where there is a number."""
+        """Each finding's id, probe and outcome; the probe is "" if there is a number."""
         for name, probe, letter in zip(self.ids, self.probes, self.outcomes, strict=True):
             yield name, probe, _OF_LETTER[letter]
 
     def judged(self) -> Iterator[tuple[str, Outcome, Range | None, int | None]]:
-        """Each finding's id and outcome, what it was held to, and of how many rows it is."""
+        """Each finding's id, outcome, required range and number of rows."""
         for name, letter, required, n in zip(self.ids, self.outcomes, self.required, self.samples, strict=True):
             yield name, _OF_LETTER[letter], required, n
 
     @property
     def rows(self) -> str:
-        """Which rows it was of, in words."""
+        """The audited rows, in words."""
         named = self.data_path or ("rows in memory" if self.n_rows is not None else "no rows")
         return named if self.n_rows is None else f"{named} ({plural(self.n_rows, 'row')})"
 
@@ -186,7 +186,7 @@ class Decided:
 
 @dataclass(frozen=True, kw_only=True)
 class Read:
-    """What stands in a ledger, in its order; ``problems``: what is wrong with it, ``unread``: what cannot be read.
+    """The contents of a ledger, in order; ``problems``: its errors, ``unread``: unreadable entries.
 
     Both are in words, and of many the first.
     """
@@ -286,7 +286,7 @@ class _Reading:
 
 
 def read_ledger(ledger: Ledger) -> Read:
-    """Reads all entries once and checks their chain, in memory that grows by about a kilobyte an audit."""
+    """Read all entries once and check their chain; memory grows by about a kilobyte per audit."""
     reading = _Reading()
     problems = broken_chain(reading.passing(ledger.entries()))
     known = {audit.number: audit for audit in reading.audits}
@@ -317,9 +317,9 @@ def _is_about(decision: Decision, audit: Audit | None) -> bool:
     )
 
 
-def _first_of(said: list[str]) -> tuple[str, ...]:
-    more = len(said) - _MOST_PROBLEMS
-    return tuple(said) if more <= 0 else (*said[:_MOST_PROBLEMS], f"{more:,} more")
+def _first_of(problems: list[str]) -> tuple[str, ...]:
+    more = len(problems) - _MOST_PROBLEMS
+    return tuple(problems) if more <= 0 else (*problems[:_MOST_PROBLEMS], f"{more:,} more")
 
 
 def _said(entry: Entry) -> _EntrySaid:
@@ -342,7 +342,10 @@ class _RequiringSaid(_Lean):
 
 
 def required_in(entry: Entry) -> tuple[CriterionRecord, ...]:
-    """What the audit of an entry required. Raises DataError where that cannot be read."""
+    """The requirements of an entry's audit.
+
+    Raises DataError where that cannot be read.
+    """
     try:
         return _RequiringSaid.model_validate_json(entry.payload).record.criteria
     except ValidationError:

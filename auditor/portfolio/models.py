@@ -21,7 +21,7 @@ _LONGEST_SLUG = 40
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """Rows that a model was audited on, known by their digests; ``looks``: every audit of them, the first first."""
+    """Rows of audits, identified by digests; ``looks``: all audits of them, oldest first."""
 
     path: str
     n_rows: int | None
@@ -30,7 +30,7 @@ class DataSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """A version of a model as its audits name it, or where they do not, its bytes."""
+    """A version of a model, named by its audits, or else by its bytes."""
 
     name: str
     sha256: tuple[str, ...]
@@ -39,7 +39,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Model:
-    """One model: its audits and decisions, the first first; ``known_by``: ``id``, ``sha256`` or ``path``, and which."""
+    """A model with its audits and decisions, oldest first; ``known_by``: ``id``, ``sha256`` or ``path``, with value."""
 
     known_by: tuple[str, str]
     audits: tuple[Audit, ...]
@@ -47,7 +47,7 @@ class Model:
 
     @property
     def newest(self) -> Audit:
-        """Its last audit, refused or not."""
+        """The last audit of the model, refused or not."""
         return self.audits[-1]
 
     @cached_property
@@ -57,29 +57,29 @@ class Model:
 
     @cached_property
     def said(self) -> ModelIdentity:
-        """What the last audit that gave the id said of it."""
+        """The model identity stated in the last audit that gave the id."""
         return next((audit.said for audit in reversed(self.audits) if audit.said.id), self.newest.said)
 
     @property
     def title(self) -> str:
-        """Its id; where it has none, its name or the name of its file."""
+        """The model's id, else its name or the name of its file."""
         named = self.said.id or self.said.name or _file_name(self.newest.identity.path)
         return named or "a model in memory"
 
     @property
     def verdict(self) -> str:
-        """What the last audit came to."""
+        """The verdict of the last audit."""
         return self.newest.verdict
 
     @cached_property
     def slug(self) -> str:
-        """A file name that is this model's and no other's, whatever characters its id has."""
+        """A file name unique to this model, for any characters in its id."""
         plain = unicodedata.normalize("NFKD", self.title).encode("ascii", "ignore").decode().lower()
         readable = re.sub(r"[^a-z0-9]+", "-", plain)[:_LONGEST_SLUG].strip("-") or "model"
         return f"{readable}-{hashlib.sha256('='.join(self.known_by).encode('utf-8', 'replace')).hexdigest()[:20]}"
 
     def versions(self) -> list[Version]:
-        """Its versions, the newest first."""
+        """The versions of the model, newest first."""
         found: dict[str, list[Audit]] = {}
         for audit in self.audits:
             found.setdefault(audit.said.version or (audit.identity.sha256 or "")[:12] or "not named", []).append(audit)
@@ -93,7 +93,7 @@ class Model:
         ]
 
     def data_sets(self) -> list[DataSet]:
-        """The rows that it was audited on, those of the newest look first."""
+        """The audited data sets, the one of the newest look first."""
         found = [
             DataSet(
                 path=looks[-1].data_path or ("in memory" if looks[-1].n_rows is not None else "no data"),
@@ -105,20 +105,20 @@ class Model:
         return sorted(found, key=lambda each: -each.looks[-1].number)
 
 
-def models_of(read: Read) -> list[Model]:
-    """The models, gravest verdict first, then those with most that failed, then by title.
+def models_of(reading: Read) -> list[Model]:
+    """The models, worst verdict first, then by number of failures, then by title.
 
     An audit without an id is of the model that first gave an id to the same bytes.
     """
-    owners = owners_of(audit.identity for audit in read.audits)
+    owners = owners_of(audit.identity for audit in reading.audits)
     audits: dict[tuple[str, str], list[Audit]] = {}
     of_audit: dict[int, tuple[str, str]] = {}
-    for audit in read.audits:
+    for audit in reading.audits:
         key = _known_by(audit.identity, owners)
         audits.setdefault(key, []).append(audit)
         of_audit[audit.number] = key
     decisions: dict[tuple[str, str], list[Decided]] = {}
-    for decided in read.decisions:
+    for decided in reading.decisions:
         decisions.setdefault(of_audit[decided.decision.audit], []).append(decided)
     found = [Model(key, tuple(own), tuple(decisions.get(key, ()))) for key, own in audits.items()]
     return sorted(found, key=lambda m: (GRAVEST_FIRST.index(m.verdict), -m.newest.fail, m.title.casefold(), m.known_by))

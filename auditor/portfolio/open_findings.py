@@ -1,4 +1,4 @@
-"""What is open: everything that an audit did not pass and no later audit of the same model passed by as much."""
+"""Open findings: not passed by an audit, and not passed equally strictly by a later audit of the same model."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class OpenFinding:
 
     @property
     def severity(self) -> Severity:
-        """High where it failed, medium where it did not run, low where the data could not tell."""
+        """The severity: high after a FAIL, medium if not run, low if undecided."""
         return _SEVERITY[self.outcome]
 
     @property
@@ -91,20 +91,20 @@ class OpenFinding:
 
     @property
     def beyond_words(self) -> str:
-        """How far beyond what is required it lies, at least where it failed, and at most where that is open."""
+        """The distance beyond the requirement: a minimum after a FAIL, a maximum if undecided."""
         if self.beyond is None:
             return ""
         return f"{'at least' if self.outcome is Outcome.FAIL else 'up to'} {text.number(self.beyond)} beyond"
 
-    def age(self, on: date) -> int | None:
+    def age(self, today: date) -> int | None:
         """Days since it was first seen; None where that is no day."""
         day = known_day(self.since)
-        return None if day is None else max(0, (on - day).days)
+        return None if day is None else max(0, (today - day).days)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackTally:
-    """A rule pack in a model's newest audit: how many cells are what, and how many rest on something that FAILed."""
+    """A rule pack in a model's newest audit: numbers of cells by state, and of cells based on a FAIL."""
 
     pack: PolicyRecord
     cells: Mapping[str, int]
@@ -113,7 +113,7 @@ class PackTally:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How a model stands: what is open, gravest and oldest first, and the rule packs of its newest audit."""
+    """The state of a model: open findings, most severe and oldest first, and its newest audit's rule packs."""
 
     model: Model
     open: tuple[OpenFinding, ...]
@@ -122,7 +122,7 @@ class Standing:
 
     @property
     def verdict(self) -> str:
-        """What the last audit came to; no better than what is open, which it may not have asked again."""
+        """The verdict of the last audit, but no better than that of the open findings, which it may have omitted."""
         last = self.model.verdict
         if last not in ("PASS", "INCONCLUSIVE") or not self.open:
             return last
@@ -131,7 +131,7 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class ClosedFinding:
-    """A finding that was open and is closed: since which audit it was open, and which audit closed it on which rows.
+    """A closed finding: the audit that opened it, and the audit that closed it, with its rows.
 
     ``n``: of how many rows the number is that passed, ``found_on`` of how many at most it was before.
     """
@@ -157,9 +157,9 @@ class _Course:
     n: int | None
     digests: set[str] = field(default_factory=set)
 
-    def again(self, found: OpenFinding, required: Range | None, n: int | None, audit: Audit) -> None:
+    def again(self, finding: OpenFinding, required: Range | None, n: int | None, audit: Audit) -> None:
         """Takes in that a later audit did not pass it either: nothing that is asked of a PASS becomes less by that."""
-        self.found = found
+        self.found = finding
         if required is not None:
             self.required = required if self.required is None else _both(self.required, required)
         self.n = n if self.n is None else max(self.n, n or 0)
@@ -181,7 +181,7 @@ class _Course:
 
 
 def open_findings(model: Model) -> list[OpenFinding]:
-    """What is open of a model, gravest and oldest first, without what it says and what was decided about it.
+    """Open findings of a model, most severe and oldest first, without their texts and decisions.
 
     A PASS in a later audit closes a finding where it was held to the same bound or a stricter one, on the same rows or
     on others that are at least half as many; that it is not asked, not judged or not applicable any more does not.
@@ -191,7 +191,7 @@ def open_findings(model: Model) -> list[OpenFinding]:
 
 
 def closed_findings(model: Model) -> list[ClosedFinding]:
-    """What was open of a model and is closed, in the order in which it was closed."""
+    """Closed findings of a model, in order of closing."""
     return _walked(model)[1]
 
 
@@ -204,18 +204,18 @@ def _walked(model: Model) -> tuple[dict[str, _Course], list[ClosedFinding]]:
     return seen, closed
 
 
-def _take_in(seen: dict[str, _Course], closed: list[ClosedFinding], audit: Audit, model: Model) -> None:
-    waiting = {name: course for name, course in seen.items() if course.found.outcome is Outcome.NOT_RUN}
+def _take_in(courses: dict[str, _Course], closed_findings: list[ClosedFinding], audit: Audit, model: Model) -> None:
+    waiting = {name: course for name, course in courses.items() if course.found.outcome is Outcome.NOT_RUN}
     for name in _run_meanwhile(waiting, audit) if waiting else ():
-        closed.append(_closed(seen.pop(name), audit, None))
+        closed_findings.append(_closed(courses.pop(name), audit, None))
     for name, outcome, required, n in audit.judged():
-        before = seen.get(name)
+        before = courses.get(name)
         if outcome is Outcome.PASS and before is not None:
             why = before.left_open(required, n, audit)
             if why:
                 before.found = replace(before.found, retested=why)
             else:
-                closed.append(_closed(seen.pop(name), audit, n))
+                closed_findings.append(_closed(courses.pop(name), audit, n))
         elif outcome in OPEN:
             found = OpenFinding(
                 model=model,
@@ -227,7 +227,7 @@ def _take_in(seen: dict[str, _Course], closed: list[ClosedFinding], audit: Audit
                 asked=audit is model.measured,
                 owner=model.said.owner,
             )
-            seen.setdefault(name, _Course(found, None, None)).again(found, required, n, audit)
+            courses.setdefault(name, _Course(found, None, None)).again(found, required, n, audit)
 
 
 def _closed(course: _Course, audit: Audit, n: int | None) -> ClosedFinding:
@@ -288,14 +288,14 @@ def _run_meanwhile(waiting: Mapping[str, _Course], audit: Audit) -> Collection[s
     return found
 
 
-def standing(ledger: Ledger, model: Model, on: date) -> Standing:
-    """How a model stands on a day, in words: the records that are shown are read again, one after the other."""
+def standing(ledger: Ledger, model: Model, today: date) -> Standing:
+    """The state of a model on a day, in words; displayed records are read again, one after the other."""
     found = open_findings(model)
     wanted = {finding.last for finding in found} | ({model.measured.number} if model.measured else set())
     said: dict[tuple[int, str], OpenFinding] = {}
     packs: tuple[PackTally, ...] = ()
     problems: list[str] = []
-    decided = _decided(ledger, model, on, problems) if found else _Decided({}, {})
+    decided = _decided(ledger, model, today, problems) if found else _Decided({}, {})
     for number in sorted(wanted):
         try:
             record = ledger.entry(number).audit().record
@@ -316,17 +316,17 @@ def standing(ledger: Ledger, model: Model, on: date) -> Standing:
     )
 
 
-def _in_words(finding: OpenFinding, said: Finding) -> OpenFinding:
-    grave = severity_of(said)
+def _in_words(finding: OpenFinding, recorded_finding: Finding) -> OpenFinding:
+    grave = severity_of(recorded_finding)
     return replace(
         finding,
         beyond=grave.by,
         share=grave.share,
-        what=measurement_label(said) if said.metric else said.criterion.metric if said.criterion else said.probe,
-        value=of_finding.value(said),
-        interval=text.interval(said.interval),
-        required=said.criterion.describe() if said.criterion else "",
-        reason=text.shortened(" ".join(part for part in (finding.retested, said.reason) if part), _LONGEST_REASON),
+        what=measurement_label(recorded_finding) if recorded_finding.metric else recorded_finding.criterion.metric if recorded_finding.criterion else recorded_finding.probe,
+        value=of_finding.value(recorded_finding),
+        interval=text.interval(recorded_finding.interval),
+        required=recorded_finding.criterion.describe() if recorded_finding.criterion else "",
+        reason=text.shortened(" ".join(part for part in (finding.retested, recorded_finding.reason) if part), _LONGEST_REASON),
     )
 
 
@@ -337,16 +337,16 @@ class _Decided:
     accepted: Mapping[Key, Acceptance]
     rejected: Mapping[Key, str]
 
-    def on(self, finding: OpenFinding, said: Finding) -> OpenFinding:
+    def on(self, finding: OpenFinding, recorded_finding: Finding) -> OpenFinding:
         """The finding with what was decided about it."""
-        asks = key_of(said)
+        asks = key_of(recorded_finding)
         acceptance = self.accepted.get(asks)
         if acceptance is None:
             by = self.rejected.get(asks)
             return finding if by is None else replace(finding, status="rejected", by=by)
         return replace(
             finding,
-            status=_STATUS.get(acceptance.standing(said), "open"),
+            status=_STATUS.get(acceptance.standing(recorded_finding), "open"),
             accepted_until=_day(acceptance.until),
             accepted_up_to=acceptance.item.limit,
             mend_by=_day(acceptance.due),
@@ -355,14 +355,14 @@ class _Decided:
         )
 
 
-def _decided(ledger: Ledger, model: Model, on: date, problems: list[str]) -> _Decided:
+def _decided(ledger: Ledger, model: Model, today: date, problems: list[str]) -> _Decided:
     """The decisions on a model as they stand on a day; none, and a problem, where one does not count."""
     numbers = {decided.number for decided in model.decisions}
     also = {decided.decision.audit for decided in model.decisions if not decided.decision.decided}
     also |= {covered.entry for decided in model.decisions for covered in decided.decision.covers}
     try:
         entries = {number: ledger.entry(number) for number in sorted(numbers | also)}
-        records = decision_records(entries, numbers, today=on)
+        records = decision_records(entries, numbers, today=today)
     except AuditorError as error:
         problems.append(f"no decision on {model.title} counts: {error}")
         return _Decided({}, {})
@@ -370,8 +370,8 @@ def _decided(ledger: Ledger, model: Model, on: date, problems: list[str]) -> _De
     return _Decided(acceptances_of(records), rejected)
 
 
-def _day(said: str | None) -> date | None:
-    return date.fromisoformat(said) if said else None
+def _day(text_or_none: str | None) -> date | None:
+    return date.fromisoformat(text_or_none) if text_or_none else None
 
 
 def _tallies(record: AuditReport) -> tuple[PackTally, ...]:

@@ -1,4 +1,4 @@
-"""Long lists in pages, so that no page is one huge file."""
+"""Long lists split into pages of limited size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _AROUND = 4
 
 @dataclass(frozen=True)
 class Paging:
-    """Which page of how many this is; ``links``: some of them by number and file name."""
+    """The number of this page among all pages; ``links``: some pages by number and file name."""
 
     here: int
     n: int
@@ -21,7 +21,7 @@ class Paging:
 
 
 def paged(name: str, rows: Sequence[T], size: int) -> Iterator[tuple[str, Sequence[T], Paging]]:
-    """The path of each page, its rows, and its place among them; one page without rows where there are none."""
+    """The path of each page, its rows, and its position; one empty page if there are no rows."""
     n = max(1, -(-len(rows) // size))
     for here in range(1, n + 1):
         near = [k for k in range(1, n + 1) if k in (1, n) or abs(k - here) <= _AROUND]

@@ -1,4 +1,4 @@
-"""What was required of a model otherwise from one audit to the next: a bound that was loosened is no better model."""
+"""Changes of a model's requirements between audits: a loosened bound does not make the model better."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_CHANGES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A requirement that was another one in the audit before."""
+    """A requirement that differs from the audit before."""
 
     audit: Audit
     turn: Turn
@@ -30,7 +30,7 @@ class Change:
 
 
 def changes_of(ledger: Ledger, audits: Sequence[Audit]) -> list[Change]:
-    """What was required otherwise than in the audit before, the newest first, at most ``MOST_CHANGES``."""
+    """Changed requirements relative to the audit before, newest first, at most ``MOST_CHANGES``."""
     found: list[Change] = []
     differing = [(a, b) for a, b in pairwise([a for a in audits if not a.refused]) if a.criteria != b.criteria]
     for before, after in reversed(differing):

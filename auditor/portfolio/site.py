@@ -1,4 +1,4 @@
-"""A ledger as a folder of static pages: no server, nothing fetched, the same bytes of the same ledger."""
+"""A ledger as a folder of static pages: no server, no network access, deterministic bytes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Put = Callable[[str, bytes], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """An evidence bundle of the ledger: what became of checking it, and where it lies as seen from the site."""
+    """An evidence bundle of the ledger: the result of its check, and its path relative to the site."""
 
     path: str
     state: str
@@ -60,8 +60,8 @@ class Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a site is asked for: the day that ages are of, how often models are audited that do not say so themselves,
-    the bundles by the entry that names them, and whether each model's last report comes with it."""
+    """Options of a site: the reference day for ages, the audit period of models that state none, the bundles by the entry that names them, and whether each model's last report is included.
+    """
 
     on: date
     every: Period | None = None
@@ -71,7 +71,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What a site says: its models, and what is wrong with what it rests on."""
+    """The contents of a site: its models, and the errors in its sources."""
 
     models: int
     open: int
@@ -141,94 +141,94 @@ class _Row:
     packs: Mapping[str, PackTally]
 
 
-def write_site(ledger: Ledger, read: Read, asked: Asked, put: Put) -> Made:
-    """Hands every page of the site to ``put``, one after the other; what is held meanwhile is a line a model, an audit
-    and a finding."""
-    models = models_of(read)
+def write_site(ledger: Ledger, reading: Read, options: Asked, write_page: Put) -> Made:
+    """Pass every page of the site to ``write_page``, one after the other; memory holds only one line per model, audit and finding.
+    """
+    models = models_of(reading)
     # All of them before the first page, for each page says on top what is wrong.
-    standings = [standing(ledger, model, asked.on) for model in models]
+    standings = [standing(ledger, model, options.on) for model in models]
     standings.sort(key=lambda own: GRAVEST_FIRST.index(own.verdict))
-    rows = [_row(own, asked) for own in standings]
+    rows = [_row(own, options) for own in standings]
     found = sorted((finding for own in standings for finding in own.open), key=lambda finding: finding.rank)
-    problems = [*read.problems, *read.unread, *(problem for own in standings for problem in own.problems)]
-    problems += [f"entry {n}: {b.path}: {b.wrong}" for n, b in sorted(asked.bundles.items()) if b.wrong]
-    frame = _frame(read, asked, len(models), tuple(dict.fromkeys(problems)))
-    due = all_due(standings, asked.every, asked.on)
+    problems = [*reading.problems, *reading.unread, *(problem for own in standings for problem in own.problems)]
+    problems += [f"entry {n}: {b.path}: {b.wrong}" for n, b in sorted(options.bundles.items()) if b.wrong]
+    frame = _frame(reading, options, len(models), tuple(dict.fromkeys(problems)))
+    due = all_due(standings, options.every, options.on)
     overdue = sum(each.state == "overdue" for each in due)
     for pages in (
         _index(frame, rows, found, due),
         _findings(frame, found),
         _due(frame, due),
         _packs(frame, rows),
-        _evidence(frame, models, asked),
+        _evidence(frame, models, options),
     ):
         for path, page in pages:
-            put(path, page)
+            write_page(path, page)
     for own, row in zip(standings, rows, strict=True):
-        for path, page in _model(frame, ledger, own, row, asked):
-            put(path, page)
+        for path, page in _model(frame, ledger, own, row, options):
+            write_page(path, page)
     return Made(models=len(models), open=len(found), overdue=overdue, problems=frame.problems)
 
 
-def _frame(read: Read, asked: Asked, n_models: int, problems: tuple[str, ...]) -> _Frame:
+def _frame(reading: Read, options: Asked, n_models: int, problems: tuple[str, ...]) -> _Frame:
     style = Markup(resource("report.css") + resource("site.css"))
     script = Markup(resource("report.js") + resource("site.js"))
     policy = content_policy(style, script, pictures=False)
     return _Frame(
-        read=read, on=asked.on, n_models=n_models, problems=problems, policy=policy, style=style, script=script
+        read=reading, on=options.on, n_models=n_models, problems=problems, policy=policy, style=style, script=script
     )
 
 
-def _row(own: Standing, asked: Asked) -> _Row:
-    model, due = own.model, audit_due(own.model, asked.every, asked.on)
+def _row(status: Standing, options: Asked) -> _Row:
+    model, due = status.model, audit_due(status.model, options.every, options.on)
     said = model.said
-    until = min((f.accepted_until for f in own.open if f.accepted_until), default=None)
+    until = min((f.accepted_until for f in status.open if f.accepted_until), default=None)
     return _Row(
         title=model.title,
         slug=model.slug,
         name=said.name if said.name != model.title else "",
         tier=said.tier,
         owner=said.owner,
-        verdict=own.verdict,
-        rank=GRAVEST_FIRST.index(own.verdict),
+        verdict=status.verdict,
+        rank=GRAVEST_FIRST.index(status.verdict),
         failed=model.newest.fail,
         spark=sparkline(model.audits),
         course=course(model.audits),
         change=change(model.audits),
         last=model.newest.day,
-        n_open=len(own.open),
+        n_open=len(status.open),
         accepted_until=str(until or ""),
-        accepted_overdue=until is not None and until < asked.on,
+        accepted_overdue=until is not None and until < options.on,
         due=str(due.by or ""),
         overdue=due.state == "overdue",
         due_why=due.why,
-        packs={tally.pack.name: tally for tally in own.packs},
+        packs={tally.pack.name: tally for tally in status.packs},
     )
 
 
 # ---- pages -----------------------------------------------------------------------------------------------------------
 
 
-def _page(frame: _Frame, template: str, *, here: str, root: str = "", **told: Any) -> bytes:
+def _page(frame: _Frame, template: str, *, page_path: str, root: str = "", **context: Any) -> bytes:
     page = environment().get_template(template)
-    return page.render(frame=frame, here=here, root=root, bundle=_bundle, **told).encode()
+    return page.render(frame=frame, here=page_path, root=root, bundle=_bundle, **context).encode()
 
 
 def _pages(
-    frame: _Frame, name: str, rows: Sequence[Any], size: int, chosen_by: Sequence[str] = (), **told: Any
+    frame: _Frame, name: str, rows: Sequence[Any], size: int, chosen_by: Sequence[str] = (), **context: Any
 ) -> Iterator[tuple[str, bytes]]:
     """A list in its pages; ``chosen_by``: what of its rows a reader can filter by."""
     for path, shown, paging in paged(name, rows, size):
         values = {by: sorted({str(getattr(row, by)) for row in shown}) for by in chosen_by}
         template, here = f"site_{name}.html.j2", f"{name}.html"
-        yield path, _page(frame, template, here=here, rows=shown, paging=paging, values=values, **told)
+        yield path, _page(frame, template, page_path=here, rows=shown, paging=paging, values=values, **context)
 
 
 def _index(
-    frame: _Frame, rows: Sequence[_Row], found: Sequence[OpenFinding], due: Sequence[Due]
+    frame: _Frame, rows: Sequence[_Row], findings: Sequence[OpenFinding], due_items: Sequence[Due]
 ) -> Iterator[tuple[str, bytes]]:
     verdicts = Counter(row.verdict for row in rows)
-    states = Counter(each.state for each in due)
+    states = Counter(each.state for each in due_items)
     return _pages(
         frame,
         "index",
@@ -236,26 +236,26 @@ def _index(
         MODELS_A_PAGE,
         ("verdict", "tier", "owner"),
         verdicts=[(word, verdicts[word]) for word in GRAVEST_FIRST],
-        n_open=len(found),
+        n_open=len(findings),
         n_overdue=states["overdue"],
         n_unknown=states["unknown"],
     )
 
 
-def _findings(frame: _Frame, found: Sequence[OpenFinding]) -> Iterator[tuple[str, bytes]]:
+def _findings(frame: _Frame, findings: Sequence[OpenFinding]) -> Iterator[tuple[str, bytes]]:
     labels = [*(label for _, label in _AGES), f"over {_AGES[-1][0]}", "not known"]
-    counted = Counter((f.severity, _age_band(f.age(frame.on))) for f in found)
+    counted = Counter((f.severity, _age_band(f.age(frame.on))) for f in findings)
     table = [
-        (severity, [counted[severity, i] for i in range(len(labels))], sum(f.severity == severity for f in found))
+        (severity, [counted[severity, i] for i in range(len(labels))], sum(f.severity == severity for f in findings))
         for severity in SEVERITIES
     ]
     return _pages(
         frame,
         "findings",
-        found,
+        findings,
         FINDINGS_A_PAGE,
         ("severity", "status", "owner"),
-        total=len(found),
+        total=len(findings),
         ages=labels,
         table=table,
         severities=SEVERITIES,
@@ -269,12 +269,12 @@ def _age_band(age: int | None) -> int:
     return next((i for i, (most, _) in enumerate(_AGES) if age <= most), len(_AGES))
 
 
-def _due(frame: _Frame, due: Sequence[Due]) -> Iterator[tuple[str, bytes]]:
-    n_overdue = sum(each.state == "overdue" for each in due)
+def _due(frame: _Frame, due_items: Sequence[Due]) -> Iterator[tuple[str, bytes]]:
+    n_overdue = sum(each.state == "overdue" for each in due_items)
     return _pages(
         frame,
         "due",
-        due,
+        due_items,
         ENTRIES_A_PAGE,
         ("state", "kind"),
         states=STATES,
@@ -297,19 +297,19 @@ def _packs(frame: _Frame, rows: Sequence[_Row]) -> Iterator[tuple[str, bytes]]:
     return _pages(frame, "packs", rows, MODELS_A_PAGE, packs=packs, pack_days=OLD_AFTER)
 
 
-def _evidence(frame: _Frame, models: Sequence[Model], asked: Asked) -> Iterator[tuple[str, bytes]]:
+def _evidence(frame: _Frame, models: Sequence[Model], options: Asked) -> Iterator[tuple[str, bytes]]:
     entries: list[tuple[int, Model, Audit | None]] = [(a.number, m, a) for m in models for a in m.audits]
     entries += [(d.number, m, None) for m in models for d in m.decisions]
     entries.sort(key=lambda each: -each[0])
     decisions = {d.number: d for d in frame.read.decisions}
-    states = Counter(bundle.state for bundle in asked.bundles.values())
+    states = Counter(bundle.state for bundle in options.bundles.values())
     for path, shown, paging in paged("evidence", entries, ENTRIES_A_PAGE):
         rows = []
         for number, model, audit in shown:
             own: dict[str, Any] = {"number": number, "model": model, "verdict": "", "said": "", "bundle": None}
             if audit is not None:
                 own |= {"day": audit.day, "kind": "audit", "verdict": audit.verdict, "sha256": audit.record_sha256}
-                own["bundle"] = asked.bundles.get(number)
+                own["bundle"] = options.bundles.get(number)
             else:
                 decided = decisions[number]
                 made = decided.decision
@@ -321,7 +321,7 @@ def _evidence(frame: _Frame, models: Sequence[Model], asked: Asked) -> Iterator[
             _page(
                 frame,
                 "site_evidence.html.j2",
-                here="evidence.html",
+                page_path="evidence.html",
                 rows=rows,
                 paging=paging,
                 values={"kind": sorted({row["kind"] for row in rows})},
@@ -332,16 +332,16 @@ def _evidence(frame: _Frame, models: Sequence[Model], asked: Asked) -> Iterator[
         )
 
 
-def _model(frame: _Frame, ledger: Ledger, own: Standing, row: _Row, asked: Asked) -> Iterator[tuple[str, bytes]]:
-    model = own.model
+def _model(frame: _Frame, ledger: Ledger, status: Standing, row: _Row, options: Asked) -> Iterator[tuple[str, bytes]]:
+    model = status.model
     changes = changes_of(ledger, model.audits)
     reports = {}
-    if asked.reports and model.measured is not None and not own.problems:
+    if options.reports and model.measured is not None and not status.problems:
         path = f"reports/{model.slug}.html"
         reports[model.measured.number] = path
         yield path, render_html(ledger.entry(model.measured.number).audit().record).encode()
     versions, sets = model.versions(), model.data_sets()
-    decisions = [_decision(each, asked.on) for each in reversed(model.decisions[-_MOST_LISTED:])]
+    decisions = [_decision(each, options.on) for each in reversed(model.decisions[-_MOST_LISTED:])]
     newest_first = tuple(reversed(model.audits))
     for path, shown, paging in paged(f"models/{model.slug}", newest_first, LOOKS_A_PAGE):
         here = {audit.number for audit in shown}
@@ -350,15 +350,15 @@ def _model(frame: _Frame, ledger: Ledger, own: Standing, row: _Row, asked: Asked
             _page(
                 frame,
                 "site_model.html.j2",
-                here=path,
+                page_path=path,
                 root="../",
                 row=row,
                 paging=paging,
                 on=frame.on,
                 known_by=_KNOWN_BY[model.known_by[0]],
-                verdict_words=_VERDICT_WORDS[own.verdict] if own.verdict == model.verdict else _NOT_ASKED_AGAIN,
-                findings=own.open[:_MOST_LISTED],
-                n_findings=len(own.open),
+                verdict_words=_VERDICT_WORDS[status.verdict] if status.verdict == model.verdict else _NOT_ASKED_AGAIN,
+                findings=status.open[:_MOST_LISTED],
+                n_findings=len(status.open),
                 versions=versions[:_MOST_LISTED],
                 n_versions=len(versions),
                 data_sets=[
@@ -367,7 +367,7 @@ def _model(frame: _Frame, ledger: Ledger, own: Standing, row: _Row, asked: Asked
                     if (looks := [audit for audit in reversed(each.looks) if audit.number in here])
                 ],
                 reports=reports,
-                bundles=asked.bundles,
+                bundles=options.bundles,
                 changes=changes,
                 most_changes=MOST_CHANGES,
                 n_audits=len(model.audits),
@@ -377,22 +377,22 @@ def _model(frame: _Frame, ledger: Ledger, own: Standing, row: _Row, asked: Asked
         )
 
 
-def _decision(decided: Decided, on: date) -> dict[str, Any]:
-    made = decided.decision
+def _decision(entry: Decided, today: date) -> dict[str, Any]:
+    made = entry.decision
     return {
-        "number": decided.number,
-        "day": decided.created[:10],
+        "number": entry.number,
+        "day": entry.created[:10],
         "what": made.step or made.decision,
         "by": made.by,
         "role": made.role,
         "until": str(made.expires or ""),
-        "expired": made.expires is not None and made.expires < on,
+        "expired": made.expires is not None and made.expires < today,
         "audit": made.audit,
         "about": [item.describe() for item in made.decided[:_MOST_NAMED]],
         "n_findings": len(made.decided or made.findings),
         "owner": made.owner,
         "mend_by": str(made.due or ""),
-        "signed": "not checked" if decided.signed is None else decided.signed[:16] or "not signed",
+        "signed": "not checked" if entry.signed is None else entry.signed[:16] or "not signed",
         "note": made.note,
     }
 

@@ -1,4 +1,4 @@
-"""A folder of pages that is there whole or not at all, and replaces an earlier one of ours and nobody's own files."""
+"""An output folder of pages: complete or absent; replaces only earlier folders of this tool."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _MAX_BYTES = 64 << 20
 
 
 class SiteFolder:
-    """Where pages are put until all of them are there."""
+    """A temporary folder of pages until all of them are complete."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._digests: dict[str, str] = {}
 
     def put(self, path: str, content: bytes) -> None:
-        """Writes a page into the folder that is to be."""
+        """Write a page into the folder that is being prepared."""
         where = self._root / path
         where.parent.mkdir(parents=True, exist_ok=True)
         with open(where, "xb") as file:
@@ -36,7 +36,7 @@ class SiteFolder:
         self._digests[path] = hashlib.sha256(content).hexdigest()
 
     def close(self) -> None:
-        """Writes down what all of them are."""
+        """Write the list of all pages."""
         said = {"format": _FORMAT, "files": dict(sorted(self._digests.items()))}
         with open(self._root / MARK, "x", encoding="ascii") as file:
             file.write(json.dumps(said, indent=1) + "\n")
@@ -44,7 +44,7 @@ class SiteFolder:
 
 @contextmanager
 def replaced(out: Path, *, force: bool) -> Iterator[SiteFolder]:
-    """A folder to put pages into, which is renamed to ``out`` at the end and thrown away where that is not reached.
+    """Context with a folder for pages, renamed to ``out`` at the end, or deleted after an error.
 
     Raises UsageError, before anything is written and again before it is renamed, where ``out`` holds what is not an
     earlier site of ours as it was written. With ``force`` that is no reason: what is in the way is written over, and
@@ -73,7 +73,7 @@ def replaced(out: Path, *, force: bool) -> Iterator[SiteFolder]:
 
 
 def check(out: Path, *, force: bool) -> None:
-    """Raises UsageError where ``out`` may not be replaced."""
+    """Raise UsageError if ``out`` may not be replaced."""
     place = Path(os.path.realpath(out))
     if place in (Path.cwd().resolve(), *Path.cwd().resolve().parents):
         raise UsageError(f"{str(out)!r} is the folder that you are in, or one around it: name one of its own.")
@@ -129,19 +129,19 @@ def _noted(place: Path) -> dict[str, str]:
     return {str(name): str(digest) for name, digest in files.items()} if isinstance(files, dict) else {}
 
 
-def _swap(made: Path, place: Path, before: Path) -> None:
+def _swap(new_folder: Path, place: Path, before: Path) -> None:
     """Renames the new folder to its place, and carries over from the one before what is not ours."""
     if not place.is_dir():
-        os.rename(made, place)
+        os.rename(new_folder, place)
         return
-    strangers = [name for name in _foreign(place) if not (made / name).is_file()]
+    strangers = [name for name in _foreign(place) if not (new_folder / name).is_file()]
     for name in strangers:
-        if (made / name).is_dir() or any((made / part).is_file() for part in Path(name).parents):
+        if (new_folder / name).is_dir() or any((new_folder / part).is_file() for part in Path(name).parents):
             raise UsageError(f"{str(place / name)!r} is where a page of the site is to be: name another folder.")
-    os.chmod(made, stat.S_IMODE(place.stat().st_mode))
+    os.chmod(new_folder, stat.S_IMODE(place.stat().st_mode))
     os.rename(place, before)
     try:
-        os.rename(made, place)
+        os.rename(new_folder, place)
     except OSError:
         os.rename(before, place)
         raise

@@ -1,4 +1,4 @@
-"""A model's course in a picture as small as a word: what failed, over the days of its audits."""
+"""A word-sized plot of a model's failures over its audit dates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHAPES = {
 
 
 def sparkline(audits: Sequence[Audit], width: int = 116, height: int = 26) -> Markup:
-    """An SVG of how many findings failed in each of the last audits, at the day of each; the text says the same.
+    """An SVG of the number of failed findings in each of the last audits, by date; with equivalent text.
 
     Empty where all of them are of one day: there is no course to draw.
     """

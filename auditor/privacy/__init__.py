@@ -1,1 +1,1 @@
-"""Differential privacy: what a run spends, what it leaks, and what in its set-up breaks its guarantee."""
+"""Differential privacy: the budget of a run, its leakage, and set-up errors that break its guarantee."""

@@ -1,4 +1,4 @@
-"""What a run of DP-SGD spends: Opacus' RDP, PRV and GDP accountants side by side, and the noise that a budget needs.
+"""Privacy accounting of DP-SGD: Opacus' RDP, PRV and GDP accountants side by side, and the noise for a budget.
 
 A run is one or more phases of the Poisson-subsampled Gaussian mechanism. RDP and PRV give upper bounds of epsilon;
 GDP is a central limit approximation that may lie below the truth, so it is shown and never used to promise anything.
@@ -34,7 +34,7 @@ _LARGEST_DOMAIN = 8_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Steps taken with one noise multiplier and one sample rate.
+    """Steps with one noise multiplier and one sample rate.
 
     ``noise_multiplier``: standard deviation of the noise over the clipping norm. ``sample_rate``: the chance of a row
     to be in a step's batch.
@@ -55,7 +55,7 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What one accountant says: ``epsilon`` is infinite without noise, None where it cannot say, and ``why`` says why.
+    """One accountant's result: ``epsilon`` is infinite without noise, None if unknown; ``why``: the reason.
 
     ``is_bound``: it is an upper bound of the true epsilon, not an approximation.
     """
@@ -68,7 +68,7 @@ class Spent:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How Opacus draws: ``sample_rate`` is the chance of a row, ``accounted_rate`` the one its accountant is given.
+    """Opacus' sampling: ``sample_rate`` is the probability of a row, ``accounted_rate`` that of the accountant.
 
     They differ, to the safe side, where ``1 / (1 / steps)`` rounds below the whole number, as at 49 steps.
     """
@@ -79,7 +79,7 @@ class Sampling:
 
 
 def sampling_of(n_rows: int, batch_size: int) -> Sampling:
-    """What ``make_private`` makes of a loader with batches of ``b``: rate ``1 / ceil(n / b)``, ``int(1 / rate)`` steps.
+    """The sampling of ``make_private`` for batches of ``b``: rate ``1 / ceil(n / b)``, ``int(1 / rate)`` steps.
 
     Raises UsageError for a batch that the rows cannot fill.
     """
@@ -91,7 +91,7 @@ def sampling_of(n_rows: int, batch_size: int) -> Sampling:
 
 
 def default_delta(n_rows: int) -> float:
-    """``n^-1.1``: below 1/n, at which handing out one row whole would be allowed."""
+    """``n^-1.1``: below 1/n, at which publishing one whole row would be allowed."""
     return float(float(n_rows) ** -1.1)
 
 
@@ -132,11 +132,11 @@ def noise_for(
     sample_rate: float,
     steps: int,
     accountant: Accountant = "prv",
-    beside: tuple[Phase, ...] = (),
+    other_phases: tuple[Phase, ...] = (),
 ) -> float:
     """The smallest noise multiplier, within 0.01 %, at which the accountant gives at most ``epsilon`` at ``delta``.
 
-    ``beside``: phases that are spent too, composed with the steps. By bisection, rounded up. Raises UsageError where no
+    ``other_phases``: phases that are spent too, composed with the steps. By bisection, rounded up. Raises UsageError where no
     noise suffices, or for the approximation GDP.
     """
     if accountant == "gdp":
@@ -151,14 +151,14 @@ def noise_for(
         nonlocal too_little, enough
         # More noise never spends more, so that most of the bisection lies outside of what is open.
         if too_little < noise < enough:
-            found = spent([replace(one, noise_multiplier=noise), *beside], delta, accountant).epsilon
+            found = spent([replace(one, noise_multiplier=noise), *other_phases], delta, accountant).epsilon
             if found is not None and found <= epsilon:
                 enough = noise
             else:
                 too_little = noise
         return noise >= enough
 
-    near = _near(epsilon, delta, sample_rate, steps, beside, accountant)
+    near = _near(epsilon, delta, sample_rate, steps, other_phases, accountant)
     if near is not None and within(near) and not within(near / 1.0001) and accountant == "prv":
         return near
     high = 1.0
@@ -179,7 +179,7 @@ def noise_for(
 
 
 def _near(
-    epsilon: float, delta: float, sample_rate: float, steps: int, beside: tuple[Phase, ...], accountant: Accountant
+    epsilon: float, delta: float, sample_rate: float, steps: int, other_phases: tuple[Phase, ...], accountant: Accountant
 ) -> float | None:
     """About the noise that it asks for, by a few steps of the secant; None where they fail. PRV goes from RDP's.
 
@@ -188,13 +188,13 @@ def _near(
 
     def excess(noise: float) -> float:
         steps_of = Phase(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
-        found = spent([steps_of, *beside], delta, accountant).epsilon
+        found = spent([steps_of, *other_phases], delta, accountant).epsilon
         return math.log(found / epsilon) if found else math.nan
 
     first = 1.0
     if accountant == "prv":
         try:
-            first = noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", beside=beside)
+            first = noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", other_phases=other_phases)
         except UsageError:
             return None
     second = 0.95 * first
@@ -213,17 +213,17 @@ def _near(
 
 @lru_cache(maxsize=64)
 def least_noise(
-    epsilon: float, delta: float, *, sample_rate: float, steps: int, beside: tuple[Phase, ...] = ()
+    epsilon: float, delta: float, *, sample_rate: float, steps: int, other_phases: tuple[Phase, ...] = ()
 ) -> tuple[float, Accountant]:
-    """The smallest noise at which an accountant that gives a bound gives at most ``epsilon``, and which that is.
+    """The smallest noise with epsilon at most ``epsilon`` under a bounding accountant, and that accountant.
 
-    PRV, whose bound is the tightest, and RDP where PRV cannot say. ``beside``: phases that are spent too. Raises
+    PRV, whose bound is the tightest, and RDP where PRV cannot say. ``other_phases``: phases that are spent too. Raises
     UsageError where no noise suffices.
     """
     try:
-        return noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, beside=beside), "prv"
+        return noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, other_phases=other_phases), "prv"
     except UsageError:
-        found = noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", beside=beside)
+        found = noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", other_phases=other_phases)
         return found, "rdp"
 
 
@@ -255,14 +255,17 @@ def _gaussian_delta(mu: float, epsilon: float) -> float:
 
 
 def smallest_bound(phases: Sequence[Phase], delta: float) -> tuple[float, Accountant]:
-    """The smallest upper bound of epsilon that an accountant gives, and which that is. Raises as :func:`spent`."""
+    """The smallest upper bound of epsilon over the accountants, and its accountant.
+
+    Raises as :func:`spent`.
+    """
     bounds: tuple[Accountant, ...] = ("prv", "rdp")
     found = [(said.epsilon, name) for name in bounds if (said := spent(phases, delta, name)).epsilon is not None]
     return min((epsilon, name) for epsilon, name in found if epsilon is not None)
 
 
-def with_added(spent: Spent, *, epsilon: float, delta: float) -> Spent:
-    """What is spent together with mechanisms outside the accountant: a pure ``epsilon``, and an event of ``delta``.
+def with_added(account: Spent, *, epsilon: float, delta: float) -> Spent:
+    """The budget including mechanisms outside the accountant: a pure ``epsilon``, and an event of ``delta``.
 
     The epsilon is added. The event is one that a row alone can bring about, by noise of its own and with a chance of at
     most delta. Let A be the accounted mechanism, which leaves the event out, and B the real one on the table with the
@@ -270,9 +273,9 @@ def with_added(spent: Spent, *, epsilon: float, delta: float) -> Spent:
     show the event are left out of S, as they never come of the table without the row, ``P(B in S) >= (1 - delta) P(A in
     S)``, so that ``-log(1 - delta)`` is added to epsilon. After Wilkins, Kifer, Zhang and Karrer, arXiv:2202.01100.
     """
-    if spent.epsilon is None:
-        return spent
-    return replace(spent, epsilon=spent.epsilon + epsilon - math.log1p(-delta))
+    if account.epsilon is None:
+        return account
+    return replace(account, epsilon=account.epsilon + epsilon - math.log1p(-delta))
 
 
 def epsilon_by_epoch(

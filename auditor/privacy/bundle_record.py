@@ -1,4 +1,4 @@
-"""The private run that a model bundle records."""
+"""The private training run that a model bundle records."""
 
 from __future__ import annotations
 

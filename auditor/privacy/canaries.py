@@ -1,4 +1,4 @@
-"""Canaries for any torch loop: gradients that only a canary leaves (white box), rows with flipped labels (black box).
+"""Canaries for any torch loop: gradients of a canary's own (white box), rows with flipped labels (black box).
 
 The model that is trained with canaries in it is spoiled: audit a copy of the training, and throw the model away.
 """
@@ -34,7 +34,7 @@ _SENSITIVITY_ROWS = 64
 
 
 class DPAudit:
-    """Gradient Dirac canaries on an Opacus optimizer, for as long as it takes steps.
+    """Gradient Dirac canaries on an Opacus optimizer, during all of its steps.
 
     Canary i owns one coordinate of the parameters. A fair coin decides whether it is in; if so, it is drawn at each
     logical step with chance ``sample_rate``, as a row is, and then adds ``C e_i`` to the sum of clipped gradients, as a
@@ -106,7 +106,7 @@ class DPAudit:
         self.steps += 1
 
     def detach(self) -> None:
-        """Gives the optimizer back as it was."""
+        """Restore the optimizer."""
         self.optimizer.add_noise = self._add_noise
         self._hook.remove()
 
@@ -130,7 +130,7 @@ class DPAudit:
         )
 
     def accounting(self) -> tuple[Phase, ...] | None:
-        """What the accountant counted, where one was given and every phase had noise."""
+        """The accountant's phases, if one was given and every phase had noise."""
         if self.accountant is None:
             return None
         return tuple(
@@ -140,7 +140,7 @@ class DPAudit:
 
 
 class ReferenceGradient:
-    """The expected sum of clipped gradients of a step, from rows drawn without regard to the step's own batch.
+    """The expected sum of clipped gradients of a step, from rows independent of the step's own batch.
 
     ``sample_rate * n`` times the mean clipped gradient, at the step's parameters, of ``batch_rows`` of the n training
     rows, drawn afresh at each step by ``rng``; all n rows by default, which is exact. ``loss`` gives one number a row.
@@ -248,7 +248,7 @@ class FlippedLabels:
 
 
 class AuditPlan:
-    """What ``auditor dp-audit`` hands to a training function: it attaches canaries in the way it chooses, once."""
+    """The argument of a training function in ``auditor dp-audit``: it attaches canaries once, by a chosen method."""
 
     def __init__(self, n_canaries: int, rng: np.random.Generator) -> None:
         self.n_canaries = n_canaries
@@ -308,15 +308,18 @@ class AuditPlan:
         return self._clients
 
     def coins(self) -> BoolArray:
-        """(n_canaries,) fair coins, for an attack of the function's own: put the canaries in whose coin is True."""
+        """(n_canaries,) fair coins, for the function's own attack: include the canaries with coin True."""
         return self._rng.random(self.n_canaries) < 0.5
 
     def submit(self, scores: CanaryScores) -> None:
-        """Scores of an attack of the function's own, or of :class:`FlippedLabels`."""
+        """Submit scores of the function's own attack, or of :class:`FlippedLabels`."""
         self._scores = scores
 
     def outcome(self) -> tuple[CanaryScores, tuple[Phase, ...] | None]:
-        """Coins and scores, and what the accountant counted. Raises UsageError where the function attached nothing."""
+        """Coins and scores, and the accountant's phases.
+
+        Raises UsageError where the function attached nothing.
+        """
         if self._scores is not None:
             return self._scores, None
         if self._clients is not None:

@@ -1,4 +1,4 @@
-"""Whether every step sums gradients that were clipped row by row, where Opacus holds those of the rows."""
+"""Check that every step sums gradients clipped row by row, if Opacus stores the gradients of the rows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _SAME = 1e-2
 
 @dataclass
 class ClippingWatch:
-    """Counts steps at which the rows' gradients were there to look at, and those whose sum was another than theirs."""
+    """Counters of steps with available per-row gradients, and of those with a sum that does not match them."""
 
     seen: int = 0
     wrong: int = 0
 
     def look(self, optimizer: Any) -> None:
-        """Holds ``summed_grad`` against ``sum_i g_i min(1, C / |g_i|)``, over all parameters together.
+        """Compare ``summed_grad`` with ``sum_i g_i min(1, C / |g_i|)``, over all parameters together.
 
         Ghost clipping holds no gradients of rows, and a logical batch in parts only those of the last: neither is seen.
         """

@@ -1,4 +1,4 @@
-"""Canaries that own a coordinate each: their coins, what they add to a sum, and their scores."""
+"""Canaries with one coordinate each: their coins, contributions to the sum, and scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from auditor.rows import FloatArray, IntArray
 
 
 class DiracCanaries:
-    """m canaries, of which number i has the direction ``e_i``, a coordinate of its own among all parameters.
+    """m canaries; number i has the direction ``e_i``, a separate coordinate among all parameters.
 
     ``included``: (m,) fair coins. ``scores``: (m,) the sum over steps of the dot product of its direction with what was
     released, less what was expected, over the clipping norm. Raises UsageError where the sample rate is none or there
@@ -39,17 +39,17 @@ class DiracCanaries:
         return len(self.scores)
 
     def draw(self) -> BoolArray:
-        """(m,) those that are in and drawn for a step, each with chance ``sample_rate``."""
+        """(m,) canaries included and drawn for a step, each with probability ``sample_rate``."""
         return self.included & (self._rng.random(len(self)) < self.sample_rate)
 
-    def add(self, sums: Sequence[Tensor], drawn: BoolArray, norm: float) -> None:
-        """Adds ``norm * e_i`` of each canary that is drawn to the sums, one tensor a parameter, in place."""
+    def add(self, sums: Sequence[Tensor], coins: BoolArray, norm: float) -> None:
+        """Add ``norm * e_i`` of each drawn canary to the sums, one tensor per parameter, in place."""
         for (at, who), summed in zip(self.places, sums, strict=True):
-            chosen = torch.from_numpy(drawn[who]).to(at.device)
+            chosen = torch.from_numpy(coins[who]).to(at.device)
             summed.view(-1).index_add_(0, at, chosen.to(summed.dtype) * norm)
 
     def at(self, tensors: Sequence[Tensor]) -> FloatArray:
-        """(m,) what stands at the canaries' own coordinates."""
+        """(m,) the values at the canaries' coordinates."""
         found = np.zeros(len(self))
         copied = on_host([t.detach().reshape(-1)[at] for (at, _), t in zip(self.places, tensors, strict=True)])
         for (_, who), part in zip(self.places, copied, strict=True):
@@ -57,7 +57,7 @@ class DiracCanaries:
         return found
 
     def read(self, released: Sequence[Tensor | None], scale: float, expected: FloatArray, norm: float) -> None:
-        """A step has released ``scale`` times these tensors; None where it released nothing of a parameter."""
+        """Record that a step released ``scale`` times these tensors; None for a parameter without release."""
         there = [(at, who, t) for (at, who), t in zip(self.places, released, strict=True) if t is not None]
         copied = on_host([t.detach().reshape(-1)[at] for at, _, t in there])
         for (_, who, _), part in zip(there, copied, strict=True):

@@ -1,4 +1,4 @@
-"""From scores of canaries to a verdict: the lower bound on epsilon beside the claimed one, and what could be shown.
+"""From canary scores to a verdict: the lower bound on epsilon, the claimed one, and the largest provable one.
 
 Guesses: of r allowed ones, the r - r // 2 highest scores are guessed to be in, the r // 2 lowest to be out, and the
 rest abstain. r is fixed beforehand: the default tries three, each at a third of the error rate.
@@ -49,7 +49,7 @@ FACTORS = (0.0, 0.25, HALF_NOISE)
 
 @dataclass(frozen=True, kw_only=True)
 class CanaryScores:
-    """What an attack saw: (m,) whether each canary was in, by a fair coin, and (m,) a score, larger for "in".
+    """Attack data: (m,) inclusion of each canary by a fair coin, and (m,) its score, larger for "in".
 
     ``kind``: how the canaries were put in. ``steps``, ``sample_rate``: of the training, where they are known.
     ``noise``: what each run added to its sums, ``sensitivity``: how far one row moves a step, where the audit saw it.
@@ -79,7 +79,7 @@ class CanaryScores:
 
 
 def pooled(runs: Sequence[CanaryScores]) -> CanaryScores:
-    """The canaries of independent runs as those of one: each coin still touches one run, so the theorem holds."""
+    """The canaries of independent runs as one run's: each coin affects one run, so the theorem applies."""
     if not runs:
         raise UsageError("There is no run to pool.")
     return CanaryScores(
@@ -102,7 +102,7 @@ def pooled(runs: Sequence[CanaryScores]) -> CanaryScores:
 
 @dataclass(frozen=True, kw_only=True)
 class GuessCount:
-    """One number of guesses, how many were right, and what they show at its share ``alpha`` of the error rate.
+    """A number of guesses, the number of correct ones, and their bound at its share ``alpha`` of the error rate.
 
     ``lower_bound``: by Steinke et al., ``f_dp_lower_bound``: by Mahloujifar et al.; both for (epsilon, delta)-DP.
     ``refutes_accounting``: whether the claimed noise, rate and steps are refuted; None where they were not given.
@@ -126,7 +126,7 @@ class GuessCount:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditResult:
-    """The verdict on a claim, with all it rests on.
+    """The verdict on a claim, with all its evidence.
 
     ``lower_bound`` exceeds the true epsilon at ``delta`` with probability at most ``1 - confidence``.
     ``largest_provable``: what as many perfect guesses would show. ``accounted_epsilon``: the smaller of the RDP and PRV
@@ -162,7 +162,7 @@ def default_guesses(n_canaries: int) -> tuple[int, ...]:
 
 
 def n_correct_guesses(canaries: CanaryScores, n_guesses: int, rng: np.random.Generator) -> int:
-    """How many of the ``n_guesses`` most extreme scores are guessed right; ties are broken at random."""
+    """The number of correct guesses among the ``n_guesses`` most extreme scores; ties are broken at random."""
     order = np.lexsort((rng.random(len(canaries)), canaries.scores))
     low = n_guesses // 2
     guessed_in = canaries.included[order[len(order) - (n_guesses - low) :]]
@@ -180,7 +180,7 @@ def audit_claim(
     accounting: Sequence[Phase] | None = None,
     factors: Sequence[float] = FACTORS,
 ) -> AuditResult:
-    """Holds the claim "(claimed_epsilon, delta)-DP" against one run's canaries.
+    """Test the claim "(claimed_epsilon, delta)-DP" with one run's canaries.
 
     The lower bound is the largest over the numbers of guesses, each at ``(1 - confidence) / how many``: valid whichever
     wins. For one number, both theorems reject from some count of right guesses on, so that the better of the two is
@@ -228,7 +228,7 @@ def audit_claim(
 
 @lru_cache(maxsize=256)
 def largest_provable(n_canaries: int, *, n_guesses: int, delta: float = 0.0, alpha: float = 0.05) -> float:
-    """The epsilon that perfect guesses in one run prove; 1,000 of 1,000 at 95 % prove 5.8."""
+    """The largest epsilon provable by perfect guesses in one run; 1,000 of 1,000 at 95 % prove 5.8."""
     return max(
         one_run_lower_bound(n_canaries, n_guesses, n_guesses, delta=delta, alpha=alpha),
         f_dp_lower_bound(n_canaries, n_guesses, n_guesses, delta=delta, alpha=alpha),
@@ -243,7 +243,7 @@ def multi_run(
     confidence: float = 0.95,
     accounting: Sequence[Phase] | None = None,
 ) -> AuditResult:
-    """Holds a claim against one canary in each of many independent runs, by Clopper and Pearson.
+    """Test a claim with one canary in each of many independent runs, by Clopper and Pearson.
 
     The first half of the runs chooses the threshold, the second half is counted; see
     :meth:`~auditor.privacy.one_run.MultiRun.lower_bound`. ``accounting``: the phases behind the claim, whose epsilon
@@ -376,7 +376,7 @@ def _accounted(accounting: tuple[Phase, ...] | None, delta: float) -> float | No
     return min((epsilon for epsilon in found if epsilon is not None), default=None)
 
 
-def _unsupported(claimed: float, delta: float, accounting: Sequence[Phase] | None, accounted: float | None) -> str:
+def _unsupported(claimed_epsilon: float, delta: float, accounting: Sequence[Phase] | None, accounted: float | None) -> str:
     """Why the accounting does not give the claim, in a sentence; "" where it does, or there is none."""
     if accounting is None:
         return ""
@@ -384,10 +384,10 @@ def _unsupported(claimed: float, delta: float, accounting: Sequence[Phase] | Non
         return "no accounting supports a claim at delta 0, where Gaussian noise keeps no finite epsilon: state a delta."
     if accounted is None:
         return "no accountant can say what the noise, sample rate and steps spend, so nothing supports the claim."
-    if accounted <= claimed + max(_ROUNDED, 1e-3 * claimed):
+    if accounted <= claimed_epsilon + max(_ROUNDED, 1e-3 * claimed_epsilon):
         return ""
     return (
-        f"its own accounting gives epsilon {accounted:.3g} at delta {delta:g}, above the claim of {claimed:g}: state "
+        f"its own accounting gives epsilon {accounted:.3g} at delta {delta:g}, above the claim of {claimed_epsilon:g}: state "
         "what is accounted, or train with the noise that auditor dp-budget asks for."
     )
 
@@ -419,63 +419,63 @@ class _Evidence:
     power_unknown: str
 
 
-def _verdict(seen: _Evidence) -> tuple[Verdict, str]:
-    sure = f"at {100.0 * seen.confidence:g} % confidence"
-    if seen.lower > seen.claimed:
+def _verdict(evidence: _Evidence) -> tuple[Verdict, str]:
+    sure = f"at {100.0 * evidence.confidence:g} % confidence"
+    if evidence.lower > evidence.claimed:
         return "contradicted", (
-            f"epsilon is above {seen.lower:.3g} at delta {seen.delta:g} {sure}: the claim of {seen.claimed:g} is false."
+            f"epsilon is above {evidence.lower:.3g} at delta {evidence.delta:g} {sure}: the claim of {evidence.claimed:g} is false."
         )
-    if seen.refuted:
+    if evidence.refuted:
         return "contradicted", (
             f"the run leaks more than its noise, sample rate and steps allow, {sure}: what the accountant counted is "
             "not what was done."
         )
-    if seen.noise is not None and seen.noise.refuted:
+    if evidence.noise is not None and evidence.noise.refuted:
         return "contradicted", (
             f"the noise that was released is not the stated noise, {sure}, whatever epsilon is: it is "
-            f"{' and '.join(seen.noise.refuted)}."
+            f"{' and '.join(evidence.noise.refuted)}."
         )
-    if seen.sensitivity is not None and seen.sensitivity.exceeds:
+    if evidence.sensitivity is not None and evidence.sensitivity.exceeds:
         return "contradicted", (
-            f"one {seen.unit} moves the released sum by {seen.sensitivity.largest:.3g} clipping norms, and the "
-            f"accounting counts on at most 1: {_WHY_MOVED[seen.unit]}."
+            f"one {evidence.unit} moves the released sum by {evidence.sensitivity.largest:.3g} clipping norms, and the "
+            f"accounting counts on at most 1: {_WHY_MOVED[evidence.unit]}."
         )
-    if seen.unclipped:
+    if evidence.unclipped:
         return "contradicted", (
-            f"at {seen.unclipped:,} steps the sum was not that of gradients clipped row by row, on which the "
+            f"at {evidence.unclipped:,} steps the sum was not that of gradients clipped row by row, on which the "
             "accounting counts."
         )
-    if seen.uncounted:
-        return "contradicted", f"{seen.uncounted:,} steps were taken that the accounting does not count."
-    if seen.unsupported:
-        return "not_supported", f"the canaries do not contradict the claim, but {seen.unsupported}"
-    if seen.most <= seen.claimed:
+    if evidence.uncounted:
+        return "contradicted", f"{evidence.uncounted:,} steps were taken that the accounting does not count."
+    if evidence.unsupported:
+        return "not_supported", f"the canaries do not contradict the claim, but {evidence.unsupported}"
+    if evidence.most <= evidence.claimed:
         return "cannot_tell", (
-            f"{seen.n_canaries:,} canaries could at best have shown epsilon {seen.most:.3g}, not above the claim of "
-            f"{seen.claimed:g}: use more canaries or more runs."
+            f"{evidence.n_canaries:,} canaries could at best have shown epsilon {evidence.most:.3g}, not above the claim of "
+            f"{evidence.claimed:g}: use more canaries or more runs."
         )
-    shown = f"epsilon is shown to be above {seen.lower:.3g}, and at most {seen.most:.3g} could have been shown"
-    if seen.changed:
+    shown = f"epsilon is shown to be above {evidence.lower:.3g}, and at most {evidence.most:.3g} could have been shown"
+    if evidence.changed:
         return "cannot_tell", (
-            f"nothing contradicts the claim, but at {seen.changed:,} steps the gradient was changed after its noise "
+            f"nothing contradicts the claim, but at {evidence.changed:,} steps the gradient was changed after its noise "
             "was added, so that what was released is not what was tested: leave it as the private optimizer made it."
         )
-    if seen.half is None:
+    if evidence.half is None:
         return "cannot_tell", (
             f"nothing contradicts the claim: {shown}. But how likely a false one would have been noticed is not known: "
-            f"{seen.power_unknown}."
+            f"{evidence.power_unknown}."
         )
-    found = f"half the noise would have been found {seen.half:.0%} of the time"
-    if seen.half < LEAST_POWER:
+    found = f"half the noise would have been found {evidence.half:.0%} of the time"
+    if evidence.half < LEAST_POWER:
         return "cannot_tell", (
             f"nothing contradicts the claim: {shown}. But {found}, which is under {LEAST_POWER:.0%}: use more canaries "
             "or more runs."
         )
-    unseen = "" if seen.sensitivity and not seen.sensitivity.why_not else _NOT_MEASURED[seen.unit]
-    clipped, steps = seen.clipping_seen
-    if steps and clipped < steps and seen.unit == "row":
+    unseen = "" if evidence.sensitivity and not evidence.sensitivity.why_not else _NOT_MEASURED[evidence.unit]
+    clipped, steps = evidence.clipping_seen
+    if steps and clipped < steps and evidence.unit == "row":
         unseen += f" How rows are clipped was seen at {clipped:,} of {steps:,} steps."
-    unseen += _FOR_THE_LINTER[seen.unit]
+    unseen += _FOR_THE_LINTER[evidence.unit]
     return "consistent", f"nothing contradicts the claim: {shown}. This is no proof of the claim; {found}.{unseen}"
 
 

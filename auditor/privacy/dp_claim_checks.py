@@ -1,4 +1,4 @@
-"""Checks of the model that a private run trains and of what is claimed for it: each asks a record for one fault."""
+"""Checks of the model and the claim of a private run: each tests the record for one error."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def parameters_not_moving(run: RunRecord) -> Problem | None:
 
 
 def wrong_gradients(run: RunRecord) -> Problem | None:
-    """Per-row gradients that are not the gradients of the rows (opacus#820)."""
+    """Per-row gradients that differ from the rows' gradients (opacus#820)."""
     if not run.wrong_gradient:
         return None
     return Problem(
@@ -75,7 +75,7 @@ def wrong_gradients(run: RunRecord) -> Problem | None:
 
 
 def wrong_batch_dimension(run: RunRecord) -> Problem | None:
-    """Parameters whose per-row gradients are not one a row."""
+    """Parameters whose per-row gradients do not have one entry per row."""
     if not run.wrong_batch:
         return None
     return Problem(
@@ -93,7 +93,7 @@ def wrong_batch_dimension(run: RunRecord) -> Problem | None:
 
 
 def delta_too_large(run: RunRecord) -> Problem | None:
-    """A delta of one over the rows or more."""
+    """A delta of at least one over the number of rows."""
     n = run.n_rows or 1
     if (run.delta or 0.0) < 1.0 / n:
         return None
@@ -107,7 +107,7 @@ def delta_too_large(run: RunRecord) -> Problem | None:
 
 
 def claim_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
-    """A stated epsilon that the accountants do not give for the recorded phases."""
+    """A stated epsilon below that of the accountants for the recorded phases."""
     delta, claimed = run.delta or 0.0, run.claimed_epsilon or 0.0
     if run.accounted() is None:
         return CannotTell(why="No phase is recorded, so there is nothing to account.")
@@ -145,7 +145,7 @@ def claim_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
 
 
 def claim_by_approximation(run: RunRecord) -> Problem | None:
-    """A claim that rests on the GDP accountant."""
+    """A claim computed by the GDP accountant."""
     if run.accountant != "gdp":
         return None
     return Problem(
@@ -158,7 +158,7 @@ def claim_by_approximation(run: RunRecord) -> Problem | None:
 
 
 def search_not_accounted(run: RunRecord) -> Problem | None:
-    """Several runs on the same rows, and a claim of one."""
+    """Several runs on the same rows, with a claim for one."""
     if run.n_trials == 1 or run.trials_accounted:
         return None
     return Problem(
@@ -196,7 +196,7 @@ def data_dependent_preprocessing(run: RunRecord) -> Problem | None:
 
 
 def noise_seed_known(run: RunRecord) -> Problem | None:
-    """Noise from a seed that somebody knows."""
+    """Noise from a seed known to someone."""
     if not run.noise_seed_known:
         return None
     return Problem(

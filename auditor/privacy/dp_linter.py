@@ -1,4 +1,4 @@
-"""What in a DP-SGD run breaks its guarantee: one small check each, over the record of the run.
+"""Linter of DP-SGD runs for errors that break the guarantee: one small check each, on the run's record.
 
 :func:`lint` serves a saved record and a live set-up alike: :mod:`auditor.privacy.live` observes a live one as a record.
 """
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Check(Generic[R]):
-    """One question asked of a run; ``needs``: the fields without which it cannot be answered.
+    """One check of a run; ``needs``: the fields required for it.
 
     ``ask`` gives the fault, None where there is none, or why the fields that are there do not tell.
     """
@@ -31,8 +31,7 @@ class Check(Generic[R]):
 
 @dataclass(frozen=True, kw_only=True)
 class LintResult:
-    """Problems, the checks that found none, those that could not be made with the fields they miss, and those that
-    the record leaves open, with the reason.
+    """Problems, checks without problems, checks that could not run (with their missing fields), and checks that the record leaves open (with the reason).
     """
 
     problems: tuple[Problem, ...]
@@ -47,17 +46,17 @@ class LintResult:
 
     @property
     def open(self) -> bool:
-        """Whether any check has no answer."""
+        """Whether any check has no result."""
         return bool(self.not_recorded or self.cannot_tell)
 
 
 def lint(run: RunRecord) -> LintResult:
-    """Asks every check of ``CHECKS`` that the record can answer."""
+    """Run every check of ``CHECKS`` that the record supports."""
     return asked(run, CHECKS)
 
 
 def asked(run: R, checks: Sequence[Check[R]]) -> LintResult:
-    """Asks every check that the record can answer."""
+    """Run every check that the record supports."""
     problems, clean, missing, untold = [], [], [], []
     for check in checks:
         absent = tuple(field for field in check.needs if getattr(run, field) is None)

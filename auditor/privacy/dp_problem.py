@@ -1,4 +1,4 @@
-"""What a linter of private training reports."""
+"""A problem that a linter of private training reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Severity = Literal["breaks", "harms"]
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One fault: ``severity`` ``breaks`` where the stated epsilon does not hold, ``harms`` where it holds at a loss."""
+    """One error: ``severity`` is ``breaks`` if the stated epsilon is invalid, ``harms`` if valid at a loss."""
 
     code: str
     severity: Severity
@@ -21,6 +21,6 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class CannotTell:
-    """What a record says does not answer a check: ``why``, in a sentence."""
+    """The record is insufficient for a check: ``why``, in a sentence."""
 
     why: str

@@ -1,4 +1,4 @@
-"""Checks of how a private run draws its batches and takes its steps: each asks a record for one fault."""
+"""Checks of batch sampling and optimizer steps of a private run: each tests the record for one error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAME = 1e-3
 
 
 def sampler_not_poisson(run: RunRecord) -> Problem | None:
-    """Batches that are not drawn row by row, while the accountants assume that they are."""
+    """Batches not sampled row by row, as the accountants assume."""
     if run.sampler in ("poisson", "weighted"):
         return None
     how = {
@@ -33,7 +33,7 @@ def sampler_not_poisson(run: RunRecord) -> Problem | None:
 
 
 def weighted_sampler(run: RunRecord) -> Problem | None:
-    """WeightedRandomSampler: some rows are drawn more often than the accountant's one rate says (opacus#813)."""
+    """WeightedRandomSampler: some rows are sampled more often than the accountant's single rate (opacus#813)."""
     if run.sampler != "weighted":
         return None
     return Problem(
@@ -48,7 +48,7 @@ def weighted_sampler(run: RunRecord) -> Problem | None:
 
 
 def sample_rate_too_low(run: RunRecord) -> Problem | CannotTell | None:
-    """The accountant counts a smaller chance of being drawn than the loader gives."""
+    """The accountant's sampling probability is smaller than the loader's."""
     rates = [phase.sample_rate for phase in run.phases or ()]
     actual = run.sample_rate or 0.0
     if min(rates) >= actual * (1.0 - SAME):
@@ -87,7 +87,7 @@ def accounted_rate_too_low(run: RunRecord) -> Problem | CannotTell | None:
 
 
 def batch_not_as_intended(run: RunRecord) -> Problem | None:
-    """The rate that is drawn with is not batch size over rows: opacus#813 seen from its effect."""
+    """The sampling rate differs from batch size over rows: the effect of opacus#813."""
     intended, rate = (run.batch_size or 0.0) / (run.n_rows or 1), run.sample_rate or 0.0
     if intended / (1.0 + intended) * (1.0 - SAME) <= rate <= intended * (1.0 + SAME):
         return None
@@ -152,7 +152,7 @@ def noise_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
 
 
 def gradient_accumulation(run: RunRecord) -> Problem | None:
-    """Several batches summed into one noisy step that is counted as one batch."""
+    """Several batches summed into one noisy step that is accounted as one batch."""
     if run.accumulated_batches == 1:
         return None
     return Problem(
@@ -198,7 +198,7 @@ def divided_by_actual_size(run: RunRecord) -> Problem | CannotTell | None:
 
 
 def wrong_expected_size(run: RunRecord) -> Problem | None:
-    """A constant divisor that is not the expected batch size."""
+    """A constant divisor different from the expected batch size."""
     rate, n = run.sample_rate or 0.0, run.n_rows or 0
     expected = rate * n
     # Opacus rounds down, and takes a rate that can be one step in an epoch off.
@@ -246,9 +246,9 @@ def clipping_always_binds(run: RunRecord) -> Problem | None:
     )
 
 
-def _of_which_phase(what: str, actual: float, low: float, high: float) -> CannotTell:
+def _of_which_phase(quantity: str, actual: float, low: float, high: float) -> CannotTell:
     return CannotTell(
-        why=f"The {what} of {actual:.4g} lies between those of the accounted phases, {low:.4g} and {high:.4g}, and "
+        why=f"The {quantity} of {actual:.4g} lies between those of the accounted phases, {low:.4g} and {high:.4g}, and "
         "nothing says in which of them it was used: lint each phase as a run of its own."
     )
 
@@ -257,7 +257,7 @@ def _of_which_phase(what: str, actual: float, low: float, high: float) -> Cannot
 
 
 def sensitivity_above_norm(run: RunRecord) -> Problem | None:
-    """One row that moves the released sum by more than the clipping norm."""
+    """A row that changes the released sum by more than the clipping norm."""
     moved = run.step_sensitivity or 0.0
     if moved <= 1.0 + SLACK:
         return None
@@ -273,7 +273,7 @@ def sensitivity_above_norm(run: RunRecord) -> Problem | None:
 
 
 def draws_without_step(run: RunRecord) -> Problem | None:
-    """Batches that were drawn and not stepped on."""
+    """Batches drawn without an optimizer step."""
     left_out = (run.draws or 0) - (run.steps_taken or 0)
     if left_out <= 0:
         return None

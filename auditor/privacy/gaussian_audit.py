@@ -1,4 +1,4 @@
-"""What canaries show of epsilon if the mechanism is Gaussian: tighter than guesses, and resting on that "if"."""
+"""Lower bound on epsilon under a Gaussian-mechanism assumption: tighter than the bound from guesses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class IfGaussian:
 def if_gaussian(
     canaries: CanaryScores, *, delta: float, rng: np.random.Generator, alpha: float = 0.05
 ) -> IfGaussian | None:
-    """What the scores say of epsilon at ``delta`` if those of canaries in and out are normal; None where they cannot.
+    """Epsilon at ``delta`` from the scores if those of canaries in and out are normal; None if not computable.
 
     DP-SGD's score is a sum over the steps, so that it tends to a normal one. With ``d`` the least difference of means
     (Welch) and the standard deviations anywhere in their chi-square intervals, the smallest epsilon at which neither
@@ -91,9 +91,9 @@ def _deviations(x: FloatArray, alpha: float) -> FloatArray:
     return np.linspace(low, high, _GRID)
 
 
-def epsilon_of_normals(d: float, with_: npt.ArrayLike, without: npt.ArrayLike, delta: float) -> npt.NDArray[np.float64]:
+def epsilon_of_normals(d: float, sd_with: npt.ArrayLike, sd_without: npt.ArrayLike, delta: float) -> npt.NDArray[np.float64]:
     """The smallest epsilon of ``N(d, with_^2)`` and ``N(0, without^2)`` at delta, in both directions; at most 64."""
-    s1, s0 = np.broadcast_arrays(np.asarray(with_, np.float64), np.asarray(without, np.float64))
+    s1, s0 = np.broadcast_arrays(np.asarray(sd_with, np.float64), np.asarray(sd_without, np.float64))
     low, high = np.zeros(s1.shape), np.full(s1.shape, LARGEST_EPSILON)
     open_ = np.maximum(_excess(d, s1, s0, low), _excess(d, s0, s1, low)) > delta
     for _ in range(50):

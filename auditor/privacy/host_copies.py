@@ -1,4 +1,4 @@
-"""Numbers of many tensors in the machine's memory: one copy a device, since each copy waits for its device."""
+"""Transfer of many tensors to host memory: one copy per device, since each copy waits for the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from auditor.rows import FloatArray
 
 
 def on_host(tensors: Sequence[Tensor]) -> list[FloatArray]:
-    """Each tensor's numbers, flat and in float64, as they were: exactly, whatever lies beside them in the copy."""
+    """Each tensor's numbers, flat, in float64, exactly as stored, independent of tensors in the same copy."""
     found: list[FloatArray] = [np.zeros(0) for _ in tensors]
     by_device: dict[torch.device, list[int]] = {}
     for k, tensor in enumerate(tensors):

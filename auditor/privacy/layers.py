@@ -1,4 +1,4 @@
-"""What a linter of private training must know of a module's layers: their classes, and who keeps statistics of rows."""
+"""Layer facts for the linter of private training: classes, and layers that store statistics of rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def layer_names(module: nn.Module) -> tuple[str, ...]:
 
 
 def statistics_keepers(module: nn.Module) -> tuple[str, ...]:
-    """Class names, once each, of layers with a buffer for a running mean or variance, whatever they are called."""
+    """Distinct class names of layers with a buffer for a running mean or variance, under any name."""
     found = (
         type(layer).__name__
         for layer in module.modules()

@@ -1,4 +1,4 @@
-"""A live Opacus set-up, observed as the record that the linter reads.
+"""Observation of a live Opacus set-up, as the record that the linter reads.
 
 Nothing is trained: the trial takes gradients of a few rows and puts everything back. What cannot be seen from the
 objects (how many runs there were, what the preprocessing was fitted on) is told by the caller, or stays unrecorded.
@@ -37,7 +37,7 @@ _LARGEST = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What the gradients of a few rows show: names of parameters, and the share of rows that were clipped."""
+    """The gradients of a few rows: names of parameters, and the share of clipped rows."""
 
     without_gradient: tuple[str, ...]
     wrong_gradient: tuple[str, ...]
@@ -57,7 +57,7 @@ def lint_setup(
     step: TakeStep | None = None,
     told: Mapping[str, Any] | None = None,
 ) -> LintResult:
-    """Problems of what ``make_private`` returned: wrapped module, optimizer, loader, and the engine's accountant.
+    """Problems in the results of ``make_private``: wrapped module, optimizer, loader, and accountant.
 
     ``loader_before``: the loader that was given to ``make_private``, whose sampler it silently drops. ``loss`` (one
     number a row) and ``batch`` (inputs, targets; a few rows that hold every kind) make a trial of the per-row
@@ -123,7 +123,7 @@ def observe(
 
 
 def sampler_of(loader: DataLoader[Any]) -> Sampler:
-    """How the loader draws its batches."""
+    """The sampling of the loader's batches."""
     from opacus.utils.batch_memory_manager import BatchSplittingSampler
     from opacus.utils.uniform_sampler import DistributedUniformWithReplacementSampler, UniformWithReplacementSampler
 
@@ -210,20 +210,20 @@ def _n_rows(loader: DataLoader[Any]) -> int | None:
 
 
 def parameters_outside(module: nn.Module, optimizer: DPOptimizer) -> tuple[str, ...]:
-    """Names of trainable parameters of the module that the optimizer does not hold, by identity."""
+    """Names of the module's trainable parameters that the optimizer does not contain, by identity."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     return tuple(name for name, p in module.named_parameters() if p.requires_grad and id(p) not in held)
 
 
 class Movement:
-    """Watches which parameters move: made before some steps, asked after them (opacus#820)."""
+    """Detection of parameter changes: created before some steps, evaluated after them (opacus#820)."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._before = {name: p.detach().clone() for name, p in module.named_parameters()}
 
     def not_moving(self) -> tuple[str, ...]:
-        """Trainable parameters that are bit for bit what they were; noise alone moves every one that is stepped."""
+        """Trainable parameters that are bitwise unchanged; noise alone changes every parameter that is stepped."""
         now = dict(self._module.named_parameters())
         return tuple(n for n, b in self._before.items() if n not in now or self._still(now[n], b))
 
@@ -244,7 +244,7 @@ class Movement:
 def try_gradients(
     module: nn.Module, loss: LossPerRow, inputs: Tensor, targets: Tensor, *, max_grad_norm: float
 ) -> Trial:
-    """Compares Opacus' per-row gradients of a batch with plain gradients of single rows, which are right by definition.
+    """Compare Opacus' per-row gradients of a batch with plain gradients of single rows, which are the reference.
 
     ``module``: the wrapped one. Dropout is off meanwhile. Parameters, buffers, gradients, flags and the global
     generator are put back. Raises UsageError for a module without per-row gradients or fewer than two rows.
@@ -300,12 +300,12 @@ def _other(first: list[Tensor | None], second: list[Tensor | None]) -> bool:
 
 
 def _alone(
-    module: Any, loss: LossPerRow, inputs: Tensor, targets: Tensor, i: int, named: list[tuple[str, nn.Parameter]]
+    module: Any, loss: LossPerRow, inputs: Tensor, targets: Tensor, i: int, parameters: list[tuple[str, nn.Parameter]]
 ) -> list[Tensor | None] | None:
     module.disable_hooks()
     try:
         one = loss(module(inputs[i : i + 1]), targets[i : i + 1]).sum()
-        return list(torch.autograd.grad(one, [p for _, p in named], allow_unused=True))
+        return list(torch.autograd.grad(one, [p for _, p in parameters], allow_unused=True))
     except ValueError:  # a layer that refuses one row alone depends on the others
         return None
     finally:

@@ -1,4 +1,4 @@
-"""A private loop, watched while it runs: what is drawn, what is stepped on, and what moves the weights in between."""
+"""Observation of a running private loop: batch sampling, optimizer steps, and weight changes in between."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROWS_THAT_TELL = 8
 
 
 class LoopWatch:
-    """Counts draws of rows and of noise against steps, and notices weights that moved outside steps.
+    """A counter of row draws and noise draws against steps, which also detects weight changes outside steps.
 
     The loop iterates over ``watch.batches(loader)`` instead of the loader; ``told()`` gives the fields of
     :class:`~auditor.privacy.run_record.RunRecord` for :func:`auditor.privacy.live.lint_setup`. Made before the first
@@ -49,7 +49,7 @@ class LoopWatch:
             yield batch
 
     def told(self) -> dict[str, int]:
-        """What was seen so far, by the names of the record's fields."""
+        """The observations so far, by the names of the record's fields."""
         self._compare()
         return {
             "draws": self.draws,
@@ -59,16 +59,16 @@ class LoopWatch:
         } | ({} if self._noise is None else {"noise_draws": self._noise.draws})
 
     def detach(self) -> None:
-        """Gives the optimizer back as it was."""
+        """Restore the optimizer."""
         self.optimizer.step = self._step
         if self._noise is not None:
             self._noise.detach()
         for hook in self._hooks:
             hook.remove()
 
-    def _ask(self, *arguments: Any, **named: Any) -> Any:
+    def _ask(self, *arguments: Any, **keywords: Any) -> Any:
         taken = self.steps_taken
-        found = self._step(*arguments, **named)
+        found = self._step(*arguments, **keywords)
         self._skipped = self.steps_taken == taken and bool(getattr(self.optimizer, "_is_last_step_skipped", False))
         return found
 

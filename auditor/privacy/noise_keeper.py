@@ -1,4 +1,4 @@
-"""What an optimizer adds to the clipped sum, kept step by step."""
+"""A step-by-step record of the noise that an optimizer adds to the clipped sum."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SAME = 1e-3
 
 
 class NoiseKeeper:
-    """Keeps the noise of an Opacus optimizer's parameters; ``add`` follows each draw, ``taken`` each step."""
+    """Recorder of an Opacus optimizer's noise; ``add`` is called after each draw, ``taken`` after each step."""
 
     def __init__(self, parameters: Sequence[Any]) -> None:
         self.parameters = parameters
@@ -33,7 +33,7 @@ class NoiseKeeper:
         self._changed = 0
 
     def add(self, before: Sequence[Tensor], norm: float, multiplier: float) -> None:
-        """The noise of a step: what ``p.grad`` holds beyond the sums ``before``, in units of the norm."""
+        """Record a step's noise: the part of ``p.grad`` beyond the sums ``before``, in units of the norm."""
         noises = [
             (p.grad.detach().reshape(summed.shape).float() - summed.float()) / norm
             for p, summed in zip(self.parameters, before, strict=True)
@@ -42,7 +42,7 @@ class NoiseKeeper:
         self._released = self._at_blocks([p.grad for p in self.parameters])
 
     def keep(self, noises: Sequence[Tensor], multiplier: float) -> None:
-        """A step's noise, one tensor a parameter, in units of the norm; ``multiplier``: what is stated for it."""
+        """Record a step's noise, one tensor per parameter, in units of the norm; ``multiplier``: the stated one."""
         sums = []
         for k, noise in enumerate(noises):
             wide = noise.double()
@@ -67,7 +67,7 @@ class NoiseKeeper:
         )
 
     def taken(self, scale: float) -> None:
-        """A step is taken: with the gradient that the noise was added to, divided by ``scale``, or with another?"""
+        """Record whether a step used the gradient with the noise, divided by ``scale``, or another gradient."""
         if self._released is None:
             return
         now = self._at_blocks([p.grad for p in self.parameters])
@@ -76,7 +76,7 @@ class NoiseKeeper:
         self._released = None
 
     def kept(self) -> ReleasedNoise:
-        """All of it."""
+        """All recorded noise."""
         return ReleasedNoise(
             sizes=self.sizes,
             squares=np.stack(self._squares),

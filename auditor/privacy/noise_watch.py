@@ -1,4 +1,4 @@
-"""Whether every step adds fresh noise of the stated size, as an optimizer of Opacus adds it to the clipped sums."""
+"""Check that every step adds fresh noise of the stated size, as Opacus optimizers add it to the clipped sum."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class NoiseWatch:
         self._add = optimizer.add_noise
         optimizer.add_noise = self.add
 
-    def add(self, *arguments: Any, **named: Any) -> Any:
-        """What the optimizer's own ``add_noise`` does, looked at."""
-        found = self._add(*arguments, **named)
+    def add(self, *arguments: Any, **keywords: Any) -> Any:
+        """The optimizer's own ``add_noise``, observed."""
+        found = self._add(*arguments, **keywords)
         noises = [_noise(p) for p in self.optimizer.params]
         multiplier = getattr(self.optimizer, "_adjusted_noise_multiplier", self.optimizer.noise_multiplier)
         stated = float(multiplier) * float(self.optimizer.max_grad_norm)
@@ -40,7 +40,7 @@ class NoiseWatch:
         return found
 
     def detach(self) -> None:
-        """Gives the optimizer back as it was."""
+        """Restore the optimizer."""
         self.optimizer.add_noise = self._add
 
     def _again(self, noise: Tensor | None) -> bool:

@@ -1,4 +1,4 @@
-"""Lower bounds on epsilon from guesses of who was included: pure arithmetic, whatever the attack was.
+"""Lower bounds on epsilon from guesses of membership: pure arithmetic, for any attack.
 
 Validity rests on the coins alone: each canary was included by an independent fair coin, the number of guesses was
 fixed before the scores were seen, and abstaining is free. A bad attack makes a bound low, never wrong.
@@ -48,7 +48,7 @@ def one_run_p_value(n_canaries: int, n_guesses: int, n_correct: int, epsilon: fl
 def one_run_lower_bound(
     n_canaries: int, n_guesses: int, n_correct: int, *, delta: float = 0.0, alpha: float = 0.05
 ) -> float:
-    """The epsilon that the run is shown to exceed, wrong with probability at most ``alpha``; 0 where none is.
+    """Lower bound on the run's epsilon, wrong with probability at most ``alpha``; 0 without evidence.
 
     ``sup {epsilon: p_value(epsilon) < alpha}`` by bisection, rounded down. Same source as :func:`one_run_p_value`.
     """
@@ -85,7 +85,7 @@ def inverse_of_curve(points: Sequence[tuple[float, float]]) -> InverseTradeOff:
 def is_refuted(
     inverse: InverseTradeOff, n_canaries: int, n_guesses: int, n_correct: int, *, alpha: float = 0.05
 ) -> bool:
-    """Whether no mechanism of that trade-off function gives so many correct guesses with probability ``alpha``.
+    """Whether no mechanism of that trade-off function has so many correct guesses with probability ``alpha``.
 
     Let ``p_l = P[l guesses of r are right]``, ``r_i = sum_{l >= i} l p_l / m``, ``h_i = sum_{l >= i} (r - l) p_l / m``.
     Flipping one canary's coin turns a right guess of it into a wrong one, so by f-DP and Jensen's inequality
@@ -134,7 +134,7 @@ def f_dp_p_value(inverse: InverseTradeOff, n_canaries: int, n_guesses: int, n_co
 def f_dp_lower_bound(
     n_canaries: int, n_guesses: int, n_correct: int, *, delta: float = 0.0, alpha: float = 0.05
 ) -> float:
-    """The epsilon that the run is shown to exceed at ``delta``, by :func:`is_refuted`; assumes no mechanism."""
+    """Lower bound on the run's epsilon at ``delta``, by :func:`is_refuted`; assumes no mechanism."""
     return _largest_rejected(
         lambda epsilon: is_refuted(
             inverse_of_epsilon_delta(epsilon, delta), n_canaries, n_guesses, n_correct, alpha=alpha
@@ -144,7 +144,7 @@ def f_dp_lower_bound(
 
 
 def f_dp_lower_mu(n_canaries: int, n_guesses: int, n_correct: int, *, alpha: float = 0.05) -> float:
-    """The mu of Gaussian DP that the run is shown to exceed; says nothing of mechanisms that are not Gaussian."""
+    """Lower bound on the run's mu of Gaussian DP; says nothing about mechanisms that are not Gaussian."""
     return _largest_rejected(
         lambda mu: is_refuted(inverse_of_gaussian(mu), n_canaries, n_guesses, n_correct, alpha=alpha), 32.0
     )
@@ -163,7 +163,7 @@ class MultiRun:
     false_alarms: int
 
     def lower_bound(self, *, delta: float = 0.0, alpha: float = 0.05) -> float:
-        """The epsilon that the mechanism is shown to exceed, wrong with probability at most ``alpha``.
+        """Lower bound on the mechanism's epsilon, wrong with probability at most ``alpha``.
 
         ``max(ln((TPR - delta) / FPR), ln((1 - FPR - delta) / (1 - TPR)))`` at the Clopper-Pearson lower end of TPR and
         the upper end of FPR, each at alpha / 2. Source: Jagielski, Ullman and Oprea, NeurIPS 2020.
@@ -174,19 +174,19 @@ class MultiRun:
         return max([0.0, *(math.log(above / below) for above, below in ratios if above > 0.0 and below > 0.0)])
 
     def largest_provable(self, *, delta: float = 0.0, alpha: float = 0.05) -> float:
-        """What a perfect attack would prove with as many runs."""
+        """The bound of a perfect attack with the same number of runs."""
         return MultiRun(n_with=self.n_with, hits=self.n_with, n_without=self.n_without, false_alarms=0).lower_bound(
             delta=delta, alpha=alpha
         )
 
 
-def _largest_rejected(rejected: Callable[[float], bool], most: float) -> float:
-    if not rejected(0.0):
+def _largest_rejected(is_rejected: Callable[[float], bool], most: float) -> float:
+    if not is_rejected(0.0):
         return 0.0
     low, high = 0.0, most
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if rejected(middle) else (low, middle)
+        low, high = (middle, high) if is_rejected(middle) else (low, middle)
         if high - low < 1e-6:
             break
     return low

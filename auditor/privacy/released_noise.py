@@ -1,4 +1,6 @@
-"""Is the noise that a run released the noise that is stated? Exact tests of it, apart from any epsilon.
+"""Test whether the noise that a run released has the stated distribution.
+
+Exact tests of it, apart from any epsilon.
 
 What was added to the clipped sum is seen whole by a white-box audit, so that nothing of the model, the rows or the
 canaries blurs it: where the statement is true it is a sample of independent normal numbers of a known size.
@@ -44,13 +46,13 @@ class ReleasedNoise:
 
     @property
     def steps(self) -> int:
-        """Steps taken."""
+        """The number of steps."""
         return len(self.totals)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseTest:
-    """One test: what the noise would be where it refutes, and the chance of as much in a correct run."""
+    """One test: its alternative for the noise, and its p-value under a correct run."""
 
     refuted: str
     p_value: float
@@ -73,11 +75,11 @@ class NoiseAudit:
 
     @property
     def refuted(self) -> tuple[str, ...]:
-        """What the noise is shown to be instead."""
+        """The significant alternatives for the noise."""
         return tuple(test.refuted for test in self.tests if test.p_value <= self.alpha / TESTS)
 
     def power(self, factor: float) -> float:
-        """Chance to refute noise whose standard deviation is ``factor`` times the stated one, by its size alone."""
+        """Power against noise with standard deviation ``factor`` times the stated one, by its size alone."""
         if not self.tests or factor >= 1.0:
             return 0.0
         if factor == 0.0:
@@ -87,8 +89,7 @@ class NoiseAudit:
 
 
 def audit_noise(runs: Sequence[ReleasedNoise], accounting: Sequence[Phase], *, alpha: float) -> NoiseAudit:
-    """Holds the noise of runs against the multipliers that are accounted for; a correct run is refuted with at most
-    ``alpha``.
+    """Test the noise of runs against the accounted multipliers; a correct run is rejected with probability at most ``alpha``.
 
     Where the noise is as stated, ``z = noise / multiplier`` are independent standard normal numbers, so that exactly:
 

@@ -1,4 +1,4 @@
-"""The record of a DP-SGD run: what a linter must know of it, read from JSON, TOML or a model bundle's recipe.
+"""The record of a DP-SGD run for the linter, read from JSON, TOML or a model bundle's recipe.
 
 A field that is left out was not recorded; the checks that need it say so. Nothing is assumed in its place.
 """
@@ -40,7 +40,7 @@ class RecordedPhase(Closed):
 
 
 class RecordedEncoding(Closed):
-    """What learning the preprocessing from the training rows by a private mechanism spent.
+    """The budget spent on learning the preprocessing from training rows by a private mechanism.
 
     Gaussian mechanisms: ``looks`` one after the other, each with noise of ``noise_multiplier`` times its sensitivity,
     which the accountant composes with the steps. Others: ``epsilon``, which is added. ``delta``: what is added to that.
@@ -60,7 +60,7 @@ class RecordedEncoding(Closed):
 
 
 class RunRecord(Closed):
-    """One run of DP-SGD, as far as it was recorded.
+    """One run of DP-SGD, with the recorded facts.
 
     ``phases``: what the accountant counted. ``batch_size``: rows of a logical step on average, as intended; where the
     loader is known, ``sample_rate`` is the chance with which it draws a row. ``sampler``: ``poisson`` draws each row by
@@ -151,7 +151,10 @@ def read_run(path: str | Path) -> RunRecord:
 
 
 def read_plain(path: str | Path) -> object:
-    """What a JSON or TOML file of a run record holds. Raises DataError where it is neither, or too large."""
+    """The contents of a run record's JSON or TOML file.
+
+    Raises DataError where it is neither, or too large.
+    """
     file = Path(path)
     if file.stat().st_size > _MOST_BYTES:
         raise DataError(f"{file.name!r} is larger than a run record of {_MOST_BYTES >> 20} MiB can be.")
@@ -164,7 +167,7 @@ def read_plain(path: str | Path) -> object:
 
 
 def write_run(run: Closed, path: str | Path) -> None:
-    """Writes a record as JSON that :func:`read_run` and ``auditor dp-lint`` read, what is not recorded left out."""
+    """Write a record as JSON for :func:`read_run` and ``auditor dp-lint``, without unrecorded fields."""
     write_beside(path, run.model_dump_json(indent=2, exclude_none=True).encode())
 
 
@@ -196,7 +199,7 @@ def parse_as(kind: type[R], form: str, raw: object, name: str) -> R:
 def run_of_recipe(
     recipe: Recipe, layers: tuple[str, ...] | None = None, running_statistics: tuple[str, ...] | None = None
 ) -> RunRecord | None:
-    """What a model bundle's recipe tells of its private training; None where it was not private.
+    """The private training recorded in a model bundle's recipe; None if it was not private.
 
     Where it names the sampler ``poisson``, as that of ``auditor train`` does, the steps were Opacus': the loader's
     rate, a constant divisor, empty draws kept. A recipe without these fields says only what stands in it.

@@ -1,4 +1,4 @@
-"""How far one row, or one client, moves a private step."""
+"""Sensitivity of a private step to one row or to one client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SLACK = 1e-2
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """How far the released sum moves when one of a ``unit`` leaves, in clipping norms; a private step allows 1.
+    """Change of the released sum when one of a ``unit`` leaves, in clipping norms; a private step allows 1.
 
     ``largest``: over ``n_rows`` rows left out of ``batch_rows``, each as it is and, where rows are numbers, much
     longer. ``why_not``: why it could not be measured, or "".

@@ -1,4 +1,4 @@
-"""What one row can do to a private step: the step is taken with and without the row, its noise held."""
+"""Sensitivity of a private step to one row: the step with and without the row, at equal noise."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def step_sensitivity(
     scale: float | None = None,
     n_rows: int = LEFT_OUT,
 ) -> Sensitivity:
-    """Takes the loop's own step on a batch and on the batch without one row; nothing is trained by it.
+    """Take the loop's own step on a batch and on the batch without one row, without training the model.
 
     ``take_step(inputs, targets)``: what the loop does with a batch, from ``zero_grad`` to ``optimizer.step``.
     Generators are set back before each step, so that the noise of both is the same and cancels; dropout is off. The
@@ -96,14 +96,14 @@ def _moved(step: _Step, inputs: Tensor, targets: Tensor, n: int) -> float:
 
 
 def still(module: nn.Module) -> None:
-    """Evaluation mode for what holds neither parameters nor buffers: nothing is trained there, and much is random."""
+    """Set evaluation mode on modules without parameters and buffers: nothing is trained there, much is random."""
     for m in module.modules():
         if not any(True for _ in (*m.parameters(recurse=False), *m.buffers(recurse=False))):
             m.training = False
 
 
 def plain_step(module: nn.Module, optimizer: Any, loss: LossPerRow) -> TakeStep:
-    """The step of a loop that takes the mean of a loss of one number a row, or the sum where Opacus is told so."""
+    """The step of a loop with the mean of a per-row loss, or with its sum if Opacus is configured so."""
 
     def take(inputs: Tensor, targets: Tensor) -> None:
         optimizer.zero_grad()

@@ -1,1 +1,1 @@
-"""From files to rows: tables, folders, pictures, sound, published benchmarks, word vectors."""
+"""Reading of rows from files: tables, folders, images, sound, published benchmarks, word vectors."""

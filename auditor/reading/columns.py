@@ -1,4 +1,4 @@
-"""Columns that name, date or weigh a row and do not describe it, recognised by their values and by their names."""
+"""Columns of ids, dates or weights, which describe no row, recognised by their values and names."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def id_like(frame: pd.DataFrame) -> list[str]:
 
 
 def repeating_ids(frame: pd.DataFrame) -> list[str]:
-    """Columns that name somebody whom several rows may be about: UUIDs, hashes, many values of what is called an id."""
+    """Columns identifying a person with several rows: UUIDs, hashes, many values under an id-like name."""
     return [str(name) for name in frame.columns if _names_somebody(str(name), frame[name])]
 
 
 def called_an_id(name: str) -> bool:
-    """Whether a column's name says that its values name something."""
+    """Whether a column's name suggests that its values are identifiers."""
     return name.lower() in _WHOLE_NAMES or bool(_ID.search(name))
 
 
 def called_a_weight(name: str) -> bool:
-    """Whether a column's name is one that surveys give to weights."""
+    """Whether a column's name is one that surveys use for weights."""
     return _WEIGHT.fullmatch(name) is not None
 
 
@@ -66,7 +66,7 @@ def date_like(frame: pd.DataFrame) -> list[str]:
 
 
 def weight_like(frame: pd.DataFrame) -> list[str]:
-    """Columns of numbers that are named as surveys name weights; "weight" beside a height is that of a body."""
+    """Numeric columns with a survey-weight name; "weight" beside a height column is body weight."""
     body = any(_BODY.search(str(name)) for name in frame.columns)
     found = []
     for name in map(str, frame.columns):

@@ -1,4 +1,4 @@
-"""A folder of media with one sub-folder per class, as rows: which files there are, their classes and their contents."""
+"""A media folder with one sub-folder per class, as rows: file list, classes and contents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of texts, one a line."""
+"""Text files with one text per line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TEXT = "text"
 
 
 def texts_in(source: IO[bytes], longest: int) -> Iterator[str]:
-    """The lines that are not blank, without what surrounds them.
+    """The non-blank lines, stripped.
 
     Raises ArrowInvalid for a line of more than ``longest`` bytes, UnicodeError for text that is not UTF-8.
     """

@@ -1,4 +1,4 @@
-"""From names of files to what a model takes: pictures, sound, and both behind a gate."""
+"""Media files by name as model input: images, sound, and both for a gated model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load_images(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.
 
 
 def decode_image(data: bytes, name: str, model: AuditedModel) -> npt.NDArray[np.uint8]:
-    """(height, width, channels) uint8 of one file's content, as :func:`load_images` reads it; raises what it raises."""
+    """(height, width, channels) uint8 of one file's content, as by :func:`load_images`, with the same errors."""
     return decode_as(data, name, _wanted(model))
 
 
@@ -73,7 +73,7 @@ def load_audio(folder: Path, names: Sequence[str], model: AuditedModel) -> Sampl
 
 
 def load_gated(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.NDArray[Any]:
-    """The files at ``names`` below a folder as a gated model takes them; raises what reading for either raises."""
+    """The files at ``names`` in a folder as input of a gated model; raises the errors of both readers."""
     from auditor.reading.media import loader_of
 
     assert isinstance(model, GatedModel)
@@ -95,7 +95,7 @@ class FilesRead:
 
 
 def read_files(folder: Path, names: Sequence[str], model: AuditedModel) -> FilesRead:
-    """The files as the model takes them, decoded one at a time, so that only the model's size is kept.
+    """The files as model input, decoded one at a time, so that only the model's size is kept in memory.
 
     Rows are (height, width, channels) uint8 for a model of images, (samples,) int16 for one of sound. Files that cannot
     be read (truncated, empty, no such medium) are left out and named. Raises DataError where none can be.
@@ -120,7 +120,7 @@ def read_files(folder: Path, names: Sequence[str], model: AuditedModel) -> Files
 
 
 def loader_of(model: AuditedModel) -> Callable[[Path, Sequence[str], AuditedModel], npt.NDArray[Any]]:
-    """What reads files for this model: a function of a folder, names below it and the model.
+    """The file reader for this model: a function of a folder, names below it and the model.
 
     Raises ModelError where it takes neither images nor sound.
     """

@@ -1,4 +1,4 @@
-"""Compressed text and numpy archives as tables: bounded, and without objects that run code."""
+"""Compressed text and NumPy archives as tables: bounded in size, and without objects that run code."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _FREE_BYTES = 256 << 20
 _NAMES = ("feature_names", "columns")
 
 
-def most_bytes(packed: int) -> int:
-    """What a compressed file of so many bytes may unpack to."""
-    return _MAX_RATIO * packed + _FREE_BYTES
+def most_bytes(packed_size: int) -> int:
+    """The limit of the unpacked size of a compressed file of so many bytes."""
+    return _MAX_RATIO * packed_size + _FREE_BYTES
 
 
 class BoundedGzip(io.RawIOBase):
-    """The text of a gzip file as a stream, which ends in a DataError where it grows beyond all proportion."""
+    """The text of a gzip file as a stream, with a DataError if its expansion exceeds the limit."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -42,7 +42,10 @@ class BoundedGzip(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Unpacks the next bytes. Raises DataError where the file is damaged or a decompression bomb."""
+        """Unpack the next bytes.
+
+        Raises DataError where the file is damaged or a decompression bomb.
+        """
         try:
             part = self._file.read1(min(len(buffer), 1 << 20))
         except (OSError, EOFError, zlib.error) as error:
@@ -59,20 +62,20 @@ class BoundedGzip(io.RawIOBase):
         return len(part)
 
     def close(self) -> None:
-        """Closes the file too."""
+        """Close the file too."""
         self._file.close()
         super().close()
 
 
 def read_npz(path: Path) -> pa.Table:
-    """The table of a ``.npz`` file: the columns of ``X`` beside ``y`` and every other array of one value a row.
+    """The table of a ``.npz`` file: the columns of ``X`` beside ``y`` and every other one-value-per-row array.
 
     The columns of ``X`` (n, d) are named by ``feature_names`` or ``columns`` (d,), else ``x0``, ``x1``, ... Without an
     ``X`` every array is a column. Raises DataError for anything else, and for pickled objects.
     """
     name = printable(path.name)
     try:
-        archive = open_archive(read_source(path, what="data file").data, name)
+        archive = open_archive(read_source(path, noun="data file").data, name)
         arrays = {n.removesuffix(".npy"): _array(archive.read(n), name, n) for n in archive.records}
     except ModelError as error:
         raise DataError(str(error), code="AUD-DATA-MALFORMED") from None

@@ -1,4 +1,4 @@
-"""A model known by its answers alone: a table with true labels, the model's scores or decisions, and groups."""
+"""A model known only by its answers: a table of true labels, model scores or decisions, and groups."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def load_recorded(model: ModelSpec, spec: DataSpec) -> tuple[AuditedModel, Audit
     return audited, replace(data, notes=(*data.notes, *notes))
 
 
-def _features(file: TableFile, spec: DataSpec, own: Sequence[str]) -> tuple[list[str], list[str]]:
+def _features(file: TableFile, spec: DataSpec, answer_columns: Sequence[str]) -> tuple[list[str], list[str]]:
     """The columns beside the answers: --features, else all that are nothing else and do not name rows."""
     if spec.text is not None:
         return [], []
     if spec.features is not None:
         return list(spec.features), []
-    taken = {*own, *spec.sensitive, spec.join_on, spec.cluster, spec.weight}
+    taken = {*answer_columns, *spec.sensitive, spec.join_on, spec.cluster, spec.weight}
     others = [name for name in file.columns if name not in taken]
     ids = id_like(file.read(others, {}).to_pandas()) if others else []
     notes = [f"Columns that name rows were left out of the features: {', '.join(ids)}."] if ids else []
@@ -77,7 +77,7 @@ def _features(file: TableFile, spec: DataSpec, own: Sequence[str]) -> tuple[list
 
 
 def _classes(
-    model: ModelSpec, spec: DataSpec, asked: RecordedSpec, scores: dict[str, str], file: TableFile
+    model: ModelSpec, spec: DataSpec, answer_spec: RecordedSpec, scores: dict[str, str], file: TableFile
 ) -> tuple[str, ...]:
     """The classes in the order of the scores; of two the favourable one stands last unless --classes says otherwise."""
     if model.classes is not None:
@@ -87,7 +87,7 @@ def _classes(
         return named
     if scores and "" not in scores:
         return tuple(scores)
-    columns = [name for name in (spec.target, asked.predicted) if name is not None]
+    columns = [name for name in (spec.target, answer_spec.predicted) if name is not None]
     if not columns and not scores:
         return ()
     seen = _labels(file, columns)

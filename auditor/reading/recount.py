@@ -1,4 +1,4 @@
-"""Truth, groups and counts of the data files, read without a model: what a record of the same files is held to."""
+"""A reader of truth, groups and counts in the data files, without a model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MOST_READINGS = 64
 
 
 def recount(spec: DataSpec) -> Recount:
-    """What is in the files that are audited; ``why_not`` says what could not be read."""
+    """The contents of the audited files; ``why_not``: the reason for unreadable parts."""
     try:
         return _of_folder(spec, Path(spec.path)) if Path(spec.path).is_dir() else _of_table(spec)
     except AuditorError as error:  # whoever loads the rows says it too

@@ -1,4 +1,4 @@
-"""Rows that repeat: how many are exact copies, and which columns name somebody whom several rows are about."""
+"""Repeated rows: the number of exact copies, and columns that identify a person with several rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SOMEBODY = re.compile(
 
 
 class RepeatCount:
-    """Counts rows that repeat an earlier one, batch by batch, in constant memory."""
+    """A counter of rows that repeat an earlier one, batch by batch, in constant memory."""
 
     def __init__(self) -> None:
         self._n = 0
@@ -44,12 +44,12 @@ class RepeatCount:
 
     @property
     def columns(self) -> set[str]:
-        """What the rows were told apart by."""
+        """The columns that distinguish the rows."""
         return set(self._values)
 
     @property
     def sampled(self) -> bool:
-        """Whether the different rows were too many to remember, and what is found is an estimate."""
+        """Whether there were too many distinct rows for exact counting, so that the result is an estimate."""
         return self._below < 1 << 64
 
     def add(self, frame: pd.DataFrame) -> None:
@@ -96,7 +96,7 @@ class RepeatCount:
         return float((self._counts == 1).mean()) if self._counts.size else 1.0
 
     def found(self) -> Copies:
-        """What was counted."""
+        """The counted copies."""
         seen = int(self._counts.sum())
         share = (seen - self._counts.size) / seen if seen else 0.0
         combinations = 1
@@ -129,7 +129,10 @@ def _digests(values: pd.Series[Any]) -> npt.NDArray[np.uint64]:
 
 
 def design_of(frame: pd.DataFrame, spec: DataSpec) -> Design | None:
-    """What the rows say of how they were drawn; None where no flag asks for it. Raises DataError."""
+    """The sampling design of the rows; None if no flag requests one.
+
+    Raises DataError.
+    """
     if spec.cluster is None and spec.weight is None:
         return None
     return Design(
@@ -140,10 +143,10 @@ def design_of(frame: pd.DataFrame, spec: DataSpec) -> Design | None:
     )
 
 
-def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec) -> tuple[Copies | None, list[str]]:
-    """The copies among the rows of a file, and what a reader should know of them and of ids that repeat.
+def repeats_in(file: TableFile, content: pd.DataFrame | RepeatCount, spec: DataSpec) -> tuple[Copies | None, list[str]]:
+    """The copies among the rows of a file, and notes on them and on repeated ids.
 
-    ``read``: the rows, or what was counted of them as they streamed by. Rows that agree in the columns that were
+    ``content``: the rows, or what was counted of them as they streamed by. Rows that agree in the columns that were
     read may differ in others, such as an id or an answer: where many agree, all columns of the file are looked at. A
     column that numbers the rows hides no file that was pasted: where hardly a row is alone without it, it is left out.
     Rows of one cluster may agree, rows of different ones not. Nothing is counted where a flag has said that copies are
@@ -151,22 +154,22 @@ def repeats_in(file: TableFile, read: pd.DataFrame | RepeatCount, spec: DataSpec
     """
     written = None if spec.recorded is None else spec.recorded.generated
     texts = {spec.text, written}
-    if written is not None and isinstance(read, pd.DataFrame):
+    if written is not None and isinstance(content, pd.DataFrame):
         # What a model wrote is what such a row is about, though it was read apart.
-        read = read.assign(**{written: file.read([written], {written: pa.string()}).to_pandas()[written].to_numpy()})
+        content = content.assign(**{written: file.read([written], {written: pa.string()}).to_pandas()[written].to_numpy()})
     if spec.cluster is not None:
-        return (_across(read, spec.cluster, texts) if isinstance(read, pd.DataFrame) else None), []
+        return (_across(content, spec.cluster, texts) if isinstance(content, pd.DataFrame) else None), []
     if spec.copies_are_real:
         said = "Rows that are exact copies of others count as rows of their own: --copies-are-real."
         return None, [said, *_on_ids(file)]
-    counted = read if isinstance(read, RepeatCount) else RepeatCount()
-    if not isinstance(read, RepeatCount):
-        counted.add(read)
+    counted = content if isinstance(content, RepeatCount) else RepeatCount()
+    if not isinstance(content, RepeatCount):
+        counted.add(content)
     found = counted.found()
     if found.share > MOST_COPIES and set(file.columns) - counted.columns:
         found = _over_all_columns(file) or found
     if not why_doubtful(found):
-        found = (_pasted(read, texts, counted) if isinstance(read, pd.DataFrame) else _doubtful(counted)) or found
+        found = (_pasted(content, texts, counted) if isinstance(content, pd.DataFrame) else _doubtful(counted)) or found
     return found, [*_on_copies(found), *_on_ids(file)]
 
 
@@ -183,9 +186,9 @@ def _but_for(frame: pd.DataFrame, columns: list[str]) -> Copies | None:
     return _doubtful(counted)
 
 
-def _doubtful(counted: RepeatCount) -> Copies | None:
-    found = counted.found()
-    return found if why_doubtful(found) and counted.singles < _SINGLES else None
+def _doubtful(repeats: RepeatCount) -> Copies | None:
+    found = repeats.found()
+    return found if why_doubtful(found) and repeats.singles < _SINGLES else None
 
 
 def _numbering(frame: pd.DataFrame, texts: set[str | None]) -> list[str]:
@@ -209,13 +212,13 @@ def _over_all_columns(file: TableFile) -> Copies | None:
     return whole.found()
 
 
-def _on_copies(found: Copies) -> list[str]:
-    if doubt := why_doubtful(found):
+def _on_copies(copies: Copies) -> list[str]:
+    if doubt := why_doubtful(copies):
         return [doubt]
-    if found.share > MOST_COPIES:
+    if copies.share > MOST_COPIES:
         return [
-            f"{found.copies:,} of {found.n:,} rows are exact copies of other rows, as their columns allow for no more "
-            f"than {found.combinations:,} different ones."
+            f"{copies.copies:,} of {copies.n:,} rows are exact copies of other rows, as their columns allow for no more "
+            f"than {copies.combinations:,} different ones."
         ]
     return []
 

@@ -1,4 +1,4 @@
-"""From a table or a folder to AuditData: which columns, which groups, which classes."""
+"""From a table or a folder to AuditData: selection of columns, groups and classes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MAX_GROUPS = 500
 
 
 def column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) -> dict[str, pa.DataType]:
-    """Types that need no inference: features are what the model's preprocessing says, labels, groups and keys text.
+    """Column types without inference: features by the model's preprocessing; labels, groups and keys as text.
 
     A column that is a feature too is read as the model takes it, whatever else it is.
     """
@@ -66,7 +66,7 @@ def column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) -
 
 
 def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> list[str]:
-    """The columns the model takes: --features, else what the model names, else every column that is nothing else."""
+    """The model's input columns: --features, else those the model names, else all columns without another role."""
     if spec.text is not None or spec.image is not None:
         return [name for name in (spec.text, spec.image) if name is not None]
     if spec.features is not None:
@@ -102,22 +102,22 @@ def _say_the_names(absent: str, features: Sequence[str], file: TableFile) -> Non
         )
 
 
-def _check_number(found: int, model: AuditedModel, file: TableFile) -> None:
+def _check_number(n_columns: int, model: AuditedModel, file: TableFile) -> None:
     """Raises UsageError where a model that names no columns takes another number of them than there are."""
-    if model.n_columns not in (None, found):
+    if model.n_columns not in (None, n_columns):
         raise UsageError(
-            f"The model takes {model.n_columns} columns and does not name them, and {file.path.name} has {found} that "
+            f"The model takes {model.n_columns} columns and does not name them, and {file.path.name} has {n_columns} that "
             "may be meant: add --features a,b in their order."
         )
 
 
 class Tally:
-    """What is known of the rows of a file, added up batch by batch: the one place that refuses and notes them."""
+    """Statistics of a file's rows, accumulated batch by batch: the only place for refusals and notes on them."""
 
     def __init__(
-        self, what: str, name: str, target: str | None, classes: tuple[str, ...], holes: Counter[str] | None = None
+        self, noun: str, name: str, target: str | None, classes: tuple[str, ...], holes: Counter[str] | None = None
     ) -> None:
-        self.no_rows = f"The {what} has a header and no rows."
+        self.no_rows = f"The {noun} has a header and no rows."
         self._name, self._target, self._classes = name, target, classes
         self._rows = 0
         self._holes = Counter[str]() if holes is None else holes
@@ -125,14 +125,14 @@ class Tally:
         self._groups: dict[str, set[str]] = {}
 
     def add(self, rows: int, holes: Mapping[str, int], y_true: IntArray | None) -> None:
-        """Counts rows, the values that each feature lacks, and labels; the first label is that of rows without one."""
+        """Count rows, missing values per feature, and labels; the first label means "without a label"."""
         self._rows += rows
         self._holes.update(holes)
         if y_true is not None:
             self._labels += np.bincount(y_true + 1, minlength=len(self._labels))
 
     def add_groups(self, feature: str, levels: Iterable[str]) -> None:
-        """Takes note of groups; DataError once there are more of one feature than can be compared in pairs."""
+        """Record groups; DataError if one feature has more than can be compared in pairs."""
         groups = self._groups.setdefault(feature, {MISSING})
         groups.update(levels)
         if len(groups) - 1 > MAX_GROUPS:
@@ -197,7 +197,7 @@ def classes_of(spec: DataSpec, model: AuditedModel) -> tuple[str, ...]:
 
 
 def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
-    """Evaluation rows, and training rows where ``spec.train`` names them, as the model takes them.
+    """Evaluation rows, and training rows if ``spec.train`` names them, as model input.
 
     Raises UsageError for a column that is not there (with the nearest that is), DataError for data that cannot be used.
     """
@@ -306,9 +306,9 @@ class _Source:
 
 
 def load_one(
-    spec: DataSpec, path: str, model: AuditedModel, classes: tuple[str, ...], decided: Sequence[str] | None = None
+    spec: DataSpec, path: str, model: AuditedModel, classes: tuple[str, ...], expected_features: Sequence[str] | None = None
 ) -> AuditData:
-    """Rows of one file. ``decided``: the features, where the rows of another file have decided on them.
+    """Rows of one file. ``expected_features``: the features, where the rows of another file have decided on them.
 
     Raises what :func:`load_data` raises.
     """
@@ -318,11 +318,11 @@ def load_one(
     file = open_table(path, what)
     spec = of_texts(spec, file, model)
     source = _Source(file, spec, model, path, what)
-    features = source.features(decided)
-    in_table = source.in_table(features, decided)
+    features = source.features(expected_features)
+    in_table = source.in_table(features, expected_features)
     frame = source.read(features, in_table)
     notes = on_texts(file, frame, spec)
-    if decided is None:
+    if expected_features is None:
         features, left_out = source.without_ids(frame, features)
         notes += left_out
     y_true, target_values = _truth(frame, spec, model, classes)
@@ -475,21 +475,21 @@ def _paths(folder: Path, names: Sequence[str]) -> npt.NDArray[np.object_]:
     return np.asarray([str(folder / name) for name in names], object)
 
 
-def _target_notes(values: FloatArray, what: str) -> list[str]:
+def _target_notes(values: FloatArray, subject: str) -> list[str]:
     """Notes on the true numbers of a file; DataError where there are none."""
     missing = int(np.isnan(values).sum())
     if missing == len(values):
-        raise DataError(f"{what} is empty: every true value is missing.", code="AUD-DATA-LABELS")
+        raise DataError(f"{subject} is empty: every true value is missing.", code="AUD-DATA-LABELS")
     notes = []
     if missing:
-        notes.append(f"{what} has no number in {missing:,} rows: they count for predictions, not for errors.")
+        notes.append(f"{subject} has no number in {missing:,} rows: they count for predictions, not for errors.")
     if np.nanmin(values) == np.nanmax(values):
-        notes.append(f"{what} holds one number only ({np.nanmin(values):g}).")
+        notes.append(f"{subject} holds one number only ({np.nanmin(values):g}).")
     return notes
 
 
 def join(frame: pd.DataFrame, spec: DataSpec) -> tuple[pd.DataFrame, list[str]]:
-    """The rows with the groups that the sensitive file has for them, and a note on those it does not know."""
+    """The rows joined with the groups in the sensitive file, and a note on rows without an entry there."""
     if spec.join_on is None or spec.sensitive_file is None:
         raise UsageError("--sensitive-file needs --join-on COLUMN, the column that both files share.")
     side = open_table(spec.sensitive_file, "sensitive file")

@@ -1,4 +1,4 @@
-"""The columns of a table that are a model's own answers."""
+"""The columns of a table that contain a model's own answers."""
 
 from __future__ import annotations
 
@@ -19,75 +19,75 @@ from auditor.rows import FloatArray
 _OFF_ONE = 1e-3
 
 
-def score_columns(asked: RecordedSpec, file: TableFile) -> dict[str, str]:
+def score_columns(answer_spec: RecordedSpec, file: TableFile) -> dict[str, str]:
     """Class -> column; the one column of the favourable label's scores has the class "".
 
     Raises UsageError where neither one column is named nor one for each class.
     """
-    plain = [name for name in asked.score if name in file.columns or "=" not in name]
-    if plain and len(asked.score) > 1:
+    plain = [name for name in answer_spec.score if name in file.columns or "=" not in name]
+    if plain and len(answer_spec.score) > 1:
         raise UsageError(
             f"One scan audits one model: --score {plain[0]} is one column of scores, so scan once for each; the "
             "probabilities of several classes are given as --score class=column, one for each class."
         )
     if plain:
         return {"": plain[0]}
-    pairs = [name.partition("=") for name in asked.score]
+    pairs = [name.partition("=") for name in answer_spec.score]
     found = {label_name(name): column for name, _, column in pairs}
-    if asked.score and (len(found) < len(pairs) or len(found) < 2):
+    if answer_spec.score and (len(found) < len(pairs) or len(found) < 2):
         raise UsageError("--score class=column is given once for every class, of which there are at least two.")
     return found
 
 
 def read_recorded(
-    file: TableFile, asked: RecordedSpec, classes: tuple[str, ...], positive: int | None, *, regression: bool
+    file: TableFile, answer_spec: RecordedSpec, classes: tuple[str, ...], positive: int | None, *, regression: bool
 ) -> Recorded:
-    """The answers of a model with these classes, row by row.
+    """The recorded answers of a model with these classes, row by row.
 
     Raises UsageError for a column that is not there, DataError where a row has no answer, or one that cannot be.
     """
-    scores = score_columns(asked, file)
-    numeric = [name for name in (*scores.values(), asked.loss) if name is not None]
+    scores = score_columns(answer_spec, file)
+    numeric = [name for name in (*scores.values(), answer_spec.loss) if name is not None]
     types = dict.fromkeys(numeric, pa.float64())
-    if asked.generated is not None:
-        column = file.read([asked.generated], {asked.generated: pa.string()}).to_pandas()[asked.generated]
-        _complete(column.isna(), f"Column {asked.generated!r} of {file.path.name}")
+    if answer_spec.generated is not None:
+        column = file.read([answer_spec.generated], {answer_spec.generated: pa.string()}).to_pandas()[answer_spec.generated]
+        _complete(column.isna(), f"Column {answer_spec.generated!r} of {file.path.name}")
         return Recorded(texts=column.to_numpy(object))
-    if asked.predicted is not None and not regression:
-        types[asked.predicted] = pa.string()
-    wanted = list(dict.fromkeys([*numeric, *([asked.predicted] if asked.predicted is not None else [])]))
+    if answer_spec.predicted is not None and not regression:
+        types[answer_spec.predicted] = pa.string()
+    wanted = list(dict.fromkeys([*numeric, *([answer_spec.predicted] if answer_spec.predicted is not None else [])]))
     frame = file.read(wanted, types).to_pandas()
     decided, said = None, ""
-    if asked.predicted is not None:
-        column = frame[asked.predicted]
-        said = f"Column {asked.predicted!r} of {file.path.name}"
+    if answer_spec.predicted is not None:
+        column = frame[answer_spec.predicted]
+        said = f"Column {answer_spec.predicted!r} of {file.path.name}"
         if regression:
-            numbers = numeric_target(column, asked.predicted)
+            numbers = numeric_target(column, answer_spec.predicted)
             _complete(np.isnan(numbers), said)
-            return Recorded(numbers=numbers, losses=_losses(frame, asked, file))
-        decided = encode_labels(column, classes, asked.predicted)
+            return Recorded(numbers=numbers, losses=_losses(frame, answer_spec, file))
+        decided = encode_labels(column, classes, answer_spec.predicted)
         _complete(decided < 0, said)
     return Recorded(
         scores=_probabilities(frame, scores, classes, positive, file) if scores else None,
         decisions=decided,
-        losses=_losses(frame, asked, file),
+        losses=_losses(frame, answer_spec, file),
     )
 
 
-def _complete(missing: Any, what: str) -> None:
+def _complete(missing: Any, subject: str) -> None:
     n = int(missing.sum())
     if n:
         raise DataError(
-            f"{what} is empty in {n:,} rows: a row without an answer of the model is to be left out.",
+            f"{subject} is empty in {n:,} rows: a row without an answer of the model is to be left out.",
             code="AUD-DATA-VALUES",
         )
 
 
-def _losses(frame: pd.DataFrame, asked: RecordedSpec, file: TableFile) -> FloatArray | None:
-    if asked.loss is None:
+def _losses(frame: pd.DataFrame, answer_spec: RecordedSpec, file: TableFile) -> FloatArray | None:
+    if answer_spec.loss is None:
         return None
-    losses = frame[asked.loss].to_numpy(np.float64)
-    _complete(~np.isfinite(losses), f"Column {asked.loss!r} of {file.path.name}")
+    losses = frame[answer_spec.loss].to_numpy(np.float64)
+    _complete(~np.isfinite(losses), f"Column {answer_spec.loss!r} of {file.path.name}")
     return losses
 
 

@@ -1,4 +1,4 @@
-"""Cells of groups and labels that hold too few rows for a rate, said where the groups are many."""
+"""Warnings about cells of groups and labels with too few rows for a rate, if there are many groups."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SMALL = 30
 
 
 def together(features: Sequence[str]) -> list[tuple[str, ...]]:
-    """Each feature, and all of them where there are several."""
+    """Each feature, and all of them together if there are several."""
     return [*((name,) for name in features), *([tuple(features)] if len(features) > 1 else [])]
 
 
 def cells_of(groups: pd.DataFrame, y_true: IntArray | None) -> npt.NDArray[np.int64]:
-    """(n_groups, n_classes) rows by group and label; rows without one are left out where others have one."""
+    """(n_groups, n_classes) rows by group and label; rows without a label are omitted if others have one."""
     group = put_together([coded(groups[name]) for name in groups.columns])
     label = np.zeros(len(groups), np.int64) if y_true is None else y_true
     n_labels = max(int(label.max()) + 1, 1)
@@ -32,7 +32,7 @@ def cells_of(groups: pd.DataFrame, y_true: IntArray | None) -> npt.NDArray[np.in
 
 
 def small_cells(names: Sequence[str], cells: npt.NDArray[np.int64]) -> list[str]:
-    """How many cells of many groups have too few rows for a rate; nothing where the groups are few."""
+    """The number of cells with too few rows for a rate; empty if there are few groups."""
     n_groups, n_labels = cells.shape
     small = int((cells < SMALL).sum())
     if n_groups <= MOST_VALUES or not small:

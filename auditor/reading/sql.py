@@ -1,4 +1,4 @@
-"""Rows out of a database, by a query of the user's own, over a connection that can only read."""
+"""Rows from a database by a user's query, over a read-only connection."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def is_database(data: str) -> bool:
     return bool(_URL.match(data))
 
 
-def fetch(url: str, query: str | Path, into: Path) -> str:
-    """Writes what the query in the file ``query`` finds in the database to ``into``, as Parquet; returns a note on it.
+def fetch(url: str, query: str | Path, destination: Path) -> str:
+    """Write the result of the query in the file ``query`` to ``destination`` as Parquet; return a note on it.
 
     PostgreSQL, MySQL, MariaDB and SQLite are told to refuse every write of the session; no other database is asked.
     Numbers of any type become float64 or integers, everything else that is no text its text. Raises UsageError for a
@@ -51,7 +51,7 @@ def fetch(url: str, query: str | Path, into: Path) -> str:
         raise DataError(
             f"The query {Path(query).name} finds what no table can hold: {first_line(error)}.", code="AUD-DATA-FORMAT"
         ) from None
-    write_beside(into, content.getvalue())
+    write_beside(destination, content.getvalue())
     digest = hashlib.sha256(statement.encode()).hexdigest()
     return f"The rows are what the query {Path(query).name} (sha256 {digest}) found, over a connection that only reads."
 
@@ -140,7 +140,7 @@ def _engine(sql: Any, url: str) -> Engine:
 
 
 def shown(url: str) -> str:
-    """The URL as it may be printed and recorded: its dialect, host and name."""
+    """The URL for printing and recording: its dialect, host and name only."""
     # Of what is no address, a password may be any part.
     return arguments_without_passwords([url])[0].removesuffix("?***") if "://" in url else "The --data that was given"
 

@@ -1,4 +1,4 @@
-"""Rows that stream past the model once and are counted, part by part, in memory that their number does not change."""
+"""Streamed rows: passed through the model once and counted in parts, in memory independent of their number."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _FEW = 16
 
 
 def why_not_streamed(spec: DataSpec, model: AuditedModel) -> str:
-    """Why rows cannot be counted without holding them, in a sentence; "" where they can.
+    """The reason why rows cannot be streamed, in a sentence; "" if they can.
 
     They can where every column's type is known beforehand, and the groups of a row are told by the row alone.
     """
@@ -79,15 +79,15 @@ class _Part:
 
 @dataclass(frozen=True)
 class Told:
-    """What is told of every row where a probe asked: its score, the levels of its features, and the row itself."""
+    """Requested values of every row: its score, the levels of its features, and the row itself."""
 
     scores: ScoreCounts
     features: FeatureCounts | None
     sample: RowSample | None
 
-    def add(self, part: _Part, keys: Keys | None, y_true: IntArray | None, decided: IntArray) -> None:
+    def add(self, part: _Part, keys: Keys | None, y_true: IntArray | None, decisions: IntArray) -> None:
         """The next rows."""
-        self.scores.add(part.groups, y_true, decided, part.probabilities)
+        self.scores.add(part.groups, y_true, decisions, part.probabilities)
         if self.features is not None:
             self.features.add(part.X, part.groups)
         if self.sample is not None:
@@ -96,7 +96,10 @@ class Told:
 
 
 class Stream:
-    """The rows of a file in parts, each asked about once it is read. Raises what reading a whole file raises."""
+    """The rows of a file in parts, each passed to the model once after reading.
+
+    Raises what reading a whole file raises.
+    """
 
     def __init__(self, spec: DataSpec, model: AuditedModel) -> None:
         self.file: TableFile = open_table(spec.path)
@@ -106,17 +109,17 @@ class Stream:
         self.classes = classes_of(self.spec, model)
         self.positive = favourable(self.spec.positive, self.classes)
 
-    def told(self, asked: Asked) -> Told:
-        """Where what was asked is counted: of scores, those of the favourable class, the last where none is named."""
+    def told(self, request: Asked) -> Told:
+        """Collector for the requested counts: scores are those of the favourable class, by default the last."""
         positive = len(self.classes) - 1 if self.positive is None else self.positive
         return Told(
-            ScoreCounts(self.sensitive, positive, len(self.classes), asked),
-            FeatureCounts(self.sensitive) if asked.levels else None,
-            RowSample(self.sensitive, self.classes, self.positive) if asked.rows else None,
+            ScoreCounts(self.sensitive, positive, len(self.classes), request),
+            FeatureCounts(self.sensitive) if request.levels else None,
+            RowSample(self.sensitive, self.classes, self.positive) if request.rows else None,
         )
 
     def settle(self, scores: ScoreCounts) -> None:
-        """Reads the rows once more where the median of the scores lies between some that the grid does not order."""
+        """Read the rows again if the median of the scores is between some that the grid does not order."""
         if scores.asked.median and scores.n_values > 2 and scores.unsettled() is not None:
             scores.settle((part.groups, part.probabilities) for part in self._parts())
 
@@ -136,11 +139,11 @@ class Stream:
         repeats: RepeatCount | None = None,
         digests: dict[str, GroupsDigest] | None = None,
         holes: Counter[str] | None = None,
-        told: Told | None = None,
+        collector: Told | None = None,
     ) -> tuple[GroupCounts, tuple[str, ...]]:
         """GroupCounts of the whole file, and the notes on it: one forward pass over its rows.
 
-        ``keys`` is given the keys of the rows, where there is a digest of them; ``repeats`` and ``told`` are
+        ``keys`` is given the keys of the rows, where there is a digest of them; ``repeats`` and ``collector`` are
         told of every row, and ``digests``, by sensitive feature, of every row's group; ``holes`` counts the values each
         feature lacks.
         """
@@ -168,8 +171,8 @@ class Stream:
                 first = part.X.head(_FEW), part.probabilities[:_FEW]
             decided = self.model.decide_rows(part.X, part.probabilities, self.positive)
             # No sooner than the groups are few: a column of ids has as many as rows.
-            if told is not None:
-                told.add(part, own, y_true, decided)
+            if collector is not None:
+                collector.add(part, own, y_true, decided)
             counts = count_groups(
                 decided,
                 y_true,
@@ -191,7 +194,7 @@ class Stream:
 
 
 def no_rows(spec: DataSpec) -> AuditData:
-    """What streamed rows have, without any of them: enough to see which of a probe's needs they meet."""
+    """The structure of streamed rows without any rows: enough to check which probe needs they meet."""
     return AuditData(
         X=pd.DataFrame(index=pd.RangeIndex(0)),
         y_true=None if spec.target is None else np.empty(0, np.int64),

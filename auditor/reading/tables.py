@@ -56,14 +56,17 @@ _MALFORMED = (
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table on disk whose header was read: its path, its kind, its columns in order."""
+    """A table file with a parsed header: its path, its kind, its columns in order."""
 
     path: Path
     kind: Kind
     columns: tuple[str, ...]
 
     def batches(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-        """Batches of some columns; ``types`` overrides what would be inferred. Raises DataError on a malformed file."""
+        """Batches of some columns; ``types`` overrides the inferred types.
+
+        Raises DataError on a malformed file.
+        """
         self.require(columns)
         wanted = {name: types[name] for name in columns if name in types}
         try:
@@ -104,10 +107,10 @@ class TableFile:
         self._refuse_bytes(table.schema)
         return table
 
-    def _whole(self, columns: Sequence[str], wanted: Mapping[str, pa.DataType]) -> pa.Table:
+    def _whole(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
         if self.kind in ("csv", "tsv"):
             with self._open() as source:
-                return pyarrow.csv.read_csv(source, **self._csv(columns, wanted))
+                return pyarrow.csv.read_csv(source, **self._csv(columns, types))
         if self.kind == "parquet":
             table = pyarrow.parquet.read_table(self.path, columns=list(columns))
         elif self.kind == "arrow":
@@ -126,7 +129,7 @@ class TableFile:
                     "Leave it out with --features.",
                     code="AUD-DATA-VALUES",
                 )
-        return pa.Table.from_batches([_cast(b, wanted) for b in table.to_batches()], _schema(table.schema, wanted))
+        return pa.Table.from_batches([_cast(b, types) for b in table.to_batches()], _schema(table.schema, types))
 
     def _texts(self) -> pa.Table:
         with self._open() as source:
@@ -153,7 +156,7 @@ class TableFile:
             raise not_utf8(self.path, self._open)
 
     def require(self, columns: Sequence[str]) -> None:
-        """Raises UsageError for the first name that is not a column, with the nearest that is."""
+        """Raise UsageError for the first name that is not a column, with the most similar column."""
         for name in columns:
             if name not in self.columns and self.kind == "txt":
                 raise UsageError(
@@ -188,11 +191,11 @@ class TableFile:
         }
 
 
-def _streamed_type(found: pa.DataType, wanted: pa.DataType | None) -> pa.DataType:
+def _streamed_type(inferred_type: pa.DataType, target_type: pa.DataType | None) -> pa.DataType:
     """How to parse a JSON column all through, given what its first block holds; it is cast to what is wanted later."""
-    if pa.types.is_integer(found) or pa.types.is_floating(found):
+    if pa.types.is_integer(inferred_type) or pa.types.is_floating(inferred_type):
         return pa.float64()  # whole numbers at first may be fractions later on
-    return wanted if wanted is not None and pa.types.is_null(found) else found
+    return target_type if target_type is not None and pa.types.is_null(inferred_type) else inferred_type
 
 
 def _malformed(path: Path, kind: Kind, error: Exception) -> DataError:
@@ -304,24 +307,24 @@ def _plain(schema: pa.Schema) -> pa.Schema:
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What a table is, by the ending of its name; None where that says nothing."""
+    """The table kind by the file extension; None if unknown."""
     packed = path.suffix.lower() == ".gz"
     kind = _SUFFIXES.get(Path(path.stem).suffix.lower() if packed else path.suffix.lower())
     return None if packed and kind not in _TEXT else kind
 
 
-def open_table(path: str | Path, what: str = "data file") -> TableFile:
-    """Reads a table's header, by the ending of its name; UsageError where absent, DataError where malformed."""
-    where = regular_file(path, what)
+def open_table(path: str | Path, noun: str = "data file") -> TableFile:
+    """Read a table's header, by file extension; UsageError if absent, DataError if malformed."""
+    where = regular_file(path, noun)
     kind = kind_of(where)
     if kind is None:
         raise UsageError(
-            f"The {what} {where.name!r} must end in {', '.join(_SUFFIXES)}, or in .gz after .csv, .tsv, .jsonl or "
+            f"The {noun} {where.name!r} must end in {', '.join(_SUFFIXES)}, or in .gz after .csv, .tsv, .jsonl or "
             ".txt: unpack it first, or name it by what it holds."
         )
     if where.stat().st_size == 0:
-        raise DataError(f"The {what} {where.name!r} is empty.", code="AUD-DATA-EMPTY")
-    found = problem_at_sight(where, kind, what, partial(_stream, where))
+        raise DataError(f"The {noun} {where.name!r} is empty.", code="AUD-DATA-EMPTY")
+    found = problem_at_sight(where, kind, noun, partial(_stream, where))
     if found is not None:
         raise found
     try:
@@ -344,6 +347,6 @@ def open_table(path: str | Path, what: str = "data file") -> TableFile:
     repeated = sorted(name for name, n in Counter(names).items() if n > 1)
     if repeated:
         raise DataError(
-            f"The {what} {where.name!r} has two columns named {repeated[0]!r}: rename one.", code="AUD-DATA-COLUMN"
+            f"The {noun} {where.name!r} has two columns named {repeated[0]!r}: rename one.", code="AUD-DATA-COLUMN"
         )
     return TableFile(where, kind, tuple(names))

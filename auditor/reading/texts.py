@@ -1,4 +1,4 @@
-"""Where the texts stand in a file that is of texts, and what a reader should know of them."""
+"""The text column of a text file, and notes about it for the reader."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def text_column(columns: Sequence[str]) -> str | None:
-    """The column of the texts: the one called so, or the only one there is."""
+    """The text column: by its name, or the only column."""
     return TEXT if TEXT in columns else columns[0] if len(columns) == 1 else None
 
 
 def of_texts(spec: DataSpec, file: TableFile, model: AuditedModel) -> DataSpec:
-    """What is asked of a file, with the column of its texts where the file or the model is of texts alone.
+    """The data options with the text column filled in, if the file or the model is text-only.
 
     Raises DataError for lines of text where the model takes a table.
     """
@@ -43,7 +43,7 @@ def of_texts(spec: DataSpec, file: TableFile, model: AuditedModel) -> DataSpec:
 
 
 def on_texts(file: TableFile, frame: pd.DataFrame, spec: DataSpec) -> list[str]:
-    """What a reader should know of a file's texts."""
+    """Notes on a file's texts."""
     if spec.text is None:
         return []
     none = int(frame[spec.text].isna().sum())

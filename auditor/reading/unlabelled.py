@@ -1,4 +1,4 @@
-"""Rows without labels, of the kind that other rows are: a table with the same columns, or a folder of media."""
+"""Unlabelled rows in the format of other rows: a table with the same columns, or a folder of media."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors of words and sentences: word-vector files, a network's input embeddings, mean-pooled hidden states."""
+"""Word and sentence vectors: word-vector files, a network's input embeddings, mean-pooled hidden states."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Embedder:
-    """Texts to vectors: ``embed`` gives (n, d), NaN where a text has none; ``source`` says in words whose they are."""
+    """Texts to vectors: ``embed`` gives (n, d), NaN for a text without one; ``source`` describes the origin."""
 
     embed: Callable[[Sequence[str]], FloatArray]
     source: str
@@ -39,7 +39,7 @@ class Embedder:
 
 
 def word_vectors(path: str | Path, words: Collection[str]) -> Embedder:
-    """The vectors that a word2vec file, binary or text, or a GloVe text file has for ``words``.
+    """The vectors of ``words`` in a word2vec file, binary or text, or in a GloVe text file.
 
     Read line by line; nothing but the wanted words is kept, and nothing is unpickled. A word is found as it is spelled;
     in lower case only where the file has no capitals at all, because elsewhere "frank" is not Frank. Raises UsageError
@@ -71,7 +71,7 @@ class _File(NamedTuple):
     cased: bool
 
 
-def _read(stream: BinaryIO, name: str, wanted: Collection[str]) -> _File:
+def _read(stream: BinaryIO, name: str, vocabulary: Collection[str]) -> _File:
     first = _line(stream, name)
     header = first.split()
     if len(header) == 2 and all(part.isdigit() for part in header):
@@ -84,10 +84,10 @@ def _read(stream: BinaryIO, name: str, wanted: Collection[str]) -> _File:
         place = stream.tell()
         if _is_text(stream.read(_MAX_LINE_BYTES), dimensions):
             stream.seek(place)
-            found, cased = _read_text(stream, name, wanted, dimensions)
+            found, cased = _read_text(stream, name, vocabulary, dimensions)
             return _File(found, dimensions, "word2vec text", cased)
         stream.seek(place)
-        found, cased = _read_binary(stream, name, wanted, count, dimensions)
+        found, cased = _read_binary(stream, name, vocabulary, count, dimensions)
         return _File(found, dimensions, "word2vec binary", cased)
     dimensions = len(header) - 1
     if not _is_text(first, dimensions):
@@ -96,7 +96,7 @@ def _read(stream: BinaryIO, name: str, wanted: Collection[str]) -> _File:
             code="AUD-DATA-FORMAT",
         )
     stream.seek(0)
-    found, cased = _read_text(stream, name, wanted, dimensions)
+    found, cased = _read_text(stream, name, vocabulary, dimensions)
     return _File(found, dimensions, "GloVe text", cased)
 
 
@@ -121,7 +121,7 @@ def _is_text(beginning: bytes, dimensions: int) -> bool:
 
 
 def _read_text(
-    stream: BinaryIO, name: str, wanted: Collection[str], dimensions: int
+    stream: BinaryIO, name: str, vocabulary: Collection[str], dimensions: int
 ) -> tuple[dict[str, FloatArray], bool]:
     """The wanted vectors, and whether any word of the file has a capital."""
     found: dict[str, FloatArray] = {}
@@ -131,7 +131,7 @@ def _read_text(
         word, *numbers = line.rstrip().rsplit(b" ", dimensions)
         key = word.decode("utf-8", "replace")
         cased = cased or key != key.lower()
-        if key not in wanted or key in found:
+        if key not in vocabulary or key in found:
             continue
         try:
             found[key] = np.asarray([float(x) for x in numbers])
@@ -144,7 +144,7 @@ def _read_text(
 
 
 def _read_binary(
-    stream: BinaryIO, name: str, wanted: Collection[str], count: int, dimensions: int
+    stream: BinaryIO, name: str, vocabulary: Collection[str], count: int, dimensions: int
 ) -> tuple[dict[str, FloatArray], bool]:
     found: dict[str, FloatArray] = {}
     cased = False
@@ -163,7 +163,7 @@ def _read_binary(
             )
         key = word.lstrip(b"\n").decode("utf-8", "replace")
         cased = cased or key != key.lower()
-        if key in wanted and key not in found:
+        if key in vocabulary and key not in found:
             found[key] = np.frombuffer(raw, "<f4").astype(np.float64)
             _check(found[key], dimensions, key, name)
     return found, cased
@@ -180,7 +180,7 @@ def _check(vector: FloatArray, dimensions: int, word: str, name: str) -> None:
 
 
 def input_embeddings(model: AuditedModel) -> Embedder | None:
-    """A model's own table of word vectors, or None where it has none that is known.
+    """A model's own word-vector table, or None if it has no known one.
 
     Of a language model the mean of a word's pieces as they are within a sentence; a word with an unknown piece has no
     vector. Of a text classifier with a vocabulary the row of its embedding.

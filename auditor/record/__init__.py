@@ -1,1 +1,1 @@
-"""The versioned record of an audit: its types, the words it is told in, and what follows from it alone."""
+"""The versioned record of an audit: its types, its wording, and everything derived from it alone."""

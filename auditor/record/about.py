@@ -1,4 +1,4 @@
-"""What the people say of whom and what a report is about: identity, purpose and words, which no probe can measure."""
+"""User-stated facts of a report that no probe can measure: persons, model identity, purpose and text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EMPTY = Field(exclude_if=lambda part: part == type(part)())
 
 
 class Organisation(Closed):
-    """``[organisation]``: whose audit it is."""
+    """``[organisation]``: the organisation responsible for the audit."""
 
     name: _Said = ""
 
@@ -38,7 +38,7 @@ class Document(Closed):
 
 
 class ModelIdentity(Closed):
-    """``[model]``: which model it is, whatever its bytes, whose, of what risk tier, and when it is audited again.
+    """``[model]``: the model's identity independent of its bytes: owner, risk tier, next audit.
 
     ``audit_every``: such as ``365d`` or ``6m``; ``next_due``: a day, which goes before it.
     """
@@ -53,7 +53,7 @@ class ModelIdentity(Closed):
 
 
 class System(Closed):
-    """``[system]``: what the model is for, what is decided by it, and who is affected."""
+    """``[system]``: the purpose of the model, its decisions, and the affected people."""
 
     purpose: _Said = ""
     use: _Said = ""
@@ -62,7 +62,7 @@ class System(Closed):
 
 
 class Reference(Closed):
-    """``[data.reference]``: the population that the rows are to stand for, and where its ``shares`` were published.
+    """``[data.reference]``: the population that the rows represent, and the published source of ``shares``.
 
     ``shares``: of each group, by sensitive feature; those of a feature add up to 1.
     """
@@ -72,7 +72,7 @@ class Reference(Closed):
 
 
 class DataIdentity(Closed):
-    """``[data]``: where the rows come from and by which steps, and which population they stand for."""
+    """``[data]``: the origin and processing of the rows, and the population that they represent."""
 
     source: _Said = ""
     population: _Said = ""
@@ -81,7 +81,7 @@ class DataIdentity(Closed):
 
 
 class About(Closed):
-    """What was said in audit.toml; what was not is empty, and never guessed.
+    """The statements in audit.toml; unstated fields are empty, never guessed.
 
     ``labels``: words for columns and for their values, as in ``[labels]``. ``language``: that of the first page, and
     ``words`` its phrases where it is none that comes with the tool.
@@ -103,7 +103,7 @@ class About(Closed):
 
     @property
     def called(self) -> Labels:
-        """What columns and values are called."""
+        """The display names of columns and values."""
         return Labels(self.labels)
 
 
@@ -117,15 +117,15 @@ def stated_groups(about: About | None, sensitive: Sequence[str]) -> dict[str, tu
     return {name: tuple(groups) for name, groups in stated.items()}
 
 
-def check_reference(stated: Mapping[str, Collection[str]], seen: Mapping[str, Collection[str]]) -> None:
-    """Raises UsageError for a group of ``[data.reference]`` that no row is in and that is spelled almost as one is.
+def check_reference(reference_groups: Mapping[str, Collection[str]], data_groups: Mapping[str, Collection[str]]) -> None:
+    """Raise UsageError for a group of ``[data.reference]`` without rows whose spelling is close to an existing one.
 
-    ``stated`` and ``seen``: groups by sensitive feature. A group that truly has no row is what a reference is for.
+    ``reference_groups`` and ``data_groups``: groups by sensitive feature. A group that truly has no row is what a reference is for.
     """
-    for feature, groups in stated.items():
-        left = [name for name in seen.get(feature, ()) if name not in groups]
+    for feature, groups in reference_groups.items():
+        left = [name for name in data_groups.get(feature, ()) if name not in groups]
         for name in groups:
-            if name not in seen.get(feature, ()) and (near := did_you_mean(name, left)):
+            if name not in data_groups.get(feature, ()) and (near := did_you_mean(name, left)):
                 raise UsageError(f"[data.reference] {feature} has {name!r}, and no row is in such a group{near}")
 
 
@@ -143,7 +143,7 @@ _TIMES: Mapping[str, Callable[[str, str], object]] = {"audit_every": period_of, 
 def about_of(
     content: Mapping[str, Any], labels: Labels, language: str, where: str, catalogue: ObeyedFile | None = None
 ) -> About | None:
-    """What a configuration says of identity and words; None where it says nothing.
+    """The identity and wording statements of a configuration; None if it has none.
 
     ``catalogue``: the file that ``language`` names, where it was read already.
     Raises ConfigError for an unknown key or a value that is no text, UsageError for an unknown language or what is no
@@ -175,12 +175,12 @@ def _section(table: object, name: str, where: str) -> dict[str, Any]:
     return said
 
 
-def _text(value: object, what: str) -> str:
+def _text(value: object, subject: str) -> str:
     if type(value) is date:
         # TOML has days of its own.
         return value.isoformat()
     if not isinstance(value, str) or len(value) > _LONGEST:
-        raise ConfigError(f"{what} must be text of at most {_LONGEST} characters.")
+        raise ConfigError(f"{subject} must be text of at most {_LONGEST} characters.")
     return value.strip()
 
 

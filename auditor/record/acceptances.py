@@ -1,4 +1,4 @@
-"""What is accepted, finding by finding: by whom, how far and until when, and how what is found now compares."""
+"""Acceptances of findings: by whom, up to which value and date, and their comparison with the current values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ Standing = Literal["accepted", "exceeds", "expired", "unsigned", "fixed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Signer:
-    """Who signed an acceptance; ``step``: which, of several. ``signed_with``: a key's fingerprint, None of no key."""
+    """A signer of an acceptance; ``step``: the position among several.
+
+    ``signed_with``: a key's fingerprint, None of no key.
+    """
 
     entry: int
     created: str
@@ -30,7 +33,7 @@ class Signer:
 
 @dataclass(frozen=True, kw_only=True)
 class Acceptance:
-    """One finding that was accepted; ``signers`` in their order, ``audit``: the entry of the audit it is about."""
+    """An accepted finding; ``signers`` in order, ``audit``: the entry of its audit."""
 
     item: DecidedFinding
     audit: int
@@ -43,37 +46,37 @@ class Acceptance:
 
     @property
     def asks(self) -> Key:
-        """What the finding asks."""
+        """The question of the finding."""
         return self.item.asks
 
     @property
     def value(self) -> float | None:
-        """The worst number that is accepted; None where none was."""
+        """The worst accepted number; None without one."""
         return self.item.value
 
     @property
     def entry(self) -> int:
-        """The history's entry that it began with."""
+        """The history entry that started it."""
         return self.signers[0].entry
 
     @property
     def missing(self) -> tuple[Step, ...]:
-        """Who has still to sign, where several sign in order."""
+        """The remaining signers, if several sign in order."""
         done = [signer.step for signer in self.signers]
         return () if done == [None] else tuple(step for step in STEPS if step not in done)
 
     @property
     def holds(self) -> bool:
-        """Whether it holds: not expired, and signed by all who have to."""
+        """Whether it is valid: not expired, and completely signed."""
         return not self.expired and not self.missing
 
     @property
     def by(self) -> str:
-        """Whoever answers for it: the last who signed."""
+        """The person responsible: the last signer."""
         return self.signers[-1].by
 
     def standing(self, finding: Finding | None) -> Standing:
-        """How what is found now compares; ``finding`` is None where nothing was measured of it."""
+        """Comparison with the current value; ``finding`` is None if it was not measured."""
         if finding is not None and finding.outcome is Outcome.PASS:
             return "fixed"
         if self.expired:
@@ -88,7 +91,7 @@ class Acceptance:
         return "exceeds" if told and finding is not None and finding.outcome is Outcome.FAIL else "accepted"
 
     def describe(self, finding: Finding | None) -> str:
-        """What it comes to now, in a sentence; "worse than accepted" first, so that nobody overlooks it."""
+        """The current state of the acceptance, in a sentence; "worse than accepted" comes first."""
         limit = f" {self.item.limit}" if self.item.limit else ""
         if not limit and self.item.outcome is not None:
             limit = f" while {self.item.outcome.value}"
@@ -151,7 +154,7 @@ class _Open:
 
 
 def acceptances_of(decisions: Sequence[DecisionRecord]) -> dict[Key, Acceptance]:
-    """What is accepted of each finding, by decisions in the order they were made.
+    """Acceptances of each finding, from decisions in order.
 
     The last acceptance that holds counts, else the last; a rejection withdraws those before it of the same findings,
     and one by a reviewer those that it was to cover.
@@ -175,14 +178,14 @@ def acceptances_of(decisions: Sequence[DecisionRecord]) -> dict[Key, Acceptance]
     return found
 
 
-def _withdraw(open_: Mapping[int, _Open], asked: set[Key]) -> None:
-    for each in open_.values():
-        left = tuple(item for item in each.first.decided if item.asks not in asked)
+def _withdraw(open_acceptances: Mapping[int, _Open], keys: set[Key]) -> None:
+    for each in open_acceptances.values():
+        left = tuple(item for item in each.first.decided if item.asks not in keys)
         each.first = each.first.model_copy(update={"decided": left})
 
 
 def findings_by_key(report: AuditReport) -> dict[Key, Finding]:
-    """What is found now by what it asks; of several criteria on one number, the one that is met least."""
+    """The current findings by their question; if a number has several criteria, the one met least."""
     gravest = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.NOT_JUDGED, Outcome.PASS)
     found: dict[Key, Finding] = {}
     for finding in report.findings:
@@ -195,7 +198,7 @@ def findings_by_key(report: AuditReport) -> dict[Key, Finding]:
 
 
 def told(report: AuditReport) -> Iterator[str]:
-    """What became of everything that was accepted by its value, and of the rest what is worse, the worst first."""
+    """Sentences on all findings accepted by value, and on other accepted ones that became worse, the worst first."""
     now = findings_by_key(report)
     order: tuple[Standing, ...] = ("exceeds", "expired", "unsigned", "accepted", "fixed")
     known = acceptances_of(report.decisions).values()

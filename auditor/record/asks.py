@@ -1,4 +1,4 @@
-"""What a finding asks, by which it is known again in another audit whatever its id there."""
+"""The identity of a finding's question, which matches findings of different audits despite different ids."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COORDINATES = frozenset(
 
 
 class Asking(Protocol):
-    """What of a finding says what it asks."""
+    """The fields of a finding that define its question."""
 
     @property
     def probe(self) -> str: ...
@@ -38,7 +38,7 @@ class Asking(Protocol):
 
 
 def key_of(finding: Asking) -> Key:
-    """What a finding is of; of one that nobody measured, what its criterion is about."""
+    """The question of a finding; if it was not measured, that of its criterion."""
     of: list[tuple[str, str | float]] = [(_column(name), value) for name, value in finding.group.items()]
     of += finding.at.items()
     if finding.sensitive:
@@ -71,7 +71,7 @@ def _read(text: str) -> list[str]:
 
 
 def called(key: Key) -> str:
-    """What a key asks, on one line: ``selection_rate (sex=female)``."""
+    """The question of a key, on one line: ``selection_rate (sex=female)``."""
     probe, method, metric, of = key
     where = [
         f"{_read(k)[-1]}={v:g}" if isinstance(v, float) else f"{_read(k)[-1]}={' x '.join(_read(v))}" for k, v in of

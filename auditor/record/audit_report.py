@@ -1,4 +1,4 @@
-"""The record: what an audit asked, found and could not find out, as typed, versioned JSON.
+"""The audit record: requests, findings and unanswered questions, as typed, versioned JSON.
 
 Undefined and infinite numbers are ``null``. The schema of these types is shipped as ``report.schema.json`` beside this
 file and a test holds the two together.
@@ -68,7 +68,7 @@ _NOT_OF_THE_MODEL = frozenset({"completeness_error", "faithfulness_gain", "metho
 
 
 class ExitCode(IntEnum):
-    """What the command line says to a script; precedence 2, 4, 1, 3, 0."""
+    """Exit codes of the command line; precedence 2, 4, 1, 3, 0."""
 
     PASSED = 0
     FAILED = 1
@@ -78,7 +78,7 @@ class ExitCode(IntEnum):
 
 
 class ModelRecord(Closed):
-    """The audited model: where it came from, what its bytes were, how each of them was loaded.
+    """The audited model: its origin, its files with their digests, and their loading methods.
 
     ``dtype``: the numbers that a language model was computed in.
     """
@@ -95,7 +95,7 @@ class ModelRecord(Closed):
 
     @property
     def named(self) -> str:
-        """The file's name without its folders, or a server's whole address; of what has no file, what it is."""
+        """The file name without folders, or a server's full address; without a file, a description."""
         if self.path is None:
             return "a model in memory" if self.format == "in memory" else self.format
         # An address ends in the version of its interface, which says nothing of the model.
@@ -103,7 +103,7 @@ class ModelRecord(Closed):
 
 
 class DataRecord(Closed):
-    """The evaluation data, and the training data where they were given.
+    """The evaluation data, and the training data if given.
 
     ``rows_sha256``: of the evaluation rows in no order, by which a file is known again that was shuffled or saved anew;
     None where nothing was to be known again. ``n_unreadable``: files that were to be rows and could not be read;
@@ -139,7 +139,7 @@ class DataRecord(Closed):
 
 
 class Environment(Closed):
-    """Where and with what the audit ran; ``sandbox``: None where it ran in the caller's own process."""
+    """The environment of the audit; ``sandbox``: None if it ran in the caller's own process."""
 
     python: str
     platform: str
@@ -158,7 +158,7 @@ class Environment(Closed):
 
 
 class BudgetRecord(Closed):
-    """An error budget: its ``rate`` is promised for any false FAIL and for any false PASS over its judgements."""
+    """An error budget: its ``rate`` bounds any false FAIL and any false PASS over its judgements."""
 
     name: str
     rate: float
@@ -167,8 +167,7 @@ class BudgetRecord(Closed):
 
 
 class FamilyRecord(Closed):
-    """The promise about errors over m judgements: each budget's own; of one family's ``error_rate`` where none are
-    listed.
+    """The error guarantee over m judgements: that of each budget, or of one family's ``error_rate`` if no budgets are listed.
 
     ``rule``: the version of the rules by which outcomes follow from what was measured.
     """
@@ -191,7 +190,7 @@ class FamilyRecord(Closed):
 
 
 class Finding(Closed):
-    """One finding; ``estimate`` holds the sufficient statistics that every number of it can be recomputed from.
+    """One finding; ``estimate`` contains the sufficient statistics from which all its numbers can be recomputed.
 
     ``chance``: of a number that shows skill, what a model without any comes to. ``vacuous``: why a PASS would say
     nothing of this model, such as that it answers all rows the same, or "". ``doubtful``: why nothing is judged of its
@@ -235,49 +234,49 @@ class Finding(Closed):
     estimate: AnyEstimate | None = None
 
     @classmethod
-    def of(cls, judged: Judgement) -> Finding:
-        """What the record keeps of a judgement."""
-        m = judged.measurement
+    def of(cls, judgement: Judgement) -> Finding:
+        """The record of a judgement."""
+        m = judgement.measurement
         return cls(
-            id=judged.id,
-            probe=judged.probe,
+            id=judgement.id,
+            probe=judgement.probe,
             method=m.method or None if m else None,
-            pillar=judged.pillar,
-            metric=judged.metric,
+            pillar=judgement.pillar,
+            metric=judgement.metric,
             group=dict(m.group) if m else {},
             sensitive=m.sensitive if m else (),
             at=dict(m.at) if m else {},
             value=m.estimate.value if m else None,
             ideal=m.ideal if m else None,
             chance=m.chance if m else None,
-            interval=judged.interval,
-            confidence=judged.confidence,
-            p_fail=judged.p_fail,
-            p_pass=judged.p_pass,
+            interval=judgement.interval,
+            confidence=judgement.confidence,
+            p_fail=judgement.p_fail,
+            p_pass=judgement.p_pass,
             n_samples=m.n_samples if m else None,
-            outcome=judged.outcome,
-            criterion=judged.criterion.record if judged.criterion else None,
-            minimum_detectable_effect=judged.minimum_detectable_effect,
-            n_required=judged.n_required,
-            citation=judged.citation,
+            outcome=judgement.outcome,
+            criterion=judgement.criterion.record if judgement.criterion else None,
+            minimum_detectable_effect=judgement.minimum_detectable_effect,
+            n_required=judgement.n_required,
+            citation=judgement.citation,
             detail=m.detail if m else "",
-            reason=judged.reason,
-            vacuous=judged.vacuous,
-            doubtful=judged.doubtful,
+            reason=judgement.reason,
+            vacuous=judgement.vacuous,
+            doubtful=judgement.doubtful,
             tried=m.tried if m else "",
             weak=m.weak if m else "",
-            budget=judged.budget,
-            p_fail_adjusted=judged.p_fail_adjusted,
-            p_pass_adjusted=judged.p_pass_adjusted,
-            alone=judged.alone,
-            padding=judged.padding,
-            other_kind=judged.other_kind,
+            budget=judgement.budget,
+            p_fail_adjusted=judgement.p_fail_adjusted,
+            p_pass_adjusted=judgement.p_pass_adjusted,
+            alone=judgement.alone,
+            padding=judgement.padding,
+            other_kind=judgement.other_kind,
             estimate=m.estimate if m else None,
         )
 
 
 class Summary(Closed):
-    """How many findings ended in each of the six outcomes."""
+    """Numbers of findings by each of the six outcomes."""
 
     passed: Annotated[int, Field(alias="pass")]
     fail: int
@@ -302,12 +301,12 @@ class Summary(Closed):
         )
 
     def count(self, outcome: Outcome) -> int:
-        """How many findings ended so."""
+        """The number of findings with this outcome."""
         return int(getattr(self, "passed" if outcome is Outcome.PASS else outcome.value.lower()))
 
 
 class PlanEntered(Closed):
-    """Where the history holds a registration: its entry, that entry's hash and time, and what was audited before it.
+    """The position of a registration in the history: its entry, with hash and time, and earlier audits.
 
     ``rows``, ``model``: audits of the same rows and of the same model before it; None where those are not known.
     """
@@ -330,7 +329,7 @@ class PlanEntered(Closed):
 
 
 class RegistrationRecord(Closed):
-    """What was fixed before results were seen, and whether the run kept to it; it changes no outcome.
+    """The pre-registered plan, and the run's deviations from it; it changes no outcome.
 
     ``sha256``: of what was registered, which whoever noted it then can compare. ``registered``: when. ``signed_with``:
     fingerprint of the key whose signature was checked, None where none fits. ``deviations``: every way in which the run
@@ -350,18 +349,18 @@ class RegistrationRecord(Closed):
 
     @property
     def kept(self) -> Literal["followed", "deviates", "unproven"]:
-        """Whether the run did what was registered, and whether nothing speaks against its having come first."""
+        """Whether the run followed the registration, and whether the registration provably came first."""
         if self.deviations:
             return "deviates"
         return "unproven" if self.cautions else "followed"
 
     @property
     def followed(self) -> bool:
-        """Whether the run did what was registered before."""
+        """Whether the run followed the earlier registration."""
         return self.kept == "followed"
 
     def describe(self) -> str:
-        """Who registered when, and whether the run followed; the deviations themselves are a list of their own."""
+        """The registrant, the date, and whether the run followed; deviations are listed separately."""
         by = f" by {self.by}" if self.by else ""
         signed = f"signed with the key {self.signed_with[:16]}" if self.signed_with else "not signed"
         said = f"Registered on {self.registered}{by}, {signed}, SHA-256 {self.sha256[:16]}."
@@ -380,7 +379,7 @@ class RegistrationRecord(Closed):
 
 
 class Refusal(Closed):
-    """Why the model or the data were not accepted.
+    """The reason why the model or the data were not accepted.
 
     ``code`` is which of them; ``reason_code`` the stable code of :data:`auditor.errors.REASONS`, None in records of
     before there were any.
@@ -434,7 +433,7 @@ class AuditReport(Closed):
 
     @property
     def obeyed(self) -> tuple[ConfigurationFile, ...]:
-        """The files that decided the audit; none are known of records of before they were named."""
+        """The files that determined the audit; unknown for older records."""
         return () if self.configuration is None else self.configuration.files
 
     def to_json(self) -> str:
@@ -442,11 +441,11 @@ class AuditReport(Closed):
         return self.model_dump_json(indent=2) + "\n"
 
     def verdict(self, *, allow_inconclusive: bool = False) -> ExitCode:
-        """The exit code that the findings come to, whatever the record says of it."""
-        return exit_code(self.findings, refused=self.refusal is not None, allow_inconclusive=allow_inconclusive)
+        """The exit code derived from the findings, independent of the recorded one."""
+        return exit_code(self.findings, was_refused=self.refusal is not None, allow_inconclusive=allow_inconclusive)
 
     def to_frame(self) -> pd.DataFrame:
-        """A DataFrame with one row per finding: what was measured, on what, its interval, and what became of it."""
+        """A DataFrame with one row per finding: measurement, location, interval, and outcome."""
         import pandas as pd
 
         rows = [_row(finding) for finding in self.findings]
@@ -473,7 +472,7 @@ class AuditReport(Closed):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> AuditReport:
-        """Reads a record; raises DataError where it is not one, or of a newer schema than this version knows."""
+        """Read a record; DataError if it is none, or of a newer schema than this version supports."""
         try:
             report = cls.model_validate_json(text)
         except ValidationError as error:
@@ -535,7 +534,7 @@ class _Version(BaseModel):
 
 
 def is_newer(schema_version: str) -> bool:
-    """Whether a record's schema is newer than this version knows."""
+    """Whether a record's schema is newer than this version supports."""
     return _numbers(schema_version) > _numbers(SCHEMA_VERSION)
 
 
@@ -547,7 +546,7 @@ def _numbers(version: str) -> tuple[int, ...]:
         return (sys.maxsize,)
 
 
-def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_inconclusive: bool = False) -> ExitCode:
+def exit_code(findings: Sequence[Judgement | Finding], *, was_refused: bool, allow_inconclusive: bool = False) -> ExitCode:
     """The exit code of a scan.
 
     4 where model or data were refused; else 1 where anything FAILed; else 3 where anything was INCONCLUSIVE or NOT_RUN,
@@ -558,7 +557,7 @@ def exit_code(findings: Sequence[Judgement | Finding], *, refused: bool, allow_i
     to everybody, nor one whose rows are copies: that is no lack of rows; nor one that would FAIL if nothing else were
     asked.
     """
-    if refused:
+    if was_refused:
         return ExitCode.REFUSED
     outcomes = {f.outcome for f in findings}
     if Outcome.FAIL in outcomes:

@@ -1,4 +1,4 @@
-"""The words of the report in one language: phrases by name, numbers as that language writes them."""
+"""The report's wording in one language: phrases by name, and number formats of that language."""
 
 from __future__ import annotations
 
@@ -41,49 +41,49 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Phrases by ``section.name``; what the language lacks is said in English and counted in ``missing``."""
+    """Phrases by ``section.name``; missing ones are replaced by English and counted in ``missing``."""
 
     language: str = ENGLISH
     own: Mapping[str, str] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
-    def of(cls, language: str, own: Mapping[str, str] | None = None) -> Catalogue:
-        """The catalogue of a record: one that is shipped, or the words that the record keeps of another."""
-        return cls(language, _fitting(own) if own else shipped(language) if language in SHIPPED else {})
+    def of(cls, language: str, custom_words: Mapping[str, str] | None = None) -> Catalogue:
+        """The catalogue of a record: a shipped one, or the phrases stored in the record."""
+        return cls(language, _fitting(custom_words) if custom_words else shipped(language) if language in SHIPPED else {})
 
     def has(self, key: str) -> bool:
-        """Whether there is such a phrase in any language."""
+        """Whether any language has such a phrase."""
         return key in self.own or key in shipped(ENGLISH)
 
     def say(self, key: str, **words: object) -> str:
-        """A phrase, its places filled."""
+        """A phrase with filled placeholders."""
         return self.open(key).format_map({name: str(word) for name, word in words.items()})
 
     def either(self, key: str, other: str, **words: object) -> str:
-        """The phrase ``key`` where there is one, else ``other``."""
+        """The phrase ``key`` if it exists, else ``other``."""
         return self.say(key if self.has(key) else other, **words)
 
     def counted(self, key: str, n: int, **words: object) -> str:
-        """A phrase about ``n`` things: that of one, where there is one."""
+        """A phrase about ``n`` things: the singular form for one, if it exists."""
         return self.say(f"{key}_one" if n == 1 else key, n=self.count(n), **words)
 
     def asked(self, probe: str, metric: str | None) -> str:
-        """The question that a number of a probe answers; a foreign probe's own name."""
+        """The question that a probe's number answers; a foreign probe's own name."""
         question = question_of(probe, metric)
         return self.say(f"question.{question.id}") if question else probe.replace("_", " ")
 
     def pillar(self, name: str) -> str:
-        """A pillar as it is called; a foreign one by its own name."""
+        """The display name of a pillar; a foreign pillar keeps its own name."""
         return self.say(f"pillar.{name}") if self.has(f"pillar.{name}") else name
 
     def section(self, name: str) -> dict[str, str]:
-        """The phrases of a section by their own names; the places of those that have some stay open."""
+        """The phrases of a section by their own names, with unfilled placeholders."""
         keys = [key for key in shipped(ENGLISH) if key.startswith(f"{name}.")]
         return {key.partition(".")[2]: self.open(key) for key in keys}
 
     def open(self, key: str) -> str:
-        """A phrase as it stands, with its places."""
+        """A phrase with unfilled placeholders."""
         if key not in self.own:
             self.missing.add(key)
         return self.own.get(key, shipped(ENGLISH)[key])
@@ -93,7 +93,7 @@ class Catalogue:
         return self._local(f"{n:,}")
 
     def number(self, x: Number, digits: int = 2) -> str:
-        """So many significant digits, and no more decimals than there is any use of."""
+        """A number with so many significant digits, and no more decimals than useful."""
         if x is None or not math.isfinite(x):
             return self.say("form.undefined")
         size = abs(x)
@@ -106,7 +106,7 @@ class Catalogue:
         return self._local("0" if shown in ("-0", "-0.00") else shown.replace("-", "\N{MINUS SIGN}"))
 
     def figure(self, x: Number, form: Form) -> str:
-        """A number as a question reads it, without its unit."""
+        """A number in its question's form, without a unit."""
         if x is None or not math.isfinite(x):
             return self.say("form.undefined")
         match form:
@@ -120,27 +120,27 @@ class Catalogue:
                 return self.number(x)
 
     def value(self, x: Number, form: Form) -> str:
-        """A number as a question reads it."""
+        """A number in its question's form."""
         shown = self.figure(x, form)
         if form != "points" or x is None or not math.isfinite(x):
             return shown
         return self.say("form.points_one" if shown == "1" else "form.points_many", value=shown)
 
     def exactly(self, x: float, form: Form) -> str:
-        """A number that somebody chose, as a question reads it and with all the digits it was given."""
+        """A user-chosen number in the form of its question, with all given digits."""
         if form in ("points", "percent", "pairs"):
             shown = self._local(f"{100 * x:.6g}".replace("-", "\N{MINUS SIGN}"))
             return self.say("form.points_many", value=shown) if form == "points" else f"{shown}\N{NO-BREAK SPACE}%"
         return self._local(f"{x:.6g}".replace("-", "\N{MINUS SIGN}"))
 
     def percent(self, share: Number) -> str:
-        """A share in per cent: whole from a tenth on, one decimal below."""
+        """A share in per cent: whole from 10 % on, one decimal below."""
         if share is None or not math.isfinite(share):
             return self.say("form.undefined")
         return self._hundredths(share) + "\N{NO-BREAK SPACE}%"
 
     def interval(self, ends: tuple[Number, Number] | None, form: Form) -> str:
-        """Both ends of an interval; one that does not exist is said in words."""
+        """Both ends of an interval; a missing end is described in words."""
         if ends is None:
             return ""
         # Ends of shares are read in the unit of the number beside them.
@@ -152,12 +152,12 @@ class Catalogue:
             return self.say("form.at_most", high=high)
         return self.say("form.at_least", low=low) if high is None else self.say("form.range", low=low, high=high)
 
-    def spelled(self, shown: str) -> str:
-        """A number that stands in English, such as those of every table, as this language writes it."""
-        return self.say("form.undefined") if shown == text.UNDEFINED else self._local(shown)
+    def spelled(self, english_number: str) -> str:
+        """An English-formatted number, such as in tables, in this language's format."""
+        return self.say("form.undefined") if english_number == text.UNDEFINED else self._local(english_number)
 
     def ends(self, ends: tuple[Number, Number] | None) -> str:
-        """Both ends of an interval in three digits each, as tables give them."""
+        """Both ends of an interval with three digits each, as in tables."""
         if ends is None:
             return ""
         low, high = (None if end is None else self.spelled(text.number(end)) for end in ends)
@@ -167,12 +167,12 @@ class Catalogue:
             return self.say("form.at_most", high=high)
         return self.say("form.at_least", low=low) if high is None else self.say("form.range", low=low, high=high)
 
-    def grade(self, own: Grade) -> str:
-        """A grade in words: its value, else why there is none."""
+    def grade(self, grade_record: Grade) -> str:
+        """A grade in words: its value, else the reason for its absence."""
         return (
-            self.spelled(text.number(own.value))
-            if own.value is not None
-            else own.words or self.say("column.unmeasured")
+            self.spelled(text.number(grade_record.value))
+            if grade_record.value is not None
+            else grade_record.words or self.say("column.unmeasured")
         )
 
     def required(self, criterion: CriterionRecord) -> str:
@@ -188,20 +188,20 @@ class Catalogue:
         # What is there and rounds to nothing is not nothing.
         return self._local("< 0.1" if shown in ("0", "\N{MINUS SIGN}0") and x > 0 else shown)
 
-    def _local(self, shown: str) -> str:
+    def _local(self, english_number: str) -> str:
         marks = {",": self.say("number.thousands"), ".": self.say("number.decimal")}
-        return "".join(marks.get(char, char) for char in shown)
+        return "".join(marks.get(char, char) for char in english_number)
 
 
 @cache
 def shipped(language: str) -> Mapping[str, str]:
-    """The phrases of a language that comes with the tool."""
+    """The phrases of a shipped language."""
     text = (files("auditor.record") / "languages" / f"{language}.toml").read_text(encoding="utf-8")
     return dict(_flat(tomllib.loads(text)))
 
 
 def words_of(language: str) -> dict[str, str]:
-    """What a record keeps of a language: nothing of one that is shipped, all phrases of a file.
+    """The recorded phrases of a language: none for a shipped language, all of a user's file.
 
     Raises UsageError for a language that is not known, ConfigError for a file that is no catalogue: its keys and the
     places of its phrases are those of the English one.
@@ -211,7 +211,10 @@ def words_of(language: str) -> dict[str, str]:
 
 
 def catalogue_file(language: str) -> ObeyedFile | None:
-    """The file of a language's phrases, None for one that is shipped. Raises as :func:`words_of`."""
+    """The file of a language's phrases, None for a shipped language.
+
+    Raises as :func:`words_of`.
+    """
     if language in SHIPPED:
         return None
     path = Path(language)
@@ -228,7 +231,10 @@ def catalogue_file(language: str) -> ObeyedFile | None:
 
 
 def words_in(file: ObeyedFile) -> dict[str, str]:
-    """All phrases of a catalogue's file. Raises ConfigError, as :func:`words_of` does."""
+    """All phrases of a catalogue file.
+
+    Raises ConfigError, as :func:`words_of` does.
+    """
     language = file.path
     own = dict(_flat(file.toml(f"--lang {language!r}")))
     english = shipped(ENGLISH)
@@ -246,9 +252,9 @@ def words_in(file: ObeyedFile) -> dict[str, str]:
     return own
 
 
-def _fitting(own: Mapping[str, str]) -> dict[str, str]:
+def _fitting(words: Mapping[str, str]) -> dict[str, str]:
     """Of the words that a record keeps those that :func:`words_of` takes: whoever wrote it may have written others."""
-    kept = {key: phrase for key, phrase in own.items() if key in shipped(ENGLISH) and not _unfit(key, phrase)}
+    kept = {key: phrase for key, phrase in words.items() if key in shipped(ENGLISH) and not _unfit(key, phrase)}
     if kept.get("number.decimal", ".") == kept.get("number.thousands", ","):
         kept = {key: phrase for key, phrase in kept.items() if not key.startswith("number.")}
     while key := _taken_for_another(kept):
@@ -290,12 +296,12 @@ def _touching(parsed: Sequence[_Piece]) -> set[tuple[str, str]]:
     return {(one[1] or "", other[1] or "") for one, other in pairs if one[1] and other[1] and not other[0]}
 
 
-def _taken_for_another(own: Mapping[str, str]) -> str:
+def _taken_for_another(phrases: Mapping[str, str]) -> str:
     """The phrase by which an outcome is called as another is, here or in a language that is shipped; "" for none."""
-    known = [own, *(shipped(language) for language in SHIPPED)]
+    known = [phrases, *(shipped(language) for language in SHIPPED)]
     for key in _OUTCOMES:
         others = {_read(words[other]) for words in known for other in _OUTCOMES if other != key and other in words}
-        if key in own and _read(own[key]) in others:
+        if key in phrases and _read(phrases[key]) in others:
             return key
     return ""
 

@@ -1,4 +1,4 @@
-"""How many rows are in each group and how many lack what, as the audit counts them."""
+"""Group sizes and numbers of missing values, as counted by the audit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Missing(Closed):
 
     @classmethod
     def of(cls, labels: int | None, features: Mapping[str, int] | None) -> Missing:
-        """Those of a target and of every column that the model takes, 0 of one without holes."""
+        """Missing values of a target and of every input column of the model, 0 if complete."""
         holes = sorted(((name, n) for name, n in (features or {}).items() if n), key=lambda pair: (-pair[1], pair[0]))
         return cls(
             labels=labels,
@@ -46,7 +46,7 @@ class Missing(Closed):
 
 
 def sizes_of(groups: pd.DataFrame | None) -> dict[str, dict[str, int]] | None:
-    """How many rows are in each group of sensitive features (n, s), by feature; None where there are none."""
+    """Group sizes of sensitive features (n, s), by feature; None if there are none."""
     if groups is None:
         return None
     own = {str(name): coded(groups[name]) for name in groups.columns}
@@ -63,7 +63,7 @@ def sizes_in(counts: GroupCounts) -> dict[str, dict[str, int]]:
 
 
 def missing_of(rows: AuditData) -> Missing | None:
-    """How many rows lack a label or a value of what the model takes; None of no rows."""
+    """Numbers of rows without a label or an input value of the model; None without rows."""
     if not len(rows):
         return None
     labels = None

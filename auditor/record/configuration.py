@@ -1,4 +1,4 @@
-"""Which files decided an audit: an audit.toml that was found or given, criteria, rule packs, words."""
+"""Files that determined an audit: audit.toml (found or given), criteria, rule packs, wording."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ConfigurationFile(Closed):
     keys: Annotated[tuple[str, ...], LEFT_OUT] = ()
 
     def told(self, say: Catalogue, digits: int = 64) -> str:
-        """What it is, whoever named it, and ``digits`` of its digest, in words."""
+        """A description of the file: its role, its source, and ``digits`` of its digest."""
         return say.say(
             "obeyed.line",
             path=self.path,
@@ -40,20 +40,20 @@ class ConfigurationFile(Closed):
         )
 
     def told_whole(self, say: Catalogue) -> str:
-        """The same, with what it decided."""
+        """The description of the file, with its effect."""
         said = self.told(say)
         keys = text.shortened(", ".join(self.keys), _LONGEST)
         return say.say("obeyed.decided", file=said, keys=keys) if keys else said
 
 
 class ConfigurationRecord(Closed):
-    """All files that decided an audit, and nothing of what they say."""
+    """All files that determined an audit, without their contents."""
 
     files: tuple[ConfigurationFile, ...]
 
 
 def recorded(files: Sequence[ObeyedFile]) -> ConfigurationRecord | None:
-    """What a record says of them; None where nothing was obeyed."""
+    """The record of the files; None if there were none."""
     if not files:
         return None
     return ConfigurationRecord(

@@ -1,4 +1,4 @@
-"""What a record says against itself, whatever rule it was judged by and whichever code measured."""
+"""Contradictions within a record: values outside their interval, outcomes against their limit, wrong counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SLACK = 1e-6
 
 
 def contradictions(report: AuditReport) -> Iterator[tuple[str, str]]:
-    """Where a record contradicts itself: the finding's id, or the field, and why in words."""
+    """The contradictions in a record: the finding's id, or the field, and the reason in words."""
     stated = int(report.verdict(allow_inconclusive=report.allow_inconclusive))
     if stated != report.exit_code or Summary.of(f.outcome for f in report.findings) != report.summary:
         yield (

@@ -1,4 +1,4 @@
-"""What a report says of rule packs: each control with its cells, and of each cell what there is of what it asks for."""
+"""Rule packs in a report: the cells of each control, and the available evidence for each cell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GRAVEST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.PASS, O
 
 
 class PolicyRecord(Closed):
-    """A rule pack the report was held against, as of a day.
+    """A rule pack applied to the report, as of a day.
 
     ``sets_pass_mark``: whether its text sets any bound. ``version``: the pack's own, "" where it has none. ``sha256``:
     hex SHA-256 of the pack's text in UTF-8, "" in records of before there was one.
@@ -41,7 +41,7 @@ class PolicyRecord(Closed):
 
     @property
     def old(self) -> str:
-        """That it was looked up long before the day it is held against, or on no day, in a sentence; "" if not."""
+        """A sentence that the pack's review is missing or long before the given day; "" if it is recent."""
         try:
             days = (date.fromisoformat(self.as_of) - date.fromisoformat(self.checked_on)).days
         except ValueError:
@@ -55,7 +55,7 @@ class PolicyRecord(Closed):
 
 
 class CellRecord(Closed):
-    """One thing that a control asks for, and what there is of it.
+    """One requirement of a control, and its evidence.
 
     ``evidence``: ``findings`` are the ids of what was measured, and of what beside it could not be, ``outcomes`` how
     many findings ended how; ``said`` is evidence that is no finding, in words. ``attestation needed``: from whom is
@@ -80,7 +80,7 @@ class CellRecord(Closed):
 
     @property
     def outcome(self) -> Outcome | None:
-        """The gravest outcome of its findings; None where it rests on none."""
+        """The worst outcome of its findings; None without findings."""
         return next((outcome for outcome in _GRAVEST if self.outcomes.get(outcome.value)), None)
 
     @property
@@ -90,13 +90,13 @@ class CellRecord(Closed):
 
     @property
     def dated(self) -> str:
-        """On which day it was looked up, or only noted from memory; "" in records of before."""
+        """The day of its review, or a note that it is from memory; "" in older records."""
         looked_up = "noted" if self.certainty == CERTAINTY["memory"] else "looked up"
         return f"{looked_up} on {self.checked_on}" if self.checked_on else ""
 
 
 class ControlRecord(Closed):
-    """One control of a rule pack; ``in_force``: whether it applies on the day that the pack was held against."""
+    """One control of a rule pack; ``in_force``: whether it applies on the given day."""
 
     policy: str
     id: str

@@ -1,4 +1,4 @@
-"""Controls of rule packs held against what was measured: evidence, somebody's word, or nothing yet."""
+"""Rule pack controls compared with the measurements: evidence, an attestation, or nothing yet."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _OF_BEFORE = "The record is of before it said what an audit takes."
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """What answers a control and is no finding: ``said`` is the evidence in words; where it is none, ``reason`` says
-    why."""
+    """Evidence for a control other than a finding: ``said`` is the evidence in words; if it is absent, ``reason`` states why.
+    """
 
     said: str = ""
     reason: str = ""
@@ -29,7 +29,7 @@ class Beside:
 def with_policies(
     report: AuditReport, policies: Sequence[Policy], as_of: date, *, tradeoff: Beside | None = None
 ) -> AuditReport:
-    """The record with what each pack asks for, as it stands on a day.
+    """The record with the requirements of each pack, as of a day.
 
     ``tradeoff``: what a report of a trade-off shows, as :func:`auditor.evidence.tradeoff_given.tradeoff_beside` reads
     it; it is of no scan, and None where none was given.
@@ -61,7 +61,7 @@ def _policy_record(policy: Policy, as_of: date) -> PolicyRecord:
 
 
 def fitting(rule: EvidenceRule, findings: Sequence[Finding], roles: Roles | None = None) -> list[Finding]:
-    """The findings that a rule asks for, those without a number included, in the order of the record."""
+    """The findings that a rule requires, including those without a number, in the order of the record."""
     of = {(roles or Roles()).columns.get(role) for role in rule.roles}
     return [
         f
@@ -87,7 +87,7 @@ def _metric_of(finding: Finding) -> str | None:
 
 
 def tells(finding: Finding) -> bool:
-    """Whether it holds a number: what was not measured is no evidence, whatever became of it."""
+    """Whether the finding has a number: without a measurement there is no evidence."""
     return finding.outcome not in (Outcome.NOT_RUN, Outcome.NOT_APPLICABLE) and finding.value is not None
 
 
@@ -284,14 +284,14 @@ class _Held:
         return cell.model_copy(update={"reason": said})
 
 
-def _open(rule: EvidenceRule, reason: str, how: str) -> CellRecord:
-    return CellRecord(kind="not measured", what=rule.what, how=how, reason=reason)
+def _open(rule: EvidenceRule, reason: str, remedy: str) -> CellRecord:
+    return CellRecord(kind="not measured", what=rule.what, how=remedy, reason=reason)
 
 
-def _beside(rule: EvidenceRule, found: Beside) -> CellRecord:
-    if found.said:
-        return CellRecord(kind="evidence", what=rule.what, said=found.said)
-    return _open(rule, found.reason, rule.how)
+def _beside(rule: EvidenceRule, answer: Beside) -> CellRecord:
+    if answer.said:
+        return CellRecord(kind="evidence", what=rule.what, said=answer.said)
+    return _open(rule, answer.reason, rule.how)
 
 
 def _attested(rule: AttestationRule) -> CellRecord:

@@ -1,4 +1,4 @@
-"""Which finding serves which controls, over any number of rule packs."""
+"""Crosswalk: the controls, of any number of rule packs, that each finding supports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from auditor.record.controls import fitting, tells, with_policies
 
 @dataclass(frozen=True, order=True)
 class Served:
-    """A control that rests on a finding: its pack, its id, and whether it is in force."""
+    """A control supported by a finding: its pack, its id, and whether it is in force."""
 
     policy: str
     control: str
@@ -22,14 +22,14 @@ class Served:
 
 @dataclass(frozen=True)
 class CrossedFinding:
-    """A finding that holds a number, and the controls that it is evidence for; none where no pack asks for it."""
+    """A finding with a number, and the controls that it supports; none if no pack requires it."""
 
     finding: Finding
     serves: tuple[Served, ...]
 
 
 def crosswalk(report: AuditReport, policies: Sequence[Policy], as_of: date) -> list[CrossedFinding]:
-    """Every finding with a number, in the order of the record, and what it is evidence for on a day.
+    """Every finding with a number, in the order of the record, and the controls that it supports on a day.
 
     A number counts where the control's cell is evidence: it must compare the columns that the control asks for.
     """

@@ -1,4 +1,4 @@
-"""What somebody decided about an earlier audit of a model, finding by finding; it changes no outcome."""
+"""Decisions on an earlier audit of a model, finding by finding; no outcome changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DONE = {"prepared": "prepared the acceptance of", "reviewed": "reviewed", "appr
 
 
 class DecidedFinding(Closed):
-    """One finding that a decision is about, and how far it is accepted.
+    """One finding of a decision, and the accepted limit.
 
     ``finding``: its id in the audit that was decided on; ``asks``: what it asks. ``value``: the worst number that is
     accepted, None of a finding without one and of a rejection; ``low``, ``high``: the numbers that it covers, None for
@@ -36,24 +36,24 @@ class DecidedFinding(Closed):
             raise ValueError("what is accepted ends at the value accepted")
         return self
 
-    def covers(self, now: float) -> bool:
-        """Whether a number is no worse than what was accepted."""
-        return (self.low is None or now >= self.low) and (self.high is None or now <= self.high)
+    def covers(self, value: float) -> bool:
+        """Whether a number is no worse than the accepted one."""
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
     @property
     def limit(self) -> str:
-        """How far it is accepted, in words: ``up to 0.25``; "" where no number was accepted."""
+        """The accepted limit, in words: ``up to 0.25``; "" if no number was accepted."""
         if self.value is None:
             return ""
         return f"{'up' if self.value == self.high else 'down'} to {self.value:.6g}"
 
     def describe(self) -> str:
-        """The finding, and how far it is accepted."""
+        """The finding, and the accepted limit."""
         return f"{called(self.asks)} {self.limit}".rstrip()
 
 
 class DecisionRecord(Closed):
-    """What somebody decided about an earlier audit of this model; it changes no outcome.
+    """A decision on an earlier audit of this model; it changes no outcome.
 
     ``entry``, ``audit``: numbers in the history of audits, of the decision and of what it is about. ``findings``: ids
     of what it is about. ``expires``: the last day on which an acceptance holds. ``signed_with``: fingerprint of the key
@@ -81,7 +81,7 @@ class DecisionRecord(Closed):
 
     @property
     def one_by_one(self) -> bool:
-        """Whether findings were named and accepted by their values, rather than all that an audit showed."""
+        """Whether findings were accepted one by one with their values, rather than all of an audit."""
         return self.decision == "accept" and any(each.value is not None for each in self.decided)
 
     def describe(self) -> str:

@@ -1,4 +1,4 @@
-"""What an audit or a training took: joules by the counters that could be read, processor time, operations."""
+"""Resources used by an audit or a training: joules of the readable counters, CPU time, operations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Why = Literal["absent", "root_only", "unreadable", "vanished", "backwards", "sti
 
 
 class EnergyCounter(Closed):
-    """Joules that a counter of the machine went on by, in steps of ``resolution_j`` as it is written down.
+    """Joules counted by a hardware counter, in steps of ``resolution_j`` as recorded.
 
     It counts all of what it is on, other programs included: an upper bound where the machine is shared.
     """
@@ -31,14 +31,17 @@ class EnergyCounter(Closed):
 
 
 class NotMeasured(Closed):
-    """A counter, or a kind of counter, that tells nothing, and why."""
+    """A counter, or a kind of counter, without a reading, and the reason."""
 
     counter: Name
     why: Why
 
 
 class ProbeEnergy(Closed):
-    """What one probe took. ``joules``: by counter, of those that made a step meanwhile; ``flops``: as in the whole."""
+    """The resources used by one probe.
+
+    ``joules``: by counter, of those that made a step meanwhile; ``flops``: as in the whole.
+    """
 
     probe: str
     cpu_s: Amount
@@ -47,7 +50,7 @@ class ProbeEnergy(Closed):
 
 
 class EnergyRecord(Closed):
-    """What an audit took, or a training with its audits; no wattage is supposed anywhere.
+    """The resources of an audit, or of a training with its audits; no wattage is assumed anywhere.
 
     ``cpu_s``: seconds of processor time of all threads. ``gpu_s``: seconds for which a GPU was held, however busy it
     was. ``flops``: of the audited network's forward passes, 2 for a multiplication with its addition: rows times what
@@ -68,11 +71,11 @@ class EnergyRecord(Closed):
 
     @property
     def joules(self) -> float | None:
-        """Of all counters together, which count different things; None where none could be read."""
+        """The sum over all counters, which do not overlap; None if none could be read."""
         return math.fsum(counter.joules for counter in self.counters) if self.counters else None
 
     def told(self, say: Catalogue) -> str:
-        """All of it in one line."""
+        """All resources in one line."""
         parts = [
             say.say(
                 f"energy.{counter.counts}",
@@ -97,7 +100,10 @@ class EnergyRecord(Closed):
 
 
 class TrainingEnergy(Closed):
-    """What the training of one model took. ``model_sha256``: of the file that came of it, by which it is known."""
+    """The resources used by one model's training.
+
+    ``model_sha256``: of the file that came of it, by which it is known.
+    """
 
     format: Literal["auditor-training-energy/1"] = "auditor-training-energy/1"
     model_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

@@ -1,4 +1,4 @@
-"""The appendix's definitions: the metrics that a report has numbers of, and the terms that it uses."""
+"""Definitions in the report's appendix: the metrics of its numbers, and the terms that it uses."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Metric:
     definition: Definition | None
 
     def is_of(self, probe: str, metric: str) -> bool:
-        """Whether it is that of a number of a probe."""
+        """Whether the definition applies to a probe's metric."""
         return self.definition.fits(probe, metric) if self.definition else (probe, metric) == (self.probe, self.name)
 
 
 @dataclass(frozen=True)
 class Term:
-    """A term, and what it means."""
+    """A term and its definition."""
 
     name: str
     meaning: str
@@ -37,7 +37,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Definitions:
-    """Of a report: its metrics in the order of its findings, and its terms."""
+    """The definitions of a report: its metrics in the order of its findings, and its terms."""
 
     metrics: tuple[Metric, ...]
     terms: tuple[Term, ...]
@@ -48,28 +48,28 @@ class Definitions:
         return self.say.say(f"trace.{name}")
 
     def said(self, metric: Metric) -> str:
-        """A metric in a line: formula, range, ideal, reading and source, or that it has no definition."""
+        """A metric in a line: formula, range, ideal, reading and source, or a note that it has no definition."""
         return visible(f"{metric.name} ({metric.probe}): {self.meaning(metric)}")
 
     def meaning(self, metric: Metric) -> str:
-        """The same without its name."""
+        """The definition without the metric's name."""
         own = metric.definition
         if own is None:
             return self.label("undefined") + "."
         return f"{own.formula}. {self.span(own)} {self.reading(own)} {own.citation}."
 
-    def span(self, own: Definition) -> str:
-        """The range of a metric and its ideal value, or that none is."""
-        ideal = self.label("no_ideal") if own.ideal == NO_IDEAL else f"{self.label('ideal')} {own.ideal}"
-        return f"{self.label('range')} {own.range}, {ideal}."
+    def span(self, definition: Definition) -> str:
+        """The range of a metric and its ideal value, or a note that none exists."""
+        ideal = self.label("no_ideal") if definition.ideal == NO_IDEAL else f"{self.label('ideal')} {definition.ideal}"
+        return f"{self.label('range')} {definition.range}, {ideal}."
 
-    def reading(self, own: Definition) -> str:
-        """How a value of a metric is read."""
-        return f"{self.label('reading')}: {own.reading}."
+    def reading(self, definition: Definition) -> str:
+        """The interpretation of a metric's value."""
+        return f"{self.label('reading')}: {definition.reading}."
 
 
 def definitions_of(report: AuditReport, say: Catalogue | None = None) -> Definitions:
-    """The definitions of a record; ``say``: its words, those of the record by default."""
+    """The definitions of a record; ``say``: the wording, by default the record's."""
     words = say or (report.about or About()).catalogue
     metrics: dict[tuple[str, str], Metric] = {}
     for f in report.findings:
@@ -82,7 +82,7 @@ def definitions_of(report: AuditReport, say: Catalogue | None = None) -> Definit
 
 
 def definitions_of_judged(report: AuditReport, say: Catalogue | None = None) -> tuple[Definitions, int]:
-    """The same without the metrics that nobody set a bound for, and how many those are."""
+    """The definitions without metrics that have no limit, and the number of those."""
     told = definitions_of(report, say)
     judged = {(f.probe, f.metric) for f in report.findings if f.metric and f.outcome is not Outcome.NOT_JUDGED}
     metrics = tuple(m for m in told.metrics if any(m.is_of(*each) for each in judged))

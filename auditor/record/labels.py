@@ -1,4 +1,4 @@
-"""``[labels]`` of audit.toml: what columns and their values are called where people read of them."""
+"""``[labels]`` of audit.toml: display names of columns and their values."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ _MOST, _LONGEST = 2_000, 200
 
 @dataclass(frozen=True)
 class Labels:
-    """Words for columns, by ``column``, and for their values, by ``column.value``; what has none is called as it is."""
+    """Display names of columns, by ``column``, and values, by ``column.value``; the default is the plain name."""
 
     words: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, table: Mapping[str, object], where: str) -> Labels:
-        """Those of a table of TOML; ``where`` names it in messages. Raises ConfigError for what is no text.
+        """The labels of a TOML table; ``where`` names it in messages.
+
+        Raises ConfigError for what is no text.
 
         ``afam = "African-American"`` is a column's word and ``"afam.yes" = "yes"`` a value's, in quotes, since TOML
         gives a name either a value or a table; where the column needs no word, ``afam.yes = "yes"`` will do.
@@ -33,16 +35,16 @@ class Labels:
         return cls(words)
 
     def column(self, name: str) -> str:
-        """What a column is called."""
+        """The display name of a column."""
         return self.words.get(name, name)
 
     def group(self, column: str, level: str) -> str:
-        """A group with its feature, such as ``sex: female``; a word for it has beside it what it stands for."""
+        """A group with its feature, such as ``sex: female``; a display name is followed by the original value."""
         word = self.words.get(f"{column}.{level}")
         return f"{self.column(column)}: {level}" if word is None else f"{word} ({column} = {level})"
 
     def value(self, column: str | None, value: object) -> str:
-        """What a value of a column is called; numbers of five digits and more with commas."""
+        """The display name of a column's value; numbers of five or more digits with commas."""
         if value is None:
             return "missing"
         plain = spelled(value)
@@ -57,7 +59,7 @@ def _is_long(value: object) -> bool:
 
 
 def spelled(value: object) -> str:
-    """A value as a key of the table spells it: 1.0 and 1 are ``1``."""
+    """A value in the spelling of the table's keys: 1.0 and 1 are ``1``."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     return str(value)
@@ -75,7 +77,7 @@ def _flat(table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
 def check_keys(
     keys: Collection[str], columns: Collection[str], values: Mapping[str, Collection[str]], section: str = "[labels]"
 ) -> None:
-    """Raises UsageError, with the nearest that there is, for a key of a column or value that the data do not have.
+    """Raise UsageError, with the nearest match, for the key of a column or value absent from the data.
 
     ``section``: of audit.toml, where the key stands. ``columns``: all of the data. ``values``: those seen of a column,
     as they are spelled, where they are known.
@@ -100,8 +102,7 @@ def check_keys(
 def check_words(
     words: Mapping[str, str], columns: Collection[str], values: Mapping[str, Collection[str]], section: str = "[labels]"
 ) -> None:
-    """Raises UsageError where a reader could take one column or value for another: by the other's word, or its own
-    name.
+    """Raise UsageError for ambiguous display names: equal to another one's display name or own name.
 
     Arguments as :func:`check_keys`, which has found all keys to be there.
     """
@@ -112,17 +113,17 @@ def check_words(
         _check_apart({value: own.get(value, value) for value in seen}, own, f"value of {column!r}", section)
 
 
-def _check_apart(called: Mapping[str, str], labelled: Mapping[str, str], what: str, section: str) -> None:
-    """``called``: words by name, of those without a label the name itself; ``labelled``: those that have one."""
+def _check_apart(words: Mapping[str, str], labelled: Mapping[str, str], noun: str, section: str) -> None:
+    """``words``: words by name, of those without a label the name itself; ``labelled``: those that have one."""
     by_word: dict[str, str] = {}
-    for name, word in sorted(called.items()):
+    for name, word in sorted(words.items()):
         by_word.setdefault(_plain(word), name)
-    names = {_plain(name): name for name in called}
+    names = {_plain(name): name for name in words}
     for name, word in sorted(labelled.items()):
         other = next((n for n in (by_word[_plain(word)], names.get(_plain(word), name)) if n != name), None)
         if other is not None:
             raise UsageError(
-                f"{section} calls the {what} {name!r} {word!r}, and {other!r} is called or named so: readers would "
+                f"{section} calls the {noun} {name!r} {word!r}, and {other!r} is called or named so: readers would "
                 "take one for the other."
             )
 

@@ -1,4 +1,4 @@
-"""What judged numbers leave out, as the first page says it: rows in small groups, and what an attack cannot see."""
+"""Exclusions from judged numbers, for the first page: rows in small groups, and limits of an attack."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def groups_left_out(report: AuditReport) -> list[str]:
 
 
 def hidden_gradients(report: AuditReport) -> list[str]:
-    """A sentence or two for each way in which a model hides its gradient from an attack, and the numbers it is of."""
+    """Sentences on each way in which a model hides its gradient from an attack, with the affected numbers."""
     found: dict[str, list[str]] = {}
     for f in report.findings:
         if f.vacuous.startswith(HIDDEN) and f.metric is not None:

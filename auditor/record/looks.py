@@ -1,4 +1,4 @@
-"""Looks: which audit of the same rows this is, what came of the earlier ones, and what was asked otherwise then."""
+"""Repeated audits of the same rows: the number of this look, results of earlier ones, and changed requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def entries_named(numbers: Sequence[int], most: int | None = None) -> str:
 
 
 class EarlierLook(Closed):
-    """An earlier audit of the same rows, the same model or both: its entry in the history, and its exit code."""
+    """An earlier audit of the same rows, model or both: its entry in the history, and its exit code."""
 
     entry: Annotated[int, Field(ge=1)]
     created: str
@@ -41,7 +41,7 @@ class EarlierLook(Closed):
     same_model: bool
 
     def describe(self) -> str:
-        """``FAIL at entry 2``, and whether another model was looked at."""
+        """``FAIL at entry 2``, and whether it was of another model."""
         said = f"{_OUTCOMES.get(self.exit_code, 'refused')} at entry {self.entry}"
         return said if self.same_model else f"{said} (another model)"
 
@@ -59,11 +59,11 @@ class CampaignRecord(Closed):
 
     @property
     def level(self) -> float:
-        """What this look may spend of the error rate."""
+        """The error rate that this look may spend."""
         return self.error_rate * look_share(self.look, self.planned)
 
     def describe(self) -> str:
-        """``Look 3 of campaign NAME: level 0.00417 of 0.05``, and what that promises."""
+        """``Look 3 of campaign NAME: level 0.00417 of 0.05``, and the resulting guarantee."""
         of = "" if self.planned is None else f" of {self.planned} planned"
         return (
             f"Look {self.look}{of} of campaign {self.name}: level {self.level:.3g} of {self.error_rate:g}. Over all "
@@ -73,7 +73,7 @@ class CampaignRecord(Closed):
 
 
 class LooksRecord(Closed):
-    """How often these rows and this model were audited before, by the history that this audit was entered into.
+    """Numbers of earlier audits of these rows and of this model, by the history of this audit.
 
     ``rows``: 1 for the first audit of these rows, None without rows; ``model`` likewise, None where its file is not
     known. ``earlier``: those audits, the first first, and of many the newest of the same rows and the newest of others.
@@ -96,11 +96,11 @@ class LooksRecord(Closed):
 
     @property
     def repeated(self) -> bool:
-        """Whether these rows were looked at before, so that this report's error rate is not all there is to know."""
+        """Whether these rows were audited before, so that this report's error rate is incomplete information."""
         return (self.rows or 1) > 1
 
     def describe(self) -> str:
-        """Which look this is, what came of the earlier ones, what changed, and what the campaign has spent."""
+        """The number of this look, earlier results, changes, and the campaign's spent budget."""
         said = [self._which()]
         elsewhere = [look for look in self.earlier if not look.same_rows]
         if elsewhere:

@@ -1,4 +1,4 @@
-"""What a finding says of itself in every table: its value, whom it is about, and at what it was taken."""
+"""The text of a finding in tables: its value, its groups, and the place and level of its measurement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BY = "by {feature}"
 
 
 def value(finding: Finding) -> str:
-    """The value of a finding: whole where it is an exact count, ``undefined`` at 0/0, empty where there is none."""
+    """The value of a finding: an integer if exact count, ``undefined`` at 0/0, empty if missing."""
     if finding.metric is None or finding.n_samples is None:
         return ""
     exact = finding.estimate is not None and finding.estimate.kind == "exact"
@@ -19,27 +19,27 @@ def value(finding: Finding) -> str:
     return text.number(finding.value)
 
 
-def label(finding: Finding, called: Labels | None = None, by: str = BY) -> str:
-    """Where a number was taken, without its metric: ``by sex × race``, ``sex = female``, ``noise = 0.1``.
+def label(finding: Finding, labels: Labels | None = None, by_phrase: str = BY) -> str:
+    """The location of a number without its metric: ``by sex × race``, ``sex = female``, ``noise = 0.1``.
 
-    ``called``: what columns and values are called where people read of them, such as ``sex: female``. ``by``: how it is
+    ``labels``: what columns and values are called where people read of them, such as ``sex: female``. ``by_phrase``: how it is
     said that groups of a ``{feature}`` are compared.
     """
-    return ", ".join(part for part in (place(finding, called, by), level(finding, called)) if part)
+    return ", ".join(part for part in (place(finding, labels, by_phrase), level(finding, labels)) if part)
 
 
-def place(finding: Finding, called: Labels | None = None, by: str = BY) -> str:
-    """Whom a number is about, each group with its feature; "" for all rows."""
-    column = called.column if called else str
-    parts = [by.format(feature=" × ".join(map(column, finding.sensitive)))] if finding.sensitive else []
-    parts += [called.group(k, v) if called else f"{k} = {v}" for k, v in finding.group.items()]
+def place(finding: Finding, labels: Labels | None = None, by_phrase: str = BY) -> str:
+    """The groups of a number, each with its feature; "" for all rows."""
+    column = labels.column if labels else str
+    parts = [by_phrase.format(feature=" × ".join(map(column, finding.sensitive)))] if finding.sensitive else []
+    parts += [labels.group(k, v) if labels else f"{k} = {v}" for k, v in finding.group.items()]
     return ", ".join(parts)
 
 
-def level(finding: Finding, called: Labels | None = None) -> str:
-    """At what a number was taken: ``noise = 0.1``, ``feature = income``; "" where there is nothing of the kind."""
+def level(finding: Finding, labels: Labels | None = None) -> str:
+    """The level of a number: ``noise = 0.1``, ``feature = income``; "" if there is none."""
     parts = []
     for name, at in finding.at.items():
-        own = called.column(str(at)) if called and name == "feature" else str(at)
+        own = labels.column(str(at)) if labels and name == "feature" else str(at)
         parts.append(f"{name} = {f'{at:g}' if isinstance(at, float) else own}")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""Passwords in what is written down: a report must not publish the one that stood in its command."""
+"""Removal of passwords from written text, such as the recorded command."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SECRET = re.compile(
 
 
 def without_passwords(text: str) -> str:
-    """The text with nobody's user, password, token or key: of every address in it, and of every ``password=...``."""
+    """The text without users, passwords, tokens and keys, in addresses and in ``password=...``."""
     return _SECRET.sub(r"\1\2***", _ADDRESS_IN_TEXT.sub(lambda found: found[1] + _of_nobody(found[2]), text))
 
 
 def arguments_without_passwords(arguments: Iterable[str]) -> list[str]:
-    """The arguments of a command; of an address what it is, where and its name: no user, no options."""
+    """The arguments of a command, with addresses reduced to kind, host and name: no users, no options."""
     return [_address(a) if _ADDRESS.search(a) else without_passwords(a) for a in arguments]
 
 

@@ -1,4 +1,4 @@
-"""Times as text: how often something is to be done again, such as ``365d`` or ``6m``, days, and moments."""
+"""Times as text: repetition periods such as ``365d`` or ``6m``, days, and moments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Period:
     months: int = 0
 
     def after(self, day: date) -> date:
-        """The day on which it is over; the last one there is, where it would lie beyond."""
+        """The last day of the period; the calendar's last day if it would be later."""
         try:
             if not self.months:
                 return day + timedelta(days=self.days)
@@ -31,25 +31,25 @@ class Period:
             return date.max
 
 
-def period_of(text: str, what: str) -> Period:
-    """A period from text. Raises UsageError, which names ``what`` was said."""
+def period_of(text: str, subject: str) -> Period:
+    """A period from text. Raises UsageError, which names ``subject`` was said."""
     found = _WRITTEN.fullmatch(text.strip().lower())
     if found is None:
-        raise UsageError(f"{what} {text!r} is no length of time: {_EXAMPLES}.")
+        raise UsageError(f"{subject} {text!r} is no length of time: {_EXAMPLES}.")
     n = int(found[1])
     return {"d": Period(days=n), "w": Period(days=7 * n), "m": Period(months=n), "y": Period(months=12 * n)}[found[2]]
 
 
-def day_of(text: str, what: str) -> date:
-    """A day from text. Raises UsageError, which names ``what`` was said."""
+def day_of(text: str, subject: str) -> date:
+    """A day from text. Raises UsageError, which names ``subject`` was said."""
     try:
         return date.fromisoformat(text.strip())
     except ValueError:
-        raise UsageError(f"{what} {text!r} is no date: write it like 2027-01-31.") from None
+        raise UsageError(f"{subject} {text!r} is no date: write it like 2027-01-31.") from None
 
 
 def known_day(text: str) -> date | None:
-    """The day that a text is; None where it is none."""
+    """The day in a text; None if it has none."""
     try:
         return date.fromisoformat(text)
     except ValueError:
@@ -57,7 +57,7 @@ def known_day(text: str) -> date | None:
 
 
 def moment_of(text: str) -> datetime | None:
-    """The moment that a text is, with its zone, UTC where none is named; None where it is none."""
+    """The moment in a text, with its time zone, UTC by default; None if it has none."""
     try:
         when = datetime.fromisoformat(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What each number answers, as people ask it: the questions of every probe, and how their numbers are read."""
+"""The question that each number answers, in everyday language, and how to interpret the number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Form = Literal["points", "percent", "pairs", "ratio", "count", "number"]
 
 @dataclass(frozen=True)
 class Question:
-    """A question that numbers of some probes answer; its words stand in the catalogues under ``id``.
+    """A question that some probes' numbers answer; its wording is in the catalogues under ``id``.
 
     ``metrics``: those that answer it, as patterns; the first question that fits a number is its question. ``headline``:
     those of them that are told on the first page where nobody set a bound and the interval leaves the ideal out.
@@ -25,7 +25,7 @@ class Question:
     headline: tuple[str, ...] = ()
 
     def fits(self, probe: str, metric: str) -> bool:
-        """Whether a number of a probe answers it."""
+        """Whether a number of a probe answers the question."""
         return probe in self.probes and any(fnmatchcase(metric, name) for name in self.metrics)
 
 
@@ -122,13 +122,13 @@ QUESTIONS: tuple[Question, ...] = (
 
 
 def form_of(probe: str, metric: str | None) -> Form:
-    """How a number of a probe is read."""
+    """The number format of a probe's metric."""
     question = question_of(probe, metric)
     return question.form if question else "number"
 
 
 def question_of(probe: str, metric: str | None) -> Question | None:
-    """The question that a number of a probe answers; its widest of a probe that gave none; None of a foreign probe."""
+    """The question that a probe's number answers; by default its widest; None for a foreign probe."""
     if metric is not None:
         return next((q for q in QUESTIONS if q.fits(probe, metric)), None)
     own = [q for q in QUESTIONS if probe in q.probes]

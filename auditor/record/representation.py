@@ -1,4 +1,4 @@
-"""Whom the rows stand for: each group's share of the rows beside its share of a population that somebody states."""
+"""Representation of groups: their shares of the rows beside the stated shares of a population."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Standing = Literal["fewer", "more", "open", "unnamed", "uncertain"]
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A group's ``n`` of the ``of`` rows whose group is known, and its ``reference`` share, None where none is stated.
+    """A group's ``n`` of the ``of`` rows with known group, and its ``reference`` share, None if unstated.
 
     ``low`` and ``high`` are Clopper and Pearson's bounds, so narrow that all of a report hold together with a
     probability of at least 95 %; None where rows are not independent draws.
@@ -34,12 +34,12 @@ class Share:
 
     @property
     def share(self) -> float:
-        """Its share of the rows whose group is known."""
+        """The group's share of the rows with known group."""
         return self.n / self.of
 
     @property
     def standing(self) -> Standing:
-        """Whether it is shown to be rarer or commoner among the rows than in the reference."""
+        """Whether the group is significantly rarer or commoner among the rows than in the reference."""
         if self.reference is None:
             return "unnamed"
         if self.low is None or self.high is None:
@@ -48,7 +48,7 @@ class Share:
 
 
 def shares_of(report: AuditReport) -> tuple[Share, ...]:
-    """The shares of all groups of the features that ``[data.reference]`` of audit.toml has shares of.
+    """The shares of all groups of the features in ``[data.reference]`` of audit.toml.
 
     A group that the reference has and no row is in has the share 0; rows without a group count in no share.
     """
@@ -79,7 +79,7 @@ def shares_of(report: AuditReport) -> tuple[Share, ...]:
 
 
 def why_dependent(report: AuditReport) -> Literal["", "clusters", "weights", "copies"]:
-    """Why the rows are not so many independent draws of the same weight; "" where nothing says so."""
+    """The reason why the rows are not independent, equally weighted draws; "" without a known reason."""
     data = report.data
     if data.cluster is not None:
         return "clusters"

@@ -1,4 +1,4 @@
-"""How many rows it would take for everything judged to PASS together, which no single question's figure says."""
+"""The number of rows with which all judged numbers would PASS together; no single finding states it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPEN = (Outcome.PASS, Outcome.INCONCLUSIVE)
 
 @dataclass(frozen=True)
 class RowsForAll:
-    """``times``: how many times the present rows, NaN where nothing is known; ``asked_by``: who asks for so many.
+    """``times``: multiple of the present rows, NaN if unknown; ``asked_by``: the finding that needs most.
 
     ``unknown``: open numbers of which it is not known, or that no number of rows would settle; ``taken``: those without
     a figure that PASS here, and are taken to do so again. ``never``: what no number of rows makes PASS. ``not_run``:
@@ -36,7 +36,7 @@ class RowsForAll:
     not_run: int = 0
 
     def describe(self, n_rows: int | None) -> str:
-        """It in a sentence or two; ``n_rows``: rows of the file, None where there is none."""
+        """The required number of rows in one or two sentences; ``n_rows``: rows of the file, None if none."""
         open_, goal = "", "For everything judged here to PASS together (exit 0)"
         if self.not_run:
             open_ = f"No rows lead to exit 0 while {self.not_run:,} did not run. "
@@ -72,13 +72,13 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def said(report: AuditReport) -> str:
-    """What it would take, in words; "" where there is nothing to say."""
+    """The required number of rows, in words; "" if not applicable."""
     found = rows_for_all(report)
     return "" if found is None else found.describe(report.data.n_rows)
 
 
 def rows_for_all(report: AuditReport) -> RowsForAll | None:
-    """What it would take; None where something failed, which no rows mend, or where nothing is open.
+    """The required number of rows; None if something failed, which rows cannot change, or nothing is open.
 
     For every judged number ``growth`` at the level at which all of its budget may PASS together, with a part of the
     20 % that may miss which is the same for all; the largest, a union bound. What takes no sample takes no part.

@@ -1,4 +1,4 @@
-"""By what the measuring process was confined; imports no numpy, whose threads would be born outside."""
+"""The confinement of the sandboxed process; imports no NumPy, whose threads would start outside the sandbox."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from auditor.files import Closed
 
 
 class SandboxState(Closed):
-    """By which layers of the kernel the measuring process was confined.
+    """The kernel mechanisms that confined the measuring process.
 
     ``landlock``: the version of its interface, 0 where it was not on. ``seccomp``: whether system calls were denied.
     ``why``: why a layer was not on, "" where both were.
@@ -22,11 +22,11 @@ class SandboxState(Closed):
 
     @property
     def on(self) -> bool:
-        """Whether both layers were on: neither alone is a sandbox."""
+        """Whether both mechanisms were active: neither alone is a sandbox."""
         return self.landlock > 0 and self.seccomp
 
     def describe(self) -> str:
-        """Which layers were on, and why one was not."""
+        """The active mechanisms, and the reason for each inactive one."""
         layers = [f"Landlock {self.landlock}"] if self.landlock else []
         layers += ["seccomp"] if self.seccomp else []
         if self.on:

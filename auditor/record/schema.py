@@ -15,7 +15,7 @@ _PUBLISHED = {"Finding": "FindingRecord", "Figure": "FigureRecord", "Series": "S
 
 
 def schema_json() -> str:
-    """The schema of ``report.json`` as the record's types say it now."""
+    """The present schema of ``report.json``, from the record's types."""
     schema = AuditReport.model_json_schema()
     for name, published in _PUBLISHED.items():
         schema["$defs"][name]["title"] = published
@@ -26,7 +26,7 @@ def schema_json() -> str:
 
 
 def shipped_schema() -> str:
-    """The schema that is shipped beside the record."""
+    """The JSON schema shipped with the package."""
     return (files("auditor.record") / SCHEMA_FILE).read_text(encoding="utf-8")
 
 

@@ -1,4 +1,7 @@
-"""How grave a finding is, by one rule: how far its interval lies beyond what is required. There are no scores."""
+"""The severity of a finding by one rule: the distance of its interval from the required range.
+
+There are no scores.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _ORDER: tuple[Kind, ...] = ("beyond", "not_run", "open", "unbounded", "met")
 
 @dataclass(frozen=True)
 class Severity:
-    """How far beyond its bound a finding lies, in the metric's own units; ``by`` is None where that is not known.
+    """Distance of a finding beyond its limit, in the metric's own units; ``by`` is None if unknown.
 
     ``beyond``: it FAILs, and the nearer end of its interval lies ``by`` beyond the bound, so that at least this much is
     shown. ``open``: it is INCONCLUSIVE, and the farther end does, so that this much is not excluded. ``unbounded``:
@@ -34,7 +37,7 @@ class Severity:
 
 
 def severity_of(finding: Finding) -> Severity:
-    """The severity of a finding, as :class:`Severity` says."""
+    """The severity of a finding, by the rule of :class:`Severity`."""
     if finding.outcome is Outcome.PASS:
         return Severity("met")
     if finding.outcome is Outcome.NOT_RUN:

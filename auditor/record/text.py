@@ -1,4 +1,4 @@
-"""Numbers and names as a reader sees them, the same in every rendering."""
+"""Formatting of numbers and names for readers, identical in every rendering."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def visible(text: str) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """At most ``limit`` characters; what is cut is shown as an ellipsis."""
+    """At most ``limit`` characters; an ellipsis replaces the rest."""
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
@@ -64,9 +64,9 @@ def count(n: int | None) -> str:
     return UNDEFINED if n is None else f"{n:,}"
 
 
-def plural(n: int, one: str, many: str = "") -> str:
+def plural(n: int, one: str, plural_form: str = "") -> str:
     """``1 finding``, ``2 findings``."""
-    return f"{count(n)} {one if n == 1 else many or one + 's'}"
+    return f"{count(n)} {one if n == 1 else plural_form or one + 's'}"
 
 
 def percent(share: Number) -> str:
@@ -75,7 +75,7 @@ def percent(share: Number) -> str:
 
 
 def confidence(level: Number) -> str:
-    """A confidence level to two digits of what it leaves out, such as ``95 %`` or ``99.17 %``, never rounded to 100."""
+    """A confidence level with two digits of its complement, such as ``95 %`` or ``99.17 %``, never rounded to 100."""
     if level is None:
         return UNDEFINED
     missed = 100.0 * (1.0 - level)
@@ -85,7 +85,7 @@ def confidence(level: Number) -> str:
 
 
 def interval(ends: tuple[Number, Number] | None) -> str:
-    """Both ends, such as ``0.031 to 0.124``; an end that does not exist is said in words."""
+    """Both ends, such as ``0.031 to 0.124``; a missing end is described in words."""
     if ends is None:
         return ""
     low, high = ends
@@ -97,7 +97,7 @@ def interval(ends: tuple[Number, Number] | None) -> str:
 
 
 def p_value(p: Number) -> str:
-    """A p-value: ``< 0.0001`` below that, ``> 0.5`` where the test was not pursued further."""
+    """A p-value: ``< 0.0001`` below that, ``> 0.5`` if not computed further."""
     if p is None:
         return ""
     if p < 0.0001:
@@ -112,12 +112,12 @@ def signed(value: float | None) -> str:
     return "+" + shown if value is not None and value > 0.0 else shown
 
 
-def grade(own: Grade) -> str:
-    """A grade in words: its value, else why there is none."""
-    return number(own.value) if own.value is not None else own.words or "not measured"
+def grade(grade_record: Grade) -> str:
+    """A grade in words: its value, else the reason for its absence."""
+    return number(grade_record.value) if grade_record.value is not None else grade_record.words or "not measured"
 
 
-def grade_interval(own: Grade) -> str:
-    """The grade's interval in words, "" where it has none."""
-    known = own.value is not None and (own.low is not None or own.high is not None)
-    return interval((own.low, own.high)) if known else ""
+def grade_interval(grade_record: Grade) -> str:
+    """The grade's interval in words, "" without one."""
+    known = grade_record.value is not None and (grade_record.low is not None or grade_record.high is not None)
+    return interval((grade_record.low, grade_record.high)) if known else ""

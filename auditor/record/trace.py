@@ -1,4 +1,4 @@
-"""Where a number of a report comes from: what opens under a finding, the same in every format."""
+"""Provenance of a number in a report: the details under a finding, identical in every format."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _RECORDED = ("statistic", "test", "method", "source", "formula", "controls")
 
 @dataclass(frozen=True)
 class Part:
-    """One line of a trace: its label, what stands there, and whether that is to be copied as it is.
+    """One line of a trace: its label, its content, and whether it is to be copied literally.
 
     ``recorded``: whether it is told as it was recorded, in English, whatever the language of its label.
     """
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What stands behind one finding; "" where there is nothing to say.
+    """The provenance of one finding; "" for unknown parts.
 
     ``place``: a JSON pointer into the record, which is ``report.json`` beside the report and ``record.json`` in the
     evidence bundle. ``command``: what makes the numbers again, or why there is none
@@ -79,7 +79,7 @@ class Trace:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The lines that every format shows, in their order; what is empty is left out."""
+        """The lines for every format, in order, without empty ones."""
         labelled = (
             ("id", self.finding, True),
             ("formula", self.formula, False),
@@ -116,7 +116,7 @@ def trace_of(report: AuditReport, finding: Finding) -> Trace:
 
 
 def finding_named(report: AuditReport, name: str) -> Finding:
-    """The finding of that id, the only one whose id ends so, or the only one of that metric.
+    """The finding with that id, the only one with that id suffix, or the only one of that metric.
 
     Raises UsageError where there is none, or several.
     """
@@ -138,7 +138,7 @@ def finding_named(report: AuditReport, name: str) -> Finding:
 
 
 def off_paper(name: str, ids: Sequence[str]) -> str:
-    """A name as an id has it, without what a page adds where its lines break (U+200B, white space)."""
+    """A name as in an id, without page line-break characters (U+200B, white space)."""
     if any(_ends(i, name) for i in ids):
         return name
     bare = _unbroken(name)
@@ -157,7 +157,7 @@ def _unbroken(name: str) -> str:
 
 
 def short_name(report: AuditReport, finding: Finding) -> str:
-    """The end of a finding's id, after a slash, that no other id of the record has, else all of it."""
+    """The shortest unique suffix of a finding's id after a slash, else the complete id."""
     parts = finding.id.split("/")
     ends = ["/".join(parts[i:]) for i in range(len(parts) - 1, 0, -1)]
     ids = [f.id for f in report.findings]
@@ -237,7 +237,7 @@ def _built_in() -> Sequence[CriterionRecord]:
 
 
 def to_copy(command: str | None) -> str:
-    """A record's command as a shell may be given it; "" where it is none of this toolkit.
+    """A record's command for a shell; "" if it is not a command of this toolkit.
 
     Whoever wrote the record may have written another: of what is copied, no word is more to a shell than a word.
     """
@@ -246,13 +246,13 @@ def to_copy(command: str | None) -> str:
 
 
 def caution_of(command: str, say: Catalogue) -> str:
-    """That code would run by a command that is to be copied, in words; "" where none would."""
+    """The warning that a command to copy would run code, in words; "" if it would not."""
     runs = runs_code(_words(command))
     return say.say("trace.runs_code", flags=", ".join(runs)) if runs else ""
 
 
 def runs_code(words: Sequence[str]) -> list[str]:
-    """Those of a command's flags by which code runs that is not auditor's."""
+    """The flags of a command that run code other than auditor's."""
     given = {word.partition("=")[0] for word in words}
     return [flag for flag in RUNS_CODE if flag in given]
 

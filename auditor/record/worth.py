@@ -1,4 +1,4 @@
-"""What the model is worth at all, in one line: its performance against whoever answers without looking."""
+"""Usefulness of the model in one line: its performance compared with answers that ignore the input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OF_DECISIONS = ("balanced_accuracy", "adjusted_balanced_accuracy")
 
 @dataclass(frozen=True)
 class Worth:
-    """``line``: the number that a model is known by, beside that of the base rate; ``skill``: whether it shows any.
+    """``line``: the model's main number beside the base rate's; ``skill``: whether it shows skill.
 
     ``outcome``: the colour of it: PASS where skill is shown, INCONCLUSIVE where it is not, FAIL where less than chance
     is, NOT_JUDGED where nobody measured it.
@@ -33,12 +33,12 @@ class Worth:
 
     @property
     def sentence(self) -> str:
-        """Both."""
+        """Line and skill in one sentence."""
         return f"{self.line} {self.skill}".strip()
 
 
 def worth_of(report: AuditReport, say: Catalogue | None = None) -> Worth | None:
-    """What a report says of performance; None where it says nothing of any model's answers."""
+    """The performance statement of a report; None if it has no results on a model's answers."""
     if not _of_a_model(report):
         return None
     say = say or Catalogue.of(ENGLISH)

@@ -1,1 +1,1 @@
-"""The renderings of a record; each is a function of the record alone."""
+"""Report renderings; each is a function of the record alone."""

@@ -1,4 +1,4 @@
-"""Every number of a report in one table: what was judged row by row, what nobody bounded folded by its question."""
+"""All numbers of a report in one table: judged ones row by row, those without limit grouped by question."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONGEST = 80
 
 @dataclass(frozen=True)
 class Choice:
-    """One thing that a filter can be set to: ``key`` as the rows carry it, and the word for it."""
+    """One choice of a filter: ``key`` as in the rows, and its display name."""
 
     key: str
     word: str
@@ -27,7 +27,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Entry:
-    """A finding with a row of its own: what it answers, whom it is about, and the keys that filters know it by."""
+    """A finding with its own row: its question, its groups, and its filter keys."""
 
     row: Row
     question: str
@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Number:
-    """A number that nobody set a bound for; ``level``: at what it was taken, ``by``: the method where it matters."""
+    """A number without a limit; ``level``: its level, ``by``: the method if relevant."""
 
     row: Row
     level: str
@@ -54,7 +54,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Fold:
-    """A question, what is to be said of its numbers together, and its lines by group."""
+    """A question, the remark on all of its numbers, and its lines by group."""
 
     question: str
     about: str
@@ -62,13 +62,13 @@ class Fold:
 
     @property
     def n(self) -> int:
-        """How many numbers it holds."""
+        """The number of its numbers."""
         return sum(len(line.numbers) for line in self.lines)
 
 
 @dataclass(frozen=True)
 class Filter:
-    """What rows are chosen by: the phrase that names it, and its choices."""
+    """A row filter: its display name, and its choices."""
 
     name: str
     choices: tuple[Choice, ...]
@@ -76,7 +76,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Appendix:
-    """The table: ``entries`` what was judged or lost, ``folds`` all else, what is for other kinds of model apart."""
+    """The table: ``entries`` judged or failed, ``folds`` all else; other kinds of model separately."""
 
     entries: tuple[Entry, ...]
     folds: tuple[Fold, ...]
@@ -85,12 +85,12 @@ class Appendix:
 
     @property
     def n(self) -> int:
-        """How many findings the table holds."""
+        """The number of findings in the table."""
         return len(self.entries) + sum(fold.n for fold in self.folds)
 
 
 def appendix_of(report: AuditReport, rows: Sequence[Row], say: Catalogue) -> Appendix:
-    """The table of a report's rows, in the words of a catalogue; pillars in their order, the worst first."""
+    """The table of a report's rows, in the wording of a catalogue; pillars in order, worst first."""
     keys = _Keys(report.about or About(), say)
     place = {name: i for i, name in enumerate(PILLARS)}
     ordered = sorted(rows, key=lambda r: place.get(r.finding.pillar, len(place)))

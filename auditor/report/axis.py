@@ -1,4 +1,4 @@
-"""Where a number, its interval and what is allowed lie on one axis, and how far it lies beyond what is allowed."""
+"""The positions of a number, its interval and its limit on one axis, and the excess over the limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from auditor.record.audit_report import Finding
 
 @dataclass(frozen=True)
 class Axis:
-    """One picture of a number: all places as shares of its width, ``allowed`` between two of them."""
+    """A number on an axis: all positions as shares of the width, ``allowed`` as an interval."""
 
     low: float
     high: float
@@ -22,7 +22,7 @@ class Axis:
 
 
 def axis_of(f: Finding, width: float | None, alt: str) -> Axis | None:
-    """The picture of a finding: from 0 to ``width`` of shares, which have one scale among them; else of its own reach.
+    """The axis of a finding: 0 to ``width`` for shares, which have a common scale; else its own range.
 
     None where nothing is required, or nothing was measured. ``alt``: what it shows, in words.
     """
@@ -60,13 +60,13 @@ def _limits(f: Finding) -> tuple[float | None, float | None] | None:
 
 
 def reach(f: Finding) -> float:
-    """How far to the right a finding reaches: its value, its interval and what is allowed."""
+    """The right end of a finding on its axis: its value, its interval and its limit."""
     ends = (*(f.interval or ()), f.value, *(_limits(f) or ()))
     return max([x for x in ends if x is not None and math.isfinite(x)], default=0.0)
 
 
 def excess(f: Finding) -> float:
-    """By how much a value lies beyond its bound, in units of the bound's room to the ideal; below 0 within it."""
+    """Excess of a value over its limit, in units of the distance from limit to ideal; below 0 within it."""
     limits = _limits(f)
     if limits is None or f.value is None:
         return math.inf if f.outcome is Outcome.NOT_RUN else -math.inf

@@ -86,7 +86,7 @@ def _json(values: Mapping[str, str | float]) -> str | None:
 
 
 def cell(value: object) -> str:
-    """A value as a CSV cell: a text that a spreadsheet would take for a formula has an apostrophe before it."""
+    """A value as a CSV cell: formula-like text gets an apostrophe before it."""
     if value is None:
         return ""
     if isinstance(value, str):

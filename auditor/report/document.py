@@ -1,4 +1,4 @@
-"""A document of headings, sentences, lists and tables, told once and drawn as Markdown, as a page or on paper.
+"""A document model of headings, sentences, lists and tables, rendered as Markdown, HTML or PDF.
 
 Every piece of it says whether its words are ours or came from a model, data or a pack: those of others are drawn so
 that they can neither format nor link, in each of the formats.
@@ -46,7 +46,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """One paragraph; a ``note`` is set apart."""
+    """One paragraph; a ``note`` has a separate style."""
 
     line: Line
     note: bool = False
@@ -91,7 +91,7 @@ def own(text: str, tone: str = "") -> Span:
 
 
 def strong(text: str, tone: str = "") -> Span:
-    """Our words, to stand out."""
+    """Emphasised text of this tool."""
     return Span(text, "strong", tone)
 
 
@@ -101,12 +101,12 @@ def code(name: str) -> Span:
 
 
 def paragraph(*spans: Span) -> Paragraph:
-    """A paragraph of these pieces."""
+    """A paragraph of these spans."""
     return Paragraph(spans)
 
 
 def facts(fields: Sequence[tuple[str, str | None]], *, unknown: str) -> Table:
-    """Names and values; what is None is left out, what is empty is ``unknown``."""
+    """Names and values; None is omitted, empty is shown as ``unknown``."""
     rows = tuple(
         ((own(name),), (said(value) if value else own(unknown),)) for name, value in fields if value is not None
     )

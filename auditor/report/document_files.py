@@ -1,4 +1,4 @@
-"""A document as a file: its ending says in which format."""
+"""A document as a file: the file extension selects the format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from auditor.report.document import Block, to_markdown
 
 
 class Drawable(Protocol):
-    """What a document is drawn from."""
+    """The input of a document."""
 
     @property
     def title(self) -> str: ...
@@ -24,7 +24,7 @@ class Drawable(Protocol):
     def blocks(self) -> Sequence[Block]: ...
 
 
-def drawn(found: Drawable, name: str) -> bytes:
+def drawn(document: Drawable, name: str) -> bytes:
     """The bytes of the file of this name: HTML, PDF, and Markdown for every other ending.
 
     Raises MissingExtraError for a PDF without typst.
@@ -33,9 +33,9 @@ def drawn(found: Drawable, name: str) -> bytes:
         case ".pdf":
             from auditor.report.document_pdf import render_document_pdf
 
-            return render_document_pdf(found.title, found.digest, found.created, found.version, found.blocks)
+            return render_document_pdf(document.title, document.digest, document.created, document.version, document.blocks)
         case ".html":
             from auditor.report.document_html import render_document_html
 
-            return render_document_html(found.title, found.digest, found.created, found.version, found.blocks).encode()
-    return to_markdown(found.blocks).encode()
+            return render_document_html(document.title, document.digest, document.created, document.version, document.blocks).encode()
+    return to_markdown(document.blocks).encode()

@@ -1,4 +1,4 @@
-"""A document as one page in the look of the report: no network, no script, one style that its digest allows."""
+"""A document as one HTML page in the report's design: no network, no script, one style allowed by its digest."""
 
 from __future__ import annotations
 

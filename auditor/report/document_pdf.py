@@ -1,4 +1,4 @@
-"""A document on paper: PDF/A-2a and PDF/UA-1, typeset as the report is, every string a value and none markup."""
+"""A document as PDF/A-2a and PDF/UA-1, in the report's layout, with every string as a value, never as markup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first page: what the model does to whom, how sure that is, and what to do next, in the words of a catalogue."""
+"""The first page of a report: the model's effect on groups, its uncertainty, and next steps, from a catalogue."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OWN_ARITHMETIC = "none"
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table: a question, whom it is about, what was found, and what became of it."""
+    """One row of the table: a question, its groups, the result, and the outcome."""
 
     question: str
     about: str
@@ -50,7 +50,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Told:
-    """What is shown although nobody set a bound for it."""
+    """A notable result without a limit."""
 
     sentence: str
     anchor: str
@@ -58,7 +58,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Action:
-    """What to do next, and the command or setting that does it, ready to copy."""
+    """A next step, with the command or setting for it, ready to copy."""
 
     sentence: str
     by: str
@@ -67,7 +67,7 @@ class Action:
 
 @dataclass(frozen=True)
 class FirstPage:
-    """Everything that the first page says."""
+    """All contents of the first page."""
 
     language: str
     say: Catalogue
@@ -88,20 +88,20 @@ class FirstPage:
 
     @property
     def fallback(self) -> str:
-        """What is said of phrases that the language lacks, once all others are written; "" where it has them all."""
+        """The note on phrases missing in the language, after all others are written; "" if it has them all."""
         missing = len(self.say.missing)
         return self.say.say("page.fallback", n=missing, language=self.say.language) if missing else ""
 
     @property
     def retold(self) -> str:
-        """What is said of a page in other words than its record was written with; "" where they are the same."""
+        """The note on a page worded differently from its record; "" if they agree."""
         if not self.recorded:
             return ""
         return self.say.say("page.retold", recorded=self.recorded, language=self.say.language)
 
     @property
     def own_words(self) -> str:
-        """What is said, in English whatever the language, of words that are not the tool's; "" where they are."""
+        """The note, always in English, on wording that is not the tool's own; "" if it is."""
         return own_words(self.say, later=bool(self.recorded))
 
 
@@ -137,13 +137,13 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
 
 
 def in_its_words(report: AuditReport, say: Catalogue, findings: Sequence[Finding]) -> list[Line]:
-    """Findings as the first page tells them."""
+    """Findings in the form of the first page."""
     writer = _writer(report, say)
     return [writer._line(f, writer._question(f), 0.0) for f in findings]
 
 
 def unbounded_of(report: AuditReport) -> list[Finding]:
-    """The findings without a bound that the first page tells, and those that it only counts."""
+    """Findings without a limit for the first page, and those that are only counted there."""
     return _writer(report, (report.about or About()).catalogue)._unbounded()
 
 

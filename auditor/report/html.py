@@ -104,15 +104,15 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
 _PAGE_FOOTER = '\n@page {{ @bottom-left {{ content: "auditor report {digest}"; font: 7.5pt sans-serif; }} }}\n'
 
 
-def _drawn(drawn: view.Drawn, say: Catalogue) -> Markup:
+def _drawn(figure_view: view.Drawn, say: Catalogue) -> Markup:
     # A page without figures needs no matplotlib.
     from auditor.drawing.svg import draw_svg
 
-    return Markup(draw_svg(drawn.figure, dom_id=drawn.dom_id, words=say.section("drawn")))
+    return Markup(draw_svg(figure_view.figure, dom_id=figure_view.dom_id, words=say.section("drawn")))
 
 
 def content_policy(style: str, script: str, *, pictures: bool) -> str:
-    """The content security policy of a page with this style and script alone."""
+    """The content security policy of a page with only this style and script."""
     # Pictures are in the page itself, redrawn from the record's pixels; only a page that has some may show any.
     source = "data:" if pictures else "'none'"
     return (
@@ -152,10 +152,10 @@ def moment(created: str, say: Catalogue | None = None) -> str:
     )
 
 
-def _finalize(shown: object) -> object:
-    if isinstance(shown, Markup):
-        return shown
-    return text.visible(shown) if isinstance(shown, str) else shown
+def _finalize(value: object) -> object:
+    if isinstance(value, Markup):
+        return value
+    return text.visible(value) if isinstance(value, str) else value
 
 
 def _breakable(name: str) -> Markup:
@@ -178,7 +178,7 @@ def _megabytes(size: int) -> str:
 
 @cache
 def environment() -> Environment:
-    """What every page is rendered by: escaped, strict about what is missing."""
+    """The template environment of all pages: escaping, and strict about missing values."""
     made = Environment(
         loader=PackageLoader("auditor.report", "templates"),
         autoescape=True,

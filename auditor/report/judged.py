@@ -1,4 +1,4 @@
-"""Every number that was judged, on one axis: the ideal at 0, the bound at 1, whatever the number's own unit."""
+"""All judged numbers on one axis: the ideal at 0, the limit at 1, independent of units."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OUTCOMES = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 
 
 def judged_figure(report: AuditReport, say: Catalogue, where: Callable[[Finding], str]) -> Figure | None:
-    """The judged numbers in units of the room between ideal and bound, worst first; None where there are none.
+    """The judged numbers in units of the distance from ideal to limit, worst first; None if there are none.
 
     ``where``: the place of a finding in words. A number without an ideal, or whose bound is its ideal, has no such
     unit: it is counted, not drawn. At most ``MOST_JUDGED`` are drawn.
@@ -72,7 +72,7 @@ def _name(f: Finding, where: Callable[[Finding], str], say: Catalogue) -> str:
 
 
 def scaled(f: Finding) -> tuple[float, float, float] | None:
-    """(low, value, high) in units of the room from the ideal to the bound; None where there is no such unit.
+    """(low, value, high) in units of the distance from ideal to limit; None without such a unit.
 
     Of a range about the ideal the unit on either side is the room on that side. An end that is not known lies beyond
     all others.

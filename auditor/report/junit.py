@@ -16,7 +16,7 @@ VERDICT = "verdict"
 
 
 def render_junit(report: AuditReport) -> str:
-    """JUnit XML as build servers read it; there is no published standard of it.
+    """JUnit XML as build servers read it; no published standard exists.
 
     FAIL is a ``failure``; INCONCLUSIVE and NOT_RUN are an ``error`` with the reason; NOT_APPLICABLE and what was held
     to nothing are ``skipped``; only PASS is a test without one of them. What was waived is skipped, and says so. A last

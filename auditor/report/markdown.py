@@ -30,7 +30,7 @@ _CALLS = re.compile(r"[@#]")
 
 
 def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
-    """A short Markdown text: the verdict, all six counts, what failed, what could not be said, what did not run.
+    """A short Markdown text: the verdict, all six counts, failures, undecided questions, and checks not run.
 
     ``say``: other words than the record's own. Names stand in code spans and sentences are escaped, so that data can
     neither format, link, embed nor mention.
@@ -330,7 +330,7 @@ def _interval(row: Row, say: Catalogue) -> str:
 
 
 def code_span(name: str, *, cell: bool = False, limit: int = _LONGEST_NAME) -> str:
-    """A name in a code span whose fence is longer than any in it; a bare pipe would end a table's cell."""
+    """A name in a code span with a fence longer than any in it; a bare pipe would end a table cell."""
     shown = text.shortened(text.visible(name), limit)
     shown = shown.replace("|", "\\|") if cell else shown
     if not shown.strip():
@@ -341,6 +341,6 @@ def code_span(name: str, *, cell: bool = False, limit: int = _LONGEST_NAME) -> s
 
 
 def escaped(sentence: str, limit: int = _LONGEST_SENTENCE) -> str:
-    """A sentence with all escaped that Markdown reads; an empty comment keeps @name and #1 from calling anyone."""
+    """A sentence with Markdown escaped; an empty comment prevents @name and #1 from becoming links."""
     shown = _SPECIAL.sub(r"\\\1", text.shortened(text.visible(sentence), limit))
     return _CALLS.sub(lambda call: f"{call.group()}<!-- -->", shown)

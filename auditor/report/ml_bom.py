@@ -1,4 +1,4 @@
-"""The report as a CycloneDX 1.6 bill of materials: the model with its card, the data, the packages that measured."""
+"""The report as a CycloneDX 1.6 bill of materials: the model with its card, the data, the measuring packages."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _MOST_ROWS = 60
 
 
 def measured_rows(rows: Sequence[Row]) -> list[Row]:
-    """Findings about the model that have a number, of all data or of a group; not points of curves, nor of the file."""
+    """Numeric findings about the model, overall or of a group; without curve points and file checks."""
     found = [r for r in rows if r.finding.metric and r.finding.value is not None]
     return [r for r in found if not r.finding.at and r.finding.pillar != INTAKE]
 
@@ -41,7 +41,7 @@ def model_name(report: AuditReport) -> str:
 
 
 def render_model_card(report: AuditReport) -> str:
-    """A ``README.md`` for the Hugging Face hub: metadata with a ``model-index`` of what was measured, then the card.
+    """A ``README.md`` for the Hugging Face hub: metadata with a ``model-index`` of measured values, then the card.
 
     Numbers are never marked as verified, which is the hub's own to say. Raises MissingExtraError without
     ``huggingface_hub``.
@@ -231,7 +231,7 @@ def _toolkit_metric(row: Row) -> dict[str, object]:
 
 
 def risks(rows: Sequence[Row]) -> list[str]:
-    """A sentence for each finding that is shown to lie beyond its criterion."""
+    """A sentence for each finding significantly beyond its criterion."""
     return [
         f"{r.name} {r.where} is {r.value}, which must be {r.must_be}: {r.finding.reason}"
         for r in rows
@@ -240,7 +240,7 @@ def risks(rows: Sequence[Row]) -> list[str]:
 
 
 def unsettled(rows: Sequence[Row]) -> list[str]:
-    """A sentence for each finding that could not be settled, run or applied."""
+    """A sentence for each finding that is undecided, not run or not applicable."""
     open_ = (Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.NOT_APPLICABLE)
     return [
         f"{r.outcome.words}: {f'{r.name} {r.where}'.strip()}. {r.finding.reason}".strip()

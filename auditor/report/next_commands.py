@@ -1,4 +1,4 @@
-"""The commands that follow from a record, each whole: with what the audit was told of its model and rows."""
+"""The commands that the first page proposes, complete and accepted by the command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OF_MODEL_AND_ROWS = (
 
 
 def repair_of(report: AuditReport) -> str:
-    """The command that fits the model anew, into a file like its own; of any other model what lists the others."""
+    """The command that retrains the model into a file of the same kind; for other models, the list of mitigations."""
     data, model, told = report.data, report.model, _told(report)
     endings = _FITTED_ANEW.get(model.format)
     if told is None or endings is None or model.path is None or not model.classes:
@@ -48,7 +48,7 @@ def repair_of(report: AuditReport) -> str:
 
 
 def private_training_of(report: AuditReport) -> str:
-    """The command that trains a private model on the same rows of a table; "" where they are no such rows."""
+    """The command for a private training on the same table rows; "" for other rows."""
     data, told = report.data, _told(report)
     if told is None or data.target is None or report.model.format not in _FITTED_ANEW:
         return ""
@@ -65,8 +65,8 @@ def private_training_of(report: AuditReport) -> str:
 
 
 def registration_of(report: AuditReport) -> str:
-    """The command that fixes the plan, or where no configuration was obeyed the one that begins one; "" for rows that
-    none is begun from: a folder of media, or a database."""
+    """The command that registers the plan, or, if no configuration was used, the one that creates a configuration; "" for rows without such a command: a folder of media, or a database.
+    """
     files = report.configuration.files if report.configuration is not None else ()
     own = next((file.path for file in files if file.role == "configuration"), None)
     if own is not None:

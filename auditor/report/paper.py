@@ -1,4 +1,4 @@
-"""What the template of the PDF is given: every page's words as values, never as markup."""
+"""Input data of the PDF template: the text of every page as values, never as markup."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _SIGNING = ("signed", "name", "signature", "date", "risk_accepted")
 
 
 def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, object]:
-    """Everything that the template sets; figures are written into ``folder`` as SVG."""
+    """All values for the template; figures are written into ``folder`` as SVG."""
     say = page.say
     rows = view.shown_rows(report, say)
     by_outcome = {o: [r for r in rows if r.outcome is o] for o in Outcome}
@@ -395,7 +395,7 @@ def _fold(say: Catalogue, question: str, rows: Sequence[Row], notes: _Notes) -> 
 
 
 def stem_of(name: str) -> tuple[str, str]:
-    """An id's probe and method, and what comes after them."""
+    """An id's probe and method, and its remaining part."""
     parts = name.split("/")
     n = 2 if len(parts) > 2 else len(parts) - 1
     return "/".join(parts[:n]) + "/" * (n > 0), "/".join(parts[n:])
@@ -448,15 +448,15 @@ def _criteria(report: AuditReport, say: Catalogue) -> list[dict[str, object]]:
 # ---- rule packs and provenance -------------------------------------------------------------------------------------
 
 
-def _policy(shown: ShownPolicy, say: Catalogue) -> dict[str, object]:
-    p = shown.policy
+def _policy(policy_view: ShownPolicy, say: Catalogue) -> dict[str, object]:
+    p = policy_view.policy
     return {
         "title": worded(p.title),
-        "about": worded(" ".join(part for part in (shown.origin, shown.tally, shown.held_to, p.old) if part)),
+        "about": worded(" ".join(part for part in (policy_view.origin, policy_view.tally, policy_view.held_to, p.old) if part)),
         "notes": [worded(n) for n in p.notes],
         "cells": [
             _cell(say, control, cell, p.as_of, i == 0)
-            for control in shown.controls
+            for control in policy_view.controls
             for i, cell in enumerate(control.cells)
         ],
     }

@@ -1,4 +1,4 @@
-"""The figures on paper: narrow ones in two columns, wide ones and tables of grades across the page."""
+"""Figures in the PDF: narrow ones in two columns, wide ones and tables of grades over the full width."""
 
 from __future__ import annotations
 
@@ -91,27 +91,27 @@ def pillar_title(name: str, say: Catalogue) -> str:
 
 
 def _figure(
-    of: str, drawn: view.Drawn, caption: str, folder: Path, say: Catalogue
+    heading: str, figure_view: view.Drawn, caption: str, folder: Path, say: Catalogue
 ) -> tuple[dict[str, object], float | None]:
     """A figure, and about how tall it stands in a column with its title and caption; None of what is wider."""
-    name = f"{drawn.dom_id}.svg"
-    markup = as_file(draw_svg(drawn.figure, dom_id=drawn.dom_id, words=say.section("drawn"))).replace(
+    name = f"{figure_view.dom_id}.svg"
+    markup = as_file(draw_svg(figure_view.figure, dom_id=figure_view.dom_id, words=say.section("drawn"))).replace(
         "system-ui, sans-serif", "DejaVu Sans"
     )
     (folder / name).write_text(markup, encoding="utf-8")
     drawing = ElementTree.fromstring(markup).attrib
     width, height = float(drawing["width"]), float(drawing["height"])
-    in_column = width <= _NARROW and drawn.figure.table is None
+    in_column = width <= _NARROW and figure_view.figure.table is None
     scale = min(_SCALE, (_COLUMN_WIDTH if in_column else _PAGE_WIDTH) / width, _TALLEST / height)
-    title = len(of) + len(drawn.title) + 2
+    title = len(heading) + len(figure_view.title) + 2
     lines = -(-title // _TITLE_LINE) * 11.5 + -(-len(caption) // _CAPTION_LINE) * 9.5
     made: dict[str, object] = {
         "file": name,
-        "of": worded(of),
-        "title": worded(drawn.title),
-        "alt": text.visible(drawn.figure.alt) or say.say("rest.figure_unsaid"),
+        "of": worded(heading),
+        "title": worded(figure_view.title),
+        "alt": text.visible(figure_view.figure.alt) or say.say("rest.figure_unsaid"),
         "caption": worded(caption),
-        "grades": _grades(drawn.figure.table, say),
+        "grades": _grades(figure_view.figure.table, say),
         "width": width * scale,
     }
     return made, height * scale + lines + 18.0 if in_column else None

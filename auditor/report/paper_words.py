@@ -1,4 +1,4 @@
-"""Words on paper: control characters visible, and every long name where it may break, so that no cell overflows."""
+"""Text in the PDF: visible control characters, and break points in long names, so that no cell overflows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RUN = re.compile(rf"\S{{{_LONGEST_RUN},}}")
 
 
 def breaking(words: str) -> str:
-    """Words that may break after an underscore or a slash, and anywhere at last, so that no cell overflows."""
+    """Text with break points after underscores and slashes, and finally anywhere, so that no cell overflows."""
 
     def run(match: re.Match[str]) -> str:
         parts = re.sub(r"([_/=,.+-])", rf"\1{BREAK}", match.group()).split(BREAK)
@@ -23,11 +23,11 @@ def breaking(words: str) -> str:
 
 
 def worded(words: str | None) -> str:
-    """Words of anybody's."""
+    """Text from any source."""
     return breaking(text.visible(words or ""))
 
 
 def narrow(words: str) -> str:
-    """A name in narrow columns: it may break after every underscore."""
+    """A name for narrow columns, with a break point after every underscore."""
     said = worded(words)
     return re.sub(r"(?<=_)(?=[^_])", BREAK, said.replace(BREAK, "")) if len(words) < _LONGEST_RUN else said

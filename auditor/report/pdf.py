@@ -1,4 +1,4 @@
-"""The report as a PDF to sign and to keep: PDF/A-2a and PDF/UA-1, typeset by typst from a template of ours.
+"""The report as a PDF for signing and archiving: PDF/A-2a and PDF/UA-1, typeset by typst from our template.
 
 What comes from the record reaches the template as JSON values, never as markup. Nothing is fetched: the fonts are those
 that typst and matplotlib bring along.
@@ -40,7 +40,7 @@ def render_pdf(report: AuditReport, say: Catalogue | None = None) -> bytes:
 
 
 def typeset(template: str, data: dict[str, object], folder: Path, created: str) -> bytes:
-    """A template of ours with these values, which it reads from ``report-data.json`` in ``folder`` beside figures.
+    """A document typeset from our template with values from ``report-data.json`` and figures in ``folder``.
 
     ``created``: the date that the document bears. Raises MissingExtraError without typst, DataError where it cannot be
     set.

@@ -1,4 +1,4 @@
-"""The figures of a report as they are shown: all that was judged first, and groups called as their people call them."""
+"""The report's figures in display order: all judged numbers first, with the display names of groups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST_NAME = 60
 
 
 def pictures_of(report: AuditReport, say: Catalogue | None = None) -> list[Figure]:
-    """Every figure of a record as it is drawn, that of all judged numbers first; ``say``: its words, else its own."""
+    """Every figure of a record, that of all judged numbers first; ``say``: its wording, else the record's own."""
     about = report.about or About()
     own = say or about.catalogue
     chief = judged_figure(report, own, lambda f: place_of(f, report, own))
@@ -32,7 +32,7 @@ Numbered = list[tuple[int, Figure]]
 
 
 def front_and_rest(report: AuditReport, say: Catalogue | None = None) -> tuple[Numbered, Numbered]:
-    """Those that come before the tables, all that was judged and the groups of the first features, and the others.
+    """The figures before the tables (judged numbers, first features' groups), and all others.
 
     Each with its number in the report, and once.
     """
@@ -55,7 +55,7 @@ def _of_groups(figure: Figure) -> bool:
 
 
 def place_of(finding: Finding, report: AuditReport, say: Catalogue) -> str:
-    """Where a number was taken, in the words of the report's people: ``by African-American``."""
+    """The location of a number, with the report's display names: ``by African-American``."""
     called = called_in(report)
     by = BETWEEN.join(column(called, name) for name in finding.sensitive)
     parts = [say.say("page.by", feature=by)] if by else []
@@ -65,37 +65,37 @@ def place_of(finding: Finding, report: AuditReport, say: Catalogue) -> str:
 
 
 def called_in(report: AuditReport) -> Labels:
-    """What the people of a report call its columns and values."""
+    """The display names of a report's columns and values."""
     return (report.about or About()).called
 
 
-def column(called: Labels, name: str) -> str:
-    """What a column is called, in as many letters as there is room for."""
-    return text.shortened(called.column(name), _LONGEST_NAME)
+def column(labels: Labels, name: str) -> str:
+    """The display name of a column, shortened to the available space."""
+    return text.shortened(labels.column(name), _LONGEST_NAME)
 
 
-def group(called: Labels, name: str, level: str) -> str:
-    """A group with the feature that it is of, such as ``sex: female``; a word for it, and beside that what it is of."""
-    return text.shortened(called.group(name, level), _LONGEST_NAME)
+def group(labels: Labels, name: str, level: str) -> str:
+    """A group with its feature, such as ``sex: female``; a display name is followed by the feature."""
+    return text.shortened(labels.group(name, level), _LONGEST_NAME)
 
 
-def named(figure: Figure, called: Labels) -> Figure:
-    """A figure whose groups are named with their features, and columns and groups as they are called.
+def named(figure: Figure, labels: Labels) -> Figure:
+    """A figure with display names of columns and groups, and groups with their features.
 
     Its words for those who do not see it are made anew where a name is another, so that they name what is drawn.
     """
-    series = tuple(_called(s, i, figure, called) for i, s in enumerate(figure.series))
-    swarms = tuple(replace(s, feature=column(called, s.feature)) for s in figure.swarms)
+    series = tuple(_called(s, i, figure, labels) for i, s in enumerate(figure.series))
+    swarms = tuple(replace(s, feature=column(labels, s.feature)) for s in figure.swarms)
     title, x_label = figure.title, figure.x_label
     for features in (figure.features, _own_column(figure)):
-        by = BETWEEN.join(column(called, name) for name in features)
+        by = BETWEEN.join(column(labels, name) for name in features)
         for spelled in dict.fromkeys((BETWEEN.join(features), " x ".join(features))):
             if features and title.endswith(f" by {spelled}"):
                 title = title.removesuffix(spelled) + by
             if features and x_label == spelled:
                 x_label = by
     for name in _own_column(figure):
-        title = title.replace(f"What {name} does", f"What {column(called, name)} does")
+        title = title.replace(f"What {name} does", f"What {column(labels, name)} does")
     changed = {"series": series, "swarms": swarms, "title": title, "x_label": x_label}
     if all(getattr(figure, key) == value for key, value in changed.items()):
         return figure
@@ -109,12 +109,12 @@ def _own_column(figure: Figure) -> tuple[str, ...]:
     return (figure.x_label,) if alone else ()
 
 
-def _called(series: Series, i: int, figure: Figure, called: Labels) -> Series:
+def _called(series: Series, i: int, figure: Figure, labels: Labels) -> Series:
     def level(name: str) -> str:
         apart = [name] if len(figure.features) == 1 else name.split(BETWEEN if BETWEEN in name else " x ")
         if len(apart) != len(figure.features):
             return name
-        return BETWEEN.join(group(called, feature, part) for feature, part in zip(figure.features, apart, strict=True))
+        return BETWEEN.join(group(labels, feature, part) for feature, part in zip(figure.features, apart, strict=True))
 
     match figure.kind:
         case "rates" | "confusion" if figure.features:
@@ -124,12 +124,12 @@ def _called(series: Series, i: int, figure: Figure, called: Labels) -> Series:
             last = figure.kind == "threshold" and i == len(figure.series) - 1
             return series if last else series.model_copy(update={"name": level(series.name)})
         case "bars" if figure.x_label == "feature":
-            return series.model_copy(update={"x": tuple(column(called, str(x)) for x in series.x)})
+            return series.model_copy(update={"x": tuple(column(labels, str(x)) for x in series.x)})
         case "curve" if _own_column(figure):
-            return series.model_copy(update={"name": column(called, series.name)})
+            return series.model_copy(update={"name": column(labels, series.name)})
         case "forest" if series.name.startswith("by "):
             features, comma, rest = series.name.removeprefix("by ").partition(",")
-            by = BETWEEN.join(column(called, name) for name in features.split(BETWEEN))
+            by = BETWEEN.join(column(labels, name) for name in features.split(BETWEEN))
             return series.model_copy(update={"name": f"by {by}{comma}{rest}"})
         case _:
             return series

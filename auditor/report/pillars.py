@@ -1,4 +1,4 @@
-"""The figures of a report pillar by pillar, and the papers of the probes that ran."""
+"""The report's figures by pillar, and the papers behind the probes that ran."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from auditor.report.view import PILLARS, Drawn, Row, drawn_as
 
 @dataclass(frozen=True)
 class Source:
-    """A probe that ran, its methods, and the paper it follows."""
+    """A probe that ran, its methods, and its paper."""
 
     probe: str
     methods: str
@@ -23,7 +23,7 @@ class Source:
 
 @dataclass(frozen=True)
 class PillarView:
-    """One pillar and its figures, but for those that come before all others."""
+    """One pillar and its figures, without those that come before all pillars."""
 
     name: str
     figures: tuple[Drawn, ...]

@@ -1,4 +1,4 @@
-"""What was found of rows, for reading: sections of sentences, the same in a terminal and on a page; and as JSON."""
+"""Explanations of rows for reading: sections of sentences, equal in terminal and HTML page; and as JSON."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ class Explanation(Closed):
 
 @dataclass(frozen=True)
 class Section:
-    """Sentences under a heading; ``loud``: nobody may overlook them. ``numbered``: they are in an order."""
+    """Sentences under a heading; ``loud``: a warning that must be visible.
+
+    ``numbered``: they are in an order.
+    """
 
     heading: str
     lines: tuple[str, ...]
@@ -53,7 +56,7 @@ class Section:
 
 
 def title(row: ExplainedRow, labels: Labels, target: str | None) -> str:
-    """Which row it is and what was decided."""
+    """The row and its decision."""
     kind = "favourable" if row.favourable else "unfavourable"
     decided = labels.value(target, row.decision)
     said = f"{labels.column(target)}: {decided}" if target is not None else decided
@@ -61,7 +64,7 @@ def title(row: ExplainedRow, labels: Labels, target: str | None) -> str:
 
 
 def sections(row: ExplainedRow, labels: Labels) -> tuple[Section, ...]:
-    """Everything that is said of a row, in the order in which it matters to the person concerned."""
+    """The explanation of a row, in the order of importance to the person concerned."""
     found = [_reasons(row, labels)]
     if row.sensitive:
         found.append(Section("Sensitive features", tuple(_named(row, labels)), loud=True))
@@ -129,12 +132,12 @@ def _recourse(row: ExplainedRow, labels: Labels) -> Section:
     return Section(heading, (*lines, *_fixed(row, labels)))
 
 
-def _change(found: Recourse, labels: Labels) -> str:
+def _change(recourse: Recourse, labels: Labels) -> str:
     changes = " and ".join(
         f"{labels.column(c.feature)} from {labels.value(c.feature, c.now)} to {labels.value(c.feature, c.then)}"
-        for c in found.changes
+        for c in recourse.changes
     )
-    return f"{changes} (distance {number(found.distance)}; favourable probability {number(found.probability)})"
+    return f"{changes} (distance {number(recourse.distance)}; favourable probability {number(recourse.probability)})"
 
 
 def _fixed(row: ExplainedRow, labels: Labels) -> tuple[str, ...]:
@@ -175,7 +178,7 @@ def _how(row: ExplainedRow) -> tuple[str, ...]:
 
 
 def as_text(row: ExplainedRow, labels: Labels, target: str | None) -> list[tuple[str, int, bool]]:
-    """Lines for a terminal: the words, how far they stand in, and whether they are loud."""
+    """Lines for a terminal: the text, its indentation, and whether it is loud."""
     found = [(title(row, labels, target), 0, False)]
     for part in sections(row, labels):
         found.append((part.heading, 2, False))

@@ -1,4 +1,4 @@
-"""Page 3: what is to be done about each finding, how grave it is, by whom, until when, and what somebody accepted."""
+"""Page 3: the remedy of each finding, its severity, owner and due date, and its acceptance."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_IN_SIGHT = 12
 
 @dataclass(frozen=True)
 class Remedy:
-    """One line of the table; ``owner`` and ``due`` are "" where nobody said, and to be filled in by hand.
+    """One line of the table; ``owner`` and ``due`` are "" if unstated, to be filled in by hand.
 
     ``id``: of the finding in the record; ``anchor``: its place on the page, "" where it was not measured now.
     """
@@ -48,7 +48,7 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Remediation:
-    """The table, the gravest first; ``retest``: the command that asks all of it again, "" where none is known.
+    """The table, most severe first; ``retest``: the command that repeats it all, "" if unknown.
 
     ``nothing``: what is said where there is no line. ``heads``: the words above the columns.
     """
@@ -68,7 +68,7 @@ class Remediation:
 
     @property
     def others(self) -> tuple[Remedy, ...]:
-        """Those that are folded away."""
+        """The collapsed remedies."""
         return self.lines[MOST_IN_SIGHT:]
 
 

@@ -1,4 +1,4 @@
-"""Page 2: whose audit of what it is, for which system, and on which rows; what nobody stated is an empty line."""
+"""Page 2: the scope of the audit (auditor, model, system, rows), with empty lines for unstated facts."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ _STATED = {
 
 @dataclass(frozen=True)
 class Line:
-    """One line; ``key``: the one of audit.toml that says it, "" where the audit does. An empty ``value`` is not known,
-    and left to be filled in."""
+    """One line; ``key``: its key in audit.toml, "" if the audit provides it.
+
+    An empty ``value`` is not known, and left to be filled in.
+    """
 
     label: str
     value: str
@@ -44,7 +46,7 @@ class Section:
 
 @dataclass(frozen=True)
 class GroupLine:
-    """A group, its rows, and its share in words, beside the reference where there is one; else ``standing`` is None."""
+    """A group, its rows, and its share in words, beside the reference if any; else ``standing`` is None."""
 
     group: str
     n: str
@@ -54,7 +56,7 @@ class GroupLine:
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups of one sensitive feature, and how many others there are, in words."""
+    """The groups of one sensitive feature, and the number of other groups, in words."""
 
     feature: str
     lines: tuple[GroupLine, ...]
@@ -63,7 +65,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Scope:
-    """The whole page; ``absent``: what is said of lines that nobody stated.
+    """The whole page; ``absent``: the text for unstated lines.
 
     ``notes``: how sure the shares are, or why nothing is said of whom the rows stand for.
     """
@@ -253,8 +255,8 @@ class _Writer:
         known = self.about.labels.get(f"{feature}.{group}")
         return said if known is None else f"{text.shortened(known, _LONGEST_NAME)} ({said})"
 
-    def _alone(self, feature: str, group: str, n: int, of: int) -> GroupLine:
-        said = self.say.say("scope.of_rows", share=self.say.percent(n / of))
+    def _alone(self, feature: str, group: str, n: int, total: int) -> GroupLine:
+        said = self.say.say("scope.of_rows", share=self.say.percent(n / total))
         return GroupLine(self._group(feature, group), self._n(n), said, None)
 
     def _beside(self, share: Share) -> GroupLine:

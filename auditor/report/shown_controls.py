@@ -1,4 +1,4 @@
-"""Rule packs as their renderings show them: every cell with its state, its outcome, what it rests on and who asks."""
+"""Rule packs for rendering: each cell with its state, outcome, evidence and required attestor."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _SLUGS: Mapping[CellKind, str] = {
 
 @dataclass(frozen=True)
 class ShownCell:
-    """One cell of a control: ``state`` in words, its outcome among them; ``slug`` its colour, and the findings that it
-    links to. ``text``: what stands beside the state and the findings."""
+    """One cell of a control: ``state`` in words, including its outcome; ``slug``: its colour, and the findings that it links to.
+
+    ``text``: what stands beside the state and the findings.
+    """
 
     cell: CellRecord
     state: str
@@ -33,12 +35,12 @@ class ShownCell:
 
     @property
     def tally(self) -> str:
-        """How many of its findings ended how."""
+        """Numbers of its findings by outcome."""
         return ", ".join(f"{text.count(n)} {outcome.words}" for outcome, n in self.outcomes)
 
     @property
     def text(self) -> str:
-        """Of evidence that is no finding what it says, of the rest from whom, how, or for which kind of model."""
+        """The text of the evidence if it is no finding; else its source, the method, or the model kind."""
         cell = self.cell
         match cell.kind:
             case "evidence":
@@ -52,19 +54,19 @@ class ShownCell:
 
 @dataclass(frozen=True)
 class ShownControl:
-    """A control with its cells as they are shown."""
+    """A control with its cells as displayed."""
 
     control: ControlRecord
     cells: tuple[ShownCell, ...]
 
     @property
     def cited(self) -> str:
-        """The text that asks, and when it was looked up."""
+        """The source text of the control, and the date of its review."""
         dated = next((f", {cell.cell.dated}" for cell in self.cells if not self.cited_apart(cell)), "")
         return f"{self.control.source}{dated}"
 
     def cited_apart(self, cell: ShownCell) -> str:
-        """What a cell rests on, where that is not what the whole control does; else ""."""
+        """The source of a cell, if it differs from that of the whole control; else ""."""
         own = cell.cell
         same = (own.source, own.certainty) in (("", ""), (self.control.source, self.control.certainty))
         return "" if same else own.cited
@@ -72,7 +74,7 @@ class ShownControl:
 
 @dataclass(frozen=True)
 class ShownPolicy:
-    """A rule pack with its controls, and how many of their cells are what; ``held_to``: whose bounds decide."""
+    """A rule pack with its controls, and its cell counts; ``held_to``: the source of the limits."""
 
     policy: PolicyRecord
     anchor: str
@@ -82,14 +84,14 @@ class ShownPolicy:
 
     @property
     def not_in_force(self) -> str:
-        """How many controls do not apply on the day, in a sentence; "" where all do."""
+        """The number of controls not in force on the day, in a sentence; "" if all are."""
         idle = [shown for shown in self.controls if not shown.control.in_force]
         are = "is" if len(idle) == 1 else "are"
         return f"{len(idle)} of {len(self.controls)} controls {are} not in force on that day." if idle else ""
 
     @property
     def tally(self) -> str:
-        """How many cells are what, how their evidence came out, and how many controls have none at all."""
+        """Numbers of cells by state, of evidence by outcome, and of controls without evidence."""
         evidence = [cell for control in self.controls for cell in control.cells if cell.cell.kind == "evidence"]
         ended = [cell.cell.outcome for cell in evidence]
         how = ", ".join(f"{ended.count(o)} {o.words}" for o in ORDER if o in ended)
@@ -99,7 +101,7 @@ class ShownPolicy:
 
     @property
     def origin(self) -> str:
-        """Where the pack is from, when and how surely it was looked up, and which text of it this was."""
+        """The source of the pack, the date and certainty of its review, and its version."""
         p = self.policy
         said = f"{p.source}. Looked up on {p.checked_on}, {p.certainty}; as of {p.as_of}"
         said += f", applies from {p.applies_from}" * bool(p.applies_from)
@@ -109,7 +111,7 @@ class ShownPolicy:
 
 
 def policies_of(report: AuditReport, rows: Sequence[Row]) -> list[ShownPolicy]:
-    """The rule packs, each cell with the findings that it rests on; the gravest findings first."""
+    """The rule packs, each cell with its supporting findings, most severe first."""
     held_to = _held_to(report)
     by_id = {row.finding.id: row for row in rows}
     shown = []

@@ -1,4 +1,4 @@
-"""Titles of figures that are made of a phrase and a feature's name, in another language than that of the record."""
+"""Figure titles made of a phrase and a feature's name, in a language other than the record's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _SECTION, _PLACE = "titled.", "{feature}"
 
 
 def titled(title: str, say: Catalogue) -> str:
-    """The title in the words of a catalogue; one that is made otherwise stays as it was recorded."""
+    """The title in the wording of a catalogue; a title of another form is unchanged."""
     for key, phrase in shipped(ENGLISH).items():
         head, place, _ = phrase.partition(_PLACE)
         if not key.startswith(_SECTION) or not title.startswith(head):

@@ -1,4 +1,4 @@
-"""What is shown to leave its ideal although nobody set a bound for it, in the order in which a first page has it."""
+"""Notable findings without a limit, for the first page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WRONGLY_NAMED = "false_discovery_rate"
 
 
 def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list[Finding]:
-    """Numbers that nobody set a bound for and that are shown to leave their ideal: who is exposed first of all.
+    """Numbers without a limit that significantly differ from their ideal: exposed persons first.
 
     Rows named at a stated error rate; headline numbers; and of each probe without any that is not ``on_page`` already,
     the number that lies furthest from its ideal.
@@ -47,7 +47,7 @@ def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list
 
 
 def names_rows(f: Finding) -> bool:
-    """Whether it counts training rows that can be named as such, with few of them named wrongly; no share of them."""
+    """Whether it counts training rows identifiable at a low false discovery rate; false for shares of them."""
     counted = f.pillar == "privacy" and WRONGLY_NAMED in f.at and f.value is not None and f.value >= 1.0
     return counted and f.outcome is Outcome.NOT_JUDGED and not f.doubtful
 

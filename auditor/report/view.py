@@ -1,4 +1,4 @@
-"""What a reader is told first, last and in which words: the parts of a report that its renderings share."""
+"""Shared parts of all renderings: opening, closing and wording of a report."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _LIMITS = ("one_number", "rows", "not_covered", "attacks", "attributions", "prof
 
 
 def limits_of(say: Catalogue | None = None) -> tuple[str, ...]:
-    """What no report shows, whatever it says."""
+    """The general limits of every report."""
     say = say or Catalogue.of(ENGLISH)
     return tuple(say.say(f"limit.{name}") for name in _LIMITS)
 
@@ -67,7 +67,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Row:
-    """A finding as it is printed; ``anchor`` is its place in the page.
+    """A finding as printed; ``anchor``: its position in the page.
 
     ``by``: the method that found it, where another row would else look the same.
     """
@@ -107,7 +107,7 @@ class Column:
 
 @dataclass(frozen=True)
 class ShownWord:
-    """A word as it is coloured: ``level`` -4 to 4, and its value in words."""
+    """A coloured word: ``level`` -4 to 4, and its value in words."""
 
     word: str
     level: int
@@ -116,7 +116,7 @@ class ShownWord:
 
 @dataclass(frozen=True)
 class ShownText:
-    """A text as it is coloured; ``space`` stands between its words."""
+    """A coloured text; ``space`` separates its words."""
 
     title: str
     words: tuple[ShownWord, ...]
@@ -139,7 +139,7 @@ class Drawn:
 
     @property
     def recorded(self) -> bool:
-        """Whether its title is told as it was recorded."""
+        """Whether its title is the recorded one."""
         return self.title == self.figure.title
 
 
@@ -148,7 +148,7 @@ MOST_POINTS = 60
 
 @dataclass(frozen=True)
 class Count:
-    """How many findings have an outcome, and what it means."""
+    """The number of findings with an outcome, and the outcome's meaning."""
 
     outcome: Outcome
     n: int
@@ -156,7 +156,7 @@ class Count:
 
 
 def counts_of(report: AuditReport, say: Catalogue | None = None) -> tuple[Count, ...]:
-    """The six counts; what asks about other kinds of model is none of them, since no input would make it apply."""
+    """The six counts, without questions for other kinds of model, which no input would make applicable."""
     say = say or Catalogue.of(ENGLISH)
     apart = {Outcome.NOT_APPLICABLE: n_for_other_kinds(report)}
     return tuple(
@@ -165,44 +165,44 @@ def counts_of(report: AuditReport, say: Catalogue | None = None) -> tuple[Count,
 
 
 def n_for_other_kinds(report: AuditReport) -> int:
-    """How many findings say only that their question is for another kind of model or of data."""
+    """The number of findings whose question is for another kind of model or data."""
     return sum(f.other_kind for f in report.findings)
 
 
 def for_other_kinds(report: AuditReport, say: Catalogue | None = None) -> str:
-    """That count in words; "" where there is none."""
+    """That count in words; "" for zero."""
     say, n = say or Catalogue.of(ENGLISH), n_for_other_kinds(report)
     return say.say("counted.elsewhere", n=say.count(n)) if n else ""
 
 
 def counts_in_words(report: AuditReport) -> str:
-    """``3 PASS, 0 FAIL, ...``, and apart from them what is for other kinds of model."""
+    """``3 PASS, 0 FAIL, ...``, with those for other kinds of model separately."""
     counted = [f"{text.count(c.n)} {c.outcome.words}" for c in counts_of(report)]
     return ", ".join([*counted, *filter(None, [for_other_kinds(report)])])
 
 
 def document_id(report: AuditReport) -> str:
-    """SHA-256 of the record's JSON, which is the digest of the ``report.json`` beside the rendering."""
+    """SHA-256 of the record's JSON, equal to the digest of the ``report.json`` beside the rendering."""
     return hashlib.sha256(report.to_json().encode()).hexdigest()
 
 
-def rows_of(findings: Sequence[Finding], called: Labels | None = None, say: Catalogue | None = None) -> list[Row]:
-    """Every finding as it is printed, in the order of the record; ``called``: what columns and values are called.
+def rows_of(findings: Sequence[Finding], labels: Labels | None = None, say: Catalogue | None = None) -> list[Row]:
+    """Every finding as printed, in the order of the record; ``labels``: display names of columns and values.
 
     ``say``: the words and the numbers' language, English by default.
     """
     say = say or Catalogue.of(ENGLISH)
     by = say.open("page.by")
-    named = [(_name(f), of_finding.label(f, called, by)) for f in findings]
+    named = [(_name(f), of_finding.label(f, labels, by)) for f in findings]
     alike, by_method = Counter(named), Counter((*n, f.method) for n, f in zip(named, findings, strict=True))
     return [
-        _row(say, i, f, where, _by(f, alone=alike[name, where] == 1, told=by_method[name, where, f.method] == 1))
+        _row(say, i, f, where, _by(f, alone=alike[name, where] == 1, unique_method=by_method[name, where, f.method] == 1))
         for i, (f, (name, where)) in enumerate(zip(findings, named, strict=True), 1)
     ]
 
 
 def shown_rows(report: AuditReport, say: Catalogue | None = None) -> list[Row]:
-    """Every finding of a report, its columns and values called as ``[labels]`` says."""
+    """Every finding of a report, with display names of columns and values from ``[labels]``."""
     return rows_of(report.findings, (report.about or About()).called, say)
 
 
@@ -210,14 +210,14 @@ def _name(f: Finding) -> str:
     return f.metric or (f.criterion.metric if f.criterion else f.probe)
 
 
-def _by(f: Finding, *, alone: bool, told: bool) -> str:
+def _by(f: Finding, *, alone: bool, unique_method: bool) -> str:
     if alone or f.metric is None:
         return ""
     # What is found by several methods together names none of them.
-    return f.method or "" if told else ", ".join(part for part in (f.probe, f.method) if part)
+    return f.method or "" if unique_method else ", ".join(part for part in (f.probe, f.method) if part)
 
 
-def _row(say: Catalogue, i: int, f: Finding, where: str, by: str) -> Row:
+def _row(say: Catalogue, i: int, f: Finding, where: str, source: str) -> Row:
     exact = f.estimate is not None and f.estimate.kind == "exact"
     return Row(
         anchor=f"finding-{i}",
@@ -233,7 +233,7 @@ def _row(say: Catalogue, i: int, f: Finding, where: str, by: str) -> Row:
         adjusted=_adjusted(f),
         n="" if f.n_samples is None else say.count(f.n_samples),
         rank=ORDER.index(f.outcome),
-        by=by,
+        by=source,
     )
 
 
@@ -245,7 +245,7 @@ def _adjusted(f: Finding) -> str:
 
 
 def is_detail(finding: Finding) -> bool:
-    """Whether a number only stands behind the findings: one of many groups, features or levels, held to nothing."""
+    """Whether a number is only a detail: one of many groups, features or levels, without a requirement."""
     return finding.outcome is Outcome.NOT_JUDGED and bool(finding.group or finding.at)
 
 
@@ -347,7 +347,7 @@ def _ends_of(swarm: Swarm, say: Catalogue) -> str:
 
 
 def verdict_of(report: AuditReport, say: Catalogue | None = None) -> Verdict:
-    """What the exit code says, for a reader who knows no exit codes."""
+    """The meaning of the exit code, for readers who do not know exit codes."""
     say = say or Catalogue.of(ENGLISH)
     s = report.summary
     match report.exit_code:
@@ -385,7 +385,7 @@ def _unsettled(report: AuditReport, say: Catalogue) -> Verdict:
 
 
 def promise_of(report: AuditReport, say: Catalogue | None = None) -> str:
-    """What the error rates of this scan promise, in words."""
+    """The guarantee given by this scan's error rates, in words."""
     say, f = say or Catalogue.of(ENGLISH), report.family
     if f.m == 0:
         return say.say("promise.none")
@@ -421,7 +421,7 @@ def _share(budget: BudgetRecord, say: Catalogue) -> str:
 
 
 def rule_warning(report: AuditReport, say: Catalogue | None = None) -> str:
-    """That the outcomes follow a rule by which this version does not judge; "" where it does."""
+    """The warning that the outcomes follow a rule that this version does not use; "" if it does."""
     if not report.family.other_rule:
         return ""
     say, version = say or Catalogue.of(ENGLISH), report.tool.get("version")
@@ -429,7 +429,7 @@ def rule_warning(report: AuditReport, say: Catalogue | None = None) -> str:
 
 
 def warnings_of(report: AuditReport, say: Catalogue | None = None) -> list[str]:
-    """What must not be overlooked by anyone who reads the verdict."""
+    """Warnings for every reader of the verdict."""
     say = say or Catalogue.of(ENGLISH)
     loud = [warning] if (warning := rule_warning(report, say)) else []
     loud += _waiver_warnings(report, say)
@@ -484,7 +484,7 @@ def _record_warnings(report: AuditReport) -> list[str]:
 
 
 def applies_to(criterion: CriterionRecord, say: Catalogue | None = None) -> str:
-    """Which measurements a criterion is about."""
+    """The measurements to which a criterion applies."""
     say = say or Catalogue.of(ENGLISH)
     parts = [
         say.say("rest.applies_probe", name=criterion.probe) if criterion.probe else "",

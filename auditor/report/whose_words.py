@@ -1,4 +1,4 @@
-"""Whose words a page is told in: the tool's own, or a catalogue's that somebody gave."""
+"""The source of a page's wording: the tool's own catalogue, or one that the user gave."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from auditor.record.catalogue import ENGLISH, SHIPPED, Catalogue, shipped
 
 
 def own_words(say: Catalogue, *, later: bool = False) -> str:
-    """That a catalogue of somebody's own gives this page its words, with its digest, so that none can be bent.
+    """The note that a user's catalogue provides this page's wording, with its digest to detect manipulation.
 
     ``later``: not that of the record, but one that was named when the page was made of it.
     """
@@ -26,6 +26,6 @@ def own_words(say: Catalogue, *, later: bool = False) -> str:
 
 
 def language_tag(language: str) -> str:
-    """The language of a page as a browser and a reader's voice know it: of a file, what its name says."""
+    """The language tag of a page for browsers and screen readers; for a file, from its name."""
     stem = re.split(r"[/\\]", language)[-1].removesuffix(".toml")
     return stem if re.fullmatch(r"[a-z]{2,3}(-[A-Z]{2})?", stem) else ENGLISH

@@ -1,3 +1,3 @@
-"""An audit from beginning to end: asked, measured, judged, recorded; and the version of the tool that does so."""
+"""The whole audit: configuration, measuring, judging, recording; and the version of the tool."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Which rows a model answers alike: what every answer of a probe carries, for the judge."""
+"""Rows with identical answers of the model, attached to every answer of a probe for the judge."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FEWEST_ALIKE = 2
 
 
 def alike_answers(model: AuditedModel, data: AuditData, measurements: Sequence[Measurement]) -> tuple[Alike, ...]:
-    """The rows that the model answers alike, as far as the measurements rest on their differing.
+    """The rows with identical model answers, if the measurements depend on differences between rows.
 
     Over the evaluation rows; where no probe asked for the answers to all of them, over some of them, evenly spaced,
     and over all where those are alike.
@@ -44,7 +44,7 @@ def alike_answers(model: AuditedModel, data: AuditData, measurements: Sequence[M
     return _alike_in(model, rows, resting)
 
 
-def _alike_in(model: AuditedModel, rows: AuditData, resting: Sequence[Measurement]) -> tuple[Alike, ...]:
+def _alike_in(model: AuditedModel, rows: AuditData, measurements: Sequence[Measurement]) -> tuple[Alike, ...]:
     if len(rows) < _FEWEST_ALIKE:
         return ()
     regression = model.kind == "regressor"
@@ -54,11 +54,11 @@ def _alike_in(model: AuditedModel, rows: AuditData, resting: Sequence[Measuremen
         # Of a model that cannot be asked, its losses may be all that is known.
         return ()
     if (decided == decided[0]).all():
-        matters = any(m.rests_on != "decisions" for m in resting)
+        matters = any(m.rests_on != "decisions" for m in measurements)
         same_scores = matters and (regression or _same_scores(model, rows))
         return (Alike(answer="scores" if same_scores else "decisions", n=len(rows)),)
     truth = rows.target_values if regression else rows.y_true
-    compared = {frozenset(m.sensitive) | frozenset(m.group) for m in resting if m.rests_on == "decisions"}
+    compared = {frozenset(m.sensitive) | frozenset(m.group) for m in measurements if m.rests_on == "decisions"}
     return tuple(_groups(rows, decided, truth, compared))
 
 
@@ -76,21 +76,21 @@ def _resting(measurements: Sequence[Measurement]) -> list[Measurement]:
 
 def _groups(
     rows: AuditData,
-    decided: FloatArray | IntArray,
+    answers: FloatArray | IntArray,
     truth: FloatArray | IntArray | None,
-    compared: set[frozenset[str]],
+    feature_sets: set[frozenset[str]],
 ) -> Iterator[Alike]:
     table = rows.sensitive_features
     if table is None:
         return
-    right = np.zeros(len(rows), bool) if truth is None else np.asarray(truth == decided, bool)
+    right = np.zeros(len(rows), bool) if truth is None else np.asarray(truth == answers, bool)
     names = {str(column): column for column in table.columns}
-    for features in sorted((sorted(f) for f in compared if f and f <= names.keys()), key=str):
-        if _soon_differ(rows.groups(*(name for name in names if name in features)), decided):
+    for features in sorted((sorted(f) for f in feature_sets if f and f <= names.keys()), key=str):
+        if _soon_differ(rows.groups(*(name for name in names if name in features)), answers):
             continue
         grouped = table.groupby([names[f] for f in features], observed=True, sort=True)
         for level, places in grouped.indices.items():
-            own = decided[places]
+            own = answers[places]
             if len(own) >= _FEWEST_ALIKE and (own == own[0]).all() and not right[places].all():
                 levels = level if isinstance(level, tuple) else (level,)
                 yield Alike(
@@ -100,9 +100,9 @@ def _groups(
                 )
 
 
-def _soon_differ(groups: CodedGroups, decided: FloatArray | IntArray) -> bool:
+def _soon_differ(groups: CodedGroups, answers: FloatArray | IntArray) -> bool:
     """Whether the first rows show two different answers in each of the groups, as they mostly do."""
-    codes, own = groups.codes[:_MOST_ASKED], decided[:_MOST_ASKED]
+    codes, own = groups.codes[:_MOST_ASKED], answers[:_MOST_ASKED]
     one = np.zeros(len(groups.levels), own.dtype)
     one[codes] = own
     return bool(np.bincount(codes[own != one[codes]], minlength=one.size).all())

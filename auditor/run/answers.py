@@ -1,4 +1,4 @@
-"""What the model answered on the evaluation rows, row by row and counted by group: what most numbers are made of."""
+"""The model's answers on the evaluation rows, by row and counted by group: the basis of most numbers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class CountsRecord(Closed):
 
 
 class AnswersHead(Closed):
-    """What the columns of the rows are: ``scores`` of them are the probabilities of the classes, or none.
+    """Meaning of the row columns: ``scores`` of them are class probabilities, or none.
 
     ``blurred``: each score is the mean of so many rows at least, of neighbouring scores and the same decision; 1 where
     it is the row's own. ``features``: sensitive features whose group stands in every row, ``levels`` their groups in
@@ -90,7 +90,7 @@ class AnswersHead(Closed):
 
 
 class AnswersPart(Closed):
-    """Some of the rows: true class or number (None where there is none), decision or prediction, scores, groups."""
+    """Some rows: true class or number (None if missing), decision or prediction, scores, groups."""
 
     truth: tuple[float | None, ...]
     predicted: tuple[float, ...]
@@ -116,7 +116,7 @@ class Answers:
         return len(self.predicted)
 
     def recount(self) -> GroupCounts | None:
-        """The table of groups counted anew from the rows; None where they hold no groups or no decisions."""
+        """The group table recounted from the rows; None if they have no groups or no decisions."""
         if not self.groups or self.head.kind != "classifier":
             return None
         columns = [
@@ -144,7 +144,7 @@ class Answers:
         return np.where(np.isnan(self.truth), -1, self.truth).astype(np.int64)
 
     def data(self) -> AuditData:
-        """Rows without features: labels or numbers, and groups where they are kept."""
+        """Rows without features: labels or numbers, and groups if they are stored."""
         import pandas as pd
 
         from auditor.data.audit_data import AuditData
@@ -171,7 +171,7 @@ class Answers:
         )
 
     def rows_to_csv(self) -> bytes:
-        """One line a row, with a header; numbers so that they read back as they were."""
+        """One line per row, with a header; numbers in round-trip precision."""
         return b"".join([_lines([_columns(self.head)]), *self.blocks()])
 
     def blocks(self) -> Iterator[bytes]:
@@ -208,7 +208,7 @@ def _codes(values: Sequence[str], levels: Sequence[str]) -> IntArray:
 
 
 def rows_of(table: GroupCounts, kind: Scores) -> Answers:
-    """Rows, in no order of theirs, that come to a table: decisions, true classes and groups; any scores are made up."""
+    """Unordered rows equivalent to a table: decisions, true classes and groups; any scores are artificial."""
     k = len(table.classes)
     cells = np.argwhere(table.table > 0)
     times = table.table[tuple(cells.T)]
@@ -236,7 +236,7 @@ def rows_of(table: GroupCounts, kind: Scores) -> Answers:
 
 
 class StoredModel:
-    """A model as far as its stored answers go: a stand-in for probes that read nothing but outputs and decisions."""
+    """A model from stored answers: a stand-in for probes that read outputs and decisions only."""
 
     features = None
     preprocessing = None
@@ -256,7 +256,7 @@ class StoredModel:
         return len(self.classes)
 
     def answered(self, data: AuditData) -> bool:
-        """Whether the answers are there: they are, whatever the rows."""
+        """Whether the answers are available: always, for any rows."""
         return True
 
     def outputs(self, data: AuditData) -> FloatArray:
@@ -283,7 +283,7 @@ class StoredModel:
 
 
 def head_of(model: AuditedModel, data: AuditData, *, include_rows: bool) -> AnswersHead | None:
-    """What is kept of a model's answers on the evaluation rows; None where it neither decides nor predicts."""
+    """The stored part of a model's answers on the evaluation rows; None if it neither decides nor predicts."""
     rows = data.evaluation
     if model.kind not in ("classifier", "regressor") or not len(rows) or len(rows) > MOST_ROWS:
         return None
@@ -318,7 +318,7 @@ def _levels(values: Any) -> list[str]:
 
 
 def parts_of(model: AuditedModel, data: AuditData, head: AnswersHead) -> Iterator[AnswersPart]:
-    """The rows in parts, each small enough for one message; the model is asked at once."""
+    """The rows in parts, each small enough for one message; the model is called immediately."""
     rows = data.evaluation
     predicted: Any
     if head.kind == "regressor":
@@ -337,15 +337,15 @@ def parts_of(model: AuditedModel, data: AuditData, head: AnswersHead) -> Iterato
 
 
 def _part(
-    rows: AuditData, some: slice, head: AnswersHead, truth: FloatArray | None, predicted: Any, scores: FloatArray
+    rows: AuditData, span: slice, head: AnswersHead, truth: FloatArray | None, predicted: Any, scores: FloatArray
 ) -> AnswersPart:
-    own = [None] * len(predicted[some]) if truth is None else [None if t != t else t for t in truth[some].tolist()]
+    own = [None] * len(predicted[span]) if truth is None else [None if t != t else t for t in truth[span].tolist()]
     groups = rows.sensitive_features
-    names = [groups[name].iloc[some].astype(str).tolist() for name in head.features] if groups is not None else []
+    names = [groups[name].iloc[span].astype(str).tolist() for name in head.features] if groups is not None else []
     return AnswersPart(
         truth=tuple(own),
-        predicted=tuple(map(float, predicted[some])),
-        scores=tuple(map(tuple, scores[some].tolist())),
+        predicted=tuple(map(float, predicted[span])),
+        scores=tuple(map(tuple, scores[span].tolist())),
         groups=tuple(zip(*names, strict=True)),
     )
 
@@ -373,7 +373,7 @@ def counts_of(model: AuditedModel, data: AuditData, *, ungrouped: bool = False) 
 
 
 class KeptRows:
-    """``rows.csv`` as its rows come, in parts: each is checked and written where it takes no memory.
+    """``rows.csv`` as its rows arrive, in parts: each is checked and written immediately to save memory.
 
     ``head``: what is said of them.
     """
@@ -393,7 +393,7 @@ class KeptRows:
 
     @property
     def whole(self) -> bool:
-        """Whether all rows came, and none was what no model answers."""
+        """Whether all rows arrived with possible model answers."""
         return self._n == self.head.n and not self.strange
 
     def add(self, part: AnswersPart) -> None:
@@ -467,7 +467,7 @@ def read_head(content: bytes) -> tuple[AnswersHead | None, CountsRecord | None]:
 def tables_json(
     head: AnswersHead | None, counts: CountsRecord | None, membership: Closed | None = None
 ) -> Mapping[str, object]:
-    """What ``tables.json`` holds; ``membership``: the head of the membership scores, where they are kept."""
+    """The contents of ``tables.json``; ``membership``: the head of the membership scores, if kept."""
     said: dict[str, object] = {
         "rows": None if head is None else head.model_dump(mode="json"),
         "groups": None if counts is None else counts.model_dump(mode="json"),

@@ -1,4 +1,4 @@
-"""run_audit: ask every probe, judge all answers together, and make the record."""
+"""run_audit: run every probe, judge all results together, and create the record."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def ask(
     *,
     on_error: Callable[[BaseException], None] | None = None,
 ) -> ProbeResult:
-    """One probe's answer, whatever becomes of it: what it lacks makes it NOT_APPLICABLE, what it raises NOT_RUN.
+    """Run one probe: NOT_APPLICABLE if it lacks an input, NOT_RUN if it raises an error.
 
     Only a model of which nobody can say what its outputs mean is no answer at all: raises OutputsError.
     """
@@ -113,7 +113,7 @@ def _answer(
     found = attempt(
         probe,
         lambda: _leaving_labels_and_groups(probe, model, rows, rng),
-        alike=lambda measured: alike_answers(model, rows, measured),
+        find_constant_answers=lambda measured: alike_answers(model, rows, measured),
         on_error=on_error,
     )
     if not looks_at_rows(probe):
@@ -122,8 +122,8 @@ def _answer(
 
 
 def settle_outputs(model: AuditedModel, data: AuditData) -> None:
-    """Raises OutputsError where all of the evaluation rows leave open what the model's outputs are: before any probe
-    looks at some of them, and by answers that the probes share."""
+    """Raise OutputsError if all evaluation rows leave the model's output kind undecided. Runs before any probe uses some of them, with answers that the probes share.
+    """
     if not model.in_question or not len(data.evaluation):
         return
     try:
@@ -153,12 +153,12 @@ def _leaving_labels_and_groups(
     return measured
 
 
-def _same(now: Any, before: Any) -> bool:
-    if now is None or before is None:
-        return now is before
+def _same(current: Any, before: Any) -> bool:
+    if current is None or before is None:
+        return current is before
     if isinstance(before, np.ndarray):
-        return np.array_equal(now, before, equal_nan=before.dtype.kind == "f")
-    return bool(before.equals(now))
+        return np.array_equal(current, before, equal_nan=before.dtype.kind == "f")
+    return bool(before.equals(current))
 
 
 def no_data() -> AuditData:
@@ -172,18 +172,18 @@ def attempt(
     probe: Probe,
     measure: Callable[[], Sequence[Measurement]],
     *,
-    alike: Callable[[Sequence[Measurement]], tuple[Alike, ...]] | None = None,
+    find_constant_answers: Callable[[Sequence[Measurement]], tuple[Alike, ...]] | None = None,
     on_error: Callable[[BaseException], None] | None = None,
 ) -> ProbeResult:
     """The boundary at which a probe's failure becomes a finding; ``on_error`` sees the exception, for a log.
 
-    ``alike``: says which rows the model answers alike, given what was measured. Raises OutputsError: whatever else was
+    ``find_constant_answers``: says which rows the model answers alike, given what was measured. Raises OutputsError: whatever else was
     measured of such a model is worth no more.
     """
     started = time.perf_counter()
     try:
         measured = with_declared(probe, measure())
-        return _result(probe, measured, alike=alike(measured) if alike is not None else (), started=started)
+        return _result(probe, measured, constant_answers=find_constant_answers(measured) if find_constant_answers is not None else (), started=started)
     except NotApplicableError as error:
         return _left_out(probe, error, started=started)
     except OutputsError:
@@ -205,7 +205,7 @@ def _result(
     *,
     not_run: str = "",
     not_applicable: str = "",
-    alike: tuple[Alike, ...] = (),
+    constant_answers: tuple[Alike, ...] = (),
     started: float | None = None,
 ) -> ProbeResult:
     return ProbeResult(
@@ -215,14 +215,14 @@ def _result(
         measurements=measurements,
         not_run=not_run,
         not_applicable=not_applicable,
-        alike=alike,
+        alike=constant_answers,
         definitions=defined(probe.name, probe.citation, defined_in(probe), (m.metric for m in measurements)),
         duration_s=0.0 if started is None else time.perf_counter() - started,
     )
 
 
 def reason_of(error: BaseException) -> str:
-    """An error as one line of a report: our own say what to do, others carry their type."""
+    """An error as one line of a report: own errors contain advice, others are given with their type."""
     text = " ".join(str(error).split())[:500]
     if isinstance(error, AuditorError):
         return text
@@ -230,7 +230,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def generator_for(seed: int, probe: str) -> np.random.Generator:
-    """A probe's own generator: its numbers do not depend on which other probes run."""
+    """A probe's own generator, so that its numbers do not depend on other probes."""
     return np.random.default_rng([seed, *probe.encode()])
 
 
@@ -254,7 +254,7 @@ def environment(
     sandbox: SandboxState | None = None,
     command: str | None = None,
 ) -> Environment:
-    """What an audit ran on."""
+    """The environment of an audit."""
     return Environment(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
@@ -278,14 +278,14 @@ def assemble(
     refusal: Refusal | None = None,
     allow_inconclusive: bool = False,
     duration_s: float = 0.0,
-    judged: tuple[Sequence[Judgement], Family] | None = None,
+    judgements: tuple[Sequence[Judgement], Family] | None = None,
     energy: EnergyRecord | None = None,
 ) -> AuditReport:
-    """Judges the results and makes the record; the only place where outcomes, figures and exit code come from.
+    """Judge the results and create the record; the only source of outcomes, figures and exit code.
 
-    ``judged``: what :func:`~auditor.finding.judging.judge` said of them already, which may take longer than the model.
+    ``judgements``: what :func:`~auditor.finding.judging.judge` said of them already, which may take longer than the model.
     """
-    findings, decided = judge(results, criteria, family) if judged is None else judged
+    findings, decided = judge(results, criteria, family) if judgements is None else judgements
     return AuditReport(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         tool={"name": "responsible-auditor", "version": __version__},
@@ -302,7 +302,7 @@ def assemble(
         definitions=tuple(each for result in results for each in result.definitions),
         energy=energy,
         duration_s=duration_s,
-        exit_code=int(exit_code(findings, refused=refusal is not None, allow_inconclusive=allow_inconclusive)),
+        exit_code=int(exit_code(findings, was_refused=refusal is not None, allow_inconclusive=allow_inconclusive)),
     )
 
 
@@ -318,7 +318,7 @@ def run_audit(
     progress: Callable[[str], None] | None = None,
     beside: Sequence[ProbeResult] = (),
 ) -> AuditReport:
-    """Audits a model in the caller's process: every probe in turn, judged together.
+    """Audit a model in the caller's process: run every probe in turn, judge jointly.
 
     ``criteria`` default to the built-in profile. ``beside``: answers that were had already, judged with the others.
     ``progress`` is called with a probe's name before it starts. Same seed, same report, but for ``created``,
@@ -357,7 +357,7 @@ def run_audit(
         environment=environment(device=device, seed=seed),
         family=family,
         allow_inconclusive=allow_inconclusive,
-        energy=meter.record(results, of="audit"),
+        energy=meter.record(results, activity="audit"),
         duration_s=time.perf_counter() - started,
     )
 
@@ -379,7 +379,7 @@ def model_record(model: AuditedModel) -> ModelRecord:
 
 
 def files_result(record: DataRecord | None) -> list[ProbeResult]:
-    """What became of the files that were to be rows: nothing where all were read, else a NOT_RUN that names them."""
+    """The result of reading the row files: nothing if all were read, else a NOT_RUN that names them."""
     if record is None or not record.n_unreadable:
         return []
     n = record.n_unreadable
@@ -389,7 +389,7 @@ def files_result(record: DataRecord | None) -> list[ProbeResult]:
 
 
 def data_record(data: AuditData | None) -> DataRecord:
-    """The record of data given in memory."""
+    """The record of data in memory."""
     if data is None:
         return DataRecord()
     members = data.members

@@ -1,4 +1,4 @@
-"""The private run that a model bundle records, read in a child: the command line loads no model into itself."""
+"""The private training run recorded in a model bundle, read in a child process: the parent loads no model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_BYTES = 1 << 20
 
 
 def read_bundle(path: str | Path) -> RunRecord:
-    """The private run that a model file records, loaded with limits in a process of its own, whose answer is validated.
+    """The private run in a model file, loaded with limits in a separate process, with a validated answer.
 
     Raises ModelError where the file is refused, records no private training, or the process dies.
     """

@@ -1,4 +1,4 @@
-"""A training's checkpoint while the process that writes it may write into no folder of the user's."""
+"""Training checkpoints, written by a process that may not write into the user's folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PARTS = re.compile(r"(\.(\d+|control|autoencoder|generator))*")
 
 @contextmanager
 def lent_checkpoint(path: str | None) -> Iterator[str | None]:
-    """The checkpoint in a folder of its own beside its place, and back in its place afterwards.
+    """The checkpoint in a separate folder beside its place, and moved back afterwards.
 
     What an interruption leaves in that folder is the newest, and the next run goes on from it. Raises UsageError where
     the place cannot be written.

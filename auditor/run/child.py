@@ -1,4 +1,4 @@
-"""What the measuring process does but for tables to train on: loads the model, reads the data, asks, answers."""
+"""The jobs of the sandboxed process except training on tables: loads the model and data, measures, reports."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ from auditor.training.meter import taken_by_probe
 
 
 def load_probe(spec: ProbeSpec) -> Probe:
-    """The probe a spec names, with its options."""
+    """The probe of a spec, with its options."""
     # A class that the user names goes by the name it was given; what a distribution brings is that name's own.
     return make_probe(load_probe_class(spec.target, spec.name if spec.distribution else None), spec.options)
 
 
 class Hashing(Thread):
-    """Digests of the data files, taken while the model works: hashing lets go of the interpreter.
+    """Digests of the data files, computed while the model works: hashing releases the interpreter lock.
 
     It begins before anything is read, so that rows and digest are of the same bytes where the files are then as they
     were.
@@ -136,7 +136,10 @@ class Hashing(Thread):
             self.train_digest = _digest(Path(self.spec.train))
 
     def ended(self) -> None:
-        """Waits for the digests. Raises DataError where a file is no longer what it was when they began."""
+        """Wait for the digests.
+
+        Raises DataError where a file is no longer what it was when they began.
+        """
         self.join()
         for path, before in zip(self._paths, self._before, strict=True):
             if not path.exists() or state_of(path) != before:
@@ -152,7 +155,7 @@ def _digest(path: Path) -> str:
 
 
 def recounted(spec: DataSpec, hashing: Hashing) -> Recount:
-    """What the files hold, and the digests of their bytes."""
+    """The recounted contents of the files, and the digests of their bytes."""
     found = recount(spec)
     if found.why_not:
         return found
@@ -161,7 +164,7 @@ def recounted(spec: DataSpec, hashing: Hashing) -> Recount:
 
 
 def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> DataRecord:
-    """The data's record with what only the files know."""
+    """The data's record, completed with facts known only from the files."""
     hashing.ended()
     return record.model_copy(
         update={
@@ -175,15 +178,15 @@ def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> Dat
     )
 
 
-def run(job: Job, channel: Channel, opened: list[Opened] | None = None) -> None:
+def run(job: Job, channel: Channel, model_files: list[Opened] | None = None) -> None:
     """The job, from loading to the last answer. Raises ModelError where the model's files changed meanwhile."""
     # What trains writes its weights, and keeps them in memory.
     job = replace(job, model=replace(job.model, mapped=job.mitigation is None))
-    _run(job, channel, opened)
+    _run(job, channel, model_files)
     check_unchanged()
 
 
-def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
+def _run(job: Job, channel: Channel, model_files: list[Opened] | None) -> None:
     # Before anything of the rows is read.
     other = job.mitigation or job.export or job.explain
     hashing = None if job.data is None or other is not None else Hashing(job.data)
@@ -201,7 +204,7 @@ def _run(job: Job, channel: Channel, opened: list[Opened] | None) -> None:
     probes = [load_probe(spec) for spec in job.probes]
     recorded = None if job.data is None or job.data.recorded is None else _recorded(job.model, job.data)
     # Handed over, so that the file's bytes are let go of when it is loaded.
-    model = _model(job, channel, opened) if recorded is None else recorded[0]
+    model = _model(job, channel, model_files) if recorded is None else recorded[0]
     channel.send(Loaded(model=model_record(model), device=job.model.device))
     if job.with_intake:
         channel.send(Answered(result=intake_result(model)))
@@ -253,14 +256,14 @@ def _answer_from_rows(
     answer(probes, model, data, job, channel)
 
 
-def _model(job: Job, channel: Channel, opened: list[Opened] | None) -> AuditedModel:
+def _model(job: Job, channel: Channel, model_files: list[Opened] | None) -> AuditedModel:
     if job.model.endpoint is None:
         if job.model.device.startswith("cuda"):
             # A table's model may be without torch, and then its import is left out.
             from auditor.model.placement import exact_products
 
             exact_products(job.model.device)
-        return load_model(job.model, opened=opened.pop() if opened else None)
+        return load_model(job.model, model_file=model_files.pop() if model_files else None)
     from auditor.endpoint.model import endpoint_model
 
     outside = Outside(lambda requests: channel.send(Calling(requests=requests)), sys.stdin.buffer)
@@ -273,7 +276,7 @@ def _recorded(model: ModelSpec, data: DataSpec) -> tuple[AuditedModel, AuditData
 
 
 def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
-    """Makes the new model of the old one and writes it."""
+    """Make the new model and write it."""
     kind = load_mitigation(spec.target, spec.name)
     mitigation = make_mitigation(kind, spec.options)
     if job.data is None:
@@ -310,7 +313,7 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
 
 
 def export(spec: ExportSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
-    """Writes the model to a file of another kind, unless that decides a row otherwise."""
+    """Write the model in another format, unless that changes a row's decision."""
     from auditor.exporting.exported import export_of
 
     positive = favourable(spec.positive, model.classes) if model.kind == "classifier" else None
@@ -338,7 +341,7 @@ def export(spec: ExportSpec, model: AuditedModel, job: Job, channel: Channel) ->
 
 
 def compare_served(texts: ServedTexts, model: AuditedModel, job: Job, channel: Channel) -> None:
-    """Holds texts that a server drew against the model."""
+    """Compare texts that a server drew with the model."""
     from auditor.endpoint.reference_ranks import compare
     from auditor.model.language_model import AuditedLanguageModel
 
@@ -348,7 +351,7 @@ def compare_served(texts: ServedTexts, model: AuditedModel, job: Job, channel: C
 
 
 def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
-    """Explains one row after another."""
+    """Explain one row after another."""
     if job.data is None:
         raise UsageError("Which rows? Add --data FILE.")
     hashing = Hashing(job.data)
@@ -363,26 +366,26 @@ def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) 
         channel.send(RowExplained(row=row))
 
 
-def _check_labels(said: DataSpec, data: AuditData) -> None:
+def _check_labels(spec: DataSpec, data: AuditData) -> None:
     """Raises UsageError for a label, or a role, of a column or value that is not there."""
-    if not said.labels and not said.roles:
+    if not spec.labels and not spec.roles:
         return
-    values: dict[str, set[str]] = {} if said.target is None else {said.target: set(data.classes)}
+    values: dict[str, set[str]] = {} if spec.target is None else {spec.target: set(data.classes)}
     for table in (data.X, data.sensitive_features):
         if isinstance(table, pd.DataFrame):
             values |= {str(c): set(map(spelled, table[c].dropna().unique())) for c in table.columns}
-    _check_columns(said, values)
+    _check_columns(spec, values)
 
 
-def _check_columns(said: DataSpec, values: Mapping[str, Collection[str]]) -> None:
-    columns = {*values, *([] if Path(said.path).is_dir() else open_table(said.path).columns)}
-    check_keys(said.labels, columns, values)
-    check_words(said.labels, columns, values)
-    check_keys(said.roles, columns, values, "[roles]")
+def _check_columns(spec: DataSpec, values: Mapping[str, Collection[str]]) -> None:
+    columns = {*values, *([] if Path(spec.path).is_dir() else open_table(spec.path).columns)}
+    check_keys(spec.labels, columns, values)
+    check_words(spec.labels, columns, values)
+    check_keys(spec.roles, columns, values, "[roles]")
 
 
 def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
-    """Examines one file after another, by the detector where there is one."""
+    """Examine the files one after another, with the detector if there is one."""
     named = job.model.path is not None or job.model.predict is not None
     detector = loaded_detector(job.model, spec.meanings, spec.folders) if named else None
     record = None
@@ -413,7 +416,7 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
 
 
 def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> None:
-    """Trains a detector on a folder's files and writes it."""
+    """Train a detector on a folder's files and write it."""
     module, _, name = spec.target.partition(":")
     train = getattr(import_module(module), name)
     with _tasks(job):
@@ -439,7 +442,7 @@ def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> No
 def keep(
     model: AuditedModel, data: AuditData, channel: Channel, *, evidence: Literal["scores", "rows"] | None, held: bool
 ) -> None:
-    """Sends the model's answers, which the probes will share; a model that cannot answer is for them to say.
+    """Send the model's answers, which the probes share; a model without answers is reported by the probes.
 
     Without ``evidence`` they are counted alone; ``held``: whether they are counted without groups too.
     """
@@ -458,7 +461,7 @@ def keep(
 
 
 def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
-    """Asks one probe after another over rows in memory."""
+    """Run the probes one after another on rows in memory."""
     with _tasks(job):
         _ask_all(probes, model, data, job, channel)
 
@@ -491,7 +494,7 @@ class _RowCounts:
 def answer_from_counts(
     probes: Sequence[Probe], model: AuditedModel, job: Job, spec: DataSpec, channel: Channel, hashing: Hashing
 ) -> None:
-    """Streams the rows past the model; every probe that can answers from what was counted."""
+    """Stream the rows through the model; every probe that can uses the counts."""
     first = job.probes[0].name if probes else None
     if first is not None:
         channel.send(Asking(probe=first))
@@ -532,7 +535,7 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
     asked = [probe.asked for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
     told = stream.told(reduce(Asked.__or__, asked)) if asked else None
     copies_seen = None if spec.copies_are_real else repeats
-    counts, notes = stream.counted(keys=keys, repeats=copies_seen, digests=digests, holes=holes, told=told)
+    counts, notes = stream.counted(keys=keys, repeats=copies_seen, digests=digests, holes=holes, collector=told)
     streamed = None
     if told is not None:
         stream.settle(told.scores)
@@ -560,10 +563,10 @@ def _answer_of_counts(probe: Probe, model: AuditedModel, shape: AuditData, rows:
     """The result of a probe from counts; the error of a model that failed is printed only once, by the caller."""
     measure = partial(_measure_counts, probe, model, shape, rows.counts, rows.streamed)
     if isinstance(rows.counts, Exception):
-        return attempt(probe, measure, alike=None, on_error=None)
+        return attempt(probe, measure, find_constant_answers=None, on_error=None)
     scores = None if rows.streamed is None else rows.streamed.scores
     alike = partial(alike_in_counts, rows.counts, scores=scores)
-    return attempt(probe, measure, alike=alike, on_error=traceback.print_exception)
+    return attempt(probe, measure, find_constant_answers=alike, on_error=traceback.print_exception)
 
 
 def _streamed_note(streamed: Streamed | None) -> str:

@@ -1,4 +1,4 @@
-"""What the laws of probes and mitigations are checked with: a law that was broken, and what must stay as it was."""
+"""Shared parts of the contract tests for probes and mitigations: violations, and state that must not change."""
 
 from __future__ import annotations
 
@@ -27,58 +27,58 @@ World = Callable[[np.random.Generator], "tuple[AuditedModel, AuditData]"]
 
 
 class ContractViolation(AssertionError):
-    """A probe or a mitigation broke a law: ``law`` says which, ``seen`` what it did."""
+    """A violation of the contract by a probe or a mitigation: ``law`` names the rule, ``seen`` the behaviour."""
 
-    def __init__(self, law: str, seen: str) -> None:
+    def __init__(self, law: str, observation: str) -> None:
         self.law = law
-        self.seen = seen
-        super().__init__(f"{law} Seen: {seen}")
+        self.seen = observation
+        super().__init__(f"{law} Seen: {observation}")
 
 
 def audited(
     probe: Probe, model: AuditedModel, data: AuditData, criteria: Sequence[Criterion], seed: int
 ) -> list[Judgement]:
-    """One probe's findings; a criterion that nothing was measured for is the caller's matter."""
+    """One probe's findings; criteria without a measurement are left to the caller."""
     return findings_of(ask(probe, model, data, generator_for(seed, probe.name)), criteria)
 
 
-def findings_of(asked: ProbeResult, criteria: Sequence[Criterion]) -> list[Judgement]:
-    """What is judged of one probe's answer."""
-    result = replace(asked, measurements=_of_known_sense(asked.measurements))
+def findings_of(probe_result: ProbeResult, criteria: Sequence[Criterion]) -> list[Judgement]:
+    """The judgements of one probe's result."""
+    result = replace(probe_result, measurements=_of_known_sense(probe_result.measurements))
     return [f for f in judge([result], criteria)[0] if f.measurement is not None or f.criterion is None]
 
 
-def as_judged(probe: Probe, measured: Sequence[Measurement], data: AuditData) -> tuple[Measurement, ...]:
-    """What ``measure`` returned of some rows, as it stands in findings."""
-    declared = with_declared(probe, measured)
+def as_judged(probe: Probe, measurements: Sequence[Measurement], data: AuditData) -> tuple[Measurement, ...]:
+    """The result of ``measure`` on some rows, in the form of findings."""
+    declared = with_declared(probe, measurements)
     return _of_known_sense(of_design(declared, data.design) if looks_at_rows(probe) else declared)
 
 
-def _of_known_sense(measured: Sequence[Measurement]) -> tuple[Measurement, ...]:
+def _of_known_sense(measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:
     """Whether the model has sense is no matter of one probe: the caller says what model it is."""
-    return tuple(replace(m, ideal_when_same="scores") if m.rests_on == SENSE else m for m in measured)
+    return tuple(replace(m, ideal_when_same="scores") if m.rests_on == SENSE else m for m in measurements)
 
 
-def held_to(asked: ProbeResult, criteria: Sequence[Criterion]) -> ProbeResult:
-    """The answer without what no criterion is about, and whose interval alone would be shown; all where none is."""
+def held_to(probe_result: ProbeResult, criteria: Sequence[Criterion]) -> ProbeResult:
+    """The result restricted to measurements with a criterion or more than an interval; all if none has."""
     kept = [
         m
-        for m in asked.measurements
+        for m in probe_result.measurements
         # Whether skill was shown decides what the others' PASSes say.
-        if m.chance is not None or any(c.applies_to(asked.probe, m) for c in criteria)
+        if m.chance is not None or any(c.applies_to(probe_result.probe, m) for c in criteria)
     ]
-    return replace(asked, measurements=tuple(kept)) if kept else asked
+    return replace(probe_result, measurements=tuple(kept)) if kept else probe_result
 
 
 def rows_of(data: AuditData) -> dict[str, Any]:
-    """Everything of the rows that a measurement could change, in a form that compares by value."""
+    """All parts of the rows that a measurement could change, in a form that compares by value."""
     parts = {"X": data.X, "y_true": data.y_true, "the true numbers": data.target_values, "is_member": data.is_member,
              "the sensitive features": data.sensitive_features}  # fmt: skip
     return {name: None if part is None else pickle.dumps(part) for name, part in parts.items()}
 
 
 def state_of(model: AuditedModel) -> dict[str, Any]:
-    """Everything of a model that a measurement could change, in a form that compares by value."""
+    """All parts of a model that a measurement could change, in a form that compares by value."""
     module = getattr(model, "module", None)
     state: dict[str, Any] = {"threshold": model.threshold, "classes": model.classes}
     if module is None:

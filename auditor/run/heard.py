@@ -1,4 +1,4 @@
-"""What the children of an audit, a mitigation or a detector have said: a type for each, which refuses all others."""
+"""Result messages of the child processes of an audit, a mitigation or a detector: one strict type per job."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ from auditor.training.meter import Meter
 
 @dataclass
 class Measured(Heard):
-    """What probes measured. A fresh child for the remaining probes says model, data and answers all again.
+    """The results of probes.
+
+    A fresh child for the remaining probes says model, data and answers all again.
 
     ``keeps``: whether the model's answers by row were asked for, ``keeps_members`` whether who is a member was too.
     ``held``: the data that all of it is held to a recount of, where code of a user's runs in the children.
@@ -66,11 +68,11 @@ class Measured(Heard):
     energy: EnergyRecord | None = None
 
     def answers(self) -> KeptRows | None:
-        """The model's answers by row, where they were to be kept and all of them came."""
+        """The model's answers by row, if they were requested and are complete."""
         return self.rows if self.rows is not None and self.rows.whole else None
 
     def hold(self, specs: Sequence[ProbeSpec], probes: Mapping[str, type[Probe]]) -> None:
-        """Refuses all that was said, where it is not what the data files come to.
+        """Reject all results that contradict the recount of the data files.
 
         ``probes``: those of which the caller has the code, by name.
         """
@@ -163,7 +165,7 @@ class Measured(Heard):
 
 @dataclass
 class Mitigated(Heard):
-    """What a mitigation says of the model that it has written; None where it has written none."""
+    """The record of the mitigated model that was written; None if none was written."""
 
     notes: tuple[str, ...] | None = None
 
@@ -182,7 +184,7 @@ class Mitigated(Heard):
 
 @dataclass
 class ModelExported(Heard):
-    """What is said of the file that a model was exported to; None where nothing was."""
+    """The record of the exported file; None if there is none."""
 
     exported: FileExported | None = None
 
@@ -201,7 +203,7 @@ class ModelExported(Heard):
 
 @dataclass
 class TextsCompared(Heard):
-    """What a reference says of texts that a server drew; None where nothing was said."""
+    """A reference's comparison with a server's texts; None without a result."""
 
     compared: Compared | None = None
 
@@ -218,7 +220,7 @@ class TextsCompared(Heard):
 
 @dataclass
 class RowsExplained(Heard):
-    """What is said of rows, in the order in which they were asked for; ``model`` and ``data``: what was read."""
+    """Explanations of rows, in the order requested; ``model`` and ``data``: the inputs read."""
 
     model: ModelRecord | None = None
     data: DataRecord | None = None
@@ -241,7 +243,7 @@ class RowsExplained(Heard):
 
 @dataclass
 class FilesExamined(Heard):
-    """What is said of files, by their names as they were sent."""
+    """Results for files, by their names as sent."""
 
     detector: DetectorRecord | None = None
     files: dict[str, FileResult] = field(default_factory=dict)

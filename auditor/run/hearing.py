@@ -1,4 +1,4 @@
-"""What a job's children have said: the base of a type for each kind of job, and that of a training on a table.
+"""Messages of a job's child processes: the base type for each kind of job, and the type for table training.
 
 Imports no numpy, and the types of an audit's record only where they are needed.
 """
@@ -22,12 +22,12 @@ _SAID_BY_ALL = (b'{"kind":"confined"', b'{"kind":"refused"')
 
 
 class SaidTooMuchError(ValueError):
-    """A process said more than one may say in all."""
+    """A process sent more data than allowed in total."""
 
 
 @dataclass
 class Heard:
-    """What any job's children have said; a child that has loaded a hostile file is hostile, and so are its messages.
+    """Messages of any job's children; a child that loaded a hostile file is hostile, and so are its messages.
 
     ``allowed``: the names it may ask or open. ``asking``: the one that it does, until it has answered. ``most``: bytes
     that it may say in all. ``sandbox``: by what it is confined. ``log``: its own output. Everything that a message says
@@ -47,7 +47,7 @@ class Heard:
     _lines: int = 0
 
     def read(self, body: bytes) -> Message:
-        """One message of such a child; raises ValidationError where it is none, SaidTooMuchError beyond ``most``."""
+        """Parse one message of a child; ValidationError if invalid, SaidTooMuchError beyond ``most``."""
         self._said += len(body)
         if self._said > self.most:
             raise SaidTooMuchError(f"more than {self.most >> 20:,} MiB")
@@ -61,13 +61,16 @@ class Heard:
 
         return MESSAGES.validate_json(body)
 
-    def begin(self, allowed: Iterable[str]) -> None:
-        """Another child begins, which says anew what a child says."""
-        self.allowed, self.asking, self._seen = frozenset(allowed), None, set()
+    def begin(self, allowed_names: Iterable[str]) -> None:
+        """Start another child, which repeats the once-per-child messages."""
+        self.allowed, self.asking, self._seen = frozenset(allowed_names), None, set()
         self._said = self._lines = 0
 
     def take(self, message: Message, on_stage: OnStage) -> None:
-        """Keeps what a message says. Raises ValueError where it may not come, or not now, or not again."""
+        """Store the contents of a message.
+
+        Raises ValueError where it may not come, or not now, or not again.
+        """
         if isinstance(message, Working):
             self.reading = message.file
             self._lines += bool(message.words)

@@ -1,4 +1,4 @@
-"""What the door of the library gives: a scan, a model and rows, from paths or from objects in memory."""
+"""The public Python functions: a scan, a model and rows, from paths or from objects in memory."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def scan(
     probe_options: Mapping[str, Mapping[str, Any]] | None,
     options: Mapping[str, Any],
 ) -> AuditReport:
-    """:func:`auditor.scan` with the probes there are, by name."""
+    """:func:`auditor.scan` with the available probes, by name."""
     own = _probe_options(probe_options)
     said = dict(options)
     named = said.get("probes")
@@ -92,7 +92,7 @@ def scan(
 
 
 def load_model(path: str | PathLike[str], **options: Any) -> AuditedModel:
-    """The model in a file or a folder, loaded into this process as the command's child loads it.
+    """The model in a file or folder, loaded into this process as in the command's child process.
 
     Nothing in the file runs unless an option allows it. ``options``: ``base``, ``task``, ``classes``, ``outputs``,
     ``threshold``, ``architecture``, ``architecture_args``, ``allow_code``, ``trust_pickle``, ``features``, ``device``,
@@ -127,7 +127,7 @@ def load_data(data: Table, model: AuditedModel, **options: Any) -> AuditData:
 
 
 def _in_memory(
-    model: object, data: Table | AuditData | None, train: Table | None, configured: Configured, catalogue: Catalogue
+    model: object, data: Table | AuditData | None, train: Table | None, config: Configured, catalogue: Catalogue
 ) -> AuditReport:
     from auditor.data.audit_data import AuditData
     from auditor.model.audited_model import AuditedModel
@@ -141,7 +141,7 @@ def _in_memory(
             f"A {type(model).__name__} is no model that can be audited: give a path, or wrap it with "
             "auditor.TorchModel(module, classes=[...]) or auditor.AuditedModel.from_callable(function, classes=[...])."
         )
-    options, unsaid = configured.options, ScanOptions()
+    options, unsaid = config.options, ScanOptions()
     for name in _ABOUT_LOADING:
         if getattr(options, name) != getattr(unsaid, name):
             raise UsageError(
@@ -172,13 +172,13 @@ def _in_memory(
         reference=options.reference,
         ood=options.ood,
     )
-    specs = probe_specs(replace(configured, options=asked), catalogue)
+    specs = probe_specs(replace(config, options=asked), catalogue)
     with chosen_executor(options.executor, options.address) as executor, tasks_by(executor):
         report = run_audit(
             model,
             rows,
             [make_probe(_kind(spec, catalogue), spec.options) for spec in specs],
-            configured.criteria,
+            config.criteria,
             seed=options.seed,
             family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
             allow_inconclusive=options.allow_inconclusive,
@@ -186,16 +186,16 @@ def _in_memory(
         )
         if executor is not None:
             executor.forget()
-    return held_to(configured, report.model_copy(update={"configuration": recorded(configured.obeyed)}))
+    return held_to(config, report.model_copy(update={"configuration": recorded(config.obeyed)}))
 
 
 def _kind(spec: ProbeSpec, catalogue: Catalogue) -> type[Probe]:
     return catalogue[spec.name] if spec.name in catalogue else load_probe_class(spec.target, spec.name)
 
 
-def _probe_options(given: object) -> dict[str, dict[str, Any]]:
+def _probe_options(value: object) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    asked = {} if given is None else given
+    asked = {} if value is None else value
     for name, values in asked.items() if isinstance(asked, Mapping) else [("", None)]:
         if not isinstance(name, str) or not isinstance(values, Mapping):
             raise UsageError('probe_options= takes options by probe: {"group_fairness": {"intersections": False}}.')
@@ -220,10 +220,10 @@ def _options(values: Mapping[str, Any]) -> ScanOptions:
         raise UsageError(f"{first['loc'][0]}={first['input']!r}: {said}.") from None
 
 
-def _refuse_unknown(values: Mapping[str, Any], known: set[str], function: str) -> None:
+def _refuse_unknown(values: Mapping[str, Any], known_options: set[str], function: str) -> None:
     for name in values:
-        if name not in known:
-            raise UsageError(f"{function} has no option {name!r}{did_you_mean(name, known) or '.'}")
+        if name not in known_options:
+            raise UsageError(f"{function} has no option {name!r}{did_you_mean(name, known_options) or '.'}")
 
 
 def _path(model: object) -> str | None:

@@ -1,4 +1,4 @@
-"""What intake itself measures: the finite weights, the size, and how each byte was loaded."""
+"""Measurements of model loading: finiteness of the weights, model size, and the loading method of each byte."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CITATION = "Files are identified by content and loaded without running code of t
 
 
 def intake_result(model: AuditedModel) -> ProbeResult:
-    """The finding that a model was loaded, as a probe's answer, as far as the model has parameters and a file.
+    """The finding that a model was loaded, as a probe's result, with its parameters and file if it has them.
 
     - ``nonfinite_parameters``: parameters and buffers that are NaN or infinite; [0, inf), ideal 0; any at all makes
       answers undefined, so that nothing else that is said of the model can be relied on; IEEE 754

@@ -1,4 +1,4 @@
-"""The parent's side of the measuring process: start it, listen to it, outlive it.
+"""The parent's side of the sandboxed process: starting it, reading its messages, and surviving its failure.
 
 Loading, parsing, predicting and measuring happen in a child (:mod:`auditor.run.child`): ``python -I``, an empty
 scratch folder as working, home and temporary folder, the kernel's sandbox (:mod:`auditor.sandbox`), limits on
@@ -67,7 +67,7 @@ def measure(
     meter: Meter | None = None,
     ask: AskFor | None = None,
 ) -> Measured:
-    """Runs a job to its end in as many children as it takes.
+    """Run a job to its end, in as many children as needed.
 
     ``pillars``: pillar and citation of each probe as the caller's own table has them. ``on_stage`` is told what is
     being done. ``waiting``: the first child, where the caller has started it. ``meter``: is told which probe is
@@ -120,7 +120,7 @@ def measure(
 def mitigate(
     job: Job, *, on_stage: Callable[[str], None] | None = None, meter: Meter | None = None
 ) -> tuple[str, ...]:
-    """Runs a job's mitigation in a child, which writes the new model to ``job.mitigation.out``; returns its notes.
+    """Run a job's mitigation in a child that writes the new model to ``job.mitigation.out``; return its notes.
 
     ``meter``: is told the device. Raises UsageError, DataError or ModelError with the child's reason, or the cause of
     its death.
@@ -147,7 +147,7 @@ def mitigate(
 
 
 def export(job: Job, *, on_stage: Callable[[str], None] | None = None) -> FileExported:
-    """Runs a job's export in a child, which writes ``job.export.out`` where no decision differs.
+    """Run a job's export in a child that writes ``job.export.out`` if no decision differs.
 
     Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
     """
@@ -162,7 +162,7 @@ def export(job: Job, *, on_stage: Callable[[str], None] | None = None) -> FileEx
 
 
 def compare_served(job: Job, *, on_stage: Callable[[str], None] | None = None) -> Compared:
-    """Holds ``job.served`` against the job's model in a child, which reaches no server; raises as :func:`export`."""
+    """Compare ``job.served`` with the job's model in an offline child; raises as :func:`export`."""
     from auditor.run.heard import TextsCompared
 
     done = TextsCompared()
@@ -174,7 +174,10 @@ def compare_served(job: Job, *, on_stage: Callable[[str], None] | None = None) -
 
 
 def explain(job: Job, *, on_stage: Callable[[str], None] | None = None) -> RowsExplained:
-    """Explains the rows of a job in a child. Raises as :func:`mitigate` does, of a row that was not explained too."""
+    """Explain the rows of a job in a child.
+
+    Raises as :func:`mitigate` does, of a row that was not explained too.
+    """
     from auditor.run.heard import RowsExplained
 
     done = RowsExplained()
@@ -187,7 +190,7 @@ def explain(job: Job, *, on_stage: Callable[[str], None] | None = None) -> RowsE
 
 
 def examine(job: Job, *, on_stage: Callable[[str], None] | None = None) -> FilesExamined:
-    """Examines the files of a job's detection in as many children as it takes: a file whose child died has an error.
+    """Examine a job's files in as many children as needed; a file whose child died gets an error.
 
     Raises UsageError, DataError or ModelError where the detector is refused, or its process died while loading it.
     """
@@ -216,7 +219,7 @@ def examine(job: Job, *, on_stage: Callable[[str], None] | None = None) -> Files
 
 
 def train_detector(job: Job, *, on_stage: Callable[[str], None] | None = None) -> Trained:
-    """Runs a job's training of a detector in a child, which writes the detector to ``job.detector_training.out``.
+    """Run a job's detector training in a child that writes the detector to ``job.detector_training.out``.
 
     Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
     """
@@ -234,7 +237,7 @@ def train_detector(job: Job, *, on_stage: Callable[[str], None] | None = None) -
 def train_table(
     job: Job, *, on_stage: Callable[[str], None] | None = None, on_log: Callable[[str], None] | None = None
 ) -> TableTrained:
-    """Runs a job's training on a table in a child, which writes the three files of ``job.table_training``.
+    """Run a job's training on a table in a child that writes the three files of ``job.table_training``.
 
     ``on_log`` is told the child's own output, however it ended. Raises UsageError, DataError or ModelError with the
     child's reason, or the cause of its death.
@@ -252,17 +255,17 @@ def train_table(
     return done.trained
 
 
-def _raise_refusal(done: Heard) -> None:
-    if done.refusal is not None:
-        kind = ModelError if done.refusal.code == "model_refused" else DataError
-        raise kind(done.refusal.reason, code=done.refusal.reason_code)
+def _raise_refusal(job_results: Heard) -> None:
+    if job_results.refusal is not None:
+        kind = ModelError if job_results.refusal.code == "model_refused" else DataError
+        raise kind(job_results.refusal.reason, code=job_results.refusal.reason_code)
 
 
-def _not_run(spec: ProbeSpec, pillars: dict[str, tuple[Pillar, str]], why: str) -> ProbeResult:
+def _not_run(spec: ProbeSpec, pillars: dict[str, tuple[Pillar, str]], reason: str) -> ProbeResult:
     from auditor.finding.measurement import ProbeResult
 
     pillar, citation = pillars.get(spec.name, ("intake", ""))
-    return ProbeResult(probe=spec.name, pillar=pillar, citation=citation, not_run=why)
+    return ProbeResult(probe=spec.name, pillar=pillar, citation=citation, not_run=reason)
 
 
 def _with_own_labels(result: ProbeResult, pillars: dict[str, tuple[Pillar, str]]) -> ProbeResult:
@@ -272,23 +275,23 @@ def _with_own_labels(result: ProbeResult, pillars: dict[str, tuple[Pillar, str]]
 
 def _one_child(
     job: Job,
-    done: Heard,
+    job_results: Heard,
     on_stage: Callable[[str], None],
     waiting: MeasuringProcess | None = None,
     ask: AskFor | None = None,
 ) -> _End:
     with nullcontext(waiting) if waiting is not None else measuring_process() as process:
         try:
-            why = _listen(process.child, process.answers, job, done, on_stage, ask)
+            why = _listen(process.child, process.answers, job, job_results, on_stage, ask)
         except UsageError:
-            done.log += process.tail()
+            job_results.log += process.tail()
             raise
         finally:
             process.end()
         tail = process.tail()
         if "by itself with code" in why and tail.strip():
             why = f"{why} Its last words: {visible(tail.strip().splitlines()[-1])[:300]}"
-        return _End(why, done.asking, tail)
+        return _End(why, job_results.asking, tail)
 
 
 class _Pipe:
@@ -324,14 +327,14 @@ def _listen(
     child: subprocess.Popen[bytes],
     descriptor: int,
     job: Job,
-    done: Heard,
+    job_results: Heard,
     on_stage: Callable[[str], None],
     ask: AskFor | None = None,
 ) -> str:
     """Takes messages until the child is done, dies or breaks a limit; returns why it ended, "" where it finished."""
     _send_job(child, replace(job, parent=os.getpid()), more=ask is not None)
-    done.begin(_may_ask(job))
-    pipe = _Pipe(descriptor, done.read)
+    job_results.begin(_may_ask(job))
+    pipe = _Pipe(descriptor, job_results.read)
     deadline = time.monotonic() + job.limits.seconds
     if job.table_training is None:
         on_stage("loading the model")
@@ -346,15 +349,15 @@ def _listen(
                     if isinstance(message, Done):
                         return ""
                     if isinstance(message, Refused):
-                        _refuse(message, done)
+                        _refuse(message, job_results)
                         return ""
                     if message.kind == "calling" and ask is not None and child.stdin is not None:
                         began = time.monotonic()
-                        reply(ask(done.asking or INTAKE_CALLS, message.requests), child.stdin)
+                        reply(ask(job_results.asking or INTAKE_CALLS, message.requests), child.stdin)
                         # A server's time is none of the process's; how many calls there are is bounded.
                         deadline += time.monotonic() - began
                         continue
-                    done.take(message, on_stage)
+                    job_results.take(message, on_stage)
                     # Only what may come once, in its order, buys more time.
                     if message.kind not in ("working", "kept"):
                         deadline = time.monotonic() + job.limits.seconds
@@ -395,12 +398,12 @@ def _send_job(child: subprocess.Popen[bytes], job: Job, *, more: bool = False) -
         pass  # it died at once; the closed message pipe says so next, with its cause
 
 
-def _refuse(message: Refused, done: Heard) -> None:
+def _refuse(message: Refused, job_results: Heard) -> None:
     from auditor.record.audit_report import Refusal
 
     if message.code == "usage":
         raise UsageError(message.reason)
-    done.refusal = Refusal(code=f"{message.code}_refused", reason=message.reason, reason_code=message.reason_code)
+    job_results.refusal = Refusal(code=f"{message.code}_refused", reason=message.reason, reason_code=message.reason_code)
 
 
 def _has_died(child: subprocess.Popen[bytes]) -> bool:
@@ -438,5 +441,5 @@ def _gib(n: int) -> str:
 
 
 def last_lines(log: str, n: int = 20) -> str:
-    """The end of a child's own output, harmless to print."""
+    """The end of a child's own output, safe for printing."""
     return "\n".join(visible(line) for line in log.splitlines()[-n:])

@@ -1,4 +1,4 @@
-"""A generator known by a folder of the files that it made, and of files it did not make, beside them."""
+"""A generator known by a folder of its generated files, with a folder of other files beside them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROVENANCE = Provenance(
 
 
 def load_made(path: str) -> tuple[AuditedModel, AuditData]:
-    """The generator and the names of its files as rows, which no one has decoded yet.
+    """The generator, and the names of its files as rows, not decoded yet.
 
     Where the folder holds two sub-folders and nothing else, one named as real files are and one as synthetic ones, the
     real ones are unmarked: ``y_true`` is then 0, and 1 for what was made; else it is None, and all files were made.

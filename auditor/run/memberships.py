@@ -1,4 +1,4 @@
-"""The scores by which attacks tell members from others, row by row, from which all numbers about them follow.
+"""Membership scores of attacks, row by row: the basis of all membership numbers.
 
 Of a row they hold its place in its own file and no feature of it.
 """
@@ -32,7 +32,7 @@ _FIRST = ("number", "member", "truth", "right")
 
 
 class AttackHead(Closed):
-    """One attack: what it knows, in words, or ``why_not`` it was made, ``inapplicable`` where more would not help."""
+    """One attack: its knowledge in words, or ``why_not`` it was run, ``inapplicable`` if no input would help."""
 
     method: str
     detail: str
@@ -41,7 +41,7 @@ class AttackHead(Closed):
 
 
 class MembershipHead(Closed):
-    """What is said of the scores of ``n`` rows beside them.
+    """The metadata of the scores of ``n`` rows.
 
     ``detail``: of the rows, and of the two files. ``not_made``: attacks that were to be made, and why they were not.
     ``n_shadows``: shadow models, 0 for none; ``known``: whether they are by the model's own recipe; ``unlike``: why
@@ -63,7 +63,7 @@ class MembershipHead(Closed):
 
     @property
     def made(self) -> tuple[str, ...]:
-        """The attacks that have scores."""
+        """The attacks with scores."""
         return tuple(attack.method for attack in self.attacks if not attack.why_not)
 
     @model_validator(mode="after")
@@ -75,8 +75,8 @@ class MembershipHead(Closed):
 
 
 class MembershipColumns(Closed):
-    """The rows as columns, each of one entry a row: of ``scores`` one for each attack that has them, None where a row
-    is not attacked; ``right`` is empty where nobody knows of decisions."""
+    """The rows as columns, each with one entry per row: ``scores`` has a column per attack with scores, None for rows not attacked; ``right`` is empty if decisions are unknown.
+    """
 
     number: tuple[int, ...]
     member: tuple[bool, ...]
@@ -117,7 +117,7 @@ class MembershipScores:
         return few and all(bool(np.isfinite(self.scores[name][self.scored[name]]).all()) for name in self.scores)
 
     def columns(self) -> MembershipColumns:
-        """As they are sent."""
+        """The scores as sent."""
         return MembershipColumns(
             number=tuple(self.number.tolist()),
             member=tuple(self.is_member.tolist()),
@@ -131,7 +131,7 @@ class MembershipScores:
         )
 
     def rows_to_csv(self) -> bytes:
-        """One line a row, with a header; numbers so that they read back as they were."""
+        """One line per row, with a header; numbers in round-trip precision."""
         them = self.columns()
         buffer = io.StringIO(newline="")
         writer = csv.writer(buffer, lineterminator="\n")
@@ -145,7 +145,7 @@ class MembershipScores:
 
 @runtime_checkable
 class ScoresProbe(Probe, Protocol):
-    """A probe whose numbers all follow from such scores, of which ``kept`` are those of its last measurement."""
+    """A probe whose numbers all derive from such scores; ``kept``: those of its last measurement."""
 
     kept: MembershipScores | None
 
@@ -154,7 +154,7 @@ class ScoresProbe(Probe, Protocol):
         ...
 
     def contradictions(self, scores: MembershipScores, answers: Answers | None, *, own_losses: bool) -> list[str]:
-        """Where the scores contradict each other or the model's ``answers`` on the evaluation rows, in words.
+        """Contradictions between scores, or to the model's ``answers`` on the evaluation rows, in words.
 
         ``own_losses``: whether losses are those of the answers, and were not given beside them.
         """
@@ -205,7 +205,10 @@ def scores_of(head: MembershipHead, columns: MembershipColumns) -> MembershipSco
 
 
 def read_membership_head(content: bytes) -> MembershipHead | None:
-    """The head out of ``tables.json``; None where it has none. Raises DataError where it is none."""
+    """The head in ``tables.json``; None if it has none.
+
+    Raises DataError where it is none.
+    """
     try:
         found = dict(json.loads(content)).get("membership")
         return None if found is None else MembershipHead.model_validate(found)

@@ -1,4 +1,4 @@
-"""What the measuring process may say of an audit, a mitigation or files: every message and its type."""
+"""Messages of the sandboxed process about an audit, a mitigation or files: each with its type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from auditor.sandbox.outside import MOST_REQUESTS
 
 
 class Recounted(Said):
-    """What the data files hold; said before code of the user's runs, and nowhere where none does."""
+    """The contents of the data files, sent before user code runs, and only if any does."""
 
     kind: Literal["recounted"] = "recounted"
     recount: Recount
@@ -35,14 +35,14 @@ class Loaded(Said):
 
 
 class DataRead(Said):
-    """The data were read, or need not be."""
+    """The data were read, or are not needed."""
 
     kind: Literal["data"] = "data"
     data: DataRecord
 
 
 class Asking(Said):
-    """A probe is about to be asked."""
+    """A probe is about to run."""
 
     kind: Literal["asking"] = "asking"
     probe: str
@@ -52,7 +52,7 @@ class Asking(Said):
 
 
 class Calling(Said):
-    """Requests that the parent is to make of the endpoint that the job names; it answers on standard input."""
+    """Requests for the parent to send to the job's endpoint; it answers on standard input."""
 
     kind: Literal["calling"] = "calling"
     requests: Annotated[tuple[Request, ...], Field(min_length=1, max_length=MOST_REQUESTS)]
@@ -62,7 +62,7 @@ class Calling(Said):
 
 
 class Answered(Said):
-    """What became of a probe."""
+    """The result of a probe."""
 
     kind: Literal["answered"] = "answered"
     result: ProbeResult
@@ -72,7 +72,7 @@ class Answered(Said):
 
 
 class Keeping(Said):
-    """The model's answers on the evaluation rows follow in parts; the table of their groups stands here."""
+    """The model's answers on the evaluation rows follow in parts; contains the table of their groups."""
 
     kind: Literal["keeping"] = "keeping"
     head: AnswersHead | None
@@ -80,7 +80,7 @@ class Keeping(Said):
 
 
 class Kept(Said):
-    """Some of the answers."""
+    """A part of the answers."""
 
     kind: Literal["kept"] = "kept"
     part: AnswersPart
@@ -90,7 +90,7 @@ class Kept(Said):
 
 
 class Scored(Said):
-    """By which scores the probe that is being asked tells members from others."""
+    """The membership scores of the running probe."""
 
     kind: Literal["scored"] = "scored"
     head: MembershipHead
@@ -108,7 +108,7 @@ class Repaired(Said):
 
 
 class FileExported(Said):
-    """The model's file was written, or not where a decision differs.
+    """The model's file was written, or not because a decision differs.
 
     ``rows``: how many both were asked about, None where there were none to ask about. ``differing``: the first of
     those, 0-based, of whose decisions ``n_differing`` differ. ``largest_difference``: of the probabilities of a class.
@@ -126,14 +126,14 @@ class FileExported(Said):
 
 
 class ServedCompared(Said):
-    """Texts that a server drew were held against the model."""
+    """A server's texts were compared with the model."""
 
     kind: Literal["compared"] = "compared"
     compared: Compared
 
 
 class RowExplained(Said):
-    """What was found of a row."""
+    """The explanation of a row."""
 
     kind: Literal["explained"] = "explained"
     row: ExplainedRow
@@ -161,7 +161,7 @@ class Opening(Said):
 
 
 class Examined(Said):
-    """What was found of a file."""
+    """The examination result of a file."""
 
     kind: Literal["examined"] = "examined"
     file: str
@@ -172,8 +172,8 @@ class Examined(Said):
 
 
 class Trained(Said):
-    """A detector was trained, on ``device``, and written; ``left_out``: the files that could not be read, and why;
-    ``few``: why they are fewer than they seem, or ""."""
+    """A detector was trained on ``device`` and written; ``left_out``: unreadable files with the reasons; ``few``: the reason why there are effectively fewer files, or "".
+    """
 
     kind: Literal["trained"] = "trained"
     detector: DetectorRecord

@@ -1,4 +1,4 @@
-"""What a mitigation is: a model in, a new model out, and a record of what was done."""
+"""The mitigation interface: a model in, a new model out, and a record of the changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Writes = Literal["bundle", "folder"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Mitigated:
-    """The new model, and what a reader must know of how it came about, such as epsilon or a randomised decision."""
+    """The new model, and notes on its creation, such as epsilon or a randomised decision."""
 
     model: AuditedModel
     notes: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Mitigated:
 
 @dataclass(frozen=True, kw_only=True)
 class Experience:
-    """What a mitigation was shown to do, by its default options, on rows of real data sets that it did not learn from.
+    """Benchmark results of a mitigation with default options, on held-out rows of real data sets.
 
     ``better``: data sets on which it was shown better than doing nothing; ``worse``: where its gap was larger on
     average, or accuracy lower without a smaller gap; ``cost``: where it narrowed the gap at more than 2 points of
@@ -52,7 +52,7 @@ class Experience:
     peers: tuple[str, ...] = ()
 
     def told(self) -> str:
-        """In words, for a list."""
+        """The results in words, for a list."""
         parts = (
             ("better than doing nothing", self.better),
             ("worse than doing nothing", self.worse),
@@ -64,7 +64,7 @@ class Experience:
         return ". ".join((said, *self.peers, self.when))
 
     def warning(self) -> str | None:
-        """What a user must know before it is used, or None."""
+        """A warning to users before they choose it, or None."""
         told = [
             f"{word} on {', '.join(where)}"
             for word, where in (("worse than doing nothing", self.worse), ("costly in accuracy", self.cost))
@@ -77,7 +77,7 @@ class Experience:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How training is to be run, for mitigations that train: on which device, from which checkpoint, told to whom.
+    """Training settings of mitigations: the device, the checkpoint, and the progress callback.
 
     ``devices``: those of a job of several processes, from ``auditor.training.several_devices.devices_of_job()``;
     ``device`` is then its ``device``. Every process makes the same model, and one of them should save it.
@@ -90,7 +90,9 @@ class Training:
 
 
 class Mitigation(Protocol):
-    """A repair of a model; whether it helped is for an audit to say. The constructor only stores keyword options.
+    """A repair of a model; its success is determined by an audit.
+
+    The constructor only stores keyword options.
 
     ``name``: its key in the table. ``goal``: what it is for, in one sentence. ``methods``: its ways, named as
     published. ``stage``: where in a model's making it acts. ``needs``: what it cannot do without, in words.
@@ -114,7 +116,9 @@ class Mitigation(Protocol):
     def __init__(self, **options: Any) -> None: ...
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new model, made with the training rows ``data``; the old one is untouched. Same ``rng``, same model.
+        """A new model, made with the training rows ``data``; the old one is unchanged.
+
+        Same ``rng``, same model.
 
         Raises UsageError, ModelError or DataError before any training starts where it cannot be done.
         """
@@ -122,34 +126,34 @@ class Mitigation(Protocol):
 
 
 def needs_rows(kind: type[Mitigation]) -> bool:
-    """Whether a mitigation learns from the user's training rows: it does unless it says ``needs_rows = False``."""
+    """Whether a mitigation learns from the user's training rows: yes unless it declares ``needs_rows = False``."""
     return bool(getattr(kind, "needs_rows", True))
 
 
 def learns(kind: type[Mitigation]) -> bool:
-    """Whether rows given to it change what it makes: they do unless it says ``learns = False``."""
+    """Whether rows given to it change its result: yes unless it declares ``learns = False``."""
     return bool(getattr(kind, "learns", True))
 
 
 def experience_of(kind: type[Mitigation]) -> Experience | None:
-    """How a mitigation did on real data, where it says so."""
+    """The benchmark results of a mitigation, if it declares them."""
     found: Experience | None = getattr(kind, "experience", None)
     return found
 
 
 def keeps_kind(kind: type[Mitigation]) -> bool:
-    """Whether its new model is written as the old one's kind is: unless it is post-processing or says otherwise."""
+    """Whether its new model has the old one's format: yes unless post-processing or declared otherwise."""
     return bool(getattr(kind, "keeps_kind", kind.stage != "post-processing"))
 
 
 def writes(kind: type[Mitigation]) -> Writes:
-    """What its new model is written as: a bundle unless it says ``writes = "folder"``."""
+    """The format of its new model: a bundle unless it declares ``writes = "folder"``."""
     found: Writes = getattr(kind, "writes", "bundle")
     return found
 
 
 def make_mitigation(kind: type[Mitigation], options: Mapping[str, object]) -> Mitigation:
-    """Constructs a mitigation with options; raises ConfigError naming the nearest known option, or the bad value."""
+    """Construct a mitigation with options; ConfigError names the most similar option, or the bad value."""
     parameters = inspect.signature(kind).parameters
     known = list(parameters)
     for key in options:

@@ -1,4 +1,4 @@
-"""The laws that every mitigation is held to, of this toolkit and anybody's own."""
+"""Contract tests for every mitigation, built-in or user-defined."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_mitigation(
     seed: int = 0,
     key: str | None = None,
 ) -> Comparison:
-    """Holds a mitigation to the contract; raises ContractViolation naming the law that it breaks.
+    """Check a mitigation against the contract; ContractViolation names the broken rule.
 
     1. The class says what it is: ``name`` (which is ``key``, where that is given), ``pillar``, ``goal``, ``citation``,
        ``methods``, ``stage``, ``needs``, and docstrings that begin with a sentence and name the source.

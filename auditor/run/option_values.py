@@ -1,4 +1,4 @@
-"""What the command line or an audit.toml says of an option, as the value that it means; nothing heavy is imported."""
+"""Parsers of option values from the command line or audit.toml; no heavy imports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def as_names(value: object) -> object:
-    """``"a,b"`` as a list of names; what is a list already holds names as they are."""
+    """``"a,b"`` as a list of names; a list is unchanged."""
     if isinstance(value, str):
         return names_in(value) or None
     if isinstance(value, (list, tuple)):
@@ -24,7 +24,10 @@ def as_names(value: object) -> object:
 
 
 def names_in(text: str) -> list[str]:
-    """The names in ``a,b,c``; one that holds a comma stands in double quotes, as in CSV. Raises ValueError."""
+    """The names in ``a,b,c``; a name with a comma is in double quotes, as in CSV.
+
+    Raises ValueError.
+    """
     try:
         rows = list(csv.reader([text], skipinitialspace=True, strict=True))
     except csv.Error as error:
@@ -65,7 +68,7 @@ def as_day(value: object) -> object:
 
 
 def json_object(value: object) -> object:
-    """What a TOML table may hold and JSON may not, such as a date, is refused here and not on its way to the child."""
+    """Reject TOML values that JSON cannot represent, such as dates, before they are sent to the child."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -96,7 +99,7 @@ def as_bytes(value: object) -> object:
 
 
 def memory_limit(text: str | None) -> int:
-    """The bytes that ``--max-memory`` says, most of the machine's memory where it says nothing."""
+    """The bytes given by ``--max-memory``, by default most of the machine's memory."""
     if text is None:
         return most_of_memory()
     try:

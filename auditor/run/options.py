@@ -1,4 +1,4 @@
-"""Every option of a scan, declared once: flags, audit.toml, help, registration and evidence derive from here.
+"""All options of a scan, declared once: the source of flags, audit.toml, help, registration and evidence.
 
 Imports neither pydantic nor numpy, so that ``auditor --help`` costs nothing of them.
 """
@@ -49,7 +49,7 @@ Found = Literal["asks", "reads", "lowers", "given"]
 
 @dataclass(frozen=True, kw_only=True)
 class Flag:
-    """What is known of an option beside its type and its default.
+    """The metadata of an option beside its type and default.
 
     ``help``: for whoever types it. ``typed``: what the command line reads for it, before ``read`` makes the option's
     own type of it, from audit.toml too. ``spelled``: the flag, where it is not the option's name. ``is_path``: relative
@@ -73,7 +73,7 @@ class Flag:
     writes: Literal["", "file", "folder"] = ""
 
     def key(self, name: str) -> str:
-        """Its key under ``[audit]``, of the option of this name."""
+        """The option's key under ``[audit]``, by its name."""
         return self.spelled.removeprefix("--") or name
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -501,20 +501,19 @@ class ScanOptions:
 
     @classmethod
     def of(cls, values: Mapping[str, object]) -> ScanOptions:
-        """The options of such values; raises pydantic's ValidationError where one is of another type or range."""
+        """The options with these values; raises pydantic's ValidationError for a wrong type or range."""
         return _adapter().validate_python(dict(values))
 
     def said(self) -> dict[str, Any]:
-        """Every option as JSON has it."""
+        """Every option in JSON form."""
         found: dict[str, Any] = _adapter().dump_python(self, mode="json")
         return found
 
 
 @dataclass(frozen=True)
 class Configured:
-    """A scan as asked for: its options, the options of single probes, what the results are held to, what columns and
-    values are called, what is said of whom and what it is about, which columns hold sex, race and the like, and the
-    files that decided all that."""
+    """A configured scan: its options, the options of single probes, the requirements, the display names of columns and values, the statements on identity, the columns of sex, race and other roles, and the files that determined all of it.
+    """
 
     options: ScanOptions
     probe_options: dict[str, dict[str, Any]]

@@ -1,4 +1,4 @@
-"""Probes and mitigations of other distributions, found by their entry points; nothing of them is imported to find them.
+"""Probes and mitigations of other distributions, found by their entry points, without importing them.
 
 A distribution names its own under the group ``auditor.probes`` or ``auditor.mitigations``::
 
@@ -38,7 +38,7 @@ _METHOD: dict[Group, str] = {"auditor.probes": "measure", "auditor.mitigations":
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
-    """What an installed distribution brings, before anything of it is imported.
+    """A plugin of an installed distribution, before its import.
 
     ``name``: in snake_case, as ``--probes`` takes it. ``target``: the ``package.module:Class`` it is. ``refused``: why
     it cannot be used under this name, in a sentence, or "".
@@ -57,7 +57,7 @@ class Plugin:
 
 
 def installed(group: Group, built_in: Container[str]) -> tuple[Plugin, ...]:
-    """What other distributions bring, by name; those whose name is taken say so in ``refused``.
+    """Plugins of other distributions, by name; those with a name already in use are marked ``refused``.
 
     ``built_in``: the names of this toolkit's own table. Only distributions that the measuring process can import count:
     neither the working folder nor PYTHONPATH.
@@ -78,12 +78,12 @@ def installed(group: Group, built_in: Container[str]) -> tuple[Plugin, ...]:
 
 
 def known_probes(built_in: Mapping[str, type[Probe]]) -> dict[str, Plugin]:
-    """The probes that other distributions bring, by name, beside those of this toolkit."""
+    """The probes of other distributions, by name."""
     return _by_name("auditor.probes", built_in)
 
 
 def known_mitigations(built_in: Mapping[str, type[Mitigation]]) -> dict[str, Plugin]:
-    """The mitigations that other distributions bring, by name, beside those of this toolkit."""
+    """The mitigations of other distributions, by name."""
     return _by_name("auditor.mitigations", built_in)
 
 
@@ -104,7 +104,7 @@ def mitigation_class(name: str, built_in: Mapping[str, type[Mitigation]]) -> typ
 
 
 def load_probe_class(target: str, name: str | None = None) -> type[Probe]:
-    """Imports the class of a probe; ``name``: what its own must be.
+    """Import a probe class; ``name``: the required value of its own name.
 
     Raises UsageError where it cannot be imported, ConfigError where it is no probe.
     """
@@ -112,7 +112,7 @@ def load_probe_class(target: str, name: str | None = None) -> type[Probe]:
 
 
 def load_mitigation(target: str, name: str | None = None) -> type[Mitigation]:
-    """Imports the class of a mitigation; ``name``: what its own must be.
+    """Import a mitigation class; ``name``: the required value of its own name.
 
     Raises UsageError where it cannot be imported, ConfigError where it is no mitigation.
     """

@@ -1,4 +1,4 @@
-"""Models of a sweep made elsewhere: a mitigation with its files as a pure task, in a measuring process over there.
+"""Models of a sweep made elsewhere: a mitigation with its files as a pure task in a remote sandboxed process.
 
 What is sent is the job, the model's file and the training rows; what comes back is the new model's file. Whoever does
 the task opens them as the process here would: in a sandbox of its own.
@@ -32,7 +32,7 @@ _MOST_BYTES = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class MadePoint:
-    """A new model's file, its notes, and what its training took on the machine that did it."""
+    """A new model's file, its notes, and its training's resources on the executing machine."""
 
     content: bytes
     notes: tuple[str, ...]
@@ -40,7 +40,7 @@ class MadePoint:
 
 
 def made_by(executor: Executor, tasks: Tasks) -> Iterator[tuple[int, MadePoint | ModelError]]:
-    """The new model of each task with its place among them, as they end, or why it could not be made.
+    """The new model of each task with its index, in order of completion, or the reason for its failure.
 
     Raises UsageError and DataError as :func:`auditor.run.isolate.mitigate`, and what the executor raises.
     """
@@ -49,7 +49,7 @@ def made_by(executor: Executor, tasks: Tasks) -> Iterator[tuple[int, MadePoint |
 
 
 def sent_points(jobs: Sequence[Job]) -> Tasks | None:
-    """Jobs with one model and the same rows, and a mitigation each, as tasks; None where they are more than data.
+    """Jobs with one model and the same rows, one mitigation each, as tasks; None if not pure data.
 
     So are a network, a function or a mitigation of somebody's own, files beside the two, and a GPU.
     """
@@ -111,8 +111,8 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
-def done(shared: bytes, each: bytes) -> bytes:
-    """Makes the model of one point; what comes out is its file, or the sentence with which it was refused.
+def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
+    """Make the model of one point; the result is its file, or the sentence of its refusal.
 
     Raises UsageError where this has other versions of what computes: digits would differ.
     """
@@ -121,8 +121,8 @@ def done(shared: bytes, each: bytes) -> bytes:
     from auditor.training.packed import finished, refuse_other_versions, refused, unpacked
     from auditor.training.taken import of_training
 
-    common, contents = unpacked(_Shared, shared)
-    own, _ = unpacked(_Point, each)
+    common, contents = unpacked(_Shared, common_bytes)
+    own, _ = unpacked(_Point, task_bytes)
     refuse_other_versions(common.versions)
     job = TypeAdapter(Job).validate_python({**common.job, "mitigation": own.mitigation}, strict=False)
     assert job.model.path is not None and job.data is not None and job.mitigation is not None

@@ -1,4 +1,4 @@
-"""What a probe is: one question, asked of a model, answered with measurements."""
+"""The probe interface: one question about a model, answered with measurements."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Need(Enum):
-    """An input that a probe cannot do without: what it is, and how a user supplies it."""
+    """A required input of a probe: its name, and the way to supply it."""
 
     # The kind of model is what it is: no flag supplies another, and the reason printed names the kind.
     CLASSIFIER = ("a classifier", "")
@@ -40,13 +40,13 @@ class Need(Enum):
     SENSITIVE = ("a sensitive feature", "add --sensitive COLUMN")
     TRAIN = ("the model's training data", "add --train FILE")
 
-    def __init__(self, what: str, how: str) -> None:
-        self.what = what
-        self.how = how
+    def __init__(self, description: str, remedy: str) -> None:
+        self.what = description
+        self.how = remedy
 
 
 class Probe(Protocol):
-    """One question asked of a model; the constructor only stores keyword options.
+    """One question about a model; the constructor only stores keyword options.
 
     ``name``: its key in the table. ``goal``: the question in one sentence. ``methods``: its ways of asking, named as
     published. ``needs``: inputs without which it is NOT_APPLICABLE. ``citation``: where the method is defined.
@@ -72,7 +72,7 @@ class Probe(Protocol):
     def __init__(self, **options: Any) -> None: ...
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
-        """Ask the question; judges nothing, prints nothing, leaves the model as it was.
+        """Measure; without judging, printing, or changing the model.
 
         Raises NotApplicableError where an input is missing; anything else it raises makes the probe NOT_RUN.
         """
@@ -92,20 +92,22 @@ class CountsProbe(Probe, Protocol):
 
 
 def counts_suffice(probe: Probe) -> TypeGuard[CountsProbe]:
-    """Whether the probe, with the options it has, can answer from counts alone."""
+    """Whether the probe, with its options, can measure from counts alone."""
     return isinstance(probe, CountsProbe) and bool(getattr(probe, "counts_suffice", True))
 
 
 def from_decisions(probe: Probe | type[Probe]) -> tuple[str, ...]:
-    """The metrics or methods of a probe that follow from decisions, true classes and groups, whatever the scores."""
+    """The metrics or methods of a probe that follow from decisions, true classes and groups, for any scores."""
     return tuple(getattr(probe, "from_decisions", ()))
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """What was counted of rows as they streamed by: ``counts`` of true classes and decisions, ``scores`` of scores, and
-    where a probe asked for them, ``features`` of the levels of features. ``sample``: some of the rows themselves, about
-    which the ``model`` may be asked again, or why those that were kept are no sample."""
+    """Counts of streamed rows: ``counts`` of true classes and decisions, ``scores`` of scores, and, if a probe requests them, ``features`` of the levels of features.
+
+    ``sample``: some of the rows themselves, about which the ``model`` may be asked again, or why those that were
+    kept are no sample.
+    """
 
     counts: GroupCounts
     scores: ScoreCounts
@@ -116,11 +118,11 @@ class Streamed:
 
 @runtime_checkable
 class StreamedProbe(Probe, Protocol):
-    """A probe that can also answer from what is counted of decisions and scores as rows stream by."""
+    """A probe that can also measure from counts of decisions and scores of streamed rows."""
 
     @property
     def asked(self) -> Asked:
-        """What it must be told of the scores exactly; of all else it is told within the error of a grid."""
+        """The score statistics that it needs exactly; all others have the error of a grid."""
         ...
 
     def measure_streamed(self, streamed: Streamed) -> Sequence[Measurement]:
@@ -132,7 +134,7 @@ class StreamedProbe(Probe, Protocol):
 
 
 def missing_needs(probe: type[Probe] | Probe, model: AuditedModel, data: AuditData | None) -> list[Need]:
-    """The probe's needs that model and data do not meet, in the order a user would supply them."""
+    """The probe's unmet needs, in the order in which a user would supply them."""
     held = {
         Need.CLASSIFIER: model.kind == "classifier",
         Need.REGRESSOR: model.kind == "regressor",
@@ -160,7 +162,7 @@ _KIND_IN_WORDS = {
 
 
 def not_applicable(needs: Sequence[Need], model: AuditedModel) -> NotApplicableError:
-    """What is said of missing needs of a model: that it is another kind of model, or what would have to be given."""
+    """The error for unmet needs of a model: the wrong kind of model, or the input to provide."""
     words = getattr(model, "what", None) or _KIND_IN_WORDS[model.kind]
     said = [f"{need.what}: {f'this model is {words}' if need in _KINDS_OF_MODEL else need.how}" for need in needs]
     sort = OtherKindError if any(need in _KINDS_OF_MODEL for need in needs) else NotApplicableError
@@ -168,7 +170,7 @@ def not_applicable(needs: Sequence[Need], model: AuditedModel) -> NotApplicableE
 
 
 def looks_at_rows(probe: type[Probe] | Probe) -> bool:
-    """Whether its numbers are about the evaluation rows: as it declares, else unless it asks a language model alone."""
+    """Whether its numbers are on the evaluation rows: as declared, by default unless only for language models."""
     declared: bool | None = getattr(probe, "reads_rows", None)
     if declared is not None:
         return declared
@@ -176,7 +178,7 @@ def looks_at_rows(probe: type[Probe] | Probe) -> bool:
 
 
 def not_designed_for(probe: type[Probe] | Probe, design: Design | None) -> str:
-    """Why a probe has no answer about rows that are not independent, or do not weigh the same; "" where it has one.
+    """The reason why a probe does not support dependent or weighted rows; "" if it does.
 
     An interval that takes rows as independent is wrong of clusters, and a share of rows is another number than that of
     their weight: what a probe does not take account of makes it NOT_APPLICABLE, and is never silently left out.
@@ -186,10 +188,10 @@ def not_designed_for(probe: type[Probe] | Probe, design: Design | None) -> str:
     return " ".join(_CANNOT[part].format(what=f"Numbers of {probe.name}") for part in lacking)
 
 
-def of_design(measured: Sequence[Measurement], design: Design | None) -> tuple[Measurement, ...]:
-    """The measurements of a probe over such rows; what is sampled and takes no account of them is not applicable."""
+def of_design(measurements: Sequence[Measurement], design: Design | None) -> tuple[Measurement, ...]:
+    """A probe's measurements on such rows; sampled ones that ignore the design are marked not applicable."""
     if design is None or not design.parts:
-        return tuple(measured)
+        return tuple(measurements)
     certain = (Exact, UpperBound, Undefined, *CLUSTERED)
     return tuple(
         m
@@ -200,7 +202,7 @@ def of_design(measured: Sequence[Measurement], design: Design | None) -> tuple[M
                 reason=" ".join(_CANNOT[part].format(what=m.metric) for part in design.parts), inapplicable=True
             ),
         )
-        for m in measured
+        for m in measurements
     )
 
 
@@ -212,8 +214,8 @@ _OF_ROWS = (Need.DATA, Need.LABELS, Need.TEXT, Need.SENSITIVE, Need.TRAIN, Need.
 
 
 def defined_in(probe: type[Probe] | Probe) -> tuple[object, ...]:
-    """Whose docstrings define the probe's metrics, as :mod:`auditor.finding.definition` reads them: its own, first, and
-    those of the classes and functions that it declares in ``defined_in``."""
+    """The objects whose docstrings define the probe's metrics (see :mod:`auditor.finding.definition`): its own first, then the classes and functions that it declares in ``defined_in``.
+    """
     declared: tuple[object, ...] = getattr(probe, "defined_in", ())
     return (probe if isinstance(probe, type) else type(probe), *declared)
 
@@ -222,7 +224,7 @@ UntrustedOptions = Mapping[str, Literal["measures", "reads"]]
 
 
 def allow_untrusted(*measures: str, reads: Sequence[str] = ()) -> UntrustedOptions:
-    """The options of a probe that an audit.toml which was merely found may set; only --config sets the others.
+    """The probe options that an automatically found audit.toml may set; only --config sets the others.
 
     ``measures``: options that say what is measured and how hard it is tried. ``reads``: options that name files, which
     must then lie inside that folder. Never among them: an option that writes, takes more memory, prints what single
@@ -232,14 +234,14 @@ def allow_untrusted(*measures: str, reads: Sequence[str] = ()) -> UntrustedOptio
 
 
 def untrusted_options(probe: type[Probe]) -> UntrustedOptions:
-    """What a probe and its base classes declare in ``untrusted_options``."""
+    """The ``untrusted_options`` that a probe and its base classes declare."""
     return {
         name: use for base in reversed(probe.__mro__) for name, use in vars(base).get("untrusted_options", {}).items()
     }
 
 
 def known_exactly(probe: type[Probe] | Probe) -> Mapping[str, str]:
-    """The metrics that a probe declares to be known without sampling error, though they are of its rows, and why.
+    """The metrics that a probe declares free of sampling error, although on its rows, with the reason.
 
     Such as a share of the files at hand that is about no others: ``exact = {"duplicate_share": "every file is
     compared"}``.
@@ -248,8 +250,8 @@ def known_exactly(probe: type[Probe] | Probe) -> Mapping[str, str]:
     return declared
 
 
-def with_declared(probe: Probe, measured: Sequence[Measurement]) -> tuple[Measurement, ...]:
-    """The measurements, with what the probe declares of their metrics in ``ideal_when_same``, where they do not say it.
+def with_declared(probe: Probe, measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """The measurements with the probe's ``ideal_when_same`` declarations, if they do not state it.
 
     Such as ``ideal_when_same = {"flip_rate": "decisions", "mean_shift": "scores"}``, or "nothing" for a headline of
     groups that no model reaches the ideal of by that: see :class:`~auditor.finding.measurement.Measurement`. A PASS of
@@ -258,12 +260,12 @@ def with_declared(probe: Probe, measured: Sequence[Measurement]) -> tuple[Measur
     declared: Mapping[str, Answer | Literal["nothing"]] = getattr(probe, "ideal_when_same", {})
     return tuple(
         replace(m, ideal_when_same=declared[m.metric]) if m.ideal_when_same is None and m.metric in declared else m
-        for m in measured
+        for m in measurements
     )
 
 
 def make_probe(kind: type[Probe], options: Mapping[str, object]) -> Probe:
-    """Constructs a probe with options; raises ConfigError naming the nearest known option, or the bad value."""
+    """Construct a probe with options; ConfigError names the most similar option, or the bad value."""
     known = [p for p in inspect.signature(kind).parameters]
     for key in options:
         if key not in known:

@@ -1,4 +1,4 @@
-"""What every measuring process says, and how, and what one says that trains on a table; imports no numpy.
+"""The message protocol of every sandboxed process, and the messages of table training; imports no NumPy.
 
 A training says little, and whoever listens to it alone needs none of the types of an audit's record.
 """
@@ -32,19 +32,19 @@ class Said(Closed):
     kind: str
 
     def once(self) -> str | None:
-        """What may be said once a child, of which this is one; None for what may be said again."""
+        """The once-per-child kind of this message; None if it may be repeated."""
         return self.kind
 
 
 class Confined(Said):
-    """By what the process is confined; said before anything is opened."""
+    """The confinement of the process, sent before anything is opened."""
 
     kind: Literal["confined"] = "confined"
     state: SandboxState
 
 
 class Working(Said):
-    """How far a mitigation or a training has come; ``file``: which one is now read, said only if it is the last."""
+    """Progress of a mitigation or a training; ``file``: the one now being read, only if it is the last."""
 
     kind: Literal["working"] = "working"
     words: Annotated[str, Field(max_length=500)] = ""
@@ -52,7 +52,7 @@ class Working(Said):
 
 
 class Known(Closed):
-    """A number of the rows held back and its 95 % interval; NaN within infinite ends where it is undefined."""
+    """A number on held-out rows with its 95 % interval; NaN with infinite ends if undefined."""
 
     model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
 
@@ -62,7 +62,7 @@ class Known(Closed):
 
 
 class TableTrained(Said):
-    """A model was trained on a table and written, with the rows that it was trained on and those held back.
+    """A model was trained on a table and written, with its training rows and held-out rows.
 
     ``n``: rows of ``accuracy``. ``auc``: None where there are more than two classes. ``device``: where it was trained.
     ``flops``: as in :class:`auditor.record.energy.EnergyRecord`. The rest as in
@@ -100,7 +100,7 @@ class Refused(Said):
 
 
 class Done(Said):
-    """Everything that was asked for was done."""
+    """The whole job is done."""
 
     kind: Literal["done"] = "done"
 
@@ -116,7 +116,7 @@ class Channel:
         self._file = os.fdopen(descriptor, "wb")
 
     def send(self, message: Said) -> None:
-        """Sends one message at once."""
+        """Send one message immediately."""
         body = message.model_dump_json().encode()
         self._file.write(len(body).to_bytes(HEADER, "big") + body)
         self._file.flush()

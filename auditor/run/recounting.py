@@ -1,4 +1,4 @@
-"""Holds what a process says of rows in which code of a user's runs to a recount of the files that they are in."""
+"""Comparison of a measuring process's record with a recount of its data files, where user code runs in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _Cells = Counter[tuple[tuple[str, ...], str | None]]
 
 
 class Recounting:
-    """What was said of the rows of files so far, held to their recount; the first thing that it is not is wrong.
+    """The statements on file rows so far, compared with their recount; the first mismatch is the error.
 
     Columns may be read as text or as numbers, as the model takes them: everything said must fit one way to read them.
     """
@@ -46,11 +46,11 @@ class Recounting:
 
     @property
     def designed(self) -> bool:
-        """Whether rows belong together or do not weigh the same, which no table of counts says."""
+        """Whether rows are clustered or weighted, which counts do not contain."""
         return bool(self._recount.design)
 
     def data(self, record: DataRecord, classes: tuple[str, ...]) -> None:
-        """What is said of the data, of a model of these classes."""
+        """Check the statements on the data, for a model of these classes."""
         spec, recount, self._said = self._spec, self._recount, True
         self._classes = tuple(map(label_name, spec.classes or classes))
         of_files = (recount.sha256, recount.train_sha256)
@@ -93,18 +93,18 @@ class Recounting:
         self._hold("the labels and groups", found)
 
     def kept(self, head: AnswersHead | None, counts: CountsRecord | None) -> None:
-        """The columns of the answers by row, and the table of groups."""
+        """Record the columns of the answers by row, and check the table of groups."""
         self._rows, self.table = None if head is None else _Rows(head), counts
         if counts is not None:
             self._table(counts)
 
     def part(self, part: AnswersPart) -> None:
-        """The answers on the next rows."""
+        """Record the answers on the next rows."""
         if self._rows is not None:
             self._rows.add(part)
 
     def found_wrong(self, *, whole: bool) -> str:
-        """What is not as the files have it, "" where all is; ``whole``: whether all rows came that were to be kept."""
+        """The mismatch with the files, "" if there is none; ``whole``: whether all rows to be kept arrived."""
         if self._rows is not None and whole:
             self._all_rows(self._rows)
         return self._wrong or ("" if self._said else "the data")
@@ -190,7 +190,7 @@ def not_of_counts(
     probes: Mapping[str, type[Probe]],
     counts: CountsRecord | None,
 ) -> str:
-    """The first probe whose numbers the counts alone decide, and are not what they come to; "" where there is none."""
+    """The first probe whose numbers follow from the counts alone and contradict them; "" without one."""
     options = {spec.name: spec.options for spec in specs}
     for result in results:
         if not result.measurements or result.probe not in probes:

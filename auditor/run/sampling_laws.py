@@ -1,4 +1,4 @@
-"""The laws about chance that a probe is held to: its uncertainty, its error rates, and its power."""
+"""Statistical contract tests for a probe: coverage of its uncertainty, error rates, and power."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _Of = tuple[object, ...]
 def check_uncertainty(
     probe: Probe, model: AuditedModel, data: AuditData, findings: Sequence[Judgement], seed: int
 ) -> None:
-    """Intervals are nested, and only what no other rows would change, or is declared ``exact``, has one of no width.
+    """Intervals are nested; only ``exact`` numbers, or those no other rows would change, have zero width.
 
     Rows are resampled with replacement a few times, each with a generator of its own: a number that moves with the
     rows, or with the draws, has an error that its interval must show. ``findings``: the probe's on these rows.
@@ -77,7 +77,7 @@ def check_error_rates(
     ideal: tuple[AuditedModel, AuditData],
     violating: tuple[AuditedModel, AuditData],
     criteria: Sequence[Criterion],
-    found: tuple[Sequence[Judgement], Sequence[Judgement]],
+    both_findings: tuple[Sequence[Judgement], Sequence[Judgement]],
     *,
     null: World | None,
     at_bound: World | None,
@@ -85,9 +85,9 @@ def check_error_rates(
     worlds: int,
     seed: int,
 ) -> None:
-    """In many worlds: few false alarms, few false PASSes, and what is there to be found is found.
+    """In many simulated worlds: few false alarms, few false PASSes, and sufficient power.
 
-    ``found``: the findings on all rows, ideal and violating. Without a maker the worlds are random subsets of the rows
+    ``both_findings``: the findings on all rows, ideal and violating. Without a maker the worlds are random subsets of the rows
     given, whose truth is known from all of them; a probe that brings its own rows is asked in made worlds only.
     """
     rowed = Need.DATA in type(probe).needs
@@ -100,8 +100,8 @@ def check_error_rates(
     elif rowed:
         kept = asked(_subset(ideal))
         _at_most(kept, _is(Outcome.FAIL), "FAILs where nothing is wrong")
-        _check_coverage(found[0], kept)
-        _check_shrinks(found[0], kept)
+        _check_coverage(both_findings[0], kept)
+        _check_shrinks(both_findings[0], kept)
     if at_bound is not None:
         kept = asked(at_bound)
         _at_most(kept, _is(Outcome.FAIL), "FAILs with the truth at the bound")
@@ -109,22 +109,22 @@ def check_error_rates(
     if power is not None:
         _check_power(asked(power))
     elif rowed:
-        failed = {_key(f) for f in found[1] if f.outcome is Outcome.FAIL}
+        failed = {_key(f) for f in both_findings[1] if f.outcome is Outcome.FAIL}
         kept = asked(_subset(violating))
         _at_most(kept, lambda f: f.outcome is Outcome.PASS and _key(f) in failed, "PASSes of what FAILs on all rows")
-        _check_coverage(found[1], kept)
+        _check_coverage(both_findings[1], kept)
         _check_power(asked(_subset(violating, shares=(_MOST_ROWS,))))
 
 
 def most_errors(worlds: int) -> int:
-    """How many of so many worlds may have an error where one in twenty is promised: the limit of a 0.1 % test."""
+    """Most worlds that may have an error at a promised rate of 5 %: the limit of a 0.1 % test."""
     from scipy.stats import binom
 
     return int(binom.isf(_CHANCE, worlds, ERROR_RATE)) if worlds else 0
 
 
 def least_found(worlds: int) -> int:
-    """In how many of so many worlds a violation must be found where 80 % are promised: the limit of a 0.1 % test."""
+    """Fewest worlds with a detected violation at a promised power of 80 %: the limit of a 0.1 % test."""
     from scipy.stats import binom
 
     return int(binom.ppf(_CHANCE, worlds, POWER)) if worlds else 0
@@ -133,9 +133,9 @@ def least_found(worlds: int) -> int:
 # ---- worlds --------------------------------------------------------------------------------------------------------
 
 
-def _subset(of: tuple[AuditedModel, AuditData], shares: Sequence[float] = _SHARES) -> World:
+def _subset(model_and_data: tuple[AuditedModel, AuditData], shares: Sequence[float] = _SHARES) -> World:
     """Random subsets of rows, without replacement, so that no row is there twice; of each size in turn."""
-    model, data = of
+    model, data = model_and_data
     turn = iter(range(10**9))
 
     def draw(rng: np.random.Generator) -> tuple[AuditedModel, AuditData]:
@@ -159,24 +159,24 @@ def _is(outcome: Outcome) -> Callable[[Judgement], bool]:
     return lambda finding: finding.outcome is outcome and finding.criterion is not None
 
 
-def _at_most(kept: Sequence[list[Judgement]], wrong: Callable[[Judgement], bool], what: str) -> None:
-    found = [[f for f in findings if wrong(f)] for findings in kept]
-    n, limit = sum(map(bool, found)), most_errors(len(kept))
+def _at_most(findings_by_world: Sequence[list[Judgement]], wrong: Callable[[Judgement], bool], description: str) -> None:
+    found = [[f for f in findings if wrong(f)] for findings in findings_by_world]
+    n, limit = sum(map(bool, found)), most_errors(len(findings_by_world))
     if n > limit:
         first = next(filter(None, found))
         raise ContractViolation(
             f"A judgement is wrong in {ERROR_RATE:.0%} of the worlds at most.",
-            f"{what} in {n} of {len(kept)} worlds, where chance explains {limit}; the first: {words(first)}",
+            f"{description} in {n} of {len(findings_by_world)} worlds, where chance explains {limit}; the first: {words(first)}",
         )
 
 
-def _check_power(kept: Sequence[list[Judgement]]) -> None:
-    n, least = sum(any(map(_is(Outcome.FAIL), findings)) for findings in kept), least_found(len(kept))
+def _check_power(findings_by_world: Sequence[list[Judgement]]) -> None:
+    n, least = sum(any(map(_is(Outcome.FAIL), findings)) for findings in findings_by_world), least_found(len(findings_by_world))
     if n < least:
-        last = words([f for f in kept[-1] if f.criterion is not None])
+        last = words([f for f in findings_by_world[-1] if f.criterion is not None])
         raise ContractViolation(
             f"A violation is found in {POWER:.0%} of the worlds that have it.",
-            f"a FAIL in {n} of {len(kept)}, where chance explains {least} and more; in the last one {last}",
+            f"a FAIL in {n} of {len(findings_by_world)}, where chance explains {least} and more; in the last one {last}",
         )
 
 
@@ -197,13 +197,13 @@ def _check_nested(measurement: Measurement) -> None:
         before = low, high
 
 
-def _check_coverage(whole: Sequence[Judgement], kept: Sequence[list[Judgement]]) -> None:
+def _check_coverage(whole: Sequence[Judgement], findings_by_world: Sequence[list[Judgement]]) -> None:
     """The intervals over some of the rows hold the value over all of them, as often as they promise on either side."""
     for finding in whole:
         if finding.measurement is None or finding.criterion is None:
             continue
         truth = finding.measurement.estimate.value
-        again = [f for findings in kept for f in findings if _key(f) == _key(finding) and f.interval is not None]
+        again = [f for findings in findings_by_world for f in findings if _key(f) == _key(finding) and f.interval is not None]
         below = sum(f.interval[1] < truth for f in again if f.interval is not None)
         above = sum(f.interval[0] > truth for f in again if f.interval is not None)
         if max(below, above) > (limit := most_errors(len(again))):
@@ -215,10 +215,10 @@ def _check_coverage(whole: Sequence[Judgement], kept: Sequence[list[Judgement]])
             )
 
 
-def _check_shrinks(whole: Sequence[Judgement], kept: Sequence[list[Judgement]]) -> None:
+def _check_shrinks(whole: Sequence[Judgement], findings_by_world: Sequence[list[Judgement]]) -> None:
     """An interval over all rows is narrower than over a few of them."""
     small: dict[_Of, list[float]] = {}
-    for findings in kept:
+    for findings in findings_by_world:
         for finding in findings:
             if finding.measurement is not None and finding.criterion is not None:
                 small.setdefault((*_key(finding), finding.measurement.n_samples), []).append(
@@ -263,8 +263,8 @@ def _has_no_width(finding: Judgement) -> bool:
 
 
 def _of(measurement: Measurement) -> _Of:
-    def pairs(of: Mapping[str, str | float]) -> _Of:
-        return tuple(sorted((name, str(value)) for name, value in of.items()))
+    def pairs(mapping: Mapping[str, str | float]) -> _Of:
+        return tuple(sorted((name, str(value)) for name, value in mapping.items()))
 
     return (
         measurement.metric,

@@ -1,4 +1,4 @@
-"""A scan: what is asked becomes a job, the job is measured in a process of its own, and the answers become a record."""
+"""A scan: from options to a job, measured in a separate process, and from its answers to a record."""
 
 from __future__ import annotations
 
@@ -56,27 +56,27 @@ DERIVED = "derived"
 
 @dataclass(frozen=True)
 class Scanned:
-    """A scan that has ended: its record, and what the record was made of."""
+    """A finished scan: its record, and the inputs of the record."""
 
     report: AuditReport
     measured: Measured
 
 
 def scan(
-    configured: Configured,
+    config: Configured,
     catalogue: Catalogue,
     *,
     command: str | None = None,
     on_stage: Callable[[str], None] | None = None,
 ) -> Scanned:
-    """Loads, measures and judges what was asked for, in processes of their own.
+    """Load, measure and judge as configured, in separate processes.
 
     ``catalogue``: the probes there are, by name. ``command``: how the record says it was started. ``on_stage`` is told
     what is being done. Raises UsageError or ConfigError where what is asked cannot be; a model or data that are refused
     make a record that says so.
     """
     started = time.perf_counter()
-    with rows_at_hand(configured) as (asked, told), endpoint_at_hand(configured.options, on_stage) as endpoint:
+    with rows_at_hand(config) as (asked, told), endpoint_at_hand(config.options, on_stage) as endpoint:
         job = job_of(asked, catalogue, endpoint)
         scanned = scan_job(asked, job, catalogue, started, command=command, on_stage=on_stage, endpoint=endpoint)
     return replace(scanned, report=told(scanned.report))
@@ -86,7 +86,7 @@ def scan(
 def endpoint_at_hand(
     options: ScanOptions, on_stage: Callable[[str], None] | None = None
 ) -> Iterator[OpenEndpoint | None]:
-    """The endpoint that is named as a model, its handshake made; None where it is no URL.
+    """The endpoint given as the model, after its handshake; None if the model is no URL.
 
     With a reference, whether that is what it serves is found out too. It is asked here, because the measuring process
     has no network. Raises UsageError, and what :func:`auditor.endpoint.opened.open_endpoint` and
@@ -133,19 +133,19 @@ def endpoint_at_hand(
 
 
 @contextmanager
-def rows_at_hand(configured: Configured) -> Iterator[tuple[Configured, Callable[[AuditReport], AuditReport]]]:
-    """The scan with a path where a database was named, and what makes its record name the database again.
+def rows_at_hand(config: Configured) -> Iterator[tuple[Configured, Callable[[AuditReport], AuditReport]]]:
+    """The scan with a local file for its database, and a function that restores the database's name in the record.
 
     The rows are fetched here, because the measuring process has no network. Raises UsageError for a URL without a query
     or a query without one, and what :func:`auditor.reading.sql.fetch` raises.
     """
-    options = configured.options
+    options = config.options
     name = "data" if options.predictions is None else "predictions"
     url = getattr(options, name)
     if url is None or not is_database(url):
         if options.query is not None:
             raise UsageError("--query is asked of a database: give its URL, such as --data postgresql://host/name.")
-        yield configured, lambda report: report
+        yield config, lambda report: report
         return
     if options.query is None:
         raise UsageError(f"--{name} is a database: say what is read from it with --query FILE, which holds a SELECT.")
@@ -158,11 +158,11 @@ def rows_at_hand(configured: Configured) -> Iterator[tuple[Configured, Callable[
             return report.model_copy(update={"data": data})
 
         own = replace(options, data=str(path)) if name == "data" else replace(options, predictions=str(path))
-        yield replace(configured, options=own), told
+        yield replace(config, options=own), told
 
 
 def scan_job(
-    configured: Configured,
+    config: Configured,
     job: Job,
     catalogue: Catalogue,
     started: float,
@@ -172,26 +172,26 @@ def scan_job(
     waiting: MeasuringProcess | None = None,
     endpoint: OpenEndpoint | None = None,
 ) -> Scanned:
-    """:func:`scan` of a job that was made before; ``started`` is what ``time.perf_counter`` said then."""
+    """:func:`scan` of an existing job; ``started``: the value of ``time.perf_counter`` at its start."""
     ask = None if endpoint is None else endpoint.outcomes
-    with handed_out(configured.options.executor, configured.options.address) as tasks, Meter(job.model.device) as meter:
+    with handed_out(config.options.executor, config.options.address) as tasks, Meter(job.model.device) as meter:
         asked = replace(job, tasks=tasks)
         measured = measure(asked, pillars(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
         measured.hold(job.probes, catalogue)
         meter.device = measured.device
-        measured.energy = meter.record(measured.results, of="audit")
+        measured.energy = meter.record(measured.results, activity="audit")
     if endpoint is not None and measured.model is not None:
         notes = (*measured.model.notes, *endpoint.notes())
         measured.model = measured.model.model_copy(update={"notes": notes})
-    return Scanned(record_of(configured, job, measured, command, time.perf_counter() - started), measured)
+    return Scanned(record_of(config, job, measured, command, time.perf_counter() - started), measured)
 
 
-def job_of(configured: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | None = None) -> Job:
-    """The job a scan comes to, of the model behind an ``endpoint`` where that is open.
+def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | None = None) -> Job:
+    """The job of a scan, of the model behind an open ``endpoint`` if any.
 
     Raises UsageError where options contradict each other or name what is not there.
     """
-    options = configured.options
+    options = config.options
     _check_predictions(options)
     if options.generate is not None and (options.predict is not None or is_endpoint(options.model)):
         raise UsageError("--generate is the model, and another one is named: leave one of them out.")
@@ -210,8 +210,8 @@ def job_of(configured: Configured, catalogue: Catalogue, endpoint: OpenEndpoint 
         else ModelSpec(endpoint=endpoint.handshake, device="cpu", code_folder=_code_folder(options)),
         data=None
         if options.data is None and options.predictions is None
-        else data_spec(options, configured.labels, configured.roles, configured.about),
-        probes=tuple(probe_specs(configured, catalogue)),
+        else data_spec(options, config.labels, config.roles, config.about),
+        probes=tuple(probe_specs(config, catalogue)),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
         evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
@@ -221,7 +221,10 @@ def job_of(configured: Configured, catalogue: Catalogue, endpoint: OpenEndpoint 
 
 
 def model_spec(options: ScanOptions) -> ModelSpec:
-    """Which model, and how it may be loaded. Raises UsageError where there is none, or it is behind a URL."""
+    """The model and its loading options.
+
+    Raises UsageError where there is none, or it is behind a URL.
+    """
     if is_endpoint(options.model):
         raise UsageError("A model behind a URL is asked by auditor scan, where the URL is typed; this takes files.")
     return ModelSpec(
@@ -247,7 +250,10 @@ def _code_folder(options: ScanOptions) -> str | None:
 def data_spec(
     options: ScanOptions, labels: Labels | None = None, roles: Roles | None = None, about: About | None = None
 ) -> DataSpec:
-    """Which columns of which files are what. Raises UsageError where a file is not there."""
+    """The roles of the columns and files.
+
+    Raises UsageError where a file is not there.
+    """
     side, train = options.sensitive_file, options.train
     if options.stream and (options.predictions is not None or options.include_rows):
         flag = "--predictions" if options.predictions is not None else "--include-rows"
@@ -312,12 +318,12 @@ def _check_bins(options: ScanOptions) -> None:
             raise UsageError(f"--bins {rule!r} is about no sensitive feature: add --sensitive {column}.")
 
 
-def _existing(path: str, what: str) -> Path:
+def _existing(path: str, noun: str) -> Path:
     where = Path(path)
     if not where.exists():
         folder = where.parent
         near = did_you_mean(where.name, (p.name for p in folder.iterdir())) if folder.is_dir() else ""
-        raise UsageError(f"There is no {what} at {path!r}{near or '.'}")
+        raise UsageError(f"There is no {noun} at {path!r}{near or '.'}")
     return where.resolve()
 
 
@@ -338,27 +344,30 @@ class _Benchmarks:
     filters: dict[str, str]
 
 
-def probe_specs(configured: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
-    """The probes that a scan asks, with their options. Raises UsageError or ConfigError."""
-    chosen = _probe_names(configured.options, catalogue)
+def probe_specs(config: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
+    """The probes of a scan, with their options.
+
+    Raises UsageError or ConfigError.
+    """
+    chosen = _probe_names(config.options, catalogue)
     # Looking through everything that is installed takes its time: only where a name is none of ours.
-    others = known_probes(catalogue) if {*chosen, *configured.probe_options} - set(catalogue) else {}
+    others = known_probes(catalogue) if {*chosen, *config.probe_options} - set(catalogue) else {}
     targets = {name: probe_target(name, catalogue, others) for name in chosen}
     specs = []
-    benchmarks = _benchmarks(configured.options, catalogue)
+    benchmarks = _benchmarks(config.options, catalogue)
     for name in dict.fromkeys(chosen):
-        given = configured.probe_options.get(name, {})
+        given = config.probe_options.get(name, {})
         if name not in catalogue:
             # Somebody else's code is imported by the measuring process alone, which checks the options too.
             source = others[name].source
             specs.append(ProbeSpec(name=name, target=targets[name], options=dict(given), distribution=source))
             continue
-        options = _probe_options(name, catalogue[name], given, configured.options, benchmarks)
+        options = _probe_options(name, catalogue[name], given, config.options, benchmarks)
         make_probe(catalogue[name], options)
         specs.append(ProbeSpec(name=name, target=targets[name], options=options))
-    specs += _probes_by_class(configured, {spec.name for spec in specs})
+    specs += _probes_by_class(config, {spec.name for spec in specs})
     known = {spec.name for spec in specs} | {*catalogue, *others}
-    for name in configured.probe_options:
+    for name in config.probe_options:
         if name not in known:
             raise ConfigError(
                 f"Options are given for a probe {name!r} that does not exist{did_you_mean(name, known) or '.'}"
@@ -465,8 +474,8 @@ def _probes_by_class(configured: Configured, names: set[str]) -> list[ProbeSpec]
 
 
 def check_policies(policies: Sequence[Policy], options: ScanOptions, catalogue: Catalogue) -> None:
-    """Raises ConfigError for a control that asks for a probe there is none of, which would be NOT MEASURED for ever,
-    UsageError for a day on which nothing is to be in force."""
+    """Raise ConfigError for a control that requires an unknown probe, which would stay NOT MEASURED, and UsageError for a day on which no control is in force.
+    """
     if options.as_of is not None and not policies:
         raise UsageError("--as-of says on which day rule packs are held to be in force: name one with --policy.")
     known = {*catalogue, INTAKE, *(target.partition(":")[2] for target in options.probe)}
@@ -480,11 +489,11 @@ def check_policies(policies: Sequence[Policy], options: ScanOptions, catalogue: 
             raise ConfigError(f"{policy.name}, control {control.id!r}: there is no probe {probe!r}{near}")
 
 
-def _by_probe(flag: str, given: Sequence[str], taken: str, catalogue: Catalogue) -> dict[str, str]:
-    """Files by the name of the probe that takes them as its option ``taken``."""
-    known = [name for name, kind in catalogue.items() if taken in inspect.signature(kind).parameters]
+def _by_probe(flag: str, texts: Sequence[str], option: str, catalogue: Catalogue) -> dict[str, str]:
+    """Files by the name of the probe that takes them as its option ``option``."""
+    known = [name for name, kind in catalogue.items() if option in inspect.signature(kind).parameters]
     found = {}
-    for text in given:
+    for text in texts:
         name, equals, path = text.partition("=")
         name = name.replace("-", "_")
         if not equals or name not in known:
@@ -500,7 +509,7 @@ def pillars(catalogue: Catalogue) -> dict[str, tuple[Pillar, str]]:
 
 
 def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:
-    """What a progress line says of probes that take long, by name."""
+    """Progress texts of slow probes, by name."""
     found = {}
     for spec in job.probes:
         kind = catalogue.get(spec.name)
@@ -512,9 +521,9 @@ def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:
     return found
 
 
-def record_of(configured: Configured, job: Job, measured: Measured, command: str | None, seconds: float) -> AuditReport:
-    """The judged record of what the children measured, or of why they could not."""
-    options = configured.options
+def record_of(config: Configured, job: Job, outcome: Measured, command: str | None, seconds: float) -> AuditReport:
+    """The judged record of the children's measurements, or of their failure."""
+    options = config.options
     limits = {
         "memory": f"{job.limits.memory_bytes / 2**30:.1f} GiB",
         "seconds per probe": f"{job.limits.seconds:g}",
@@ -523,29 +532,29 @@ def record_of(configured: Configured, job: Job, measured: Measured, command: str
         else "child process; this platform enforces no memory limit",
     }
     report = assemble(
-        measured.results,
-        configured.criteria,
+        outcome.results,
+        config.criteria,
         model=_as_typed(
-            measured.model or ModelRecord(format="not loaded", loaded_by="nothing"), {"path": options.model}
+            outcome.model or ModelRecord(format="not loaded", loaded_by="nothing"), {"path": options.model}
         ),
-        data=_as_typed(measured.data or _unread(job.data), {"path": options.data, "train_path": options.train}),
+        data=_as_typed(outcome.data or _unread(job.data), {"path": options.data, "train_path": options.train}),
         environment=environment(
-            device=measured.device, seed=options.seed, limits=limits, sandbox=measured.sandbox, command=command
+            device=outcome.device, seed=options.seed, limits=limits, sandbox=outcome.sandbox, command=command
         ),
         family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
-        refusal=measured.refusal,
+        refusal=outcome.refusal,
         allow_inconclusive=options.allow_inconclusive,
-        energy=measured.energy,
+        energy=outcome.energy,
         duration_s=seconds,
     ).model_copy(
-        update={"about": configured.about, "roles": configured.roles, "configuration": recorded(configured.obeyed)}
+        update={"about": config.about, "roles": config.roles, "configuration": recorded(config.obeyed)}
     )
-    return held_to(configured, report)
+    return held_to(config, report)
 
 
-def held_to(configured: Configured, report: AuditReport) -> AuditReport:
-    """The record with what the packs that were asked for ask, on the day that was asked for."""
-    return with_policies(report, configured.policies, configured.options.as_of or datetime.now(UTC).date())
+def held_to(config: Configured, report: AuditReport) -> AuditReport:
+    """The record with the requested packs' requirements, as of the requested day."""
+    return with_policies(report, config.policies, config.options.as_of or datetime.now(UTC).date())
 
 
 def _as_typed(record: _R, paths: dict[str, str | None]) -> _R:

@@ -1,4 +1,4 @@
-"""The measuring process, which auditor.run.start begins: does its job and answers, or says why not."""
+"""The sandboxed process, started by auditor.run.start: does its job and returns results or the error."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from auditor.run.protocol import Channel, Done, Refused
 from auditor.sandbox.limits import restrict
 
 
-def serve(job: Job, channel: Channel, opened: list[Opened]) -> None:
-    """Does the job; ``opened`` holds the model's file where it was opened already, and is emptied."""
+def serve(job: Job, channel: Channel, model_files: list[Opened]) -> None:
+    """Do the job; ``model_files`` contains the model's file if already opened, and is emptied."""
     # Before the limits are set, which count what is mapped by then.
-    work = _work_of(job, opened)
+    work = _work_of(job, model_files)
     gc.freeze()
     gc.enable()
     try:
         claim_own_packages()
         without_drawing()
         job = replace(job, model=replace(job.model, device=resolve_device(job.model.device)))
-        restrict(job, held=sum(len(each.source.data) for each in opened))
+        restrict(job, held_bytes=sum(len(each.source.data) for each in model_files))
         work(job, channel)
     except (UsageError, DataError, ModelError) as error:
         # Into the process's own output, which --debug shows.
@@ -43,7 +43,7 @@ def serve(job: Job, channel: Channel, opened: list[Opened]) -> None:
     channel.send(last)
 
 
-def _work_of(job: Job, opened: list[Opened]) -> Callable[[Job, Channel], None]:
+def _work_of(job: Job, model_files: list[Opened]) -> Callable[[Job, Channel], None]:
     """What does the job: who trains on a table waits for nothing that an audit imports."""
     if job.table_training is not None:
         from auditor.run.table_training import train
@@ -51,4 +51,4 @@ def _work_of(job: Job, opened: list[Opened]) -> Callable[[Job, Channel], None]:
         return train
     from auditor.run.child import run
 
-    return partial(run, opened=opened)
+    return partial(run, model_files=model_files)

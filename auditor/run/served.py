@@ -1,4 +1,4 @@
-"""Whether a server serves a reference: it is asked here, and the reference is opened in a process of its own."""
+"""Check whether a server serves a reference model: queried here, with the reference loaded in a sandbox."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def check_reference(path: str) -> None:
-    """Raises UsageError where a path holds no language model: all else is seen in the sandbox, after the calls."""
+    """Raise UsageError if a path contains no language model; all else is checked in the sandbox after the calls."""
     if not (Path(path).is_file() or (Path(path) / "config.json").is_file()):
         raise UsageError(f"There is no language model at {path!r}: name its folder, or a GGUF file.")
 
 
 def with_reference(
     client: Client,
-    found: Handshake,
+    handshake: Handshake,
     reference: str,
     limits: Limits,
     *,
@@ -35,7 +35,7 @@ def with_reference(
     allow_unsandboxed: bool = False,
     on_stage: Callable[[str], None] = lambda name: None,
 ) -> Handshake:
-    """The handshake with one capability more: whether a reference is what is served, to ``within`` total variation.
+    """The handshake with one more capability: whether a reference is served, to ``within`` total variation.
 
     ``reference``: its folder or file; ``limits``: what its process may use; ``device``: where it is computed. What
     could not be compared is told as that. Raises ModelError for a reference that is refused.
@@ -43,7 +43,7 @@ def with_reference(
     from auditor.endpoint.served_model import WITHIN, ask_served, capability_of, untested, with_capability
 
     try:
-        texts = ask_served(client, found, np.random.default_rng(seed), on_stage)
+        texts = ask_served(client, handshake, np.random.default_rng(seed), on_stage)
         job = Job(
             model=ModelSpec(path=str(Path(reference).resolve()), device=device),
             data=None,
@@ -54,9 +54,9 @@ def with_reference(
             served=texts,
             allow_unsandboxed=allow_unsandboxed,
         )
-        told = capability_of(compare_served(job, on_stage=on_stage), found, WITHIN if within is None else within)
+        told = capability_of(compare_served(job, on_stage=on_stage), handshake, WITHIN if within is None else within)
     except ModelError as error:
         if error.code is not None:
             raise
         told = untested(error)
-    return with_capability(found, told, client.calls)
+    return with_capability(handshake, told, client.calls)

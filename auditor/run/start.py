@@ -1,4 +1,4 @@
-"""The first steps of the measuring process, ``python -I -m auditor.run.start DESCRIPTOR``.
+"""The first steps of the sandboxed process, ``python -I -m auditor.run.start DESCRIPTOR``.
 
 It reads the job from the first line of standard input and enters the sandbox before torch, numpy or anything of the
 user's is opened: their threads are born inside. A model file that its bytes alone refuse is refused before they are
@@ -26,7 +26,7 @@ _READ_BY_SKOPS = ("skops", "pickle")
 
 
 def main() -> None:
-    """Answers on the descriptor that the first argument names."""
+    """Answer on the descriptor that the first argument names."""
     # What is imported stays, and looking through it for garbage takes a fifth of the time: serve turns this back.
     gc.disable()
     job = jobs().validate_json(sys.stdin.buffer.readline())
@@ -52,12 +52,12 @@ def main() -> None:
 
 @cache
 def jobs() -> TypeAdapter[Job]:
-    """What reads a job; to make it takes longer than to read one."""
+    """The parser of jobs, whose construction takes longer than one parse."""
     return TypeAdapter(Job)
 
 
 def first_look(job: Job) -> list[Opened]:
-    """The model's file, where the job has one; a detector's is read again by whoever loads it."""
+    """The model's file, if the job has one; a detector's file is read again by its loader."""
     recorded = job.data is not None and job.data.recorded is not None
     if recorded or job.detector_training is not None or job.table_training is not None:
         return []

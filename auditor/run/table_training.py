@@ -1,4 +1,4 @@
-"""Training on a table in the measuring process: the bundle, the two files of rows, and how well the model does."""
+"""Training on a table in the sandboxed process: the bundle, the two files of rows, and the performance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contract tests: the laws that every probe and mitigation is held to, of this toolkit and anybody's own."""
+"""Contract tests for every probe, built-in or user-defined."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check_probe(
     key: str | None = None,
     can_pass: bool = True,
 ) -> None:
-    """Holds a probe to the contract; raises ContractViolation naming the law that it breaks.
+    """Check a probe against the contract; ContractViolation names the broken rule.
 
     1. On the ideal model everything judged PASSes, and something is judged; on the violating model something FAILs.
     2. No rows, a single group, no labels, or labels of one class in a group give no number where there is none, and
@@ -91,7 +91,7 @@ def check_probe(
 
 
 def check_description(probe: Probe, *, key: str | None = None) -> None:
-    """Law 4 alone: the class says what it is; raises ContractViolation."""
+    """Check rule 4 only: the description of the class; raises ContractViolation."""
     kind = type(probe)
     fault = next(chain(_attribute_faults(kind, key), _docstring_faults(kind), _mapping_faults(kind)), None)
     if fault is not None:

@@ -1,4 +1,4 @@
-"""How a mitigation's new model is written, by what it is: a bundle, a file of its own library, or a folder."""
+"""Writing of a mitigated model by its kind: a bundle, a file of its own library, or a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from auditor.training.huggingface_folder import save_classifier
 
 
 def check_ending(model: AuditedModel, out: str) -> None:
-    """Raises UsageError where a file's name does not end as files of this kind of model do."""
+    """Raise UsageError if a file's extension does not fit this kind of model."""
     if Path(out).suffix not in model.endings:
         raise UsageError(
             f"--out {Path(out).name!r} must end in {' or '.join(model.endings)}: the new model is written "
@@ -26,7 +26,7 @@ def check_ending(model: AuditedModel, out: str) -> None:
 
 
 def write_made(model: AuditedModel, out: str, folder: str | None) -> None:
-    """Writes a new model to ``out``; ``folder``: the Hugging Face folder that the old one came from, if it did.
+    """Write a new model to ``out``; ``folder``: the old model's Hugging Face folder, if any.
 
     Raises UsageError for a name that does not fit what is written, ModelError for what cannot be written.
     """

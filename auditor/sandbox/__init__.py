@@ -1,1 +1,1 @@
-"""The process that opens what is not trusted: the kernel's rules around it, its limits, its scratch folder."""
+"""The sandbox for untrusted files: kernel restrictions, resource limits, and a scratch folder."""

@@ -1,4 +1,4 @@
-"""Model files that are refused by their bytes alone, before torch or scikit-learn is imported for them."""
+"""Refusal of model files by their bytes alone, before torch or scikit-learn is imported."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _RAW_ARRAYS = "joblib.numpy_pickle.NumpyArrayWrapper"
 
 
 def look(spec: ModelSpec) -> Opened | None:
-    """The model's file, opened and recognised; None where the model is not one file, whose config.json is then read.
+    """The model's file, opened and recognised; None if the model is no single file (then config.json is read).
 
     Raises UsageError and ModelError as :func:`auditor.intake.formats.load_model` would, where the bytes are enough.
     """
@@ -82,15 +82,15 @@ def look(spec: ModelSpec) -> Opened | None:
 
 
 def surely_foreign(name: str) -> bool:
-    """Whether no list of a scikit-learn model's types can hold a name of a pickle."""
+    """Whether a pickle's name cannot be in any list of a scikit-learn model's types."""
     name = canonical(name)
     library, dot, _ = name.partition(".")
     return dot != "" and library not in _LISTED and name not in _PLAIN
 
 
-def _refuse_foreign(opened: Opened) -> None:
-    data, kind = opened.source.data, "a joblib file" if b"joblib.numpy_pickle" in opened.source.data else "a pickle"
-    if opened.format == "compressed file":
+def _refuse_foreign(model_file: Opened) -> None:
+    data, kind = model_file.source.data, "a joblib file" if b"joblib.numpy_pickle" in model_file.source.data else "a pickle"
+    if model_file.format == "compressed file":
         data, kind = unpacked(data, _FIRST_BYTES), "a compressed pickle"
     whole = len(data) < _FIRST_BYTES
     report = read_pickle(data[:_FIRST_BYTES], max_opcodes=_FIRST_OPCODES)
@@ -99,4 +99,4 @@ def _refuse_foreign(opened: Opened) -> None:
     if not foreign or _RAW_ARRAYS in report.names:
         return
     calls = describe_calls(foreign, complete=whole and report.complete)
-    raise unsafe(opened.source, kind, calls, way_out(report.names, load="joblib.load(path)"))
+    raise unsafe(model_file.source, kind, calls, way_out(report.names, load="joblib.load(path)"))

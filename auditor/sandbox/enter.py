@@ -1,4 +1,4 @@
-"""Entering the sandbox, and what is refused where there is none."""
+"""Entering the sandbox, and the refusals if no sandbox is available."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ASKED = "--allow-unsandboxed"
 
 
 def enter(job: Job, scratch: Path, *, version: int | None = None) -> SandboxState:
-    """Confines this process to what the job needs, for good, and says by which layers.
+    """Confine this process permanently to the job's needs, and return the active mechanisms.
 
     To be called before anything of the user's is opened, and while there is one thread: Landlock binds the thread that
     calls it and what that starts. ``no_new_privs`` must be set. ``scratch``: the folder that it works in. ``version``:
@@ -53,7 +53,7 @@ def enter(job: Job, scratch: Path, *, version: int | None = None) -> SandboxStat
 
 
 def refuse_code(job: Job, state: SandboxState) -> None:
-    """Raises UsageError where the job would run code of the file's or of the user's, and nothing confines it."""
+    """Raise UsageError if the job would run code of the file or the user without confinement."""
     if state.on or job.allow_unsandboxed:
         return
     flag = flag_of_code(job)

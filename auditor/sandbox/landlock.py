@@ -1,4 +1,4 @@
-"""Landlock: what a process may still open, asked of the kernel by its stable system calls, which glibc does not name.
+"""Landlock: kernel restriction of file access, by stable system calls for which glibc has no wrappers.
 
 Source: the kernel's documentation, userspace-api/landlock. Rights are the kernel's own; those that a kernel does not
 know yet are neither denied nor asked for there.
@@ -26,7 +26,7 @@ _SCOPES = 0b11  # abstract Unix sockets and signals end at the sandbox; from ver
 
 
 class Access(IntFlag):
-    """What may be done with what lies at a path and below it."""
+    """Permitted access to a path and everything below it."""
 
     EXECUTE = 1 << 0
     WRITE_FILE = 1 << 1
@@ -63,29 +63,29 @@ _OF_FILES = Access.EXECUTE | Access.WRITE_FILE | Access.READ_FILE | Access.TRUNC
 
 @dataclass(frozen=True)
 class Place:
-    """A path, and what may be done there."""
+    """A path and its permitted access."""
 
     path: Path
     access: Access
 
 
 def version() -> int:
-    """The version of Landlock's interface that this kernel has; 0 where there is none, or it is turned off."""
+    """The kernel's Landlock version; 0 if it is absent or disabled."""
     if sys.platform != "linux":
         return 0
     return max(0, int(_call(_CREATE_RULESET, ctypes.c_void_p(None), ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))))
 
 
-def restrict(places: Iterable[Place], known: int) -> None:
-    """Confines this thread, and every thread and process it starts, to ``places``, for good.
+def restrict(places: Iterable[Place], abi_version: int) -> None:
+    """Confine this thread, and all its later threads and processes, to ``places``, permanently.
 
-    known: the version of the interface to ask for, at most that of :func:`version`. ``no_new_privs`` must be set.
+    abi_version: the version of the interface to ask for, at most that of :func:`version`. ``no_new_privs`` must be set.
     Places that are not there are left out. Raises OSError where the kernel does not do it, so that nobody believes in
     a sandbox that there is not.
     """
-    handled = _known_access(known)
-    attributes = struct.pack("=QQQ", handled, _NETWORK if known >= 4 else 0, _SCOPES if known >= 6 else 0)
-    attributes = attributes[: 8 if known < 4 else 16 if known < 6 else 24]
+    handled = _known_access(abi_version)
+    attributes = struct.pack("=QQQ", handled, _NETWORK if abi_version >= 4 else 0, _SCOPES if abi_version >= 6 else 0)
+    attributes = attributes[: 8 if abi_version < 4 else 16 if abi_version < 6 else 24]
     ruleset = _call(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
     if ruleset < 0:
         _fail("landlock_create_ruleset")
@@ -98,10 +98,10 @@ def restrict(places: Iterable[Place], known: int) -> None:
         os.close(ruleset)
 
 
-def _known_access(known: int) -> int:
+def _known_access(abi_version: int) -> int:
     rights = int(Access.MAKE_SYM) * 2 - 1
     for since, right in ((2, Access.REFER), (3, Access.TRUNCATE), (5, Access.IOCTL_DEV)):
-        rights |= right if known >= since else 0
+        rights |= right if abi_version >= since else 0
     return rights
 
 
@@ -130,6 +130,6 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _fail(what: str) -> NoReturn:
+def _fail(call_name: str) -> NoReturn:
     code = ctypes.get_errno()
-    raise OSError(code, f"{what}: {os.strerror(code)}")
+    raise OSError(code, f"{call_name}: {os.strerror(code)}")

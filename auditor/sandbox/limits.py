@@ -1,4 +1,4 @@
-"""The limits under which a process reads what it does not trust."""
+"""Resource limits of a process that reads untrusted data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ _SCRATCH_BYTES = 1 << 30
 
 
 def follow(parent: int | None) -> None:
-    """From here on this process dies with its parent, ``parent`` where it is known which that was, and gains no rights;
-    on Linux."""
+    """Make this process die with its parent (``parent``, if known) and gain no privileges; on Linux."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -31,7 +30,7 @@ def follow(parent: int | None) -> None:
 
 @contextmanager
 def within_memory(job: Job) -> Iterator[None]:
-    """The job's limit on memory for a while, on top of what there is; on Linux."""
+    """Context with the job's memory limit, added to present usage; on Linux."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (_mapped() + job.limits.memory_bytes, before[1]))
@@ -41,10 +40,12 @@ def within_memory(job: Job) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def restrict(job: Job, *, held: int = 0) -> None:
-    """Limits of this process, set before anything of the user's is run: it leaves no core, writes and opens little.
-    The address space is limited on top of what the imports took, ``held`` bytes not counted; CUDA maps far more than it
-    uses, so there the parent alone watches the memory."""
+def restrict(job: Job, *, held_bytes: int = 0) -> None:
+    """Limits of this process, set before user input is processed: no core dump, few writes and open files.
+
+    The address space is limited on top of what the imports took, ``held_bytes`` bytes not counted; CUDA maps far more
+    than it uses, so there the parent alone watches the memory.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # A training writes the rows that it was given, which it holds in memory whole.
     largest = _SCRATCH_BYTES if job.table_training is None else max(_SCRATCH_BYTES, job.limits.memory_bytes)
@@ -53,7 +54,7 @@ def restrict(job: Job, *, held: int = 0) -> None:
     files = min(1024, hard if hard != resource.RLIM_INFINITY else 1024)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     if job.model.device == "cpu" and sys.platform == "linux":
-        limit = _mapped() - held + job.limits.memory_bytes
+        limit = _mapped() - held_bytes + job.limits.memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 

@@ -1,4 +1,4 @@
-"""A measuring process as its parent holds it: started, waiting for its job on standard input, and ended for good.
+"""The parent's handle of a sandboxed process: started, waiting for its job on standard input, ended for good.
 
 It imports while its parent does: whoever starts one first and asks afterwards waits for the longer of the two alone.
 """
@@ -25,7 +25,7 @@ _KEPT = (
 
 @dataclass
 class MeasuringProcess:
-    """The process, the pipe that it answers on, and what it prints."""
+    """The process, its answer pipe, and its printed output."""
 
     child: subprocess.Popen[bytes]
     answers: int
@@ -33,7 +33,7 @@ class MeasuringProcess:
     _ended: bool = field(default=False, repr=False)
 
     def end(self) -> None:
-        """Kills it with all that it started; a second time does nothing, since its number may be another's by then."""
+        """Kill the process with its descendants; a second call does nothing, since the id may be reused."""
         if self._ended:
             return
         self._ended = True
@@ -41,14 +41,14 @@ class MeasuringProcess:
         _kill(self.child)
 
     def tail(self) -> str:
-        """The last of what it printed."""
+        """The end of its printed output."""
         self.log.seek(max(0, self.log.seek(0, os.SEEK_END) - 20_000))
         return self.log.read().decode("utf-8", "replace")
 
 
 @contextmanager
 def measuring_process() -> Iterator[MeasuringProcess]:
-    """A measuring process that waits for its job; it does not outlive the block."""
+    """Context with a measuring process that waits for its job and ends with the block."""
     with ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
         # Without a name, so that the child can neither put something else in its place nor take it away.
@@ -69,7 +69,7 @@ def measuring_process() -> Iterator[MeasuringProcess]:
 
 
 def start_child(writer: int, log: IO[bytes], scratch: str) -> subprocess.Popen[bytes]:
-    """The process, in a session of its own: it answers on ``writer`` and lives in ``scratch``."""
+    """The process, in a separate session: it writes answers to ``writer`` and works in ``scratch``."""
     return subprocess.Popen(
         [sys.executable, "-I", "-m", "auditor.run.start", str(writer)],
         stdin=subprocess.PIPE,
@@ -83,7 +83,7 @@ def start_child(writer: int, log: IO[bytes], scratch: str) -> subprocess.Popen[b
 
 
 def environment(scratch: str) -> dict[str, str]:
-    """What it is told of the environment: little, and nothing of a home."""
+    """The environment variables of the process: few, without a home folder."""
     own = {name: os.environ[name] for name in _KEPT if name in os.environ}
     own |= dict.fromkeys(
         ("HOME", "TMPDIR", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME"),

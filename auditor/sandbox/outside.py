@@ -1,4 +1,4 @@
-"""The one way out of the measuring process: it names requests, and its parent, which has the connection, asks them.
+"""The only network access of the sandboxed process: its parent, which has the connection, sends its requests.
 
 The process has no socket. It says what it would ask in a message of its channel, and reads what became of it on its
 standard input: a number of bytes, and as many bytes of JSON.
@@ -22,7 +22,7 @@ _OUTCOMES: TypeAdapter[tuple[Outcome, ...]] = TypeAdapter(tuple[Outcome, ...])
 
 
 class Outside:
-    """What the measuring process asks by: ``say`` sends requests to the parent, ``replies`` is where it answers."""
+    """The process's requests: ``say`` sends them to the parent, ``replies`` receives the answers."""
 
     def __init__(self, say: Callable[[tuple[Request, ...]], None], replies: IO[bytes]) -> None:
         self._say = say
@@ -44,11 +44,11 @@ class Outside:
         return read
 
 
-def reply(outcomes: Sequence[Outcome], to: IO[bytes]) -> None:
-    """The parent's answer to one message; a process that has died by then is noticed by whoever listens to it."""
+def reply(outcomes: Sequence[Outcome], stream: IO[bytes]) -> None:
+    """The parent's answer to one message; a dead process is detected by its listener."""
     body = _OUTCOMES.dump_json(tuple(outcomes))
     try:
-        to.write(len(body).to_bytes(_HEADER, "big") + body)
-        to.flush()
+        stream.write(len(body).to_bytes(_HEADER, "big") + body)
+        stream.flush()
     except BrokenPipeError:
         pass

@@ -1,4 +1,4 @@
-"""Which files a job needs: everything else is closed to the process that measures."""
+"""The files that a job needs: all others are inaccessible to the sandboxed process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OF_ACCELERATORS = ("/sys", "/proc/driver/nvidia", "/proc/devices", "/proc/modul
 
 
 def places_of(job: Job, scratch: Path) -> tuple[Place, ...]:
-    """Everything that the job's process may open, and how; ``scratch``: the folder that it works in."""
+    """All paths that the job's process may open, with access rights; ``scratch``: its work folder."""
     packages = _python()
     found = [Place(path, READ) for path in (*map(Path, _SYSTEM), *packages)]
     found += [Place(Path("/dev/null"), DEVICE)]
@@ -54,7 +54,7 @@ def places_of(job: Job, scratch: Path) -> tuple[Place, ...]:
 
 
 def accelerators(job: Job) -> list[str]:
-    """The device nodes of graphics cards, where the job may use one."""
+    """The device nodes of graphics cards, if the job may use one."""
     if job.model.device == "cpu":
         return []
     return sorted(path for pattern in _ACCELERATORS for path in glob.glob(pattern))

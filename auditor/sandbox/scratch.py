@@ -1,4 +1,4 @@
-"""Scratch folders that do not outlive their process, however it ends: the next one sweeps those of the killed away."""
+"""Scratch folders removed with their process; those of killed processes are removed by the next process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _A_DAY = 86_400
 
 @contextmanager
 def scratch_folder() -> Iterator[str]:
-    """A new empty folder of the system's place for such, locked while it is used and removed afterwards."""
+    """A new empty system temporary folder, locked during use and removed afterwards."""
     sweep()
     # Under another name until it is locked, or another process would sweep it away.
     made = Path(tempfile.mkdtemp(prefix=_NEW))
@@ -37,7 +37,7 @@ def scratch_folder() -> Iterator[str]:
 
 
 def sweep() -> None:
-    """Removes the scratch folders of this user whose processes are gone."""
+    """Remove this user's scratch folders of ended processes."""
     with suppress(OSError):
         for entry in os.scandir(tempfile.gettempdir()):
             if entry.name.startswith((_NEW, _USED)):

@@ -1,4 +1,4 @@
-"""seccomp: system calls that a measuring process has no use for fail with EPERM, in all of its threads, for good.
+"""seccomp: system calls not needed for measuring fail with EPERM, permanently, in all threads.
 
 Landlock holds files by their paths; this holds what it does not know of: other processes, sockets, keyrings, the modes,
 owners, times and attributes of files, and the parts of the kernel that exploits are made of. A classic BPF program by
@@ -107,12 +107,12 @@ def _checked(*, with_devices: bool) -> Iterator[_Checked]:
 
 
 def supported() -> bool:
-    """Whether this module knows the calls of this machine."""
+    """Whether this module knows the system calls of this machine."""
     return sys.platform == "linux" and sys.byteorder == "little" and platform.machine() in _ARCHITECTURES
 
 
 def install(*, with_devices: bool) -> None:
-    """Denies the calls of ``_DENIED``, and others by their arguments, in every thread of this process.
+    """Deny the calls in ``_DENIED``, and others by their arguments, in every thread of this process.
 
     with_devices: leaves the requests alone by which a driver is spoken to; whose devices may be opened is Landlock's to
     say. ``no_new_privs`` must be set. Raises OSError where the kernel does not do it.
@@ -121,7 +121,7 @@ def install(*, with_devices: bool) -> None:
 
 
 def stay_in_group() -> None:
-    """Denies but to leave the process group: whoever kills it by its group leaves none of its descendants alive.
+    """Forbid leaving the process group, so that killing the group ends all descendants.
 
     ``no_new_privs`` must be set. Raises OSError where the kernel does not do it.
     """
@@ -147,7 +147,7 @@ def _set_filter(denied: _Calls, absent: _Calls, checked: Sequence[_Checked]) -> 
 def _program(place: int, architecture: int, denied: _Calls, absent: _Calls, checked: Sequence[_Checked]) -> list[bytes]:
     program = [
         _step(_LOAD, _ARCHITECTURE),
-        _step(_EQUAL, architecture, then=1),
+        _step(_EQUAL, architecture, on_match=1),
         _step(_RETURN, _KILL_PROCESS),
         _step(_LOAD, _NUMBER),
         _step(_AT_LEAST, _LAST + 1, other=1),
@@ -168,12 +168,12 @@ def _where(number: int | None, steps: Sequence[bytes]) -> list[bytes]:
 def _by_argument(rule: _Checked) -> list[bytes]:
     passing, failing = _step(_RETURN, _ALLOW), _failing(errno.EPERM)
     matched, unmatched = (passing, failing) if rule.allowed else (failing, passing)
-    compared = [_step(_EQUAL, value, then=len(rule.values) - i) for i, value in enumerate(rule.values)]
+    compared = [_step(_EQUAL, value, on_match=len(rule.values) - i) for i, value in enumerate(rule.values)]
     return [_step(_LOAD, _ARGUMENTS + 8 * rule.argument), _step(_AND, rule.mask), *compared, unmatched, matched]
 
 
-def _step(code: int, operand: int, *, then: int = 0, other: int = 0) -> bytes:
-    return struct.pack("=HBBI", code, then, other, operand)
+def _step(code: int, operand: int, *, on_match: int = 0, other: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, on_match, other, operand)
 
 
 def _failing(code: int) -> bytes:

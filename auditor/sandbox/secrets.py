@@ -1,4 +1,4 @@
-"""Keys and passwords among the files of a folder, and what of the folder may be read without them.
+"""Private keys and password files, which the measuring process must not read.
 
 A rule of Landlock opens a folder with all that is below it and can take nothing out again: where there is a secret,
 what lies beside it is opened one by one.
@@ -30,7 +30,7 @@ _Inode = tuple[int, int]
 
 
 def places_without_secrets(folders: Sequence[Path], beside: Sequence[Path], *, contents: bool) -> list[Place]:
-    """What may be read of files and folders that were named, and of folders ``beside`` them.
+    """The readable parts of named files and folders, and of folders ``beside`` them.
 
     Of the latter hidden entries may not be read either: tokens and histories lie there. A secret under a second name is
     closed by that name too. ``contents``: whether files are looked into, since code will run that could read any.

@@ -1,4 +1,4 @@
-"""Estimates that know their uncertainty at every level, and the arithmetic behind them.
+"""Estimates with uncertainty at every confidence level, and the arithmetic behind them.
 
 A probe measures before anybody knows how many findings a scan will have, so it cannot print an interval: it returns an
 :class:`~auditor.statistics.estimate.Estimate`, which keeps the sufficient statistics and answers ``bounds(alpha)``

@@ -1,4 +1,4 @@
-"""Bands about whole curves of groups that hold at every place and for every group at once."""
+"""Simultaneous confidence bands for whole curves of groups: valid at every point and for every group."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class JointShares:
 
 
 def joint_shares(counts: IntArray, *, error: float) -> JointShares:
-    """Shares of each group at or above each threshold, with bands that all hold together.
+    """Shares of each group at or above each threshold, with simultaneous confidence bands.
 
     ``counts`` (g, t): rows of a group with a score at or above a threshold and below the next; no group is empty. The
     band about group i is ``sqrt(ln(2 g / error) / (2 n_i))``, Dvoretzky, Kiefer and Wolfowitz's with Massart's

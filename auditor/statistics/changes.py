@@ -1,4 +1,4 @@
-"""Estimates of how a rate, or the gap between groups' rates, changed between two models on the same rows."""
+"""Estimates of changes between two models on the same rows: in a rate, or in the gap between groups' rates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_PAIRS = 4_096
 def change_bounds(
     *, gained: npt.ArrayLike, lost: npt.ArrayLike, n: npt.ArrayLike, alpha: float
 ) -> tuple[FloatArray, FloatArray]:
-    """One-sided bounds of ``P(gained) - P(lost)`` over the same n rows, each missed with probability at most ``alpha``.
+    """One-sided bounds of ``P(gained) - P(lost)`` over the same n rows, each wrong with probability <= ``alpha``.
 
     Of n rows, ``gained`` went from no to yes and ``lost`` from yes to no: the mean of n independent values of 1, -1 and
     0, bounded by :func:`~auditor.statistics.random_weights.change_upper` on either side. Arguments broadcast and need
@@ -74,24 +74,24 @@ class RateChange(Estimate):
         return Proportion(successes=self.before + (self.gained - self.lost if after else 0), n=self.n)
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """Solved on the bounds themselves, for as large a share of rows going either way as these have."""
+        """Solved on the bounds themselves, for the observed share of rows changing in either direction."""
         sign = 1.0 if bound > ideal else -1.0
         if not self.n or bound == ideal:
             return math.nan
         beyond = float(-scipy.special.ndtri(miss))
 
         def within(times: float) -> bool:
-            return self._upper(ideal, times=times, sign=sign, off=beyond, alpha=alpha) <= sign * bound
+            return self._upper(ideal, times=times, sign=sign, offset=beyond, alpha=alpha) <= sign * bound
 
         return first_size(within)
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """Solved on the bounds themselves, for as large a share of rows going either way as these have."""
+        """Solved on the bounds themselves, for the observed share of rows changing in either direction."""
         if not self.n:
             return math.nan
 
         def seen(value: float) -> bool:
-            return self._upper(value, times=1.0, sign=-sign, off=Z_POWER, alpha=alpha) < -sign * bound
+            return self._upper(value, times=1.0, sign=-sign, offset=Z_POWER, alpha=alpha) < -sign * bound
 
         near, far = bound, float(sign)
         if not seen(far):
@@ -101,13 +101,13 @@ class RateChange(Estimate):
             near, far = (near, middle) if seen(middle) else (middle, far)
         return far
 
-    def _upper(self, change: float, *, times: float, sign: float, off: float, alpha: float) -> float:
-        """Upper bound of ``sign`` times the change, of rows whose own lies ``off`` standard errors that way from
+    def _upper(self, change: float, *, times: float, sign: float, offset: float, alpha: float) -> float:
+        """Upper bound of ``sign`` times the change, of rows whose own lies ``offset`` standard errors that way from
         ``change``; at least half a row goes either way."""
         n = self.n * times
         either = min(max(self.gained + self.lost, 0.5) * times, n)
         either = min(max(either, n * abs(change)), n)
-        surplus = sign * n * change + off * math.sqrt(max(either - n * change * change, 0.0))
+        surplus = sign * n * change + offset * math.sqrt(max(either - n * change * change, 0.0))
         # A surplus larger than what went either way is one more row that did.
         either = min(max(either, surplus), n)
         surplus = min(surplus, either)
@@ -116,7 +116,7 @@ class RateChange(Estimate):
 
 
 class PairedRates(BaseModel):
-    """One rate in every group under two models: successes ``before``, and rows ``gained`` and ``lost`` since, of n."""
+    """One rate in every group under two models: successes ``before``, rows ``gained`` and ``lost`` since, of n."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Means of rows that are not independent, or do not weigh the same: of clusters with their shares of the weight."""
+"""Means of dependent or weighted rows: cluster means with their shares of the weight."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ClusteredMean(Estimate):
 
     @property
     def silent(self) -> bool:
-        """Whether the clusters are too few to say how they vary."""
+        """Whether there are too few clusters to estimate their variation."""
         return self.effective < FEWEST_EFFECTIVE - 1e-9
 
     def bounds(self, alpha: float) -> tuple[float, float]:
@@ -90,7 +90,7 @@ class ClusteredMean(Estimate):
 
 
 class ClusteredValue(Estimate):
-    """Mean of values that lie in [low, high], in a unit of their own, over clusters; [low, high].
+    """Mean of values in [low, high], with their own unit, over clusters; [low, high].
 
     ``low + (high - low) m``, with ``m`` the :class:`ClusteredMean` of the values put on [0, 1], and bounds likewise: a
     cluster that was not seen may lie at either limit. Values beyond a limit are for whoever makes it to cut off, which
@@ -134,7 +134,7 @@ class ClusteredValue(Estimate):
 
 
 def too_few(estimate: ClusteredMean, clusters: str) -> str:
-    """Why a number over so many ``clusters``, in words, may not be judged, in a sentence, or ""."""
+    """The reason why a number over so many ``clusters`` (in words) may not be judged, in a sentence, or ""."""
     if not estimate.silent:
         return ""
     return (
@@ -181,7 +181,7 @@ def mean_of_clusters(means: FloatArray, shares: FloatArray) -> ClusteredMean:
 
 
 class Spread(NamedTuple):
-    """How a mean varies by its clusters: see :class:`ClusteredMean`, whose standard error's square is ``variance``."""
+    """Variation of a mean by clusters: see :class:`ClusteredMean`; ``variance``: its squared standard error."""
 
     variance: float
     third_moment: float
@@ -191,7 +191,7 @@ class Spread(NamedTuple):
 
 
 def spread_between(parts: FloatArray, shares: FloatArray, homes: IntArray | None = None) -> Spread:
-    """The spread by what each cluster adds to the mean, ``s_c e_c``, and its share ``s_c``, both (n_clusters,).
+    """Spread from each cluster's contribution to the mean, ``s_c e_c``, and share ``s_c``, both (n_clusters,).
 
     ``homes``: (n_clusters,) of a design whose strata have fixed sizes, the stratum of each cluster, from 0; ``e_c`` is
     then from its stratum's mean, and a cluster is compared with those of its stratum alone, of which each has two.
@@ -225,7 +225,7 @@ def satterthwaite(a: FloatArray, shares: FloatArray, homes: IntArray) -> float:
 
 
 class ClusteredRates(BaseModel):
-    """One rate in every group, each over clusters that may have rows in several groups; ``rate`` is its name."""
+    """One rate per group, over clusters that may have rows in several groups; ``rate`` is its name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -241,11 +241,11 @@ class ClusteredRates(BaseModel):
 
     @property
     def complete(self) -> bool:
-        """Whether there are groups to compare, and every one has the rate."""
+        """Whether there are groups to compare, and the rate exists in every one."""
         return len(self.parts) > 1 and len(self.known) == len(self.parts)
 
     def ends(self, alpha: float) -> tuple[FloatArray, FloatArray]:
-        """Lower and upper bounds of the rates that exist, (n_known,) each, every one missed at most at ``alpha``."""
+        """Lower and upper bounds of the existing rates, (n_known,) each, every one wrong with at most ``alpha``."""
         found = np.asarray([part.bounds(alpha) for part in self.known], np.float64).reshape(-1, 2)
         return found[:, 0], found[:, 1]
 

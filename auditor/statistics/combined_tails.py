@@ -1,4 +1,4 @@
-"""Exact one-sided bounds of a difference or a ratio of two rates, at any size, from their two exact tails.
+"""Exact one-sided bounds of a difference or a ratio of two rates, at any sample size, from their exact tails.
 
 Let ``p = (p_1, p_2)`` be two rates on the edge of the hypothesis, ``p_1 = p_2 + value`` or ``p_1 = value p_2``, and
 ``z_1``, ``z_2`` the normal quantiles of the exact binomial tails there: of no fewer successes in the first group, of no
@@ -49,7 +49,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Ordered pairs of groups, (n_pairs,) each: is the first one's rate higher, and by how much.
+    """Ordered pairs of groups, (n_pairs,) each, to test by how much the first one's rate is higher.
 
     ``either``: what was asked is which of the two is higher, and the pair was turned round to fit, so that the error
     rate covers both directions. Counts need not be whole: planning uses expected ones.
@@ -65,14 +65,14 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.k_1)
 
-    def of(self, chosen: npt.NDArray[np.intp] | Flags) -> Pairs:
-        """Some of the pairs."""
+    def of(self, selection: npt.NDArray[np.intp] | Flags) -> Pairs:
+        """A subset of the pairs."""
         return Pairs(
             contrast=self.contrast,
-            k_1=self.k_1[chosen],
-            n_1=self.n_1[chosen],
-            k_2=self.k_2[chosen],
-            n_2=self.n_2[chosen],
+            k_1=self.k_1[selection],
+            n_1=self.n_1[selection],
+            k_2=self.k_2[selection],
+            n_2=self.n_2[selection],
             either=self.either,
         )
 
@@ -100,16 +100,16 @@ def margins(
     alpha: npt.ArrayLike,
     *,
     expected: bool = False,
-    known: _Level | None = None,
+    cached_level: _Level | None = None,
 ) -> FloatArray:
-    """(n_pairs,) by how many standard errors each pair is shown, at ``alpha``, to lie above ``value``: not, below 0.
+    """(n_pairs,) standard errors by which each pair is shown above ``value`` at ``alpha``; if not, below 0.
 
     Falls as ``value`` rises and rises with ``alpha``. ``expected``: counts are those to be expected, of which the ones
-    that come will differ, so that no rate of this value being left says only how far the nearest one is. ``known``:
+    that come will differ, so that no rate of this value being left says only how far the nearest one is. ``cached_level``:
     :func:`_left` and the radii of this level.
     """
     v, a = _of_each(value, len(pairs)), _of_each(alpha, len(pairs))
-    lowest, highest = _left(pairs, a) if known is None else known[:2]
+    lowest, highest = _left(pairs, a) if cached_level is None else cached_level[:2]
     first, last = _line(pairs, v, lowest, highest)
     # Where no rate is left, between the two ends: of counts that are only expected it is the likeliest.
     start = np.where(first > last, 0.5 * (first + last), first)
@@ -120,8 +120,8 @@ def margins(
     least = at.statistic() + scipy.special.ndtri((1.0 - STRIPS) * level)
     coarse = at.coarse() > _COARSE
     if coarse.any():
-        if known is not None and not pairs.either:
-            radii = known.radius[:, None]
+        if cached_level is not None and not pairs.either:
+            radii = cached_level.radius[:, None]
         else:
             asked = coarse if pairs.either else coarse.any(axis=1, keepdims=True)
             radii = np.zeros(level.shape)
@@ -212,7 +212,7 @@ class _Edge:
 
 
 def lower_bounds(pairs: Pairs, alpha: npt.ArrayLike) -> FloatArray:
-    """(n_pairs,) the largest value above which each pair is shown to lie at ``alpha``.
+    """(n_pairs,) the largest value that each pair significantly exceeds at ``alpha``.
 
     With ``either`` no lower than no difference, 0 or 1: what is not shown has no direction.
     """
@@ -233,7 +233,7 @@ def lower_bounds(pairs: Pairs, alpha: npt.ArrayLike) -> FloatArray:
 
     def margin(x: FloatArray, i: npt.NDArray[np.intp]) -> FloatArray:
         known = _Level(level.lowest[i], level.highest[i], level.radius[i])
-        return margins(some.of(i), np.exp(x) if ratio else x, levels[i], known=known)
+        return margins(some.of(i), np.exp(x) if ratio else x, levels[i], cached_level=known)
 
     if ratio:
         middle = np.asarray(0.4)
@@ -265,7 +265,7 @@ def falling_zero(
     *,
     at_low: FloatArray | None = None,
 ) -> FloatArray:
-    """(n,) where each of n falling functions crosses 0, from the side where it is still at least 0.
+    """(n,) zeros of n decreasing functions, from the side where they are at least 0.
 
     ``f(x, i)``: those of the functions ``i`` at the points x. ``f(low)`` is at least 0; ``at_low`` where it is known.
     Regula falsi (Anderson and Bjorck), with every fourth step a halving.

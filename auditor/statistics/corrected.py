@@ -1,4 +1,4 @@
-"""The share of rows that truly are so, where whoever said so errs as often as was seen on rows that are known.
+"""The true rate of a property, corrected for the labelling errors observed on rows with known labels.
 
 Of all rows, and how far it differs between groups.
 """
@@ -21,7 +21,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Corrected(Estimate):
-    """The share pi of ``n`` independent rows that truly are so, of which ``successes`` were said to be, in [0, 1].
+    """The true rate pi in ``n`` independent rows, of which ``successes`` were labelled positive, in [0, 1].
 
     Sensitivity Se is known from ``found`` of ``positives`` rows that are so for certain, specificity from ``spared`` of
     ``negatives`` rows that are not; f = 1 - specificity. As ``q = pi Se + (1 - pi) f``, the value is ``(q - f) /
@@ -82,7 +82,7 @@ class Corrected(Estimate):
         low, high = corrected_bounds(
             self.successes,
             n=self.n,
-            found=self.found,
+            n_found=self.found,
             positives=self.positives,
             spared=self.spared,
             negatives=self.negatives,
@@ -93,7 +93,7 @@ class Corrected(Estimate):
 
     @property
     def reason(self) -> str:
-        """Why there is no value, in words; "" where there is one, or nothing was counted."""
+        """The reason why there is no value, in words; "" if there is one, or nothing was counted."""
         return self._not_told() if math.isnan(self.value) and min(self.n, self.positives, *self.negatives) else ""
 
     def undecided(self) -> str:
@@ -154,7 +154,7 @@ class WorstCorrectedDifference(Estimate):
 
     @property
     def reason(self) -> str:
-        """Why there is no value, in words; "" where there is one."""
+        """The reason why there is no value, in words; "" if there is one."""
         return next((part.reason for part in self.parts if part.reason), "")
 
     def undecided(self) -> str:
@@ -165,14 +165,14 @@ def corrected_bounds(
     successes: npt.ArrayLike,
     *,
     n: npt.ArrayLike,
-    found: npt.ArrayLike,
+    n_found: npt.ArrayLike,
     positives: npt.ArrayLike,
     spared: tuple[npt.ArrayLike, ...],
     negatives: tuple[npt.ArrayLike, ...],
     candidates: npt.ArrayLike | None = None,
     alpha: npt.ArrayLike,
 ) -> tuple[FloatArray, FloatArray]:
-    """One-sided bounds of :class:`Corrected`, each missed with probability at most ``alpha``; arguments broadcast.
+    """One-sided bounds of :class:`Corrected`, each wrong with probability at most ``alpha``; arguments broadcast.
 
     Lower, with (q, c, Se, f) at their lower, upper, upper and upper bounds, the numerator is positive only where q
     exceeds all false alarms, and then the share falls in c, Se and f and rises in q. Upper, with q at its upper, Se and
@@ -190,7 +190,7 @@ def corrected_bounds(
         ends = [rate(k, m, share) for k, m in zip(spared, negatives, strict=True)]
         return sum((1.0 - high for _, high in ends), np.zeros(())), sum((1.0 - low for low, _ in ends), np.zeros(()))
 
-    se_low, se_high = rate(found, positives, below)
+    se_low, se_high = rate(n_found, positives, below)
     _, f_high = alarms(below)
     q_low, _ = rate(successes, n, below)
     told = se_low > f_high
@@ -200,7 +200,7 @@ def corrected_bounds(
         else:
             low = (q_low - f_high) / (se_high - f_high)
         low = np.where(told, np.clip(np.nan_to_num(low), 0.0, 1.0), 0.0)
-        se_low, f_low = rate(found, positives, above)[0], np.zeros(()) if hard else alarms(above)[0]
+        se_low, f_low = rate(n_found, positives, above)[0], np.zeros(()) if hard else alarms(above)[0]
         told = np.asarray(hard) | (se_low > alarms(above)[1])
         _, q_high = rate(successes, n, above)
         high = np.where(told & (q_high < se_low), np.clip((q_high - f_low) / (se_low - f_low), 0.0, 1.0), 1.0)

@@ -1,4 +1,4 @@
-"""Estimates of what a detector's scores are worth: equal error rate, average precision, differences of areas."""
+"""Estimates of detector performance: equal error rate, average precision, differences of areas."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class EqualErrorRate(Estimate):
         return 0.5 * math.sqrt(e * (1.0 - e) * (1.0 / self.n_positive + 1.0 / self.n_negative))
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """The first size at which scores without an error are shown to lie within the bound."""
+        """The smallest size at which scores without an error are significantly within the bound."""
         if ideal != 0.0 or not bound > 0.0:
             return math.nan
 
@@ -119,10 +119,10 @@ def _square(tails: tuple[FloatArray, FloatArray]) -> FloatArray:
     return np.asarray(first * first + second * second, np.float64)
 
 
-def _last(of_whom: Callable[[float, IntArray], IntArray], every: IntArray, *, start: float, end: float) -> float:
+def _last(of_whom: Callable[[float, IntArray], IntArray], indices: IntArray, *, start: float, end: float) -> float:
     """The point nearest to ``end`` at which it still holds of any, going from ``start``, on the safe side."""
     # Of whom it does not hold at one point it holds at none farther on: nobody asks of them again.
-    asked = of_whom(start, every)
+    asked = of_whom(start, indices)
     if of_whom(end, asked).size:
         return end
     inner, outer = start, end
@@ -167,7 +167,7 @@ def _kept(*, alarm: FloatArray, miss: FloatArray, n: int) -> IntArray:
 
 
 class MeanPart(BaseModel):
-    """One of two independent samples whose means add up to an estimate's error.
+    """One of two independent samples whose means together give an estimate's error.
 
     ``standard_error``: sd / sqrt(n); ``third_moment``: mean cubed deviation; n values.
     """
@@ -319,7 +319,7 @@ def _placements(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
 def area_difference(
     *, first: npt.ArrayLike, second: npt.ArrayLike, positive: npt.ArrayLike, floor: float = 0.0
 ) -> AreaDifference | Undefined:
-    """How much more of an area under the curve the ``first`` scores have than the ``second``, of the same rows.
+    """Difference of areas under the curve, ``first`` minus ``second`` scores, on the same rows.
 
     first, second (n,) scores; positive (n,) booleans. Undefined below two rows on either side.
     """
@@ -387,7 +387,7 @@ class LowestArea(_OfAreas):
         return np.stack([low, found[:, 1, :, 1].min(axis=0, initial=1.0)], axis=1)
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """As that of every estimate; NaN where more of these rows would tell nothing of the areas left out."""
+        """As for every estimate; NaN if more of these rows would not inform about the omitted areas."""
         return math.nan if self.uncompared else super().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 

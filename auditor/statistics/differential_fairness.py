@@ -1,4 +1,4 @@
-"""How many times more often one outcome comes to one group than to another, at worst over outcomes and groups."""
+"""Differential fairness: the largest ratio of outcome probabilities between two groups, over all outcomes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class DifferentialFairness(WorstOfPairs):
         return -math.log(within) if within > 0.0 else math.inf
 
     def p_value(self, bound: float, side: Side) -> float:
-        """As that of every estimate, asked of the tests themselves."""
+        """As for every estimate, from the tests themselves."""
         if side in ("greater", "at_least"):
             always = bound < 0.0 or (bound == 0.0 and side == "at_least")
             return smallest_p(0.0 if always else self._p_beyond(math.exp(bound)))

@@ -49,14 +49,14 @@ class BenefitInequality(Estimate):
     equal: Annotated[int, Field(ge=0)]
     above: Annotated[int, Field(ge=0)]
 
-    def _entropy(self, *, below: FloatArray, above: FloatArray) -> FloatArray:
-        mean_benefit = 1.0 - below + above
+    def _entropy(self, *, share_below: FloatArray, share_above: FloatArray) -> FloatArray:
+        mean_benefit = 1.0 - share_below + share_above
         with np.errstate(divide="ignore", invalid="ignore"):
             one, two = 1.0 / mean_benefit, 2.0 / mean_benefit
             if self.order == 1.0:
-                found = (1.0 - below - above) * one * np.log(one) + above * two * np.log(two)
+                found = (1.0 - share_below - share_above) * one * np.log(one) + share_above * two * np.log(two)
             else:
-                found = (1.0 - below - above) * one**self.order + above * two**self.order - 1.0
+                found = (1.0 - share_below - share_above) * one**self.order + share_above * two**self.order - 1.0
                 found = found / (self.order * (self.order - 1.0))
         return np.where(mean_benefit > 0, np.maximum(found, 0.0), np.nan)
 
@@ -64,7 +64,7 @@ class BenefitInequality(Estimate):
     def value(self) -> float:
         n = self.below + self.equal + self.above
         return (
-            float(self._entropy(below=np.asarray(self.below / n), above=np.asarray(self.above / n))) if n else math.nan
+            float(self._entropy(share_below=np.asarray(self.below / n), share_above=np.asarray(self.above / n))) if n else math.nan
         )
 
     def bounds(self, alpha: float) -> tuple[float, float]:
@@ -76,29 +76,29 @@ class BenefitInequality(Estimate):
             return 0.0, math.inf
         below, above = np.meshgrid(np.linspace(below_low, below_high, 33), np.linspace(above_low, above_high, 33))
         possible = below + above <= 1.0
-        found = self._entropy(below=below[possible], above=above[possible])
+        found = self._entropy(share_below=below[possible], share_above=above[possible])
         return float(found.min()), float(found.max())
 
-    def _of(self, n: float, *, below: float, above: float) -> BenefitInequality:
-        whole = round(n), math.floor(below), math.floor(above)
+    def _of(self, n: float, *, n_below: float, n_above: float) -> BenefitInequality:
+        whole = round(n), math.floor(n_below), math.floor(n_above)
         return self.model_copy(update={"equal": whole[0] - sum(whole[1:]), "below": whole[1], "above": whole[2]})
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """The first size at which decisions without an error are shown to lie within the bound."""
+        """The smallest size at which decisions without an error are significantly within the bound."""
         n = self.below + self.equal + self.above
         if not n or not ideal < bound:
             return math.nan
-        return first_size(lambda size: self._of(math.ceil(size), below=0.0, above=0.0).bounds(alpha)[1] <= bound) / n
+        return first_size(lambda size: self._of(math.ceil(size), n_below=0.0, n_above=0.0).bounds(alpha)[1] <= bound) / n
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """Solved on the bounds themselves, for errors of the one kind that shows it last."""
+        """Solved on the bounds themselves, for errors of the kind that is detected last."""
         n = self.below + self.equal + self.above
 
         def shown(rate: float, kind: int) -> bool:
             # The count that one audit in five falls short of.
             least = max(n * rate - Z_POWER * math.sqrt(n * rate * (1.0 - rate)), 0.0)
             return (
-                self._of(n, below=least if kind == 0 else 0.0, above=0.0 if kind == 0 else least).bounds(alpha)[0]
+                self._of(n, n_below=least if kind == 0 else 0.0, n_above=0.0 if kind == 0 else least).bounds(alpha)[0]
                 > bound
             )
 
@@ -111,7 +111,7 @@ class BenefitInequality(Estimate):
                 middle = 0.5 * (low + high)
                 low, high = (low, middle) if shown(middle, kind) else (middle, high)
             shares = (high, 0.0) if kind == 0 else (0.0, high)
-            effects.append(float(self._entropy(below=np.asarray(shares[0]), above=np.asarray(shares[1]))))
+            effects.append(float(self._entropy(share_below=np.asarray(shares[0]), share_above=np.asarray(shares[1]))))
         return max(effects, default=math.inf)
 
 
@@ -194,7 +194,7 @@ class CalibrationError(Estimate):
         return first_size(within)
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """Solved on the bounds, for scores off by the same amount in every bin that has room for it."""
+        """Solved on the bounds, for scores with an equal offset in every bin that allows it."""
         if not self.n:
             return math.nan
         s, inward = self._inward()
@@ -226,7 +226,7 @@ Part = Annotated[
 
 
 class WorstGap(Estimate):
-    """Largest difference between any two groups of an estimate made of each group's own rows, ideal 0.
+    """Largest difference between any two groups in an estimate from each group's own rows, ideal 0.
 
     ``max over i, j of theta_i - theta_j``, in [0, ``largest``]. Each part's one-sided bounds turn into a normal
     quantile, and a pair is bounded over the corner region of :func:`rate_limits`, which holds where the parts'
@@ -293,12 +293,12 @@ class WorstGap(Estimate):
         return math.hypot(*sorted((part.standard_error_at(common) for part in parts), reverse=True)[:2])
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """As that of every estimate; NaN where more of these rows would tell nothing of the groups left out."""
+        """As for every estimate; NaN if more of these rows would not inform about the omitted groups."""
         return math.nan if self.uncompared else super().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
 def short_of_own(n: Sequence[int], alpha: float) -> FloatArray:
-    """(n_pairs,) by how much a distance of two samples falls short of their distributions', but for ``alpha``.
+    """(n_pairs,) the amount by which a sample distance is below the true one, at level ``alpha``.
 
     ``sqrt(ln(1 / alpha) (1 / n_i + 1 / n_j) / 2)`` for every pair i < j of samples of ``n`` rows, for Kolmogorov and
     Smirnov's distance and for Wasserstein's on [0, 1]. Either is the largest of the differences of a function's means
@@ -312,7 +312,7 @@ def short_of_own(n: Sequence[int], alpha: float) -> FloatArray:
 
 
 def beyond_own(n: Sequence[int], alpha: float) -> FloatArray:
-    """(n_pairs,) by how much a distance of two samples exceeds their distributions', but for ``alpha``.
+    """(n_pairs,) the amount by which a sample distance exceeds the true one, at level ``alpha``.
 
     For every pair i < j of samples of ``n`` rows, of Kolmogorov and Smirnov's distance, and of Wasserstein's on [0, 1].
     With A the most that one sample's distribution function lies above its own and B the most that the other's lies
@@ -403,15 +403,15 @@ class WorstDistance(Estimate):
         return max(low, 0.0), min(float((d + short_of_own(self.n, alpha)).max()) + self.grid, 1.0)
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """For the two smallest groups, whose distance in the sample is short of their own by no more than may be at
-        20 %: a value that is surely enough, not the least."""
+        """A sufficient value, not the smallest, for the two smallest groups: their sample distance is below the true one by no more than is allowed at 20 %.
+        """
         if sign < 0:
             return math.nan
         reach = beyond_own(self.n, alpha / self.comparisons) + short_of_own(self.n, 1.0 - POWER)
         return bound + float(reach.max())
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """What is surely enough: no pair's distance exceeds its own by more than may be at its share of ``miss``."""
+        """A sufficient size: no pair's distance exceeds its own by more than allowed at its share of ``miss``."""
         if not bound > ideal:
             return math.nan
         reach = short_of_own(self.n, alpha) + beyond_own(self.n, miss / self.comparisons)

@@ -1,4 +1,4 @@
-"""What every estimate can do at any level, and the two kinds that have no samples behind them."""
+"""The interface of every estimate at any level, and the two kinds of estimates without samples."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COMPARED: dict[Side, Callable[[float, float], bool]] = {
 
 
 class Power(NamedTuple):
-    """What a metric can see: the true value ``effect`` is FAILed in at least 80 % of audits with ``n`` rows a group."""
+    """The power of a metric: a true value ``effect`` FAILs in at least 80 % of audits with ``n`` rows per group."""
 
     n: int
     effect: float
@@ -37,7 +37,7 @@ TESTS_OF_PARTS = "the tests that its parts' own bounds invert, all together"
 
 
 class Estimate(BaseModel):
-    """A number with its uncertainty at any level; subclasses say what it is made of.
+    """A number with its uncertainty at any level; subclasses define its parts.
 
     ``value``: the point estimate, NaN where undefined. ``bounds(alpha)``: a lower and an upper bound, each missed with
     probability at most alpha, nested in alpha for 0 < alpha <= 0.5. The fields are the sufficient statistics: an
@@ -61,16 +61,16 @@ class Estimate(BaseModel):
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The least and the largest value there can be, which make a requirement outside of them an empty one."""
+        """The minimum and maximum possible value; requirements outside of them are empty."""
         return self.kind_limits
 
     @property
     def value(self) -> float:
-        """The point estimate; NaN where it is undefined."""
+        """The point estimate; NaN if undefined."""
         raise NotImplementedError
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        """Lower and upper one-sided bound, each missed with probability at most ``alpha``.
+        """Lower and upper one-sided bound, each wrong with probability at most ``alpha``.
 
         A kind defines these or :meth:`many_bounds`, where all levels at once take no longer than one.
         """
@@ -90,13 +90,13 @@ class Estimate(BaseModel):
         return np.asarray([self.bounds(float(alpha)) for alpha in alphas], np.float64)
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Two-sided interval made of the one-sided bounds at ``(1 - confidence) / 2`` each."""
+        """Two-sided interval from the one-sided bounds at ``(1 - confidence) / 2`` each."""
         if not 0.0 <= confidence < 1.0:
             raise ValueError(f"confidence must lie in [0, 1), not {confidence}")
         return self.bounds((1.0 - confidence) / 2.0)
 
     def p_value(self, bound: float, side: Side) -> float:
-        """Smallest alpha at which the one-sided bound shows the value to be ``side`` than ``bound``.
+        """Smallest alpha at which the one-sided bound makes the value significantly ``side`` than ``bound``.
 
         ``greater`` and ``less`` are strict, ``at_least`` and ``at_most`` are not: a count known to be 0 is at most 0.
         Inverts :meth:`bounds` by bisection in log alpha to a relative 1e-6. Range [1e-16, 1]; anything above 0.5 is
@@ -106,11 +106,11 @@ class Estimate(BaseModel):
         return smallest_level(lambda alpha: self.shows(alpha, bound, side))
 
     def shows(self, alpha: float, value: float, side: Side) -> bool:
-        """Whether the number is shown at ``alpha`` to be ``side`` than a value: by the one bound that says so."""
+        """Whether the number is significantly on ``side`` of a value at ``alpha``, by the one-sided bound for it."""
         return _COMPARED[side](self.lower(alpha) if side in ("greater", "at_least") else self.upper(alpha), value)
 
     def undecided(self) -> str:
-        """What, other than too few rows, keeps it from being judged, in a sentence or two; "" where nothing does."""
+        """The reason other than sample size against judging it, in one or two sentences; "" without one."""
         return ""
 
     def standard_error_at(self, ideal: float) -> float:
@@ -123,11 +123,11 @@ class Estimate(BaseModel):
 
     @property
     def comparisons(self) -> int:
-        """How many parts a headline is the worst of; 1 for a plain estimate."""
+        """The number of parts of which a headline is the worst; 1 for a plain estimate."""
         return 1
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """The nearest value beyond ``bound`` that is shown to be so with 80 % power at this n; above it for ``sign`` 1.
+        """The nearest value beyond ``bound`` with 80 % power at this n; above it for ``sign`` 1.
 
         NaN where unknown, infinite where no value would be.
         """
@@ -135,7 +135,7 @@ class Estimate(BaseModel):
         return bound + sign * reach * self.standard_error_at(ideal)
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """How many times this n shows a true value ``ideal`` to lie within ``bound``, but for a probability ``miss``.
+        """The multiple of n at which a true value ``ideal`` is within ``bound``, with miss probability ``miss``.
 
         Every comparison must come out, so each is given its share of ``miss``. NaN where unknown.
         """
@@ -144,7 +144,9 @@ class Estimate(BaseModel):
 
 
 class Undefined(Estimate):
-    """A number that does not exist for these data: 0/0, an empty group. It is never shown as a number.
+    """A number that is undefined for these data: 0/0, an empty group.
+
+    It is never shown as a number.
 
     ``failed``: it does not exist because the model failed, or a file cannot be read, which no further rows would mend.
     ``inapplicable``: the question does not arise for this model or these data, such as what a feature does that the
@@ -186,16 +188,16 @@ class Exact(Estimate):
         return 0.0
 
 
-def smallest_level(shown: Callable[[float], bool], *, to: float = 1e-6) -> float:
-    """The smallest alpha at which something is ``shown``, as :meth:`Estimate.p_value` gives it; ``to``: relative."""
-    if not shown(0.5):
+def smallest_level(is_shown: Callable[[float], bool], *, tolerance: float = 1e-6) -> float:
+    """The smallest alpha at which a result is ``is_shown``, as in :meth:`Estimate.p_value`; ``tolerance``: relative error."""
+    if not is_shown(0.5):
         return 1.0
-    if shown(_SMALLEST_P):
+    if is_shown(_SMALLEST_P):
         return _SMALLEST_P
     low, high = math.log(_SMALLEST_P), math.log(0.5)
-    while high - low > to:
+    while high - low > tolerance:
         middle = 0.5 * (low + high)
-        low, high = (low, middle) if shown(math.exp(middle)) else (middle, high)
+        low, high = (low, middle) if is_shown(math.exp(middle)) else (middle, high)
     return math.exp(high)
 
 
@@ -205,7 +207,7 @@ def smallest_p(p: float) -> float:
 
 
 def first_size(holds: Callable[[float], bool]) -> float:
-    """The smallest size, to 1 %, from which ``holds`` was found to hold; infinite beyond 1e12."""
+    """The smallest size, to 1 %, from which the condition ``holds`` is true; infinite beyond 1e12."""
     low, high = 0.0, 1.0
     while not holds(high):
         low, high = high, 2.0 * high

@@ -1,4 +1,4 @@
-"""How exposed a planted secret is, by its rank among candidates drawn like it."""
+"""Exposure of a planted secret, by its rank among candidates drawn from the same distribution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many judgements at once: levels that keep a family's error rate, permutation tests, confirmed counts."""
+"""Multiple testing: levels that control a family-wise error rate, permutation tests, confirmed counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Multiplicity = Literal["bonferroni", "holm", "by", "bh", "none"]
 
 
 class ConfirmedCount(Estimate):
-    """How many of a fixed number of hypotheses are confirmed: Holm's rejections among ``p_values`` at 5 %.
+    """The number of confirmed hypotheses: Holm's rejections among ``p_values`` at 5 %.
 
     The lower bound at alpha is Holm's count at alpha: with probability 1 - alpha, at least so many hypotheses are
     true effects. There is no upper bound: what was not confirmed may still be there, so a bound of 0 is never PASSed.
@@ -75,7 +75,7 @@ def permutation_p_value(
 
 
 def adjusted_levels(p_values: Sequence[float], error_rate: float, method: Multiplicity) -> list[float]:
-    """Level at which each hypothesis is decided: it is rejected where its p-value is at most its level.
+    """Significance level of each hypothesis: it is rejected if its p-value is at most its level.
 
     ``bonferroni``: error_rate / m. ``holm``: error_rate / (m - i) at step i of the step-down, and the level of the
     first step that fails for it and all after it. ``by``: i * error_rate / (m sum_{j <= m} 1/j) up to the last i that
@@ -109,7 +109,7 @@ def adjusted_levels(p_values: Sequence[float], error_rate: float, method: Multip
 def weighted_levels(
     p_values: Sequence[float], shares: Sequence[float], error_rate: float, *, flow: bool
 ) -> list[float]:
-    """Level at which each hypothesis is decided that has a share of ``error_rate``; rejected where its p is at most it.
+    """Level of each hypothesis with a share of ``error_rate``; rejected if its p-value is at most its level.
 
     ``shares``: positive, their sum at most 1; what is missing stays with hypotheses that nobody tests. Without ``flow``
     the level is ``share * error_rate`` (Bonferroni with weights). With it, the share of every hypothesis that is

@@ -1,4 +1,4 @@
-"""Estimates over groups' rates: the worst difference, the worst ratio, and what else is an extreme of many."""
+"""Estimates over groups' rates: the worst difference, the worst ratio, and other extremes over groups."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ class WorstDifference(_PlannedOnTests):
         return min(-self._within(alpha), 1.0) if self.complete else 1.0
 
     def p_value(self, bound: float, side: Side) -> float:
-        """As that of every estimate, asked of the tests themselves."""
+        """As for every estimate, from the tests themselves."""
         if side in ("greater", "at_least"):
             always, never = bound < 0.0 or (bound == 0.0 and side == "at_least"), bound >= 1.0
             return smallest_p(0.0 if always else 1.0 if never else self._p_beyond(bound))
@@ -277,7 +277,7 @@ class WorstRatio(_PlannedOnTests):
         return 1.0 / self._beyond(alpha)
 
     def p_value(self, bound: float, side: Side) -> float:
-        """As that of every estimate, asked of the tests themselves."""
+        """As for every estimate, from the tests themselves."""
         if side in ("less", "at_most"):
             always, never = bound > 1.0 or (bound == 1.0 and side == "at_most"), bound <= 0.0
             return smallest_p(0.0 if always else 1.0 if never else self._p_beyond(1.0 / bound))
@@ -406,7 +406,7 @@ class LargestDisparity(Estimate):
         return max(low, 0.0), min(max(high, 0.0), 1.0)
 
     def p_value(self, bound: float, side: Side) -> float:
-        """As that of every estimate, asked of the parts."""
+        """As for every estimate, from the parts."""
         parts = self._defined()
         if side in ("greater", "at_least"):
             if bound < 0.0 or (bound == 0.0 and side == "at_least"):
@@ -436,7 +436,7 @@ class _OfLogarithms(Estimate):
 
 
 class RatioToLargest(_OfLogarithms):
-    """One group's rate over the largest rate of any group, ``p_c / max_g p_g``, in [0, 1], ideal 1: an impact ratio.
+    """One group's rate over the largest rate of any group, ``p_c / max_g p_g``, in [0, 1], ideal 1: impact ratio.
 
     Which group has the largest rate is itself an estimate, so the ratio is read as ``min over g of p_c / p_g``. Upper:
     the smallest upper bound, each at alpha / (n_groups - 1) (union bound). Lower: the smallest lower bound, each at
@@ -500,7 +500,7 @@ class RatioToLargest(_OfLogarithms):
         return np.minimum(ratios_to_each(own, successes=k[others], n=n[others], alpha=alpha, side="upper"), 1.0)
 
     def p_value(self, bound: float, side: Side) -> float:
-        """As that of every estimate; what a level has settled of a pair is not asked again at the next ones."""
+        """As for every estimate; pairs decided at one level are not tested again at the next."""
         if not self.table.complete or len(self.table.n) < 2:
             return super().p_value(bound, side)
         # The upper bound is beyond a requirement where some pair's is, the lower one where every pair's is.

@@ -1,4 +1,4 @@
-"""Exact one-sided bounds of proportions, of differences, ratios and sums of them, and of bounded means."""
+"""Exact one-sided bounds of proportions, of their differences, ratios and sums, and of bounded means."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BINOMIAL_TEST = "Clopper and Pearson's exact binomial test"
 def clopper_pearson(
     successes: npt.ArrayLike, *, n: npt.ArrayLike, alpha: npt.ArrayLike
 ) -> tuple[FloatArray, FloatArray]:
-    """One-sided exact bounds of a binomial proportion, each missed with probability at most ``alpha``.
+    """One-sided exact bounds of a binomial proportion, each wrong with probability at most ``alpha``.
 
     ``lower = Beta^-1(alpha; k, n - k + 1)``, ``upper = Beta^-1(1 - alpha; k + 1, n - k)``; arguments broadcast.
     ``n = 0`` gives [0, 1]. Source: Clopper and Pearson, Biometrika 26 (1934).
@@ -41,7 +41,7 @@ def exact_upper(k: FloatArray, n: FloatArray, alpha: FloatArray) -> FloatArray:
 
 
 def wilson(successes: npt.ArrayLike, *, n: npt.ArrayLike, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """One-sided score bounds of a binomial proportion, each missed with probability about ``alpha``: for display.
+    """One-sided score bounds of a binomial proportion, each wrong with probability about ``alpha``: for display.
 
     Centre ``(p + z^2/2n) / (1 + z^2/n)``, half width ``z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n)``.
     ``n = 0`` gives [0, 1]. Source: Wilson, JASA 22 (1927).
@@ -122,14 +122,14 @@ def ratio_bounds(successes: Counts, *, n: Counts, alpha: float) -> tuple[FloatAr
 
 
 def ratios_to_each(
-    own: tuple[float, float], *, successes: Counts, n: Counts, alpha: float, side: Literal["lower", "upper"]
+    reference_rate: tuple[float, float], *, successes: Counts, n: Counts, alpha: float, side: Literal["lower", "upper"]
 ) -> FloatArray:
-    """One-sided exact bounds of ``p / p_j``, (n_groups,), of one rate ``own`` (successes, n) to each of the others.
+    """One-sided exact bounds of ``p / p_j``, (n_groups,), of one rate ``reference_rate`` (successes, n) to each of the others.
 
     A row of :func:`ratio_bounds`, without the others.
     """
     tails = scipy.special.ndtr(-corner_radius(alpha) * np.cos(ANGLES))
-    k_own, n_own = (np.asarray(x, np.float64) for x in own)
+    k_own, n_own = (np.asarray(x, np.float64) for x in reference_rate)
     k, m = (np.asarray(x, np.float64)[None, :] for x in (successes, n))
     with np.errstate(divide="ignore", invalid="ignore"):
         if side == "lower":
@@ -232,7 +232,7 @@ def bounded_mean_reach(
     room: npt.ArrayLike,
     alpha: npt.ArrayLike,
 ) -> FloatArray:
-    """How far a one-sided bound of the mean of ``n`` independent bounded values lies from the sample mean.
+    """The distance between a one-sided bound and the sample mean, for ``n`` independent bounded values.
 
     ``room``: from the sample mean to the limit on that side; ``third_moment``: about the mean, positive where the long
     tail is on that side. The bound is the 1 - alpha quantile of the values and their limit averaged with random
@@ -260,7 +260,7 @@ def weighted_mean_reach(
     unseen: npt.ArrayLike,
     alpha: npt.ArrayLike,
 ) -> FloatArray:
-    """How far a one-sided bound of ``sum_c s_c y_c``, of independent bounded parts with fixed shares, lies from it.
+    """The distance of a one-sided bound from ``sum_c s_c y_c``, for independent bounded parts with fixed shares.
 
     :func:`bounded_mean_reach` for parts that do not weigh the same. ``unseen``: the largest share times the room to the
     limit on that side, what one part that was not seen and lies there would add; ``third_moment``: ``sum_c s_c^3
@@ -297,7 +297,7 @@ def area_reach(
     room: npt.ArrayLike,
     alpha: npt.ArrayLike,
 ) -> FloatArray:
-    """How far a one-sided bound of an area under a curve lies from the sample's.
+    """The distance between a one-sided bound of an area under a curve and the sample's area.
 
     The area is a mean over either sample of placements in [0, 1], so the bound is that of :func:`bounded_mean_reach`
     for two samples at once: a gamma's quantile with the mean ``e1 + e2``, ``e = room / n`` of each sample, the variance

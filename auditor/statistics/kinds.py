@@ -1,4 +1,4 @@
-"""The closed union of all estimates, by which a record is read back, and which of them a criterion may rest on."""
+"""The closed union of all estimates, used to parse records, and the estimates that a criterion may use."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ JUDGED = frozenset(
 
 
 def unjudgeable(estimate: AnyEstimate) -> str:
-    """Why no criterion may rest on it, in a sentence, or on a part of it; "" where one may."""
+    """The reason why no criterion may use the estimate or a part of it, in a sentence; "" if one may."""
     if estimate.kind not in JUDGED:
         return estimate.unjudgeable
     parts: tuple[AnyEstimate, ...] = (*getattr(estimate, "parts", ()), *getattr(estimate, "gaps", ()))

@@ -1,4 +1,4 @@
-"""One error rate over many looks at the same rows: which share of it each look may spend."""
+"""Alpha spending over many looks at the same rows: the share of the error rate for each look."""
 
 from __future__ import annotations
 

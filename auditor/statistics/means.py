@@ -88,7 +88,7 @@ class StudentT(Estimate):
 
 
 class WorstMeanDifference(WorstOfGroups):
-    """Largest difference between any two groups of the mean of several rates taken over different rows.
+    """Largest difference between two groups in the mean of several rates measured on different rows.
 
     ``max over i, j of mean_t p_ti - mean_t p_tj``, in [0, 1], ideal 0: balanced accuracy with the true positive and the
     true negative rate, macro recall with every class's. Each pair is bounded over the joint region of all its rates'
@@ -239,7 +239,7 @@ class WorstPairedDifference(Estimate):
 
 
 class BracketedMean(Estimate):
-    """A quantity in [0, 1], ideal 0, that lies between the expectations of two means over the same clusters.
+    """A quantity in [0, 1], ideal 0, between the expectations of two means over the same clusters.
 
     For distances of distributions, whose plain estimate is biased upward: ``below`` is the mean of a held-out estimate,
     whose expectation is at most the distance, ``above`` that of the plain one, whose expectation is at least the

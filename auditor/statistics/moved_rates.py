@@ -1,4 +1,4 @@
-"""What became of many groups' rates, all of it bounded together, and what of their distances follows by logic."""
+"""Changes of many groups' rates, bounded simultaneously, and the implied changes of their distances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIDES = 6
 
 @dataclass(frozen=True)
 class Moved:
-    """One rate of one group: bounds of its change, of the rate before and after."""
+    """One rate of one group: bounds of its change, and of its values before and after."""
 
     change: Bounds
     before: Bounds
@@ -26,7 +26,7 @@ class Moved:
 
 
 def moved_rates(changes: Sequence[RateChange], alpha: float) -> list[Moved]:
-    """The bounds of every change of rows, and of its rate before and after, each missed at most at ``alpha``."""
+    """The bounds of every change of rows, and of its rate before and after, each wrong with at most ``alpha``."""
     if not changes:
         return []
     before, gained, lost, n = np.asarray([(c.before, c.gained, c.lost, c.n) for c in changes], np.float64).T
@@ -39,11 +39,11 @@ def moved_rates(changes: Sequence[RateChange], alpha: float) -> list[Moved]:
     return [Moved(*each) for each in zip(*columns, strict=True)]
 
 
-def grown_apart(moved: Sequence[Moved]) -> tuple[int, int, float] | None:
-    """The two groups, the lower first, whose distance has surely grown most, and by how much; None where none has."""
-    if len(moved) < 2:
+def grown_apart(changes: Sequence[Moved]) -> tuple[int, int, float] | None:
+    """The two groups, lower first, with the largest certain growth of their distance, and the growth; None if none."""
+    if len(changes) < 2:
         return None
-    change, before, after = _ends(moved)
+    change, before, after = _ends(changes)
     sure = after[0][:, None] > after[1][None, :]
     # |D after| - |D before|, D after being positive: D after - D before, or their sum where D before is negative.
     grown = np.minimum(
@@ -52,23 +52,23 @@ def grown_apart(moved: Sequence[Moved]) -> tuple[int, int, float] | None:
     return _largest(np.where(sure, grown, 0.0))
 
 
-def turned_round(moved: Sequence[Moved]) -> tuple[int, int, float] | None:
-    """The two groups, the one that was lower first, of which the other was surely above it and now is surely below;
-    and by how much at least, before and after alike."""
-    if len(moved) < 2:
+def turned_round(changes: Sequence[Moved]) -> tuple[int, int, float] | None:
+    """The two groups, the formerly lower one first, whose order is certainly reversed, and the minimal distance, both before and after; None without such groups.
+    """
+    if len(changes) < 2:
         return None
-    _, before, after = _ends(moved)
+    _, before, after = _ends(changes)
     was = before[0][:, None] - before[1][None, :]
     now = after[0][:, None] - after[1][None, :]
     return _largest(np.minimum(was, now.T))
 
 
-def _largest(found: FloatArray) -> tuple[int, int, float] | None:
-    high, low = np.unravel_index(int(found.argmax()), found.shape)
-    most = float(found[high, low])
+def _largest(matrix: FloatArray) -> tuple[int, int, float] | None:
+    high, low = np.unravel_index(int(matrix.argmax()), matrix.shape)
+    most = float(matrix[high, low])
     return (int(low), int(high), most) if most > 0.0 else None
 
 
-def _ends(moved: Sequence[Moved]) -> tuple[FloatArray, ...]:
+def _ends(changes: Sequence[Moved]) -> tuple[FloatArray, ...]:
     """(2, n_groups) lower and upper bounds of the changes, of the rates before and after."""
-    return tuple(np.asarray([getattr(m, name) for m in moved], np.float64).T for name in ("change", "before", "after"))
+    return tuple(np.asarray([getattr(m, name) for m in changes], np.float64).T for name in ("change", "before", "after"))

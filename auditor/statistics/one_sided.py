@@ -1,4 +1,4 @@
-"""Shares of rows of which a search, or a proof, shows one side only: an attack that fails has proved nothing."""
+"""Rates with evidence from one side only, by a search or by a proof: an attack that fails proves nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _OneSided(Estimate):
 
 
 class AtMost(_OneSided):
-    """A share of rows that is at most what was counted: the rows that a search for counterexamples left over.
+    """An upper-bounded rate of rows: those without a counterexample in a search.
 
     ``successes`` of ``n`` independent rows held out; a stronger search may break more of them, and never fewer. In
     [0, 1]; ``value`` is successes / n. Bounds: 0, whatever the level, and the Clopper-Pearson upper bound. So accuracy
@@ -60,20 +60,20 @@ class AtMost(_OneSided):
         return f"{self.successes:,} of {self.n:,} rows were neither broken nor proved. {self.unplanned}"
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """As a proportion's, where "beyond" is below; nothing is ever shown to lie above."""
+        """As for a proportion if "beyond" means below; values above are never significant."""
         if sign > 0:
             return math.inf
         return self._share().detectable(bound=bound, alpha=alpha, ideal=ideal, sign=sign)
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """As a proportion's, where "within" is below; NaN else, for no rows show it."""
+        """As for a proportion if "within" means below; NaN otherwise, since no rows suffice."""
         if bound < ideal:
             return math.nan
         return self._share().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
 class AtLeast(_OneSided):
-    """A share of rows that is at least what was counted: the rows that were proved, or the ones that were broken.
+    """A lower-bounded rate of rows: those with a proof, or with a counterexample.
 
     ``successes`` of ``n`` independent rows were shown to be so, by a certificate or by a counterexample; of the others
     nothing is known. In [0, 1]; ``value`` is successes / n. Bounds: the Clopper-Pearson lower bound, and 1. So
@@ -96,20 +96,20 @@ class AtLeast(_OneSided):
         return f"Of {self.n - self.successes:,} of {self.n:,} rows nothing was shown. {self.unplanned}"
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """As a proportion's, where "beyond" is above; nothing is ever shown to lie below."""
+        """As for a proportion if "beyond" means above; values below are never significant."""
         if sign < 0:
             return -math.inf
         return self._share().detectable(bound=bound, alpha=alpha, ideal=ideal, sign=sign)
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """As a proportion's, where "within" is above; NaN else, for no rows show it."""
+        """As for a proportion if "within" means above; NaN otherwise, since no rows suffice."""
         if bound > ideal:
             return math.nan
         return self._share().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
 class Bracket(Estimate):
-    """A share of rows between what was proved and what was not broken; where every row is decided, a proportion.
+    """A rate between proven rows and rows without a counterexample; a proportion if every row is decided.
 
     Of ``n`` independent rows ``proved`` are so for certain, and ``possible`` >= proved were not shown to be otherwise:
     certified rows, and rows that no attack broke. In [0, 1]; ``value`` is proved / n, the worse end. Bounds: the
@@ -143,11 +143,11 @@ class Bracket(Estimate):
         return f"{left:,} of {self.n:,} rows were neither proved nor broken." if left else ""
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """As of a proportion, if every row were decided."""
+        """As for a proportion with every row decided."""
         return Proportion(successes=self.proved, n=self.n).detectable(bound=bound, alpha=alpha, ideal=ideal, sign=sign)
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """As of a proportion, if every row were decided."""
+        """As for a proportion with every row decided."""
         return Proportion(successes=self.proved, n=self.n).growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
@@ -199,9 +199,9 @@ class WorstBracketDifference(Estimate):
         return max(0.0, _apart(low, high)), most
 
 
-def _apart(above: FloatArray, below: FloatArray) -> float:
+def _apart(upper: FloatArray, lower: FloatArray) -> float:
     """The largest ``above[i] - below[j]``, of i other than j."""
-    return max(float(above[i] - below[j]) for i in range(above.size) for j in range(below.size) if i != j)
+    return max(float(upper[i] - lower[j]) for i in range(upper.size) for j in range(lower.size) if i != j)
 
 
 def _low(k: int, n: int, alpha: float) -> float:

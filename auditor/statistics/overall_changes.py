@@ -1,4 +1,4 @@
-"""Numbers that several estimates make up: changes of a mean of rates, of the commonest decision, of two audits."""
+"""Numbers combined from several estimates: changes of a mean rate, of the commonest decision, of two audits."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class CommonestChange(Estimate):
         return max(part.rate(after=after).value for part in self.parts)
 
     def commonest_bounds(self, alpha: float, *, after: bool) -> tuple[float, float]:
-        """Its bounds: of the lower ones the largest, each at its share of alpha; of the upper ones, at alpha."""
+        """Bounds of the commonest rate: largest lower bound, each at its share of alpha; largest upper, at alpha."""
         successes, n = self._counts(after=after)
         low, _ = clopper_pearson(successes, n=n, alpha=alpha / len(self.parts))
         _, high = clopper_pearson(successes, n=n, alpha=alpha)
@@ -112,7 +112,7 @@ class PreferenceChange(Estimate):
         return self.span * (2.0 * low - 1.0), self.span * (2.0 * high - 1.0)
 
     def distance_bounds(self, alpha: float) -> tuple[float, float]:
-        """Bounds of ``|after - 1/2| - |before - 1/2|``, times the span: how much farther from no preference it is.
+        """Bounds of ``|after - 1/2| - |before - 1/2|``, times the span: the increase in distance from no preference.
 
         Above: let s be the sign of ``after - 1/2``, so that its distance is ``s (after - 1/2)``. That of before is no
         less than ``s (before - 1/2)``, nor than ``-s (before - 1/2)``: the change is at most ``s (after - before)``,
@@ -127,7 +127,7 @@ class PreferenceChange(Estimate):
 
 
 class Apart(Estimate):
-    """``after - before`` of two estimates, bounded from either's own bounds at alpha / 2, however they depend."""
+    """``after - before`` of two estimates, from each one's bounds at alpha / 2, for any dependence."""
 
     before: AnyEstimate
     after: AnyEstimate
@@ -146,8 +146,8 @@ class Apart(Estimate):
         return self.after.upper(alpha / 2.0) - self.before.lower(alpha / 2.0)
 
     def p_value(self, bound: float, side: Side) -> float:
-        """As that of every estimate, to a thousandth: each level asks four bounds of enumerated tables."""
-        return smallest_level(lambda alpha: self.shows(alpha, bound, side), to=1e-3)
+        """As for every estimate, to 1/1000: each level needs four bounds of enumerated tables."""
+        return smallest_level(lambda alpha: self.shows(alpha, bound, side), tolerance=1e-3)
 
 
 class Largest(Estimate):
@@ -171,13 +171,13 @@ class Largest(Estimate):
         return max(part.upper(alpha) for part in self.parts)
 
     def p_value(self, bound: float, side: Side) -> float:
-        """As that of every estimate, asked of the parts."""
+        """As for every estimate, from the parts."""
         of_parts = [part.p_value(bound, side) for part in self.parts]
         return smallest_p(len(of_parts) * min(of_parts)) if side in ("greater", "at_least") else max(of_parts)
 
 
 def rows_needed(change: RateChange, tolerance: float, alpha: float) -> int | None:
-    """About how many rows show, with 80 % power, that a rate that has not changed is at most ``tolerance`` lower.
+    """Approximate rows needed to show, with 80 % power, that an unchanged rate is at most ``tolerance`` lower.
 
     As large a share of rows is taken to go either way as these rows have, half a row at least. None where no number of
     rows would.

@@ -1,4 +1,4 @@
-"""What can be planned of pairs of equal rates: rows to count on, and how probable it is that some pair falls short."""
+"""Planning for pairs of equal rates: row counts to expect, and the probability that some pair falls short."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _LOST = 0.15
 
 
 def counted_on(table: RateTable, times: float) -> FloatArray:
-    """Rows of every group, of ``times`` as many, that can be counted on: rates near 0 or 1 are known from few of them,
-    and by steps of a whole row, which the worst of many pairs feels."""
+    """The guaranteed number of rows of every group at ``times`` the present size: rates near 0 or 1 are known from few of them, and in steps of whole rows, which affects the worst of many pairs.
+    """
     p = table.pooled()
     lost = _LOST * math.log(max(table.n_pairs, 1)) / (p * (1.0 - p))
     return np.maximum(times * np.asarray(table.n, np.float64) - lost, 1e-3)
 
 
 def pairs_of_sizes(p: float, n: FloatArray, contrast: Contrast) -> tuple[Pairs, FloatArray]:
-    """Pairs of groups of equal rates, (n_pairs,), one for those of the same sizes, and how often there are such."""
+    """Pairs of groups with equal rates, (n_pairs,), one per pair of sizes, and the number of such pairs."""
     sizes, counts = np.unique(n, return_counts=True)
     i, j = (place.ravel() for place in np.indices((sizes.size, sizes.size)))
     often = (counts[i] * (counts[j] - (i == j))).astype(np.float64)
@@ -34,7 +34,7 @@ def pairs_of_sizes(p: float, n: FloatArray, contrast: Contrast) -> tuple[Pairs, 
 
 
 def probability_missed(z: FloatArray, pairs: Pairs, p: float, often: FloatArray) -> float:
-    """At most how probable it is that any of the pairs falls ``z`` standard errors short, (n_pairs,).
+    """Upper bound on the probability that any pair is ``z`` standard errors short, (n_pairs,).
 
     Rates of few rows have heavier tails than a normal's, which tells far out, where there are many pairs: by their
     fourth cumulant to first order.

@@ -1,4 +1,4 @@
-"""Exact bounds and p-values of a difference or a ratio of two rates, of one pair of groups or of the worst of many.
+"""Exact bounds and p-values of a difference or a ratio of two rates, for one or the worst of many pairs.
 
 By :mod:`~auditor.statistics.unconditional`, which enumerates all tables, where there are at most ``MOST_PAIRS`` pairs
 of groups and they have at most ``MOST_ENUMERATED`` rows together, else by
@@ -29,12 +29,12 @@ Index = npt.NDArray[np.intp]
 
 
 def ordered_pairs(tables: Tables, contrast: Contrast) -> Pairs:
-    """Every group with every other one of its table, (successes, n) each of groups that have rows."""
+    """Every ordered pair of groups of a table, (successes, n) each, of groups with rows."""
     return _paired(tables, contrast, lambda g: np.nonzero(~np.eye(g, dtype=bool)))
 
 
 def pairs_apart(tables: Tables, contrast: Contrast) -> Pairs:
-    """Every two groups of a table, the one with the higher rate first, to ask whether either is above the other."""
+    """Every two groups of a table, the one with the higher rate first, to test for a difference."""
     found = _paired(tables, contrast, lambda g: np.triu_indices(g, 1))
     turn = found.k_1 * found.n_2 < found.k_2 * found.n_1
     k_1, k_2 = np.where(turn, found.k_2, found.k_1), np.where(turn, found.k_1, found.k_2)
@@ -54,7 +54,7 @@ def _paired(tables: Tables, contrast: Contrast, indices: Callable[[int], tuple[I
 
 
 def lower_bounds(pairs: Pairs, alpha: float) -> FloatArray:
-    """(n_pairs,) one-sided exact lower bounds, each missed with probability at most ``alpha``."""
+    """(n_pairs,) one-sided exact lower bounds, each wrong with probability at most ``alpha``."""
     return _lower_bounds(pairs, alpha, _enumerable(pairs))
 
 
@@ -93,7 +93,7 @@ def smallest_lower_bound(pairs: Pairs, alpha: float) -> float:
 
 
 def smallest_p_value(pairs: Pairs, value: float) -> float:
-    """The smallest level at which any of the pairs is shown to lie above ``value``; 1 above 0.5."""
+    """The smallest level at which any pair is significantly above ``value``; 1 above 0.5."""
     if _enumerable(pairs):
         return min(_test(pairs, i).p_value(value) for i in range(len(pairs)))
     return _extreme(
@@ -105,7 +105,7 @@ def smallest_p_value(pairs: Pairs, value: float) -> float:
 
 
 def largest_p_value(pairs: Pairs, value: float) -> float:
-    """The smallest level at which all of the pairs are shown to lie above ``value``; 1 above 0.5."""
+    """The smallest level at which all pairs are significantly above ``value``; 1 above 0.5."""
     if _enumerable(pairs):
         return max(_test(pairs, i).p_value(value) for i in range(len(pairs)))
     return _extreme(

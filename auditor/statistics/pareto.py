@@ -13,14 +13,14 @@ from auditor.statistics.estimate import Estimate
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A number and its interval; NaN and None where it is undefined."""
+    """A number and its interval; NaN and None if undefined."""
 
     value: float
     interval: tuple[float, float] | None
 
     @classmethod
     def of(cls, estimate: Estimate, alpha: float) -> Measured:
-        """With the one-sided bounds at ``alpha`` each."""
+        """A number with one-sided bounds at ``alpha`` each."""
         value = estimate.value
         low, high = estimate.bounds(alpha)
         known = math.isfinite(value) and math.isfinite(low) and math.isfinite(high)
@@ -28,13 +28,13 @@ class Measured:
 
 
 def dominates(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether the first is at least as good on every axis and better on one, larger being better; never with NaN."""
+    """Whether the first is at least as good on all axes and better on one (larger is better); never with NaN."""
     a, b = np.asarray(first, float), np.asarray(second, float)
     return bool((a >= b).all() and (a > b).any())
 
 
 def dominating(name: str, places: Mapping[str, tuple[Measured, ...]], directions: Sequence[float]) -> str:
-    """The name of a point that dominates this one by the values, on the front itself where there is such; else ""."""
+    """The name of a point that dominates this one, on the front itself if possible; else ""."""
     if name not in places:
         return ""
     values = {other: [sign * p.value for sign, p in zip(directions, at, strict=True)] for other, at in places.items()}

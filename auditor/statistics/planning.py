@@ -1,4 +1,4 @@
-"""What a sample of this size could have shown, and the size that it would take."""
+"""The minimum detectable effect of a sample of this size, and the sample size needed for an effect."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from auditor.statistics.estimate import POWER, Estimate
 
 
 def minimum_detectable_effect(estimate: Estimate, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-    """Smallest value beyond ``bound`` that would be shown to be beyond it with 80 % power at the present n.
+    """Smallest value beyond ``bound`` that is significant with 80 % power at the present n.
 
     ``sign`` is +1 for an upper bound. Planned from the ideal value and the group sizes, never from the observed effect,
     so a noisy estimate cannot excuse itself. NaN where unknown, infinite where no value would be seen.
@@ -17,7 +17,7 @@ def minimum_detectable_effect(estimate: Estimate, *, bound: float, alpha: float,
 
 
 def n_required(estimate: Estimate, *, bound: float, alpha: float, ideal: float, n: int, sides: int = 1) -> int | None:
-    """Sample size at which an ideal model would be shown to lie within ``bound`` with 80 % power, same group shares.
+    """Sample size for an ideal model to be significantly within ``bound`` with 80 % power, at equal group shares.
 
     ``sides``: 2 where it must be shown on both sides of the ideal. None where that is unknown, out of reach, or the
     bound is the ideal itself.

@@ -1,4 +1,4 @@
-"""Upper bounds of means of rows that take few values, and of sums of such means, by random weights on what was seen."""
+"""Upper bounds of means of rows with few distinct values, and of sums of such means, by random weights."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ def change_upper(*, gained: npt.ArrayLike, lost: npt.ArrayLike, n: npt.ArrayLike
     def surplus(u: FloatArray) -> FloatArray:
         left = room * np.exp(-u)
         x = 1.0 - left
-        return np.asarray(_depth(shapes, _saddlepoint(shapes, up=left) * np.stack([left, -1.0 - x, -x])) - z)
+        return np.asarray(_depth(shapes, _saddlepoint(shapes, scale_up=left) * np.stack([left, -1.0 - x, -x])) - z)
 
     far = _crossing(surplus, z=z, guess=spread * z / room)
     return np.asarray(np.where(every, 1.0, 1.0 - room * np.exp(-far)), np.float64)
 
 
-def _saddlepoint(shapes: FloatArray, *, up: FloatArray) -> FloatArray:
+def _saddlepoint(shapes: FloatArray, *, scale_up: FloatArray) -> FloatArray:
     """The t in (0, 1 / up) at which the sum of gammas, tilted by ``exp(t s)``, has the mean 0: a quadratic's root.
 
     ``shapes``: (3, ...), of the scales up = 1 - x, -1 - x and -x.
     """
-    x, down = 1.0 - up, 2.0 - up
-    rise, fall, rest = shapes[0] * up, shapes[1] * down, shapes[2] * x
-    square = up * down * x * shapes.sum(axis=0)
-    linear = rise * (down + x) - fall * (x - up) - rest * (down - up)
+    x, down = 1.0 - scale_up, 2.0 - scale_up
+    rise, fall, rest = shapes[0] * scale_up, shapes[1] * down, shapes[2] * x
+    square = scale_up * down * x * shapes.sum(axis=0)
+    linear = rise * (down + x) - fall * (x - scale_up) - rest * (down - scale_up)
     none = np.minimum(rise - fall - rest, 0.0)
     root = np.sqrt(np.maximum(linear * linear - 4.0 * square * none, 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(linear > 0.0, -2.0 * none / (linear + root), (root - linear) / (2.0 * square))
-        return np.asarray(np.where(up > 0.0, np.minimum(t, (1.0 - 1e-12) / up), 0.0), np.float64)
+        return np.asarray(np.where(scale_up > 0.0, np.minimum(t, (1.0 - 1e-12) / scale_up), 0.0), np.float64)
 
 
 def sum_upper(counts: npt.ArrayLike, *, values: npt.ArrayLike, alpha: npt.ArrayLike) -> FloatArray:

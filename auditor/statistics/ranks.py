@@ -1,4 +1,4 @@
-"""Estimates that depend on the order of values only: quantiles, areas under a curve, rates at a threshold."""
+"""Rank-based estimates: quantiles, areas under a curve, rates at a threshold."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Quantile(Estimate):
         return low, high
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """The size from which there is a bound at all: values at the ideal then lie within it."""
+        """The smallest size with a bound at all: values at the ideal are then within it."""
         if not self.values:
             return math.nan
         level = self.level if bound > ideal else 1.0 - self.level
@@ -216,7 +216,7 @@ def quantile(values: npt.ArrayLike, level: float, *, ceiling: float | None = Non
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """Values that were sorted once: ``ranks`` (n,), the place of each among the ``different`` (r,), ascending."""
+    """Values sorted once: ``ranks`` (n,), the index of each among the ``different`` (r,) values, ascending."""
 
     different: FloatArray
     ranks: IntArray
@@ -235,16 +235,16 @@ class Ranked:
 
     @property
     def values(self) -> FloatArray:
-        """(n,) as they were given."""
+        """(n,) the values as given."""
         return self.different[self.ranks]
 
     def shares_below(self, n: IntArray) -> FloatArray:
-        """(n,) the share of others below each value, ties counted half, where ``n`` of them have each of the values."""
+        """(n,) the share of others below each value, ties half; ``n`` counts the others by value."""
         by_rank = np.bincount(self.ranks, weights=n, minlength=self.different.size).astype(np.int64)
         return np.asarray(_twice(by_rank)[self.ranks] / (2.0 * n.sum()), np.float64)
 
     def area(self, *, positives: IntArray | BoolArray, negatives: IntArray | BoolArray) -> AreaUnderCurve | Undefined:
-        """:func:`area_under_curve` of some of them against others, each by mask or positions; no value is infinite."""
+        """:func:`area_under_curve` of some values against others, each by mask or positions; all finite."""
         x, y = (self.ranks[np.flatnonzero(at) if at.dtype == np.bool_ else at] for at in (positives, negatives))
         return area_of_ranks(positives=x, negatives=y, n_ranks=self.different.size)
 
@@ -281,8 +281,8 @@ _MOST_TIMES = 4
 
 @dataclass(frozen=True, eq=False)
 class Placements:
-    """The share of one sample below, or above, each member of another: ``table`` (t,) the shares that occur, ``at``
-    (m,) which of them each member has; None where each has its own."""
+    """The share of one sample below, or above, each member of another: ``table`` (t,): the distinct shares, ``at`` (m,): the index of each member's share; None if all are distinct.
+    """
 
     table: FloatArray
     at: IntArray | None
@@ -293,7 +293,7 @@ class Placements:
         return self.table if self.at is None else self.table[self.at]
 
     def mean_cube(self, centre: float) -> float:
-        """The mean cubed deviation from a centre; cubes take long, and are made of as few numbers as there are."""
+        """The mean cubed deviation from a centre, computed on as few distinct numbers as possible."""
         if self.at is not None:
             return float(((self.table - centre) ** 3)[self.at].mean())
         cubes = self.shares - centre
@@ -310,16 +310,16 @@ def placements(*, positives: IntArray, negatives: IntArray, n_ranks: int) -> tup
     return over, _above(shares_below(negatives, positives, n_ranks))
 
 
-def _above(below: Placements) -> Placements:
-    return Placements(1.0 - below.table, below.at)
+def _above(placements: Placements) -> Placements:
+    return Placements(1.0 - placements.table, placements.at)
 
 
-def shares_below(own: IntArray, others: IntArray, n_ranks: int) -> Placements:
-    """(m,) the share of others (n,) below each of ``own``, by their ranks in ``range(n_ranks)``, ties counted half."""
+def shares_below(ranks: IntArray, others: IntArray, n_ranks: int) -> Placements:
+    """(m,) the share of others (n,) below each of ``ranks``, by their ranks in ``range(n_ranks)``, ties counted half."""
     doubled = _twice_below(others, n_ranks)
-    if n_ranks <= own.size:
-        return Placements(doubled / (2.0 * others.size), own)
-    return _shares(doubled[own], others.size)
+    if n_ranks <= ranks.size:
+        return Placements(doubled / (2.0 * others.size), ranks)
+    return _shares(doubled[ranks], others.size)
 
 
 def _twice_below(ranks: IntArray, n_ranks: int) -> IntArray:
@@ -350,8 +350,8 @@ def _shares(doubled: IntArray, n: int) -> Placements:
 
 @dataclass(frozen=True, eq=False)
 class GroupAreas:
-    """:func:`area_of_ranks` of a group's own positives and negatives, of the positives outside it against its
-    negatives, and of its positives against the negatives outside it."""
+    """The three areas of a group by :func:`area_of_ranks`: its own positives against its own negatives, positives outside it against its negatives, and its positives against negatives outside it.
+    """
 
     own: AreaUnderCurve | Undefined
     outside_against_own: AreaUnderCurve | Undefined
@@ -361,7 +361,7 @@ class GroupAreas:
 def areas_of_groups(
     *, positives: IntArray, negatives: IntArray, of_positives: IntArray, of_negatives: IntArray, groups: int, ranks: int
 ) -> Iterator[GroupAreas]:
-    """The areas of each of some ``groups``: from ranks (m,) and (n,) in ``range(ranks)``, and whose they are.
+    """The areas of each of some ``groups``: from ranks (m,) and (n,) in ``range(ranks)``, and their groups.
 
     What lies below a rank is counted twice a group, for its positives and for its negatives; of those outside it is the
     difference to all.
@@ -388,11 +388,11 @@ def areas_of_groups(
         yield first
 
 
-def _area_of_counts(over: IntArray, under: IntArray) -> AreaUnderCurve | Undefined:
+def _area_of_counts(positive_counts: IntArray, negative_counts: IntArray) -> AreaUnderCurve | Undefined:
     """The area by twice how many negatives lie below each positive, (m,), and positives below each negative, (n,)."""
-    if min(over.size, under.size) < 2:
+    if min(positive_counts.size, negative_counts.size) < 2:
         return _NO_AREA
-    return area_of_placements(_shares(over, under.size), _above(_shares(under, over.size)))
+    return area_of_placements(_shares(positive_counts, negative_counts.size), _above(_shares(negative_counts, positive_counts.size)))
 
 
 def area_of_ranks(*, positives: IntArray, negatives: IntArray, n_ranks: int) -> AreaUnderCurve | Undefined:
@@ -402,28 +402,28 @@ def area_of_ranks(*, positives: IntArray, negatives: IntArray, n_ranks: int) -> 
     return area_of_placements(*placements(positives=positives, negatives=negatives, n_ranks=n_ranks))
 
 
-def area_of_placements(over: Placements, under: Placements) -> AreaUnderCurve:
+def area_of_placements(positive_placements: Placements, negative_placements: Placements) -> AreaUnderCurve:
     """The area and its uncertainty from the placements (m,) of positives and (n,) of negatives, two at least of each.
 
     The variance is DeLong's, never below Hanley and McNeil's at the estimate shrunk by half a pair, so a separation of
     few rows is not certain.
     Sources: DeLong et al., Biometrics 44 (1988); Hanley and McNeil, Radiology 143 (1982).
     """
-    m, n = over.shares.size, under.shares.size
-    auc = float(over.shares.mean())
-    delong = float(over.shares.var(ddof=1) / m + under.shares.var(ddof=1) / n)
+    m, n = positive_placements.shares.size, negative_placements.shares.size
+    auc = float(positive_placements.shares.mean())
+    delong = float(positive_placements.shares.var(ddof=1) / m + negative_placements.shares.var(ddof=1) / n)
     shrunk = (auc * m * n + 0.5) / (m * n + 1.0)
     return AreaUnderCurve(
         centre=auc,
         standard_error=math.sqrt(max(delong, _hanley_mcneil(shrunk, m=m, n=n))),
         n_positive=m,
         n_negative=n,
-        third_cumulant=float(over.mean_cube(auc) / m**2 + under.mean_cube(auc) / n**2),
+        third_cumulant=float(positive_placements.mean_cube(auc) / m**2 + negative_placements.mean_cube(auc) / n**2),
     )
 
 
 def area_of_counts(*, positives: IntArray, negatives: IntArray, blurred: BoolArray) -> AreaUnderCurve | Undefined:
-    """:func:`area_under_curve` of scores known by how many lie in each bin of a grid, (b,) each, in ascending order.
+    """:func:`area_under_curve` of scores counted per bin of a grid, (b,) each, in ascending order.
 
     ``blurred``: (b,) bins whose scores are not all one, so that their order is hidden. Half of a row's share of the
     other sample in its own such bin is how far its placement may be off, ``e``. So the area is off by the mean of e at

@@ -65,7 +65,7 @@ class Proportion(Estimate):
         return _detectable(self.n, bound, alpha)
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """The first n, to 1 %, at which the largest likely count of successes is shown to be within ``bound``."""
+        """The first n, to 1 %, at which the largest likely count of successes is significantly within ``bound``."""
         if bound < ideal:
             bound, ideal = 1.0 - bound, 1.0 - ideal
         if not self.n or bound == ideal:
@@ -119,7 +119,7 @@ class RateTable(BaseModel):
 
     @property
     def complete(self) -> bool:
-        """Whether every group has rows to take the rate over."""
+        """Whether every group has rows for the rate."""
         return all(m > 0 for m in self.n)
 
     @property
@@ -129,7 +129,7 @@ class RateTable(BaseModel):
         return g * (g - 1)
 
     def pooled(self) -> float:
-        """Rate over all groups, shrunk half a count from 0 and 1 so that a variance made of it is positive."""
+        """Rate over all groups, shrunk half a count from 0 and 1, so that a variance from it is positive."""
         return (sum(self.successes) + 0.5) / (sum(self.n) + 1.0)
 
     def hardest_pair(self) -> float:
@@ -179,7 +179,7 @@ class Difference(Estimate):
         return Pairs(contrast="difference", k_1=k_1, n_1=n_1, k_2=k_2, n_2=n_2)
 
     def p_value(self, bound: float, side: Side) -> float:
-        """As that of every estimate, asked of the test itself."""
+        """As for every estimate, from the test itself."""
         value = bound if side in ("greater", "at_least") else -bound
         if value < -1.0 or (value == -1.0 and side in ("at_least", "at_most")):
             return smallest_p(0.0)

@@ -1,4 +1,4 @@
-"""The largest of several numbers that answer one question, such as an attack's success by whichever attack."""
+"""The largest of several numbers for one question, such as the success of the strongest attack."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AttackEstimate = Annotated[AreaUnderCurve | TruePositiveRateAt, Field(discrimina
 
 
 class AttackPart(BaseModel):
-    """What one attack came to; ``share``: of the level of the whole question, what its own lower bound stands at."""
+    """The result of one attack; ``share``: of the level of the whole question, for its own lower bound."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -89,7 +89,7 @@ class StrongestAttack(Estimate):
         return max(attack.estimate.critical_value(alpha) for attack in self.attacks)
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """Of one attack, the nearest value beyond the bound that would be found."""
+        """The nearest value beyond the bound that is detectable by one attack."""
         found = [
             attack.estimate.detectable(
                 bound=bound, alpha=alpha * (attack.share if sign > 0 else 1.0), ideal=ideal, sign=sign
@@ -99,7 +99,7 @@ class StrongestAttack(Estimate):
         return min(found) if sign > 0 else max(found)
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """So many times the rows let every attack be shown within the bound, which the whole takes."""
+        """The multiple of rows at which every attack is within the bound, as the whole requires."""
         return max(
             attack.estimate.growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss / len(self.attacks))
             for attack in self.attacks

@@ -1,4 +1,4 @@
-"""Exact bounds of a rate at a threshold that is itself an estimated quantile: the joint region of both uncertainties.
+"""Exact bounds of a rate at an estimated quantile threshold: the joint region of both uncertainties.
 
 The threshold t is the smallest that at most a share f of negatives exceed. Neither it nor ``N``, how many of the n
 negatives lie above it, is known; but N is no larger than binomial (n, f), stochastically, and the number of negatives
@@ -103,7 +103,7 @@ def _radius(n: int, f: float, alpha: float, end: End, weight: float) -> float:
     return high
 
 
-def rate_bounds(above: FloatArray, *, n_positive: int, n_negative: int, f: float, alpha: float) -> tuple[float, float]:
+def rate_bounds(counts_above: FloatArray, *, n_positive: int, n_negative: int, f: float, alpha: float) -> tuple[float, float]:
     """Bounds of the share of positives above the threshold, each missed with probability at most ``alpha``.
 
     above[j]: how many positives exceed the (j+1)-th largest negative; beyond its end, all of them.
@@ -113,21 +113,21 @@ def rate_bounds(above: FloatArray, *, n_positive: int, n_negative: int, f: float
         counts, c = _counts(n_negative, f, end, weight), _radius(n_negative, f, alpha, end, weight)
         probable = counts.term < c
         tails = scipy.special.ndtr(-((c - counts.term[probable]) ** (1.0 / _POWER)))
-        k = _limits(above, counts.j[probable], n_positive, end)
+        k = _limits(counts_above, counts.j[probable], n_positive, end)
         m = np.full(k.size, float(n_positive))
         found.append(float(exact_lower(k, m, tails).min() if end == "low" else exact_upper(k, m, tails).max()))
     return found[0], found[1]
 
 
 def rate_level(
-    above: FloatArray, *, n_positive: int, n_negative: int, f: float, value: float, end: End, strictly: bool
+    counts_above: FloatArray, *, n_positive: int, n_negative: int, f: float, value: float, end: End, strictly: bool
 ) -> float:
-    """The smallest alpha at which the lower or the upper bound is ``value``, which lies between 0 and 1, or beyond it.
+    """The smallest alpha at which the lower or the upper bound is at or beyond ``value``, which is in (0, 1).
 
     ``strictly``: at which it is beyond, which is another one where the bound is the same at many levels.
     """
     counts = _counts(n_negative, f, end, _weight(n_negative, n_positive))
-    k = _limits(above, counts.j, n_positive, end)
+    k = _limits(counts_above, counts.j, n_positive, end)
     tails = (
         np.where(k > 0.0, scipy.special.bdtrc(np.maximum(k, 1.0) - 1.0, n_positive, value), 1.0)
         if end == "low"
@@ -138,8 +138,8 @@ def rate_level(
     return counts.level(float((counts.term + u**_POWER).min()) * (1.0 + (-_ROUNDING if strictly else _ROUNDING)))
 
 
-def _limits(above: FloatArray, j: FloatArray, n_positive: int, end: End) -> FloatArray:
+def _limits(counts_above: FloatArray, j: FloatArray, n_positive: int, end: End) -> FloatArray:
     """(k,) the least or the most positives that can exceed the threshold, given j."""
-    padded = np.concatenate([[0.0], above, [float(n_positive)]])
+    padded = np.concatenate([[0.0], counts_above, [float(n_positive)]])
     at = j if end == "low" else j + 1.0
     return np.asarray(padded[np.minimum(at, padded.size - 1.0).astype(np.int64)], np.float64)

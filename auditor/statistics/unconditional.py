@@ -40,7 +40,7 @@ _REACHES = np.concatenate([np.arange(-1.25, 5.0, 0.25), np.arange(5.0, 10.5, 0.5
 
 
 class TwoRates:
-    """The exact test of one ordered pair of groups: is the first one's rate higher, and by how much.
+    """The exact test of one ordered pair of groups: by how much the first one's rate is higher.
 
     ``first`` and ``second`` are (successes, n). ``either``: what was asked is which of the two is higher, and the pair
     was turned round to fit; p-values are those of both directions together.
@@ -50,7 +50,7 @@ class TwoRates:
         self._of = first, second, contrast, either
 
     def p_value(self, value: float) -> float:
-        """Smallest level at which the difference or ratio is shown to be greater than ``value``; 1 above 0.5."""
+        """Smallest level at which the difference or ratio is significantly greater than ``value``; 1 above 0.5."""
         highest = 0.5
         for lowest, order in _ORDERS:
             p = _ordered(*self._of, lowest, order).p_value(value)
@@ -61,7 +61,7 @@ class TwoRates:
         return 1.0 if p > 0.5 else max(min(p, highest), _SMALLEST_P)
 
     def lower_bound(self, alpha: float) -> float:
-        """The largest value above which it is shown to lie at ``alpha``; with ``either`` at least no difference.
+        """The largest value significantly exceeded at ``alpha``; with ``either`` at least no difference.
 
         At a level below those of an order the bound is no higher than that order's at its lowest level, so that bounds
         are nested over all orders.

@@ -1,4 +1,4 @@
-"""Numbers that are uniform where two distributions are one, and means of what each may depend on what came before."""
+"""Statistics that are uniform if two distributions are equal, and means of sequentially dependent values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SLOPES = np.asarray([0.1, 0.25, 0.5, 0.75, 0.9])
 
 
 def p_of_uniform(values: npt.ArrayLike) -> float:
-    r"""p-value of "the values are uniform on [0, 1], each whatever the others are": 1 where there are none.
+    r"""p-value of "the values are independent and uniform on [0, 1]": 1 without values.
 
     Three tests that are exact at every size, each two-sided, and Bonferroni's correction over them: Kolmogorov's, and
     Fisher's at both ends, :math:`-\sum \ln u_i` and :math:`-\sum \ln(1 - u_i)`, which have a gamma distribution of
@@ -36,7 +36,7 @@ def _two_sided(total: float, n: int) -> float:
 
 
 def least_mean(values: npt.ArrayLike, alpha: float) -> float:
-    r"""At least this is the mean of the conditional means of values in [0, 1], but for ``alpha``; 0 where none are.
+    r"""Lower bound of the mean of conditional means of values in [0, 1], at level ``alpha``; 0 without values.
 
     Each value may depend on those before it: with :math:`\hat x_t` the mean of these,
     :math:`\exp(\lambda(x_t - \mu_t) + (\ln(1 - \lambda) + \lambda)(x_t - \hat x_t)^2)` has mean at most 1 given them,
@@ -48,7 +48,7 @@ def least_mean(values: npt.ArrayLike, alpha: float) -> float:
 
 
 def largest_mean(values: npt.ArrayLike, alpha: float) -> float:
-    """The same from above; 1 where there are none."""
+    """Upper bound, as for :func:`least_mean`; 1 without values."""
     x = np.asarray(values, np.float64)
     return min(1.0, float(x.mean()) + _reach(x, alpha)) if len(x) else 1.0
 

@@ -1,4 +1,4 @@
-"""A quantity of which only an upper bound is known, such as the epsilon of an accountant."""
+"""A quantity with only an upper bound, such as the epsilon of an accountant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from auditor.statistics.estimate import Estimate
 
 
 class UpperBound(Estimate):
-    """A quantity of at least 0 that is known to be at most ``most``, and no more: it keeps limits, and breaks none.
+    """A quantity of at least 0 with the known upper bound ``most`` only: it can meet limits, never violate them.
 
     ``bounds`` are [0, most] at every level, without sampling error; ``value`` is ``most``, the bound itself.
     """

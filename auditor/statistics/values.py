@@ -1,4 +1,4 @@
-"""Estimates of numbers in a unit of their own, such as predicted prices: means, gaps, distances on a stated range."""
+"""Estimates of numbers with a unit, such as predicted prices: means, gaps, distances on a stated range."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STEPS, _ZOOMS = 65, 5
 
 
 class BoundedMean(Estimate):
-    """Mean of ``n`` independent values that lie in [low, high], or with ``root`` the square root of it.
+    """Mean of ``n`` independent values in [low, high], or its square root with ``root``.
 
     ``standard_error``: sd / sqrt(n), 0 for one value; ``third_moment``: mean cubed deviation. Bounds by
     :func:`~auditor.statistics.intervals.bounded_mean_reach`, which allows for values that were not seen and lie at the
@@ -122,7 +122,7 @@ class _OfParts(Estimate):
 
 
 class WorstValueGap(_OfParts):
-    """Largest difference between any two groups of a number made of each group's own rows; [0, inf), ideal 0.
+    """Largest difference between two groups in a number from each group's own rows; [0, inf), ideal 0.
 
     ``max over i, j of theta_i - theta_j``, in the unit of the parts. A pair is bounded over the corner region of
     :func:`~auditor.statistics.intervals.rate_limits`; the maximum as in
@@ -169,7 +169,7 @@ class WorstValueGap(_OfParts):
         return self.bounds_at(alphas, alphas)
 
     def bounds_at(self, of_lower: FloatArray, of_upper: FloatArray) -> FloatArray:
-        """(n, 2) lower bounds and upper ones, each at levels of its own, (n,)."""
+        """(n, 2) lower and upper bounds, each at its own level, (n,)."""
         known = self.comparisons and len(self._defined()) == len(self.parts)
         most = np.full(of_upper.size, self.limits[1] if self.uncompared else math.inf)
         if not self.comparisons:
@@ -188,7 +188,7 @@ class WorstValueGap(_OfParts):
         return math.hypot(*sorted((part.standard_error_at(ideal) for part in parts), reverse=True)[:2])
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """As that of every estimate; NaN where more of these rows would tell nothing of the groups left out."""
+        """As for every estimate; NaN if more of these rows would not inform about the omitted groups."""
         return math.nan if self.uncompared else super().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
@@ -299,14 +299,14 @@ class WorstValueDistance(Estimate):
         return max(low, 0.0), min(high, max(self.span, self.value))
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """As that of :class:`~auditor.statistics.distances.WorstDistance`; NaN without a range."""
+        """As for :class:`~auditor.statistics.distances.WorstDistance`; NaN without a range."""
         if self.span is None or sign < 0:
             return math.nan
         reach = beyond_own(self.n, alpha / self.comparisons) + short_of_own(self.n, 1.0 - POWER)
         return bound + self.span * float(reach.max())
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """As that of :class:`~auditor.statistics.distances.WorstDistance`; NaN without a range."""
+        """As for :class:`~auditor.statistics.distances.WorstDistance`; NaN without a range."""
         if self.span is None or not bound > ideal:
             return math.nan
         reach = short_of_own(self.n, alpha) + beyond_own(self.n, miss / self.comparisons)
@@ -400,10 +400,10 @@ class RatioOfTotals(Estimate):
 
 
 def ratio_of_totals(
-    *, above: npt.ArrayLike, below: npt.ArrayLike, most: float, low: float, high: float
+    *, numerators: npt.ArrayLike, denominators: npt.ArrayLike, most: float, low: float, high: float
 ) -> RatioOfTotals | Undefined:
-    """``sum above / sum below`` of clusters, (n,) each; undefined below two of them and where the totals are 0."""
-    a, b = np.asarray(above, np.float64), np.asarray(below, np.float64)
+    """``sum above / sum below`` of clusters, (n,) each; undefined for fewer than two or zero totals."""
+    a, b = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
     if a.size < 2 or not b.sum() > 0.0:
         return Undefined(reason="a ratio needs at least two clusters and something to divide by")
     x, y = a - a.mean(), b - b.mean()
@@ -420,7 +420,7 @@ def ratio_of_totals(
 
 
 class RatioBetween(Estimate):
-    """A ratio of totals over the same clusters where some rows have no answer: it lies between two such ratios.
+    """A ratio of totals over the same clusters with missing answers: bounded by two such ratios.
 
     ``below`` counts every row without an answer as what makes the ratio least, ``above`` as what makes it largest;
     whatever those rows would have been, the ratio lies between. ``value`` is the middle of both. Bounds: the lower
@@ -496,7 +496,7 @@ class IdealizedAssociation(Estimate):
 
 
 def bounded_mean(values: npt.ArrayLike, *, low: float, high: float, root: bool = False) -> BoundedMean | Undefined:
-    """Mean of independent values, (n,), that lie in [low, high]; undefined without any."""
+    """Mean of independent values, (n,), in [low, high]; undefined without values."""
     x = np.asarray(values, np.float64)
     if not x.size:
         return Undefined(reason="there are no rows to take a mean over")

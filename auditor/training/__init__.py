@@ -1,1 +1,1 @@
-"""Training models: the one loop, ensembles, several devices, and its recipes."""
+"""Model training: the shared training loop, ensembles, multiple devices, and recipes."""

@@ -1,4 +1,4 @@
-"""How to train another model like the audited one: its own architecture and recipe, or a stated surrogate."""
+"""Training recipes for models like the audited one: its own architecture and recipe, or a stated surrogate."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TUNED = "from a random start where the target may have been tuned from weights 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Blueprint:
-    """What it takes to train models like one: ``make`` an untrained one, ``encode`` raw rows, train by ``recipe``.
+    """The parts for training similar models: ``make`` an untrained one, ``encode`` raw rows, train by ``recipe``.
 
     ``described``: what is known of the audited model and what is assumed, in words for the report. ``known``: whether
     architecture and recipe are the audited model's own.
@@ -74,7 +74,7 @@ class Blueprint:
 
 
 def blueprint_of(model: AuditedModel, X: Rows) -> Blueprint:
-    """The model's own architecture and recipe where they are known, else a surrogate's, which ``described`` names.
+    """The model's own architecture and recipe if known, else a surrogate's, named by ``described``.
 
     X: rows of the kind the model takes, on which the encoding of a surrogate is fitted. Architectures of the table are
     made anew, and networks of transformers by their configuration; a module of another class is copied and every

@@ -1,4 +1,4 @@
-"""What a computation costs, counted and not timed: the same number on every run, in seconds of one core."""
+"""The cost of a computation, counted instead of timed: reproducible, in seconds of one core."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ _CONVOLUTIONS = ("convolution", "convolution_backward")
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of torch: ``calls`` that start one, ``primitive_calls`` of convolutions and recurrent layers among
-    them.
+    """Operations of torch: ``calls``: their number, ``primitive_calls``: those of convolutions and recurrent layers among them.
 
     ``flops``: multiplications and additions of matrix products, convolutions and recurrent layers. ``written``: bytes
     of all results.
@@ -41,7 +40,7 @@ class Work:
 
     @property
     def starting(self) -> float:
-        """Seconds that it takes to start the operations, however much they do."""
+        """Seconds for starting the operations, independent of their size."""
         return self.calls * SECONDS_A_CALL + self.primitive_calls * SECONDS_A_PRIMITIVE_CALL
 
     @property
@@ -56,16 +55,16 @@ class Work:
         return Work(*(a * times for a in astuple(self)))
 
     def of_numbers(self, factor: float) -> Work:
-        """As many calls, on ``factor`` times as many numbers."""
+        """The same number of calls, on ``factor`` times as many numbers."""
         return Work(self.calls, self.primitive_calls, self.flops * factor, self.written * factor)
 
     def grown(self, twice: Work, factor: float) -> Work:
-        """The work on ``factor`` times as many rows, where ``twice`` is that on two times as many."""
+        """The work on ``factor`` times as many rows, if ``twice`` is that on two times as many."""
         return self + (twice + self * -1.0) * (factor - 1.0)
 
 
 def work_of(computation: Callable[[], object]) -> Work:
-    """The operations that one run of ``computation`` starts; it is carried out."""
+    """The operations of one run of ``computation``, which is executed."""
     with _Counting() as counted:
         computation()
     return Work(counted.calls, counted.primitive_calls, counted.flops, counted.written)
@@ -103,9 +102,9 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def _tensors(found: object) -> Iterator[Tensor]:
-    if isinstance(found, Tensor):
-        yield found
-    elif isinstance(found, list | tuple):
-        for one in found:
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
             yield from _tensors(one)

@@ -1,4 +1,4 @@
-"""The machine's own counters of energy: RAPL of processors by the kernel's powercap tree, NVML of NVIDIA's cards."""
+"""Energy counters of the machine: RAPL of processors via the kernel's powercap tree, NVML of NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _LONGEST = 80
 
 @dataclass
 class Counter:
-    """One counter: ``read`` returns it in steps of ``step_j`` joules; after ``above``, where there is such a number, it
-    begins at 0 again."""
+    """One counter: ``read`` returns it in steps of ``step_j`` joules; it restarts at 0 after ``above``, if there is such a limit.
+    """
 
     name: str
     counts: Counts
@@ -43,7 +43,7 @@ class Counter:
         self._last, self._at = self.read(), self.clock()
 
     def take(self) -> None:
-        """Adds what was used since the last reading; after a reading that tells nothing it stays silent."""
+        """Add the energy since the last reading; nothing after an invalid reading."""
         if self.why is not None:
             return
         try:
@@ -64,7 +64,7 @@ class Counter:
         self._last = now
 
     def record(self) -> EnergyCounter | NotMeasured:
-        """What it counted; one that stood still, as those of virtual machines do, counted nothing."""
+        """The counted energy; a constant counter, as on virtual machines, is recorded as not measured."""
         if self.why is None and self.steps:
             return EnergyCounter(
                 name=self.name, counts=self.counts, resolution_j=self.step_j, joules=self.steps * self.step_j
@@ -73,7 +73,7 @@ class Counter:
 
 
 def counters_of(device: str, root: Path = POWERCAP) -> tuple[list[Counter], list[NotMeasured]]:
-    """Those that can be read for a computation on a device, and why others cannot."""
+    """The readable counters for a computation on a device, and the reasons for the others."""
     found, silent = rapl(root)
     # Which device ``auto`` comes to is known once the model is loaded.
     if device.startswith("cuda") or (device == "auto" and DRIVER.exists()):
@@ -83,8 +83,8 @@ def counters_of(device: str, root: Path = POWERCAP) -> tuple[list[Counter], list
 
 
 def rapl(root: Path = POWERCAP) -> tuple[list[Counter], list[NotMeasured]]:
-    """Packages and their memory, by ``energy_uj`` below the tree; what lies inside a package or around several is left
-    out, since it is counted there."""
+    """Packages and their memory, by ``energy_uj`` below the tree; domains inside a package or around several packages are left out, since their energy is already counted.
+    """
     zones = [(fit, zone) for zone in root.glob("intel-rapl:*") if (fit := _ZONE.fullmatch(zone.name))]
     found: list[Counter] = []
     silent: list[NotMeasured] = []
@@ -116,7 +116,7 @@ def _number(file: Path) -> int:
 
 
 def nvml(library: Any = None) -> tuple[list[Counter], list[NotMeasured]]:
-    """A counter a card, in millijoules, by the package nvidia-ml-py where somebody installed it."""
+    """One counter per GPU, in millijoules, by the optional package nvidia-ml-py."""
     if library is None:
         try:
             library = import_module("pynvml")
@@ -141,7 +141,7 @@ def nvml(library: Any = None) -> tuple[list[Counter], list[NotMeasured]]:
 def recorded(
     counters: Sequence[Counter], silent: Sequence[NotMeasured]
 ) -> tuple[tuple[EnergyCounter, ...], tuple[NotMeasured, ...]]:
-    """What counters told, and why others tell nothing."""
+    """The results of the counters, and the reasons for missing ones."""
     told = [counter.record() for counter in counters]
     return (
         tuple(each for each in told if isinstance(each, EnergyCounter)),

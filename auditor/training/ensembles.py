@@ -1,4 +1,4 @@
-"""Many models of one kind trained together, each on its own rows: in stacks where that costs less than one by one.
+"""Many models of one kind trained together, each on its own rows, stacked if that is cheaper.
 
 A batch of k small networks costs little more than one, because what a small network costs is the calls and not the
 arithmetic. What comes out is what the models would be if they were trained one by one with the same seeds, up to
@@ -50,7 +50,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Ensemble:
-    """What k trained models say of every row.
+    """The outputs of k trained models for every row.
 
     ``kept`` (k, n, ...): ``keep`` of their logits on all rows, in evaluation mode. ``members`` (k, n): the rows each
     was trained on. ``notes``: what a reader must know of how they were trained.
@@ -98,7 +98,7 @@ def train_together(
     checkpoint: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Ensemble:
-    """Trains one model per row of ``members`` and applies all of them to all rows.
+    """Train one model per row of ``members`` and apply all of them to all rows.
 
     make: an untrained module, initialised from torch's global generator, which is seeded for it. x (n, ...) encoded
     rows and y (n,) int64 labels, on the device to train on, in the modules' own type. members (k, n): the rows that
@@ -259,7 +259,7 @@ def _work_of_training(task: StackTask, way: Way, k: int) -> Work:
 
 
 def memory_budget(device: torch.device | None = None) -> int:
-    """Bytes that training together may use: on a GPU half of what is free, else a quarter of what the process may map.
+    """Bytes for joint training: half of the free GPU memory, or a quarter of the process's memory limit.
 
     Beside a GPU at most 1 GiB.
     """

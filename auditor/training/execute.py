@@ -1,4 +1,4 @@
-"""Pure tasks, and who does them: this process, or whoever was lent.
+"""Pure tasks and their executors: this process, or an executor that the caller lends.
 
 A task is bytes and the name of a kind out of a closed table, never a function: what is sent elsewhere is data. It is
 seeded by what is in it, so the same task has the same result wherever, whenever and however often it is done.
@@ -32,7 +32,7 @@ _lent: ContextVar[Executor | None] = ContextVar("executor", default=None)
 
 @dataclass(frozen=True)
 class Tasks:
-    """Tasks of one kind: what they have in common, what each is, and how many threads one computes with."""
+    """Tasks of one kind: their common data, their individual data, and the threads per task."""
 
     kind: Kind
     shared: bytes
@@ -41,22 +41,25 @@ class Tasks:
 
 
 class Executor(Protocol):
-    """Whoever does tasks."""
+    """An executor of tasks."""
 
     def results(self, tasks: Tasks) -> Iterator[tuple[int, bytes]]:
-        """The result of each task with its place among them, as they end. Raises UsageError where they cannot be."""
+        """The result of each task with its index, in order of completion.
+
+        Raises UsageError where they cannot be.
+        """
         ...
 
 
-def do(kind: Kind, shared: bytes, each: bytes) -> bytes:
+def do(kind: Kind, common_bytes: bytes, task_bytes: bytes) -> bytes:
     """The result of one task."""
     module, _, name = _KINDS[kind].partition(":")
     function: Callable[[bytes, bytes], bytes] = getattr(import_module(module), name)
-    return function(shared, each)
+    return function(common_bytes, task_bytes)
 
 
 class InThisProcess:
-    """Does one task after another, here."""
+    """An executor that runs one task after another in this process."""
 
     def results(self, tasks: Tasks) -> Iterator[tuple[int, bytes]]:
         for i, each in enumerate(tasks.each):
@@ -64,7 +67,7 @@ class InThisProcess:
 
 
 class Kept:
-    """Keeps each result of another executor in a folder as it ends, and asks it only for what is not there.
+    """Cache of another executor's results in a folder; only missing results are requested.
 
     Files are named by a digest of all that decides them, and hold one of what they say: of another task, or of one that
     was cut off, nothing is taken.
@@ -95,7 +98,7 @@ class Kept:
                 yield i, result
 
     def forget(self) -> None:
-        """Removes what was kept of the tasks that were asked for here, once nobody needs it again."""
+        """Remove the cached results of the tasks requested here, once they are no longer needed."""
         for place in self._used:
             with suppress(OSError):
                 place.unlink(missing_ok=True)
@@ -111,7 +114,10 @@ def _kept(place: Path) -> bytes | None:
 
 
 def folder_of_tasks() -> Path:
-    """Where finished tasks wait for the next run: a folder of this user's alone. Raises UsageError without one."""
+    """The cache of finished tasks for the next run: a folder of this user only.
+
+    Raises UsageError without one.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(base) / "responsible-auditor" / "tasks"
     try:
@@ -126,7 +132,7 @@ def folder_of_tasks() -> Path:
 
 @contextmanager
 def tasks_by(executor: Executor | None) -> Iterator[None]:
-    """Inside, what is expensive is done by this executor; None: here, as always."""
+    """Context in which expensive work is done by this executor; None: by this process, the default."""
     token = _lent.set(executor)
     try:
         yield
@@ -135,5 +141,5 @@ def tasks_by(executor: Executor | None) -> Iterator[None]:
 
 
 def lent_executor() -> Executor | None:
-    """Who does tasks now, where that is not simply this process."""
+    """The executor in use, if it is not this process."""
     return _lent.get()

@@ -1,4 +1,4 @@
-"""Operations of a network's forward passes: one row of each shape is counted, once.
+"""Operations of a network's forward passes: counted once for one row of each shape.
 
 Layers are asked, and not the operations below them as :mod:`auditor.training.costs` does: to watch those torch imports
 what takes a second, more than most audits of a table may cost.
@@ -38,7 +38,7 @@ _OF_ONE: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], float]] = we
 def flops_of(
     model: AuditedModel, went_in: Mapping[tuple[Any, ...], int]
 ) -> tuple[float | None, Literal["", "counted", "estimated"]]:
-    """Of the rows or tokens that ``forwarded`` of a model counts; None where that cannot be told.
+    """Operations for the rows or tokens counted by ``forwarded``; None if undeterminable.
 
     A row of zeros of each shape goes through the network once in its life; global generators are left as they were.
     """

@@ -1,4 +1,4 @@
-"""A network whose parameters are sharded over processes, whole again for as long as somebody looks at it."""
+"""A network with sharded parameters, temporarily gathered from all processes for reading."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _OF_SHARDING = ("__composable_api_", "_is_fsdp", "_fsdp")
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether its parameters are DTensors, or it is ``fully_shard``'s, of which no process has the whole."""
+    """Whether the parameters are DTensors, or sharded by ``fully_shard``, so that no process has all of them."""
     return any(hasattr(p, "placements") for p in module.parameters()) or any(map(_is_fsdp, module.modules()))
 
 
 def gathered(module: nn.Module) -> nn.Module:
-    """A copy with whole parameters and without the hooks that shard; every process of the job has to ask for it.
+    """A copy with complete parameters and without sharding hooks; all processes of the job must call it.
 
     It holds the numbers of a full state dict, in the precision that the shards are kept in, and needs the memory for
     them in every process. Buffers, and whatever else the layers hold, are shared with the network itself.
@@ -35,40 +35,40 @@ def gathered(module: nn.Module) -> nn.Module:
 
 
 def put_back_whole(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Writes a snapshot of the whole network into its shards; every process of the job has to."""
+    """Write a snapshot of the whole network into its shards; all processes of the job must call it."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
     options = StateDictOptions(full_state_dict=True, strict=False)
     set_model_state_dict(module, dict(weights), options=options)
 
 
-def _copied(module: nn.Module, made: dict[int, nn.Module], whole: dict[int, nn.Parameter]) -> nn.Module:
-    if id(module) in made:
-        return made[id(module)]
+def _copied(module: nn.Module, copies: dict[int, nn.Module], whole: dict[int, nn.Parameter]) -> nn.Module:
+    if id(module) in copies:
+        return copies[id(module)]
     kind = type(module)
     if _is_fsdp(module):
         # fully_shard makes a class of its own, of FSDPModule and of the layer's.
         kind = kind.__mro__[2]
     copy: nn.Module = object.__new__(kind)
-    made[id(module)] = copy
+    copies[id(module)] = copy
     copy.__dict__.update({n: value for n, value in vars(module).items() if not n.startswith(_OF_SHARDING)})
     copy.__dict__.update(
         _parameters={name: None if p is None else _whole(p, whole) for name, p in module._parameters.items()},
         _buffers=dict(module._buffers),
-        _modules={n: None if m is None else _copied(m, made, whole) for n, m in module._modules.items()},
+        _modules={n: None if m is None else _copied(m, copies, whole) for n, m in module._modules.items()},
         **{name: _without_shards(getattr(module, name)) for name in _HOOKS},
     )
     return copy
 
 
-def _whole(parameter: nn.Parameter, known: dict[int, nn.Parameter]) -> nn.Parameter:
-    if id(parameter) not in known:
+def _whole(parameter: nn.Parameter, copies: dict[int, nn.Parameter]) -> nn.Parameter:
+    if id(parameter) not in copies:
         full_tensor = getattr(parameter, "full_tensor", None)
         if full_tensor is None and hasattr(parameter, "placements"):
             raise ModelError("The parameters are sharded in a way that is not torch's own (FSDP by fully_shard).")
         tensor = parameter.detach() if full_tensor is None else full_tensor().detach()
-        known[id(parameter)] = nn.Parameter(tensor, requires_grad=parameter.requires_grad)
-    return known[id(parameter)]
+        copies[id(parameter)] = nn.Parameter(tensor, requires_grad=parameter.requires_grad)
+    return copies[id(parameter)]
 
 
 def _without_shards(hooks: Mapping[int, Any]) -> OrderedDict[int, Any]:

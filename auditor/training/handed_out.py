@@ -1,4 +1,4 @@
-"""Tasks out of the measuring process, which reaches nobody: it lays them into a folder, and its parent hands them out.
+"""Tasks from the isolated sandboxed process: written to a folder, and distributed by its parent.
 
 What the child writes there is as little trusted as all that it says: the parent reads regular files of a bounded size,
 passes bytes on and interprets none of them. Results wait for the next run in a folder that the child does not see.
@@ -101,11 +101,11 @@ class _Handing(threading.Thread):
         self._ended.set()
         self.join(timeout=_LONGEST_GOODBYE)
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, reason: str) -> None:
         if self._ended.is_set():
             return
-        self.failed = why
-        write_beside(self._folder / _FAILED, why.encode())
+        self.failed = reason
+        write_beside(self._folder / _FAILED, reason.encode())
 
     def _hand_out(self, call: int) -> None:
         def read(name: str) -> bytes:
@@ -124,7 +124,7 @@ class _Handing(threading.Thread):
 
 @contextmanager
 def handed_out(executor: Literal["local", "ray"], address: str | None) -> Iterator[str | None]:
-    """A folder whose tasks the executor does, while the block lasts; None where the measuring process does its own.
+    """Context with a folder of tasks for the executor; None if the measuring process runs its own tasks.
 
     Raises UsageError for an address without Ray, where nobody answers there, and, when the block has ended, where a
     task could not be done: what was finished by then is kept for the next run.
@@ -152,7 +152,10 @@ def handed_out(executor: Literal["local", "ray"], address: str | None) -> Iterat
 
 @contextmanager
 def chosen_executor(executor: Literal["local", "ray"], address: str | None) -> Iterator[Kept | None]:
-    """Who does tasks, and keeps what is finished; None for this process. Raises UsageError as :func:`handed_out`."""
+    """The executor of tasks, with a cache of finished ones; None for this process.
+
+    Raises UsageError as :func:`handed_out`.
+    """
     if executor == "local":
         if address is not None:
             raise UsageError("--address names a Ray cluster: add --executor ray.")

@@ -1,4 +1,4 @@
-"""A classifier of transformers written as a folder that ``auditor scan`` and transformers read."""
+"""A transformers classifier written as a folder for ``auditor scan`` and transformers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IMAGE_FILES = ("preprocessor_config.json",)
 
 
 def save_classifier(model: TorchModel, folder: str | Path, *, beside: str | Path | None = None) -> None:
-    """Writes config and weights (safetensors), the tokenizer's or the pictures' settings, and a private run's record.
+    """Write config and weights (safetensors), tokenizer or image settings, and the record of a private run.
 
     The settings are copied from the folder that the model was loaded from, or from ``beside``. The record is
     ``dp-run.json``, for ``auditor dp-lint``. Raises ModelError for a model that is no classifier of transformers,

@@ -1,4 +1,4 @@
-"""One training loop for everything that trains: seeded, resumable, with early stopping where a validation is given."""
+"""One training loop for all training: seeded, resumable, with early stopping if validation rows are given."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHECKPOINT_FORMAT = "auditor-training/1"
 
 
 class Step(Protocol):
-    """One step of optimisation on a batch: the only thing in which methods of training differ.
+    """One optimisation step on a batch: the only difference between training methods.
 
     ``modules``: what it trains, the audited network first. Called with the batch's tensors, each (b, ...), in the order
     in which they were given; returns the batch's mean loss, detached. Several devices take only steps that are a
@@ -43,7 +43,7 @@ class Step(Protocol):
 
 
 class PlainStep:
-    """Minimises ``loss(batch)``, a scalar mean, over the parameters of a module with one optimizer.
+    """A step that minimises ``loss(batch)``, a scalar mean, over a module's parameters with one optimizer.
 
     On a GPU the forward pass runs in bfloat16 where the device has it (``torch.autocast``); the gradient's norm is
     clipped to ``max_grad_norm`` where that is given.
@@ -78,7 +78,7 @@ class PlainStep:
 
 
 def sum_gradients(module: nn.Module, summed: Summing) -> None:
-    """Gradients of the parameters as those of the whole batch, where several devices share it."""
+    """Gradients of the parameters for the whole batch, if several devices share it."""
     if summed is as_they_are:
         return
     parameters = list(module.parameters())
@@ -87,7 +87,9 @@ def sum_gradients(module: nn.Module, summed: Summing) -> None:
 
 
 def optimizer_of(recipe: Recipe, parameters: Sequence[Tensor], *, fused: bool = False) -> torch.optim.Optimizer:
-    """torch's own optimizer as the recipe has it. Raises ModelError for one that is none of adam, adamw and sgd.
+    """torch's own optimizer with the recipe's settings.
+
+    Raises ModelError for one that is none of adam, adamw and sgd.
 
     ``fused``: torch's kernel that does a step in one operation, equal up to rounding.
     """
@@ -100,18 +102,18 @@ def optimizer_of(recipe: Recipe, parameters: Sequence[Tensor], *, fused: bool = 
 
 
 def in_half_precision(device: torch.device) -> bool:
-    """Whether forward passes are in bfloat16: on a GPU that computes in it."""
+    """Whether forward passes use bfloat16: on a GPU that supports it."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Forward passes in bfloat16 on a GPU that computes in it; nothing elsewhere."""
+    """Context with bfloat16 forward passes on a GPU that supports it; no effect elsewhere."""
     return torch.autocast("cuda", dtype=torch.bfloat16) if in_half_precision(device) else nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long and in what portions: ``epochs`` at most, or exactly without a validation.
+    """Duration and batches of a training: ``epochs`` at most, or exactly without validation.
 
     ``seed`` decides the order of the rows and whatever is drawn from global generators inside a step, such as dropout.
     ``patience``: epochs without a better validation after which the search ends.
@@ -125,7 +127,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class History:
-    """What a training came to: ``losses`` and ``validations`` by epoch; ``epoch``: the one whose weights were kept."""
+    """A training's result: ``losses`` and ``validations`` by epoch; ``epoch``: the one with the kept weights."""
 
     losses: tuple[float, ...] = ()
     validations: tuple[float, ...] = ()
@@ -152,7 +154,7 @@ def train(
     progress: Callable[[str], None] | None = None,
     devices: Devices | None = None,
 ) -> History:
-    """Trains ``step.modules`` in place on rows (n, ...) of ``tensors``, and says how it went.
+    """Train ``step.modules`` in place on rows (n, ...) of ``tensors``, and return the history.
 
     ``validate``: a number, smaller being better, taken in evaluation mode after each epoch; the first module ends with
     the weights of its best epoch. Without one it ends with those of the last. ``checkpoint``: a file that is written

@@ -1,4 +1,4 @@
-"""A meter of what a computation takes, from its beginning to its record, and of each probe in it."""
+"""A meter of the resources of a computation and of each probe in it, up to its record."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EVERY_S = 30.0
 
 
 class Meter:
-    """Runs from when it is made; :meth:`record` says what was taken so far, and the end of its block ends the reading.
+    """A resource meter, started on creation; :meth:`record` reads it, and the end of its block stops it.
 
     Counters are read at each probe's ends and now and then between, so that none goes round unseen. ``device``: where
     the computation is asked to be, and what whoever learns it better may write there. ``root``: of the powercap tree,
@@ -52,11 +52,11 @@ class Meter:
             return [counter.steps for counter in self._counters]
 
     def begins(self, probe: str) -> None:
-        """A probe is asked now."""
+        """Start the measurement of a probe."""
         self._asking = (probe, self._read())
 
     def ends(self) -> None:
-        """It has answered, or will not."""
+        """End the measurement of the probe."""
         if self._asking is None:
             return
         (probe, before), self._asking = self._asking, None
@@ -73,8 +73,8 @@ class Meter:
         """Ends the reading between probes."""
         self._closed.set()
 
-    def record(self, results: Sequence[ProbeResult] = (), *, of: Literal["audit", "training"]) -> EnergyRecord:
-        """What was taken so far."""
+    def record(self, results: Sequence[ProbeResult] = (), *, activity: Literal["audit", "training"]) -> EnergyRecord:
+        """The resources used so far."""
         self._read()
         counters, not_measured = recorded(self._counters, self._silent)
         on_gpu = self.device.startswith(("cuda", "mps"))
@@ -85,7 +85,7 @@ class Meter:
         flops = [result.flops for result in results if result.flops is not None]
         ways = {result.flops_by for result in results if result.flops}
         return EnergyRecord(
-            of=of,
+            of=activity,
             cpu_s=round(_processor_time() - self._cpu, 3),
             gpu_s=round(time.monotonic() - self._began, 3) if on_gpu else 0.0,
             flops=math.fsum(flops) if ways else None,
@@ -113,7 +113,7 @@ def _processor_time() -> float:
 
 
 def taken_by_probe(model: AuditedModel | None) -> Callable[[ProbeResult], ProbeResult]:
-    """Begins now; the function that it returns writes into a probe's answer what was taken since."""
+    """Start now; the returned function adds the resources used since then to a probe's result."""
     began = time.process_time()
     # What stands in for a model, such as one known by its stored answers, passes nothing forward.
     went_in = getattr(model, "forwarded", None)

@@ -1,4 +1,4 @@
-"""The side of a command that has tasks done by Ray: a process of its own is the one that is connected.
+"""A command's connection to Ray: a separate process holds the connection.
 
 Ray ends the process that is connected to it where that loses its node or the head, and prints into its output as it
 likes. Here that is one sentence, and what is finished is kept.
@@ -30,7 +30,7 @@ _open: dict[str | None, ConnectedProcess] = {}
 
 
 class ConnectedProcess:
-    """Gives tasks to the process that is connected, one call after another."""
+    """A proxy that sends tasks to the connected process, one call after another."""
 
     def __init__(self, address: str | None, cores: int | None) -> None:
         theirs: Connection
@@ -52,7 +52,10 @@ class ConnectedProcess:
             )  # fmt: skip
 
     def begin(self) -> None:
-        """Waits until it is connected. Raises UsageError where it cannot be."""
+        """Wait until it is connected.
+
+        Raises UsageError where it cannot be.
+        """
         try:
             frame = self._ours.recv_bytes()
         except (EOFError, OSError):
@@ -63,7 +66,7 @@ class ConnectedProcess:
             raise UsageError(frame[1:].decode())
 
     def results(self, tasks: Tasks) -> Iterator[tuple[int, bytes]]:
-        """As :class:`auditor.training.execute.Executor` has it."""
+        """As in :class:`auditor.training.execute.Executor`."""
         with self._lock:
             ended = asked_all = False
             try:
@@ -130,7 +133,7 @@ class ConnectedProcess:
         )
 
     def close(self) -> None:
-        """Lets go of the cluster, or stops the one that was started here."""
+        """Disconnect from the cluster, or stop it if it was started here."""
         self._ours.close()
         try:
             self.process.wait(timeout=_SECONDS_TO_END)
@@ -141,7 +144,7 @@ class ConnectedProcess:
 
 @contextmanager
 def on_ray(address: str | None = None, *, cores: int | None = None) -> Iterator[ConnectedProcess]:
-    """Connects to the cluster at ``address``, or starts one on this machine, and lets go of it afterwards.
+    """Context connected to the cluster at ``address``, or to a local one started for it.
 
     ``address``: ``host:port`` of its head node, ``ray://host:port`` of its client server, or ``auto`` for the one that
     runs on this machine. ``cores``: of a cluster that is started here; None takes all. Inside, the same is connected

@@ -1,4 +1,4 @@
-"""Tasks done by Ray: on the cores of this machine, or of a cluster that is at some address.
+"""Tasks executed by Ray: on the cores of this machine, or on a cluster at an address.
 
 The only module that knows Ray. It is run as a process of its own, for :mod:`auditor.training.on_cluster`, and imports
 Ray when it is. Whatever goes wrong with a cluster is one sentence. A task whose worker or node is lost is done again
@@ -32,7 +32,7 @@ AGAIN = "What is finished is kept: run the same command again to go on from ther
 
 
 class RayExecutor:
-    """Gives tasks to a Ray cluster that is connected."""
+    """An executor that sends tasks to a connected Ray cluster."""
 
     def __init__(self, ray: Any) -> None:
         self._ray = ray
@@ -143,7 +143,7 @@ def connected(address: str | None, cores: int | None) -> Iterator[RayExecutor]:
 
 
 def serve(ours: Connection, address: str | None, cores: int | None) -> None:
-    """Does one call of tasks after another for whoever is at the other end, until that closes."""
+    """Run calls of tasks from the other end one after another, until it closes."""
     try:
         with connected(address, cores) as executor:
             ours.send_bytes(BEGUN)

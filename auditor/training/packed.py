@@ -1,4 +1,4 @@
-"""What a task is sent as, and what comes back: a few words that are validated, and tensors beside them, as safetensors.
+"""Serialised tasks and results: a few validated fields, with tensors beside them as safetensors.
 
 Nothing is code. A task that is refused comes back as the sentence with which it was.
 """
@@ -30,15 +30,15 @@ class _Refusal(Closed):
     code: Code | None
 
 
-def packed(said: Closed, **tensors: Tensor) -> bytes:
-    """Both as bytes."""
+def packed(header: Closed, **tensors: Tensor) -> bytes:
+    """Fields and tensors as bytes."""
     return safetensors.torch.save(
-        {name: t.contiguous() for name, t in tensors.items()}, {"said": said.model_dump_json()}
+        {name: t.contiguous() for name, t in tensors.items()}, {"said": header.model_dump_json()}
     )
 
 
 def unpacked(kind: type[_Header], content: bytes) -> tuple[_Header, dict[str, Tensor]]:
-    """Both out of what :func:`packed` gave; UsageError for what is none, or of another version."""
+    """Fields and tensors from the output of :func:`packed`; UsageError if invalid or of another version."""
     try:
         length = int.from_bytes(content[:8], "little")
         said = kind.model_validate_json(json.loads(content[8 : 8 + length])["__metadata__"]["said"])
@@ -52,9 +52,9 @@ def _of_another_version(error: Exception) -> UsageError:
     return UsageError(f"What was sent is no task of this version of auditor ({type(error).__name__}).")
 
 
-def finished(said: Closed, **tensors: Tensor) -> bytes:
+def finished(header: Closed, **tensors: Tensor) -> bytes:
     """The result of a task that was done."""
-    return _DONE + packed(said, **tensors)
+    return _DONE + packed(header, **tensors)
 
 
 def refused(error: AuditorError) -> bytes:
@@ -64,7 +64,7 @@ def refused(error: AuditorError) -> bytes:
 
 
 def result_of(kind: type[_Header], content: bytes) -> tuple[_Header, dict[str, Tensor]]:
-    """What :func:`finished` was given; raises the error that :func:`refused` was, of the kind that it was of."""
+    """The argument of :func:`finished`; raises the error of :func:`refused`, with its type."""
     if content[:1] == _DONE:
         return unpacked(kind, content[1:])
     try:
@@ -75,16 +75,16 @@ def result_of(kind: type[_Header], content: bytes) -> tuple[_Header, dict[str, T
 
 
 def versions() -> dict[str, str]:
-    """Of what computes: a task is done where they are those of whoever sent it, as digits would differ."""
+    """Versions of the computing packages: tasks run only with the sender's versions, as digits would differ."""
     return {name: version(name) for name in _ROUND}
 
 
-def refuse_other_versions(sent: Mapping[str, str]) -> None:
-    """Raises UsageError where what computes here is not what it is where a task was sent from."""
+def refuse_other_versions(sender_versions: Mapping[str, str]) -> None:
+    """Raise UsageError if the computing packages here differ from the sender's."""
     here = versions()
-    differing = [name for name in here if sent.get(name) != here[name]]
+    differing = [name for name in here if sender_versions.get(name) != here[name]]
     if differing:
         ours, theirs = (
-            ", ".join(f"{name} {known.get(name, 'unknown')}" for name in differing) for known in (here, sent)
+            ", ".join(f"{name} {known.get(name, 'unknown')}" for name in differing) for known in (here, sender_versions)
         )
         raise UsageError(f"A worker has {ours} and this audit {theirs}: install the same version on both.")

@@ -1,4 +1,4 @@
-"""The ranks of a distributed job: each answers for its share of the batches, and all have all answers."""
+"""The ranks of a distributed job: each processes its share of the batches, and all receive all answers."""
 
 from __future__ import annotations
 
@@ -68,25 +68,25 @@ class Ranks:
         parts = {i: batch for _, answered in answers for i, batch in answered.items()}
         return [parts[i] for i in range(len(starts))]
 
-    def end_of_probe(self, failed: str) -> str:
-        """Where the ranks meet after each probe: why it is NOT_RUN on all of them, or "" where none failed."""
+    def end_of_probe(self, failure: str) -> str:
+        """Synchronisation of the ranks after each probe: the reason for NOT_RUN on all, or "" if none failed."""
         lost, self._lost = self._lost, ""
         asked, self._asked = self._asked, 0
         if lost:
-            return failed or lost
+            return failure or lost
         try:
-            reasons = self._gathered(("end", asked), failed)
+            reasons = self._gathered(("end", asked), failure)
         except ModelError as error:
             self._lost = ""
-            return failed or str(error)
+            return failure or str(error)
         return next((f"On rank {rank}: {reason}" for rank, reason in enumerate(reasons) if reason), "")
 
     def agreed(self, mine: bool) -> bool:
-        """What rank 0 says, on every rank: clocks differ, and half a job must not wait for the other half."""
+        """The decision of rank 0, on every rank: clocks differ, and ranks must not wait for each other."""
         return bool(self._gathered(("agree",), mine)[0])
 
     def same_rows(self, data: AuditData) -> None:
-        """Raises DataError where the ranks were not all given the same rows."""
+        """Raise DataError if the ranks got different rows."""
         parts = (data.X, data.y_true, data.sensitive_features, data.is_member, data.target_values)
         found = hashlib.sha256(pickle.dumps(parts, protocol=5)).hexdigest()
         if len(set(self._gathered(("rows",), found))) > 1:
@@ -94,7 +94,7 @@ class Ranks:
 
     @contextmanager
     def one_network(self, module: nn.Module) -> Iterator[None]:
-        """Rank 0's buffers on all ranks inside, as its checkpoint would have them, and each rank's own afterwards.
+        """Context with rank 0's buffers on all ranks, as in its checkpoint; each rank's own are restored.
 
         Statistics of batches differ between the ranks. Raises ModelError where the parameters do.
         """

@@ -1,4 +1,4 @@
-"""The rows to train on: which have a label, which columns are learned from, how they are split, encoded and kept."""
+"""Training rows: labelled rows, feature columns, splits, encoding and storage."""
 
 from __future__ import annotations
 
@@ -130,9 +130,9 @@ def _called(frame: pd.DataFrame, keep: tuple[str, ...]) -> dict[str, _Looks]:
     return {name: what for name, what in by_name if name not in keep}
 
 
-def _sentence(name: str, what: _Looks) -> str:
+def _sentence(name: str, kind: _Looks) -> str:
     quoted = shlex.quote(name)
-    how = what.value.format(quoted)
+    how = kind.value.format(quoted)
     return f"{name!r} is left out, since it {how}{'' if how.endswith('and') else ':'} --keep {quoted} learns from it."
 
 
@@ -207,7 +207,7 @@ def _classes(labels: pd.Series[str], target: str) -> tuple[str, ...]:
 
 
 def stratified_split(y: IntArray, share: float, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
-    """Positions of the rows that stay and of the rows held back, both ascending.
+    """Positions of the training rows and of the held-out rows, both ascending.
 
     From each class of n_c rows, ``round(share * n_c)`` are held back, at least one and at most n_c - 1 where n_c > 1.
     """
@@ -220,7 +220,7 @@ def stratified_split(y: IntArray, share: float, rng: np.random.Generator) -> tup
 
 
 def grouped_split(y: IntArray, groups: IntArray, share: float, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
-    """Positions of the rows that stay and of the rows held back, both ascending; each group is whole in one of them.
+    """Positions of the training rows and of the held-out rows, both ascending; groups are never split.
 
     Groups whose commonest label is the same are drawn until the rows held back come nearest to ``share`` of theirs, at
     least one group and not all, where there are two. Raises DataError where a class or all rows would be in one half.
@@ -265,7 +265,7 @@ def encode_rows(preprocessing: TabularPreprocessing, X: pd.DataFrame) -> np.ndar
 
 
 def write_rows(path: str | Path, data: str, rows: IntArray, left_out: tuple[str, ...] = ()) -> None:
-    """Writes some rows of a table, unencoded, without the columns ``left_out``; text of a CSV file stays verbatim.
+    """Write some rows of a table, unencoded, without the columns ``left_out``; text of a CSV file stays verbatim.
 
     The kind follows from the suffix of ``path``: .csv, .tsv, .parquet or .pq. Raises UsageError for another.
     """

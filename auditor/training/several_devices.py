@@ -1,4 +1,4 @@
-"""Several devices that train one network together: the processes of a ``torchrun`` or ``accelerate launch`` job."""
+"""Several devices that train one network together: processes of a ``torchrun`` or ``accelerate launch`` job."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Gradients = Sequence[Tensor | None]
 
 
 class Summing(Protocol):
-    """Gradients of this process's share of a batch in, those of the whole batch out; None stays None."""
+    """Gradients of this process's share of a batch to those of the whole batch; None stays None."""
 
     def __call__(self, gradients: Gradients) -> Gradients:
         """The sums, in the same order."""
@@ -34,13 +34,13 @@ class Summing(Protocol):
 
 
 def as_they_are(gradients: Gradients) -> Gradients:
-    """What one device makes of its gradients: they are those of the whole batch."""
+    """The gradients unchanged: on one device they are those of the whole batch."""
     return gradients
 
 
 @runtime_checkable
 class SharedStep(Protocol):
-    """A step that several devices can take together: it passes its gradients through ``summed`` before it uses them.
+    """A step for several devices: it passes its gradients through ``summed`` before using them.
 
     Its loss must depend on the parameters of the first of ``modules`` through that module's outputs alone.
     """
@@ -50,7 +50,7 @@ class SharedStep(Protocol):
 
 
 class Devices:
-    """One device in one process: nothing is shared, and nobody has to agree."""
+    """A single device in one process, without sharing or synchronisation."""
 
     size = 1
     is_main = True
@@ -59,11 +59,11 @@ class Devices:
         self.device = torch.device("cpu") if device is None else device
 
     def check(self, step: object, tensors: Sequence[Tensor], settings: str) -> None:
-        """Raises UsageError or ModelError where ``step`` cannot be taken here on rows ``tensors``."""
+        """Raise UsageError or ModelError if ``step`` is not possible here on rows ``tensors``."""
 
     @contextmanager
     def sharing(self, step: object) -> Iterator[None]:
-        """Inside, each device computes its share of every batch."""
+        """Context in which each device computes its share of every batch."""
         yield
 
     def from_main(self, value: Said) -> Said:
@@ -71,10 +71,10 @@ class Devices:
         return value
 
     def check_one_network(self, modules: Sequence[nn.Module]) -> None:
-        """Raises ModelError where the processes hold different weights."""
+        """Raise ModelError if the processes have different weights."""
 
     def close(self) -> None:
-        """Leaves the job."""
+        """Leave the job."""
 
 
 class SeveralDevices(Devices):
@@ -99,7 +99,7 @@ class SeveralDevices(Devices):
         self._shared = False
 
     def check(self, step: object, tensors: Sequence[Tensor], settings: str) -> None:
-        """Raises UsageError or ModelError where ``step`` cannot be taken by several, or they were given other things.
+        """Raise UsageError or ModelError if several devices cannot take ``step``, or have different inputs.
 
         settings: what the training depends on beside the step and its rows.
         """
@@ -127,7 +127,7 @@ class SeveralDevices(Devices):
 
     @contextmanager
     def sharing(self, step: object) -> Iterator[None]:
-        """Inside, a forward pass of the step's network computes this process's rows, and returns those of all."""
+        """Context in which a forward pass computes this process's rows and returns those of all."""
         assert isinstance(step, SharedStep)
         shares: list[_Share] = []
         draws = ExitStack()
@@ -187,7 +187,7 @@ class SeveralDevices(Devices):
         return said[0]
 
     def check_one_network(self, modules: Sequence[nn.Module]) -> None:
-        """Raises ModelError where the processes hold different weights."""
+        """Raise ModelError if the processes have different weights."""
         if not self._alike("", _held(modules)):
             raise ModelError(
                 "The processes of the job hold different weights, so that this is not one network: train on devices of "
@@ -195,19 +195,19 @@ class SeveralDevices(Devices):
             )
 
     def close(self) -> None:
-        """Leaves the job; the other processes go on to where they leave it."""
+        """Leave the job; the other processes continue until they leave."""
         self.accelerator.end_training()
 
-    def _alike(self, said: str, tensors: Sequence[Tensor]) -> bool:
+    def _alike(self, settings: str, tensors: Sequence[Tensor]) -> bool:
         from accelerate.utils import gather_object
 
-        parts = (said, [(tuple(t.shape), digest_of(t)) for t in tensors])
+        parts = (settings, [(tuple(t.shape), digest_of(t)) for t in tensors])
         own = hashlib.sha256(repr(parts).encode()).hexdigest()
         return len(set(gather_object([own]))) == 1
 
 
 def devices_of_job(accelerator: Accelerator | None = None) -> Devices:
-    """The devices of the job that this process is part of: one, or as many as it has processes.
+    """The devices of this process's job: one, or one per process.
 
     accelerator: one's own ``accelerate.Accelerator``; by default one is made, on GPUs where there are any. Raises
     MissingExtraError where the job has several processes and accelerate is not installed, UsageError where accelerate

@@ -1,4 +1,4 @@
-"""The training of a few models at once as a pure task: what goes in decides what comes out, wherever it is done.
+"""Training of several models at once as a pure task: inputs determine outputs, on any machine.
 
 In this process a task is a :class:`StackTask` and a range of its models. To be done elsewhere it becomes bytes: an
 architecture by its name, numbers, tensors as safetensors. Nothing in it is code, so that whoever does it runs this
@@ -76,7 +76,7 @@ class StackTask:
 
 @dataclass(frozen=True)
 class Way:
-    """How models are trained: ``kind`` of stack, or alone and why."""
+    """The training method of models: ``kind`` of stack, or separate with the reason."""
 
     kind: Literal["linear", "vmap", "alone"]
     plain_attention: bool = False
@@ -97,7 +97,7 @@ ALONE = Way("alone")
 
 
 def logits_of(task: StackTask, chunk: range, way: Way) -> Tensor:
-    """(k, n, n_classes) what the models of a chunk say of all rows, once they are trained.
+    """(k, n, n_classes) the outputs of a chunk's models for all rows, after training.
 
     Raises ModelError where a loss becomes infinite or NaN.
     """
@@ -144,7 +144,7 @@ class _Logits(Closed):
 
 
 def sent_tasks(task: StackTask, chunks: Sequence[range], way: Way) -> Tasks | None:
-    """The chunks as tasks to be done elsewhere; None where they are more than data, or lie on a GPU."""
+    """The chunks as tasks for other machines; None if they are more than data, or on a GPU."""
     make = task.make
     if not isinstance(make, Architecture) or task.x.device.type != "cpu":
         return None
@@ -172,13 +172,13 @@ def sent_tasks(task: StackTask, chunks: Sequence[range], way: Way) -> Tasks | No
     )
 
 
-def done(shared: bytes, each: bytes) -> bytes:
-    """Trains the models of one task; what comes out is the logits, or the sentence with which they were refused.
+def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
+    """Train the models of one task; the result is the logits, or the sentence of the refusal.
 
     Raises UsageError where this has other versions of what computes: digits would differ.
     """
-    common, rows = unpacked(_Shared, shared)
-    chunk, of_models = unpacked(_Chunk, each)
+    common, rows = unpacked(_Shared, common_bytes)
+    chunk, of_models = unpacked(_Chunk, task_bytes)
     refuse_other_versions(common.versions)
     threads = torch.get_num_threads()
     torch.set_num_threads(common.threads)
@@ -202,5 +202,8 @@ def done(shared: bytes, each: bytes) -> bytes:
 
 
 def received_logits(result: bytes) -> Tensor:
-    """The logits (k, n, n_classes) out of what :func:`done` gave. Raises ModelError where that was a refusal."""
+    """The logits (k, n, n_classes) from the result of :func:`done`.
+
+    Raises ModelError where that was a refusal.
+    """
     return result_of(_Logits, result)[1]["logits"]

@@ -1,4 +1,4 @@
-"""k models of one kind, trained step by step: as one stack, whose parameters lie together, or each for itself.
+"""k models of one kind, trained step by step: as one stack with joint parameters, or separately.
 
 A step of a stack starts as many operations as that of one model, and what a small network costs is starting them. A
 stack of fully connected layers is written out as batched matrix products; any other is torch's ``vmap``.
@@ -27,10 +27,10 @@ from auditor.training.loop import in_half_precision, mixed_precision, optimizer_
 
 
 class Stack(Protocol):
-    """k models that learn from rows x (n, ...) and labels y (n,) together."""
+    """k models trained together on rows x (n, ...) and labels y (n,)."""
 
     def learn(self, batch: Tensor) -> None:
-        """One step of each model on the rows at ``batch`` (k, b): the gradient of each is that of its own mean loss."""
+        """One step of each model on the rows at ``batch`` (k, b), with the gradient of its own mean loss."""
         ...
 
     def ask(self, x: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Stack(Protocol):
         ...
 
     def trained(self) -> Sequence[Tensor]:
-        """What the optimizer moves."""
+        """The tensors that the optimizer changes."""
         ...
 
 
@@ -106,7 +106,7 @@ class LinearStack:
 
 
 def linear_chain(module: nn.Module) -> list[nn.Linear]:
-    """The linear layers of a network that is these, with a ReLU after each but the last; raises NotASequenceError."""
+    """The linear layers of a network of only these, with a ReLU after all but the last; NotASequenceError."""
     if any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in module.modules()):
         raise NotASequenceError("dropout draws")
     layers = layers_in_order(module)
@@ -155,7 +155,7 @@ class VmapStack:
             self.skeleton.train()
         self.optimizer.zero_grad(set_to_none=True)
         with attention_written_out(self.plain_attention):
-            logits = self._said(self.x[batch], shared=False, half=self.half)
+            logits = self._said(self.x[batch], shared_input=False, half=self.half)
             # Classes first: a softmax along a last axis of two costs more than the layers before it.
             classes_first = logits.flatten(0, 1).t().unsqueeze(0)
             labels = self.y[batch].flatten().unsqueeze(0)
@@ -168,13 +168,13 @@ class VmapStack:
     def ask(self, x: Tensor) -> Tensor:
         self.skeleton.eval()
         with attention_written_out(self.plain_attention):
-            return self._said(x, shared=True, half=False)
+            return self._said(x, shared_input=True, half=False)
 
     def trained(self) -> Sequence[Tensor]:
         return [p for p in self.parameters.values() if p.requires_grad]
 
-    def _said(self, x: Tensor, *, shared: bool, half: bool) -> Tensor:
-        """(k, m, n_classes) logits of x, (k, m, ...) or, where ``shared``, (m, ...) for all models."""
+    def _said(self, x: Tensor, *, shared_input: bool, half: bool) -> Tensor:
+        """(k, m, n_classes) logits of x, (k, m, ...) or, where ``shared_input``, (m, ...) for all models."""
 
         def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], rows: Tensor) -> Tensor:
             if half:
@@ -183,22 +183,22 @@ class VmapStack:
             raw = outputs_of(functional_call(self.skeleton, (parameters, buffers), (rows,)))
             return as_logits(raw.float() if half else raw, self.outputs)
 
-        dims = (0, 0, None if shared else 0)
+        dims = (0, 0, None if shared_input else 0)
         applied: Tensor = vmap(one, in_dims=dims, randomness=self._randomness)(self.parameters, self.buffers, x)
         return applied
 
 
-def _rounded(held: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: t.to(torch.bfloat16) if t.is_floating_point() else t for name, t in held.items()}
+def _rounded(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.to(torch.bfloat16) if t.is_floating_point() else t for name, t in tensors.items()}
 
 
 @contextmanager
-def attention_written_out(wanted: bool) -> Iterator[None]:
-    """Attention without fused kernels where ``wanted``; as it was afterwards."""
+def attention_written_out(enable: bool) -> Iterator[None]:
+    """Context with attention without fused kernels if ``enable``; restored afterwards."""
     was = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(was and not wanted)
+    torch.backends.mha.set_fastpath_enabled(was and not enable)
     try:
-        with sdpa_kernel(SDPBackend.MATH) if wanted else nullcontext():
+        with sdpa_kernel(SDPBackend.MATH) if enable else nullcontext():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(was)
@@ -208,7 +208,7 @@ def attention_written_out(wanted: bool) -> Iterator[None]:
 
 
 class Alone:
-    """A stack of one: a module that is trained as it is."""
+    """A stack of one: a module trained as it is."""
 
     def __init__(self, module: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, outputs: Outputs) -> None:
         self.module, self.x, self.y, self.outputs = module, x, y, outputs
@@ -241,7 +241,7 @@ class Alone:
 
 
 def why_no_vmap(modules: Sequence[nn.Module], few: Tensor, outputs: Outputs, *, plain_attention: bool) -> str:
-    """Why two untrained modules cannot be a :class:`VmapStack`, or "" where a trial on a few rows shows they can.
+    """The reason why two untrained modules cannot be a :class:`VmapStack`; "" if a trial on a few rows succeeds.
 
     few (2 or more, ...): encoded rows. The modules stay as they are.
     """
@@ -274,6 +274,6 @@ def why_no_vmap(modules: Sequence[nn.Module], few: Tensor, outputs: Outputs, *, 
 
 
 def outputs_of(returned: Any) -> Tensor:
-    """(n, n_outputs) of what a network returns: a tensor, or transformers' record with its ``logits``."""
+    """(n, n_outputs) from a network's return value: a tensor, or transformers' record with its ``logits``."""
     raw: Tensor = getattr(returned, "logits", returned)
     return raw.unsqueeze(1) if raw.ndim == 1 else raw

@@ -1,4 +1,4 @@
-"""What the training of a model took, in a file beside it: the same seed gives the same model, and another such file."""
+"""A cost file beside a trained model: equal seeds give equal models, but different cost files."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ _MOST_BYTES = 1 << 20
 
 
 def energy_place(model: Path) -> Path:
-    """Where it lies beside a model file, or a model's folder."""
+    """The path of the cost file beside a model file, or beside a model's folder."""
     # The name of any other keeps what stands behind its last dot, which may be a version.
     stem = model.stem if model.suffix == ".pt" else model.name
     return model.with_name(f"{stem}.energy.json")
 
 
 def of_training(meter: Meter, flops: float | None = None) -> EnergyRecord:
-    """What a meter read. ``flops``: of the forward passes, None where nobody counted."""
-    energy = meter.record(of="training")
+    """The readings of a meter.
+
+    ``flops``: of the forward passes, None where nobody counted.
+    """
+    energy = meter.record(activity="training")
     return energy if not flops else energy.model_copy(update={"flops": flops, "flops_by": "counted"})
 
 
 def write_energy(model: Path, energy: EnergyRecord) -> Path:
-    """Writes the file beside a model that is there; returns its path."""
+    """Write the cost file beside an existing model; return its path."""
     place = energy_place(model)
     content = TrainingEnergy(model_sha256=_digest(model), energy=energy)
     write_beside(place, (content.model_dump_json(indent=2) + "\n").encode())
@@ -37,7 +40,7 @@ def write_energy(model: Path, energy: EnergyRecord) -> Path:
 
 
 def read_energy(model: Path) -> EnergyRecord | None:
-    """What lies beside a model; None where nothing does, or what is of other bytes than the model's."""
+    """The costs stored beside a model; None if missing, or if the digest is not the model's."""
     try:
         content = TrainingEnergy.model_validate_json(
             read_regular(energy_place(model), "What the training took", _MOST_BYTES)

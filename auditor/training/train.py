@@ -1,4 +1,4 @@
-"""Training a torch classifier from a table: one loop, seeded throughout, private by DP-SGD where asked for."""
+"""Training of a torch classifier from a table: one loop, fully seeded, with DP-SGD on request."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainedModel:
-    """A trained model, the rows it was and was not trained on, and how well it does on the latter.
+    """A trained model, its training and held-out rows, and its performance on the latter.
 
     ``train``, ``test``: the rows, unencoded, with the target and every other column that is kept. ``train_rows``,
     ``test_rows``: their positions in the file, ascending. ``accuracy``, ``auc`` (binary only): on the test rows.
@@ -113,7 +113,7 @@ class _Seeds:
 
 
 def train_table(spec: TrainSpec, progress: Progress | None = None, *, devices: Devices | None = None) -> TrainedModel:
-    """Trains a classifier on a table and measures it on the rows held back.
+    """Train a classifier on a table and measure it on the held-out rows.
 
     The labelled rows are split by class, and by ``group_column`` where one is named; the encoding is fitted on the
     training rows; Adam minimises the cross-entropy, each row's by its ``weight`` over their mean where one is named.
@@ -190,7 +190,7 @@ def _encoding(
 
 
 def _measured(
-    model: TorchModel, table: LabelledRows, train: IntArray, test: IntArray, spec: TrainSpec, how: tuple[str, ...]
+    model: TorchModel, table: LabelledRows, train: IntArray, test: IntArray, spec: TrainSpec, method_notes: tuple[str, ...]
 ) -> TrainedModel:
     """What was trained on the rows ``train``, and how well it does on the rows ``test``."""
     positive = favourable(spec.positive, table.classes)
@@ -219,7 +219,7 @@ def _measured(
         ),
         auc=_auc(probabilities, y_test, 1 if positive is None else positive) if len(table.classes) == 2 else None,
         majority_share=float((y_test == commonest) @ weights / weights.sum()),
-        notes=(*table.notes, split, *how, *_state_outputs(model)),
+        notes=(*table.notes, split, *method_notes, *_state_outputs(model)),
         recognised=table.recognised,
     )
 

@@ -1,4 +1,4 @@
-"""A network that is looked at while it learns, and is left exactly as it was."""
+"""Inspection of a network during training that leaves it unchanged."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def wrappers(model: nn.Module) -> Iterator[nn.Module]:
-    """What is inside each wrapper in turn, by type: a network of one's own may have a layer called ``module``."""
+    """The modules inside each wrapper in turn, by type: a user's network may have a layer called ``module``."""
     from torch.nn.parallel import DataParallel, DistributedDataParallel
 
     # Imported for its own sake it takes seconds; where nobody imported it nothing has been compiled.
@@ -112,7 +112,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Raises ModelError at the end where parameters or buffers hold other numbers than at the beginning."""
+    """Context that raises ModelError at its end if parameters or buffers have changed."""
     module = bare(model)
     before = digest(module)
     yield
@@ -124,12 +124,12 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 
 def digest(module: nn.Module) -> tuple[int, ...]:
-    """A number for each parameter and buffer that changes with any of its bits and with their order."""
+    """A number per parameter and buffer that changes with any of its bits and with their order."""
     return tuple(digest_of(t) for t in (*module.parameters(), *module.buffers()))
 
 
 def digest_of(tensor: Tensor) -> int:
-    """The same of one tensor."""
+    """The digest of one tensor."""
     tensor = tensor.detach()
     if tensor.device.type == "meta" or not tensor.numel():
         return 0
@@ -151,14 +151,14 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 
 
 def put_back(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Writes a snapshot into the network that it was taken of, in place."""
+    """Write a snapshot back into its network, in place."""
     with torch.no_grad():
         for name, tensor in _tensors(module):
             tensor.copy_(weights[name])
 
 
 def fits(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
-    """Whether a snapshot has the network's names and, by name, its shapes and kinds of numbers."""
+    """Whether a snapshot has the network's names, shapes and dtypes."""
     own = dict(_tensors(module))
     return own.keys() == weights.keys() and all(_form(own[name]) == _form(t) for name, t in weights.items())
 
@@ -169,7 +169,7 @@ def _form(tensor: Tensor) -> tuple[object, ...]:
 
 
 def finite(weights: Mapping[str, Tensor]) -> bool:
-    """Whether a snapshot holds no NaN and no infinity."""
+    """Whether a snapshot contains neither NaN nor infinity."""
     return all(bool(torch.isfinite(t).all()) for t in weights.values() if t.is_floating_point())
 
 

@@ -1,4 +1,4 @@
-"""Rows that weigh differently: weights of a column, the share of right answers by them, and what cannot use them."""
+"""Weighted rows: weights from a column, the weighted accuracy, and the trainings that cannot use weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from auditor.statistics.intervals import clopper_pearson
 
 
 def weights_of(values: pd.Series[Any], name: str) -> FloatArray:
-    """(n,) the weights in a column; DataError where one is missing, negative or no number, or all of them are 0."""
+    """(n,) the weights in a column; DataError if one is missing, negative or not a number, or all are 0."""
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     wrong = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0.0)))
     if wrong.size:
@@ -59,7 +59,7 @@ class WeightedShare:
 
 
 def why_not_trained_alike(model: AuditedModel) -> str:
-    """Why no other model can be trained as this one was, where weights decided that no audit has; else ""."""
+    """The reason why no similar model can be trained, if it used weights that the audit lacks; else ""."""
     recipe = getattr(model, "recipe", None)
     if recipe is None or recipe.weight is None:
         return ""

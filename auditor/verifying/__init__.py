@@ -1,1 +1,1 @@
-"""A stranger's check of what an audit left: bundles and dossiers, every number of them anew."""
+"""Independent verification of bundles and dossiers: every number is recomputed."""

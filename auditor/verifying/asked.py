@@ -1,4 +1,4 @@
-"""Which probes a request asks, held against those that answered, and what each of them says of itself."""
+"""Verification of probes: those requested against those answered, and their declared properties."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNASKED = (INTAKE, FILES)
 
 
 def asked_for(request: bytes, kinds: Kinds, *, other_code: bool) -> tuple[list[str] | None, list[Check]]:
-    """The names of the probes that a request asks, in no order, and where it contradicts itself.
+    """The names of a request's probes, unordered, and contradictions in the request.
 
     None where it does not say: it names none, and how it was understood is not there. ``other_code``: the probes that
     there are may be others than there were.
@@ -58,7 +58,7 @@ def _name(planned: Any) -> str:
 def complete(
     request: bytes, results: Sequence[ProbeResult], report: AuditReport, kinds: Kinds, *, other_code: bool
 ) -> tuple[list[Check], list[Unproven]]:
-    """Whether every probe that was asked answered or says why not, and no other did."""
+    """Check that every requested probe answered or has a reason, and that no other probe answered."""
     names, checks = asked_for(request, kinds, other_code=other_code)
     for result in results:
         if not (result.measurements or result.not_run or result.not_applicable):
@@ -84,7 +84,7 @@ def complete(
 
 
 def as_declared(results: Sequence[ProbeResult], report: AuditReport, kinds: Kinds) -> Iterator[Check]:
-    """Where an answer says otherwise of its probe, its metrics or its rows than the code that is installed here."""
+    """Differences between an answer and the installed code about the probe, its metrics or its rows."""
     for result in results:
         kind = kinds.get(result.probe)
         if kind is None:
@@ -115,7 +115,7 @@ def _must_say(result: ProbeResult, kind: type[Probe]) -> bool:
 
 
 def why_inapplicable(result: ProbeResult, report: AuditReport, kinds: Kinds) -> bool:
-    """Whether that a probe is not applicable follows from the model's kind and from what there are of rows."""
+    """Whether the probe's inapplicability follows from the model's kind and the available rows."""
     kind = kinds.get(result.probe)
     if kind is None or not result.not_applicable:
         return False

@@ -1,4 +1,4 @@
-"""The audits that a record rests on, each checked as an audit."""
+"""Verification of the audits enclosed in a record, each as a full audit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from auditor.verifying.remeasured import Remake
 
 
 class Audits:
-    """The audits of a bundle, read one after the other: what was found of them, and which parts they are."""
+    """The audits of a bundle, read one after the other: their check results and their parts."""
 
     def __init__(self, entries: Mapping[str, bytes], make_probe: Remake) -> None:
         self.entries = entries
@@ -29,7 +29,10 @@ class Audits:
         self.unproven: list[Unproven] = []
 
     def read(self, name: str) -> AuditReport:
-        """The record of one. Raises DataError where it is not there, or is none."""
+        """The record of one audit.
+
+        Raises DataError where it is not there, or is none.
+        """
         if name + WHOLE in self.entries:
             return self._whole(name + WHOLE)
         if name + ALONE not in self.entries:
@@ -37,7 +40,7 @@ class Audits:
         return self._alone(name + ALONE)
 
     def paired(self, before: str, after: str, reports: tuple[AuditReport, AuditReport]) -> None:
-        """Holds what has changed between two audits against the answers of both, where their bundles are there."""
+        """Compare the changes between two audits with the answers of both, if their bundles are available."""
         parts = [before + WHOLE, after + WHOLE]
         if not all(part in self.entries for part in parts):
             return

@@ -63,19 +63,19 @@ def verify_bundle(
 
 def verify_bytes(
     data: bytes,
-    called: str,
+    file_name: str,
     make_probe: Remake,
     *,
     trusted: Sequence[Ed25519PublicKey] = (),
     authorities: Authorities | None = None,
 ) -> Verified:
-    """The same of a bundle's bytes; ``called``: in messages."""
-    entries = unpack(data, called)
+    """The same of a bundle's bytes; ``file_name``: in messages."""
+    entries = unpack(data, file_name)
     for name, content in entries.items():
         if name not in REDACTABLE and len(content) > _MOST_BYTES:
-            raise DataError(f"{called!r}: the part {name[:60]!r} is larger than any audit makes it.")
+            raise DataError(f"{file_name!r}: the part {name[:60]!r} is larger than any audit makes it.")
     if MANIFEST not in entries:
-        raise DataError(f"{called!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")
+        raise DataError(f"{file_name!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")
     checks = [container(data, entries)]
     try:
         manifest = Manifest.read(entries[MANIFEST])
@@ -128,23 +128,23 @@ def verify_bytes(
 
 
 def _remade(
-    entries: Mapping[str, bytes], report: AuditReport, asked: Asked, by: WentBy, trusted: frozenset[str]
+    entries: Mapping[str, bytes], report: AuditReport, results_file: Asked, inputs: WentBy, trusted: frozenset[str]
 ) -> tuple[list[Check], list[Unproven]]:
     """What is made again of what the audit went by."""
     checks: list[Check] = []
     open_: list[Unproven] = []
     for made in (
-        configured(entries, report, asked, by),
-        registered(report, by, trusted),
-        decided(report, by, trusted),
-        in_order(entries, report, by),
+        configured(entries, report, results_file, inputs),
+        registered(report, inputs, trusted),
+        decided(report, inputs, trusted),
+        in_order(entries, report, inputs),
     ):
         checks += made[0]
         open_ += made[1]
     return checks, open_
 
 
-def _there(checks: Sequence[Check], report: AuditReport, by: WentBy) -> frozenset[Needs]:
+def _there(checks: Sequence[Check], report: AuditReport, inputs: WentBy) -> frozenset[Needs]:
     """What the bundle holds of what proves."""
     fine = {check.name for check in checks if check.state == "ok"}
     held: dict[Needs, bool] = {
@@ -152,10 +152,10 @@ def _there(checks: Sequence[Check], report: AuditReport, by: WentBy) -> frozense
         "rows": "group table" in fine,
         "numbers": any(finding.value is not None for finding in report.findings),
         "outcomes": bool(report.findings),
-        "registration": report.registration is not None and by.registration is not None,
-        "decisions": bool(report.decisions) and bool(by.decisions),
+        "registration": report.registration is not None and inputs.registration is not None,
+        "decisions": bool(report.decisions) and bool(inputs.decisions),
         "packs": bool(report.policies) and any(name.startswith(RULE_PACK) for name in fine),
-        "configuration": by.understood is not None,
-        "request": by.understood is not None,
+        "configuration": inputs.understood is not None,
+        "request": inputs.understood is not None,
     }
     return frozenset(name for name, there in held.items() if there)

@@ -1,4 +1,4 @@
-"""What was checked of a piece of evidence, what came of it, and what nothing in it proves."""
+"""Results of verification: performed checks, their outcomes, and the facts that remain unproven."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_COMPUTED = (ArithmeticError, LookupError, MemoryError, RecursionError, StopI
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that was checked: ``name`` says what, ``detail`` what was found."""
+    """One check: ``name`` is its topic, ``detail`` its result."""
 
     name: str
     state: State
@@ -31,7 +31,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Unproven:
-    """Something that a bundle says and that nothing in it proves.
+    """A statement of a bundle that nothing in it proves.
 
     ``where``: a place, such as ``record.json: created``, or a pattern of them, such as ``record.json: about.*``.
     ``needs``: what would prove it; None for a plain statement, which no computation settles, such as a name.
@@ -44,7 +44,7 @@ class Unproven:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """What became of a bundle: its checks in order, and the record where it could be read.
+    """The verification of a bundle: its checks in order, and the record if it could be read.
 
     ``from_rows``, ``from_tables``: ids of findings whose statistics were counted anew from stored rows or tables; all
     others were recomputed from the statistics that the bundle holds of them. ``there``: what the bundle holds of what
@@ -59,38 +59,38 @@ class Verified:
     unproven: tuple[Unproven, ...] = ()
 
     def and_checked(self, checks: Iterable[Check]) -> Verified:
-        """With more checks, and what they leave open."""
+        """The result with more checks, and the statements that they leave open."""
         more = tuple(checks)
         return replace(self, checks=(*self.checks, *more), unproven=(*self.unproven, *left_open(more)))
 
     def settled(self, needs: Needs) -> Verified:
-        """With nothing left open that this was to prove."""
+        """The result with all open statements of this kind settled."""
         left = tuple(each for each in self.unproven if each.needs != needs)
         return replace(self, there=self.there | {needs}, unproven=left)
 
     @property
     def wrong(self) -> bool:
-        """Whether anything did not agree."""
+        """Whether anything disagrees."""
         return any(check.state == "wrong" for check in self.checks)
 
     @property
     def open(self) -> tuple[Unproven, ...]:
-        """What the record rests on and nothing proves: all that is unproven but plain statements."""
+        """Unproven foundations of the record: all unproven statements except plain declarations."""
         return tuple(each for each in self.unproven if each.needs is not None)
 
     @property
     def stated(self) -> tuple[Unproven, ...]:
-        """Plain statements, for which there is the signer's word alone."""
+        """Plain statements, supported only by the signer."""
         return tuple(each for each in self.unproven if each.needs is None)
 
     @property
     def proven(self) -> tuple[Needs, ...]:
-        """What is there and leaves nothing open that it should prove."""
+        """The parts present and completely proven."""
         lacking = {each.needs for each in self.open}
         return tuple(each for each in NEEDS if each in self.there and each not in lacking)
 
     def lacks(self, required: Sequence[Needs]) -> tuple[Needs, ...]:
-        """Those of what is required that are not there, or do not prove all that they should.
+        """The required parts that are missing or not completely proven.
 
         Outcomes that cannot be judged again are lacking whatever is required.
         """
@@ -98,7 +98,7 @@ class Verified:
         return tuple(each for each in NEEDS if each in (*required, *always) and each not in self.proven)
 
     def exit_code(self, required: Sequence[Needs] = (), *, allow_unsigned: bool = False) -> int:
-        """1 where anything disagrees; else 3 where something is open, or what is ``required`` is lacking; else 0.
+        """1 for any disagreement; else 3 if something is open or a ``required`` part is missing; else 0.
 
         Without ``required`` all must be proven but plain statements. ``allow_unsigned``: who signed may be unknown.
         """
@@ -119,7 +119,7 @@ _SETTLED_BY: tuple[tuple[str, Needs | None], ...] = (
 
 
 def left_open(checks: Iterable[Check]) -> list[Unproven]:
-    """What is unproven of checks that could not be made."""
+    """The statements left unproven by checks that could not run."""
     return [
         Unproven(
             where=check.name,
@@ -132,7 +132,10 @@ def left_open(checks: Iterable[Check]) -> list[Unproven]:
 
 
 def required_of(text: str | None) -> tuple[Needs, ...]:
-    """What ``--require`` names, as in ``rows,signature``. Raises UsageError for what there is none of."""
+    """The parts named by ``--require``, as in ``rows,signature``.
+
+    Raises UsageError for what there is none of.
+    """
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
     if text is not None and not names:
         raise UsageError(f"--require names nothing: write one or more of {', '.join(NEEDS)}.")

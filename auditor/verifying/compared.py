@@ -1,4 +1,4 @@
-"""A comparison, or a mitigation, made anew out of the two audits that it encloses."""
+"""Verification of a comparison or a mitigation, rebuilt from its two enclosed audits."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from auditor.verifying.checks import Check, Unproven
 from auditor.verifying.derived import Again, Said
 
 
-def comparison_again(said: Said, audits: Audits) -> Again:
-    """The comparison of the enclosed audits, at the error rate and the margin that were asked for."""
-    return _again(said, audits, ())
+def comparison_again(evidence: Said, audits: Audits) -> Again:
+    """The comparison of the enclosed audits, at the requested error rate and margin."""
+    return _again(evidence, audits, ())
 
 
-def mitigation_again(said: Said, audits: Audits) -> Again:
-    """The same, and what the mitigation was."""
-    made_by = said.record.get("made_by")
+def mitigation_again(evidence: Said, audits: Audits) -> Again:
+    """The comparison, and the mitigation."""
+    made_by = evidence.record.get("made_by")
     if not (isinstance(made_by, list) and made_by and all(isinstance(each, str) for each in made_by)):
         raise DataError("the record does not say which mitigation it was")
-    if made_by[0] != said.request.get("mitigation"):
+    if made_by[0] != evidence.request.get("mitigation"):
         raise DataError(f"the record is of the mitigation {made_by[0]!r}, the request asks for another")
-    return _again(said, audits, tuple(made_by))
+    return _again(evidence, audits, tuple(made_by))
 
 
-def _again(said: Said, audits: Audits, made_by: tuple[str, ...]) -> Again:
+def _again(evidence: Said, audits: Audits, made_by: tuple[str, ...]) -> Again:
     before, after = audits.read(BEFORE), audits.read(AFTER)
     audits.paired(BEFORE, AFTER, (before, after))
     found = compare(
-        before, after, error_rate=_number(said.request, "error_rate"), margin=_number(said.request, "margin")
+        before, after, error_rate=_number(evidence.request, "error_rate"), margin=_number(evidence.request, "margin")
     )
     found = replace(found, made_by=made_by)
     was, became = EnclosedAudit(report=before), EnclosedAudit(report=after)
     checks, unproven = list(audits.checks), list(audits.unproven)
     if made_by:
-        settings = said.request.get("settings")
+        settings = evidence.request.get("settings")
         if not isinstance(settings, dict):
             raise DataError("the request does not say with which options the mitigation ran")
         made = mitigation_evidence(found, was, became, made_by[0], settings)

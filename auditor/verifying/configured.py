@@ -1,4 +1,4 @@
-"""What was asked and required, made again: from the plan in force, and from the files that decided it."""
+"""Verification of probes and criteria, rebuilt from the plan in force and from the configuration files."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _SAID_OF_DATA = ("target", "positive", "cluster", "weight")
 
 
 def configured(
-    entries: Mapping[str, bytes], report: AuditReport, asked: Asked, by: WentBy
+    entries: Mapping[str, bytes], report: AuditReport, results_file: Asked, inputs: WentBy
 ) -> tuple[list[Check], list[Unproven]]:
-    """Whether record and answers are of what was asked: settings, criteria, words and roles."""
-    if by.understood is None:
+    """Check that record and answers match the request: settings, criteria, wording and roles."""
+    if inputs.understood is None:
         return [], [
             Unproven(
                 where="request.json: options.*", why="the settings in force are not in the request", needs="request"
@@ -47,10 +47,10 @@ def configured(
             *_words(report, "no configuration is enclosed"),
         ]
     wrong = [
-        *_plan(report, asked, by.understood.plan),
-        *_named(report, by.understood),
-        *_request(entries, report, by),
-        *_shipped(by),
+        *_plan(report, results_file, inputs.understood.plan),
+        *_named(report, inputs.understood),
+        *_request(entries, report, inputs),
+        *_shipped(inputs),
     ]
     checks = [Check(name=REQUEST, state="wrong", detail=detail) for detail in wrong[:20]]
     open_ = [
@@ -59,30 +59,30 @@ def configured(
             why=file.left_out or "it is not enclosed",
             needs="configuration",
         )  # fmt: skip
-        for file in by.left_out
-    ] + _folders(report, by.understood.plan)
-    if by.left_out:
+        for file in inputs.left_out
+    ] + _folders(report, inputs.understood.plan)
+    if inputs.left_out:
         return checks, [*open_, *_words(report, "a file that decided it is left out"),
                         Unproven(where="record.json: criteria.*", why="a file that decided it is left out",
                                  needs="configuration")]  # fmt: skip
     try:
-        more = [*_criteria(asked.criteria, by), *_said(report, by)]
+        more = [*_criteria(results_file.criteria, inputs), *_said(report, inputs)]
     except (AuditorError, ValueError, RecursionError) as error:
         more = [f"a file that decided the audit cannot be read: {str(error)[:200]}".rstrip(".")]
     checks += [Check(name=NAME, state="wrong", detail=detail) for detail in more]
     if not checks:
-        n = len(by.obeyed)
+        n = len(inputs.obeyed)
         detail = f"settings, criteria, words and roles made again from {n} {'file' if n == 1 else 'files'} and the plan"
         checks = [Check(name=NAME, state="ok", detail=detail)]
     return checks, open_
 
 
-def _words(report: AuditReport, why: str) -> list[Unproven]:
+def _words(report: AuditReport, reason: str) -> list[Unproven]:
     said = [name for name in ("about", "roles") if getattr(report, name) is not None]
-    return [Unproven(where=f"record.json: {name}.*", why=why, needs="configuration") for name in said]
+    return [Unproven(where=f"record.json: {name}.*", why=reason, needs="configuration") for name in said]
 
 
-def _plan(report: AuditReport, asked: Asked, plan: Plan) -> Iterator[str]:
+def _plan(report: AuditReport, results_file: Asked, plan: Plan) -> Iterator[str]:
     """Where the plan in force is not that of the record."""
     campaign = report.looks.campaign if report.looks is not None else None
     rate = campaign.error_rate if campaign is not None else report.family.error_rate
@@ -91,9 +91,9 @@ def _plan(report: AuditReport, asked: Asked, plan: Plan) -> Iterator[str]:
         ("criteria", [c.model_dump(mode="json") for c in plan.criteria],
          [c.model_dump(mode="json") for c in report.criteria]),
         ("error rate", plan.error_rate, rate),
-        ("error rate of the answers", report.family.error_rate, asked.family.error_rate),
+        ("error rate of the answers", report.family.error_rate, results_file.family.error_rate),
         ("multiplicity", plan.multiplicity, report.family.multiplicity),
-        ("multiplicity of the answers", plan.multiplicity, asked.family.multiplicity),
+        ("multiplicity of the answers", plan.multiplicity, results_file.family.multiplicity),
         ("seed", plan.seed, report.environment.seed),
         ("--allow-inconclusive", settings.get("allow_inconclusive", False), report.allow_inconclusive),
         ("[roles]", settings.get(ROLES), None if report.roles is None else report.roles.model_dump(mode="json")),
@@ -163,9 +163,9 @@ def _named(report: AuditReport, understood: Understood) -> Iterator[str]:
         yield f"by the files that decided: {where}"
 
 
-def _request(entries: Mapping[str, bytes], report: AuditReport, by: WentBy) -> Iterator[str]:
+def _request(entries: Mapping[str, bytes], report: AuditReport, inputs: WentBy) -> Iterator[str]:
     """Where options of probes are not in the plan, or the command is another than the record's."""
-    if by.understood is None:
+    if inputs.understood is None:
         return
     try:
         request = json.loads(entries.get(REQUEST, b"{}"))
@@ -173,19 +173,19 @@ def _request(entries: Mapping[str, bytes], report: AuditReport, by: WentBy) -> I
     except (ValueError, KeyError, TypeError, RecursionError):
         yield "it does not hold the options as they were given"
         return
-    plan = by.understood.plan
+    plan = inputs.understood.plan
     for probe, own in probe_options.items():
         said = plan.probes.get(probe)
         if said is not None and isinstance(own, dict) and not own.keys() <= said.options.keys():
             yield f"options of {probe} were given, and are not in the plan"
-    if by.understood.command and report.environment.command is not None:
-        if shlex.join(["auditor", *by.understood.command]) != report.environment.command:
+    if inputs.understood.command and report.environment.command is not None:
+        if shlex.join(["auditor", *inputs.understood.command]) != report.environment.command:
             yield "its command is another than the record's"
 
 
-def _shipped(by: WentBy) -> Iterator[str]:
+def _shipped(inputs: WentBy) -> Iterator[str]:
     """What is said to come with the tool, or is called like it, and has another text there."""
-    for file in by.obeyed:
+    for file in inputs.obeyed:
         if file.origin == "shipped" and file.role in ("criteria", "rule pack"):
             folder = "profiles" if file.role == "criteria" else "policies"
             own = shipped(folder, file.path, file.role)
@@ -198,9 +198,9 @@ def _shipped(by: WentBy) -> Iterator[str]:
                     yield f"{file.path} goes by the name of a rule pack that comes with the tool, and has another text"
 
 
-def _criteria(criteria: Sequence[Criterion], by: WentBy) -> Iterator[str]:
+def _criteria(criteria: Sequence[Criterion], inputs: WentBy) -> Iterator[str]:
     """Where other criteria were applied than the files come to."""
-    made = [criterion.model_dump(mode="json") for criterion in _required(by)]
+    made = [criterion.model_dump(mode="json") for criterion in _required(inputs)]
     said = [criterion.model_dump(mode="json") for criterion in criteria]
     for own, each in zip(criteria, said, strict=True):
         if each not in made:
@@ -210,9 +210,9 @@ def _criteria(criteria: Sequence[Criterion], by: WentBy) -> Iterator[str]:
         yield f"the files come to {len(made)} criteria, and {len(said)} were applied, or in another order"
 
 
-def _required(by: WentBy) -> list[Criterion]:
-    found = [c for file in by.of_role("configuration") if "criteria" in file.keys for c in _own_criteria(file)]
-    for file in by.of_role("criteria", "rule pack"):
+def _required(inputs: WentBy) -> list[Criterion]:
+    found = [c for file in inputs.of_role("configuration") if "criteria" in file.keys for c in _own_criteria(file)]
+    for file in inputs.of_role("criteria", "rule pack"):
         found += criteria_in(file) if file.role == "criteria" else parse_policy(file.text, called(file)).criteria
     return found
 
@@ -234,14 +234,14 @@ def called(file: ObeyedFile) -> str:
     return f"{file.path}.toml" if file.origin == "shipped" else Path(file.path).name
 
 
-def _said(report: AuditReport, by: WentBy) -> Iterator[str]:
+def _said(report: AuditReport, inputs: WentBy) -> Iterator[str]:
     """Where the record says another identity, other words or other roles than the configuration."""
     content: dict[str, Any] = {}
     where = "the configuration"
-    for file in by.of_role("configuration"):
+    for file in inputs.of_role("configuration"):
         content, where = file.toml(file.path), file.path
     language = ENGLISH if report.about is None else report.about.language
-    catalogue = next(iter(by.of_role("catalogue")), None)
+    catalogue = next(iter(inputs.of_role("catalogue")), None)
     about = about_of(content, Labels.of(_table(content, "labels"), where), language, where, catalogue)
     roles = roles_of(_table(content, "roles"), where)
     for name, made in (("about", about), ("roles", roles)):

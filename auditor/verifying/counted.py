@@ -1,4 +1,4 @@
-"""The statistics of a bundle counted anew from its rows and tables, and held against each other."""
+"""Recount of a bundle's statistics from its rows and tables, with cross-checks between them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MOST_TOLD = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """What was counted anew: ids of findings ``from_rows`` and ``from_tables``, and what is left ``unproven``."""
+    """The recount: ids of findings ``from_rows`` and ``from_tables``, and the ``unproven`` statements."""
 
     checks: tuple[Check, ...]
     from_rows: frozenset[str] = frozenset()
@@ -41,9 +41,9 @@ class Counted:
 
 
 def counted(
-    entries: Mapping[str, bytes], manifest: Manifest, asked: Asked, report: AuditReport, remade: Remade
+    entries: Mapping[str, bytes], manifest: Manifest, results_file: Asked, report: AuditReport, remade: Remade
 ) -> Counted:
-    """Counts the tables anew from the rows and the numbers of probes from both, and holds all others to each other."""
+    """Recount the tables from the rows and probe numbers from both, and cross-check all other numbers."""
     try:
         head, counts = read_head(entries.get(TABLES, b""))
         table = None if counts is None else counts.counts()
@@ -52,28 +52,28 @@ def counted(
         return Counted(checks=(Check(name=TABLES, state="wrong", detail=str(error)),))
     members, unfit = members_of(entries)
     kinds, request = remade.make.kinds(), entries.get(REQUEST, b"{}")
-    checks, unproven = complete(request, asked.results, report, kinds, other_code=remade.other_code)
-    checks += unfit or members.fitting(manifest, {result.probe: result for result in asked.results}, report)
+    checks, unproven = complete(request, results_file.results, report, kinds, other_code=remade.other_code)
+    checks += unfit or members.fitting(manifest, {result.probe: result for result in results_file.results}, report)
     unproven += members.unproven()
     if not remade.other_code:
-        checks += as_declared(asked.results, report, kinds)
-        checks += as_written(entries, asked, head, counts, answers, members)
+        checks += as_declared(results_file.results, report, kinds)
+        checks += as_written(entries, results_file, head, counts, answers, members)
         checks += as_given(request, report)
-        checks += as_logged(entries.get(LOG, b""), report, asked.results)
+        checks += as_logged(entries.get(LOG, b""), report, results_file.results)
     else:
         why = "other code measured: what it says beside its numbers, and how it spells them, is not held to it"
         unproven.append(Unproven(where=f"{LOG}: digests", why=why, needs="numbers"))
-        moved = [r for r in asked.results if r.probe in kinds and r.pillar != kinds[r.probe].pillar]
+        moved = [r for r in results_file.results if r.probe in kinds and r.pillar != kinds[r.probe].pillar]
         why = "it has another pillar, and so another error budget, than in this version"
         checks += [Check(name="outcomes", state="not checked", detail=f"{r.probe}: {why}") for r in moved]
     checks += described(report, head, table, answers)
-    if len({result.probe for result in asked.results}) < len(asked.results):
+    if len({result.probe for result in results_file.results}) < len(results_file.results):
         checks.append(Check(name=RESULTS, state="wrong", detail="it holds the answer of one probe twice"))
     options = _options(request)
     if column := report.data.cluster or report.data.weight:
         why = f"the bundle does not hold the column {column!r}, which the numbers rest on"
         checks.append(Check(name="rows", state="not checked", detail=why))
-        unproven += [each for result in asked.results for each in unproven_of(result, None, report, remade, why)]
+        unproven += [each for result in results_file.results for each in unproven_of(result, None, report, remade, why)]
         return Counted(checks=tuple(checks), unproven=tuple(unproven))
     if head is not None and head.features:
         # Groups that no row is in have a place among them too.
@@ -81,9 +81,9 @@ def counted(
             Unproven(where=f"{TABLES}: rows.levels", why="which groups there could be is the signer's word")
         )
     checks += _kept(manifest, report, head, counts, answers, table)
-    checks += _agreeing(asked, report, table, options)
-    kept = Kept.of(head, answers, table, grouped=bool(report.data.sensitive) or table is not None)
-    found = _anew(asked, options, kept, members, report, remade)
+    checks += _agreeing(results_file, report, table, options)
+    kept = Kept.of(head, answers, table, has_groups=bool(report.data.sensitive) or table is not None)
+    found = _anew(results_file, options, kept, members, report, remade)
     return Counted(
         checks=(*checks, *found.checks),
         from_rows=found.from_rows,
@@ -113,9 +113,9 @@ def _kept(
 
 
 def _agreeing(
-    asked: Asked, report: AuditReport, table: GroupCounts | None, options: Mapping[str, Mapping[str, Any]]
+    results_file: Asked, report: AuditReport, table: GroupCounts | None, options: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Check]:
-    facts = facts_of(asked.results, report.data, table, options)
+    facts = facts_of(results_file.results, report.data, table, options)
     wrong = contradictions(facts)
     yield from (Check(name="shared numbers", state="wrong", detail=detail) for detail in wrong[:_MOST_TOLD])
     told_twice = len(facts) - len({(fact.group, fact.what) for fact in facts})
@@ -125,9 +125,9 @@ def _agreeing(
 
 
 def _anew(
-    asked: Asked,
+    results_file: Asked,
     options: Mapping[str, Mapping[str, Any]],
-    kept: Kept,
+    kept_data: Kept,
     members: Members,
     report: AuditReport,
     remade: Remade,
@@ -135,15 +135,15 @@ def _anew(
     checks: list[Check] = []
     unproven: list[Unproven] = []
     ids: dict[str, set[str]] = {"rows": set(), "tables": set(), "scores": set()}
-    for name, result in {result.probe: result for result in asked.results}.items():
+    for name, result in {result.probe: result for result in results_file.results}.items():
         try:
-            again = members.again(result, options.get(name, {}), kept, remade)
-            again = again or remade.measured(result, options.get(name, {}), kept)
+            again = members.again(result, options.get(name, {}), kept_data, remade)
+            again = again or remade.measured(result, options.get(name, {}), kept_data)
         except AuditorError as error:
             checks.append(Check(name=name, state="wrong", detail=f"its options in {REQUEST} are none: {error}"))
             continue
         why = "nothing in the bundle recounts these statistics: auditor reproduce asks the model"
-        unproven += [*unproven_of(result, again, report, remade, why), *unproven_alike(again, kept)]
+        unproven += [*unproven_of(result, again, report, remade, why), *unproven_alike(again, kept_data)]
         if again is None:
             continue
         found = again.found
@@ -174,9 +174,9 @@ def _anew(
 
 
 def unproven_of(
-    result: ProbeResult, again: Again | None, report: AuditReport, remade: Remade, why: str
+    result: ProbeResult, remeasurement: Again | None, report: AuditReport, remade: Remade, reason: str
 ) -> Iterator[Unproven]:
-    """What is not proven of a probe's answer: all of it, or numbers by method and metric."""
+    """The unproven part of a probe's answer: all of it, or numbers by method and metric."""
     where = f"{RESULTS}: {result.probe}"
     for taken in ("duration_s", "cpu_s", "flops", "flops_by"):
         yield Unproven(where=f"{where}.{taken}", why="what a probe took is the signer's word")
@@ -186,17 +186,17 @@ def unproven_of(
         if not why_inapplicable(result, report, remade.make.kinds()):
             # What a model or its files lack is not in a bundle.
             yield Unproven(where=where, why="why there is no number is as it is stated", needs="numbers")
-    elif again is None:
+    elif remeasurement is None:
         kept = remade.make(result.probe, {}) is not None
-        yield Unproven(where=where, why=why, needs="rows" if kept else "numbers")
+        yield Unproven(where=where, why=reason, needs="rows" if kept else "numbers")
     else:
         methods: dict[str, list[str]] = {}
         for m in result.measurements:
             methods.setdefault(m.method, []).append(m.metric)
         for method, metrics in methods.items():
-            left = [metric for metric in dict.fromkeys(metrics) if not again.covers(metric, method)]
+            left = [metric for metric in dict.fromkeys(metrics) if not remeasurement.covers(metric, method)]
             left = ["*"] if len(left) == len({*metrics}) else left
-            yield from (Unproven(where=f"{where}[{method} {metric}]", why=why, needs="rows") for metric in left)
+            yield from (Unproven(where=f"{where}[{method} {metric}]", why=reason, needs="rows") for metric in left)
 
 
 def _options(content: bytes) -> Mapping[str, Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""Whether the days and times of a bundle can have come in their order."""
+"""Verification of the order of a bundle's dates and times."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _ROUNDED = timedelta(seconds=2)
 
 
 def in_order(
-    entries: Mapping[str, bytes], report: AuditReport, by: WentBy, now: datetime | None = None
+    entries: Mapping[str, bytes], report: AuditReport, inputs: WentBy, now: datetime | None = None
 ) -> tuple[list[Check], list[Unproven]]:
-    """Where the order of dates is not possible: registered, begun, measured, recorded; set and looked up before.
+    """Impossible date orders: registered, begun, measured, recorded; set and looked up before.
 
     ``now``: an aware time; this moment by default.
     """
-    wrong = list(dict.fromkeys(_impossible(entries, report, by, now or datetime.now(UTC))))
+    wrong = list(dict.fromkeys(_impossible(entries, report, inputs, now or datetime.now(UTC))))
     checks = [Check(name=NAME, state="wrong", detail=detail) for detail in wrong[:10]]
     if not wrong:
         detail = "the run, its log, its record and all that was set or decided before can have come in this order"
         checks.append(Check(name=NAME, state="ok", detail=detail))
     why = "dates are the signer's word where no timestamp tells them"
     places = ["record.json: created", "record.json: criteria.set_at", "log.jsonl: at"]
-    places += [] if by.understood is None else ["request.json: understood.began"]
+    places += [] if inputs.understood is None else ["request.json: understood.began"]
     return checks, [Unproven(where=place, why=why, needs="timestamp") for place in places]
 
 
@@ -51,14 +51,14 @@ def _day(text: object) -> date | None:
         return None
 
 
-def _impossible(entries: Mapping[str, bytes], report: AuditReport, by: WentBy, now: datetime) -> Iterator[str]:
+def _impossible(entries: Mapping[str, bytes], report: AuditReport, inputs: WentBy, now: datetime) -> Iterator[str]:
     created = _time(report.created)
     if created is None:
         yield f"the record was made on {report.created[:40]!r}, which is no time"
         return
     if created > now + _SLACK:
         yield f"the record is of {report.created}, which is to come"
-    yield from _by_its_log(entries, report, by, created)
+    yield from _by_its_log(entries, report, inputs, created)
     day = created.date() + _SLACK
     for criterion in report.criteria:
         if (found := _day(criterion.set_at)) is not None and found > day:
@@ -80,7 +80,7 @@ def _impossible(entries: Mapping[str, bytes], report: AuditReport, by: WentBy, n
             yield f"the earlier look of entry {look.entry} is of {look.created}, after the audit"
 
 
-def _by_its_log(entries: Mapping[str, bytes], report: AuditReport, by: WentBy, created: datetime) -> Iterator[str]:
+def _by_its_log(entries: Mapping[str, bytes], report: AuditReport, inputs: WentBy, created: datetime) -> Iterator[str]:
     log = events(entries.get(LOG, b""))
     times = [_time(event.get("at")) for event in log]
     known = [time for time in times if time is not None]
@@ -90,7 +90,7 @@ def _by_its_log(entries: Mapping[str, bytes], report: AuditReport, by: WentBy, c
         return
     if any(a > b + _ROUNDED for a, b in zip(known, known[1:], strict=False)):
         yield "a line of the log is of a time before the line that it follows"
-    began = known[0] if by.understood is None else _time(by.understood.began)
+    began = known[0] if inputs.understood is None else _time(inputs.understood.began)
     if began is None:
         yield "the request says no time at which the run began"
         return
@@ -101,7 +101,7 @@ def _by_its_log(entries: Mapping[str, bytes], report: AuditReport, by: WentBy, c
     last = next((t for t, e in zip(times, log, strict=True) if e.get("event") == "recorded"), None) or known[-1]
     if created > last + _ROUNDED:
         yield f"the record is of {report.created}, and its log ends on {last.isoformat(timespec='seconds')}"
-    elif by.understood is not None and timedelta(seconds=report.duration_s) > last - began + _ROUNDED:
+    elif inputs.understood is not None and timedelta(seconds=report.duration_s) > last - began + _ROUNDED:
         yield f"the run took {report.duration_s:.0f} s, and less passed between its beginning and its record"
     registration = report.registration
     if registration is None or registration.deviations:

@@ -1,4 +1,4 @@
-"""Decisions' records made again: from the enclosed entries of the history and the signatures in them."""
+"""Verification of decision records, rebuilt from the enclosed history entries and their signatures."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ NAME = "decisions"
 _WHERE = "record.json: decisions"
 
 
-def decided(report: AuditReport, by: WentBy, trusted: Collection[str]) -> tuple[list[Check], list[Unproven]]:
-    """Whether the record's decisions are those that are enclosed and signed. ``trusted``: fingerprints of keys."""
-    enclosed = {entry.number: entry for entry in by.decisions}
+def decided(report: AuditReport, inputs: WentBy, trusted: Collection[str]) -> tuple[list[Check], list[Unproven]]:
+    """Check that the record's decisions are the enclosed, signed ones.
+
+    ``trusted``: fingerprints of keys.
+    """
+    enclosed = {entry.number: entry for entry in inputs.decisions}
     named = {decision.entry for decision in report.decisions}
     more = sorted(enclosed.keys() - named)
     checks = [_wrong(f"entry {number} is enclosed, and the record does not name it") for number in more]
@@ -63,19 +66,19 @@ def _days(report: AuditReport) -> list[date]:
         return []
 
 
-def _as_far_as_told(made: DecisionRecord, said: DecisionRecord) -> DecisionRecord:
+def _as_far_as_told(remade_record: DecisionRecord, stored_record: DecisionRecord) -> DecisionRecord:
     """Which findings an old decision is about follows from the audit that it is about, which is not enclosed.
 
     An acceptance may have expired on the day after the record's, on which it was entered.
     """
     changes: dict[str, object] = {}
-    if not made.decided and not said.one_by_one and {d.finding for d in said.decided} <= set(made.findings):
-        changes["decided"] = said.decided
-    return made.model_copy(update=changes) if changes else made
+    if not remade_record.decided and not stored_record.one_by_one and {d.finding for d in stored_record.decided} <= set(remade_record.findings):
+        changes["decided"] = stored_record.decided
+    return remade_record.model_copy(update=changes) if changes else remade_record
 
 
-def _open(said: DecisionRecord, trusted: Collection[str]) -> list[Unproven]:
-    where = f"{_WHERE}.{said.entry}"
+def _open(stored_record: DecisionRecord, trusted: Collection[str]) -> list[Unproven]:
+    where = f"{_WHERE}.{stored_record.entry}"
     found = [
         Unproven(
             where=f"{where}.created",
@@ -83,9 +86,9 @@ def _open(said: DecisionRecord, trusted: Collection[str]) -> list[Unproven]:
             needs="history",
         )
     ]
-    if said.signed_with is None:
+    if stored_record.signed_with is None:
         found.append(Unproven(where=f"{where}.*", why="nobody signed it", needs="decisions"))
-    elif said.signed_with not in trusted:
-        why = f"it is signed with the key {said.signed_with[:16]}, which you did not name"
+    elif stored_record.signed_with not in trusted:
+        why = f"it is signed with the key {stored_record.signed_with[:16]}, which you did not name"
         found.append(Unproven(where=f"{where}.*", why=why, needs="decisions"))
     return found

@@ -1,4 +1,4 @@
-"""Checks evidence of what is no audit: container, digests, chain, signature, and what its record says made anew."""
+"""Verification of evidence other than audits: container, digests, chain, signature, and the rebuilt record."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WORDS = ("conclusion", "headline", "remarks", "reasons", "reason", "reading")
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What the parts of a bundle say: the record and the request as JSON, and all parts by name."""
+    """The contents of a bundle: the record and the request as JSON, and all parts by name."""
 
     record: Mapping[str, Any]
     request: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Said:
 
 @dataclass(frozen=True, kw_only=True)
 class Again:
-    """What the parts come to: the ``record`` as it would be written, the digests that it is ``about``.
+    """The rebuilt contents: the ``record`` as it would be written, and the digests that it is ``about``.
 
     ``used``: the parts that it was made of. ``request``: what of the request follows from the parts. ``made``: how much
     was recomputed, in words.
@@ -53,11 +53,11 @@ class Again:
 def verify_derived(
     data: bytes,
     entries: Mapping[str, bytes],
-    again: Callable[[Said], Again],
+    recompute: Callable[[Said], Again],
     *,
     trusted: Sequence[Ed25519PublicKey] = (),
 ) -> Verified:
-    """Every check that the bundle allows; ``again`` makes its record anew out of its parts."""
+    """Every check that the bundle allows; ``recompute`` rebuilds its record from its parts."""
     manifest = Manifest.read(entries[MANIFEST])
     whose = code(entries)
     what = Check(name="kind", state="ok", detail=f"it is the evidence of a {_kind(manifest)}")
@@ -71,7 +71,7 @@ def verify_derived(
     signed, open_, there = _signed(entries, manifest, record, request, trusted)
     checks.append(signed)
     try:
-        found = again(Said(record=record, request=request, entries=entries))
+        found = recompute(Said(record=record, request=request, entries=entries))
     except (AuditorError, *NOT_COMPUTED) as error:
         why = str(error) if isinstance(error, AuditorError) else type(error).__name__
         wrong = Check(name=RECORD, state="wrong", detail=f"it cannot be made anew: {why[:300]}")
@@ -137,23 +137,23 @@ def _signed(
     return check, (Unproven(where=SIGNATURE, why=check.detail, needs="signature"),), there
 
 
-def _compared(record: Mapping[str, Any], found: Again, *, other_code: bool) -> list[Check]:
+def _compared(record: Mapping[str, Any], remake: Again, *, other_code: bool) -> list[Check]:
     """The record's fields that are not what its parts come to, each by its name."""
     checks = []
-    for name in [*record, *(n for n in found.record if n not in record)]:
-        if name not in record or name not in found.record:
-            detail = "is nothing that such a record says" if name not in found.record else "is not in the record"
+    for name in [*record, *(n for n in remake.record if n not in record)]:
+        if name not in record or name not in remake.record:
+            detail = "is nothing that such a record says" if name not in remake.record else "is not in the record"
             checks.append(Check(name=name[:200], state="wrong", detail=detail))
             continue
-        said, mine = record[name], found.record[name]
+        said, mine = record[name], remake.record[name]
         if not (where := difference(said, mine, name)):
             continue
         state: State = "wrong"
         if other_code and not difference(_without_words(name, said), _without_words(name, mine)):
             state = "not checked"
         checks.append(Check(name=name, state=state, detail=where))
-    if not any(check.state == "wrong" for check in (*checks, *found.checks)):
-        checks.append(Check(name="record", state="ok", detail=found.made))
+    if not any(check.state == "wrong" for check in (*checks, *remake.checks)):
+        checks.append(Check(name="record", state="ok", detail=remake.made))
     return checks
 
 
@@ -168,7 +168,7 @@ def _without_words(name: str, value: object) -> object:
 
 
 def within(part: str, verified: Verified) -> tuple[list[Check], tuple[Unproven, ...]]:
-    """What was found of an enclosed bundle, each named with the part that it is in.
+    """The results for an enclosed bundle, each named with its part.
 
     What agrees is one line. Its own signature may be absent: that of the bundle around it covers it.
     """

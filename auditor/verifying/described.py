@@ -1,4 +1,4 @@
-"""What a record says of its rows and of its model's classes, held against what the bundle keeps of them."""
+"""Verification of the record's description of rows and classes against the bundle's data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Pairs = dict[str, tuple[object, object]]
 def described(
     report: AuditReport, head: AnswersHead | None, table: GroupCounts | None, answers: Answers | None
 ) -> Iterator[Check]:
-    """Where the record's model and data are not those of the stored head, table of groups and rows."""
+    """Differences of the record's model and data from the stored head, group table and rows."""
     pairs = {
         **_of_table(report, table, answers),
         **_of_head(report, head, table),

@@ -1,4 +1,4 @@
-"""What a detector said of files, made anew out of its calibration and each file's scores."""
+"""Verification of detection results, recomputed from the calibration and each file's scores."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from auditor.verifying.derived import Again, Said
 _ONLY_TO_READ = "iVBORw0KGgo="
 
 
-def detection_again(said: Said) -> Again:
+def detection_again(evidence: Said) -> Again:
     """Every p-value, interval, answer and reason out of the scores, the limits and the calibration."""
     try:
-        detectors = _detectors(said)
-        files = [(_text(file, "path"), *_read(file)) for file in said.record["files"]]
-        asked, unwritten = said.request["asked"], said.request["unwritten"]
+        detectors = _detectors(evidence)
+        files = [(_text(file, "path"), *_read(file)) for file in evidence.record["files"]]
+        asked, unwritten = evidence.request["asked"], evidence.request["unwritten"]
     except (KeyError, TypeError, ValidationError) as error:
         raise DataError(f"the files or the detector cannot be read: {type(error).__name__}") from None
     if not isinstance(asked, dict) or not isinstance(unwritten, bool):
@@ -52,13 +52,13 @@ def detection_again(said: Said) -> Again:
     pictures = {path: picture for path, _, picture in files if picture is not None}
     code = exit_code_of([result for _, result in results], detectors, unwritten=unwritten)
     record = detection_content(detectors, results, pictures, code)
-    made = detection_evidence(record, detectors, unwritten=unwritten, asked=asked)
+    made = detection_evidence(record, detectors, unwritten=unwritten, request=asked)
     scored = sum(
         bool(result.parts) or (result.verdict is not None and result.verdict.probability is not None)
         for _, result in results
     )
     return Again(
-        record={**record, "tool": said.record.get("tool")},
+        record={**record, "tool": evidence.record.get("tool")},
         request=made.request,
         about=made.about,
         used=(DETECTOR, SECOND)[: len(detectors)],
@@ -93,16 +93,16 @@ def _read(file: Mapping[str, Any]) -> tuple[FileResult, str | None]:
     return FileResult.model_validate(own), picture
 
 
-def _detectors(said: Said) -> list[AskedDetector]:
+def _detectors(evidence: Said) -> list[AskedDetector]:
     """Those whose calibration is enclosed, in the order in which they were named."""
     return [
         AskedDetector(
-            path=_text(said.record[name] or {}, "path"),
-            known=DetectorRecord.model_validate_json(said.entries[part]),
-            few=_text({"few": ""} | dict(said.record[name] or {}), "few"),
+            path=_text(evidence.record[name] or {}, "path"),
+            known=DetectorRecord.model_validate_json(evidence.entries[part]),
+            few=_text({"few": ""} | dict(evidence.record[name] or {}), "few"),
         )
         for part, name in ((DETECTOR, "detector"), (SECOND, "second_detector"))
-        if part in said.entries
+        if part in evidence.entries
     ]
 
 
@@ -141,45 +141,45 @@ def _one_of_several(card: DetectorCard, i: int, result: FileResult) -> FileResul
     return _again([card], 0, alone)
 
 
-def _answered(card: DetectorCard, said: FileVerdict) -> FileVerdict:
+def _answered(card: DetectorCard, verdict: FileVerdict) -> FileVerdict:
     low = high = None
-    if said.frames:
-        scores = np.asarray([frame.probability for frame in said.frames])
+    if verdict.frames:
+        scores = np.asarray([frame.probability for frame in verdict.frames])
         probability = float(scores.mean())
         values = [card.p_values(float(score)) for score in scores]
         p_real, p_fake = (combined([pair[i] for pair in values]) for i in (0, 1))
         low, high = mean_interval(scores)
     else:
-        assert said.probability is not None
-        probability = said.probability
+        assert verdict.probability is not None
+        probability = verdict.probability
         p_real, p_fake = card.p_values(probability)
-    answer, reason = answer_of(card, p_real, p_fake, said.novelty)
-    supported = not card.is_unlike(said.novelty)
+    answer, reason = answer_of(card, p_real, p_fake, verdict.novelty)
+    supported = not card.is_unlike(verdict.novelty)
     return FileVerdict(
         answer=answer,
         reason=reason,
         probability=probability if supported else None,
         p_real=p_real if supported else None,
         p_fake=p_fake if supported else None,
-        novelty=said.novelty,
+        novelty=verdict.novelty,
         low=low,
         high=high,
-        frames=said.frames,
+        frames=verdict.frames,
     )
 
 
-def _unsupported(card: DetectorCard, result: FileResult, said: FileVerdict) -> FileVerdict:
+def _unsupported(card: DetectorCard, result: FileResult, verdict: FileVerdict) -> FileVerdict:
     """What is beyond the detector: of another medium, or unlike all that it knows."""
-    answer, reason = answer_of(card, math.nan, math.nan, said.novelty)
+    answer, reason = answer_of(card, math.nan, math.nan, verdict.novelty)
     medium = "unreadable" if result.medium is None else IN_WORDS[result.medium]
     is_for = "images and video" if card.medium == "image" else "speech"
     other = f"Unsupported: the detector is for {is_for}, and this is {medium}."
     takes = ("image", "video") if card.medium == "image" else ("audio", "video")
     if result.medium not in takes:
         return FileVerdict(answer="cannot say", reason=other)
-    if not card.is_unlike(said.novelty):
+    if not card.is_unlike(verdict.novelty):
         raise DataError("a file that the detector supports has no probability")
-    return FileVerdict(answer=answer, reason=reason, novelty=said.novelty)
+    return FileVerdict(answer=answer, reason=reason, novelty=verdict.novelty)
 
 
 def _text(table: Mapping[str, Any], name: str) -> str:

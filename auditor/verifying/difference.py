@@ -1,4 +1,4 @@
-"""Where two values of JSON differ by more than rounding."""
+"""The first places where two JSON values differ by more than rounding."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from collections.abc import Mapping
 RELATIVE = 1e-6
 
 
-def difference(said: object, found: object, where: str = "") -> str:
+def difference(recorded_value: object, new_value: object, where: str = "") -> str:
     """The first place where two values of JSON differ by more than rounding, in words; "" where none does."""
-    first = _first(said, found)
+    first = _first(recorded_value, new_value)
     if first is None:
         return ""
     path, words = first
     return f"{f'{where}{path}'.strip('.') or 'it'} {words}"
 
 
-def _first(said: object, found: object) -> tuple[str, str] | None:
+def _first(recorded_value: object, new_value: object) -> tuple[str, str] | None:
     """The way to that place, which is spelled only where there is one, and what is said of it."""
-    if isinstance(said, str):
-        same = said == found
-    elif isinstance(said, bool) or isinstance(found, bool) or said is None or found is None:
-        same = said is found
-    elif isinstance(said, (int, float)) and isinstance(found, (int, float)):
-        same = math.isclose(said, found, rel_tol=RELATIVE, abs_tol=1e-12)
-    elif isinstance(said, Mapping) and isinstance(found, Mapping):
-        if said.keys() != found.keys():
+    if isinstance(recorded_value, str):
+        same = recorded_value == new_value
+    elif isinstance(recorded_value, bool) or isinstance(new_value, bool) or recorded_value is None or new_value is None:
+        same = recorded_value is new_value
+    elif isinstance(recorded_value, (int, float)) and isinstance(new_value, (int, float)):
+        same = math.isclose(recorded_value, new_value, rel_tol=RELATIVE, abs_tol=1e-12)
+    elif isinstance(recorded_value, Mapping) and isinstance(new_value, Mapping):
+        if recorded_value.keys() != new_value.keys():
             return "", "has other keys"
-        for key, value in said.items():
-            if (first := _first(value, found[key])) is not None:
+        for key, value in recorded_value.items():
+            if (first := _first(value, new_value[key])) is not None:
                 return f".{key}{first[0]}", first[1]
         return None
-    elif isinstance(said, (list, tuple)) and isinstance(found, (list, tuple)):
-        if len(said) != len(found):
-            return "", f"has {len(said)} entries, recomputed {len(found)}"
-        for i, pair in enumerate(zip(said, found, strict=True)):
+    elif isinstance(recorded_value, (list, tuple)) and isinstance(new_value, (list, tuple)):
+        if len(recorded_value) != len(new_value):
+            return "", f"has {len(recorded_value)} entries, recomputed {len(new_value)}"
+        for i, pair in enumerate(zip(recorded_value, new_value, strict=True)):
             if (first := _first(*pair)) is not None:
                 return f"[{i}]{first[0]}", first[1]
         return None
     else:
-        same = said == found
-    return None if same else ("", f"says {_shown(said)}, recomputed {_shown(found)}")
+        same = recorded_value == new_value
+    return None if same else ("", f"says {_shown(recorded_value)}, recomputed {_shown(new_value)}")
 
 
 def _shown(value: object) -> str:

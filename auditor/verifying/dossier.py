@@ -1,4 +1,4 @@
-"""Whether a dossier is as it was written, of which record it is, and who vouches for it."""
+"""Verification of a dossier: its integrity, its record, and its signer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def check_dossier(path: Path, report: AuditReport | None, trusted: Sequence[Ed25519PublicKey]) -> list[Check]:
-    """Whether a dossier is as it was written, is of this record, and who vouches for it.
+    """Check whether a dossier is unchanged, belongs to this record, and is signed, and by whom.
 
     ``path``: its manifest. Raises UsageError where there is no such file, DataError where it is none.
     """
@@ -56,22 +56,22 @@ def _file(folder: Path, name: str, entry: FileEntry) -> Check:
     return Check(name=title, state="ok", detail="it is as it was written")
 
 
-def _attested(folder: Path, given: Mapping[str, str], what: str) -> list[Check]:
+def _attested(folder: Path, digests: Mapping[str, str], noun: str) -> list[Check]:
     checks = []
-    for name, digest in given.items():
+    for name, digest in digests.items():
         title = f"dossier, {name}"
         try:
             if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "\0" in name:
                 raise FileNotFoundError
             same = hashlib.sha256(content_of(folder / name)).hexdigest() == digest
         except OSError:
-            detail = f"the {what} lies elsewhere; its SHA-256 is {digest}"
+            detail = f"the {noun} lies elsewhere; its SHA-256 is {digest}"
             checks.append(Check(name=title, state="not checked", detail=detail))
             continue
         if same:
-            checks.append(Check(name=title, state="ok", detail=f"the {what} is as it was"))
+            checks.append(Check(name=title, state="ok", detail=f"the {noun} is as it was"))
         else:
-            checks.append(Check(name=title, state="wrong", detail=f"the {what} was changed since"))
+            checks.append(Check(name=title, state="wrong", detail=f"the {noun} was changed since"))
     return checks
 
 

@@ -1,4 +1,4 @@
-"""A dossier made again from what it says it was made of: a signature says who vouches for a text, not what made it."""
+"""A dossier rebuilt from its stated inputs: a signature names the signer of a text, not its sources."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PACK_BYTES = 4 << 20
 
 
 def check_text(folder: Path, manifest: DossierManifest, report: AuditReport | None, signed_with: str | None) -> Check:
-    """Whether a dossier's files say what its record, packs and statements come to, and nothing else.
+    """Check that a dossier's files contain exactly the output of its record, packs and statements.
 
     ``signed_with``: the fingerprint that its attestations name; None where it is not signed.
     """

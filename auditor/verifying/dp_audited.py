@@ -1,4 +1,4 @@
-"""An audit of a claimed epsilon, made anew out of the coins and scores of its canaries."""
+"""Verification of an epsilon audit, recomputed from the coins and scores of its canaries."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from auditor.verifying.derived import Again, Said
 _CLAIM: TypeAdapter[Claim] = TypeAdapter(Claim)
 
 
-def dp_audit_again(said: Said) -> Again:
+def dp_audit_again(evidence: Said) -> Again:
     """Every bound, every test of the noise, the power and the verdict out of the enclosed canaries."""
     try:
-        asked: dict[str, Any] = dict(said.request)
+        asked: dict[str, Any] = dict(evidence.request)
         more = asked.pop("asked")
         asked.pop("about")
         claim = _CLAIM.validate_python(asked)
-        canaries = CanaryRecord.model_validate_json(said.entries[CANARIES]).seen()
+        canaries = CanaryRecord.model_validate_json(evidence.entries[CANARIES]).seen()
     except (KeyError, TypeError, ValidationError) as error:
         raise DataError(f"the claim or the canaries cannot be read: {type(error).__name__}") from None
     if not isinstance(more, dict):

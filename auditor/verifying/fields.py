@@ -1,4 +1,4 @@
-"""Of every field of a record: what proves it, or why nothing can."""
+"""For every field of a record: its proof, or the reason why it cannot be proven."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from auditor.verifying.checks import Check, Needs, Unproven
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """``by``: the check that recomputes a field, "" where none does; ``why`` something of it stays open all the same,
-    and what it ``needs``: None for a plain statement."""
+    """The proof of a field. ``by``: the check that recomputes it, "" if none; ``why``: the reason why part of it stays open nevertheless, and what it ``needs``: None for a plain statement.
+    """
 
     by: str = ""
     why: str = ""
@@ -103,7 +103,7 @@ _PARTS = (
 
 
 def proof_of(path: str) -> Proof | None:
-    """How a field of a record is proven, by its dotted path; None for one that nobody thought of."""
+    """The proof of a record's field, by its dotted path; None for an unknown field."""
     if path in FIELDS:
         return FIELDS[path]
     parts = path.split(".")
@@ -111,7 +111,7 @@ def proof_of(path: str) -> Proof | None:
 
 
 def stated(report: AuditReport, checks: Collection[Check]) -> list[Unproven]:
-    """What a record says and none of these checks reaches, of fields that say something."""
+    """Non-empty fields of a record that none of these checks covers."""
     fine = {check.name for check in checks if check.state == "ok"}
     said = report.model_dump(mode="json")
     found = [
@@ -122,7 +122,7 @@ def stated(report: AuditReport, checks: Collection[Check]) -> list[Unproven]:
     return [*found, *_PARTS]
 
 
-def _says(said: Any, path: list[str]) -> bool:
+def _says(value: Any, path: list[str]) -> bool:
     for key in path:
-        said = said.get(key) if isinstance(said, dict) else None
-    return said not in (None, "", [], {}, 0)
+        value = value.get(key) if isinstance(value, dict) else None
+    return value not in (None, "", [], {}, 0)

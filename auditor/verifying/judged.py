@@ -1,4 +1,4 @@
-"""All answers of a bundle judged anew, held against its record."""
+"""Verification of judgements: all answers of a bundle judged again and compared with its record."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _OF_NO_RULE = {
 }  # fmt: skip
 
 
-def judged(report: AuditReport, asked: Asked, *, other_code: bool) -> list[Check]:
-    """Judges all answers anew and compares every number and outcome with the record's.
+def judged(report: AuditReport, results_file: Asked, *, other_code: bool) -> list[Check]:
+    """Judge all answers again and compare every number and outcome with the record's.
 
     ``other_code``: another version of the toolkit measured, which may have drawn other figures.
     """
-    judgements, family = judge(asked.results, asked.criteria, asked.family)
+    judgements, family = judge(results_file.results, results_file.criteria, results_file.family)
     again = assemble(
-        asked.results,
-        asked.criteria,
-        judged=(judgements, family),
+        results_file.results,
+        results_file.criteria,
+        judgements=(judgements, family),
         model=report.model,
         data=report.data,
         environment=report.environment,
@@ -51,8 +51,8 @@ def judged(report: AuditReport, asked: Asked, *, other_code: bool) -> list[Check
     if other_code and report.figures != again.figures:
         if not same_rule:
             judgements = _as_recorded(judgements, report)
-            drawn = figures_of(judgements, asked.results)
-        again = again.model_copy(update={"figures": tuple(figures_as_before(judgements, asked.results))})
+            drawn = figures_of(judgements, results_file.results)
+        again = again.model_copy(update={"figures": tuple(figures_as_before(judgements, results_file.results))})
     checks += _part_checks(report, again, drawn, same_rule=same_rule, other_code=other_code)
     if not same_rule:
         checks += _other_rule_checks(report, again)

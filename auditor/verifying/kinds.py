@@ -1,4 +1,4 @@
-"""Checks evidence of any kind by what its manifest says it is."""
+"""Verification of any kind of evidence, dispatched by the kind in its manifest."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _OF_NUMBERS: Mapping[Kind, Callable[[Said], Again]] = {
 
 
 def kind_of(data: bytes, name: str) -> Kind:
-    """What a bundle is the evidence of; what has no manifest that can be read is looked at as an audit's."""
+    """The kind of evidence in a bundle; without a readable manifest it is treated as an audit."""
     try:
         return Manifest.read(unpack(data, name)[MANIFEST]).kind
     except (DataError, KeyError):
@@ -54,7 +54,7 @@ def verify_evidence(
     trusted: Sequence[Ed25519PublicKey] = (),
     authorities: Authorities | None = None,
 ) -> Verified:
-    """Every check that a bundle of whatever kind allows; parameters and errors as of :func:`verify_bundle`."""
+    """Every check for a bundle of any kind; parameters and errors as in :func:`verify_bundle`."""
     data = read_archive(path)
     kind = kind_of(data, path.name)
     if kind == "audit":
@@ -67,7 +67,7 @@ def verify_evidence(
 
 
 def _derived(
-    called: str,
+    file_name: str,
     data: bytes,
     entries: Mapping[str, bytes],
     kind: Kind,
@@ -77,6 +77,6 @@ def _derived(
     if kind in _OF_NUMBERS:
         return verify_derived(data, entries, _OF_NUMBERS[kind], trusted=trusted)
     if kind not in _OF_AUDITS:
-        raise DataError(f"{called!r} is the evidence of a {kind}, which this version cannot check.")
+        raise DataError(f"{file_name!r} is the evidence of a {kind}, which this version cannot check.")
     audits = Audits(entries, make_probe)
     return verify_derived(data, entries, lambda said: _OF_AUDITS[kind](said, audits), trusted=trusted)

@@ -1,4 +1,4 @@
-"""What follows of the membership scores that a bundle keeps, and where that is not what is said."""
+"""Verification of membership results, recomputed from the membership scores in a bundle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from auditor.verifying.remeasured import Again, Kept, Remade
 
 @dataclass(frozen=True)
 class Members:
-    """The membership scores of a bundle, and what is said of them; ``own_losses``: no losses were given beside answers.
+    """The membership scores of a bundle, with metadata; ``own_losses``: no losses were given beside answers.
 
     ``head`` without ``scores``: they were left out.
     """
@@ -40,13 +40,16 @@ class Members:
 
     @classmethod
     def of(cls, entries: Mapping[str, bytes]) -> Members:
-        """Those of a bundle. Raises DataError where they are none."""
+        """The membership scores of a bundle.
+
+        Raises DataError where they are none.
+        """
         head = read_membership_head(entries.get(TABLES, b""))
         scores = None if head is None or MEMBERSHIP not in entries else read_membership(entries[MEMBERSHIP], head)
         return cls(head, scores, not _losses_given(entries.get(REQUEST, b"{}")))
 
     def fitting(self, manifest: Manifest, results: Mapping[str, ProbeResult], report: AuditReport) -> Iterator[Check]:
-        """Where they are not the ones that the bundle should have."""
+        """Differences from the scores that the bundle should have."""
         if (self.head is None) == (MEMBERSHIP in manifest.files):
             detail = "tables.json does not say what it holds" if self.head is None else "tables.json says what it holds"
             yield Check(name=MEMBERSHIP, state="wrong", detail=f"{detail}, and the manifest does not fit that")
@@ -58,7 +61,7 @@ class Members:
                 yield Check(name=MEMBERSHIP, state="wrong", detail="it has a member that is no row of --train")
 
     def unproven(self) -> Iterator[Unproven]:
-        """What nothing in a bundle proves of them."""
+        """Statements on the scores that nothing in the bundle proves."""
         if self.head is not None:
             why = "which attacks were made, what they know and why others were not made, is the signer's word"
             yield Unproven(where=f"{TABLES}: membership.*", why=why)
@@ -66,32 +69,32 @@ class Members:
             why = "that model and attacks gave these scores, only the model can tell: auditor reproduce"
             yield Unproven(where=f"{MEMBERSHIP}: *", why=why)
 
-    def again(self, said: ProbeResult, options: Mapping[str, Any], kept: Kept, remade: Remade) -> Again | None:
-        """What their probe measures anew of them; None for every other, and without them.
+    def again(self, stored_result: ProbeResult, options: Mapping[str, Any], kept_data: Kept, remade: Remade) -> Again | None:
+        """The probe's results remeasured from the scores; None for other probes, and without scores.
 
         Raises ConfigError for options that are none.
         """
-        scores, kind = self.scores, remade.make.kinds().get(said.probe)
-        if scores is None or kind is None or scores.head.probe != said.probe:
+        scores, kind = self.scores, remade.make.kinds().get(stored_result.probe)
+        if scores is None or kind is None or scores.head.probe != stored_result.probe:
             return None
         probe: Any = make_probe(kind, options)
         if not isinstance(probe, ScoresProbe):
             return None
-        answers = kept.answers if kept.whole else None
+        answers = kept_data.answers if kept_data.whole else None
         stand_in: Any = None if answers is None else StoredModel(answers)
         alike = None if answers is None else partial(alike_answers, stand_in, answers.data())
-        found = attempt(probe, partial(probe.measure_scores, scores), alike=alike)
+        found = attempt(probe, partial(probe.measure_scores, scores), find_constant_answers=alike)
         if alike is None:
-            found = replace(found, alike=said.alike)
-        wrong = probe.contradictions(scores, kept.answers, own_losses=self.own_losses)
-        return Again(found=found, whence="scores", wrong=(*wrong, *remade.wrong(said, found, drawn=True)))
+            found = replace(found, alike=stored_result.alike)
+        wrong = probe.contradictions(scores, kept_data.answers, own_losses=self.own_losses)
+        return Again(found=found, whence="scores", wrong=(*wrong, *remade.wrong(stored_result, found, with_figures=True)))
 
 
-def unproven_alike(again: Again | None, kept: Kept) -> Iterator[Unproven]:
-    """What scores of members do not say of a probe, where no answers do."""
-    if again is not None and again.whence == "scores" and not (kept.answers is not None and kept.whole):
+def unproven_alike(remeasurement: Again | None, kept_data: Kept) -> Iterator[Unproven]:
+    """Statements on a probe not covered by membership scores if there are no answers."""
+    if remeasurement is not None and remeasurement.whence == "scores" and not (kept_data.answers is not None and kept_data.whole):
         why = "which rows are answered alike, the answers alone show"
-        yield Unproven(where=f"{RESULTS}: {again.found.probe}.alike", why=why, needs="rows")
+        yield Unproven(where=f"{RESULTS}: {remeasurement.found.probe}.alike", why=why, needs="rows")
 
 
 def _losses_given(request: bytes) -> bool:
@@ -102,7 +105,7 @@ def _losses_given(request: bytes) -> bool:
 
 
 def members_of(entries: Mapping[str, bytes]) -> tuple[Members, list[Check]]:
-    """The membership scores of a bundle, or what is wrong with them."""
+    """The membership scores of a bundle, or their errors."""
     try:
         return Members.of(entries), []
     except DataError as error:

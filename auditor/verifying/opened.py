@@ -1,4 +1,4 @@
-"""The record in an evidence bundle, for whoever reads it and recomputes nothing."""
+"""Extraction of the record from an evidence bundle, without recomputation."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from auditor.verifying.parts import container, digests, log_chain, signature, un
 
 
 def record_in(path: Path) -> AuditReport:
-    """The record of a bundle whose container, digests, chain and signature agree with its manifest; no number is
-    recomputed, and whose the signature is is not asked.
+    """The record of a bundle whose container, digests, chain and signature agree with its manifest; no number is recomputed, and the owner of the signature is not checked.
 
     Raises DataError naming what does not agree, UsageError where it is evidence of something else than an audit.
     """

@@ -1,4 +1,4 @@
-"""What an audit says has changed since another model, held against the answers of both, row by row."""
+"""Verification of changes since another model, from the answers of both models, row by row."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ def paired(
     after: Mapping[str, bytes],
     reports: tuple[AuditReport, AuditReport],
 ) -> tuple[list[Check], list[Unproven]]:
-    """Whether the changes in the later audit are those between the two: by the numbers that both state, and counted
-    over the rows of both.
+    """Check that the changes in the later audit are those between the two audits, by the numbers that both state, and by counts over the rows of both.
 
     ``before``, ``after``: the parts of either bundle. Which of a group's rows changed only the rows' groups could tell.
     """
@@ -116,9 +115,9 @@ def _rates(positive: int | None) -> Mapping[str, tuple[Callable[[Answers], _Mask
     return rates
 
 
-def _uncounted(finding: Finding, was: Answers, now: Answers) -> str | None:
+def _uncounted(finding: Finding, reference_answers: Answers, current_answers: Answers) -> str | None:
     """Where a change is not what the rows come to; "" where it is, None where rows do not tell it."""
-    estimate, rates = finding.estimate, _rates(was.head.positive)
+    estimate, rates = finding.estimate, _rates(reference_answers.head.positive)
     if isinstance(estimate, RateChange) and finding.metric == "accuracy_change" and not finding.group:
         sums = [("accuracy", estimate.before, estimate.gained, estimate.lost, estimate.n)]
     elif isinstance(estimate, GapChange):
@@ -131,8 +130,8 @@ def _uncounted(finding: Finding, was: Answers, now: Answers) -> str | None:
             continue
         told = True
         rows, yes = rates[rate]
-        mask, first, second = rows(was), yes(was), yes(now)
-        mine = [int((mask & m).sum()) for m in (first, second & ~first, first & ~second, np.ones(len(was), bool))]
+        mask, first, second = rows(reference_answers), yes(reference_answers), yes(current_answers)
+        mine = [int((mask & m).sum()) for m in (first, second & ~first, first & ~second, np.ones(len(reference_answers), bool))]
         # Rows of small groups, or of none, may have been left out of a gap.
         whole = said[3] == mine[3]
         if (whole and said != mine) or any(a > b for a, b in zip(said, mine, strict=True)):

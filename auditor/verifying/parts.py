@@ -1,4 +1,4 @@
-"""The parts of a bundle by themselves: container, digests, chain, code, signature, and what can be read of them."""
+"""Verification of single parts of a bundle: container, digests, chain, code, signature, and parsing."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def digests(entries: Mapping[str, bytes], manifest: Manifest, parts: Collection[
 
 
 def unknown_parts(entries: Collection[str]) -> list[Check]:
-    """The parts of names that no audit's bundle has; whether the others are named, who reads them says."""
+    """Parts with names that no audit bundle has; whether the others are listed is for the reader to check."""
     return [
         Check(name=name[:200], state="wrong", detail="it is no part of an audit's bundle, and nothing names it")
         for name in entries
@@ -91,7 +91,7 @@ def log_chain(entries: Mapping[str, bytes], manifest: Manifest) -> Check:
 
 
 def code(entries: Mapping[str, bytes]) -> Check:
-    """Which code measured: that it is not the code installed here is no fault, and worth knowing."""
+    """Check of the measuring code: a difference from the installed code is reported, but is no error."""
     said = next((e.get("digests") for e in events(entries.get(LOG, b"")) if e.get("event") == "code"), None)
     digests = {str(k): str(v) for k, v in said.items()} if isinstance(said, dict) else {}
     own = digests.pop("responsible-auditor", None)
@@ -118,14 +118,14 @@ def read_part(name: str, entries: Mapping[str, bytes], parse: Callable[[bytes], 
 
 
 def spelled(entries: Mapping[str, bytes], report: AuditReport) -> Check:
-    """Whether the record is spelled as it would be written, so that one document id is that of one record."""
+    """Check of the record's canonical spelling, so that a document id identifies one record."""
     if in_order(report.model_dump(mode="json")) != entries.get(RECORD):
         return Check(name="document id", state="wrong", detail=f"{RECORD} is not written as that record would be")
     return Check(name="document id", state="ok", detail=document_id(report))
 
 
-def signature(entries: Mapping[str, bytes], said: bytes | None, trusted: Sequence[Ed25519PublicKey]) -> Check:
-    """``said``: the statement that is to have been signed; None where the record cannot be read."""
+def signature(entries: Mapping[str, bytes], statement: bytes | None, trusted: Sequence[Ed25519PublicKey]) -> Check:
+    """Check of the signature; ``statement``: the expected signed statement, None if the record is unreadable."""
     content = entries.get(SIGNATURE)
     if content is None:
         if trusted:
@@ -135,7 +135,7 @@ def signature(entries: Mapping[str, bytes], said: bytes | None, trusted: Sequenc
         signed = open_envelope(content, trusted)
     except AuditorError as error:
         return Check(name="signature", state="wrong", detail=str(error))
-    if said is None or signed.statement != said:
+    if statement is None or signed.statement != statement:
         return Check(name="signature", state="wrong", detail="what was signed is not this bundle")
     whose = f"key {signed.fingerprint[:16]}..."
     if not signed.trusted:

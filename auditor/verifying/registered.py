@@ -1,4 +1,4 @@
-"""A registration's record made again: from the enclosed registration, and from the plan that was in force."""
+"""Verification of the registration record, rebuilt from the enclosed registration and the plan in force."""
 
 from __future__ import annotations
 
@@ -15,54 +15,57 @@ NAME = "registration"
 _WHERE = "record.json: registration"
 
 
-def registered(report: AuditReport, by: WentBy, trusted: Collection[str]) -> tuple[list[Check], list[Unproven]]:
-    """Whether the record says of its registration what that and the plan come to. ``trusted``: fingerprints of keys."""
+def registered(report: AuditReport, inputs: WentBy, trusted: Collection[str]) -> tuple[list[Check], list[Unproven]]:
+    """Check that the registration record follows from the registration and the plan.
+
+    ``trusted``: fingerprints of keys.
+    """
     said = report.registration
     if said is None:
-        wrong = by.registration is not None
+        wrong = inputs.registration is not None
         detail = "one is enclosed, and the record says nothing of it"
         return [Check(name=NAME, state="wrong", detail=detail)] if wrong else [], []
-    if by.registration is None or by.understood is None:
+    if inputs.registration is None or inputs.understood is None:
         why = (
-            "the registration is not enclosed" if by.registration is None else "the plan in force is not in the request"
+            "the registration is not enclosed" if inputs.registration is None else "the plan in force is not in the request"
         )
-        checks = [] if by.registration is None else _apart_from_the_plan(said, by)
+        checks = [] if inputs.registration is None else _apart_from_the_plan(said, inputs)
         return checks, [Unproven(where=f"{_WHERE}.*", why=why, needs="registration")]
-    again = _again(report, said, by)
+    again = _again(report, said, inputs)
     where = difference(said.model_dump(mode="json"), again.model_dump(mode="json"))
     if where:
         return [Check(name=NAME, state="wrong", detail=f"by the registration and the plan: {where}")], []
     n = len(said.deviations)
     detail = f"digest, author, day, signature and {n} {'deviation' if n == 1 else 'deviations'} found anew"
-    return [Check(name=NAME, state="ok", detail=detail)], _open(said, by.understood.plan, trusted)
+    return [Check(name=NAME, state="ok", detail=detail)], _open(said, inputs.understood.plan, trusted)
 
 
-def _again(report: AuditReport, said: RegistrationRecord, by: WentBy) -> RegistrationRecord:
-    if by.registration is None or by.understood is None:
-        return said
+def _again(report: AuditReport, stored_record: RegistrationRecord, inputs: WentBy) -> RegistrationRecord:
+    if inputs.registration is None or inputs.understood is None:
+        return stored_record
     record = held_against(
-        by.registration,
-        by.understood.plan,
-        path=said.path,
-        started=datetime.fromisoformat(by.understood.began),
+        inputs.registration,
+        inputs.understood.plan,
+        path=stored_record.path,
+        started=datetime.fromisoformat(inputs.understood.began),
         tool=str(report.tool.get("version")),
     )
-    planned = list(by.understood.plan.probes)
-    record = with_what_became(record, report.findings, refused=report.refusal is not None, planned=planned)
+    planned = list(inputs.understood.plan.probes)
+    record = with_what_became(record, report.findings, was_refused=report.refusal is not None, planned=planned)
     # Where the history holds it is for the history to say.
-    return record.model_copy(update={"entered": said.entered, "cautions": said.cautions})
+    return record.model_copy(update={"entered": stored_record.entered, "cautions": stored_record.cautions})
 
 
-def _apart_from_the_plan(said: RegistrationRecord, by: WentBy) -> list[Check]:
-    if by.registration is None:
+def _apart_from_the_plan(stored_record: RegistrationRecord, inputs: WentBy) -> list[Check]:
+    if inputs.registration is None:
         return []
-    made = by.registration.registration
-    found = (made.digest, made.registered, made.by, by.registration.signed_with)
-    same = found == (said.sha256, said.registered, said.by, said.signed_with)
+    made = inputs.registration.registration
+    found = (made.digest, made.registered, made.by, inputs.registration.signed_with)
+    same = found == (stored_record.sha256, stored_record.registered, stored_record.by, stored_record.signed_with)
     return [] if same else [Check(name=NAME, state="wrong", detail="the one that is enclosed is another")]
 
 
-def _open(said: RegistrationRecord, plan: Plan, trusted: Collection[str]) -> list[Unproven]:
+def _open(stored_record: RegistrationRecord, plan: Plan, trusted: Collection[str]) -> list[Unproven]:
     found = [
         Unproven(
             where=f"{_WHERE}.registered",
@@ -70,12 +73,12 @@ def _open(said: RegistrationRecord, plan: Plan, trusted: Collection[str]) -> lis
             needs="timestamp",
         )
     ]
-    if said.signed_with is None or said.signed_with not in trusted:
+    if stored_record.signed_with is None or stored_record.signed_with not in trusted:
         whose = (
-            "by nobody" if said.signed_with is None else f"with the key {said.signed_with[:16]}, which you did not name"
+            "by nobody" if stored_record.signed_with is None else f"with the key {stored_record.signed_with[:16]}, which you did not name"
         )
         found.append(Unproven(where=f"{_WHERE}.by", why=f"it is signed {whose}", needs="registration"))
-    if said.entered is not None or said.cautions:
+    if stored_record.entered is not None or stored_record.cautions:
         found += [
             Unproven(
                 where=f"{_WHERE}.{name}", why="where it was entered is for the history to say: --db", needs="history"

@@ -1,4 +1,4 @@
-"""What a probe measures anew of what a bundle keeps, and where that is not what is said."""
+"""Remeasurement of a probe's results from a bundle's data, and the differences from the record."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Whence = Literal["rows", "tables", "scores"]
 
 @dataclass(frozen=True)
 class OfDecisions:
-    """Of a probe, the ``metrics`` or methods that follow from decisions and groups without scores.
+    """The ``metrics`` or methods of a probe that follow from decisions and groups without scores.
 
     ``loose``: the metrics of which even the groups that they are given for rest on scores.
     """
@@ -41,7 +41,7 @@ class OfDecisions:
 
 
 class Remake(Protocol):
-    """The probes there are, handed down, since this floor knows of none."""
+    """The available probes, passed in, since this layer knows none."""
 
     def __call__(self, name: str, options: Mapping[str, Any]) -> Probe | None:
         """A probe whose numbers follow from answers, decisions and groups alone; None for all others.
@@ -51,7 +51,7 @@ class Remake(Protocol):
         ...
 
     def of_decisions(self, name: str) -> OfDecisions:
-        """What of such a probe follows from decisions and groups, whatever the scores."""
+        """The part of such a probe's results that follows from decisions and groups, for any scores."""
         ...
 
     def kinds(self) -> Mapping[str, type[Probe]]:
@@ -61,7 +61,7 @@ class Remake(Protocol):
 
 @dataclass(frozen=True)
 class Kept:
-    """What a bundle keeps: ``answers`` by row, the ``table`` of groups, and whether rows say all: ``whole``.
+    """A bundle's data: ``answers`` by row, the ``table`` of groups, and their completeness: ``whole``.
 
     ``kinds``: what the model may have given beside its decisions.
     """
@@ -72,13 +72,13 @@ class Kept:
     kinds: tuple[Scores, ...] = ("graded", "labels", "none")
 
     @classmethod
-    def of(cls, head: AnswersHead | None, answers: Answers | None, table: GroupCounts | None, *, grouped: bool) -> Kept:
-        """``grouped``: whether the audit had groups, which rows say only where they were asked to."""
+    def of(cls, head: AnswersHead | None, answers: Answers | None, table: GroupCounts | None, *, has_groups: bool) -> Kept:
+        """The data of a bundle; ``has_groups``: the audit had groups, which rows contain only on request."""
         if head is None:
             return cls(answers, table)
         # Of very many classes no scores are kept, and blurred ones are not those that were measured.
         scored = head.kind == "regressor" or (head.blurred == 1 and len(head.classes) <= MOST_CLASSES)
-        return cls(answers, table, scored and (bool(head.features) or not grouped), _kinds(head, answers))
+        return cls(answers, table, scored and (bool(head.features) or not has_groups), _kinds(head, answers))
 
 
 def _kinds(head: AnswersHead, answers: Answers | None) -> tuple[Scores, ...]:
@@ -92,7 +92,7 @@ def _kinds(head: AnswersHead, answers: Answers | None) -> tuple[Scores, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Again:
-    """A probe measured anew: what was ``found``, from ``whence``, and what is ``wrong`` in words.
+    """A remeasured probe: its results (``found``), their source (``whence``), and errors (``wrong``) in words.
 
     ``only``: the metrics or methods that were, None where all were.
     """
@@ -103,13 +103,13 @@ class Again:
     only: tuple[str, ...] | None = None
 
     def covers(self, metric: str | None, method: str | None) -> bool:
-        """Whether a number of the probe is among what was measured anew."""
+        """Whether a number of the probe was remeasured."""
         return self.only is None or metric in self.only or method in self.only
 
 
 @dataclass(frozen=True)
 class Remade:
-    """Probes made anew, ``make``; ``other_code``: those that measured are of another version of the toolkit.
+    """Remeasured probes, ``make``; ``other_code``: the measuring code is another version of the toolkit.
 
     ``other_rule``: the record was judged by another rule, so that its numbers may not say what outcomes rest on here.
     """
@@ -118,56 +118,56 @@ class Remade:
     other_code: bool
     other_rule: bool = False
 
-    def measured(self, said: ProbeResult, options: Mapping[str, Any], kept: Kept) -> Again | None:
-        """What a probe measures anew, of what, and where that differs from what is said; None where it cannot.
+    def measured(self, stored_result: ProbeResult, options: Mapping[str, Any], kept_data: Kept) -> Again | None:
+        """A probe's remeasured results, their source, and differences from the record; None if impossible.
 
         Where another version measured, the probe may do as its earlier versions did. Raises AuditorError for options
         that are none.
         """
-        again = self._again(said, options, kept)
+        again = self._again(stored_result, options, kept_data)
         if again is None:
             return None
-        earlier: Mapping[str, Any] = getattr(self.make(said.probe, options), "earlier", {})
+        earlier: Mapping[str, Any] = getattr(self.make(stored_result.probe, options), "earlier", {})
         if again.wrong and earlier and self.other_code:
-            then = self._again(said, {**earlier, **options}, kept)
+            then = self._again(stored_result, {**earlier, **options}, kept_data)
             if then is not None and not then.wrong:
                 return then
         return again
 
-    def _again(self, said: ProbeResult, options: Mapping[str, Any], kept: Kept) -> Again | None:
-        probe = self.make(said.probe, options)
+    def _again(self, stored_result: ProbeResult, options: Mapping[str, Any], kept_data: Kept) -> Again | None:
+        probe = self.make(stored_result.probe, options)
         if probe is None:
             return None
-        if counts_suffice(probe) and kept.table is not None:
-            measure, table = probe.measure_counts, kept.table
-            found = attempt(probe, lambda: measure(table), alike=lambda them: alike_in(table, them))
-            return Again(found=found, whence="tables", wrong=self.wrong(said, found))
-        if kept.answers is not None and kept.whole:
-            found = _asked(probe, kept.answers)
-            return Again(found=found, whence="rows", wrong=self.wrong(said, found, drawn=True))
-        if kept.table is None or kept.table.n > _MOST_MADE:
+        if counts_suffice(probe) and kept_data.table is not None:
+            measure, table = probe.measure_counts, kept_data.table
+            found = attempt(probe, lambda: measure(table), find_constant_answers=lambda them: alike_in(table, them))
+            return Again(found=found, whence="tables", wrong=self.wrong(stored_result, found))
+        if kept_data.answers is not None and kept_data.whole:
+            found = _asked(probe, kept_data.answers)
+            return Again(found=found, whence="rows", wrong=self.wrong(stored_result, found, with_figures=True))
+        if kept_data.table is None or kept_data.table.n > _MOST_MADE:
             return None
-        return min((self._narrowed(probe, said, kept, kind) for kind in kept.kinds), key=lambda each: len(each.wrong))
+        return min((self._narrowed(probe, stored_result, kept_data, kind) for kind in kept_data.kinds), key=lambda each: len(each.wrong))
 
-    def _narrowed(self, probe: Probe, said: ProbeResult, kept: Kept, kind: Scores) -> Again:
+    def _narrowed(self, probe: Probe, stored_result: ProbeResult, kept_data: Kept, kind: Scores) -> Again:
         """What follows of decisions, and of all others that they are there, with scores that somebody made up."""
-        assert kept.table is not None
-        of = self.make.of_decisions(said.probe)
-        found = _asked(probe, rows_of(kept.table, kind))
+        assert kept_data.table is not None
+        of = self.make.of_decisions(stored_result.probe)
+        found = _asked(probe, rows_of(kept_data.table, kind))
         told, anew = (
             replace(result, measurements=tuple(m for m in result.measurements if {m.metric, m.method} & {*of.metrics}))
-            for result in (said, found)
+            for result in (stored_result, found)
         )
         wrong = self.wrong(told, anew, whole=False)
-        wrong += tuple(_other_structure(said, found, of.loose, other_code=self.other_code))
+        wrong += tuple(_other_structure(stored_result, found, of.loose, other_code=self.other_code))
         return Again(found=anew, whence="tables", wrong=wrong, only=of.metrics)
 
     def wrong(
-        self, said: ProbeResult, found: ProbeResult, *, drawn: bool = False, whole: bool = True
+        self, stored_result: ProbeResult, new_result: ProbeResult, *, with_figures: bool = False, whole: bool = True
     ) -> tuple[str, ...]:
-        """Where what is said of a probe is not what was found anew; ``whole``: of everything that it says."""
-        wrong = self._other_statistics(said, found, drawn=drawn)
-        if whole and not wrong and not self.other_code and alike_otherwise(said, found):
+        """Differences of a probe's record from the remeasured results; ``whole``: in all of its parts."""
+        wrong = self._other_statistics(stored_result, new_result, drawn=with_figures)
+        if whole and not wrong and not self.other_code and alike_otherwise(stored_result, new_result):
             wrong = ["which rows are answered alike is not what these data come to"]
         return tuple(wrong)
 
@@ -220,7 +220,7 @@ class Remade:
 
 
 def alike_in(table: GroupCounts, measurements: Any) -> tuple[Alike, ...]:
-    """What is answered alike in a table, as the rows themselves say it."""
+    """Identical answers in a table, in the form that the rows themselves give."""
     from auditor.run.alike import alike_in_counts
 
     return alike_in_counts(table, measurements)
@@ -238,19 +238,19 @@ def _asked(probe: Probe, answers: Answers) -> ProbeResult:
 
 
 def alike_otherwise(said: ProbeResult, found: ProbeResult) -> bool:
-    """Whether other rows are said to be answered alike than were found."""
+    """Whether the recorded rows with identical answers differ from the recomputed ones."""
     return _alike(said) != _alike(found)
 
 
-def _other_structure(said: ProbeResult, found: ProbeResult, loose: Sequence[str], *, other_code: bool) -> list[str]:
+def _other_structure(stored_result: ProbeResult, new_result: ProbeResult, loose: Sequence[str], *, other_code: bool) -> list[str]:
     """Which numbers a probe must give of these groups, whatever they are, and does not; and which it cannot.
 
     ``other_code``: another version may have measured more.
     """
-    if not said.measurements:
+    if not stored_result.measurements:
         return []  # said by whoever counts those
-    mine, theirs = ({_key(m): m for m in r.measurements if m.metric not in loose} for r in (found, said))
-    wrong = _twice(said.measurements)
+    mine, theirs = ({_key(m): m for m in r.measurements if m.metric not in loose} for r in (new_result, stored_result))
+    wrong = _twice(stored_result.measurements)
     wrong += [f"{label(m)} is missing" for key, m in mine.items() if key not in theirs]
     if other_code:
         return wrong

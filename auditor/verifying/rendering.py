@@ -1,4 +1,4 @@
-"""A rendering tied to a bundle: it bears the id of the bundle's record, and is what the record comes to."""
+"""Verification that a rendering belongs to a bundle: it has the record's id, and the record reproduces it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NOT_BY_RECORD_ALONE = ("pdf", "ml-bom")
 def tied(
     path: Path, report: AuditReport | None, draw: Draw, *, say: Catalogue | None = None, same_code: bool = False
 ) -> Check:
-    """Whether a rendering is of this record, and is byte for byte what is drawn of it.
+    """Check that a rendering belongs to this record, and equals its regenerated form byte for byte.
 
     ``say``: the words that it was told in, where those are neither the record's own nor shipped. ``same_code``: the
     code here is the code that measured, so that it draws what that one drew. Raises UsageError where there is no file.
@@ -116,10 +116,10 @@ def _is_record(content: bytes) -> bool:
         return False
 
 
-def _place(said: bytes, drawn: Sequence[bytes]) -> str:
+def _place(content: bytes, renderings: Sequence[bytes]) -> str:
     """The first line where a text is not any of those that could be drawn, in words."""
-    same = max((len(commonprefix([said, made])) for made in drawn), default=0)
-    return f"from line {said[:same].count(10) + 1:,} on"
+    same = max((len(commonprefix([content, made])) for made in renderings), default=0)
+    return f"from line {content[:same].count(10) + 1:,} on"
 
 
 def _wrong(detail: str) -> Check:

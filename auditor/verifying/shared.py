@@ -1,4 +1,4 @@
-"""What several numbers of a record say of one quantity: each states counts, and all that speak of the same must agree.
+"""Consistency of numbers in a record about the same quantity: their stated counts must agree.
 
 A rate of a group states k of n: how many rows there are, and how many of them an event befell. So do the tables
 behind headlines, the curves and bins behind scores, the table of groups, and what the record says of its data.
@@ -52,7 +52,7 @@ _TABLED = (WorstDifference, WorstRatio, WorstOddsRatio, WorstMeanDifference, Dif
 
 
 class Fact(NamedTuple):
-    """``what`` is counted in a ``group`` of rows, all of them where it is empty: ``value``, as ``source`` says."""
+    """``what`` is counted in a ``group`` of rows (all rows if empty): ``value``, according to ``source``."""
 
     group: Group
     what: str
@@ -61,7 +61,7 @@ class Fact(NamedTuple):
 
 
 def contradictions(facts: Iterable[Fact]) -> list[str]:
-    """Where two facts of one quantity differ, in words; each quantity once."""
+    """Differences between two facts on one quantity, in words; each quantity once."""
     first: dict[tuple[Group, str], Fact] = {}
     found: dict[tuple[Group, str], str] = {}
     for fact in facts:
@@ -82,7 +82,7 @@ def facts_of(
     table: GroupCounts | None,
     options: Mapping[str, Mapping[str, object]],
 ) -> list[Fact]:
-    """All facts of a bundle: of its record's data, of its table of groups, and of every probe's answer.
+    """All facts of a bundle: in its record's data, in its group table, and in every probe's answer.
 
     ``options``: of each probe, as they were asked for.
     """
@@ -106,7 +106,7 @@ def _named(fact: Fact, probe: str, bins: str, n_classes: int) -> Fact:
 
 
 def group_of(group: Mapping[str, str]) -> Group:
-    """A group of rows, whatever the order of its features."""
+    """A group of rows, independent of the order of its features."""
     return tuple(sorted((str(k), str(v)) for k, v in group.items()))
 
 
@@ -167,31 +167,31 @@ def _of_result(result: ProbeResult) -> Iterator[Fact]:
         yield from _stated(m, group_of(m.group), groups, scope, source)
 
 
-def _stated(m: Measurement, own: Group, groups: Sequence[Group], scope: str, source: str) -> Iterator[Fact]:
+def _stated(m: Measurement, own_group: Group, groups: Sequence[Group], scope: str, source: str) -> Iterator[Fact]:
     e = m.estimate
     if isinstance(e, Proportion):
-        yield from _rate(m.metric, own, e.successes, e.n, scope, source)
+        yield from _rate(m.metric, own_group, e.successes, e.n, scope, source)
     elif isinstance(e, Odds):
-        yield Fact(own, "false negatives" + scope, e.successes, source)
-        yield Fact(own, "false positives" + scope, e.failures, source)
+        yield Fact(own_group, "false negatives" + scope, e.successes, source)
+        yield Fact(own_group, "false positives" + scope, e.failures, source)
     elif isinstance(e, RateChange):
-        yield Fact(own, "labelled rows", e.n, source)
-        yield Fact(own, "rows of the commonest class", e.before, source)
-        yield Fact(own, "right decisions", e.before + e.gained - e.lost, source)
+        yield Fact(own_group, "labelled rows", e.n, source)
+        yield Fact(own_group, "rows of the commonest class", e.before, source)
+        yield Fact(own_group, "right decisions", e.before + e.gained - e.lost, source)
     elif isinstance(e, BenefitInequality):
-        yield Fact(own, "false negatives", e.below, source)
-        yield Fact(own, "false positives", e.above, source)
-        yield Fact(own, "labelled rows", e.below + e.equal + e.above, source)
+        yield Fact(own_group, "false negatives", e.below, source)
+        yield Fact(own_group, "false positives", e.above, source)
+        yield Fact(own_group, "labelled rows", e.below + e.equal + e.above, source)
     elif isinstance(e, WeightedSum) and e.table.rate == "recall":
-        yield Fact(own, "labelled rows", sum(e.table.n), source)
-        yield Fact(own, "right decisions", sum(e.table.successes), source)
+        yield Fact(own_group, "labelled rows", sum(e.table.n), source)
+        yield Fact(own_group, "right decisions", sum(e.table.successes), source)
     elif isinstance(e, AreaUnderCurve) and m.metric == "roc_auc":
-        yield from _curve(e, own, source)
+        yield from _curve(e, own_group, source)
     elif isinstance(e, CalibrationError):
-        yield Fact(own, CALIBRATION, e.model_dump(mode="json"), source)
-        yield Fact(own, "labelled rows", sum(e.n), source)
+        yield Fact(own_group, CALIBRATION, e.model_dump(mode="json"), source)
+        yield Fact(own_group, "labelled rows", sum(e.n), source)
     elif isinstance(e, StandardizedDifference):
-        yield Fact(own, "rows", e.n_first, source)
+        yield Fact(own_group, "rows", e.n_first, source)
     elif isinstance(e, WorstGap) and len(e.parts) == len(groups):
         for group, part in zip(groups, e.parts, strict=True):
             if isinstance(part, AreaUnderCurve):
@@ -208,9 +208,9 @@ def _stated(m: Measurement, own: Group, groups: Sequence[Group], scope: str, sou
         # The probe's categories stand in the order of their names, as those of its headline do.
         if e.index < len(e.table.n):
             yield from _tabled(RateTable(rate=e.table.rate, successes=(e.table.successes[e.index],),
-                                         n=(e.table.n[e.index],)), [own], scope, source)  # fmt: skip
+                                         n=(e.table.n[e.index],)), [own_group], scope, source)  # fmt: skip
     if m.group and m.metric in _RATES and m.metric != "scoring_rate" and not scope and not isinstance(e, Proportion):
-        yield Fact(own, f"estimate of {m.metric}", e.model_dump(mode="json"), source)
+        yield Fact(own_group, f"estimate of {m.metric}", e.model_dump(mode="json"), source)
 
 
 def _tabled(table: RateTable, groups: Sequence[Group], scope: str, source: str) -> Iterator[Fact]:

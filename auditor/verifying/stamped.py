@@ -1,4 +1,4 @@
-"""When a bundle was there: its timestamp held to the roots that a reader trusts, and its dates to the timestamp."""
+"""Verification of a bundle's time: its timestamp against trusted roots, and its dates against the timestamp."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _CREATED = "record.json: created"
 
 @dataclass(frozen=True)
 class Stamped:
-    """What a bundle's timestamp comes to: its check, None where there is none, and the time that it proves, if any."""
+    """A bundle's timestamp check: None if there is none, and the time that it proves, if any."""
 
     check: Check | None = None
     at: datetime | None = None
 
 
 def stamped(entries: Mapping[str, bytes], report: AuditReport | None, authorities: Authorities | None) -> Stamped:
-    """Whether a bundle was there at the time that its timestamp says, and whether its dates are not later than that.
+    """Check that a bundle existed at its timestamp's time, and that its dates are not later.
 
     The dates are that of the record and those of the log; ``LEEWAY`` is what clocks may differ by.
     """
@@ -58,21 +58,21 @@ def stamped(entries: Mapping[str, bytes], report: AuditReport | None, authoritie
     return Stamped(Check(name=NAME, state="ok", detail=detail), token.at)
 
 
-def dated(found: Verified, at: datetime, entries: Mapping[str, bytes]) -> Verified:
-    """What is proven of dates where a bundle was there ``at`` a time: the record's, or its log's last, to ``PROMPT``.
+def dated(verification: Verified, moment: datetime, entries: Mapping[str, bytes]) -> Verified:
+    """The dates proven by existence of a bundle ``moment`` a time: the record's, or its log's last, to ``PROMPT``.
 
     Whoever asks an authority much later may have dated the record back by as much. That other things were done when
     they are said to have been done, no timestamp of the bundle can tell.
     """
-    dates = _dates(entries, found.report)
-    created = next(iter(dates.values() if found.report is not None else reversed(dates.values())), None)
-    if created is None or at - created > PROMPT:
-        why = f"the bundle is only known to have been there at {_time(at)}: before, its dates are the signer's word"
-        return replace(found, unproven=(*found.unproven, Unproven(where=_CREATED, why=why, needs="timestamp")))
-    others = [each for each in found.unproven if each.needs == "timestamp" and each.where != _CREATED]
+    dates = _dates(entries, verification.report)
+    created = next(iter(dates.values() if verification.report is not None else reversed(dates.values())), None)
+    if created is None or moment - created > PROMPT:
+        why = f"the bundle is only known to have been there at {_time(moment)}: before, its dates are the signer's word"
+        return replace(verification, unproven=(*verification.unproven, Unproven(where=_CREATED, why=why, needs="timestamp")))
+    others = [each for each in verification.unproven if each.needs == "timestamp" and each.where != _CREATED]
     why = "when it was done is the signer's word: the timestamp tells by when the bundle was there, and no more"
     stated = tuple(Unproven(where=each.where, why=why) for each in others)
-    settled = found.settled("timestamp")
+    settled = verification.settled("timestamp")
     return replace(settled, unproven=(*settled.unproven, *stated))
 
 
@@ -91,8 +91,8 @@ def _read(text: str) -> datetime | None:
         return None
 
 
-def _time(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _wrong(detail: str) -> Stamped:

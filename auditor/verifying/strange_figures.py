@@ -1,4 +1,4 @@
-"""Figures of a record that show what none of its findings says, however another version laid them out."""
+"""Figures of a record with values that none of its findings has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Point = tuple[float | None, ...]
 
 
 def strange_figures(said: Iterable[Figure], drawn: Sequence[Figure]) -> list[str]:
-    """The ids of those that show a point, a bound or a picture that none of the figures ``drawn`` anew shows."""
+    """The ids of figures with a point, bound or image that no redrawn figure in ``drawn`` has."""
     points = {key for figure in drawn for point in _points(figure) for key in _spellings(point)}
     pictures = {_BLANK, *map(_picture, drawn)}
     return [

@@ -1,4 +1,4 @@
-"""What the log, the request and the rule packs say of an audit, held against its record."""
+"""Verification of the log, the request and the rule packs against the record."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from auditor.verifying.went_by import WentBy
 RULE_PACK = "rule pack "
 
 
-def told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked, by: WentBy) -> list[Check]:
-    """What the log, the request and the rule packs say of the audit, held against its record."""
-    checks = [*_begun(entries, report), *_files(report, asked)]
+def told(entries: Mapping[str, bytes], report: AuditReport, results_file: Asked, inputs: WentBy) -> list[Check]:
+    """Checks of the log, the request and the rule packs against the record."""
+    checks = [*_begun(entries, report), *_files(report, results_file)]
     said = next((e for e in reversed(events(entries.get(LOG, b""))) if e.get("event") == "recorded"), None)
     if said is None:
         checks.append(Check(name="log", state="not checked", detail="it does not say what was recorded"))
@@ -43,7 +43,7 @@ def told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked, by: We
             "model": report.model.sha256,
             "data": report.data.sha256,
             "summary": report.summary.model_dump(by_alias=True),
-            "answers": {result.probe: len(result.measurements) for result in asked.results},
+            "answers": {result.probe: len(result.measurements) for result in results_file.results},
         }
         if where := difference({name: said[name] for name in found if name in said}, found):
             checks.append(Check(name="log", state="wrong", detail=f"it is of another audit than the record: {where}"))
@@ -64,7 +64,7 @@ def told(entries: Mapping[str, bytes], report: AuditReport, asked: Asked, by: We
         checks.append(Check(name="rows", state="wrong", detail=detail))
     outcomes = {f.id: f.outcome.value for f in report.findings}
     checks += [Check(name="looks", state="wrong", detail=detail) for detail in misspent(report)]
-    checks += _roles_as_asked(entries.get(REQUEST, b"{}"), report) + _packs(report, by)
+    checks += _roles_as_asked(entries.get(REQUEST, b"{}"), report) + _packs(report, inputs)
     wrong = [c.id for c in report.controls for cell in c.cells if any(f not in outcomes for f in cell.findings)]
     if wrong:
         checks.append(Check(name="controls", state="wrong", detail=f"{wrong[0]} rests on a finding that is not there"))
@@ -93,23 +93,23 @@ def _begun(entries: Mapping[str, bytes], report: AuditReport) -> list[Check]:
     return [Check(name="log", state="wrong", detail=f"another audit than the record's began: {where}")] if where else []
 
 
-def _files(report: AuditReport, asked: Asked) -> list[Check]:
+def _files(report: AuditReport, results_file: Asked) -> list[Check]:
     """Whether what is said of files that could not be read is what the answers say."""
-    said = [result for result in asked.results if result.probe == FILES]
+    said = [result for result in results_file.results if result.probe == FILES]
     where = difference([r.not_run for r in said], [r.not_run for r in files_result(report.data)])
     return [Check(name=FILES, state="wrong", detail=where)] if where and report.refusal is None else []
 
 
-def _packs(report: AuditReport, by: WentBy) -> list[Check]:
+def _packs(report: AuditReport, inputs: WentBy) -> list[Check]:
     """Of each rule pack its text, digest, day and cells anew; of a record of before there were digests, nothing."""
-    enclosed = {pack.sha256: pack for pack in _enclosed(by)}
+    enclosed = {pack.sha256: pack for pack in _enclosed(inputs)}
     named = {policy.sha256 for policy in report.policies}
     checks = [
         Check(name=f"{RULE_PACK}{pack.name}", state="wrong", detail="it is enclosed, and the record does not name it")
         for digest, pack in enclosed.items()
         if digest not in named
     ]
-    days = _days(report, by)
+    days = _days(report, inputs)
     for policy in report.policies:
         if policy.sha256:
             checks += _pack_checks(report, policy, enclosed.get(policy.sha256), days)
@@ -142,8 +142,8 @@ def _pack_checks(report: AuditReport, policy: PolicyRecord, enclosed: Policy | N
     return checks
 
 
-def unread(report: AuditReport, by: WentBy) -> list[Unproven]:
-    """Rule packs of records of before, which do not say which text they had; days that nothing says were asked for."""
+def unread(report: AuditReport, inputs: WentBy) -> list[Unproven]:
+    """Unproven parts: rule packs of older records without a stated text, and days without a request."""
     found = [
         Unproven(
             where=f"record.json: controls of {policy.name}.*",
@@ -153,26 +153,26 @@ def unread(report: AuditReport, by: WentBy) -> list[Unproven]:
         for policy in report.policies
         if not policy.sha256
     ]
-    if report.policies and not _days(report, by):
+    if report.policies and not _days(report, inputs):
         why = "on which day they were to be held to be in force is not in the request"
         found.append(Unproven(where="record.json: policies.as_of", why=why, needs="packs"))
     return found
 
 
-def _enclosed(by: WentBy) -> list[Policy]:
+def _enclosed(inputs: WentBy) -> list[Policy]:
     """The rule packs that are enclosed; one that cannot be read is named by the check of the configuration."""
     found = []
-    for file in by.of_role("rule pack"):
+    for file in inputs.of_role("rule pack"):
         with suppress(AuditorError, ValueError):
             found.append(parse_policy(file.text, called(file)))
     return found
 
 
-def _days(report: AuditReport, by: WentBy) -> set[str]:
+def _days(report: AuditReport, inputs: WentBy) -> set[str]:
     """The days on which packs may be held to be in force: the one asked for, else that of the audit."""
-    if by.understood is None:
+    if inputs.understood is None:
         return set()
-    asked = by.understood.as_of
+    asked = inputs.understood.as_of
     if asked is not None:
         return {asked.isoformat()}
     try:

@@ -1,4 +1,4 @@
-"""The record of a training that was audited while it learned, made anew out of its looks."""
+"""Verification of a training with interim audits: its record, recomputed from its looks."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _EVERY = re.compile(r"one every (epoch|[0-9]{1,12}), ")
 _STATED = ("created", "tool", "model", "data", "environment", "energy", "duration_s")
 
 
-def training_again(said: Said) -> Again:
-    """Every look judged anew at its level, the alarms, the courses, and the closing look's findings."""
+def training_again(evidence: Said) -> Again:
+    """Every look judged again at its level, the alarms, the courses, and the closing look's findings."""
     try:
-        report = AuditReport.model_validate_json(json.dumps(dict(said.record)))
-        looks = LooksRecord.model_validate_json(said.entries[LOOKS])
+        report = AuditReport.model_validate_json(json.dumps(dict(evidence.record)))
+        looks = LooksRecord.model_validate_json(evidence.entries[LOOKS])
         told, last = looks.told()
     except (KeyError, ValidationError) as error:
         raise DataError(f"the record or its looks cannot be read: {type(error).__name__}") from None
     level = looks.closing.error_rate
-    decided = judged_look(looks.results, looks.criteria, level, looks.run.error_rate, judged=looks.judged)
+    decided = judged_look(looks.results, looks.criteria, level, looks.run.error_rate, is_judged=looks.judged)
     again = record_of_looks(
         told,
         last,

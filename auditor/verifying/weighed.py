@@ -1,4 +1,4 @@
-"""A search for less discriminatory alternatives, weighed anew out of the audits that it encloses."""
+"""Verification of a search for less discriminatory alternatives, recomputed from its enclosed audits."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _TRIED: TypeAdapter[tuple[list[str], dict[str, dict[str, str]]]] = TypeAdapter(
 )
 
 
-def tradeoff_again(said: Said, audits: Audits) -> Again:
-    """Every point, the front and the verdicts out of the enclosed audits; the points out of the sweep asked for."""
-    asked, points = said.request, _points(said.record)
-    tried, made = _tried(said)
+def tradeoff_again(evidence: Said, audits: Audits) -> Again:
+    """Every point, the front and the verdicts from the enclosed audits; the points from the requested sweep."""
+    asked, points = evidence.request, _points(evidence.record)
+    tried, made = _tried(evidence)
     present = audits.read(part_of(0))
-    again = [_point(said, audits, place, point) for place, point in enumerate(points[1:], 1)]
+    again = [_point(evidence, audits, place, point) for place, point in enumerate(points[1:], 1)]
     for place, point in enumerate(again, 1):
         if point.report is not None:
             audits.paired(part_of(0), part_of(place), (present, point.report))
@@ -83,12 +83,12 @@ def _points(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return points
 
 
-def _point(said: Said, audits: Audits, place: int, point: Mapping[str, Any]) -> AuditedPoint:
+def _point(evidence: Said, audits: Audits, place: int, point: Mapping[str, Any]) -> AuditedPoint:
     """A point as its audit has it; what it is called, its options and its notes are as the record says."""
     name, notes = _text(point, "name"), point.get("notes")
     if not (isinstance(notes, list) and all(isinstance(each, str) for each in notes)):
         raise DataError(f"the point {name[:60]!r} has no list of notes")
-    enclosed = any(part_of(place) + ending in said.entries for ending in (WHOLE, ALONE))
+    enclosed = any(part_of(place) + ending in evidence.entries for ending in (WHOLE, ALONE))
     return AuditedPoint(
         name=name,
         settings=_table(point, "settings"),
@@ -98,19 +98,19 @@ def _point(said: Said, audits: Audits, place: int, point: Mapping[str, Any]) -> 
     )
 
 
-def _tried(said: Said) -> tuple[list[str], dict[str, dict[str, str]]]:
+def _tried(evidence: Said) -> tuple[list[str], dict[str, dict[str, str]]]:
     try:
-        content = json.loads(said.entries[TRIED])
+        content = json.loads(evidence.entries[TRIED])
         return _TRIED.validate_python((content["tried"], content["made"]))
     except (KeyError, TypeError, ValueError, ValidationError, RecursionError):
         raise DataError(f"{TRIED} does not say what was tried") from None
 
 
-def _as_swept(points: list[AuditedPoint], sweep: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[Check]:
+def _as_swept(points: list[AuditedPoint], sweep: Mapping[str, Any], fixed_options: Mapping[str, Any]) -> list[Check]:
     """Whether the points are those of the sweep: all of them, and no others."""
     if not all(isinstance(values, list) for values in sweep.values()):
         raise DataError("the request does not say which values were swept")
-    grid = [{**fixed, **dict(zip(sweep, chosen, strict=True))} for chosen in itertools.product(*sweep.values())]
+    grid = [{**fixed_options, **dict(zip(sweep, chosen, strict=True))} for chosen in itertools.product(*sweep.values())]
     mine = [dict(point.settings) for point in points]
     if mine == grid:
         return [
@@ -122,17 +122,17 @@ def _as_swept(points: list[AuditedPoint], sweep: Mapping[str, Any], fixed: Mappi
 
 
 def _as_tried(
-    points: list[AuditedPoint], tried: list[str], made: Mapping[str, Mapping[str, str]], mitigation: str
+    points: list[AuditedPoint], tried_digests: list[str], model_inputs: Mapping[str, Mapping[str, str]], mitigation: str
 ) -> list[Check]:
     """Whether every model that was graded is among those that were counted, as what the record says it is."""
-    wrong = [f"counts {tried[i][:16]} twice" for i in range(len(tried)) if tried[i] in tried[:i]][:1]
+    wrong = [f"counts {tried_digests[i][:16]} twice" for i in range(len(tried_digests)) if tried_digests[i] in tried_digests[:i]][:1]
     for point in points:
-        inputs = made.get(point.name)
+        inputs = model_inputs.get(point.name)
         if inputs is None:
             if point.report is not None:
                 wrong.append(f"does not say of what {point.name} was made")
             continue
-        if inputs_digest(inputs) not in tried:
+        if inputs_digest(inputs) not in tried_digests:
             wrong.append(f"does not count {point.name} among the models tried")
         if inputs.get("mitigation") != mitigation:
             wrong.append(f"says that {point.name} was made by {str(inputs.get('mitigation'))[:60]!r}")
@@ -140,12 +140,12 @@ def _as_tried(
         # A file among the options is known there by its digest.
         if "sha256:" not in (options := inputs.get("options", "")) and options != said:
             wrong.append(f"says that {point.name} was made with {options[:120]}")
-    wrong += [f"speaks of {name[:60]!r}, which is no point" for name in made if name not in {p.name for p in points}][
+    wrong += [f"speaks of {name[:60]!r}, which is no point" for name in model_inputs if name not in {p.name for p in points}][
         :1
     ]
     if wrong:
         return [Check(name=TRIED, state="wrong", detail=f"it {wrong[0]}")]
-    return [Check(name=TRIED, state="ok", detail=f"{len(tried):,} models tried, the points among them")]
+    return [Check(name=TRIED, state="ok", detail=f"{len(tried_digests):,} models tried, the points among them")]
 
 
 def _of_own_models(reports: Mapping[str, AuditReport]) -> list[Check]:

@@ -1,4 +1,4 @@
-"""What an audit went by, as its bundle encloses it: read, and each file held against the digest that is said of it."""
+"""Verification of an audit's input files enclosed in its bundle: each is read and compared with its digest."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
 
 @dataclass(frozen=True, kw_only=True)
 class WentBy:
-    """What is enclosed, as far as it can be read; ``left_out``: files that were obeyed and are not enclosed."""
+    """The readable enclosed files; ``left_out``: input files that are not enclosed."""
 
     understood: Understood | None = None
     registration: Opened | None = None
@@ -41,12 +41,12 @@ class WentBy:
     left_out: tuple[EnclosedFile, ...] = ()
 
     def of_role(self, *roles: str) -> tuple[ObeyedFile, ...]:
-        """The files of these roles, in the order in which they were obeyed."""
+        """The files of these roles, in reading order."""
         return tuple(file for file in self.obeyed if file.role in roles)
 
 
 def went_by(entries: Mapping[str, bytes]) -> tuple[WentBy, list[Check]]:
-    """What the bundle encloses, and where that is not what it is said to be."""
+    """The enclosed input files of the bundle, and differences from their descriptions."""
     checks: list[Check] = []
     understood = _understood(entries, checks)
     registration = None

@@ -1,4 +1,4 @@
-"""Whether parts of a bundle are spelled as they are written, and a request was understood as it was given."""
+"""Verification of canonical spelling of bundle parts, and of the interpretation of the request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MADE = ("roles",)
 
 def as_written(
     entries: Mapping[str, bytes],
-    asked: Asked,
+    results_file: Asked,
     head: AnswersHead | None,
     counts: CountsRecord | None,
     answers: Answers | None,
@@ -50,7 +50,7 @@ def as_written(
     What is left out, since it says nothing, would else be a change that nobody sees.
     """
     expected = {
-        RESULTS: in_order(ASKED.dump_python(asked, mode="json")),
+        RESULTS: in_order(ASKED.dump_python(results_file, mode="json")),
         TABLES: canonical(tables_json(head, counts, members.head)),
     }
     if answers is not None:
@@ -62,13 +62,13 @@ def as_written(
         for name, content in expected.items()
         if entries.get(name) != content
     )
-    if asked.family != Family(error_rate=asked.family.error_rate, multiplicity=asked.family.multiplicity):
+    if results_file.family != Family(error_rate=results_file.family.error_rate, multiplicity=results_file.family.multiplicity):
         yield Check(name=RESULTS, state="wrong", detail="its promise about errors is one that was judged already")
 
 
 def as_logged(content: bytes, report: AuditReport, results: Sequence[ProbeResult]) -> Iterator[Check]:
-    """Whether a log says what the code that is installed here writes: how a run began, which code measured, what became
-    of each probe, and last what was recorded."""
+    """Check that a log contains the events that the installed code writes: the start of the run, the measuring code, the result of each probe, and finally the record.
+    """
     said = events(content)
     names = [event.get("event") for event in said]
     if names[:1] != ["started"] or names[-2:] != ["code", "recorded"]:
@@ -102,7 +102,7 @@ def _result_difference(event: Mapping[str, object], result: ProbeResult) -> str:
 
 
 def as_given(content: bytes, report: AuditReport) -> Iterator[Check]:
-    """Whether a request is spelled as it is written, and was understood as it was given."""
+    """Check that a request has canonical spelling, and was interpreted as given."""
     try:
         said = json.loads(content)
         options, understood = dict(said.get("options", {})), said.get(UNDERSTOOD)

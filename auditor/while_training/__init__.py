@@ -1,1 +1,1 @@
-"""Probes inside training: the same questions as on the command line, asked while a model learns."""
+"""Probes during training: the same questions as on the command line, for a model that is being trained."""

@@ -1,4 +1,4 @@
-"""All probes asked about a network that is learning, which is left as it was."""
+"""Measurement of all probes on a network during training; the network is left unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BATCH_ROWS = 512
 
 
 class Accountant(Protocol):
-    """What knows the epsilon of a private training, such as Opacus's accountants.
+    """An accountant with the epsilon of a private training, such as Opacus's.
 
     - ``dp_epsilon``: smallest epsilon for which the training so far is (epsilon, delta)-differentially private, by this
       accountant; [0, inf), ideal 0; the odds that anybody takes part change by a factor of at most exp(epsilon), but
@@ -47,7 +47,7 @@ class Accountant(Protocol):
 
 @dataclass
 class Asking:
-    """What is asked at every look; ``model`` and ``device`` are of the network that was asked last.
+    """The probes of every look; ``model`` and ``device`` are those of the last measured network.
 
     ``wrap``: turns a network into an AuditedModel, by default a TorchModel of the data's classes and ``outputs``.
     """
@@ -66,7 +66,7 @@ class Asking:
     def about(
         self, model: nn.Module | AuditedModel, place: str, ranks: Ranks | None
     ) -> tuple[list[ProbeResult], list[str]]:
-        """Every probe's answer, and what went wrong; where the model cannot be read, every probe's NOT_RUN."""
+        """Every probe's result, and errors; if the model is unreadable, NOT_RUN for every probe."""
         results: list[ProbeResult] = []
         faults: list[str] = []
         try:
@@ -136,7 +136,7 @@ class Asking:
         return audited
 
     def wrapped(self, network: nn.Module) -> AuditedModel:
-        """The network as a model that probes can be asked about."""
+        """The network as a model for probes."""
         if self.wrap is not None:
             return self.wrap(network)
         parameter = next(network.parameters(), None)
@@ -179,7 +179,7 @@ class Asking:
 
 
 def network_of(model: nn.Module | AuditedModel) -> nn.Module | None:
-    """The network inside, None where there is none, or no process has the whole of it."""
+    """The inner network; None if there is none, or no process has all of it."""
     if isinstance(model, nn.Module):
         try:
             return bare(model)

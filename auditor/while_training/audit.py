@@ -1,4 +1,4 @@
-"""TrainingAudit: probes asked again and again while a model learns, with one error rate over all the looks."""
+"""TrainingAudit: repeated probes during training, with one error rate over all interim looks."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ _DRAWING_SECONDS = 1.5
 
 
 class AuditWarning(UserWarning):
-    """Something an audit in a training has to say."""
+    """A warning from an audit during training."""
 
 
 class TrainingAudit:
-    """Asks probes about a model while it learns, judges all looks with one error rate, and writes the report.
+    """Measure probes during training, judge all looks with one error rate, and write the report.
 
     ``step(model)`` is called after each epoch, or each step, and ``finish(model)`` at the end; the callbacks for
     transformers and Lightning do so. The error rate is shared out over the planned looks (``Spending``), so that over
@@ -162,7 +162,7 @@ class TrainingAudit:
     # ---- for training loops ----------------------------------------------------------------------------------------
 
     def plan(self, n_peeks: int | None) -> None:
-        """Says how many looks there will be, where that is not said yet; has no effect after the first look."""
+        """Set the number of looks if it is not known yet; no effect after the first look."""
         if n_peeks is not None and self.spending is None and not self.peeks:
             try:
                 self.spending = Spending(n_peeks=n_peeks, error_rate=self.error_rate, closing_share=self.closing_share)
@@ -170,11 +170,11 @@ class TrainingAudit:
                 raise UsageError(f"TrainingAudit: {error}.") from None
 
     def begin(self) -> None:
-        """Training starts now: its time is counted from here, or else from when this object was made."""
+        """Record the start of training, for its time; by default the creation of this object."""
         self.budget.begin()
 
     def step(self, model: nn.Module | AuditedModel, at: float | None = None) -> Peek | None:
-        """Looks at the model, if it is time to; ``at``: the epoch or step it is, by default the number of this call."""
+        """Take a look if it is due; ``at``: the epoch or step, by default the number of this call."""
         self._calls += 1
         if self.every != "epoch" and self._calls % self.every:
             return None
@@ -191,7 +191,7 @@ class TrainingAudit:
             self.budget.spend(self._drawing, look=False)
 
     def finish(self, model: nn.Module | AuditedModel | None = None) -> AuditReport | None:
-        """The closing look, its report, and the courses over all looks; None where not even that could be made.
+        """The closing look, its report, and the courses over all looks; None if even that failed.
 
         Without a model, or with one that has not changed since, the last look's numbers are judged at the closing
         level and nothing is computed again.
@@ -209,7 +209,7 @@ class TrainingAudit:
     # ---- for checkpoints -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: ``audit``, plain JSON, and with ``rollback`` ``weights``, the tensors to go back to.
+        """The checkpointed state: ``audit`` (plain JSON), and with ``rollback`` the tensors ``weights``.
 
         ``torch.load(weights_only=True)`` reads it. Same state, same audit: a training that goes on from the checkpoint
         ends with the report of one that was never interrupted.
@@ -235,7 +235,7 @@ class TrainingAudit:
         return state if self._kept is None else state | {"weights": dict(self._kept[2])}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from ``state_dict()``, before the first look.
+        """Resume from ``state_dict()``, before the first look.
 
         The error rate is that of the whole run: looks that ``report.json`` in ``out`` shows to have been judged after
         the state was taken stay spent. Where the training comes to such a look with the same weights its judgement
@@ -269,14 +269,14 @@ class TrainingAudit:
 
     def _restored(self, look: SavedLook) -> Peek:
         try:
-            findings, family = self._judged(look.results, look.error_rate, judged=look.judged)
+            findings, family = self._judged(look.results, look.error_rate, is_judged=look.judged)
         except Exception as error:
             raise no_state(f"look {look.look} cannot be judged ({reason_of(error).rstrip('.')})") from None
         return Peek(findings=findings, family=family, **{name: getattr(look, name) for name in SavedLook.model_fields})
 
     @property
     def key(self) -> str:
-        """A digest of what all looks have in common but how many they are: rows, probes, criteria, error rate, seed."""
+        """A digest of the common settings of all looks except their number: rows, probes, criteria, rate, seed."""
         return self._run.model_copy(update={"plan": ""}).digest
 
     @property
@@ -297,7 +297,7 @@ class TrainingAudit:
     def _unit(self) -> Literal["epoch", "step"]:
         return "epoch" if self.every == "epoch" else "step"
 
-    def _step(self, model: nn.Module | AuditedModel, at: float, started: float) -> Peek | None:
+    def _step(self, model: nn.Module | AuditedModel, position: float, started: float) -> Peek | None:
         ranks = self._join()
         planned = self.spending.n_peeks if self.spending is not None else 0
         number = len(self.peeks) + len(self.skipped) + 1
@@ -305,26 +305,26 @@ class TrainingAudit:
         if ranks is not None and not ranks.broken:
             wanted = ranks.agreed(wanted)
         if not wanted:
-            self.skipped.append(at)
+            self.skipped.append(position)
             return None
         level = self.spending.peek if self.spending is not None else 0.0
         beyond = self.spending is None or number > planned
         whole = self._whole(model)
-        peek = self._look(whole, at, level, number=number, beyond=beyond)
+        peek = self._look(whole, position, level, number=number, beyond=beyond)
         self.peeks.append(peek)
         if beyond:
             self._fault(
-                f"{self._unit} {at:g} is not judged: "
+                f"{self._unit} {position:g} is not judged: "
                 + ("n_peeks was not given" if self.spending is None else f"only {planned} looks were planned")
             )
         self._tell(peek)
         self._react(model, whole, peek)
         if self._leads and (self.out is not None or self.trackers):
             report = self._record(
-                Last(results=peek.results, place=at, judged=peek.judged), (peek.findings, peek.family)
+                Last(results=peek.results, place=position, judged=peek.judged), (peek.findings, peek.family)
             )
             elapsed = self.budget.clock() - started
-            self._write(report, drawn=self.budget.affords(2.0 * elapsed + self.budget.reserve))
+            self._write(report, with_page=self.budget.affords(2.0 * elapsed + self.budget.reserve))
         return peek
 
     def _whole(self, model: nn.Module | AuditedModel) -> nn.Module | AuditedModel:
@@ -338,19 +338,19 @@ class TrainingAudit:
             return model
 
     def _look(
-        self, model: nn.Module | AuditedModel, at: float, level: float, *, number: int, beyond: bool = False
+        self, model: nn.Module | AuditedModel, position: float, level: float, *, number: int, beyond: bool = False
     ) -> Peek:
         """A look of the plan, or with number 0 the closing one, which is judged where the report is made."""
         started = self.budget.clock()
         network = network_of(model)
         numbers = None if network is None else digest(network)
         judged = number > 0 and not beyond and self._unspent(number, weights_digest(numbers))
-        results, faults = self._asking.about(model, f"{self._unit} {at:g}", self._ranks)
+        results, faults = self._asking.about(model, f"{self._unit} {position:g}", self._ranks)
         for fault in faults:
             self._fault(fault)
-        findings, family = self._judged(results, level, judged=judged)
+        findings, family = self._judged(results, level, is_judged=judged)
         peek = Peek(
-            at=at,
+            at=position,
             results=tuple(results),
             findings=findings,
             family=family,
@@ -364,8 +364,8 @@ class TrainingAudit:
         self._last = None if numbers is None else (numbers, peek)
         return peek
 
-    def _judged(self, results: Sequence[ProbeResult], level: float, *, judged: bool) -> Decided:
-        return judged_look(results, self.criteria, level, self.error_rate, judged=judged)
+    def _judged(self, results: Sequence[ProbeResult], level: float, *, is_judged: bool) -> Decided:
+        return judged_look(results, self.criteria, level, self.error_rate, is_judged=is_judged)
 
     def _unspent(self, number: int | None, weights: str) -> bool:
         """Whether a look, None for the closing one, may be judged: it was not before, or it was at the same weights."""
@@ -401,19 +401,19 @@ class TrainingAudit:
         told = Told(at=peek.at, numbers=numbers, rows=rows_of(peek.findings))
         self._to_trackers(lambda tracker: tracker.look(told), f"at {place}")
 
-    def _to_trackers(self, call: Callable[[Tracker], object], when: str) -> None:
+    def _to_trackers(self, call: Callable[[Tracker], object], occasion: str) -> None:
         for tracker in self.trackers:
-            self._attempt(partial(call, tracker), f"{type(tracker).__name__} {when}")
+            self._attempt(partial(call, tracker), f"{type(tracker).__name__} {occasion}")
 
     def track(self, find: Callable[[], Sequence[Tracker]]) -> None:
-        """Tells the trackers that it finds from now on; where it finds none, and raises, that is a fault."""
+        """Use the trackers that ``find`` returns from now on; an error in finding them is a fault of the audit."""
         self._attempt(lambda: self.trackers.extend(find()), "the trackers")
 
-    def _attempt(self, call: Callable[[], object], what: str) -> None:
+    def _attempt(self, call: Callable[[], object], subject: str) -> None:
         try:
             call()
         except Exception as error:
-            self._fault(f"{what}: {reason_of(error)}")
+            self._fault(f"{subject}: {reason_of(error)}")
 
     def _react(self, model: nn.Module | AuditedModel, whole: nn.Module | AuditedModel, peek: Peek) -> None:
         network = network_of(whole)
@@ -465,19 +465,19 @@ class TrainingAudit:
             )
         at = float(self._calls) if place is None else place
         closing = LookRecord(look=None, at=at, error_rate=level, judged=judged, weights=weights)
-        decided = self._judged(results, level, judged=judged)
+        decided = self._judged(results, level, is_judged=judged)
         last = Last(results=tuple(results), place=place, judged=judged, closing=closing)
         report = self._record(last, decided)
         self.report = report
         if self.trackers and self._leads:
             told = Told(at=at, numbers={}, rows=rows_of(decided[0]), closing=True)
             self._to_trackers(lambda tracker: tracker.look(told), "at the end")
-        self._write(report, drawn=True)
+        self._write(report, with_page=True)
         if judged and report.training is not None and report.training.closing is not None:
             self._spent = (*self._spent, report.training.closing)
         return report
 
-    def _record(self, last: Last, decided: Decided) -> AuditReport:
+    def _record(self, last: Last, judgement: Decided) -> AuditReport:
         """The report of a look: the last one, or how things stand where that is no closing look."""
         budget = self.budget
         looks = Looks(
@@ -496,7 +496,7 @@ class TrainingAudit:
         return record_of_looks(
             looks,
             last,
-            decided,
+            judgement,
             model=self._asking.model,
             data=data_record(self.data),
             environment=environment(device=self._asking.device, seed=self.seed),
@@ -506,7 +506,7 @@ class TrainingAudit:
     def _taken(self, last: Last) -> EnergyRecord:
         """What training and audits took; processor time in the processes before this one too."""
         self._meter.device = self._asking.device or self._meter.device
-        taken = self._meter.record(last.results, of="training")
+        taken = self._meter.record(last.results, activity="training")
         return taken.model_copy(update={"cpu_s": round(self.budget.passed, 3)})
 
     def _closing_results(self, model: nn.Module | AuditedModel | None) -> tuple[list[ProbeResult] | None, float | None]:
@@ -522,12 +522,12 @@ class TrainingAudit:
         closing = self._look(model, float(self._calls), self.spending.closing if self.spending else 0.0, number=0)
         return list(closing.results), None
 
-    def _write(self, report: AuditReport, *, drawn: bool) -> None:
-        """``drawn``: whether the page is drawn too, which costs more than many a look."""
+    def _write(self, report: AuditReport, *, with_page: bool) -> None:
+        """``with_page``: whether the page is drawn too, which costs more than many a look."""
         if not self._leads or (self.out is None and not self.trackers):
             return
         files = {"report.json": report.to_json()}
-        if drawn:
+        if with_page:
             from auditor.report.html import render_html
 
             started = self.budget.clock()
@@ -548,14 +548,14 @@ class TrainingAudit:
         rest = len(self.faults) - _MOST_FAULTS
         return "; ".join(self.faults[:_MOST_FAULTS]) + (f"; and {rest} more" if rest > 0 else "")
 
-    def _fault(self, said: str) -> None:
-        self.faults.append(said)
-        self._warn(said)
+    def _fault(self, message: str) -> None:
+        self.faults.append(message)
+        self._warn(message)
 
-    def _warn(self, said: str) -> None:
+    def _warn(self, message: str) -> None:
         if self._leads:
             try:
-                warnings.warn(f"auditor: {said}", AuditWarning, stacklevel=4)
+                warnings.warn(f"auditor: {message}", AuditWarning, stacklevel=4)
             except AuditWarning:
                 # Where warnings are errors the training goes on all the same.
                 pass

@@ -1,4 +1,4 @@
-"""The way into transformers' ``Trainer``: a callback, and a wrapper for text classifiers with their tokenizer."""
+"""Integration in transformers' ``Trainer``: a callback, and a wrapper for text classifiers with a tokenizer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_EPOCHS = 1_000_000
 
 
 class AuditCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """Audits the model after each epoch, or each n-th step, of a ``Trainer``; see ``add_to``.
+    """A ``Trainer`` callback that audits the model after each epoch, or each n-th step; see ``add_to``.
 
     The audit's state rides in ``trainer_state.json`` of each checkpoint, and ``resume_from_checkpoint`` goes on from
     it. Weights to roll back to do not, being no JSON: after it was resumed there are none until a look passes.
@@ -64,13 +64,13 @@ class AuditCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
             audit.log = lambda numbers, at: log(numbers)
 
     def state(self) -> dict[str, Any]:
-        """What ``trainer_state.json`` keeps of it."""
+        """The callback's state in ``trainer_state.json``."""
         return {"args": {"audit": self.audit.key}, "attributes": {"saved": self.audit.state_dict()["audit"]}}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Plans the looks, goes on from the checkpoint's state where there is one, and starts the clock."""
+        """Plan the looks, resume from the checkpoint's state if there is one, and start the clock."""
         every = self.audit.every
         planned = math.ceil(state.num_train_epochs) if every == "epoch" else state.max_steps // int(every)
         # Of rows without a length the Trainer knows no number of epochs, and says the largest there is.
@@ -83,35 +83,35 @@ class AuditCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A look, where looks are by epoch."""
+        """Take a look, if looks are by epoch."""
         if self.audit.every == "epoch":
             self._look(kwargs["model"], round(float(state.epoch or 0.0), 6), control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """A look at each n-th step, where looks are by step."""
+        """Take a look at each n-th step, if looks are by step."""
         if self.audit.every != "epoch":
             self._look(kwargs["model"], float(state.global_step), control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The closing look and the report."""
+        """Take the closing look and write the report."""
         self.audit.finish(kwargs["model"])
 
-    def _look(self, model: nn.Module, at: float, control: TrainerControl) -> None:
+    def _look(self, model: nn.Module, position: float, control: TrainerControl) -> None:
         if self._trackers is not None:
             self.audit.track(self._trackers)
             self._trackers = None
         # Logging takes back the Trainer's own intention to log.
         intended = dict(vars(control))
-        self.audit.step(model, at=at)
+        self.audit.step(model, at=position)
         vars(control).update(intended)
         if self.audit.should_stop:
             control.should_training_stop = True
 
 
 def add_to(trainer: Trainer, audit: TrainingAudit) -> AuditCallback:
-    """Adds an audit to a trainer; numbers, intervals and outcomes go to whatever the trainer logs to.
+    """Add an audit to a trainer; numbers, intervals and outcomes are logged to the trainer's loggers.
 
     TensorBoard is given outcomes as a text, Weights & Biases as a table, MLflow the report as artifacts.
     """

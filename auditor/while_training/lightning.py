@@ -1,4 +1,7 @@
-"""The way into PyTorch Lightning: a callback. Needs the extra ``lightning``."""
+"""Integration in PyTorch Lightning: a callback.
+
+Needs the extra ``lightning``.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class AuditCallback(Callback):  # type: ignore[misc]
-    """Audits the module after each training epoch, or each n-th training step, and logs to the trainer's loggers.
+    """A Lightning callback that audits after each training epoch or n-th step, and logs to the trainer's loggers.
 
     TensorBoard is given outcomes as a text, Weights & Biases as a table, MLflow the report as artifacts. The audit's
     state, rollback's weights with it, rides in each checkpoint, and ``fit(ckpt_path=...)`` goes on from it.
@@ -41,18 +44,18 @@ class AuditCallback(Callback):  # type: ignore[misc]
         return self.audit.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keeps the state until the trainer knows how many looks there will be."""
+        """Store the state until the trainer knows the number of looks."""
         self._saved = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Goes on from the checkpoint's state where there is one."""
+        """Resume from the checkpoint's state if there is one."""
         self._seen_step = trainer.global_step
         if self._saved is not None:
             self.audit.load_state_dict(self._saved)
             self._saved = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Plans the looks and starts the clock."""
+        """Plan the looks and start the clock."""
         every = self.audit.every
         planned = trainer.max_epochs if every == "epoch" else trainer.estimated_stepping_batches / int(every)
         self.audit.plan(int(planned) if planned is not None and 1 <= planned < math.inf else None)
@@ -64,7 +67,7 @@ class AuditCallback(Callback):  # type: ignore[misc]
         self.audit.begin()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A look, where looks are by epoch."""
+        """Take a look, if looks are by epoch."""
         if self.audit.every == "epoch":
             self.audit.step(pl_module, at=float(trainer.current_epoch + 1))
             self._obey(trainer)
@@ -72,7 +75,7 @@ class AuditCallback(Callback):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """A look at each n-th step, where looks are by step."""
+        """Take a look at each n-th step, if looks are by step."""
         # Several batches may make one step of the optimizer.
         if self.audit.every != "epoch" and trainer.global_step > self._seen_step:
             self._seen_step = trainer.global_step
@@ -80,7 +83,7 @@ class AuditCallback(Callback):  # type: ignore[misc]
             self._obey(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The closing look and the report."""
+        """Take the closing look and write the report."""
         self.audit.finish(pl_module)
 
     def _obey(self, trainer: Trainer) -> None:

@@ -1,4 +1,4 @@
-"""The record of a training's looks: a function of what they measured, without the network that they looked at."""
+"""The record of interim looks, computed from their measurements without the network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_PLACES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """What the looks of a training came to so far; as of :class:`~auditor.finding.training_looks.TrainingRecord`.
+    """The results of a training's looks so far; as :class:`~auditor.finding.training_looks.TrainingRecord`.
 
     ``faults``: what went wrong, in words, "" where nothing did. ``costs``: what audits were kept to and took, in words.
     """
@@ -49,7 +49,7 @@ class Looks:
 
 @dataclass(frozen=True, kw_only=True)
 class Last:
-    """The look that a record is of: its results, and the epoch or step, None for the finished model's own.
+    """The look of a record: its results, and the epoch or step, None for the finished model's own.
 
     ``closing``: where it is the last one; None while the training goes on. ``judged``: whether it was.
     """
@@ -61,11 +61,11 @@ class Last:
 
 
 def judged_look(
-    results: Sequence[ProbeResult], criteria: Sequence[Criterion], level: float, error_rate: float, *, judged: bool
+    results: Sequence[ProbeResult], criteria: Sequence[Criterion], level: float, error_rate: float, *, is_judged: bool
 ) -> Decided:
-    """A look held to the criteria at its level; one that is not judged at the run's ``error_rate``, to none."""
+    """A look judged by the criteria at its level; a look without judging at the run's ``error_rate``, by none."""
     findings, family = judge(
-        list(results), criteria if judged else (), Family(error_rate=level if judged else error_rate)
+        list(results), criteria if is_judged else (), Family(error_rate=level if is_judged else error_rate)
     )
     return tuple(findings), family
 
@@ -73,14 +73,14 @@ def judged_look(
 def record_of_looks(
     looks: Looks,
     last: Last,
-    decided: Decided,
+    judgement: Decided,
     *,
     model: ModelRecord,
     data: DataRecord,
     environment: Environment,
     duration_s: float,
 ) -> AuditReport:
-    """The report of the last look, or of how things stand where it is not the closing one, with the course of all."""
+    """The report of the last look, closing or not, with the course of all looks."""
     faults = "; ".join(said for said in ("" if last.closing else _NOT_ENDED, looks.faults) if said)
     own = of_the_looks(NAME, _alarms(looks, last.place), faults)
     report = assemble(
@@ -90,7 +90,7 @@ def record_of_looks(
         data=data,
         environment=environment,
         duration_s=duration_s,
-        judged=([*judge([own], ())[0], *decided[0]], decided[1]),
+        judgements=([*judge([own], ())[0], *judgement[0]], judgement[1]),
     )
     closing = last.closing
     if closing is not None:
@@ -111,7 +111,7 @@ def record_of_looks(
 
 
 def of_the_looks(name: str, alarms: Measurement, faults: str) -> ProbeResult:
-    """What is told of the looks themselves, and why they are no whole audit, or "".
+    """The result on the looks themselves, and the reason why they are no complete audit, or "".
 
     - ``alarms``: looks while the model learned at which a criterion was shown to be violated; [0, inf), ideal 0; each
       is one look at a model that is not finished, within the error rate that all looks share; Dunn, J. Am. Stat. Assoc.

@@ -1,1 +1,1 @@
-"""Audits inside trainings: each file runs by itself."""
+"""Example trainings with audits: each file runs by itself."""

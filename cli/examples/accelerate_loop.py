@@ -1,4 +1,4 @@
-"""The same loop under Accelerate: the audit takes the wrapper off, logs to its trackers and rides in its state.
+"""The loop under Accelerate: the audit unwraps the model, logs to its trackers and is saved in its state.
 
 python -m examples.accelerate_loop OUT [EPOCHS]
 """
@@ -19,7 +19,7 @@ from .mortgages import load, network
 
 
 def main(out: str, epochs: int = 5) -> TrainingAudit:
-    """Trains, audits, and leaves ``report.html`` in ``out``."""
+    """Train, audit, and write ``report.html`` in ``out``."""
     accelerator = Accelerator()
     torch.manual_seed(0)
     X, y, rows = load()

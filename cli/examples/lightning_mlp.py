@@ -21,7 +21,7 @@ from .mortgages import load, network
 
 
 class Mortgages(LightningModule):
-    """A network whose ``forward`` returns logits, which is all that the audit asks for."""
+    """A network whose ``forward`` returns logits, the only requirement of the audit."""
 
     def __init__(self, n_inputs: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Mortgages(LightningModule):
 
 
 def main(out: str, epochs: int = 5) -> TrainingAudit:
-    """Trains, audits, and leaves ``report.html`` in ``out``, beside Lightning's own metrics.csv."""
+    """Train, audit, and write ``report.html`` in ``out``, beside Lightning's own metrics.csv."""
     torch.manual_seed(0)
     X, y, rows = load()
     audit = TrainingAudit(

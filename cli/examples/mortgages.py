@@ -1,4 +1,4 @@
-"""2,380 mortgage applications of the Boston HMDA data, halved into rows to learn from and rows to audit on.
+"""2,380 mortgage applications of the Boston HMDA data, split in half into training and audit rows.
 
 Source: Munnell et al., American Economic Review 86 (1996), as in the R package AER; the extra ``demo`` brings them.
 """
@@ -15,7 +15,7 @@ from auditor import AuditData
 
 
 def load(seed: int = 0) -> tuple[Tensor, Tensor, AuditData]:
-    """Inputs and labels (n,) of the half to learn from, and all rows with who is African American and who was learned.
+    """Inputs and labels (n,) of the training half, and all rows with group (African American) and membership.
 
     Fairness is audited on the other half, membership between the two.
     """

@@ -1,4 +1,4 @@
-"""A model trained and then debiased on several devices, one process each; on one device alone it comes to the same.
+"""A model trained and then debiased on several devices, one process each; one device gives equal results.
 
 torchrun --nproc-per-node 2 -m examples.several_devices TABLE OUT [EPOCHS]
 
@@ -22,7 +22,7 @@ from auditor.training.train import train_table
 
 
 def main(table: str, out: str, epochs: int = 50) -> None:
-    """Every process trains; the first one writes the debiased model to ``out``."""
+    """Train on every process; the first one writes the debiased model to ``out``."""
     devices = devices_of_job()
     trained = train_table(TrainSpec(data=table, target="deny", positive="no", epochs=epochs), print, devices=devices)
     features = list(trained.model.preprocessing.features)

@@ -1,4 +1,4 @@
-"""A plain PyTorch loop that audits itself after every epoch, and stops where a gap is shown.
+"""A plain PyTorch loop that audits itself after every epoch, and stops at a significant gap.
 
 python -m examples.tabular_loop OUT [EPOCHS]
 """
@@ -16,7 +16,7 @@ from .mortgages import load, network
 
 
 def main(out: str, epochs: int = 10) -> TrainingAudit:
-    """Trains, audits, and leaves ``report.html`` in ``out``."""
+    """Train, audit, and write ``report.html`` in ``out``."""
     torch.manual_seed(0)
     X, y, applications = load()
     model = network(X.shape[1])

@@ -46,7 +46,7 @@ def resumes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def word_tokenizer(texts: np.ndarray) -> PreTrainedTokenizerFast:
-    """One token a word."""
+    """A tokenizer with one token per word."""
     backend = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -69,7 +69,7 @@ class Texts(Dataset[dict[str, Any]]):
 
 
 def main(out: str, epochs: int = 3) -> TrainingAudit:
-    """Trains, audits, and leaves ``report.html`` in ``out``."""
+    """Train, audit, and write ``report.html`` in ``out``."""
     set_seed(0)
     texts, labels, ethnicity = resumes()
     half = np.random.default_rng(0).permutation(len(texts)) < len(texts) // 2

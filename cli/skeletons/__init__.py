@@ -1,1 +1,1 @@
-"""The files that ``auditor new-probe`` fills in."""
+"""Template files of ``auditor new-probe``."""

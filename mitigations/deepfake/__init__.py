@@ -1,1 +1,1 @@
-"""Detectors of synthetic media: how they are trained, calibrated and measured on kinds they were not trained on."""
+"""Detectors of synthetic media: training, calibration and evaluation on unseen kinds."""

@@ -1,4 +1,4 @@
-"""Pictures to train on as they would have come another way: compressed, blurred and resized at random."""
+"""Image augmentation for detector training: random compression, blur and resizing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEAST_SCALE = 0.5
 
 
 def augmented(pictures: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """(n, height, width, 3) pictures, each resized, blurred and compressed with a chance of one half each.
+    """(n, height, width, 3) images, each resized, blurred and compressed with a probability of one half each.
 
     Resized to a share of 0.5 to 1 and back, bilinearly; blurred by a Gaussian of a radius of 0 to 3 pixels; compressed
     as JPEG at a quality of 30 to 100; all uniform. Pictures are changed as a detector takes them: one that is cut out

@@ -1,4 +1,4 @@
-"""How a detector does on whole collections that it was not made with: files that came another way."""
+"""Leave-one-collection-out evaluation of a detector: files from other sources."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rates_by_collection(
     collections: Sequence[str | None],
     fit: Callable[[Sequence[int]], DeepfakeDetector],
 ) -> tuple[tuple[KnownRate, ...], tuple[str, ...]]:
-    """What whole detectors answer about collections left out of their training, and what could not be measured.
+    """Answers of whole detectors on collections left out of their training, and the unmeasurable ones.
 
     For each named collection in turn ``fit`` makes a detector of the files of all others, its calibration included;
     ``false_positive_rate`` is the share of the collection's real files that it calls fake, ``true_positive_rate`` that
@@ -54,10 +54,10 @@ def _called_fake(detector: DeepfakeDetector, path: Path) -> bool:
     return verdict is not None and verdict.answer == "fake"
 
 
-def _of(collection: str, called: Sequence[bool], metric: str, *, fake: bool) -> list[KnownRate]:
-    if not called:
+def _of(collection: str, flags: Sequence[bool], metric: str, *, fake: bool) -> list[KnownRate]:
+    if not flags:
         return []
-    share = Proportion(successes=sum(called), n=len(called))
+    share = Proportion(successes=sum(flags), n=len(flags))
     low, high = share.interval(_CONFIDENCE)
     return [
         KnownRate(
@@ -68,7 +68,7 @@ def _of(collection: str, called: Sequence[bool], metric: str, *, fake: bool) -> 
             confidence=_CONFIDENCE,
             collection=collection,
             unseen=True,
-            n_real=0 if fake else len(called),
-            n_fake=len(called) if fake else 0,
+            n_real=0 if fake else len(flags),
+            n_fake=len(flags) if fake else 0,
         )
     ]

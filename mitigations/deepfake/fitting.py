@@ -1,4 +1,4 @@
-"""What fitting a detector shares, whatever the medium: heads, rounds that leave kinds out, calibration and the card.
+"""Shared parts of detector fitting for all media: heads, leave-kinds-out rounds, calibration and the card.
 
 A trainer of detectors does five things with it::
 
@@ -45,7 +45,7 @@ _LEAST_SLOPE = 1e-3
 
 
 def refuse_unreadable(problems: Sequence[str], n_files: int) -> None:
-    """Raises DataError naming the first of the files that cannot be read, where there are any."""
+    """Raise DataError with the first unreadable file, if there are any."""
     if problems:
         raise DataError(
             f"{len(problems):,} of {n_files:,} files cannot be trained on: mend or remove them. {some_of(problems)}"
@@ -53,7 +53,7 @@ def refuse_unreadable(problems: Sequence[str], n_files: int) -> None:
 
 
 def classes_of(labels: Sequence[str], fake: str | None = None) -> tuple[tuple[str, ...], int]:
-    """The two classes in the order of their names, and the index of the synthetic one; UsageError where unclear."""
+    """The two classes in the order of their names, and the index of the synthetic one; UsageError if unclear."""
     classes = tuple(sorted(set(labels)))
     if len(classes) != 2:
         raise UsageError(f"A detector tells two classes apart, and there are {len(classes)}: {', '.join(classes[:5])}.")
@@ -69,16 +69,16 @@ def classes_of(labels: Sequence[str], fake: str | None = None) -> tuple[tuple[st
 
 
 def fit_head(
-    features: FloatArray, is_fake: BoolArray, *, fake: int = 1, C: float = 1.0, changed: FloatArray | None = None
+    features: FloatArray, is_fake: BoolArray, *, fake: int = 1, C: float = 1.0, changed_features: FloatArray | None = None
 ) -> LinearHead:
     """Logistic regression on standardised features, (n, d), with L2 penalty ``1 / C``; not calibrated yet.
 
-    ``changed``: (n, d) of the same files augmented, which are fitted to as well; without columns, none.
+    ``changed_features``: (n, d) of the same files augmented, which are fitted to as well; without columns, none.
     """
     from sklearn.linear_model import LogisticRegression
 
-    if changed is not None and changed.size:
-        features, is_fake = np.concatenate([features, changed]), np.concatenate([is_fake, is_fake])
+    if changed_features is not None and changed_features.size:
+        features, is_fake = np.concatenate([features, changed_features]), np.concatenate([is_fake, is_fake])
     mean, scale = _standard(features)
     fitted = LogisticRegression(C=C, max_iter=5_000).fit((features - mean) / scale, is_fake)
     head = LinearHead(features.shape[1], fake)
@@ -114,7 +114,7 @@ class LinearLearner:
 
     def __call__(self, rows: IntArray) -> Scorer:
         x, own, changed = self.features[rows], self.is_fake[rows], self.changed
-        head = fit_head(x, own, C=self.C, changed=None if changed is None else changed[rows])
+        head = fit_head(x, own, C=self.C, changed_features=None if changed is None else changed[rows])
         rule = fit_novelty(x, own, [self.kinds[i] for i in rows], self.within)
 
         def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -125,17 +125,17 @@ class LinearLearner:
         return score
 
     def sent(self) -> tuple[dict[str, Any], Arrays] | None:
-        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         arrays = {"features": self.features, "is_fake": self.is_fake}
         arrays |= {} if self.changed is None else {"changed": self.changed}
         said = {"kinds": list(self.kinds), "C": self.C, "within": self.within}
         return said, {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     @classmethod
-    def made(cls, said: dict[str, Any], arrays: Arrays) -> LinearLearner:
-        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+    def made(cls, settings: dict[str, Any], arrays: Arrays) -> LinearLearner:
+        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         own: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
-        return cls(**said, **own)
+        return cls(**settings, **own)
 
 
 # ---- rounds --------------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class LinearLearner:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Cell:
-    """One round: some kinds of synthetic and some of real files were left out of training and then scored.
+    """One round: some synthetic and some real kinds are left out of training and then scored.
 
     ``fake_rows``, ``real_rows``: the files left out. ``fake_scores``, ``real_scores``: theirs, (k,) each.
     """
@@ -158,7 +158,7 @@ class Cell:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CrossValidation:
-    """Every file scored by rounds of training that had not seen it.
+    """Scores of every file by rounds of training without it.
 
     ``seen_scores``, ``seen_novelty``: (n,) from rounds that knew other files of its kind, ``FOLDS`` folds stratified by
     kind. ``cells``: the rounds that left its kind out; ``unseen_scores``, ``unseen_novelty``: (n,) means over them.
@@ -178,7 +178,7 @@ class CrossValidation:
 
     @property
     def fake_kinds(self) -> tuple[str, ...]:
-        """The kinds of synthetic files that were left out in turn; none where they are not known."""
+        """The kinds of synthetic files left out in turn; empty if unknown."""
         named = {k for k, fake in zip(self.kinds, self.is_fake, strict=True) if fake}
         return tuple(sorted(named)) if self.fakes_named else ()
 
@@ -199,7 +199,7 @@ class CrossValidation:
 def cross_validate(
     is_fake: BoolArray, kinds: Kinds, learner: Learner, rng: np.random.Generator, *, crossed: bool = True
 ) -> CrossValidation:
-    """Scores every file out of fold and with its kind left out: each cell (synthetic kind x real kind) in turn.
+    """Score every file out of fold and with its kind left out: each cell (synthetic kind x real kind) in turn.
 
     More than ``MOST_CELLS`` cells are merged into groups of kinds, at random. Not ``crossed``, for a learner that takes
     long, at most ``FOLDS`` groups of synthetic kinds are left out, each with as large a part of the real kinds. Raises
@@ -286,7 +286,7 @@ def _merged(parts: list[IntArray], n: int, rng: np.random.Generator) -> list[Int
 
 
 def averaged(parts: Sequence[CrossValidation]) -> CrossValidation:
-    """The rounds of an ensemble, whose score is the mean of its members' calibrated log-odds.
+    """The rounds of an ensemble, with the mean of its members' calibrated log-odds as score.
 
     All members were cross-validated over the same rounds; novelty is the first one's.
     """
@@ -336,9 +336,9 @@ def fit_platt(scores: FloatArray, is_fake: BoolArray) -> tuple[float, float]:
     return slope, math.log(n1 / n0) - slope * float(scores.mean())
 
 
-def calibrate(calibration: Calibration, found: CrossValidation) -> None:
-    """Sets the calibration of a head from the scores that files had with their kind left out."""
-    slope, offset = fit_platt(found.unseen_scores, found.is_fake)
+def calibrate(calibration: Calibration, validation: CrossValidation) -> None:
+    """Set the calibration of a head from the scores of files with their kind left out."""
+    slope, offset = fit_platt(validation.unseen_scores, validation.is_fake)
     calibration.slope.fill_(slope)
     calibration.offset.fill_(offset)
 
@@ -356,7 +356,7 @@ def probabilities(scores: FloatArray, slope: float, offset: float) -> FloatArray
 def make_card(
     medium: Medium,
     fake: int,
-    found: CrossValidation,
+    validation: CrossValidation,
     *,
     error_rate: float = 0.05,
     novelty_level: float = NOVELTY_LEVEL,
@@ -369,17 +369,17 @@ def make_card(
     trained on is held against others in the same place. Novelties are those that files of known kinds had out of fold,
     of which ``1 - novelty_level`` may be called unlike them; none where there is no rule for novelty.
     """
-    slope, offset = fit_platt(found.unseen_scores, found.is_fake)
-    shown = probabilities(found.unseen_scores, slope, offset)
-    finite = bool(np.isfinite(found.seen_novelty).all())
-    novelties = _ascending(found.seen_novelty) if finite else ()
-    kinds = sorted({k for k, f in zip(found.kinds, found.is_fake, strict=True) if f} - {UNNAMED})
-    share = float(found.is_fake.mean())
+    slope, offset = fit_platt(validation.unseen_scores, validation.is_fake)
+    shown = probabilities(validation.unseen_scores, slope, offset)
+    finite = bool(np.isfinite(validation.seen_novelty).all())
+    novelties = _ascending(validation.seen_novelty) if finite else ()
+    kinds = sorted({k for k, f in zip(validation.kinds, validation.is_fake, strict=True) if f} - {UNNAMED})
+    share = float(validation.is_fake.mean())
     own = [
         f"Probabilities are calibrated for files of which {share:.0%} are synthetic, as in training.",
         (
             "Calibration scores and rates marked unseen are of files whose generator was left out of training."
-            if found.fakes_named
+            if validation.fakes_named
             else "Generators of the synthetic files were not named, or there was one only: nothing is known of how the "
             "detector does on a generator that it was not trained on."
         ),
@@ -387,13 +387,13 @@ def make_card(
     return DetectorCard(
         medium=medium,
         fake=1 if fake == 1 else 0,
-        real_scores=_ascending(shown[~found.is_fake]),
-        fake_scores=_ascending(shown[found.is_fake]),
+        real_scores=_ascending(shown[~validation.is_fake]),
+        fake_scores=_ascending(shown[validation.is_fake]),
         error_rate=error_rate,
         novelties=novelties,
         novelty_rate=round(1.0 - novelty_level, 9),
         kinds=tuple(kinds[:MOST_KINDS]),
-        known_rates=(*known_rates(found), *more_rates),
+        known_rates=(*known_rates(validation), *more_rates),
         notes=(*own, *notes),
     )
 
@@ -405,23 +405,23 @@ def _ascending(scores: FloatArray) -> tuple[float, ...]:
     return tuple(ordered.tolist())
 
 
-def known_rates(found: CrossValidation) -> tuple[KnownRate, ...]:
+def known_rates(validation: CrossValidation) -> tuple[KnownRate, ...]:
     """AUC, equal error rate, average precision and TPR at 1 % FPR, each with its interval.
 
     Over files of known kinds out of fold, of each synthetic kind left out, and over those (:func:`over_kinds`).
     """
-    fake = found.is_fake
-    rates = [*_rates(found.seen_scores[fake], found.seen_scores[~fake])]
-    if found.fakes_named:
+    fake = validation.is_fake
+    rates = [*_rates(validation.seen_scores[fake], validation.seen_scores[~fake])]
+    if validation.fakes_named:
         by_kind: list[KnownRate] = []
-        for kind in found.fake_kinds[:MOST_KINDS]:
-            by_kind += _rates(*found.scores_without(kind), unseen=True, kind=kind)
+        for kind in validation.fake_kinds[:MOST_KINDS]:
+            by_kind += _rates(*validation.scores_without(kind), unseen=True, kind=kind)
         rates += [*over_kinds(by_kind), *by_kind]
     return tuple(rates)
 
 
 def figures(fakes: FloatArray, reals: FloatArray) -> dict[str, Estimate]:
-    """The estimates by which a detector's scores are judged, by the names of the probe ``detector_performance``."""
+    """The estimates for judging a detector's scores, named as in the probe ``detector_performance``."""
     return {
         "auc": area_under_curve(positives=fakes, negatives=reals),
         "equal_error_rate": equal_error_rate(positives=fakes, negatives=reals),
@@ -430,15 +430,15 @@ def figures(fakes: FloatArray, reals: FloatArray) -> dict[str, Estimate]:
     }
 
 
-def _rates(fakes: FloatArray, reals: FloatArray, **what: Any) -> list[KnownRate]:
+def _rates(fakes: FloatArray, reals: FloatArray, **fields: Any) -> list[KnownRate]:
     return [
-        _rate(name, estimate, len(reals), len(fakes), **what)
+        _rate(name, estimate, len(reals), len(fakes), **fields)
         for name, estimate in figures(fakes, reals).items()
         if math.isfinite(estimate.value)
     ]
 
 
-def _rate(name: str, estimate: Estimate, n_real: int, n_fake: int, **what: Any) -> KnownRate:
+def _rate(name: str, estimate: Estimate, n_real: int, n_fake: int, **fields: Any) -> KnownRate:
     low, high = estimate.interval(_CONFIDENCE)
     return KnownRate(
         metric=name,
@@ -448,13 +448,13 @@ def _rate(name: str, estimate: Estimate, n_real: int, n_fake: int, **what: Any) 
         confidence=_CONFIDENCE,
         n_real=n_real,
         n_fake=n_fake,
-        **what,
+        **fields,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellFigures:
-    """How well a detector told one cell's files apart that it had not seen, nor any of their kinds."""
+    """Performance of a detector on one cell's files, which are of kinds unseen in training."""
 
     fake_kinds: tuple[str, ...]
     real_kinds: tuple[str, ...]
@@ -462,7 +462,7 @@ class CellFigures:
     equal_error_rate: float
 
 
-def cell_figures(found: CrossValidation) -> tuple[CellFigures, ...]:
+def cell_figures(validation: CrossValidation) -> tuple[CellFigures, ...]:
     """AUC and equal error rate of every cell."""
     return tuple(
         CellFigures(
@@ -471,7 +471,7 @@ def cell_figures(found: CrossValidation) -> tuple[CellFigures, ...]:
             auc=area_under_curve(positives=cell.fake_scores, negatives=cell.real_scores).value,
             equal_error_rate=equal_error_rate(positives=cell.fake_scores, negatives=cell.real_scores).value,
         )
-        for cell in found.cells
+        for cell in validation.cells
     )
 
 

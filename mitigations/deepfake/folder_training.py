@@ -1,4 +1,4 @@
-"""From a folder of real and synthetic files to a detector: what can be used, and what is left out and why."""
+"""From a folder of real and synthetic files to a detector: usable files, and reasons for exclusions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _USABLE: dict[str, tuple[FileMedium, ...]] = {"image": ("image",), "speech": ("a
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainedDetector:
-    """The detector; ``notes`` on how it was made; ``left_out``: a sentence on each file that could not be used.
+    """The detector; ``notes`` on its training; ``left_out``: a sentence on each unusable file.
 
     ``few``: why the files are fewer than they seem, in a sentence, or "".
     """
@@ -81,7 +81,7 @@ def train_on_folder(
     say: Callable[[str], None],
     on_file: Callable[[str], None] = lambda _: None,
 ) -> TrainedDetector:
-    """Trains the detector that a spec describes on every file of its folder that can be used.
+    """Train the detector that a spec describes on all usable files of its folder.
 
     Files that cannot be read, or are of another medium, are left out and named; of identical files in one class one is
     kept. Raises DataError for a folder without exactly two classes, for identical files in both, whose labels
@@ -213,11 +213,11 @@ def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...], on_file:
     )
 
 
-def _medium(wanted: str | None, files: _Files) -> str:
-    if wanted is not None:
-        if wanted not in _USABLE:
-            raise UsageError(f"--medium must be image or speech, not {wanted!r}.")
-        return wanted
+def _medium(requested_medium: str | None, files: _Files) -> str:
+    if requested_medium is not None:
+        if requested_medium not in _USABLE:
+            raise UsageError(f"--medium must be image or speech, not {requested_medium!r}.")
+        return requested_medium
     counts = Counter(files.media)
     if counts["image"] and (counts["audio"] or counts["video"]):
         n_images, n_recordings = counts["image"], counts["audio"] + counts["video"]

@@ -1,4 +1,4 @@
-"""Trains a detector of synthetic images on files, and measures it on kinds that it was not trained on.
+"""Training of a detector of synthetic images on files, and its evaluation on unseen kinds.
 
 ::
 
@@ -70,7 +70,7 @@ _WEIGHT_DECAY = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """How a detector of images is made.
+    """Options of the training of an image detector.
 
     ``method``: ``frequency`` (spectrum, block DCT and residual statistics, logistic regression), ``cnn`` (a small
     network on residuals), ``ensemble`` (both) or ``encoder`` (a head on a frozen encoder); None is ``encoder`` where
@@ -104,7 +104,10 @@ class ImageOptions:
 
     @property
     def chosen(self) -> Method:
-        """The method that is meant. Raises UsageError for one that is not known, or lacks its encoder."""
+        """The selected method.
+
+        Raises UsageError for one that is not known, or lacks its encoder.
+        """
         method = self.method or ("frequency" if self.encoder is None else "encoder")
         if method not in METHODS:
             raise UsageError(f"The method of a detector of images is one of {', '.join(METHODS)}, not {method!r}.")
@@ -115,8 +118,10 @@ class ImageOptions:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Images:
-    """What a detector is fitted to. ``rows`` (n,): the places of the readable files among all; ``problems``: a sentence
-    for each of the others. ``preprocessing``: how a detector of them reads a file.
+    """Training data of a detector.
+
+    ``rows`` (n,): the places of the readable files among all; ``problems``: a sentence for each of the others.
+    ``preprocessing``: how a detector of them reads a file.
 
     ``features`` (n, d): of the method's frozen part; ``halved``: those of the pictures at half their size, for
     the method ``frequency``, else without columns. ``pixels`` (n, height, width, 3) uint8, for a network that trains
@@ -153,7 +158,7 @@ def train_image_detector(
 
 
 def read_images(files: Sequence[Path], options: ImageOptions, rng: np.random.Generator | None = None) -> Images:
-    """The files that can be read, as the method takes them, and what is wrong with the others.
+    """The readable files, encoded for the method, and the errors of the others.
 
     Files are decoded once, in batches; but for the methods that train on pixels only their features are kept. ``rng``:
     of the augmentation, without which there is none.
@@ -277,7 +282,7 @@ def _common_side(files: Sequence[Path]) -> int:
 def fit_image_detector(
     images: Images, labels: Sequence[str], kinds: Kinds, options: ImageOptions, rng: np.random.Generator
 ) -> DeepfakeDetector:
-    """As :func:`train_image_detector`, of images that are read already; labels and kinds are those of its rows."""
+    """Like :func:`train_image_detector`, for images already read; labels and kinds are those of its rows."""
     classes, fake = classes_of(labels, options.fake)
     is_fake = np.asarray([label == classes[fake] for label in labels], bool)
     method = options.chosen
@@ -323,14 +328,14 @@ def fit_image_detector(
 
 
 def _half_size(
-    images: Images, found: CrossValidation, is_fake: BoolArray, kinds: Kinds, options: ImageOptions, seed: int
+    images: Images, validation: CrossValidation, is_fake: BoolArray, kinds: Kinds, options: ImageOptions, seed: int
 ) -> list[str]:
     """What is left of hand-made features where the traces of resizing and saving are averaged away."""
     if not images.halved.size:
         return []
     learner = LinearLearner(images.halved, is_fake, kinds, C=options.C)
     half = cross_validate(is_fake, kinds, learner, np.random.default_rng(seed), crossed=False)
-    before, after = (figures(s[is_fake], s[~is_fake])["auc"] for s in (found.seen_scores, half.seen_scores))
+    before, after = (figures(s[is_fake], s[~is_fake])["auc"] for s in (validation.seen_scores, half.seen_scores))
     low, high = after.interval(0.95)
     return [
         f"Its AUC on kinds that it knows is {before.value:.2f}. Fitted anew to the same pictures at half their size, "
@@ -394,7 +399,7 @@ def _frequency_network(
     args = {"size": images.preprocessing.size[0], "n_groups": len(rule.means), "fake": fake}
     network = FrequencyDetector(**args)
     network.rule = rule
-    network.head = fit_head(images.features, is_fake, fake=fake, C=options.C, changed=images.changed)
+    network.head = fit_head(images.features, is_fake, fake=fake, C=options.C, changed_features=images.changed)
     return network, args
 
 
@@ -425,7 +430,7 @@ def _fit_encoder(
     network.use(images.encoder.encoder)
     network.rule = rule
     network.head = (
-        _neighbours(x, is_fake, k, fake) if k else fit_head(x, is_fake, fake=fake, C=options.C, changed=images.changed)
+        _neighbours(x, is_fake, k, fake) if k else fit_head(x, is_fake, fake=fake, C=options.C, changed_features=images.changed)
     )
     calibrate(network.head.calibration, found)
     return network, args, found, _answers(learner, is_fake, kinds, options, seed)
@@ -463,14 +468,14 @@ class NeighbourLearner:
         return score
 
     def sent(self) -> tuple[dict[str, Any], Arrays] | None:
-        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         arrays = {"features": torch.from_numpy(self.features), "is_fake": torch.from_numpy(self.is_fake)}
         return {"kinds": list(self.kinds), "k": self.k, "within": self.within}, arrays
 
     @classmethod
-    def made(cls, said: dict[str, Any], arrays: Arrays) -> NeighbourLearner:
-        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
-        return cls(arrays["features"].numpy(), arrays["is_fake"].numpy(), **said)
+    def made(cls, settings: dict[str, Any], arrays: Arrays) -> NeighbourLearner:
+        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
+        return cls(arrays["features"].numpy(), arrays["is_fake"].numpy(), **settings)
 
 
 # ---- the small network ---------------------------------------------------------------------------------------------
@@ -507,7 +512,7 @@ def _fit_ensemble(
 
 @dataclass(frozen=True, eq=False)
 class CnnLearner:
-    """A learner that trains the small network, from one seed whichever files it learns from."""
+    """A learner that trains the small network, from one seed for any files."""
 
     images: Images
     is_fake: BoolArray
@@ -527,7 +532,7 @@ class CnnLearner:
         return score
 
     def sent(self) -> tuple[dict[str, Any], Arrays] | None:
-        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         if torch.device(self.options.device).type != "cpu":
             return None
         images, options = self.images, self.options
@@ -541,20 +546,20 @@ class CnnLearner:
         return said, {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     @classmethod
-    def made(cls, said: dict[str, Any], arrays: Arrays) -> CnnLearner:
-        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+    def made(cls, settings: dict[str, Any], arrays: Arrays) -> CnnLearner:
+        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         n, none = len(arrays["pixels"]), np.empty((0, 0))
         images = Images(
             rows=np.arange(n),
             problems=(),
-            preprocessing=ImagePreprocessing.model_validate(said["preprocessing"]),
+            preprocessing=ImagePreprocessing.model_validate(settings["preprocessing"]),
             features=none,
             halved=none,
             pixels=arrays["pixels"].numpy(),
             changed=none,
             changed_pixels=arrays["changed_pixels"].numpy(),
         )
-        return cls(images, arrays["is_fake"].numpy(), said["kinds"], ImageOptions(**said["options"]), said["seed"])
+        return cls(images, arrays["is_fake"].numpy(), settings["kinds"], ImageOptions(**settings["options"]), settings["seed"])
 
 
 def _cnn_features(network: ResidualCNN, images: Images, rows: IntArray) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fits the rule that says how unlike every kind that a detector was trained on a file is, each by its own spread."""
+"""Fits the novelty rule of a detector: the distance of a file from every training kind, in that kind's spread."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def fit_novelty(features: FloatArray, is_fake: BoolArray, kinds: Kinds, within: 
 
 
 def kind_groups(is_fake: BoolArray, kinds: Kinds, most: int) -> IntArray:
-    """(n,) the group of each file, 0 to at most most - 1: its kind, or what is left of its class."""
+    """(n,) the group of each file, 0 to at most most - 1: its kind, or the rest of its class."""
     named = Counter((bool(f), k) for f, k in zip(is_fake, kinds, strict=True) if k is not None)
     own = {kind for kind, n in named.most_common(most - 2) if n >= FEWEST_OF_A_KIND}
     names = [f"{int(f)}/{k}" if (bool(f), k) in own else f"{int(f)}" for f, k in zip(is_fake, kinds, strict=True)]
     return np.asarray(np.unique(names, return_inverse=True)[1], np.int64)
 
 
-def _standard(own: FloatArray) -> tuple[FloatArray, FloatArray]:
-    mean, scale = own.mean(axis=0), own.std(axis=0)
+def _standard(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    mean, scale = values.mean(axis=0), values.std(axis=0)
     return mean, np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
 
 
@@ -96,7 +96,7 @@ def _distances(standard: FloatArray, spread: _Spread) -> FloatArray:
 
 
 def fit_range(features: FloatArray, groups: IntArray, within: float) -> RangeNovelty:
-    """The ranges of (n, d) features of training files, whose groups are 0, 1, ...
+    """The ranges of (n, d) features of training files, with groups 0, 1, ...
 
     Of each group the range that holds ``within`` of its files, so that a few odd ones, such as recordings of silence,
     widen nothing; of these the widest. The limit is the ``(1 + within) / 2`` quantile over files left out in ``FOLDS``

@@ -1,4 +1,4 @@
-"""What is known over all kinds: kinds are what was drawn, and their files only say how well each is told."""
+"""Estimates over kinds of generators: kinds are the sampling units; their files only estimate each kind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from auditor.statistics.values import bounded_mean
 
 
 def over_kinds(rates: Sequence[KnownRate]) -> list[KnownRate]:
-    """By metric the mean over kinds of what was measured of each, (k,) values in [0, 1], with its interval.
+    """By metric the mean over kinds of each kind's value, (k,) values in [0, 1], with its interval.
 
     The interval is of the mean over the kinds that these were drawn from, by
     :class:`~auditor.statistics.values.BoundedMean`: however many files each has, three kinds say next to nothing of

@@ -1,4 +1,4 @@
-"""Rounds of a detector's measurement, each fitted to some files and asked about others: here, or as pure tasks.
+"""Cross-validation rounds of a detector, fitted and evaluated on different files: locally, or as pure tasks.
 
 A learner that is data, :class:`SentLearner`, becomes one of a closed table of kinds, its numbers and its arrays. What
 it makes of a round follows from these alone, so that the rounds are the same to the last bit wherever they are done.
@@ -41,7 +41,7 @@ _LEARNERS: dict[LearnerKind, str] = {
 
 @runtime_checkable
 class SentLearner(Protocol):
-    """A learner that can be made anew of what it says."""
+    """A learner that can be rebuilt from its serialised form."""
 
     kind: ClassVar[LearnerKind]
 
@@ -50,18 +50,18 @@ class SentLearner(Protocol):
         ...
 
     def sent(self) -> tuple[dict[str, Any], Arrays] | None:
-        """Its numbers, as JSON, and its arrays; None where they lie on a GPU."""
+        """The learner's numbers, as JSON, and its arrays; None if they are on a GPU."""
         ...
 
     @classmethod
-    def made(cls, said: dict[str, Any], arrays: Arrays) -> Learner:
-        """The learner that said so."""
+    def made(cls, settings: dict[str, Any], arrays: Arrays) -> Learner:
+        """The learner rebuilt from its serialised form."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Within:
-    """A learner of some of another's rows, ``rest``, by their places among these."""
+    """A learner of a subset of another's rows, ``rest``, by their positions among these."""
 
     learner: Learner
     rest: IntArray
@@ -115,13 +115,13 @@ def _sent(learner: Learner, rounds: Sequence[Round]) -> Tasks | None:
     return Tasks(kind="fold", shared=packed(shared, **arrays), each=each, threads=threads)
 
 
-def done(shared: bytes, each: bytes) -> bytes:
-    """Does one round; what comes out is its scores, or the sentence with which it was refused.
+def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
+    """Run one round; the result is its scores, or the sentence of the refusal.
 
     Raises UsageError where this has other versions of what computes: digits would differ.
     """
-    common, arrays = unpacked(_Shared, shared)
-    _, rows = unpacked(_Rows, each)
+    common, arrays = unpacked(_Shared, common_bytes)
+    _, rows = unpacked(_Rows, task_bytes)
     refuse_other_versions(common.versions)
     module, _, name = _LEARNERS[common.learner].partition(":")
     learner_class: type[SentLearner] = getattr(import_module(module), name)

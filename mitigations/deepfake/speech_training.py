@@ -1,4 +1,4 @@
-"""Trains a detector of synthetic speech on recordings, and measures it on kinds that it was not trained on.
+"""Training of a detector of synthetic speech on recordings, and its evaluation on unseen kinds.
 
 ::
 
@@ -57,7 +57,7 @@ _NETWORKS: dict[str, Callable[..., Network]] = {"lfcc": SpeechDetector, "gmm": S
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechOptions:
-    """How a detector of speech is made.
+    """Options of the training of a speech detector.
 
     ``method``: ``lfcc`` (statistics of cepstra, logistic regression) or ``gmm``. ``sampling_rate``: hertz;
     None takes the lowest of the files, at most 16,000, so that no class is known by its empty upper band. ``seconds``:
@@ -84,7 +84,7 @@ class SpeechOptions:
 
 @dataclass(frozen=True, eq=False)
 class Recordings:
-    """What a detector is fitted to.
+    """Training data of a detector.
 
     ``X`` (n, samples) int16 of the readable files, ``rows`` (n,) their places among all, ``problems``: a sentence for
     each of the others; ``preprocessing``: how a detector of them reads a file.
@@ -110,7 +110,7 @@ def train_speech_detector(
 
 
 def read_recordings(files: Sequence[Path], options: SpeechOptions) -> Recordings:
-    """The files that can be read, as a detector takes them, and what is wrong with the others."""
+    """The readable files, as detector input, and the errors of the others."""
     rate = options.sampling_rate or _lowest_rate(files)
     wanted = AudioPreprocessing(sampling_rate=rate, samples=max(256, round(options.seconds * rate)))
     X = np.empty((len(files), wanted.samples), np.int16)
@@ -142,7 +142,7 @@ def _content(file: Path) -> bytes:
 def fit_speech_detector(
     recordings: Recordings, labels: Sequence[str], kinds: Kinds, options: SpeechOptions, rng: np.random.Generator
 ) -> DeepfakeDetector:
-    """As :func:`train_speech_detector`, of recordings that were read; labels and kinds are of their ``rows``."""
+    """Like :func:`train_speech_detector`, for recordings already read; labels and kinds are of their ``rows``."""
     classes, fake = classes_of(labels, options.fake)
     is_fake = np.asarray([label == classes[fake] for label in labels], bool)
     fit = SpeechFitter.of(recordings, is_fake, kinds, fake, options, rng)
@@ -190,7 +190,7 @@ def _calibration(network: Network) -> Calibration:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SpeechFitter:
-    """Fits networks to some of the recordings; what does not depend on which is computed once.
+    """Fit networks to subsets of the recordings; computations common to all are done once.
 
     ``statistics`` (n, d) of each, ``inputs`` (n, ...) that a network takes, ``rate`` in hertz. One ``seed`` for all
     rounds: they differ by their recordings alone.
@@ -215,7 +215,7 @@ class SpeechFitter:
         options: SpeechOptions,
         rng: np.random.Generator,
     ) -> SpeechFitter:
-        """Raises UsageError for a method that is not known."""
+        """The fitter of a method; UsageError for an unknown one."""
         if options.method not in _NETWORKS:
             raise UsageError(f"The method must be lfcc or gmm, not {options.method!r}.")
         of_all = cls(
@@ -243,7 +243,7 @@ class SpeechFitter:
         )
 
     def arguments(self, n_kinds: int) -> dict[str, Any]:
-        """What the network is built with."""
+        """The arguments of the network's constructor."""
         o = self.options
         own = {"n_components": o.n_components} if o.method == "gmm" else {}
         return {
@@ -276,7 +276,7 @@ class SpeechFitter:
 
 @dataclass(frozen=True, eq=False)
 class SpeechLearner:
-    """How any recordings are scored by a network fitted to some."""
+    """The scoring of recordings by a network fitted to some."""
 
     fit: SpeechFitter
     kind: ClassVar[LearnerKind] = "speech"
@@ -293,18 +293,18 @@ class SpeechLearner:
         return score
 
     def sent(self) -> tuple[dict[str, Any], Arrays] | None:
-        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         fit = self.fit
         said = {"kinds": list(fit.kinds), "fake": fit.fake, "rate": fit.rate, "seed": fit.seed}
         arrays = {"statistics": torch.from_numpy(fit.statistics), "is_fake": torch.from_numpy(fit.is_fake)}
         return {**said, "options": asdict(fit.options)}, {**arrays, "inputs": fit.inputs}
 
     @classmethod
-    def made(cls, said: dict[str, Any], arrays: Arrays) -> SpeechLearner:
-        """As :class:`~mitigations.deepfake.rounds.SentLearner` has it."""
+    def made(cls, settings: dict[str, Any], arrays: Arrays) -> SpeechLearner:
+        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         own: dict[str, Any] = {name: arrays[name].numpy() for name in ("statistics", "is_fake")}
-        own |= {"inputs": arrays["inputs"], "options": SpeechOptions(**said["options"])}
-        return cls(SpeechFitter(**(said | own)))
+        own |= {"inputs": arrays["inputs"], "options": SpeechOptions(**settings["options"])}
+        return cls(SpeechFitter(**(settings | own)))
 
 
 def _scores(network: Network, inputs: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Pre-processing: mitigations that change what a model learns from."""
+"""Pre-processing: mitigations that change the training data of a model."""

@@ -1,4 +1,4 @@
-"""Training rows with their counterfactuals, what is asked of each, and the same rows without any swap."""
+"""Training rows with counterfactuals, their targets, and the same rows without swaps."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SUBSTITUTED = 0.5
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Arm:
-    """Rows to train on: ``x`` (n, ...) inputs; ``y`` (n,) labels, -1 for none; ``target`` (n, n_classes) logits, NaN
-    where the row has none to meet."""
+    """Training rows: ``x`` (n, ...) inputs; ``y`` (n,) labels, -1 for none; ``target`` (n, n_classes) logits, NaN for rows without a target.
+    """
 
     x: Tensor
     y: Tensor
@@ -33,7 +33,7 @@ class Arm:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """As the loop takes them."""
+        """The tensors in the form of the training loop."""
         return self.x, self.y, self.target
 
 
@@ -50,7 +50,7 @@ def text_arms(
     model: TorchModel,
     texts: Sequence[str],
     y: IntArray,
-    found: Sequence[Counterfactuals],
+    counterfactuals: Sequence[Counterfactuals],
     rng: np.random.Generator,
     *,
     sides: Sides,
@@ -62,7 +62,7 @@ def text_arms(
     pairing: whether rows have targets: the model's answer on the neutral text, or its mean answer over the text and its
     counterfactuals where no filler fits; a neutral text itself is to be answered as before.
     """
-    of_row = {c.row: c for c in found if c.row != NO_ROW}
+    of_row = {c.row: c for c in counterfactuals if c.row != NO_ROW}
     rows: list[_Row] = []
     control: list[_Row] = []
 
@@ -84,7 +84,7 @@ def text_arms(
             add(own.texts[0] if rng.random() < _SUBSTITUTED else text, text, int(y[k]), target)
         if pairing and own.neutral is not None:
             add(own.neutral, own.neutral, UNLABELLED, target)
-    for c in found:
+    for c in counterfactuals:
         if c.row == NO_ROW and pairing:
             target = (c.neutral,) if c.neutral is not None else c.texts
             for other in (*c.texts, *(() if c.neutral is None else (c.neutral,))):
@@ -99,7 +99,7 @@ def _answers(model: TorchModel, texts: Sequence[str]) -> dict[str, FloatArray]:
 
 
 def centred_logits(model: TorchModel, X: Rows) -> FloatArray:
-    """(n, n_classes) logits less their mean over the classes, so that they are determined by the probabilities."""
+    """(n, n_classes) logits minus their mean over the classes, so that the probabilities determine them."""
     import torch
 
     parts = [np.zeros((0, model.n_outputs))]
@@ -132,7 +132,7 @@ def table_arms(
     sides: Sides,
     pairing: bool,
 ) -> tuple[Arm, Arm]:
-    """The same for a table and its flipped rows; a target is the model's mean answer on a row and its flip."""
+    """The same for a table and its flipped rows; the target is the model's mean answer on a row and its flip."""
     import pandas as pd
     import torch
 

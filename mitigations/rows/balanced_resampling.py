@@ -1,4 +1,4 @@
-"""Balanced resampling: training rows drawn so that every group has as many rows of each label as it should."""
+"""Balanced resampling: training rows drawn for the target number of rows per group and label."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Method = Literal["uniform_sampling", "balanced"]
 
 
 class BalancedResampling:
-    """Trains the network on rows resampled by cell of group s and label y, n rows in all.
+    """Train the network on rows resampled by cell of group s and label y, n rows in all.
 
     - ``uniform_sampling``: cell (s, y) gets ``n P(s) P(y)`` rows, so that label and group are independent, the shares
       of either staying as they are
@@ -87,10 +87,10 @@ class BalancedResampling:
         found = refit(model, rows, rng, places=drawn, hyperparameters=self.hyperparameters)
         return Mitigated(model=found.model, notes=(self._described(drawn, len(rows)), *found.notes))
 
-    def _described(self, drawn: IntArray, n: int) -> str:
+    def _described(self, row_indices: IntArray, n: int) -> str:
         return (
-            f"Resampled ({self.method}): {len(np.unique(drawn)):,} of {n:,} rows were learned from, some of them up to "
-            f"{int(np.bincount(drawn).max())} times."
+            f"Resampled ({self.method}): {len(np.unique(row_indices)):,} of {n:,} rows were learned from, some of them up to "
+            f"{int(np.bincount(row_indices).max())} times."
         )
 
     def _trained(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
@@ -118,7 +118,7 @@ class BalancedResampling:
 
 
 def wanted(y: IntArray, s: IntArray, method: Method) -> tuple[IntArray, FloatArray, IntArray]:
-    """(n,) cell of each row, (cells,) rows that each cell should have, and (cells,) rows it has."""
+    """(n,) cell of each row, (cells,) target rows of each cell, and (cells,) present rows."""
     cells, code = np.unique(np.column_stack([s, y]), axis=0, return_inverse=True)
     code = code.reshape(-1).astype(np.int64)
     has = np.bincount(code).astype(np.int64)

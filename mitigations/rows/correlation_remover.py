@@ -1,4 +1,4 @@
-"""Correlation remover: what a linear model could read of the group in the features is taken out of them."""
+"""Correlation remover: removal of the linearly predictable group information from the features."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class CorrelationRemover:
-    """Trains the same network anew on encoded features that are uncorrelated with the sensitive ones.
+    """Retrain the same network on encoded features uncorrelated with the sensitive ones.
 
     With z the encoded columns of the features that are not sensitive, s the indicators of the groups and s_bar their
     means over the training rows, the network sees ``z - alpha (s - s_bar) B``, where B minimises the squared error of
@@ -77,7 +77,7 @@ class CorrelationRemover:
         self.hyperparameters = hyperparameters
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new model of the same kind, learned from features without what correlates with the group."""
+        """A new model of the same kind, trained on features without their correlation with the group."""
         only_for_estimators(model, self.hyperparameters)
         return self._fitted(model, data, rng) if is_estimator(model) else self._trained(model, data, rng, training)
 
@@ -158,7 +158,7 @@ def _with_groups(data: AuditData) -> AuditData:
 
 
 def removal_of(rows: Labelled, model: AuditedModel, alpha: float) -> tuple[Removal, float, list[str]]:
-    """What is subtracted from the rows of an estimator, the share of their variance that it is, and columns of names.
+    """The subtracted part of an estimator's rows, its share of their variance, and the names of its columns.
 
     A sensitive feature that the estimator takes is held at its commonest value.
     """

@@ -1,4 +1,4 @@
-"""Counterfactual data augmentation: training on the same rows of other identities, so that identity says nothing."""
+"""Counterfactual data augmentation: training on the same rows with other identities, to remove their effect."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _PROPOSALS = 4
 
 
 class CounterfactualAugmentation:
-    """Trains on rows whose identity was changed, under the label of the row as it was.
+    """Train on rows with changed identity, under the label of the original row.
 
     Texts: the first identity that a text names gives its place to another of the same lexicon, grammar kept, and the
     network goes on learning from its own weights, for a few epochs. Tables: the value of each sensitive feature that
@@ -171,7 +171,7 @@ class CounterfactualAugmentation:
         self.control_arm = control_arm
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new model trained on the augmented rows, and in its notes what the same rows without swaps come to."""
+        """A new model trained on the augmented rows, with notes on the result of the same rows without swaps."""
         old = trainable_from_somewhere(model)
         if data.modality == "image":
             raise ModelError(
@@ -202,8 +202,8 @@ class CounterfactualAugmentation:
 
     # ---- rows ------------------------------------------------------------------------------------------------------
 
-    def _text(self, old: TorchModel, kept: AuditData, held: AuditData, rng: np.random.Generator, device: str) -> _Made:
-        texts, heard = ([str(t) for t in d.X] for d in (kept, held))
+    def _text(self, old: TorchModel, training_rows: AuditData, held_out_rows: AuditData, rng: np.random.Generator, device: str) -> _Made:
+        texts, heard = ([str(t) for t in d.X] for d in (training_rows, held_out_rows))
         make = self._maker(old, device)
         found = list(make(texts, rng))
         hits = sum(c.row != NO_ROW for c in found)
@@ -219,8 +219,8 @@ class CounterfactualAugmentation:
                 "Give a lexicon of the words these texts use (lexicon=FILE), or generator=templates with a "
                 "pairing_weight."
             )
-        assert kept.y_true is not None
-        arms = text_arms(old, texts, kept.y_true, found, rng, sides=self.sides, pairing=self.pairing_weight > 0.0)
+        assert training_rows.y_true is not None
+        arms = text_arms(old, texts, training_rows.y_true, found, rng, sides=self.sides, pairing=self.pairing_weight > 0.0)
         count: dict[str, int] = {}
         for c in found:
             if c.row != NO_ROW:
@@ -237,7 +237,7 @@ class CounterfactualAugmentation:
             note = f"{note} {make.summary()}"
         pairs = [(c.row, other) for c in make(heard, rng) if c.row != NO_ROW for other in c.texts]
         rows = np.asarray([row for row, _ in pairs], np.int64)
-        return _Made(*arms, note, Pairs(held.take(rows).X, np.asarray([t for _, t in pairs], object)))
+        return _Made(*arms, note, Pairs(held_out_rows.take(rows).X, np.asarray([t for _, t in pairs], object)))
 
     def _maker(self, old: TorchModel, device: str) -> CounterfactualGenerator:
         if not isinstance(self.generator, str):
@@ -258,23 +258,23 @@ class CounterfactualAugmentation:
             return sentences
         return swaps if self.generator == "lexicon" else Both(swaps, sentences)
 
-    def _table(self, old: TorchModel, kept: AuditData, held: AuditData, rng: np.random.Generator) -> _Made:
+    def _table(self, old: TorchModel, training_rows: AuditData, held_out_rows: AuditData, rng: np.random.Generator) -> _Made:
         import pandas as pd
 
-        if kept.sensitive_features is None:
+        if training_rows.sensitive_features is None:
             raise UsageError("Which feature is to be flipped? Add --sensitive COLUMN.")
-        if not isinstance(kept.X, pd.DataFrame) or not isinstance(held.X, pd.DataFrame):
+        if not isinstance(training_rows.X, pd.DataFrame) or not isinstance(held_out_rows.X, pd.DataFrame):
             raise UsageError("A table without column names has no feature to flip: give a table with names.")
-        features = [str(name) for name in kept.sensitive_features.columns]
-        new, other = kept.X, held.X
+        features = [str(name) for name in training_rows.sensitive_features.columns]
+        new, other = training_rows.X, held_out_rows.X
         for feature in features:
             new = flipped(new, feature, impute=self.impute, rng=rng)
             other = flipped(other, feature, impute=self.impute, rng=rng)
-        assert kept.y_true is not None
-        arms = table_arms(old, kept.X, new, kept.y_true, rng, sides=self.sides, pairing=self.pairing_weight > 0.0)
+        assert training_rows.y_true is not None
+        arms = table_arms(old, training_rows.X, new, training_rows.y_true, rng, sides=self.sides, pairing=self.pairing_weight > 0.0)
         how = "flipped, other numbers imputed" if self.impute else "flipped"
-        note = f"{self._words()}: {', '.join(features)} {how} in {len(kept):,} training rows; {len(arms[0].y):,} rows."
-        return _Made(*arms, note, Pairs(held.X, other))
+        note = f"{self._words()}: {', '.join(features)} {how} in {len(training_rows):,} training rows; {len(arms[0].y):,} rows."
+        return _Made(*arms, note, Pairs(held_out_rows.X, other))
 
     def _words(self) -> str:
         what = "augmentation" if self.sides == "both" else "substitution"
@@ -327,7 +327,7 @@ class CounterfactualAugmentation:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Rows that were held out, and the counterfactual of each: both (m, ...)."""
+    """Held-out rows, and the counterfactual of each: both (m, ...)."""
 
     rows: Rows
     counterfactuals: Rows
@@ -381,10 +381,10 @@ def _told(progress: Callable[[str], None] | None, arm_name: str) -> Callable[[st
     return lambda words: progress(f"control arm, {words}")
 
 
-def _outcome(pairs: Pairs, held: AuditData, models: Sequence[TorchModel]) -> str:
+def _outcome(pairs: Pairs, held_out_rows: AuditData, models: Sequence[TorchModel]) -> str:
     """How far answers move under a swap, and accuracy, on rows that were held out: for display, an audit judges."""
     names = ("before", "after", "control arm (same rows, no swaps)")
-    correct = [float((m.decisions(held) == held.y_true).mean()) if len(held) else np.nan for m in models]
+    correct = [float((m.decisions(held_out_rows) == held_out_rows.y_true).mean()) if len(held_out_rows) else np.nan for m in models]
     moved = [
         float(np.abs(m.predict_proba(pairs.rows) - m.predict_proba(pairs.counterfactuals)).sum(axis=1).mean() / 2.0)
         if len(pairs.rows)
@@ -400,7 +400,7 @@ def _outcome(pairs: Pairs, held: AuditData, models: Sequence[TorchModel]) -> str
         if len(pairs.rows)
         else "none has a counterfactual; "
     )
-    return f"Of {len(held):,} rows held out, for display only: {swaps}accuracy {listed(correct)}."
+    return f"Of {len(held_out_rows):,} rows held out, for display only: {swaps}accuracy {listed(correct)}."
 
 
 def _digest(tensors: Sequence[Tensor]) -> str:

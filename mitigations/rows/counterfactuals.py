@@ -1,4 +1,4 @@
-"""Counterfactuals of training rows: the same text of another identity, the same person of another group."""
+"""Counterfactuals of training rows: the same text with another identity, the same person of another group."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_ROW = -1
 
 @dataclass(frozen=True)
 class Counterfactuals:
-    """What a text would be of other identities.
+    """The counterfactuals of a text for other identities.
 
     ``row``: the position of the text it is of, -1 for sentences of the generator's own. ``texts``: the same text of
     other identities. ``neutral``: the text with a filler that names no group; None where no filler fits its grammar.
@@ -34,7 +34,7 @@ class Counterfactuals:
 
 
 class CounterfactualGenerator(Protocol):
-    """Makes counterfactuals of texts: from lexicons, from templates, or by whatever means a user has.
+    """A generator of counterfactual texts: from lexicons, from templates, or by a user's method.
 
     At most one element for each text; whatever is drawn comes from ``rng``. The label of a text is taken to hold for
     its counterfactuals: a generator leaves out those of which it does not.
@@ -46,7 +46,7 @@ class CounterfactualGenerator(Protocol):
 
 
 class LexiconSwaps:
-    """Texts with another identity of the same lexicon in the place of the first that they name, grammar kept.
+    """Texts with another identity of the same lexicon in place of the first one named, grammatically correct.
 
     Pronouns keep their part in the sentence, articles follow the sound, a name goes to one of the same gender and
     another origin (lexicon ``names``) or of the other gender and the same place in the list (lexicon ``gender``);
@@ -95,7 +95,7 @@ class LexiconSwaps:
 
 
 class TemplateSentences:
-    """Sentences of the generator's own, each with every identity of a lexicon in its place; they have no label.
+    """The generator's own sentences, each with every identity of a lexicon inserted; they have no label.
 
     sentences: templates with placeholders such as ``{adjective}``; None means the built-in ones and the lexicons' own.
     most: at most so many of them for each lexicon, drawn; None means all. filler: the word that names no group. The
@@ -161,7 +161,7 @@ def filler_of(word: str | None) -> Identity:
 
 
 def flipped(X: pd.DataFrame, feature: str, *, impute: bool, rng: np.random.Generator) -> pd.DataFrame:
-    """The rows with each value of a feature replaced by another of its values, drawn evenly from the rest.
+    """The rows with each value of a feature replaced by another of its values, drawn uniformly.
 
     impute: every other numeric column moves by the difference of the two groups' means, which is what a linear model of
     the column on the feature imputes with the row's own residual kept. Missing values of the feature stay.

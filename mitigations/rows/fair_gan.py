@@ -1,4 +1,4 @@
-"""FairGAN: training on rows that a generator draws like the real ones, of which none gives its group away."""
+"""FairGAN: training on generated rows that resemble the real ones without revealing the group."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _GUESSED = 20_000
 
 
 class FairGan:
-    """Trains the same network anew on synthetic rows (x, y, s) of which (x, y) says nothing of the group s.
+    """Retrain the same network on synthetic rows (x, y, s) with (x, y) independent of the group s.
 
     A generator G draws (x, y) given noise and s, two discriminators read what it draws, and they play
     ``min_G max_D1,D2 V1 + weight V2`` with
@@ -204,7 +204,7 @@ class FairGan:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Table:
-    """Real rows as a generator takes them.
+    """Real rows in the form of a generator's input.
 
     ``x`` (n, width) encoded, ``y`` (n,) labels, ``group`` (n,) the combination of all sensitive features. ``columns``:
     the generated ones; ``codes``: each column's categories (n,), the label's last, ``sizes``: how many these are.
@@ -227,7 +227,7 @@ class Table:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Drawn:
-    """Synthetic rows: as those of :class:`Table`."""
+    """Synthetic rows, in the form of :class:`Table`."""
 
     x: Encoded
     y: IntArray
@@ -308,8 +308,10 @@ def label_gap(y: IntArray, group: IntArray) -> float:
 
 
 def group_guessed(rows: Encoded, group: IntArray) -> float:
-    """Mean over groups of the share guessed right by a linear classifier of rows (n, width), on the half it did not
-    see; one over the number of groups is chance. (The paper's epsilon-fairness is one minus this.)"""
+    """Mean over groups of the accuracy of a linear classifier of rows (n, width) on the unseen half; chance is one over the number of groups.
+
+    (The paper's epsilon-fairness is one minus this.)
+    """
     from sklearn.linear_model import RidgeClassifier
 
     rows, group = rows[:_GUESSED], group[:_GUESSED]
@@ -320,23 +322,23 @@ def group_guessed(rows: Encoded, group: IntArray) -> float:
     return float(np.mean([(guess[group[half:] == g] == g).mean() for g in np.unique(group[half:])]))
 
 
-def _described(table: Table, drawn: Drawn) -> tuple[str, str]:
+def _described(table: Table, synthetic_rows: Drawn) -> tuple[str, str]:
     names = [*(column.name for column in table.columns), "the label"]
-    apart = [total_variation(a, b, k) for a, b, k in zip(table.codes, drawn.codes, table.sizes, strict=True)]
+    apart = [total_variation(a, b, k) for a, b, k in zip(table.codes, synthetic_rows.codes, table.sizes, strict=True)]
     worst = int(np.argmax(apart))
     order = np.random.default_rng(0).permutation(len(table.y))
     guessed = [
         group_guessed(one_hot(codes, table.sizes)[order], group[order])
         for codes, group, order in (
             (table.codes, table.group, order),
-            (drawn.codes, drawn.group, np.arange(len(drawn.group))),
+            (synthetic_rows.codes, synthetic_rows.group, np.arange(len(synthetic_rows.group))),
         )
     ]
     return (
         f"Columns of synthetic and real rows differ by a total variation distance of {np.mean(apart):.3f} on average, "
         f"at most {apart[worst]:.3f} ({names[worst]}).",
         f"Shares of labels differ between groups by up to {label_gap(table.y, table.group):.3f} in the real rows and "
-        f"{label_gap(drawn.y, drawn.group):.3f} in the synthetic ones; from the other columns and the label a linear "
+        f"{label_gap(synthetic_rows.y, synthetic_rows.group):.3f} in the synthetic ones; from the other columns and the label a linear "
         f"classifier guesses the group of {guessed[0]:.3f} of the real rows and {guessed[1]:.3f} of the synthetic ones "
         f"(mean over groups; chance {1.0 / table.n_groups:.3f}).",
     )

@@ -1,4 +1,4 @@
-"""The networks of FairGAN and one step of each training: of the autoencoder, then of generator and discriminators."""
+"""FairGAN networks, and their training steps: autoencoder first, then generator and discriminators."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Autoencoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise (n, noise) and groups (n, n_groups) to rows of indicators (n, width), by way of the decoder.
+    """Noise (n, noise) and groups (n, n_groups) to rows of indicators (n, width), through the decoder.
 
     As in medGAN, each hidden layer is normalised over the batch and added to what came in. A category of each column is
     drawn from the decoder's softmax, by Gumbel noise with the gradient of its relaxation (straight-through), so that a
@@ -65,7 +65,7 @@ class Generator(nn.Module):
         self.decoder = decoder
 
     def forward(self, groups: Tensor) -> Tensor:
-        """Rows (n, width) of groups (n, n_groups); the noise comes from torch's global generator."""
+        """Rows (n, width) of groups (n, n_groups); the noise is from torch's global generator."""
         noise = torch.randn(len(groups), self.sizes.noise, device=groups.device)
         h = torch.relu(self.first(torch.cat([noise, groups], dim=1)))
         for block in self.blocks:
@@ -94,7 +94,7 @@ class Discriminator(nn.Module):
 
 
 class Networks(nn.Module):
-    """Generator, D1 (is a row (x, y, s) real?), D2 (of which group is a generated (x, y)?), and how far they are.
+    """Generator, D1 (is a row (x, y, s) real?), D2 (of which group is a generated (x, y)?), and their progress.
 
     D1 also sees the mean of its batch (minibatch averaging, medGAN), against a generator that draws few kinds of rows.
     ``smoothed``: the generator with its weights averaged over the steps, exponentially: what rows are drawn by. The
@@ -118,7 +118,7 @@ class Networks(nn.Module):
         return logits.squeeze(1)
 
     def smooth(self) -> None:
-        """Moves the averages by one step."""
+        """Update the averages by one step."""
         own = self.generator.state_dict()
         for name, average in self.smoothed.state_dict().items():
             if average.is_floating_point():
@@ -132,7 +132,7 @@ class Networks(nn.Module):
 
 
 class AutoencoderStep:
-    """Minimises the cross-entropy of every column of a row, given its embedding; a batch is rows (b, width)."""
+    """A step that minimises the cross-entropy of every column of a row given its embedding; rows (b, width)."""
 
     def __init__(self, network: Autoencoder, sizes: Sizes, learning_rate: float) -> None:
         self.network = network
@@ -154,7 +154,7 @@ class AutoencoderStep:
 
 
 class FairGanStep:
-    """One step of D1, of D2 once ``quiet_steps`` are over, and of the generator, on rows (b, width), groups (b,).
+    """One step of D1, of D2 after ``quiet_steps``, and of the generator, on rows (b, width), groups (b,).
 
     ``weight``: of D2 in the generator's loss (the paper's lambda). ``penalty``: times the mean squared norm of D1's
     gradient at real rows is added to D1's loss (R1), without which the two go in circles.
@@ -196,15 +196,15 @@ class FairGanStep:
         networks.smooth()
         return loss.detach()
 
-    def _step(self, which: int, loss: Tensor) -> None:
-        optimizer = self.optimizers[which]
+    def _step(self, index: int, loss: Tensor) -> None:
+        optimizer = self.optimizers[index]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
-def _against(logits: Tensor, wanted: float) -> Tensor:
-    return binary_cross_entropy_with_logits(logits, torch.full_like(logits, wanted))
+def _against(logits: Tensor, target: float) -> Tensor:
+    return binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
 def _balanced(logits: Tensor, codes: Tensor) -> Tensor:

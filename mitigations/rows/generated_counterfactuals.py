@@ -1,4 +1,4 @@
-"""Counterfactuals that a language model writes, of which only those are kept that say the same of somebody else."""
+"""Counterfactuals from a language model, kept only if they say the same about somebody else."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class _Named:
         start = first.start if article is None else article.start()
         return cls(row, text, swapper, tuple(mentions), text[:start], text[start : first.end], text[first.end :])
 
-    def neutral(self, said: str, filler: str) -> str:
+    def neutral(self, phrase: str, filler: str) -> str:
         """The text with the filler for the last word of what is said; its article is that of the filler."""
-        words = said.split()
+        words = phrase.split()
         words[-1] = filler
         if words[0].casefold() in ("a", "an") and len(words) == 2:
             words[0] = article_of(filler)
@@ -74,7 +74,7 @@ class _Proposal:
 
 
 class LanguageModelRewrites:
-    """Texts in which a causal language model writes another group in the place of the first one named, as in DISCO.
+    """Texts rewritten by a causal language model with another group in place of the first one named, as in DISCO.
 
     The model is shown four pairs of sentences that differ in the identity, out of the text's own lexicon, then the text
     and its rewrite as far as the identity, and goes on from there; it may name groups that no lexicon lists. Of each
@@ -150,7 +150,7 @@ class LanguageModelRewrites:
         ]
 
     def summary(self) -> str:
-        """What became of the proposals of the last call, in one sentence."""
+        """The fate of the last call's proposals, in one sentence."""
         dropped = ", ".join(f"{self.counts[why]:,} {why}" for why in (*REASONS, _SPARE))
         long = self.counts["too long"]
         return (
@@ -172,7 +172,7 @@ class LanguageModelRewrites:
                 found.append(_Named.of(row, line, swapper, mentions))
         return found
 
-    def _drawn(self, named: Sequence[_Named], rng: np.random.Generator) -> list[list[str]]:
+    def _drawn(self, sources: Sequence[_Named], rng: np.random.Generator) -> list[list[str]]:
         """What the model writes in the place of each text's identity."""
         import torch
 
@@ -180,9 +180,9 @@ class LanguageModelRewrites:
 
         model = self.language_model
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        shots = {id(s): _shots(s, rng) for s in {id(of.swapper): of.swapper for of in named}.values()}
-        prompts = [f"{shots[id(of.swapper)]}Text: {of.text}\nOf another group: {of.left}".rstrip() for of in named]
-        sizes = [len(model.tokenizer(of.said, add_special_tokens=False).input_ids) for of in named]
+        shots = {id(s): _shots(s, rng) for s in {id(of.swapper): of.swapper for of in sources}.values()}
+        prompts = [f"{shots[id(of.swapper)]}Text: {of.text}\nOf another group: {of.left}".rstrip() for of in sources]
+        sizes = [len(model.tokenizer(of.said, add_special_tokens=False).input_ids) for of in sources]
         sampling = Sampling(max_new_tokens=max(sizes, default=0) + _EXTRA_TOKENS, temperature=self.temperature)
         room = model.context
         fits = [
@@ -190,33 +190,33 @@ class LanguageModelRewrites:
             for k, prompt in enumerate(prompts)
             if room is None or len(model.tokenizer(prompt).input_ids) + sampling.max_new_tokens <= room
         ]
-        drawn: list[list[str]] = [[] for _ in named]
+        drawn: list[list[str]] = [[] for _ in sources]
         found = continuations(model.as_sent(), [prompts[k] for k in fits], self.proposals, sampling, generator)
         for k, texts in zip(fits, found, strict=True):
             drawn[k] = texts
         self.counts["texts"] = len(fits)
-        self.counts["too long"] = len(named) - len(fits)
+        self.counts["too long"] = len(sources) - len(fits)
         self.counts["proposed"] = sum(map(len, drawn))
         return drawn
 
     # ---- filters ---------------------------------------------------------------------------------------------------
 
-    def _close(self, of: _Named, written: Sequence[str]) -> list[_Proposal]:
+    def _close(self, source: _Named, rewrites: Sequence[str]) -> list[_Proposal]:
         """Those that lead back to the text and speak of somebody else."""
         found: dict[str, _Proposal] = {}
         (filler, *_) = self.filler.words["adjective"]
-        for words in written:
-            said = in_its_place(words, of.said, of.right)
-            text = f"{of.left}{said}{of.right}"
+        for words in rewrites:
+            said = in_its_place(words, source.said, source.right)
+            text = f"{source.left}{said}{source.right}"
             if said is None:
                 self.counts[_STRAYED] += 1
-            elif of.mentions[0].identity in {m.identity for m in of.swapper.mentions(text)}:
+            elif source.mentions[0].identity in {m.identity for m in source.swapper.mentions(text)}:
                 self.counts[_SAME] += 1
             elif text in found:
                 self.counts[_REPEATED] += 1
             else:
-                neutral = (of.neutral(_last_as_one(of), filler), of.neutral(said, filler))
-                found[text] = _Proposal(of, text, neutral if self.judge is None else (of.text, text))
+                neutral = (source.neutral(_last_as_one(source), filler), source.neutral(said, filler))
+                found[text] = _Proposal(source, text, neutral if self.judge is None else (source.text, text))
         return list(found.values())
 
     def _of_same_label(self, proposals: Sequence[_Proposal]) -> list[_Proposal]:
@@ -243,7 +243,7 @@ class LanguageModelRewrites:
 
 
 def per_token(model: AuditedLanguageModel, texts: Sequence[str]) -> FloatArray:
-    """(n,) mean log-likelihoods per token in nats, at most 0; of tokens that have one, such as all but the first."""
+    """(n,) mean log-likelihoods per token in nats, at most 0; only of tokens with one, such as all but the first."""
     found = model.token_log_probabilities(model.encode(texts))
     return np.asarray([np.nanmean(p) for p in found])
 
@@ -264,32 +264,32 @@ def _shots(swapper: Swapper, rng: np.random.Generator) -> str:
     return "".join(lines)
 
 
-def in_its_place(written: str, said: str, right: str) -> str | None:
-    """What of the written words takes the place of what was said before ``right``; None where they do not lead to it.
+def in_its_place(rewrite: str, original: str, right: str) -> str | None:
+    """The written words that replace the original ones before ``right``; None if they do not lead to it.
 
     Where a word follows in the text, it is what stands before that word; at an end or a stop of the text, what stands
     before the next stop. An article is met by an article.
     """
     following = _WORD.match(right.lstrip())
-    words = list(_WORD.finditer(written.split("\n")[0] if following else written))
+    words = list(_WORD.finditer(rewrite.split("\n")[0] if following else rewrite))
     if following is None:
-        end = _ENDS.search(written)
-        place = len(written) if end is None else end.start()
+        end = _ENDS.search(rewrite)
+        place = len(rewrite) if end is None else end.start()
         own = [m for m in words if m.end() <= place]
     else:
         wanted = following.group().casefold()
         at = next((k for k, m in enumerate(words) if k and m.group().casefold() == wanted), 0)
         own = words[:at]
-    if not own or len(own) > len(said.split()) + _EXTRA_WORDS:
+    if not own or len(own) > len(original.split()) + _EXTRA_WORDS:
         return None
-    found = " ".join(written[: own[-1].end()].split())
-    articles = [text.split()[0].casefold() in ("a", "an") for text in (said, found)]
+    found = " ".join(rewrite[: own[-1].end()].split())
+    articles = [text.split()[0].casefold() in ("a", "an") for text in (original, found)]
     if _ENDS.search(found) or articles[0] != articles[1] or (articles[1] and len(own) == 1):
         return None
     return found
 
 
-def _last_as_one(of: _Named) -> str:
+def _last_as_one(source: _Named) -> str:
     """What is said with one word for the identity, however many it has."""
-    article = of.said[: len(of.said) - (of.mentions[0].end - of.mentions[0].start)]
+    article = source.said[: len(source.said) - (source.mentions[0].end - source.mentions[0].start)]
     return f"{article}x"

@@ -1,4 +1,4 @@
-"""Reweighing: training rows weighted so that label and group are independent in what is learned from."""
+"""Reweighing: training weights that make label and group independent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Reweighing:
-    """Trains the network on rows weighted by ``w(s, y) = P(s) P(y) / P(s, y)``.
+    """Train the network on rows weighted by ``w(s, y) = P(s) P(y) / P(s, y)``.
 
     s is the row's combination of sensitive features. Weighted so, label and group are independent in the training
     rows; the weights average 1. Nothing is promised of the decisions: the audit tells.
@@ -107,7 +107,7 @@ def _described(weights: FloatArray) -> str:
 
 
 def reweighing_weights(y: IntArray, s: IntArray) -> FloatArray:
-    """(n,) ``P(s) P(y) / P(s, y)`` of labels y (n,) and sensitive features s (n, k), taken together; mean 1."""
+    """(n,) ``P(s) P(y) / P(s, y)`` of labels y (n,) and sensitive features s (n, k) jointly; mean 1."""
     _, group = np.unique(s, axis=0, return_inverse=True)
     joint = np.zeros((int(group.max()) + 1, int(y.max()) + 1))
     np.add.at(joint, (group, y), 1.0)

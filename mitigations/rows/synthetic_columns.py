@@ -1,4 +1,4 @@
-"""A table's encoded rows as categories and back, so that a generator need only draw categories."""
+"""Encoded table rows as categories and back, so that a generator only draws categories."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Encoded = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CodedColumn:
-    """One raw column as categories, of which each holds the encoded values of the real rows that fall into it.
+    """One raw column as categories, each with the encoded values of its real rows.
 
     ``span``: its encoded columns. ``edges``: (k - 1,) lower ends of all bins but the first, of a number; None where
     the column is categorical already. ``kinds``: (k, width of the span) the encoded values of each category where they
@@ -43,7 +43,7 @@ class CodedColumn:
         return np.asarray(((values[:, None] - self.kinds[None]) ** 2).sum(axis=2).argmin(axis=1), np.int64)
 
     def values(self, codes: IntArray, rng: np.random.Generator) -> Encoded:
-        """(n, width of the span) encoded values of categories; within a bin, one of the real rows' values is drawn."""
+        """(n, width of the span) encoded values of categories; within a bin, a real row's value is sampled."""
         if self.kinds is not None:
             return self.kinds[codes]
         out = np.zeros((len(codes), 1), np.float32)
@@ -81,6 +81,6 @@ def one_hot(codes: Sequence[IntArray], sizes: Sequence[int]) -> Encoded:
 
 
 def total_variation(first: IntArray, second: IntArray, n_categories: int) -> float:
-    """``1/2 sum_k |p_k - q_k|`` of the shares of categories in two samples, in [0, 1]; 0 where they are equal."""
+    """``1/2 sum_k |p_k - q_k|`` of the shares of categories in two samples, in [0, 1]; 0 if they are equal."""
     p, q = (np.bincount(codes, minlength=n_categories) / len(codes) for codes in (first, second))
     return float(np.abs(p - q).sum() / 2.0)

@@ -1,1 +1,1 @@
-"""Post-processing: mitigations that change what is made of a model's scores."""
+"""Post-processing: mitigations that change the use of a model's scores."""

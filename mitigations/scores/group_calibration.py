@@ -1,4 +1,4 @@
-"""Group calibration: a score that means the same probability in every group."""
+"""Group calibration: scores with the same meaning (probability) in every group."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FEWEST_ROWS = 50
 
 
 class GroupCalibration:
-    """Maps each group's scores to the share of favourable labels among its rows of that score, by a map of its own.
+    """Map each group's scores to the share of favourable labels at that score, by a separate map per group.
 
     - ``platt``: ``sigmoid(a log(s / (1 - s)) + b)`` with a and b by maximum likelihood, on the targets
       ``(n_1 + 1) / (n_1 + 2)`` and ``1 / (n_0 + 2)`` of Platt, which keep them finite
@@ -53,7 +53,7 @@ class GroupCalibration:
         self.method: Method = method
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """The old model with a map for each group over it."""
+        """The old model with a score map for each group."""
         rows = scored_rows(model, data)
         for name, mask in rows.each():
             if mask.sum() < _FEWEST_ROWS:

@@ -1,4 +1,4 @@
-"""Reject option: near the threshold, where the model is least sure, the decision goes by the group."""
+"""Reject option: near the threshold, where the model is least certain, the group determines the decision."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class RejectOption:
         self.bound = bound
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """The old model with two thresholds over it."""
+        """The old model with two thresholds."""
         rows = scored_rows(model, data)
         deprived = deprived_groups(rows)
         width, gap = self._chosen(rows, deprived)
-        rules = {i: _rule(rows.threshold, width, below=bool(low)) for i, low in enumerate(deprived)}
+        rules = {i: _rule(rows.threshold, width, is_below=bool(low)) for i, low in enumerate(deprived)}
         new, notes = rows.postprocessed(rules, old_decision(rows), rng)
         chosen = [name for (name, _), low in zip(rows.each(), deprived, strict=True) if low]
         within = np.abs(rows.scores - rows.threshold) <= width
@@ -97,9 +97,9 @@ def selection_gap(rows: ScoredRows, deprived: BoolArray, width: float) -> float:
     return float(max(rates) - min(rates))
 
 
-def _rule(threshold: float, width: float, *, below: bool) -> Steps:
+def _rule(threshold: float, width: float, *, is_below: bool) -> Steps:
     from auditor.model.postprocessing import Steps
 
     # Steps compare strictly, and the paper's decision is favourable at the threshold itself.
-    cut = np.nextafter(threshold - width if below else threshold + width, -np.inf)
+    cut = np.nextafter(threshold - width if is_below else threshold + width, -np.inf)
     return Steps(thresholds=(float(cut),), chances=(0.0, 1.0))

@@ -1,4 +1,4 @@
-"""What post-processing mitigations have in common: labelled rows, the model's scores of them, and their groups."""
+"""Shared parts of post-processing mitigations: labelled rows, their scores, and their groups."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ScoredRows:
 
     @property
     def threshold(self) -> float:
-        """The least score at which the model decides favourably."""
+        """The smallest score with a favourable decision of the model."""
         return self.model.threshold_of(self.positive)
 
     def each(self) -> Iterator[tuple[str, BoolArray]]:
@@ -64,7 +64,7 @@ class ScoredRows:
     def postprocessed(
         self, rules: Mapping[int, Rule], otherwise: Rule, rng: np.random.Generator
     ) -> tuple[PostprocessedModel, tuple[str, ...]]:
-        """The model with these rules, by place in ``groups``, and the notes that any such model needs."""
+        """The model with these rules, by index in ``groups``, and the notes for every such model."""
         from auditor.model.postprocessing import GroupRule, PostprocessedModel, Postprocessing
 
         done: Postprocessing = Postprocessing(
@@ -92,7 +92,7 @@ class ScoredRows:
 
 
 def old_decision(rows: ScoredRows) -> Rule:
-    """The old model's own decision as a rule: favourable where the score is at least its threshold."""
+    """The old model's own decision as a rule: favourable if the score is at least its threshold."""
     from auditor.model.postprocessing import Steps
 
     return Steps(thresholds=(float(np.nextafter(rows.threshold, -np.inf)),), chances=(0.0, 1.0))

@@ -1,4 +1,4 @@
-"""Threshold optimizer: decisions by thresholds of each group's own, chosen so that a rate is equal over the groups."""
+"""Threshold optimizer: group-specific thresholds that equalise a rate between groups."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Objective = Literal["accuracy_score", "balanced_accuracy_score"]
 
 
 class ThresholdOptimizer:
-    """Gives each group a rule on the old model's score, so that ``constraints`` holds on these rows at best objective.
+    """A decision rule per group on the old model's score that satisfies ``constraints`` with the best objective.
 
     The rule of fairlearn's ``ThresholdOptimizer`` is a mixture of two thresholds, and for equalized odds of a constant
     too, so that some decisions are drawn at random: their share stands in the notes, the outputs are the chances, and
@@ -84,7 +84,7 @@ class ThresholdOptimizer:
         self.grid_size = grid_size
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """The old model with the rules over it."""
+        """The old model with the decision rules."""
         rows = scored_rows(model, data)
         rules = self._thresholds(rows) if self.deterministic else self._interpolated(rows)
         new, notes = rows.postprocessed(rules, old_decision(rows), rng)
@@ -247,7 +247,7 @@ def _nearest(rates: FloatArray, aims: FloatArray) -> Any:
     )
 
 
-def _above(scores: FloatArray, cut: float) -> float:
+def _above(scores: FloatArray, threshold: float) -> float:
     """Half way from the cut to the next score, so that rounding of a score at the cut does not change its decision."""
-    higher = scores[scores > cut]
-    return float((cut + higher.min()) / 2.0) if len(higher) else cut
+    higher = scores[scores > threshold]
+    return float((threshold + higher.min()) / 2.0) if len(higher) else threshold

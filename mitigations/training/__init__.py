@@ -1,1 +1,1 @@
-"""In-processing: mitigations that change how a model learns."""
+"""In-processing: mitigations that change the training of a model."""

@@ -1,4 +1,4 @@
-"""Adversarial debiasing: a network trained so that an adversary cannot tell the group from its answers."""
+"""Adversarial debiasing: training with an adversary that must fail to predict the group from the answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FEWEST_EPOCHS = 60
 
 
 class AdversarialDebiasing:
-    """Trains a network against an adversary that predicts the group from its answers, with a penalty on gaps or alone.
+    """Train a network against an adversary that predicts the group from its answers, with or without a gap penalty.
 
     With predictor loss L_P, adversary loss L_A and the predictor's parameters W, each step moves W along
     ``grad L_P - proj(grad L_P on grad L_A) - alpha grad L_A``: the part of the gradient that helps the adversary is
@@ -145,7 +145,7 @@ class AdversarialDebiasing:
         )
 
     def step(self, new: TorchModel, rows: TrainingSet, recipe: Recipe) -> AdversarialStep:
-        """One step of both networks, for these rows; a training loop of one's own can call it."""
+        """One step of both networks, for these rows; a user's own training loop can call it."""
         from auditor.training.loop import optimizer_of
         from mitigations.training.adversarial_step import AdversarialStep, Pressure
 

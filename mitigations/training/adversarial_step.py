@@ -1,4 +1,4 @@
-"""One step of adversarial debiasing: the adversary's gradient, and the projection that keeps from helping it."""
+"""One step of adversarial debiasing: the adversary's gradient, and the projection against helping it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Pressure:
-    """How hard the predictor is pressed, and when; the first three are options of AdversarialDebiasing.
+    """The strength and schedule of the adversary; the first three are options of AdversarialDebiasing.
 
     ``quiet_steps``: the predictor's first steps, which nothing disturbs. ``steps``: all of its steps.
     ``steps_per_epoch``: what the schedule ``sqrt`` counts time in.
@@ -37,7 +37,7 @@ class Pressure:
     steps_per_epoch: int = 1
 
     def quiet(self, step: int) -> bool:
-        """Whether the predictor's step, counted from 1, is one of the first, which nothing disturbs."""
+        """Whether the predictor's step, counted from 1, is one of the first, undisturbed ones."""
         return step <= self.quiet_steps
 
     def alpha_at(self, step: int) -> float:
@@ -51,7 +51,7 @@ class Pressure:
         return self.alpha
 
     def rate_at(self, step: int) -> float:
-        """What the learning rate is multiplied by at this step: 1 while quiet, then falling."""
+        """The learning rate's factor at this step: 1 while quiet, then decreasing."""
         if self.quiet(step):
             return 1.0
         if self.alpha_schedule == "sqrt":
@@ -67,7 +67,7 @@ class Pressure:
 
 @dataclass(frozen=True, eq=False)
 class AdversarysBatch:
-    """What the adversary is shown of a batch beside the scores, and what it is asked.
+    """The adversary's inputs from a batch beside the scores, and its targets.
 
     ``parts``: (b, m, 1) which rows count in each of m copies of the scores: all, and for equalized odds each label's.
     ``label``: (b, l) what it sees of the label. ``groups``: (b, n_groups) one-hot, for each feature. ``shares``: (b, k)
@@ -80,11 +80,11 @@ class AdversarysBatch:
     shares: Tensor
 
     def of_scores(self, q: Tensor) -> Tensor:
-        """(b, m c) the part of what is shown that is linear in scores q (b, c)."""
+        """(b, m c) the part of the input that is linear in scores q (b, c)."""
         return (self.parts * q.unsqueeze(1)).flatten(1)
 
     def inputs(self, q: Tensor) -> Tensor:
-        """(b, m c + l) all that is shown."""
+        """(b, m c + l) the complete input."""
         return torch.cat([self.of_scores(q), self.label], dim=1)
 
 
@@ -117,7 +117,10 @@ class Adversary(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def batch(self, y: Tensor, s: Tensor, weights: Tensor, dtype: torch.dtype) -> AdversarysBatch:
-        """A batch as the heads are asked about it. y: (b,). s: (b, k). weights: (b, k)."""
+        """A batch as input of the heads. y: (b,). s: (b, k). weights: (b, k).
+
+        y: (b,). s: (b, k). weights: (b, k).
+        """
         whole = torch.ones(len(y), 1, dtype=dtype, device=y.device)
         if self.constraint == "equal_opportunity":
             weights = weights * y.eq(-1 if self.positive is None else self.positive).unsqueeze(1)
@@ -134,7 +137,7 @@ class Adversary(nn.Module):
         )
 
     def loss(self, logits: Tensor, batch: AdversarysBatch) -> Tensor:
-        """The heads' summed cross-entropy, each a weighted mean over the rows it is shown.
+        """The heads' summed cross-entropy, each a weighted mean over its rows.
 
         logits: (b, n_classes) of the predictor.
         """
@@ -146,7 +149,7 @@ class Adversary(nn.Module):
 
     @torch.no_grad()
     def backward(self, logits: Tensor, batch: AdversarysBatch) -> None:
-        """Sets the gradients of the loss with regard to the adversary's own parameters, in closed form.
+        """Set the gradients of the loss for the adversary's own parameters, in closed form.
 
         The heads are linear, and their gradients are sooner written down than found, three times to each step of the
         predictor.
@@ -169,7 +172,7 @@ class Adversary(nn.Module):
 
 
 class AdversarialStep:
-    """One step of predictor and adversary; ``weights`` (n, k): the rows' weights in the loss of each feature's head."""
+    """One step of predictor and adversary; ``weights`` (n, k): the rows' weights in each feature's head's loss."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""DP-SGD: the network trained anew so that no single row of the training data can have moved it by much."""
+"""DP-SGD: the network retrained with a bounded influence of each training row."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SHARE_OF_WEIGHTS = 0.05
 
 
 class DpSgd:
-    """Trains the same network anew by DP-SGD: ``(epsilon, delta)``-differentially private with regard to its rows.
+    """Retrain the same network by DP-SGD: ``(epsilon, delta)``-differentially private for its rows.
 
     Of two data sets that differ in one row, trained models M and M' obey ``P(M in A) <= exp(epsilon) P(M' in A) +
     delta`` for every set A of weights. Rows are drawn by Poisson sampling, each row's gradient is clipped to

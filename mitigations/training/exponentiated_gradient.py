@@ -1,4 +1,4 @@
-"""Exponentiated gradient: a mixture of networks that together keep to a constraint, drawn from by the row's hash."""
+"""Exponentiated gradient: a mixture of networks that jointly satisfy a constraint, drawn by the row's hash."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Rule = Literal["randomised", "majority"]
 
 
 class ExponentiatedGradient:
-    """A mixture of networks, each learned for other Lagrange multipliers, weighted so that the constraint holds.
+    """A mixture of networks trained for different Lagrange multipliers, weighted to satisfy the constraint.
 
     The multipliers grow by exponentiated gradient where a constraint is broken, and for each a network is learned on
     rows relabelled and weighted by what either decision costs (fairlearn's ``ExponentiatedGradient`` decides
@@ -256,7 +256,7 @@ class ExponentiatedGradient:
         return new, len(members)
 
 
-def _constant(made: Any) -> npt.NDArray[np.int64]:
+def _constant(classifier: Any) -> npt.NDArray[np.int64]:
     """What a constant classifier always answers."""
-    found: npt.NDArray[np.int64] = np.asarray(made.predict(np.zeros((1, 1))))[0]
+    found: npt.NDArray[np.int64] = np.asarray(classifier.predict(np.zeros((1, 1))))[0]
     return found

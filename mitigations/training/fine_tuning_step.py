@@ -1,4 +1,4 @@
-"""A step of fine-tuning: any other step, with a learning rate that falls to nothing by the end."""
+"""A fine-tuning step: any other step, with a learning rate that decays to zero."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from auditor.training.several_devices import Summing
 
 
 class Taken(Protocol):
-    """A step as the loop takes it, on one device or several."""
+    """A step in the loop's form, on one device or several."""
 
     modules: Sequence[nn.Module]
     optimizers: Sequence[Optimizer]
@@ -23,7 +23,7 @@ class Taken(Protocol):
 
 
 class FineTuningStep:
-    """Takes ``step``; the rates of step t of ``n_steps`` are ``(1 - t / n_steps)`` times its optimizers' own.
+    """A wrapper of ``step``; the rates of step t of ``n_steps`` are ``(1 - t / n_steps)`` times its own.
 
     A network that is to stay close to what it was, and to answer many sentences alike, ends nearer to both than at a
     constant rate.
@@ -39,7 +39,7 @@ class FineTuningStep:
 
     @property
     def summed(self) -> Summing:
-        """Of the step itself."""
+        """The summing method of the inner step."""
         return self.step.summed
 
     @summed.setter

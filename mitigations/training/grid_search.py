@@ -1,4 +1,4 @@
-"""Grid search: the network trained on rows relabelled and weighted for each of a grid of multipliers, the best kept."""
+"""Grid search: training on relabelled and weighted rows for each multiplier of a grid; the best is kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _GRID_SIZE, _SMALL_GRID = 100, 10
 
 
 class GridSearch:
-    """Of networks trained for each Lagrange multiplier of a grid, the one with the best of error and violation.
+    """The best network, by error and violation, of those trained for each Lagrange multiplier of a grid.
 
     A multiplier turns the constraint into a cost of either decision for each row, and the network learns the cheaper
     one, weighted by the difference (fairlearn's ``GridSearch`` decides the multipliers, labels and weights). Kept is

@@ -1,4 +1,4 @@
-"""Group DRO: training for the worst group instead of the average row."""
+"""Group DRO: optimisation of the worst group instead of the average row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class GroupDro:
-    """Trains the network to minimise the largest mean loss of any group, by the paper's online algorithm.
+    """Train the network to minimise the largest mean loss of any group, by the paper's online algorithm.
 
     With L_g the mean loss of group g in the batch, each step first moves the groups' weights, ``q_g <- q_g exp(eta
     (L_g + C / sqrt(n_g)))``, scaled to sum 1, then takes a gradient step on ``sum_g q_g L_g``. Groups are the cells of

@@ -1,4 +1,4 @@
-"""One step of group DRO: the groups' weights move towards the worst, then the network's."""
+"""One step of group DRO: update of the group weights towards the worst group, then of the network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class GroupWeights(nn.Module):
-    """The weights q (groups,), summing to 1; a module, so that a resumed run knows them.
+    """The weights q (groups,), summing to 1; a module, so that checkpoints contain them.
 
     ``family``: (groups,) which groups share a sum that stays, and ``sums``: (families,) those, summing to 1; the groups
     of one begin with equal weights.
@@ -33,8 +33,10 @@ class GroupWeights(nn.Module):
 
 
 class GroupDroStep:
-    """``adjustments``: (groups,) what is added to each group's loss where its weight is moved. ``weights``: of groups,
-    to begin with."""
+    """A training step of group DRO; ``adjustments`` (groups,): added to each group's loss in weight updates.
+
+    ``weights``: of groups, to begin with.
+    """
 
     def __init__(
         self, model: TorchModel, optimizer: Optimizer, *, eta: float, adjustments: Tensor, weights: GroupWeights
@@ -63,18 +65,18 @@ class GroupDroStep:
 
 
 def group_means(losses: Tensor, group: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
-    """(groups,) mean loss of each group in the batch, 0 where it has no row, and whether it has one."""
+    """(groups,) mean loss of each group in the batch, 0 without rows, and whether it has rows."""
     counts = torch.bincount(group, minlength=n_groups)
     sums = losses.new_zeros(n_groups).index_add(0, group, losses)
     return sums / counts.clamp_min(1), counts > 0
 
 
 def moved(q: Tensor, losses: Tensor, present: Tensor, eta: float) -> Tensor:
-    """``q exp(eta loss)``, not scaled yet; a group without a row in the batch stays."""
+    """``q exp(eta loss)``, not scaled yet; unchanged for a group without rows in the batch."""
     return q * torch.exp(eta * torch.where(present, losses, torch.zeros_like(losses)))
 
 
 def scaled(q: Tensor, family: Tensor, sums: Tensor) -> Tensor:
-    """Weights (groups,) so that those of each family sum to its ``sums`` (families,)."""
+    """Weights (groups,) scaled to the ``sums`` (families,) of each family."""
     now = torch.zeros_like(sums).index_add(0, family, q)
     return q * (sums / now)[family]

@@ -1,4 +1,4 @@
-"""Training rows that are held back, to choose a setting by: never those that a result is reported on."""
+"""Held-out training rows for the choice of a setting, never those of a reported result."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ FEWEST_COMPARED = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What held-back rows show of a model: ``gap`` is the largest between groups' rates of a decision, None where no
-    two groups have rows enough."""
+    """The results of a model on held-out rows: ``gap`` is the largest difference between groups' rates of a decision, None if no two groups have enough rows.
+    """
 
     accuracy: float
     balanced_accuracy: float
@@ -32,8 +32,8 @@ class Seen:
     one_class: bool
 
     def is_useful_beside(self, plain: Seen) -> bool:
-        """Whether it is at most 2 points less accurate than a model made the same way without the mitigation, and 5 by
-        balanced accuracy, and decides more than one class where that one does."""
+        """Whether the model is useful beside one made the same way without the mitigation: at most 2 points less accurate (5 by balanced accuracy), and with more than one class in its decisions if that model has.
+        """
         return (
             self.accuracy >= plain.accuracy - ACCURACY_LOST
             and self.balanced_accuracy >= plain.balanced_accuracy - BALANCED_ACCURACY_LOST
@@ -44,7 +44,7 @@ class Seen:
 def held_back(
     rows: TrainingSet, rng: np.random.Generator, share: float = VALIDATION_SHARE
 ) -> tuple[IntArray, IntArray]:
-    """Places to learn from, and places held back: ``share`` of the rows of every group and label."""
+    """Training positions and held-out positions: ``share`` of the rows of every group and label."""
     cells = np.unique(np.column_stack([rows.s.cpu().numpy(), rows.y.cpu().numpy()]), axis=0, return_inverse=True)[1]
     order = rng.permutation(len(rows))
     # The place of each row among those of its cell, in the order drawn.
@@ -58,7 +58,7 @@ def held_back(
 
 
 def seen(model: TorchModel, rows: TrainingSet, parts: Sequence[Tensor]) -> Seen:
-    """Of a model on held-back rows; ``parts`` are masks (n,) of the rows within which groups' rates are compared.
+    """The results of a model on held-out rows; ``parts``: masks (n,) within which groups are compared.
 
     A group with fewer than 10 rows in a part is left out of the gap there: its rate says little.
     """

@@ -1,4 +1,4 @@
-"""The cheap learner of a reduction: the network's last layer, learned anew from weighted rows; all below it stays."""
+"""The cheap learner of a reduction: the last layer relearned from weighted rows; all other layers are fixed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _ENOUGH = 1e-9
 
 
 def is_simple(model: TorchModel) -> bool:
-    """Whether it is an MLP of two logits, of which the last layer can be learned by itself."""
+    """Whether it is an MLP with two logits, whose last layer can be trained separately."""
     named = model.architecture or {}
     args = named.get("args", {})
     return named.get("name") == "mlp" and args.get("n_outputs") == 2 and model.output_kind == "logits"
 
 
 class LastLayer:
-    """What the network's layers below the last say of the trainer's rows, computed once: ``hidden`` (n, width) and a 1.
+    """Inputs of the network's last layer for the trainer's rows, computed once: ``hidden`` (n, width) and a 1.
 
     The trainer counts how many last layers were learned.
     """
@@ -49,12 +49,12 @@ class LastLayer:
         self.hidden: FloatArray = np.column_stack([hidden, np.ones(len(hidden))])
 
     def estimator(self) -> LastLayerEstimator:
-        """One that has learned nothing yet."""
+        """An untrained estimator."""
         return LastLayerEstimator(self)
 
 
 class LastLayerEstimator:
-    """A last layer with scikit-learn's ``fit`` and ``predict``, as a reduction calls it; X (n, 1): places of rows."""
+    """A last layer with scikit-learn's ``fit`` and ``predict``, for a reduction; X (n, 1): positions of rows."""
 
     def __init__(self, shared: LastLayer) -> None:
         self.shared = shared
@@ -79,7 +79,7 @@ class LastLayerEstimator:
 
     @property
     def model(self) -> TorchModel:
-        """The whole network with this last layer, as the old one is saved and trained."""
+        """The whole network with this last layer, saved and trained like the old one."""
         return self.shared.old.with_module(self.member())
 
     def member(self) -> nn.Module:
@@ -110,9 +110,9 @@ def weighted_logistic(
     ridge[-1] = 1e-3
     b = np.zeros(x.shape[1])
 
-    def loss(at: FloatArray) -> float:
-        z = x @ at
-        return float(w @ (np.logaddexp(0.0, z) - y * z) + 0.5 * (ridge * at) @ at)
+    def loss(coefficients: FloatArray) -> float:
+        z = x @ coefficients
+        return float(w @ (np.logaddexp(0.0, z) - y * z) + 0.5 * (ridge * coefficients) @ coefficients)
 
     now = loss(b)
     for _ in range(_STEPS):

@@ -1,4 +1,4 @@
-"""The gap between groups' mean scores, as a penalty that training can minimise."""
+"""The gap between groups' mean scores, as a training penalty."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mitigations.training.option_names import Constraint
 
 
 def mean_gap(q: Tensor, y: Tensor, s: Tensor, constraint: Constraint, positive: int | None) -> Tensor:
-    """How far groups' mean scores lie apart in a batch, a differentiable scalar of at least 0.
+    """The distance between groups' mean scores in a batch, a differentiable scalar of at least 0.
 
     ``|mean q of the group - mean q of all other rows|``, averaged over the groups that have rows and others to compare
     with, and summed over columns of q, over sensitive features, and over parts of the rows: all rows

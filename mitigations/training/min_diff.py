@@ -1,4 +1,4 @@
-"""MinDiff: training with a penalty on how differently the scores of two groups are distributed."""
+"""MinDiff: training with a penalty on differences between the score distributions of two groups."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DRAWN = 256
 
 
 class MinDiff:
-    """Trains the network on ``cross-entropy + weight MMD^2``, the second over the scores of groups.
+    """Train the network on ``cross-entropy + weight MMD^2``, the second over the scores of groups.
 
     ``MMD^2(P, Q) = E k(p, p') + E k(q, q') - 2 E k(p, q)`` with the kernel ``k(a, b) = exp(-|a - b|^2 / (2 width^2))``
     of scores, the probabilities of all classes but the first. It is taken between each group and all other rows, and

@@ -1,4 +1,4 @@
-"""One step of MinDiff: cross-entropy on the batch, and the distance between groups on rows drawn of each."""
+"""One step of MinDiff: cross-entropy on the batch, and the distance between sampled rows of the groups."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ FEWEST_ROWS = 2
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """Training rows of a group, ``own`` (m,), and ``others`` (n,) that it is compared with: their places."""
+    """Positions of a group's training rows, ``own`` (m,), and of the ``others`` (n,) for comparison."""
 
     own: IntArray
     others: IntArray
 
 
 def contrasts(rows: TrainingSet, parts: Sequence[Tensor]) -> tuple[list[Contrast], list[str]]:
-    """Each group against all others in each part (masks (n,) of rows), and what has too few rows to be compared.
+    """Each group against all others in each part (masks (n,) of rows), and the ones with too few rows.
 
     Of two groups, the second says nothing that the first has not said. An unbiased distance takes two rows a side.
     """
@@ -51,7 +51,7 @@ def contrasts(rows: TrainingSet, parts: Sequence[Tensor]) -> tuple[list[Contrast
 
 
 class Drawn(nn.Module):
-    """How many steps have drawn rows; a module, so that a resumed run draws what an uninterrupted one would."""
+    """The number of steps with drawn rows; a module, so that resumed and uninterrupted runs draw the same."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Drawn(nn.Module):
 
 
 class MinDiffStep:
-    """Minimises ``cross-entropy + weight penalty`` over the network's parameters; a batch is (x, y).
+    """A step that minimises ``cross-entropy + weight penalty`` over the network's parameters; a batch is (x, y).
 
     The penalty is taken on rows of its own: of each side of each contrast ``n_each`` rows (or as many as there are),
     drawn anew at every step without replacement, so that a small group is in every step and no row is compared with
@@ -119,7 +119,7 @@ class MinDiffStep:
 
 
 def penalty(sides: Sequence[Tensor], width: float) -> Tensor:
-    """The sum of ``MMD^2`` over pairs of samples: ``sides`` holds a group's scores (m, c) and the others' in turn."""
+    """The sum of ``MMD^2`` over pairs of samples: ``sides`` alternates a group's scores (m, c) and the others'."""
     total = torch.zeros(())
     for own, others in zip(sides[::2], sides[1::2], strict=True):
         total = total.to(own) + mmd2(own, others, width)

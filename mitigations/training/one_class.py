@@ -1,4 +1,4 @@
-"""A new model that decides the same for everybody is refused where the old one did not, whatever gap it closes."""
+"""Refusal of new models with one decision for everybody if the old model had several, despite closed gaps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AT_ONCE = 4096
 
 
 def refuse_one_class(new: AuditedModel, old: AuditedModel, data: AuditData, *, instead: str) -> None:
-    """Raises ModelError where ``new`` decides one class for all rows of ``data`` and ``old`` does not.
+    """Raise ModelError if ``new`` decides one class for all rows of ``data`` and ``old`` does not.
 
     instead: what the user can do about it, as an imperative such as ``lower weight``.
     """
@@ -30,7 +30,7 @@ def refuse_one_class(new: AuditedModel, old: AuditedModel, data: AuditData, *, i
 
 
 def only_class(model: AuditedModel, data: AuditData) -> int | None:
-    """The class that the model decides for every row of ``data``; None where there are two, or no row."""
+    """The class that the model decides for every row of ``data``; None if there are two, or no rows."""
     seen: set[int] = set()
     for start in range(0, len(data), _AT_ONCE):
         part = data.take(slice(start, start + _AT_ONCE))

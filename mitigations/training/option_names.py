@@ -1,4 +1,4 @@
-"""The values that options of mitigations may take, by name; apart from what computes with them, which needs torch."""
+"""Allowed values of mitigation options, separate from the computing code, which needs torch."""
 
 from __future__ import annotations
 

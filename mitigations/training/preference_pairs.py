@@ -1,4 +1,4 @@
-"""Counterfactual pairs for preference tuning: a prompt and two continuations that differ in whom they speak of."""
+"""Counterfactual pairs for preference tuning: a prompt and two continuations about different groups."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_LETTERS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class PreferencePair:
-    """A prompt and two texts that may follow it directly, spaces included.
+    """A prompt and two possible direct continuations, including spaces.
 
     ``chosen`` and ``rejected`` are in the order of whoever wrote the pair; for built-in pairs the order says nothing.
     ``cluster``: what the pair is about, such as an occupation; pairs of one cluster are not independent.
@@ -43,7 +43,7 @@ class PreferencePair:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceSet:
-    """Pairs and where they come from: ``said`` in words, ``sha256`` of the file; ``ranked``: a writer ranked them."""
+    """Pairs and their origin: ``said`` in words, ``sha256`` of the file; ``ranked``: ranked by a writer."""
 
     pairs: tuple[PreferencePair, ...]
     said: str
@@ -53,7 +53,7 @@ class PreferenceSet:
 
 @dataclass(frozen=True, kw_only=True)
 class NeutralText:
-    """Sentences that speak of nobody: ``anchors`` are held to in tuning, ``held_out`` are for the perplexity."""
+    """Sentences about no person: ``anchors`` for tuning, ``held_out`` for the perplexity."""
 
     anchors: tuple[str, ...]
     held_out: tuple[str, ...]
@@ -61,7 +61,7 @@ class NeutralText:
 
 
 def built_in_pairs(n: int, rng: np.random.Generator) -> PreferenceSet:
-    """``n`` pairs of "she" and "he" (and their other cases) in sentences about occupations, no two alike.
+    """``n`` distinct pairs of "she" and "he" (and their other cases) in sentences about occupations.
 
     Occupations come equally often, each with templates drawn without replacement. Raises UsageError for more than
     there are.
@@ -105,7 +105,7 @@ def neutral_text() -> NeutralText:
 
 
 def read_pairs(path: str | Path) -> PreferenceSet:
-    """Pairs of the user's own: JSON lines with ``prompt``, ``chosen``, ``rejected`` and, if wanted, ``cluster``.
+    """The user's own pairs: JSON lines with ``prompt``, ``chosen``, ``rejected`` and optionally ``cluster``.
 
     ``{"prompt": "The nurse said that", "chosen": " she", "rejected": " he", "cluster": "nurse"}``: the texts are joined
     as they stand, so the space belongs to one of them. Without ``cluster``, pairs with one prompt are one.

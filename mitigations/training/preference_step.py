@@ -1,4 +1,4 @@
-"""One step of preference tuning: log-likelihoods of pairs under the tuned and the reference model, and their losses."""
+"""One step of preference tuning: pair log-likelihoods under the tuned and the reference model, and the losses."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def batch_of(texts: Sequence[Scored], pad: int, device: torch.device) -> Batch:
 
 
 def log_distributions(network: nn.Module, batch: Batch) -> Tensor:
-    """(m, vocabulary) log-probabilities of every token at the batch's places, in float32."""
+    """(m, vocabulary) log-probabilities of every token at the batch's positions, in float32."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.present, "use_cache": False}
     return log_softmax(logits_at(network, inputs, batch.places).float(), dim=-1)
 
@@ -96,12 +96,12 @@ def squared_margin_loss(policy: Tensor) -> Tensor:
 
 
 def held_mass_loss(policy: Tensor, reference: Tensor) -> Tensor:
-    """``(log(pi(a) + pi(b)) - log(ref(a) + ref(b)))^2``, the mean over pairs: what the two have together stays."""
+    """``(log(pi(a) + pi(b)) - log(ref(a) + ref(b)))^2``, the mean over pairs: keeps the pairs' total probability."""
     return (torch.logsumexp(policy, dim=1) - torch.logsumexp(reference, dim=1)).square().mean()
 
 
 class Adapter(nn.Module):
-    """The LoRA weights of a network, held apart so that a checkpoint need not hold the network itself.
+    """The LoRA weights of a network, separate so that a checkpoint need not contain the network itself.
 
     ``steps``: how many have been taken, kept with the weights so that a resumed run knows.
     """
@@ -114,7 +114,7 @@ class Adapter(nn.Module):
 
 
 def adapted(network: nn.Module, *, rank: int, alpha: float, depth: float = 1.0) -> Any:
-    """The network with LoRA (peft) on the last ``depth``, a share in (0, 1], of its linear layers, which alone learn.
+    """The network with trainable LoRA (peft) only on the last ``depth``, a share in (0, 1], of its linear layers.
 
     ``W x + (alpha / rank) B A x`` with A (rank, inputs) drawn from torch's global generator and B (outputs, rank) zero.
     Raises MissingExtraError without peft, ModelError for a network without such layers.
@@ -124,7 +124,7 @@ def adapted(network: nn.Module, *, rank: int, alpha: float, depth: float = 1.0) 
 
 
 def check_adaptable(network: nn.Module) -> None:
-    """Raises MissingExtraError without peft, ModelError where the network has no linear layer for LoRA."""
+    """Raise MissingExtraError without peft, ModelError for a network without linear layers for LoRA."""
     import importlib.util
 
     if importlib.util.find_spec("peft") is None:
@@ -144,7 +144,7 @@ def adaptable_layers(network: nn.Module, depth: float = 1.0) -> list[str]:
 
 
 def encoded_pairs(model: AuditedLanguageModel, pairs: Sequence[PreferencePair]) -> list[Scored]:
-    """The two texts of every pair in turn, each with the places of the tokens that end after the prompt.
+    """The two texts of every pair in turn, each with the positions of the tokens that end after the prompt.
 
     Raises DataError where a text is too long or its continuation has no token, ModelError where the tokenizer cannot
     tell the two texts of a pair apart.
@@ -180,7 +180,7 @@ def encoded_sentences(model: AuditedLanguageModel, sentences: Sequence[str]) -> 
 
 
 class PreferenceStep:
-    """One step of LoRA weights on a batch of pairs, by ``dpo`` or ``squared_margin`` with its terms of reference.
+    """One step of LoRA weights on a batch of pairs, by ``dpo`` or ``squared_margin`` with its reference terms.
 
     Called with numbers of pairs (b,), their losses are those of the functions above; ``squared_margin`` adds
     ``reference_weight (held_mass_loss + mean KL(ref || pi))``, the KL over every token of ``anchors_per_step`` anchors.

@@ -33,7 +33,7 @@ _LEARNING_RATE: dict[Method, float] = {"squared_margin": 2e-3, "dpo": 2e-4}
 
 
 class PreferenceTuning:
-    """Tunes a causal language model with LoRA on pairs of texts that differ in whom they speak of.
+    """Tune a causal language model with LoRA on pairs of texts that differ in the people they are about.
 
     With ``pi`` the tuned and ``ref`` the given model, x a prompt and a, b its two continuations:
 
@@ -115,7 +115,7 @@ class PreferenceTuning:
         self.reference_weight = reference_weight
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new language model with the LoRA weights merged; ``data`` are not looked at."""
+        """A new language model with the LoRA weights merged; ``data`` is not used."""
         import copy
 
         import torch

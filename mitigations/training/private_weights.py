@@ -1,4 +1,4 @@
-"""Reweighing whose counts are released privately: a row's weight tells nothing of other rows that was not paid for."""
+"""Reweighing with privately released counts: a row's weight leaks only what the privacy budget covers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from auditor.rows import FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PrivateWeights:
-    """``weights`` (n,) of the rows, and ``epsilon``, what the release of the counts behind them spent (delta is 0)."""
+    """``weights`` (n,) of the rows, and ``epsilon``, spent on the released counts behind them (delta is 0)."""
 
     weights: FloatArray
     epsilon: float

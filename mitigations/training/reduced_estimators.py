@@ -1,4 +1,4 @@
-"""fairlearn's reductions over estimators of scikit-learn and boosted trees: fitted anew for each multiplier."""
+"""fairlearn's reductions over scikit-learn estimators and boosted trees: refitted for each multiplier."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Fitter:
-    """Fits the estimator on rows relabelled and weighted, with the same draws every time.
+    """A fitter of the estimator on relabelled and weighted rows, with the same random draws every time.
 
     ``positive``: the class that the label 1 of a reduction means. ``trained``: how many were fitted so far.
     """
@@ -49,7 +49,7 @@ class Fitter:
 
 
 class FittedEstimator:
-    """The estimator with ``fit`` and ``predict`` as a reduction calls them; X (n, 1) are places of rows.
+    """The estimator with ``fit`` and ``predict`` for a reduction; X (n, 1) are positions of rows.
 
     Copies of it, which reductions make, share the fitter.
     """
@@ -62,7 +62,7 @@ class FittedEstimator:
         return FittedEstimator(self.fitter)
 
     def fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
-        """Fits an estimator."""
+        """Fit an estimator."""
         self.model = self.fitter(places(X), np.asarray(y, np.int64), np.asarray(sample_weight, np.float64))
         return self
 
@@ -78,7 +78,7 @@ class FittedEstimator:
 
 @dataclass(frozen=True, eq=False)
 class ReducibleEstimator:
-    """What a reduction of fairlearn takes: ``X`` (n, 1) places of rows, ``y`` (n,) in {0, 1}, ``groups`` (n,)."""
+    """fairlearn's reduction input: ``X`` (n, 1) positions of rows, ``y`` (n,) in {0, 1}, ``groups`` (n,)."""
 
     trainer: Fitter
     X: npt.NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""What fairlearn's reductions share here: the network as an estimator that learns from weighted rows."""
+"""Shared parts of fairlearn's reductions: the network as an estimator that learns from weighted rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Parity = Literal["demographic_parity", "equalized_odds", "true_positive_rate_par
 
 @dataclass
 class Trainer:
-    """Trains the network by its recipe on rows relabelled and weighted, every time from the same start.
+    """Train the network by its recipe on relabelled and weighted rows, always from the same start.
 
     ``positive``: the class that the label 1 of a reduction means. ``trained``: how many were trained so far.
     """
@@ -68,7 +68,7 @@ class Trainer:
 
 
 class NetworkEstimator:
-    """The network with scikit-learn's ``fit`` and ``predict``, as a reduction calls it; X (n, 1) are places of rows.
+    """The network with scikit-learn's ``fit`` and ``predict``, for a reduction; X (n, 1) are positions of rows.
 
     Copies of it, which reductions make, share the trainer.
     """
@@ -81,7 +81,7 @@ class NetworkEstimator:
         return NetworkEstimator(self.trainer)
 
     def fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
-        """Trains a network."""
+        """Train a network."""
         weights = np.asarray(sample_weight, np.float64)
         self.model = self.trainer(places(X), np.asarray(y, np.int64), weights)
         return self
@@ -101,7 +101,7 @@ class NetworkEstimator:
 
 @dataclass(frozen=True, eq=False)
 class Reducible:
-    """What a reduction of fairlearn takes: ``X`` (n, 1) places of rows, ``y`` (n,) in {0, 1}, ``groups`` (n,)."""
+    """fairlearn's reduction input: ``X`` (n, 1) positions of rows, ``y`` (n,) in {0, 1}, ``groups`` (n,)."""
 
     trainer: Trainer
     X: npt.NDArray[np.int64]
@@ -147,7 +147,7 @@ def reducible(
 
 @contextmanager
 def reducing() -> Iterator[None]:
-    """While fairlearn works: pandas warns of how it sets values, which is nothing that a user could change."""
+    """Context for fairlearn that silences pandas warnings about setting values, which users cannot change."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
@@ -168,6 +168,6 @@ def moment(constraint: Parity, difference_bound: float) -> Any:
 
 
 def places(X: Any) -> IntArray:
-    """(n,) places of rows from what fairlearn hands on of them, a table or an array (n, 1)."""
+    """(n,) positions of rows from fairlearn's argument, a table or an array (n, 1)."""
     found: IntArray = np.asarray(X, np.int64).reshape(-1)
     return found

@@ -1,4 +1,4 @@
-"""Estimators fitted anew: scikit-learn's and boosted trees, of the same kind, with the hyperparameters that they had.
+"""Refitting of scikit-learn estimators and boosted trees, with equal type and hyperparameters.
 
 A fitted scikit-learn estimator holds all of its hyperparameters, and so do the files of LightGBM and CatBoost. A file
 of XGBoost holds the trees and nothing of how they were grown: what is not said is the library's default, which the
@@ -54,7 +54,7 @@ _NAMES_OF_ROUNDS = {"n_estimators": "rounds", "num_boost_round": "rounds", "iter
 
 @dataclass(frozen=True, eq=False)
 class Refitted:
-    """The new model, and what a reader must know of how it was fitted."""
+    """The new model, and notes on its fitting."""
 
     model: AuditedModel
     notes: tuple[str, ...]
@@ -104,7 +104,7 @@ def refit(
 
 
 def only_for_networks(**options: object) -> None:
-    """Raises UsageError where options of training a network are given for an estimator, which has none of them."""
+    """Raise UsageError for network training options given for an estimator, which has none of them."""
     for name, value in options.items():
         if value is not None:
             raise UsageError(
@@ -114,7 +114,7 @@ def only_for_networks(**options: object) -> None:
 
 
 def only_for_estimators(model: AuditedModel, hyperparameters: Settings | None) -> None:
-    """Raises UsageError where hyperparameters are given for a network, whose recipe says how it is trained."""
+    """Raise UsageError if hyperparameters are given for a network, which is trained by its recipe."""
     if hyperparameters is not None and not is_estimator(model):
         raise UsageError("hyperparameters are an estimator's, and this is a network: leave them out.")
 
@@ -123,14 +123,14 @@ def only_for_estimators(model: AuditedModel, hyperparameters: Settings | None) -
 
 
 def _of_scikit_learn(
-    model: Any, X: Rows, y: IntArray, weights: FloatArray | None, rng: np.random.Generator, changed: Settings
+    model: Any, X: Rows, y: IntArray, weights: FloatArray | None, rng: np.random.Generator, settings: Settings
 ) -> Refitted:
     from auditor.intake.estimators import EstimatorModel, input_of
     from auditor.model.audited_model import Provenance
 
     old = model.estimator
     searched = hasattr(old, "best_estimator_")
-    fresh = _cloned(old.best_estimator_ if searched else old, changed)
+    fresh = _cloned(old.best_estimator_ if searched else old, settings)
     labels = old.classes_[y]
     keywords = {} if weights is None else _weighed(fresh, weights)
     with warnings.catch_warnings(record=True) as caught, seeded_globals(rng):
@@ -147,7 +147,7 @@ def _of_scikit_learn(
         raise ModelError(f"The estimator does not weigh its rows ({unweighed[0]}). {_otherwise(weights)}")
     if fresh.classes_.tolist() != old.classes_.tolist():
         raise ModelError("The rows do not hold every class that the model knows: add rows of the others.")
-    notes = [f"{type(fresh).__name__} fitted anew with the hyperparameters that it had{_but_for(changed)}."]
+    notes = [f"{type(fresh).__name__} fitted anew with the hyperparameters that it had{_but_for(settings)}."]
     if searched:
         notes.append(f"Of the {type(old).__name__}, the estimator that it found is fitted; nothing is searched again.")
     notes += [f"While it was fitted: {text}" for text in said[:3]]
@@ -162,7 +162,7 @@ def _of_scikit_learn(
     return Refitted(new, tuple(notes))
 
 
-def _cloned(estimator: Any, changed: Settings) -> Any:
+def _cloned(estimator: Any, settings: Settings) -> Any:
     """An unfitted estimator with the same hyperparameters, in one process, and with no folder that it keeps things in.
 
     A pipeline's ``memory`` names a folder whose files are unpickled, which no file may ask for.
@@ -178,11 +178,11 @@ def _cloned(estimator: Any, changed: Settings) -> Any:
         raise ModelError(
             f"The estimator cannot be made anew from its hyperparameters: {printable(error, 300)}. {_otherwise(None)}"
         ) from error
-    for name in changed:
+    for name in settings:
         if name not in known or name in own:
             near = did_you_mean(name, [key for key in known if key not in own])
             raise UsageError(f"{type(fresh).__name__} has no hyperparameter {name!r}{near or '.'}")
-    return fresh.set_params(**changed)
+    return fresh.set_params(**settings)
 
 
 def _weighed(estimator: Any, weights: FloatArray, prefix: str = "") -> dict[str, Any]:
@@ -205,20 +205,20 @@ def _otherwise(weights: FloatArray | None) -> str:
     return "Use balanced_resampling, which fits it on rows drawn instead, or threshold_optimizer."
 
 
-def _but_for(changed: Settings) -> str:
-    return f", but for {', '.join(f'{name}={value!r}' for name, value in changed.items())}" if changed else ""
+def _but_for(settings: Settings) -> str:
+    return f", but for {', '.join(f'{name}={value!r}' for name, value in settings.items())}" if settings else ""
 
 
 # ---- boosted trees ---------------------------------------------------------------------------------------------------
 
 
-def _of_trees(model: Any, X: Rows, y: IntArray, weights: FloatArray | None, changed: Settings) -> Refitted:
+def _of_trees(model: Any, X: Rows, y: IntArray, weights: FloatArray | None, settings: Settings) -> Refitted:
     from auditor.intake.boosted_trees import BoostedClassifier
     from auditor.model.audited_model import Provenance
 
     old = model.estimator
     fit = {"XGBoost": _xgboost, "LightGBM": _lightgbm, "CatBoost": _catboost}[old.made_by]
-    given = {_NAMES_OF_ROUNDS.get(name, name): value for name, value in changed.items()}
+    given = {_NAMES_OF_ROUNDS.get(name, name): value for name, value in settings.items()}
     try:
         trees, unknown = fit(old, old.table(X), y, weights, given)
     except (UsageError, ModelError):
@@ -227,7 +227,7 @@ def _of_trees(model: Any, X: Rows, y: IntArray, weights: FloatArray | None, chan
         raise ModelError(
             f"{old.made_by} cannot be fitted anew on these rows: {printable(error, 300)}. {_otherwise(None)}"
         ) from error
-    notes = [f"{old.made_by} fitted anew with the hyperparameters that its file holds{_but_for(changed)}.", *unknown]
+    notes = [f"{old.made_by} fitted anew with the hyperparameters that its file holds{_but_for(settings)}.", *unknown]
     new = BoostedClassifier(
         replace(old, trees=trees),
         classes=model.classes,
@@ -238,16 +238,16 @@ def _of_trees(model: Any, X: Rows, y: IntArray, weights: FloatArray | None, chan
     return Refitted(new, tuple(notes))
 
 
-def _known(given: Settings, known: frozenset[str], library: str) -> dict[str, Any]:
-    for name in given:
-        if name not in known and name != "rounds":
-            near = did_you_mean(name, known)
+def _known(settings: Settings, known_names: frozenset[str], library: str) -> dict[str, Any]:
+    for name in settings:
+        if name not in known_names and name != "rounds":
+            near = did_you_mean(name, known_names)
             raise UsageError(f"{library} has no hyperparameter {name!r} that can be set here{near or '.'}")
-    return {name: value for name, value in given.items() if name != "rounds"}
+    return {name: value for name, value in settings.items() if name != "rounds"}
 
 
 def _xgboost(
-    old: Boosted, rows: Any, y: IntArray, weights: FloatArray | None, given: Settings
+    old: Boosted, rows: Any, y: IntArray, weights: FloatArray | None, settings: Settings
 ) -> tuple[Any, tuple[str, ...]]:
     xgboost = import_module("xgboost")
     learner = json.loads(old.trees.save_config())["learner"]
@@ -265,12 +265,12 @@ def _xgboost(
     if grown:
         stated["max_depth"] = max(_depth(json.loads(tree)) for tree in old.trees.get_dump(dump_format="json"))
     known = frozenset([*grown, *stated, "seed", "random_state", "tree_method"])
-    own = _known(given, known, "XGBoost")
+    own = _known(settings, known, "XGBoost")
     with xgboost.config_context(verbosity=0):
         trees = xgboost.train(
             {"nthread": 1, **stated, **own},
             xgboost.DMatrix(rows, label=y, weight=weights, enable_categorical=bool(old.categories)),
-            num_boost_round=int(given.get("rounds", old.trees.num_boosted_rounds())),
+            num_boost_round=int(settings.get("rounds", old.trees.num_boosted_rounds())),
         )
     if not grown or {"learning_rate", "eta"} & set(own):
         return trees, ()
@@ -290,11 +290,11 @@ def _depth(tree: Mapping[str, Any]) -> int:
 
 
 def _lightgbm(
-    old: Boosted, rows: Any, y: IntArray, weights: FloatArray | None, given: Settings
+    old: Boosted, rows: Any, y: IntArray, weights: FloatArray | None, settings: Settings
 ) -> tuple[Any, tuple[str, ...]]:
     lightgbm = import_module("lightgbm")
     stated = {name: value for name, value in old.trees.params.items() if name in _OF_LIGHTGBM}
-    own = _known(given, _OF_LIGHTGBM, "LightGBM")
+    own = _known(settings, _OF_LIGHTGBM, "LightGBM")
     coded = re.search(r"^\[categorical_feature: ([\d,]+)\]$", old.trees.model_to_string(), re.MULTILINE)
     trees = lightgbm.train(
         {**stated, **own, "num_threads": 1, "verbosity": -1},
@@ -306,24 +306,24 @@ def _lightgbm(
             categorical_feature="auto" if old.categories or coded is None else list(map(int, coded[1].split(","))),
             params={"verbosity": -1},
         ),
-        num_boost_round=int(given.get("rounds", old.trees.current_iteration())),
+        num_boost_round=int(settings.get("rounds", old.trees.current_iteration())),
     )
     return trees, ()
 
 
 def _catboost(
-    old: Boosted, rows: Any, y: IntArray, weights: FloatArray | None, given: Settings
+    old: Boosted, rows: Any, y: IntArray, weights: FloatArray | None, settings: Settings
 ) -> tuple[Any, tuple[str, ...]]:
     catboost = import_module("catboost")
     stated = {name: value for name, value in old.trees.get_all_params().items() if name in _OF_CATBOOST}
     if stated.get("grow_policy", "SymmetricTree") != "Lossguide":
         stated.pop("max_leaves", None)  # which the depth says already, and only one of both may be said
-    own = _known(given, _OF_CATBOOST, "CatBoost")
+    own = _known(settings, _OF_CATBOOST, "CatBoost")
     trees = catboost.CatBoost(
         {
             **stated,
             **own,
-            "iterations": int(given.get("rounds", old.trees.tree_count_)),
+            "iterations": int(settings.get("rounds", old.trees.tree_count_)),
             "thread_count": 1,
             "allow_writing_files": False,
             "logging_level": "Silent",

@@ -1,4 +1,4 @@
-"""What mitigations that train have in common: the rows as tensors, the untrained network, the way it is trained."""
+"""Shared parts of training mitigations: rows as tensors, the untrained network, and its training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TrainingSet:
         return len(self.y)
 
     def take(self, index: IntArray) -> TrainingSet:
-        """Some of the rows."""
+        """A subset of the rows."""
         import torch
 
         where = torch.from_numpy(index).to(self.y.device)
@@ -60,7 +60,10 @@ class TrainingSet:
 
 
 def trainable(model: AuditedModel) -> TorchModel:
-    """The model as one that can be trained anew. Raises ModelError where it cannot, and says what would do."""
+    """The model as a retrainable one.
+
+    Raises ModelError where it cannot, and says what would do.
+    """
     from auditor.model.torch_model import TorchModel
     from auditor.networks.architectures import ARCHITECTURES
 
@@ -82,7 +85,7 @@ def trainable(model: AuditedModel) -> TorchModel:
 
 
 def check_classifier(model: AuditedModel) -> None:
-    """Raises ModelError for a model that answers with no class, whatever it was trained for."""
+    """Raise ModelError for a model that returns no class, whatever it was trained for."""
     if model.kind != "classifier":
         raise ModelError(
             f"This mitigation is for classifiers, and this is a {model.kind.replace('_', ' ')}: {instead(model)}."
@@ -144,7 +147,7 @@ def training_set(model: TorchModel, data: AuditData, device: str, *, groups: boo
 
 
 def refuse_bins(data: AuditData) -> None:
-    """Raises UsageError where groups are bins, for mitigations whose new model reads the groups from the table."""
+    """Raise UsageError for binned groups, for mitigations whose new model reads groups from the table."""
     if data.binned:
         raise UsageError(
             f"The new model reads {data.binned[0]!r} from the table at every prediction, and its bins stand in none: "
@@ -181,7 +184,7 @@ def _check_groups(y: IntArray, codes: IntArray, levels: tuple[tuple[str, ...], .
 
 
 def untrained(model: TorchModel, rng: np.random.Generator, device: str, recipe: Recipe) -> TorchModel:
-    """The model's own architecture, initialised from ``rng``; global generators are left as they were."""
+    """The model's own architecture, initialised from ``rng``; global generators are unchanged."""
     from auditor.model.torch_model import TorchModel as Torch
     from auditor.networks.architectures import ARCHITECTURES
     from auditor.randomness import seeded_globals
@@ -212,7 +215,7 @@ def run(
     patience: int = 10,
     fingerprint: dict[str, object] | None = None,
 ) -> History:
-    """Trains by the one loop, for the recipe's epochs and batches, with the order of rows drawn from ``rng``."""
+    """Train by the shared loop, for the recipe's epochs and batches, with the row order drawn from ``rng``."""
     from auditor.training.loop import Schedule, train
 
     schedule = Schedule(
@@ -231,7 +234,7 @@ def run(
 
 
 def decided(model: TorchModel, rows: TrainingSet) -> IntArray:
-    """(n,) classes that the model decides for rows that are encoded already, at its own threshold."""
+    """(n,) classes that the model decides for encoded rows, at its own threshold."""
     import torch
 
     with torch.inference_mode(), model.evaluating():
@@ -241,7 +244,7 @@ def decided(model: TorchModel, rows: TrainingSet) -> IntArray:
 
 
 def numbered(training: Training, number: int) -> Training:
-    """The same training for one of several networks, with a checkpoint and a progress of its own."""
+    """The same training for one of several networks, with a separate checkpoint and progress."""
     say, path = training.progress, training.checkpoint
     return replace(
         training,
@@ -251,6 +254,6 @@ def numbered(training: Training, number: int) -> Training:
 
 
 def refuse_several_devices(training: Training, name: str) -> None:
-    """Raises UsageError in a job of several processes, for mitigations that several devices cannot make together."""
+    """Raise UsageError in a multi-process job, for mitigations without multi-device support."""
     if training.devices is not None and training.devices.size > 1:
         raise UsageError(f"{name} trains on one device: start one process, without torchrun or accelerate launch.")

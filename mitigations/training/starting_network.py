@@ -1,4 +1,4 @@
-"""What every mitigation that trains begins from and ends with: the network, anew or with its own weights, or adapters.
+"""Start and end of every training mitigation: a network, new or with its weights, or adapters.
 
 A mitigation adds its rows or its loss; how the network is drawn, what of it is learned, at which rate, and what is
 written at the end are the same for all.
@@ -35,7 +35,10 @@ LORA_RATE = 5e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """What was asked for of the training; None means what :func:`recipe_for` says. ``lora``: the rank of adapters."""
+    """Requested training settings; None means the value of :func:`recipe_for`.
+
+    ``lora``: the rank of adapters.
+    """
 
     epochs: int | None = None
     batch_size: int | None = None
@@ -76,7 +79,7 @@ class Begun:
         )
 
     def step(self, step: Taken, n_rows: int) -> Step:
-        """The step as it is where the network is drawn anew; else at a rate that falls to nothing by the end."""
+        """The step unchanged for a new network; else with a rate that decays to zero by the end."""
         from mitigations.training.fine_tuning_step import FineTuningStep
 
         if self.anew:
@@ -84,7 +87,7 @@ class Begun:
         return FineTuningStep(step, self.recipe.epochs * -(-n_rows // self.recipe.batch_size))
 
     def finished(self) -> TorchModel:
-        """The trained model: adapters are merged into its weights, and it is no longer what its file holds."""
+        """The trained model with merged adapters; it no longer equals its file."""
         from auditor.model.audited_model import Provenance
         from auditor.networks.low_rank_adapters import merged
 
@@ -99,7 +102,7 @@ class Begun:
 
     @property
     def how(self) -> str:
-        """How it is trained, in words."""
+        """The training method, in words."""
         if self.anew:
             return "trained anew"
         if self.lora is None:
@@ -116,7 +119,7 @@ def begin(
     lora: int | None = None,
     own_weights: bool = False,
 ) -> Begun:
-    """A network to train on the device: untrained where architecture and recipe are known, else with its own weights.
+    """A network to train on the device: untrained if architecture and recipe are known, else with its weights.
 
     lora: learn adapters of that rank and the head alone. own_weights: whether to begin from those in any case. Raises
     UsageError for adapters of a network that is drawn anew, MissingExtraError or ModelError where it can have none.
@@ -142,12 +145,12 @@ def begin(
 
 
 def drawn_anew(model: TorchModel) -> bool:
-    """Whether the network is trained anew where nothing else is asked: its architecture and recipe are known."""
+    """Whether the default is training from new weights: the architecture and recipe are known."""
     return is_known(model) and model.recipe is not None
 
 
 def trainable_from_somewhere(model: AuditedModel) -> TorchModel:
-    """The model as one that can be trained anew or fine-tuned; raises ModelError where neither can be, and says why."""
+    """The model as one that can be retrained or fine-tuned; ModelError with the reason if it cannot."""
     from auditor.model.torch_model import TorchModel
 
     check_classifier(model)
@@ -158,7 +161,7 @@ def trainable_from_somewhere(model: AuditedModel) -> TorchModel:
 
 
 def recipe_for(model: TorchModel, tuning: Tuning, *, fewest_epochs: int = 1) -> Recipe:
-    """What is asked for, else what the model's recipe says (of epochs at least ``fewest_epochs`` where drawn anew).
+    """The requested recipe, else the model's own (at least ``fewest_epochs`` epochs for new weights).
 
     A model without a recipe is fine-tuned by AdamW, for 4 epochs of batches of 32 at a learning rate of 5e-5, of
     adapters 5e-4. What the old recipe claims of privacy is left out: training on the same rows again ends it.

@@ -1,4 +1,7 @@
-"""Do explanations agree with one another? Methods of two families, and explanations of different groups of people."""
+"""Agreement between explanations.
+
+Methods of two families, and explanations of different groups of people.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ NO_ORDER = "one of the two gives all units of every sample the same, which is no
 
 
 def rank_correlations(first: FloatArray, second: FloatArray, present: BoolArray) -> FloatArray:
-    """(n,) Spearman's rank correlation of each sample's attributions over the units that are there, in [-1, 1].
+    """(n,) Spearman's rank correlation of each sample's attributions over the present units, in [-1, 1].
 
     Signed attributions are compared with their signs; where either is nowhere negative, magnitudes are. NaN where a
     sample has fewer than two units or one side gives all of them the same.
@@ -39,7 +42,7 @@ def _centred_ranks(values: FloatArray, present: BoolArray) -> FloatArray:
 
 
 def rank_agreement(first: FloatArray, second: FloatArray, present: BoolArray) -> BoundedMean | Undefined:
-    """Mean over samples of :func:`rank_correlations`, with bounds that hold at every level."""
+    """Mean over samples of :func:`rank_correlations`, with bounds valid at every level."""
     why_none = NO_ORDER if (present.sum(axis=1) >= 2).any() else TOO_FEW_UNITS
     return mean_of(rank_correlations(first, second, present), -1.0, 1.0, why_none)
 
@@ -54,7 +57,7 @@ def shares(values: FloatArray) -> FloatArray:
 def group_gaps(
     values: FloatArray, groups: Sequence[str], names: Sequence[str]
 ) -> tuple[LargestGap | Undefined, Mapping[str, WorstValueGap]]:
-    """How far the share of each feature in the explanations differs between groups, and the largest over features.
+    """Differences between groups in each feature's share of the explanations, and the largest over features.
 
     For feature j the largest difference between any two groups of the mean of ``|a_ij| / sum_j |a_ij|``, in [0, 1]. The
     largest over features and pairs is bounded for all of them together. Groups without a sample that has an attribution

@@ -1,4 +1,4 @@
-"""Attention weights of transformers as attributions: labelled for what they are, and graded like any other method."""
+"""Attention weights of transformers as attributions: labelled as such, and graded like any other method."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def attention_rollout(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
-    """How far attention leads from what the classifier reads back to each token: where it looks, not what it concludes.
+    """Attention flow from the classifier's input position back to each token: its focus, not its conclusion.
 
     ``R = product over layers of (A + I) / 2``, A being the mean over heads; rows of R that the score reads are averaged
     (the first token, the last, or all, seen by which rows of the last layer the score has a gradient for). No sign, no
@@ -32,7 +32,7 @@ def attention_rollout(problem: Problem, rng: np.random.Generator, effort: Effort
 
 
 def attention_x_gradient(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
-    """``sum over layers, heads and queries of A * df/dA`` at each key: attention, weighted by its effect on the score.
+    """``sum over layers, heads and queries of A * df/dA`` at each key: attention times its effect on the score.
 
     Values and all paths around attention are left out. Sources: Barkan et al., CIKM 2021; Chefer, Gur and Wolf, ICCV
     2021.
@@ -41,7 +41,7 @@ def attention_x_gradient(problem: Problem, rng: np.random.Generator, effort: Eff
 
 
 def no_attention(problem: Problem) -> str:
-    """Why there are no attention weights to look at; empty where there are."""
+    """The reason why there are no attention weights; empty if there are."""
     if problem.differentiable is None:
         return without_gradient(problem)
     side = problem.differentiable
@@ -154,7 +154,7 @@ def _weights(side: Differentiable, chunk: Chunk) -> tuple[list[Tensor], list[Ten
 
 @contextmanager
 def attentions(module: nn.Module) -> Iterator[list[Tensor]]:
-    """The attention weights (n, heads, queries, keys) of each layer that runs inside, in order, with their graph.
+    """Context with the attention weights (n, heads, queries, keys) of each layer, in order, with their graph.
 
     transformers' networks run with eager attention inside, since the other kinds keep no weights; all is as it was
     afterwards.

@@ -1,4 +1,4 @@
-"""A table as codes of its distinct values: numbers for libraries that compute with them, and the way back."""
+"""A table as integer codes of its distinct values, for numeric libraries, and the decoding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Coded:
-    """A table as codes of each column's distinct values, and the way back; sample, background: (n, d) codes.
+    """A table as codes of each column's distinct values, with decoding; sample, background: (n, d) codes.
 
     ``levels``: the distinct values of each column in its own type. ``columns``: names of the model's table, None where
     it takes an array.
@@ -49,7 +49,7 @@ class Coded:
         )
 
     def decode(self, codes: FloatArray) -> pd.DataFrame | npt.NDArray[Any]:
-        """The rows (m, d) that codes stand for, typed as the model knows them."""
+        """The rows (m, d) represented by codes, with the model's column types."""
         import pandas as pd
 
         places = codes.astype(np.int64)

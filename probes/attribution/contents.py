@@ -1,4 +1,4 @@
-"""What an explanation says once it may be looked at: shares of features, of groups, of words; and samples, drawn."""
+"""Contents of a displayable explanation: shares of features, groups and words; and figures of samples."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Features:
-    """What is known of a table's columns: the sensitive features, those the model takes, and proxies among the rest."""
+    """Known facts of a table's columns: the sensitive features, the model's inputs, and proxies among the rest."""
 
     sensitive: tuple[str, ...]
     taken: tuple[str, ...]
@@ -60,7 +60,7 @@ class Features:
     def of(
         cls, model: AuditedModel, rows: AuditData, rng: np.random.Generator, least_strength: float
     ) -> Features | None:
-        """Looks at the columns that the model takes and at the groups of the same rows; None without groups."""
+        """Known facts from the model's columns and the groups of the same rows; None without groups."""
         groups = rows.sensitive_features
         if groups is None or rows.modality != "tabular":
             return None
@@ -73,7 +73,7 @@ class Features:
 
 
 def explanation_of(verdict: Verdict, first: Problem, rows: AuditData) -> Explanation:
-    """The chosen method's attributions of all samples, by feature, or by word wherever it stands in a text.
+    """The chosen method's attributions of all samples, by feature, or by word at any position in a text.
 
     ``rows``: the samples of both halves in their order.
     """
@@ -103,7 +103,7 @@ def _by_word(values: FloatArray, names: Sequence[Sequence[str]]) -> tuple[FloatA
 def shown(
     verdict: Verdict, explanation: Explanation, features: Features | None, rng: np.random.Generator
 ) -> list[Measurement]:
-    """What an explanation says, where it may be looked at; where it may not, why its shares are not known."""
+    """The explanation's contents if displayable; else the reason why its shares are unknown."""
     method = verdict.chosen
     note = verdict.note
     if not verdict.shown or not explanation.output_range or not np.isfinite(explanation.values).all():
@@ -177,11 +177,11 @@ def _shares(method: str, explanation: Explanation, features: Features, note: str
 
 
 def _share(
-    metric: str, method: str, explanation: Explanation, features: Features, which: set[str], detail: str
+    metric: str, method: str, explanation: Explanation, features: Features, feature_names: set[str], detail: str
 ) -> list[Measurement]:
     """The features' share of all attributions together, and the mean of their share of each row's own."""
     magnitudes = np.abs(explanation.values)
-    columns = [j for j, name in enumerate(explanation.names) if name in which]
+    columns = [j for j, name in enumerate(explanation.names) if name in feature_names]
     estimates: list[AnyEstimate] = [Exact(known=0.0), Exact(known=0.0)]
     shown = ""
     if columns:
@@ -233,8 +233,10 @@ def _between_groups(method: str, explanation: Explanation, note: str) -> list[Me
 
 
 def samples_figure(verdict: Verdict, *, pictures: bool) -> Figure | None:
-    """Texts in colour, or maps over images, of the confirming half; ``pictures``: whether the data themselves may be
-    shown. None where there is nothing to draw without them."""
+    """Coloured texts, or maps over images, of the confirming half; ``pictures``: whether the data themselves may be displayed.
+
+    None where there is nothing to draw without them.
+    """
     problem, explained = verdict.problem, verdict.explained
     units = problem.units
     caption = verdict.note

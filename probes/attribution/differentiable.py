@@ -1,4 +1,4 @@
-"""The differentiable side of a question: points to take gradients at, where paths to them begin, and their units."""
+"""Differentiable form of an attribution task: points for gradients, path starts, and their units."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FLAT = (
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Chunk:
-    """Some samples as captum takes them: ``start`` and ``end`` (m, ...) of their paths, the rest for ``score``."""
+    """Some samples in captum's form: ``start`` and ``end`` (m, ...) of their paths, and arguments of ``score``."""
 
     start: Tensor
     end: Tensor
@@ -54,13 +54,13 @@ class Chunk:
 
     @property
     def arguments(self) -> tuple[Tensor, ...]:
-        """What ``score`` takes after the points; captum's ``additional_forward_args``."""
+        """The arguments of ``score`` after the points; captum's ``additional_forward_args``."""
         return (self.targets, *self.extra)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Blank:
-    """The embedding that stands for no token: a weighted mean over token ids; ``ids`` (k,), ``weights`` (k,)."""
+    """The embedding of a removed token: a weighted mean over token ids; ``ids`` (k,), ``weights`` (k,)."""
 
     ids: Tensor
     weights: Tensor
@@ -68,7 +68,7 @@ class Blank:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Differentiable:
-    """n samples as points: encoded columns, pixels, or the output of the embedding layer that token ids go into.
+    """n samples as points: encoded columns, pixels, or outputs of the embedding layer for token ids.
 
     inputs: (n, ...) the model's encoded input. targets: (n,) the explained class. begin: (1, ...) or (n, ...) where
     paths begin, None for token ids, whose paths begin at ``blank``. layer: their embedding layer. held: (n, length)
@@ -97,7 +97,7 @@ class Differentiable:
         return len(self.inputs)
 
     def score(self, points: Tensor, targets: Tensor, *extra: Tensor) -> Tensor:
-        """(m,) log-odds of ``targets``; ``extra``: token ids and held positions where points are embeddings."""
+        """(m,) log-odds of ``targets``; ``extra``: token ids and fixed positions if points are embeddings."""
         return log_odds(self.logits(points, *extra), targets)
 
     def logits(self, points: Tensor, *extra: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class Differentiable:
             hook.remove()
 
     def mixed(self, rows: IntArray, keep: BoolArray) -> FloatArray:
-        """(m,) scores of samples in which units that ``keep`` (m, d) does not keep stand where their path begins."""
+        """(m,) scores of samples with the units not in ``keep`` (m, d) replaced by their path's start."""
         import torch
 
         out = np.empty(len(rows))
@@ -134,7 +134,7 @@ class Differentiable:
         return out
 
     def spread(self, per_unit: npt.NDArray[Any], rows: IntArray) -> npt.NDArray[Any]:
-        """(m, ...) what is said of units (m, d), said of each element of the points; token positions end in 1."""
+        """(m, ...) values of units (m, d) for each element of the points; token positions end in 1."""
         if self.layer is None:
             return per_unit[:, self.places].reshape(-1, *self.inputs.shape[1:])
         out = np.zeros((len(rows), self.inputs.shape[1]), per_unit.dtype)
@@ -164,16 +164,16 @@ class Differentiable:
         return Chunk(start=start, end=end, targets=targets, extra=(inputs, held))
 
     def chunks(self, rows: IntArray | None = None, *, times: int = 1) -> Iterator[tuple[IntArray, Chunk]]:
-        """All or some samples in pieces that fit one pass in which each occurs ``times`` times."""
+        """All or some samples in pieces that fit one pass with ``times`` copies of each."""
         wanted = np.arange(len(self)) if rows is None else rows
         size = max(1, self.rows_at_once // times)
         for i in range(0, len(wanted), size):
             piece = wanted[i : i + size]
             yield piece, self.chunk(piece)
 
-    def copies_at_once(self, chunk: Chunk, wanted: int) -> int:
-        """How many copies of a chunk, at most ``wanted``, fit one pass."""
-        return max(1, min(wanted, self.rows_at_once // len(chunk.end)))
+    def copies_at_once(self, chunk: Chunk, limit: int) -> int:
+        """The number of copies of a chunk, at most ``limit``, that fit one pass."""
+        return max(1, min(limit, self.rows_at_once // len(chunk.end)))
 
     @property
     def points(self) -> Tensor:
@@ -182,21 +182,21 @@ class Differentiable:
 
     @property
     def starts(self) -> Tensor:
-        """(n, ...) where all paths begin, at once."""
+        """(n, ...) the start of all paths, at once."""
         return self.chunk(np.arange(len(self))).start
 
     @property
     def extra(self) -> tuple[Tensor, ...]:
-        """What ``score`` takes after the targets, for all samples at once."""
+        """The arguments of ``score`` after the targets, for all samples at once."""
         return self.chunk(np.arange(len(self))).extra
 
-    def reduce(self, values: Tensor, rows: IntArray, how: Literal["sum", "norm"] = "sum") -> FloatArray:
+    def reduce(self, values: Tensor, rows: IntArray, reduction: Literal["sum", "norm"] = "sum") -> FloatArray:
         """(m, d) of attributions (m, ...) shaped like the points: summed within each unit, or their Euclidean norm.
 
         Of a gradient, the norm is the largest slope among all directions within the unit.
         """
         flat = values.detach().double().cpu()
-        if how == "norm":
+        if reduction == "norm":
             flat = flat.square()
         if self.layer is None:
             import torch
@@ -206,20 +206,20 @@ class Differentiable:
             reduced = out.index_add_(1, units, flat.reshape(len(flat), -1)).numpy()
         else:
             reduced = self.at_units(flat.sum(dim=-1).numpy(), rows)
-        return np.sqrt(reduced) if how == "norm" else reduced
+        return np.sqrt(reduced) if reduction == "norm" else reduced
 
     def at_units(self, per_token: FloatArray, rows: IntArray) -> FloatArray:
-        """(m, d) what is said of token positions (m, length), said of units."""
+        """(m, d) values of token positions (m, length), by unit."""
         return np.take_along_axis(per_token, self.places[rows], axis=1) * self.present[rows]
 
-    def fine(self, values: Tensor, how: Literal["sum", "norm"] = "sum") -> FloatArray | None:
+    def fine(self, values: Tensor, reduction: Literal["sum", "norm"] = "sum") -> FloatArray | None:
         """(m, height, width) of an image's attributions, over channels; None for anything else."""
         if self.channels is None:
             return None
         exact = values.detach().double().cpu()
         if exact.ndim == 3:
-            return exact.abs().numpy() if how == "norm" else exact.numpy()
-        kept = exact.square().sum(dim=self.channels).sqrt() if how == "norm" else exact.sum(dim=self.channels)
+            return exact.abs().numpy() if reduction == "norm" else exact.numpy()
+        kept = exact.square().sum(dim=self.channels).sqrt() if reduction == "norm" else exact.sum(dim=self.channels)
         return kept.numpy()
 
     @property
@@ -231,7 +231,7 @@ class Differentiable:
         return (int(shape[1]), int(shape[2])) if self.channels == 1 else (int(shape[0]), int(shape[1]))
 
     def over_channels(self, maps: Tensor) -> Tensor:
-        """Points (m, ...) of maps (m, height, width): each channel gets an equal part, so that sums stay."""
+        """Points (m, ...) of maps (m, height, width): an equal part for each channel, so that sums are kept."""
         if self.inputs.ndim == 3:
             return maps
         n_channels = int(self.inputs.shape[self.channels or 0])
@@ -240,7 +240,7 @@ class Differentiable:
 
     @cached_property
     def ends(self) -> tuple[FloatArray, FloatArray]:
-        """(n,) score of every sample and of where its path begins."""
+        """(n,) scores of every sample and of the start of its path."""
         import torch
 
         ends: list[FloatArray] = []
@@ -253,7 +253,7 @@ class Differentiable:
 
     @cached_property
     def flat(self) -> bool:
-        """Whether gradients say nothing of a score that changes: 0 at every sample, where its path begins and between.
+        """Whether gradients are useless for a varying score: 0 at every sample, at its path's start and between.
 
         Looked for until one is not 0, which is at the first sample as a rule.
         """
@@ -275,7 +275,7 @@ class Differentiable:
         return bool(output_range(*self.ends))
 
     def within(self, max_memory: int | None) -> Differentiable:
-        """The same, with ``rows_at_once`` such that a forward and backward pass stays within ``max_memory`` bytes.
+        """The same with ``rows_at_once`` for forward and backward passes within ``max_memory`` bytes.
 
         Measured: the bytes that one sample's forward pass keeps for its backward pass. Raises NotApplicableError where
         no gradient reaches the points.

@@ -1,4 +1,4 @@
-"""What an explanation is, whichever method made it, and its own axiom's error."""
+"""The type of an explanation for every method, and the error of its own axiom."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ class Attributions:
 
     @property
     def baseline(self) -> FloatArray:
-        """(n,) the score that its attributions start from."""
+        """(n,) the reference score of its attributions."""
         return self.ends()[1]
 
     @property
     def output_range(self) -> float:
-        """Largest minus smallest score over samples and baselines; 0 up to rounding, NaN where a score is."""
+        """Largest minus smallest score over samples and baselines; 0 up to rounding, NaN if a score is."""
         return output_range(self.outputs, self.baseline)
 
     @property
     def errors(self) -> FloatArray:
-        """(n,) ``|sum of attributions - (output - baseline)| / output_range``; NaN where the range is 0."""
+        """(n,) ``|sum of attributions - (output - baseline)| / output_range``; NaN if the range is 0."""
         return completeness_errors(self.values.sum(axis=1), self.outputs, self.baseline)
 
 
 def output_range(outputs: FloatArray, baseline: FloatArray) -> float:
-    """Largest minus smallest score over samples and baselines; 0 up to rounding, NaN where a score is."""
+    """Largest minus smallest score over samples and baselines; 0 up to rounding, NaN if a score is."""
     scores = np.concatenate([outputs, baseline])
     if not scores.size:
         return 0.0
@@ -67,13 +67,13 @@ def output_range(outputs: FloatArray, baseline: FloatArray) -> float:
 
 
 def completeness_errors(sums: FloatArray, outputs: FloatArray, baseline: FloatArray) -> FloatArray:
-    """(n,) ``|sum of attributions - (output - baseline)| / output_range``; NaN where the range is 0."""
+    """(n,) ``|sum of attributions - (output - baseline)| / output_range``; NaN if the range is 0."""
     width = output_range(outputs, baseline)
     return np.abs(sums - (outputs - baseline)) / width if width else np.full(len(outputs), np.nan)
 
 
 def score_name(score: str, sample: AuditData) -> str:
-    """What is explained, in words; ``score`` is its scale."""
+    """The explained quantity, in words; ``score`` is its scale."""
     of: Sequence[str] = sample.classes
     which = f"{of[sample.positive]!r}" if sample.positive is not None and of else "the class decided on"
     return f"explains the {score} of {which}"

@@ -1,4 +1,6 @@
-"""Does an attribution point at what the score rests on? Units are taken away, and put back, in the order it gives.
+"""Faithfulness of an attribution: whether it identifies the inputs that determine the score.
+
+Units are taken away, and put back, in the order it gives.
 
 Comprehensiveness and sufficiency (DeYoung et al., ACL 2020) with their area over the perturbation curve, deletion and
 insertion (Petsiuk, Das and Saenko, BMVC 2018), all from one set of masked scores that methods share.
@@ -27,7 +29,7 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Curves:
-    """Scores of n samples while their units go, most important first: ``x`` (n, k) the shares that went or came.
+    """Scores of n samples under removal of units, most important first: ``x`` (n, k): shares removed or inserted.
 
     ``deletion``: (n, k) score without them; ``insertion``: (n, k) score of them alone. At share 0 deletion is the
     sample's own score and insertion that of nothing left; at 1 the other way round.
@@ -40,7 +42,7 @@ class Curves:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Grades:
-    """One method's numbers on each of n samples, in units of the sample's span: how far any score of it moved.
+    """One method's numbers on each of n samples, in units of the sample's span, the largest change of a score.
 
     ``comprehensiveness`` and ``sufficiency``: (n,) in [-1, 1], ideal 1 and -1 or 0; ``deletion_auc`` and
     ``insertion_auc``: (n,) in [0, 1], ideal 0 and 1. NaN for samples with fewer than two units, or no span.
@@ -55,12 +57,12 @@ class Grades:
 
 
 def random_attribution(units: Units, rows: IntArray, rng: np.random.Generator) -> FloatArray:
-    """(m, d) an attribution that knows nothing: every order of the units is as probable as any other."""
+    """(m, d) a random attribution: every order of the units is equally probable."""
     return rng.random((len(rows), units.d))
 
 
 def occlusion(units: Units, rows: IntArray) -> FloatArray:
-    """(m, d) how much the score drops without each unit alone; 0 where there is no unit.
+    """(m, d) the score drop without each single unit; 0 if there is no unit.
 
     Source: Zeiler and Fergus, ECCV 2014.
     """
@@ -75,7 +77,7 @@ def occlusion(units: Units, rows: IntArray) -> FloatArray:
 
 
 def ranking(values: FloatArray, present: BoolArray, signs: FloatArray, rng: np.random.Generator) -> IntArray:
-    """(m, d) units from most to least important for what the model says; units that are not there come last.
+    """(m, d) units from most to least important for the model's output; absent units come last.
 
     ``signs`` (m,): 1 where the score lies above that of nothing left, -1 where below, which turns the attributions
     round: what holds a low score low is what matters to it. Attributions that are nowhere negative are magnitudes and
@@ -92,7 +94,7 @@ def counts_at(present: BoolArray, fractions: Sequence[float]) -> IntArray:
 
 
 def ends(units: Units, rows: IntArray) -> tuple[FloatArray, FloatArray]:
-    """(m,) score of each sample as it is, and of each with nothing left."""
+    """(m,) score of each sample unchanged, and of each without any unit."""
     present = units.present[rows]
     scores = units.score(np.concatenate([rows, rows]), np.concatenate([present, np.zeros_like(present)]))
     return scores[: len(rows)], scores[len(rows) :]
@@ -182,10 +184,10 @@ def grade(
 
 
 def graded(
-    found: Mapping[str, Curves], signs: FloatArray, sizes: IntArray, fractions: Sequence[float] = FRACTIONS
+    curves: Mapping[str, Curves], signs: FloatArray, sizes: IntArray, fractions: Sequence[float] = FRACTIONS
 ) -> dict[str, Grades]:
     """Grades from curves; ``signs`` and ``sizes`` (m,): the direction of each sample's score and how many units."""
-    everything = np.concatenate([part for c in found.values() for part in (c.deletion, c.insertion)], axis=1)
+    everything = np.concatenate([part for c in curves.values() for part in (c.deletion, c.insertion)], axis=1)
     everything = everything * signs[:, None]
     lowest = everything.min(axis=1)
     span = everything.max(axis=1) - lowest
@@ -195,7 +197,7 @@ def graded(
     span = np.where(usable, span, np.nan)
     upto = 1 + np.flatnonzero(np.asarray(fractions) <= MOST_REMOVED)
     out = {}
-    for name, c in found.items():
+    for name, c in curves.items():
         deletion, insertion = signs[:, None] * c.deletion, signs[:, None] * c.insertion
         own = deletion[:, :1]
         out[name] = Grades(
@@ -208,8 +210,8 @@ def graded(
     return out
 
 
-def _why_none(moved: BoolArray, several: BoolArray) -> str:
-    if not moved.any():
+def _why_none(has_moved: BoolArray, several: BoolArray) -> str:
+    if not has_moved.any():
         return NO_SPAN
     return NOT_SEVERAL if several.any() else ONE_UNIT
 
@@ -231,19 +233,19 @@ NOT_SEVERAL = (
 
 
 def mean_of(values: FloatArray, low: float, high: float, why_none: str = "") -> BoundedMean | Undefined:
-    """The mean over the samples that have a value; undefined where none has, for the reason given."""
+    """The mean over the samples with a value; undefined without any, for the given reason."""
     kept = values[np.isfinite(values)]
     if not kept.size:
         return Undefined(reason=why_none or NO_SPAN)
     return bounded_mean(np.clip(kept, low, high), low=low, high=high)
 
 
-def gain(grades: Mapping[str, Grades], method: str, over: str = RANDOM) -> BoundedMean | Undefined:
-    """Mean over samples of the comprehensiveness of ``method`` minus that of ``over``, paired, in [-1, 1].
+def gain(grades: Mapping[str, Grades], method: str, baseline: str = RANDOM) -> BoundedMean | Undefined:
+    """Mean over samples of the comprehensiveness of ``method`` minus that of ``baseline``, paired, in [-1, 1].
 
     Both lie within the sample's span, so their difference does too, and the bounds hold at every level. Where
-    ``method`` is as random as ``over`` the true value is exactly 0, because the span does not change when the two are
+    ``method`` is as random as ``baseline`` the true value is exactly 0, because the span does not change when the two are
     exchanged.
     """
-    own, other = grades[method], grades[over]
+    own, other = grades[method], grades[baseline]
     return mean_of(own.comprehensiveness - other.comprehensiveness, -1.0, 1.0, own.why_none)

@@ -1,4 +1,4 @@
-"""Explanations as figures: what is drawn of them, how it is cut to a size, and what of the data it may not tell.
+"""Explanations as figures: their content, their size limits, and the data that they must not reveal.
 
 A report goes to more people than the data do. Of a table's rows only attributions are drawn, each without its row, with
 the rank of the feature's value and not the value. Texts and pictures are rows of the data themselves: they are drawn
@@ -70,7 +70,7 @@ def text_figure(
     spaced: bool = True,
     caption: str = "",
 ) -> Figure:
-    """The first ``MOST_TEXTS`` texts with every word in the colour of its contribution to ``output``.
+    """The first ``MOST_TEXTS`` texts with every word coloured by its contribution to ``output``.
 
     words, values: of each text, in order; a value that is not finite is not known. ``titles``: which text it is, such
     as ``row 17: scored 1.74``. ``spaced``: False for tokens that carry their own spaces. Long texts keep their first
@@ -143,14 +143,14 @@ def heatmap_figure(
     output: str,
     pictures: Sequence[npt.NDArray[np.uint8]] | None = None,
     smoothing: float = 0.0,
-    per: str = "pixel",
+    unit: str = "pixel",
     caption: str = "",
 ) -> Figure:
-    """The first ``MOST_HEATMAPS`` signed maps (height, width): what speaks for ``output``, over each one's picture.
+    """The first ``MOST_HEATMAPS`` signed maps (height, width) of support for ``output``, over their images.
 
     ``pictures``: uint8 (height, width[, 1 or 3]) each, or None where they may not be shown. ``smoothing``: standard
     deviation of a Gaussian, as a share of the height, which a map per pixel needs before an eye can read it: 0.03.
-    ``per``: what a value of the map belongs to, a pixel or a patch. What speaks against is not drawn, and its share is
+    ``unit``: what a value of the map belongs to, a pixel or a patch. What speaks against is not drawn, and its share is
     said. The scale ends at the 99.5 % quantile, so that single pixels do not darken all others. Larger than
     ``MOST_PIXELS``: made smaller by averaging.
     """
@@ -172,7 +172,7 @@ def heatmap_figure(
         title=f"Where in the picture it lies, by {_words(method)}",
         series=(),
         alt=f"{len(shown)} attribution maps. " + " ".join(f"{h.title}: {h.detail}" for h in shown),
-        y_label=f"contribution per {per}",
+        y_label=f"contribution per {unit}",
         caption=" ".join(part for part in (reading + smooth + hidden + left_out, caption) if part),
         heatmaps=tuple(shown),
     )
@@ -243,7 +243,7 @@ def _where(positive: FloatArray, against: float) -> str:
 
 
 def grades_figure(probe: str, grades: GradeTable, *, caption: str = "") -> Figure:
-    """The methods that were asked, with their grades, and which of them earned their display."""
+    """The tested methods with their grades, and those that passed the display rule."""
     said = []
     for method in grades.methods:
         numbers = ", ".join(

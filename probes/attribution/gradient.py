@@ -1,4 +1,4 @@
-"""Gradient methods, by captum: of the log-odds, at encoded columns, pixels, or embedded tokens."""
+"""Gradient methods, by captum: gradients of log-odds at encoded columns, pixels, or embedded tokens."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LINE_POINTS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How much work a method may do for one sample.
+    """The amount of work allowed per sample and method.
 
     n_steps: of a path integral, doubled up to ``max_steps`` for samples that miss completeness by more than half a per
     cent. n_noise: noisy copies, or draws along paths. noise: their standard deviation, as a share of the input's range.
@@ -45,7 +45,7 @@ class Effort:
     n_permutations: int = 2
 
     def perturbations(self, n_units: int) -> int:
-        """Scores to ask for one sample of so many units."""
+        """The number of scores to request for one sample of so many units."""
         return 2 * n_units + 64 if self.n_perturbations is None else self.n_perturbations
 
 
@@ -64,7 +64,7 @@ def saliency(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attr
         )
         return found
 
-    return _collect("saliency", problem, attribute, how="norm", note="the norm of the gradient over each unit")
+    return _collect("saliency", problem, attribute, reduction="norm", note="the norm of the gradient over each unit")
 
 
 def input_x_gradient(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
@@ -108,7 +108,7 @@ def smooth_grad(problem: Problem, rng: np.random.Generator, effort: Effort) -> A
 
     note = f"{effort.n_noise} noisy copies with a standard deviation of {spread:.3g}"
     with seeded_globals(rng):
-        return _collect("smooth_grad", problem, attribute, how="norm", times=effort.n_noise, note=note)
+        return _collect("smooth_grad", problem, attribute, reduction="norm", times=effort.n_noise, note=note)
 
 
 def gradient_shap(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
@@ -285,19 +285,19 @@ def _gradients(
 
 
 def side_of(problem: Problem) -> Differentiable:
-    """The differentiable side; NotApplicableError with the reason where there is none."""
+    """The differentiable side; NotApplicableError with the reason if there is none."""
     if problem.differentiable is None:
         raise NotApplicableError(f"Gradient methods need a model that can be differentiated: {problem.why_not}")
     return problem.differentiable
 
 
 def without_gradient(problem: Problem) -> str:
-    """Why a question has no differentiable side; empty where it has one."""
+    """The reason why a task is not differentiable; empty if it is."""
     return "" if problem.differentiable is not None else problem.why_not
 
 
 def flat(problem: Problem) -> str:
-    """Why gradients say nothing of a score that changes: they are 0 wherever it is looked; empty where they are not."""
+    """The reason why gradients are useless for a varying score: 0 at all tested points; empty otherwise."""
     return FLAT if side_of(problem).flat else ""
 
 
@@ -305,7 +305,7 @@ def by_chunks(
     side: Differentiable,
     attribute: Callable[[Chunk], Tensor],
     *,
-    how: Literal["sum", "norm"] = "sum",
+    reduction: Literal["sum", "norm"] = "sum",
     times: int = 1,
     rows: IntArray | None = None,
 ) -> tuple[FloatArray, FloatArray | None]:
@@ -315,8 +315,8 @@ def by_chunks(
     with differentiating(side.model):
         for some, chunk in side.chunks(rows, times=times):
             found = attribute(chunk)
-            values.append(side.reduce(found, some, how))
-            fine = side.fine(found, how)
+            values.append(side.reduce(found, some, reduction))
+            fine = side.fine(found, reduction)
             if fine is not None:
                 maps.append(fine)
     return np.concatenate(values), np.concatenate(maps) if maps else None
@@ -327,16 +327,16 @@ def _collect(
     problem: Problem,
     attribute: Callable[[Chunk], Tensor],
     *,
-    how: Literal["sum", "norm"] = "sum",
+    reduction: Literal["sum", "norm"] = "sum",
     times: int = 1,
     note: str = "",
 ) -> Attributions:
-    values, fine = by_chunks(side_of(problem), attribute, how=how, times=times)
+    values, fine = by_chunks(side_of(problem), attribute, reduction=reduction, times=times)
     return collected(method, problem, values, fine, note)
 
 
 def collected(method: str, problem: Problem, values: FloatArray, fine: FloatArray | None, note: str) -> Attributions:
-    """Attributions with the scores of the samples and of where their paths begin."""
+    """Attributions with the scores of the samples and of their paths' starts."""
     side = side_of(problem)
     words = [f"explains {problem.units.output}", f"baseline: {side.baseline}"]
     return Attributions(
@@ -369,7 +369,7 @@ def _range(problem: Problem, side: Differentiable) -> float:
 
 @contextmanager
 def fitting(method: str) -> Iterator[None]:
-    """captum's announcements silenced, and its errors about a network's build turned into what to do instead."""
+    """Context that silences captum's messages, and turns its network errors into advice."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"(?s)Setting (forward, )?backward hooks")

@@ -35,7 +35,7 @@ def image_question(
     rng: np.random.Generator,
     max_memory: int | None,
 ) -> Question:
-    """The question for images: of encoded pixels where the model can be differentiated, else of the pixels given."""
+    """The image task: on encoded pixels if the model is differentiable, else on the given pixels."""
     import torch
 
     own = differentiable(model)
@@ -90,19 +90,19 @@ def grid_of(shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def cell_of(shape: tuple[int, int]) -> IntArray:
-    """(height, width) the patch that each pixel lies in, counted along rows."""
+    """(height, width) the patch of each pixel, counted along rows."""
     rows, columns = grid_of(shape)
     down, across = (np.arange(n) * cuts // n for n, cuts in zip(shape, (rows, columns), strict=True))
     return np.asarray(down[:, None] * columns + across[None, :], np.int64)
 
 
-def _axes(encoded: Tensor, given: tuple[int, ...]) -> tuple[int, int] | None:
+def _axes(encoded: Tensor, raw_shape: tuple[int, ...]) -> tuple[int, int] | None:
     """Which axes of the encoded tensor are height and width."""
     if encoded.ndim == 3:
         return 1, 2
     if encoded.ndim != 4:
         return None
-    channels_last = tuple(encoded.shape) == given and encoded.shape[-1] <= 4 < encoded.shape[1]
+    channels_last = tuple(encoded.shape) == raw_shape and encoded.shape[-1] <= 4 < encoded.shape[1]
     return (1, 2) if channels_last else (2, 3)
 
 
@@ -150,7 +150,7 @@ def _begin(encoded: Tensor, blurred: Tensor, baseline: Baseline, rng: np.random.
 
 
 def _encoded(
-    model: AuditedModel, side: Differentiable, blurred: Tensor, sample: AuditData, shape: tuple[int, int], why: str
+    model: AuditedModel, side: Differentiable, blurred: Tensor, sample: AuditData, shape: tuple[int, int], reason: str
 ) -> Posed:
     import torch
 
@@ -169,10 +169,10 @@ def _encoded(
         return scored(own, inputs, side.targets[index], len(rows), side.rows_at_once)
 
     units = _units(score, sample, shape, "log-odds")
-    return Posed(units=units, differentiable=None if why else replace(side, model=own), why_not=why)
+    return Posed(units=units, differentiable=None if reason else replace(side, model=own), why_not=reason)
 
 
-def _raw(model: AuditedModel, sample: AuditData, classes: IntArray, why: str) -> Posed:
+def _raw(model: AuditedModel, sample: AuditData, classes: IntArray, reason: str) -> Posed:
     import torch
 
     pixels: Any = np.asarray(sample.X)
@@ -192,7 +192,7 @@ def _raw(model: AuditedModel, sample: AuditData, classes: IntArray, why: str) ->
         return np.concatenate(parts) if parts else np.empty(0)
 
     output: Scale = "probability" if differentiable(model) is None else "log-odds"
-    return Posed(units=_units(score, sample, shape, output), differentiable=None, why_not=why)
+    return Posed(units=_units(score, sample, shape, output), differentiable=None, why_not=reason)
 
 
 def _units(score: Any, sample: AuditData, shape: tuple[int, int], output: Scale) -> Units:

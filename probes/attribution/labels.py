@@ -1,4 +1,6 @@
-"""Does an explanation depend on what the labels taught? The network is trained again on labels that teach nothing.
+"""Dependence of an explanation on the training labels.
+
+The network is trained again on labels that teach nothing.
 
 Label randomisation: Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
 """
@@ -34,7 +36,7 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Taught:
-    """Networks that were trained like the audited one on shuffled labels, and are shown to have learned some of them.
+    """Networks trained like the audited one on shuffled labels, with significant learning of these.
 
     n_trained: how many were trained. fitted: the share of their own labels that ``networks`` learned, averaged;
     majority: the share of the most frequent label, which a network has that learned nothing. how: architecture and
@@ -50,14 +52,14 @@ class Taught:
 
 @dataclass(frozen=True, kw_only=True)
 class Relabelled:
-    """``overlap``: mean over samples of the overlap with what is said of the networks of ``taught``, averaged."""
+    """``overlap``: mean over samples of the overlap with explanations of the ``taught`` networks, averaged."""
 
     overlap: BoundedMean | Undefined
     taught: Taught
 
 
 def why_no_labels(model: AuditedModel, members: AuditData | None) -> str:
-    """Why no network like the model can be trained on shuffled labels; empty where one can."""
+    """The reason why no similar network can be trained on shuffled labels; empty if one can."""
     if getattr(model, "recipe", None) is None or getattr(model, "module", None) is None:
         return "the model's file holds no training recipe; a model bundle by auditor train does"
     if members is None:
@@ -70,7 +72,7 @@ def why_no_labels(model: AuditedModel, members: AuditData | None) -> str:
 def teach_shuffled(
     model: AuditedModel, members: AuditData | None, rng: np.random.Generator, n_networks: int = N_NETWORKS
 ) -> Taught | str:
-    """Trains networks of the model's own architecture by its own recipe on its rows with their labels shuffled.
+    """Train networks of the model's architecture by its recipe on its rows with shuffled labels.
 
     Each has a shuffling and an initialisation of its own. One that does not fit its own labels better than chance has
     learned nothing that an explanation could show: it is left out. Where none is left, or none can be trained, why.
@@ -135,7 +137,7 @@ def fits_beyond_chance(right: int, n: int, majority: float, level: float) -> boo
 def relabelled(
     explain: Callable[[nn.Module], FloatArray], taught: Taught, original: FloatArray, present: BoolArray
 ) -> Relabelled:
-    """How far the explanation names the same top units of networks that learned shuffled labels, beyond chance.
+    """Overlap of the explanation's top units with those of networks trained on shuffled labels, beyond chance.
 
     ``explain(module)``: (n, d) attributions of the same samples, as ``original`` (n, d) is of the model's own.
     """

@@ -1,4 +1,4 @@
-"""Methods that look at a convolutional layer: Grad-CAM and guided Grad-CAM, by captum."""
+"""Methods for a convolutional layer: Grad-CAM and guided Grad-CAM, by captum."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FEWEST_CONVOLUTIONS = 2
 
 
 def grad_cam(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
-    """``relu(sum_k mean_xy(df/dA_k) A_k)`` of the last convolution's maps A, made as large as the image.
+    """``relu(sum_k mean_xy(df/dA_k) A_k)`` of the last convolution's maps A, resized to the image.
 
     A is what the network makes of the last convolution before the size changes: its normalisation and activation are
     part of it. Coarse by its nature, without negative evidence, and on another scale than the score. Source: Selvaraju
@@ -76,7 +76,7 @@ def guided_grad_cam(problem: Problem, rng: np.random.Generator, effort: Effort) 
 
 
 def no_maps(problem: Problem) -> str:
-    """Why there is no convolutional layer to look at; empty where there is one."""
+    """The reason why there is no convolutional layer; empty if there is one."""
     if problem.differentiable is None:
         return without_gradient(problem)
     try:
@@ -87,7 +87,7 @@ def no_maps(problem: Problem) -> str:
 
 
 def no_guide(problem: Problem) -> str:
-    """Why there is nothing to guide: no ReLU that is a module."""
+    """The reason why guidance is impossible: no ReLU module."""
     from torch import nn
 
     reason = no_maps(problem)

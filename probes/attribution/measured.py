@@ -1,4 +1,4 @@
-"""The grades of an explanation as measurements, and the table of methods that were asked."""
+"""Grades of an explanation as measurements, and the table of requested methods."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _GRADES = (
 
 
 def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
-    """How faithful, complete, sane and agreed upon the explanation is; what became of it is said with the first."""
+    """Faithfulness, completeness, sanity and agreement of the explanation, with its status on the first."""
     chosen, gained = verdict.chosen, verdict.gain
     reason = "; ".join(verdict.reasons)
     # A gain that is shown to be negative is no matter of too little data.
@@ -204,7 +204,7 @@ def _of_captum(verdict: Verdict) -> list[Measurement]:
 
 
 def completeness(explained: Attributions, n_rows: int) -> Measurement:
-    """The 95 % quantile of the completeness error, with what few rows can and cannot show."""
+    """The 95 % quantile of the completeness error, with the limits of few rows."""
     errors = explained.errors
     estimate: AnyEstimate
     too_few, needed = "", None
@@ -236,7 +236,7 @@ def completeness(explained: Attributions, n_rows: int) -> Measurement:
 
 
 def grade_table(verdict: Verdict) -> GradeTable:
-    """Every method that was asked or left out, with its grades; random and occlusion beside them to compare with."""
+    """Every tested or skipped method with its grades, beside random and occlusion as baselines."""
     sanity = _sanity_grades(verdict)
     columns = ("gain on the ranking half", "gain on the confirming half", *(m for m, *_ in _GRADES), *sanity)
     blank = Grade()

@@ -1,4 +1,4 @@
-"""The table of attribution methods, which of them apply to a question, and how one is asked."""
+"""The table of attribution methods, their applicability to a task, and their execution."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def applicable(problem: Problem, scope: Scope = "sample") -> tuple[str, ...]:
 
 
 def why_not(method: str, problem: Problem) -> str:
-    """Why a method cannot answer a question, or could only say nothing, with what can; empty where it can."""
+    """The reason why a method cannot solve a task, or would be useless, with alternatives; empty if it can."""
     return _impossible(method, problem) or (gradient.flat(problem) if METHODS[method].of_slopes else "")
 
 
@@ -280,7 +280,7 @@ def _impossible(method: str, problem: Problem) -> str:
 
 
 def explain(method: str, problem: Problem, rng: np.random.Generator, effort: Effort | None = None) -> Attributions:
-    """The attributions of one method; NotApplicableError with the reason where it cannot answer this question.
+    """The attributions of one method; NotApplicableError with the reason if it does not support the task.
 
     A method that draws takes its randomness from ``rng``. ``effort``: steps and draws for one sample.
     """

@@ -1,4 +1,4 @@
-"""Perturbation methods, by captum: what changes when units are taken away, for anything that predicts."""
+"""Perturbation methods, by captum: score changes after removal of units, for any predictor."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def occlusion(problem: Problem, rng: np.random.Generator, effort: Effort) -> Att
 
 
 def feature_ablation(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
-    """``f(x) - f(x with unit i at the baseline)``, the one at which the paths of integrated gradients begin.
+    """``f(x) - f(x with unit i at the baseline)``, where the paths of integrated gradients begin.
 
     Source: captum's FeatureAblation; the idea is of Zeiler and Fergus, ECCV 2014.
     """
@@ -97,7 +97,7 @@ def kernel_shap(problem: Problem, rng: np.random.Generator, effort: Effort) -> A
 
 
 def lime(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
-    """Coefficients of a ridge regression of the score on which units are kept, near the whole sample.
+    """Coefficients of a ridge regression of the score on kept units, near the whole sample.
 
     Units are kept or not by fair coins; weight ``exp(-D^2 / (2 * 0.25^2))`` by cosine distance D from the whole; ridge
     penalty 1. Source: Ribeiro, Singh and Guestrin, KDD 2016.
@@ -113,14 +113,14 @@ def lime(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attribut
 
 
 class Linear:
-    """Weighted ridge regression with an intercept, as captum's LimeBase wants its interpretable model."""
+    """Weighted ridge regression with an intercept, with captum's interface for LimeBase."""
 
     def __init__(self, penalty: float) -> None:
         self.penalty = penalty
         self.coefficients = np.empty(0)
 
     def fit(self, loader: Any) -> None:
-        """From all of a loader's rows at once: captum's own models fetch them one by one."""
+        """Fit on all of a loader's rows at once: captum's own models fetch them one by one."""
         X, y, w = (t.double().numpy() for t in loader.dataset.tensors)
         root = np.sqrt(w / w.sum())
         X, y = X - root**2 @ X, y - root**2 @ y
@@ -171,7 +171,7 @@ def _regression(
 
 
 def patch_grid(problem: Problem) -> tuple[int, int] | None:
-    """Rows and columns of patches; None where units are no patches."""
+    """Rows and columns of patches; None if units are not patches."""
     if problem.units.kind != "patch" or not problem.units.n:
         return None
     last = problem.units.names[0][-1].replace(",", "").split()
@@ -188,9 +188,9 @@ def each_sample(problem: Problem, explain: Callable[[Callable[[Tensor], Tensor],
         there = np.flatnonzero(units.present[i])
         ask = asked_once(units.score)
 
-        def among(keep: BoolArray, i: int = i, there: IntArray = there, ask: Score = ask) -> FloatArray:
+        def among(keep: BoolArray, i: int = i, columns: IntArray = there, ask: Score = ask) -> FloatArray:
             whole = np.zeros((len(keep), units.d), bool)
-            whole[:, there] = keep
+            whole[:, columns] = keep
             return ask(np.full(len(keep), i), whole)
 
         def forward(keep: Tensor, among: Callable[[BoolArray], FloatArray] = among) -> Tensor:

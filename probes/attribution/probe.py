@@ -1,4 +1,4 @@
-"""Feature attribution: what do the model's scores rest on, and can the explanation be trusted?"""
+"""Feature attribution: the features that determine the scores, and the trustworthiness of the explanation."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _UNSKILLED = "UNSKILLED"
 
 
 class FeatureAttribution:
-    """What the model's scores rest on, by an explanation that has been shown to be faithful to it, or none.
+    """Feature attribution of the model's scores, by an explanation tested as faithful, or none.
 
     The explained score f is the log-odds of the favourable class, or of the class decided on where no label is
     favourable; of a model that only predicts it is the probability. Units are the raw features of a table, the words or
@@ -227,7 +227,7 @@ class FeatureAttribution:
         self.max_memory = max_memory
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over sampled evaluation rows; see the class for what they are."""
+        """Measurements on sampled evaluation rows; see the class for their definitions."""
         if model.n_outputs < 2:
             raise OtherKindError("Explains a choice between classes, and this model has one class only.")
         rows = data.evaluation
@@ -260,7 +260,7 @@ class FeatureAttribution:
             rng,
             effort,
             self._checks(model, data, rng),
-            forced=self.forced,
+            force=self.forced,
             ranking_effort=quick,
         )
         skill = _skill(model, rows)
@@ -368,10 +368,10 @@ def _skill(model: AuditedModel, rows: AuditData) -> list[Measurement]:
     return [Measurement(metric="skill_over_majority", estimate=estimate, n_samples=int(known.sum()), detail=detail)]
 
 
-def _with_samples(found: list[Measurement], verdict: Verdict, pictures: bool) -> list[Measurement]:
+def _with_samples(measurements: list[Measurement], verdict: Verdict, pictures: bool) -> list[Measurement]:
     """Texts or maps beside the first measurement that has no figure yet."""
     figure = samples_figure(verdict, pictures=pictures)
     if figure is None:
-        return found
-    at = next(i for i, m in enumerate(found) if m.figure is None)
-    return [replace(m, figure=figure) if i == at else m for i, m in enumerate(found)]
+        return measurements
+    at = next(i for i, m in enumerate(measurements) if m.figure is None)
+    return [replace(m, figure=figure) if i == at else m for i, m in enumerate(measurements)]

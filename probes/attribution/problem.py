@@ -1,4 +1,4 @@
-"""The question that every attribution method answers: which score of which samples, over which units, against what."""
+"""The task of every attribution method: the score, the samples, the units and the baseline."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INFILL_ROWS = 10
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Problem:
-    """What is explained: a score of each of n samples over their units.
+    """The explained object: a score of each of n samples over their units.
 
     classes: (n,) the class whose score is explained. background: rows that say what absence means. units: what can be
     taken away. differentiable: points, paths and their score for gradient methods; None where there is none, and
@@ -51,7 +51,7 @@ class Problem:
         return len(self.sample)
 
     def with_module(self, module: nn.Module) -> Problem:
-        """The same question asked of another module of the same kind: same samples, classes, infill and baseline."""
+        """The same task for another module of the same kind: same samples, classes, infill and baseline."""
         model = _with_module(self.model, module)
         posed = self.put(model)
         return replace(self, model=model, units=posed.units, differentiable=posed.differentiable, why_not=posed.why_not)

@@ -1,4 +1,4 @@
-"""What an explanation is asked: units, baseline, and the answers about them."""
+"""The input of an explanation: units, baseline, and the model's answers to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Baseline = Literal["auto", "mean", "zero", "uniform", "blur", "pad", "mask"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Posed:
-    """A question put to one model: its units, and the differentiable side or why there is none."""
+    """A task for one model: its units, and the differentiable side or the reason for its absence."""
 
     units: Units
     differentiable: Differentiable | None
@@ -27,7 +27,7 @@ class Posed:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Question:
-    """How to put a question to any model of one kind, everything drawn and encoded already."""
+    """A task in the form for any model of one kind, already sampled and encoded."""
 
     put: Callable[[AuditedModel], Posed]
     notes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The rule: rank methods on one half of the samples, confirm the chosen one on the other, and show it or refuse.
+"""The display rule: rank methods on half of the samples, confirm the best on the other half, show or refuse.
 
 Choosing the best of ten on the samples that grade it is cheating: the best of ten random attributions looks good there.
 """
@@ -56,7 +56,7 @@ _REFUSED_ALREADY = "it is refused without that"
 
 @dataclass(frozen=True, kw_only=True)
 class Checks:
-    """How many networks with parameters drawn anew the explanation is graded on, and how many are explained too.
+    """Numbers of networks with new random parameters that the explanation is graded on, and explained on.
 
     teach: trains networks on shuffled labels, or says why it cannot; None where that was not asked for. real: what
     decides real rows, given attributions of both halves and the names of their units; None where units are no columns.
@@ -71,7 +71,7 @@ class Checks:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Verdict:
-    """What became of the methods.
+    """The results of the methods.
 
     chosen: the method; standing: whether it is shown, refused, or shown because it was asked for by name. reasons: why
     it is not earned, empty where it is. ranked: gain of each method on the first half. left_out: why a method was not
@@ -114,19 +114,19 @@ class Verdict:
 
     @property
     def shown(self) -> bool:
-        """Whether the explanation may be looked at."""
+        """Whether the explanation may be displayed."""
         return self.standing != "refused"
 
     @property
     def hint(self) -> str:
-        """The same in few words, where many numbers follow from one explanation."""
+        """A short form of the note, for many numbers of one explanation."""
         if self.standing == "forced":
             return f"{UNEARNED}: {'; '.join(self.reasons)}"
         return f"{RESERVED}, which faithfulness_gain names" if self.reservations else ""
 
     @property
     def note(self) -> str:
-        """What has to stand wherever the explanation is shown; empty where it has earned that without reservation."""
+        """The required note beside a displayed explanation; empty if it passed without reservation."""
         found = [f"{UNEARNED}: {'; '.join(self.reasons)}"] if self.standing == "forced" else []
         found += [f"{RESERVED}: {'; '.join(self.reservations)}"] if self.reservations else []
         return "; ".join(found)
@@ -134,7 +134,7 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Parts:
-    """The same question about different samples: ``first`` ranks, ``second`` confirms, ``few`` of it are checked on."""
+    """The same task on different samples: ``first`` ranks, ``second`` confirms, ``few`` of it for checks."""
 
     first: Problem
     second: Problem
@@ -148,12 +148,12 @@ def judge_methods(
     effort: Effort,
     checks: Checks,
     *,
-    forced: bool,
+    force: bool,
     ranking_effort: Effort | None = None,
 ) -> Verdict:
-    """Asks every method about the first half, the best about the second, and checks what it says.
+    """Run every method on the first half, the best on the second, and check its explanation.
 
-    ``methods`` in the order in which they are preferred where they are not told apart. ``forced``: the only one is
+    ``methods`` in the order in which they are preferred where they are not told apart. ``force``: the only one is
     shown whatever it is worth. ``ranking_effort``: what the first half is worth, ``effort`` by default; where it is
     less, completeness is told of the second half alone. Raises NotApplicableError with every reason where none applies.
     """
@@ -211,33 +211,33 @@ def judge_methods(
         erasure=erasure(second.units, comparable(explained), rng, of_two=second.model.n_outputs == 2),
         sensitivity=stability(chosen, parts.few, rng, replace(effort, n_steps=_SANITY_STEPS, max_steps=_SANITY_STEPS)),
     )
-    if checks.real is not None and (forced or not _reasons(verdict, halves_alike=ranking_effort is None)):
+    if checks.real is not None and (force or not _reasons(verdict, halves_alike=ranking_effort is None)):
         verdict = replace(verdict, real=checks.real(comparable(joined(asked[chosen], explained)), explained.units))
-    if forced or not _reasons(verdict, halves_alike=ranking_effort is None):
+    if force or not _reasons(verdict, halves_alike=ranking_effort is None):
         verdict = _checked(verdict, parts.few, rng, effort, checks)
     else:
         verdict = replace(verdict, unchecked=checks.why_none if not checks.n_copies else _REFUSED_ALREADY)
     reasons = _reasons(verdict, halves_alike=ranking_effort is None)
-    standing: Standing = "shown" if not reasons else "forced" if forced else "refused"
+    standing: Standing = "shown" if not reasons else "forced" if force else "refused"
     verdict = replace(verdict, reasons=reasons, standing=standing)
     return replace(verdict, reservations=_reservations(verdict)) if verdict.shown else verdict
 
 
-def _rank(problem: Problem, asked: Mapping[str, Attributions], rng: np.random.Generator) -> dict[str, Grades]:
+def _rank(problem: Problem, explanations: Mapping[str, Attributions], rng: np.random.Generator) -> dict[str, Grades]:
     rows = np.arange(len(problem))
-    attributions = {m: comparable(e) for m, e in asked.items()}
+    attributions = {m: comparable(e) for m, e in explanations.items()}
     return grade(problem.units, rows, attributions | {RANDOM: random_attribution(problem.units, rows, rng)}, rng)
 
 
 def _choose(
-    asked: Mapping[str, Attributions],
+    explanations: Mapping[str, Attributions],
     grades: Mapping[str, Grades],
     ranked: Mapping[str, BoundedMean | Undefined],
     incomplete: Mapping[str, str],
 ) -> str:
     """The first method in the order of preference that is not shown to be worse than the best."""
-    whole = [m for m in asked if m not in incomplete]
-    usable = [m for m in whole if not isinstance(ranked[m], Undefined)] or list(asked)
+    whole = [m for m in explanations if m not in incomplete]
+    usable = [m for m in whole if not isinstance(ranked[m], Undefined)] or list(explanations)
     best = max(usable, key=lambda m: -np.inf if np.isnan(ranked[m].value) else ranked[m].value)
     if len(usable) == 1 or isinstance(ranked[best], Undefined):
         return usable[0]
@@ -258,7 +258,7 @@ def _confirm(
 
 
 def comparable(explained: Attributions) -> FloatArray:
-    """(n, d) what units are ordered by: the attributions, or their sizes where the method's sign says nothing.
+    """(n, d) the values that order units: attributions, or their absolute values if the sign means nothing.
 
     Permutation importance is a size that noise may push below 0, and one for all samples: read with its sign, whatever
     holds a score down would be what matters least.
@@ -267,7 +267,7 @@ def comparable(explained: Attributions) -> FloatArray:
 
 
 def broken(explained: Attributions) -> str:
-    """Why attributions are not what their method promises; empty where they are, as far as is known."""
+    """The reason why attributions violate their method's definition; empty if no violation is known."""
     if not np.isfinite(explained.values).all():
         rows = int((~np.isfinite(explained.values).all(axis=1)).sum())
         return f"the attributions of {rows:,} of {len(explained.values):,} sampled rows are not finite"

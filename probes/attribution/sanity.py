@@ -1,4 +1,6 @@
-"""Does an explanation depend on what the model has learned? Parameters are drawn anew, and it must not survive that.
+"""Dependence of an explanation on the learned weights.
+
+Parameters are drawn anew, and it must not survive that.
 
 Cascading and full randomisation of the parameters: Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
 """
@@ -33,7 +35,7 @@ _LEAST_RANDOMISED = 0.5
 
 
 def randomisable(module: nn.Module) -> tuple[str, ...]:
-    """Names of the sub-modules that own parameters and know how to draw them anew, output first.
+    """Names of the sub-modules that own parameters and can redraw them, output first.
 
     The order is that of registration, backwards, which is the order of layers wherever they are declared as they run.
     Empty where less than half of the parameters lie in them.
@@ -57,7 +59,7 @@ def _reset_of(part: nn.Module) -> Callable[[], object] | None:
 
 
 def randomised(module: nn.Module, layers: tuple[str, ...], rng: np.random.Generator, *, others: bool) -> nn.Module:
-    """A copy of the module whose ``layers`` have drawn their parameters anew, as they did before training.
+    """A copy of the module with redrawn parameters in ``layers``, as before training.
 
     ``others``: parameters that no layer knows how to draw (position embeddings, class tokens) are drawn too, from a
     normal distribution with their own mean and standard deviation.
@@ -80,7 +82,7 @@ def randomised(module: nn.Module, layers: tuple[str, ...], rng: np.random.Genera
 
 
 def top_overlap(first: FloatArray, second: FloatArray, present: BoolArray, share: float = TOP) -> FloatArray:
-    """(n,) how far two attributions name the same top units by size, beyond chance: 1 the same, 0 as chance has it.
+    """(n,) agreement of two attributions on the top units by size, beyond chance: 1 equal, 0 random.
 
     ``(|A and B| / k - k / m) / (1 - k / m)`` with k the ``share`` of the m units, rounded up and less than m; chance
     alone gives k / m. NaN where a sample has fewer than two units. Ties at the edge count by the share of them that is
@@ -108,7 +110,7 @@ def _membership(sizes: FloatArray, present: BoolArray, k: IntArray) -> FloatArra
 
 @dataclass(frozen=True, kw_only=True)
 class Randomisation:
-    """What became of the explanation as layers were randomised from the output down.
+    """The explanation's changes as layers are randomised from the output down.
 
     ``stages``: mean overlap after each further layer, averaged over copies; ``copies``: (n_copies,) the mean over
     samples with every parameter drawn anew. ``over``: what the interval of ``overlap`` is taken over.
@@ -121,7 +123,7 @@ class Randomisation:
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """What an explanation gains on networks that it does not explain, and ``own``, what it gains on its model.
+    """An explanation's score on networks that it does not explain, and ``own``, that on its model.
 
     ``mean``, ``deviation``: of the gain over ``n_copies`` fresh copies. ``reachable``: what occlusion of the model
     itself gains on it. ``behind``: whether the explanation is shown, at 5 %, to gain less than that. ``n_units``: how
@@ -138,12 +140,12 @@ class Threshold:
 
     @property
     def limit(self) -> float:
-        """The mean plus four standard deviations: what the explanation must exceed on its own model."""
+        """The mean plus four standard deviations: the limit for the explanation on its own model."""
         return self.mean + DEVIATIONS * self.deviation
 
     @property
     def decides(self) -> bool:
-        """Whether an explanation could exceed the limit at all, and could not just have missed it.
+        """Whether the limit decides: an explanation could exceed it, and this one did not miss it narrowly.
 
         Among few units so many copies use the same ones by chance that four deviations may be more than anything gains.
         """
@@ -152,7 +154,7 @@ class Threshold:
 
     @property
     def why_waived(self) -> str:
-        """Why the limit does not decide, where it is not exceeded; empty where it decides."""
+        """The reason why a limit that is not exceeded is waived; empty if it decides."""
         if self.n_units < FEWEST_UNITS:
             return f"networks of fewer than {FEWEST_UNITS} units are alike by chance"
         if self.n_copies < FEWEST_COPIES:
@@ -165,7 +167,7 @@ class Threshold:
 
     @property
     def exceeded(self) -> bool:
-        """Whether the explanation gains more on the model that it explains."""
+        """Whether the explanation scores higher on the model that it explains."""
         return self.own > self.limit
 
 
@@ -179,7 +181,7 @@ def cascade(
     n_copies: int,
     most_stages: int = 8,
 ) -> Randomisation:
-    """Explains copies of the module whose layers were randomised, output first, and compares the top units.
+    """Explain copies of the module with randomised layers, output first, and compare the top units.
 
     ``explain(module)``: (n, d) attributions of the same samples. Only the first copy is explained at every stage (of at
     most ``most_stages``, evenly spread); the others with everything randomised. The interval is over copies where
@@ -219,7 +221,7 @@ def threshold(
     n_copies: int,
     rows: IntArray | None = None,
 ) -> Threshold:
-    """Grades the explanation ``values`` (n, d) of the module on fresh copies of it, and on itself, the same way.
+    """Grade the explanation ``values`` (n, d) of the module on new random copies of it, and on itself.
 
     ``units_of(module)``: the same samples' units under another module's score; ``units``: under this one's. ``rows``:
     some of the samples instead of all. An interval over samples would not do: each copy prefers some units by chance,
@@ -230,8 +232,8 @@ def threshold(
     # One random attribution for all: what it happens to gain does not come between them.
     other = random_attribution(units, some, rng)
 
-    def gained(of: Units) -> float:
-        return gain(grade(of, some, {"own": values[some], RANDOM: other}, rng), "own").value
+    def gained(units: Units) -> float:
+        return gain(grade(units, some, {"own": values[some], RANDOM: other}, rng), "own").value
 
     layers = randomisable(module)
     copies = [gained(units_of(randomised(module, layers, rng, others=True))) for _ in range(n_copies)]

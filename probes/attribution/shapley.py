@@ -1,4 +1,4 @@
-"""Shapley values, by shap: of a scikit-learn estimator's own score where it can be read, else of predictions alone."""
+"""Shapley values, by shap: of a readable scikit-learn estimator's own score, else of predictions alone."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _shap() -> Any:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Final:
-    """A scikit-learn estimator after steps that keep columns apart, and rows (n, d) of numbers as it takes them."""
+    """A scikit-learn estimator after column-wise steps, with its input rows (n, d) of numbers."""
 
     estimator: Any
     sample: pd.DataFrame | npt.NDArray[Any]
@@ -53,7 +53,7 @@ class Final:
 
 
 def final_estimator(model: AuditedModel, sample: AuditData, background: AuditData) -> Final | None:
-    """The model's own estimator with the rows brought before it; None where columns are mixed, text, or have gaps.
+    """The model's own estimator with its preprocessed rows; None if columns are mixed, text, or incomplete.
 
     ``model.estimator`` is what a loader found in the file. Steps before the last are passed through where each keeps
     one column one column (scalers do, encoders do not), so that attributions still belong to raw features.
@@ -82,14 +82,14 @@ def final_estimator(model: AuditedModel, sample: AuditData, background: AuditDat
     return Final(estimator=estimator, sample=rows[0], background=rows[1]) if same else None
 
 
-def _as_taken(X: pd.DataFrame | npt.NDArray[Any], features: tuple[str, ...] | None, named: bool) -> Any:
+def _as_taken(X: pd.DataFrame | npt.NDArray[Any], features: tuple[str, ...] | None, with_names: bool) -> Any:
     """The rows as scikit-learn was given them when it was fitted: without names it would warn of names."""
     import pandas as pd
 
     if not isinstance(X, pd.DataFrame):
         return X
     wanted = X if features is None else X[list(features)]
-    return wanted if named else wanted.to_numpy()
+    return wanted if with_names else wanted.to_numpy()
 
 
 def _is_numeric(X: Any) -> bool:
@@ -212,14 +212,14 @@ def _shapley(
 
 
 def linear(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
-    """:func:`shap_linear` of a question, against background rows drawn from its own."""
+    """:func:`shap_linear` of a task, with background rows sampled from its own."""
     final = _final(problem, rng)
     assert final is not None
     return shap_linear(final, problem.sample, problem.classes, feature_names(problem.model, problem.sample))
 
 
 def tree(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
-    """:func:`shap_tree` of a question, against background rows drawn from its own."""
+    """:func:`shap_tree` of a task, with background rows sampled from its own."""
     final = _final(problem, rng)
     assert final is not None
     return shap_tree(final, problem.sample, problem.classes, feature_names(problem.model, problem.sample))
@@ -230,7 +230,7 @@ def _final(problem: Problem, rng: np.random.Generator) -> Final | None:
 
 
 def not_linear(problem: Problem) -> str:
-    """Why the model's score is not read as linear; empty where it is."""
+    """The reason why the model's score is not read as linear; empty if it is."""
     final = final_estimator(problem.model, problem.sample, problem.background)
     if final is not None and is_linear(final):
         return ""
@@ -241,7 +241,7 @@ def not_linear(problem: Problem) -> str:
 
 
 def not_tree(problem: Problem) -> str:
-    """Why the model is not read as trees; empty where it is."""
+    """The reason why the model is not read as trees; empty if it is."""
     final = final_estimator(problem.model, problem.sample, problem.background)
     if final is not None and is_tree(final):
         return ""
@@ -266,7 +266,7 @@ def permutation(problem: Problem, rng: np.random.Generator, effort: Effort) -> A
 
 
 def kernel(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
-    """Shapley values of the units by shap's weighted regression; exact where it may ask for all coalitions.
+    """Shapley values of the units by shap's weighted regression; exact if it may query all coalitions.
 
     Source: Lundberg and Lee, NeurIPS 2017.
     """
@@ -292,7 +292,7 @@ def _of_arrays(forward: Callable[[Tensor], Tensor]) -> Callable[[npt.NDArray[Any
 
 
 def no_labels(problem: Problem) -> str:
-    """Why there is no fit to lose; empty where there are labels."""
+    """The reason why there is no loss of fit: no labels; empty if there are labels."""
     y = problem.sample.y_true
     return (
         "" if y is not None and (y >= 0).any() else "it measures what the fit loses, so it needs labels: give --target"
@@ -300,7 +300,7 @@ def no_labels(problem: Problem) -> str:
 
 
 def permutation_importance(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
-    """Mean log-likelihood of the labels minus that with one column shuffled, by scikit-learn; every row is the same.
+    """Mean log-likelihood of the labels minus that with one column shuffled, by scikit-learn; equal for all rows.
 
     Source: Breiman, Machine Learning 45 (2001).
     """

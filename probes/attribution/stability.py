@@ -1,4 +1,4 @@
-"""How far an explanation moves with its input, and how far it is off where several units go at once: captum's metrics.
+"""Stability of an explanation under input noise, and infidelity when several units change: captum's metrics.
 
 Sensitivity-max and infidelity: Yeh, Hsieh, Suggala, Inouye and Ravikumar, "On the (in)fidelity and sensitivity of
 explanations", NeurIPS 2019. What is not of points is asked again about rows with noise in them.
@@ -72,7 +72,7 @@ def infidelity(units: Units, values: FloatArray, rng: np.random.Generator) -> Fl
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Stability:
-    """``values`` (n,): sensitivity of each sample's explanation, NaN where it is 0 throughout; ``noise``: in words."""
+    """``values`` (n,): sensitivity of each sample's explanation, NaN if it is 0 throughout; ``noise``: in words."""
 
     values: FloatArray
     noise: str
@@ -136,7 +136,7 @@ def _distance(a: dict[object, float], b: dict[object, float]) -> float:
 
 
 def noisy(sample: AuditData, rng: np.random.Generator) -> AuditData:
-    """The rows with noise that leaves them, for a reader, what they are.
+    """The rows with noise that does not change their meaning for a reader.
 
     Tables: each column of numbers moves by up to 2 % of its range, uniformly, and stays within it; whole numbers stay
     whole, levels and missing values as they are. Images: by up to 2 % of the largest brightness. Texts: two
@@ -190,8 +190,8 @@ def sensitivity_max(method: str, problem: Problem, rng: np.random.Generator, eff
     own = side.points
     width = float(own.max() - own.min())
 
-    def of_points(given: Tensor | tuple[Tensor, ...]) -> tuple[Tensor]:
-        points = given if isinstance(given, torch.Tensor) else given[0]
+    def of_points(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor]:
+        points = tensors if isinstance(tensors, torch.Tensor) else tensors[0]
         times = len(points) // len(side)
         index = torch.arange(len(side)).repeat_interleave(times)
         places = side.places

@@ -37,7 +37,7 @@ def table_question(
     rng: np.random.Generator,
     max_memory: int | None,
 ) -> Question:
-    """The question for tables: of encoded columns where they are known, else of raw rows and predictions alone."""
+    """The table task: on encoded columns if known, else on raw rows and predictions alone."""
     import torch
 
     own = differentiable(model)
@@ -103,7 +103,7 @@ def _spans(model: AuditedModel, encoded: Tensor) -> tuple[slice, ...]:
 
 
 def _begin(
-    own: DifferentiableModel, encoded: Tensor, background: AuditData, baseline: Baseline, rng: np.random.Generator
+    differentiable_model: DifferentiableModel, encoded: Tensor, background: AuditData, baseline: Baseline, rng: np.random.Generator
 ) -> tuple[Tensor, str]:
     """Where paths begin, and what that is in words."""
     import torch
@@ -112,7 +112,7 @@ def _begin(
         return torch.zeros_like(encoded[:1]), "zeros in the model's encoding"
     if baseline not in ("auto", "mean", "uniform"):
         raise NotApplicableError(f"The baseline {baseline!r} is not for tables: use mean, zero or uniform.")
-    rows = own.encode(background.X)
+    rows = differentiable_model.encode(background.X)
     whose = "training" if background.is_member is not None and background.is_member.all() else "evaluation"
     if baseline == "uniform":
         low, high = rows.amin(dim=0), rows.amax(dim=0)
@@ -125,7 +125,7 @@ def _infill(n: int) -> str:
     return f"the values of {n} other observed rows, over which the score is averaged"
 
 
-def _encoded(model: AuditedModel, side: Differentiable, others: Tensor, sample: AuditData, why: str) -> Posed:
+def _encoded(model: AuditedModel, side: Differentiable, others: Tensor, sample: AuditData, reason: str) -> Posed:
     """Units over encoded columns, which are as good as raw features where each feature is encoded by itself."""
     import torch
 
@@ -153,10 +153,10 @@ def _encoded(model: AuditedModel, side: Differentiable, others: Tensor, sample: 
         return out
 
     units = _units(score, feature_names(model, sample), sample, "log-odds", k)
-    return Posed(units=units, differentiable=None if why else replace(side, model=own), why_not=why)
+    return Posed(units=units, differentiable=None if reason else replace(side, model=own), why_not=reason)
 
 
-def _raw(model: AuditedModel, coded: Coded, sample: AuditData, classes: IntArray, why: str) -> Posed:
+def _raw(model: AuditedModel, coded: Coded, sample: AuditData, classes: IntArray, reason: str) -> Posed:
     """Units over raw rows: each question is a table that the model reads anew."""
     k = len(coded.background)
     predicts = differentiable(model) is None
@@ -177,11 +177,11 @@ def _raw(model: AuditedModel, coded: Coded, sample: AuditData, classes: IntArray
         return out
 
     output: Scale = "probability" if predicts else "log-odds"
-    return Posed(units=_units(score, coded.names, sample, output, k), differentiable=None, why_not=why)
+    return Posed(units=_units(score, coded.names, sample, output, k), differentiable=None, why_not=reason)
 
 
 def raw_scores(model: AuditedModel, X: Any, classes: IntArray) -> FloatArray:
-    """(n,) log-odds of raw rows where the model gives logits, else probabilities."""
+    """(n,) log-odds of raw rows if the model has logits, else probabilities."""
     import torch
 
     own = differentiable(model)

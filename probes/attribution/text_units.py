@@ -32,7 +32,7 @@ _TEXTS_AT_ONCE = 1024
 def text_question(
     model: AuditedModel, sample: AuditData, classes: IntArray, baseline: Baseline, max_memory: int | None
 ) -> Question:
-    """The question for texts: of embedded tokens where the model can be differentiated, else of words cut out."""
+    """The text task: on embedded tokens if the model is differentiable, else on removed words."""
     import torch
 
     own = differentiable(model)
@@ -101,7 +101,7 @@ class _Text:
     def of(
         cls,
         model: AuditedModel,
-        own: DifferentiableModel,
+        differentiable_model: DifferentiableModel,
         sample: AuditData,
         ids: Tensor,
         layer: nn.Embedding | None,
@@ -109,8 +109,8 @@ class _Text:
         from auditor.data.preprocessing import TextPreprocessing
 
         tokens = ids.cpu().numpy()
-        pad = _padding(own, layer)
-        held = (tokens == pad) | _around(own, tokens, pad)
+        pad = _padding(differentiable_model, layer)
+        held = (tokens == pad) | _around(differentiable_model, tokens, pad)
         width = max(int((~held).sum(axis=1).max(initial=0)), 1)
         # Units first, in their order; the rest of the row is filled up with positions that are not present.
         places = np.argsort(held, axis=1, kind="stable")[:, :width]
@@ -130,7 +130,7 @@ class _Text:
             present=present,
             pad=pad,
             mask=_mask_token(model, layer),
-            left=_is_left(model, own, tokens, pad),
+            left=_is_left(model, differentiable_model, tokens, pad),
             kind="word" if words else "token",
             names=names,
         )
@@ -154,10 +154,10 @@ class _Text:
         return moved
 
 
-def _around(own: DifferentiableModel, tokens: IntArray, pad: int) -> BoolArray:
+def _around(differentiable_model: DifferentiableModel, tokens: IntArray, pad: int) -> BoolArray:
     """(n, length) the positions that a tokenizer fills around any text: what it makes of an empty one."""
     try:
-        around = own.encode(np.asarray([""], object)).cpu().numpy().ravel()
+        around = differentiable_model.encode(np.asarray([""], object)).cpu().numpy().ravel()
     except (KeyError, IndexError, ValueError):
         # An encoder that cannot read an empty text puts nothing around one.
         return np.zeros(tokens.shape, bool)
@@ -174,7 +174,7 @@ def _encoded(
     targets: Tensor,
     at_once: int,
     sample: AuditData,
-    why: str,
+    reason: str,
 ) -> Posed:
     import torch
 
@@ -204,28 +204,28 @@ def _encoded(
     if side is not None and own is not side.model:
         with differentiating(own), torch.no_grad():
             side = replace(side, model=own, layer=embedding_of(own, ids[:2]))
-    return Posed(units=units, differentiable=side, why_not=why)
+    return Posed(units=units, differentiable=side, why_not=reason)
 
 
-def _layer(own: DifferentiableModel, ids: Tensor) -> tuple[nn.Embedding | None, str]:
+def _layer(differentiable_model: DifferentiableModel, ids: Tensor) -> tuple[nn.Embedding | None, str]:
     """The embedding layer, or why there is none; raises NotApplicableError where the texts are too long."""
     if not len(ids):
         return None, "there are no texts"
     try:
-        own.logits(ids[:1])
+        differentiable_model.logits(ids[:1])
     except (IndexError, RuntimeError) as error:
         raise NotApplicableError(
             f"The model cannot read texts of {ids.shape[1]:,} tokens ({str(error).splitlines()[0][:100]}): they are "
             "longer than its context, or hold tokens that it does not know. Cut them, or lower its encoder's limit."
         ) from error
     try:
-        return embedding_of(own, ids[:2]), ""
+        return embedding_of(differentiable_model, ids[:2]), ""
     except NotApplicableError as error:
         return None, str(error)
 
 
 def embedding_of(differentiable: DifferentiableModel, ids: Tensor) -> nn.Embedding:
-    """The embedding layer that is called with the token ids themselves, found by watching one pass."""
+    """The embedding layer that gets the token ids themselves, found by observing one pass."""
     import torch
     from torch import nn
 
@@ -252,20 +252,20 @@ def embedding_of(differentiable: DifferentiableModel, ids: Tensor) -> nn.Embeddi
     return found[0]
 
 
-def _padding(own: DifferentiableModel, layer: nn.Embedding | None) -> int:
+def _padding(differentiable_model: DifferentiableModel, layer: nn.Embedding | None) -> int:
     """The padding's token id: what the module or its embedding calls so, else 0."""
-    for known in (getattr(own.module, "pad", None), None if layer is None else layer.padding_idx):
+    for known in (getattr(differentiable_model.module, "pad", None), None if layer is None else layer.padding_idx):
         if isinstance(known, int):
             return known
     return 0
 
 
-def _is_left(model: AuditedModel, own: DifferentiableModel, tokens: IntArray, pad: int) -> bool:
+def _is_left(model: AuditedModel, differentiable_model: DifferentiableModel, tokens: IntArray, pad: int) -> bool:
     from auditor.data.preprocessing import TextPreprocessing
 
     if isinstance(model.preprocessing, TextPreprocessing):
         return model.preprocessing.padding == "left"
-    stated = getattr(own.module, "left", None)
+    stated = getattr(differentiable_model.module, "left", None)
     if isinstance(stated, bool):
         return stated
     return bool(((tokens[:, 0] == pad) & (tokens[:, -1] != pad)).any())
@@ -322,13 +322,13 @@ def _blank(text: _Text, ids: Tensor, layer: nn.Embedding, baseline: Baseline) ->
     return Blank(ids=one, weights=torch.ones(1, device=device)), words
 
 
-def _cut(own: DifferentiableModel, sample: AuditData, text: _Text) -> tuple[str, ...]:
+def _cut(differentiable_model: DifferentiableModel, sample: AuditData, text: _Text) -> tuple[str, ...]:
     """How many texts fill the context, found by asking for more of them; what lies beyond it cannot be explained."""
     length = text.tokens.shape[1]
     full = np.flatnonzero((text.tokens != text.pad).all(axis=1))
     if not full.size:
         return ()
-    longer = own.encode(np.asarray([f"{sample.X[full[0]]} {sample.X[full[0]]}"], object))
+    longer = differentiable_model.encode(np.asarray([f"{sample.X[full[0]]} {sample.X[full[0]]}"], object))
     if longer.shape[1] > length:
         return ()
     return (
@@ -337,7 +337,7 @@ def _cut(own: DifferentiableModel, sample: AuditData, text: _Text) -> tuple[str,
     )
 
 
-def _raw(model: AuditedModel, sample: AuditData, classes: IntArray, why: str) -> Posed:
+def _raw(model: AuditedModel, sample: AuditData, classes: IntArray, reason: str) -> Posed:
     """Units are the words between white space, and the text is closed over those taken away."""
     words = [str(text).split() for text in sample.X]
     width = max((len(w) for w in words), default=1) or 1
@@ -367,4 +367,4 @@ def _raw(model: AuditedModel, sample: AuditData, classes: IntArray, why: str) ->
         output=score_name(scale, sample).removeprefix("explains "),
         scale=scale,
     )
-    return Posed(units=units, differentiable=None, why_not=why)
+    return Posed(units=units, differentiable=None, why_not=reason)

@@ -1,4 +1,4 @@
-"""Which words of a prompt make a language model go on as it does, and rather so than otherwise?"""
+"""Token attribution: the words of a prompt that cause a continuation rather than its alternative."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _TITLED = 60
 
 
 class TokenAttribution(LikelihoodOptions):
-    """Which words of a prompt a continuation rests on, by an explanation that has been shown to be faithful, or none.
+    """Token attribution of a prompt's continuation, by an explanation tested as faithful, or none.
 
     The explained score of a prompt is ``f = log p(target | prompt) - log p(foil | prompt)`` ("why A rather than B"), or
     ``log p(target | prompt)`` without a foil; of several tokens, the log-probabilities are summed. Units are words, or
@@ -169,7 +169,7 @@ class TokenAttribution(LikelihoodOptions):
         self.max_memory = max_memory
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """The grades of the explanation and, where it is shown, its plausibility and consistency; see the class."""
+        """The grades of the explanation and, if displayed, its plausibility and consistency; see the class."""
         language = self.language(model)
         path = (self.benchmarks or {}).get(self.name)
         found = built_in_prompts() if path is None else read_prompts(path)
@@ -193,7 +193,7 @@ class TokenAttribution(LikelihoodOptions):
             nothing = Undefined(reason=reason)
             return [Measurement(metric="faithfulness_gain", estimate=nothing, n_samples=len(second), detail=source)]
         effort = Effort(n_steps=self.n_steps, max_steps=max(self.n_steps, self.max_steps))
-        verdict = judge_methods(parts, self._methods(language), rng, effort, self._checks(language), forced=self.forced)
+        verdict = judge_methods(parts, self._methods(language), rng, effort, self._checks(language), force=self.forced)
         measured = [_of_this_probe(m, self.name) for m in grades_of(verdict, len(prompts))]
         measured[0] = replace(measured[0], detail=f"{measured[0].detail}. {source}")
         measured += self._plausibility(verdict, second, rng)
@@ -204,7 +204,7 @@ class TokenAttribution(LikelihoodOptions):
         return measured
 
     def language(self, model: AuditedModel) -> AuditedLanguageModel:
-        """The model with the prefix that was asked for, else with prompts as they are sent; it keeps what it reads."""
+        """The model with the requested prefix, or none; with a cache of read texts."""
         return self.weights(model).as_sent().keeping()
 
     def _pose(self, model: AuditedLanguageModel, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Problem:
@@ -310,7 +310,7 @@ class TokenAttribution(LikelihoodOptions):
 
 
 def cue_units(names: Sequence[Sequence[str]], prompts: Sequence[Prompt]) -> np.typing.NDArray[np.bool_]:
-    """(n, d) which units are, or belong to, a cue of their prompt, whatever the case of letters."""
+    """(n, d) the units that are, or belong to, a cue of their prompt, ignoring case."""
     out = np.zeros((len(prompts), len(names[0]) if names else 0), bool)
     for i, (own, prompt) in enumerate(zip(names, prompts, strict=True)):
         # Where each unit stands, found from left to right: units are in the prompt's order.
@@ -340,7 +340,7 @@ def cue_hits(
 
 
 def chance_of_a_hit(present: np.typing.NDArray[np.bool_], cue: np.typing.NDArray[np.bool_], k: int) -> FloatArray:
-    """(n,) the probability that k of a prompt's units, drawn at random, hold a cue (hypergeometric)."""
+    """(n,) the probability that k random units of a prompt include a cue (hypergeometric)."""
     from scipy.stats import hypergeom
 
     m, c = present.sum(axis=1), (cue & present).sum(axis=1)
@@ -348,7 +348,7 @@ def chance_of_a_hit(present: np.typing.NDArray[np.bool_], cue: np.typing.NDArray
 
 
 def aligned_correlation(first: Sequence[str], a: FloatArray, second: Sequence[str], b: FloatArray) -> float:
-    """Spearman's correlation over the words both have, the k-th occurrence with the k-th; NaN for fewer than three."""
+    """Spearman's correlation over shared words, matching k-th occurrences; NaN for fewer than three."""
     places = _occurrences(second)
     pairs = [(i, places[key]) for key, i in _occurrences(first).items() if key in places]
     if len(pairs) < _FEWEST_ALIGNED:
@@ -373,9 +373,9 @@ def _occurrences(names: Sequence[str]) -> dict[tuple[str, int], int]:
 # ---- what they have in common ----------------------------------------------------------------------------------------
 
 
-def _drawn(found: Benchmark[Prompt], n_samples: int | None, rng: np.random.Generator) -> list[Prompt]:
+def _drawn(benchmark: Benchmark[Prompt], n_samples: int | None, rng: np.random.Generator) -> list[Prompt]:
     # A prompt that stands twice is one observation.
-    prompts = list(dict.fromkeys(found.examples))
+    prompts = list(dict.fromkeys(benchmark.examples))
     if len(prompts) < _FEWEST_PROMPTS:
         raise NotApplicableError(
             f"There are {len(prompts)} different prompts, and a method is chosen on some and confirmed on others: at "

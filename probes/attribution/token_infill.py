@@ -1,4 +1,4 @@
-"""What stands in a prompt where units were taken away, and how the prompt scores then."""
+"""Replacement text for removed units of a prompt, and the prompt's score with it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ N_INFILL = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Fill:
-    """What stands where units were: the ``others`` at the same places, else ``token`` for each of theirs, else nothing.
+    """Infill of removed units: the ``others`` at the same positions, else ``token`` for each token, else none.
 
     words: in words; natural: whether it is what the model is used to see there.
     """
@@ -36,24 +36,24 @@ class Fill:
     words: str
     natural: bool
 
-    def filled(self, own: Tokens, keep: BoolArray) -> list[tuple[int, ...]]:
-        """The token ids of a prompt of which only some units (d,) are kept, once for each way to fill the gaps."""
+    def filled(self, tokens: Tokens, keep: BoolArray) -> list[tuple[int, ...]]:
+        """The token ids of a prompt with only some units (d,) kept, once per infill of the gaps."""
         if not self.others:
             fill = () if self.token is None else (self.token,)
-            parts = ((i,) if u < 0 or keep[u] else fill for i, u in zip(own.ids, own.unit_of, strict=True))
+            parts = ((i,) if u < 0 or keep[u] else fill for i, u in zip(tokens.ids, tokens.unit_of, strict=True))
             return [tuple(i for part in parts for i in part)]
-        pieces, n = own.pieces, len(own.names)
+        pieces, n = tokens.pieces, len(tokens.names)
         found = []
-        for other in [o for o in self.others if o.ids != own.ids][:N_INFILL]:
+        for other in [o for o in self.others if o.ids != tokens.ids][:N_INFILL]:
             theirs, last = other.pieces, len(other.names) - 1
             at = [round(u * last / max(n - 1, 1)) for u in range(n)]
             middle = (pieces[u] if keep[u] else theirs[at[u]] for u in range(n))
-            found.append((*own.before, *(i for piece in middle for i in piece), *own.behind))
+            found.append((*tokens.before, *(i for piece in middle for i in piece), *tokens.behind))
         return found
 
 
 def infill_of(model: AuditedLanguageModel, tokens: Sequence[Tokens], others: Sequence[Tokens], infill: Infill) -> Fill:
-    """How gaps are filled, as asked for or as serves best."""
+    """The infill method, as requested or by best performance."""
     mask = getattr(model.tokenizer, "mask_token_id", None)
     if model.objective == "masked" and infill in ("auto", "mask"):
         words = "the mask token, which such models are trained to see in place of a word"
@@ -91,7 +91,7 @@ def infill_of(model: AuditedLanguageModel, tokens: Sequence[Tokens], others: Seq
 def masked_scores(
     ask: Callable[[Sequence[Row]], list[float]], tokens: Sequence[Tokens], rows: IntArray, keep: BoolArray, fill: Fill
 ) -> FloatArray:
-    """(m,) scores, by ``ask``, of prompts in which units are gone and the infill stands."""
+    """(m,) scores, by ``ask``, of prompts with removed units replaced by the infill."""
     owner: list[int] = []
     asked: list[Row] = []
     for i, (row, kept) in enumerate(zip(rows.tolist(), keep, strict=True)):
@@ -117,7 +117,7 @@ def text_scores(model: AuditedLanguageModel, rows: Iterable[Row]) -> dict[Row, f
 
 
 def blank_tokens(model: AuditedLanguageModel) -> list[tuple[int, str]]:
-    """Tokens that say nothing, with their names."""
+    """Uninformative tokens, with their names."""
     names = (("pad", "padding"), ("unk", "unknown"), ("eos", "end"))
     found = [(getattr(model.tokenizer, f"{key}_token_id", None), name) for key, name in names]
     return [(int(i), name) for i, name in found if i is not None]

@@ -1,4 +1,4 @@
-"""Prompts whose continuation is explained: the built-in sentences, or a file of one's own."""
+"""Prompts with continuations to explain: built-in sentences, or a user's file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEYS = (*_TEXTS, "cues")
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A text and why it should go on as it does: ``target`` rather than ``foil`` (or rather than anything, if empty).
+    """A text and its expected continuation: ``target`` rather than ``foil`` (or any other text, if empty).
 
     An empty target is the model's own most probable next token. ``cues``: words of the prompt on which a reader would
     say the answer rests. ``paraphrase``: the prompt in other words, or empty. ``rest``: what follows the target, for
@@ -36,7 +36,7 @@ class Prompt:
     rest: str = ""
 
     def reworded(self) -> Prompt:
-        """The same question put to the paraphrase."""
+        """The same task on the paraphrase."""
         return Prompt(prompt=self.paraphrase, target=self.target, foil=self.foil, cues=self.cues, rest=self.rest)
 
 
@@ -48,7 +48,7 @@ def built_in_prompts() -> Benchmark[Prompt]:
 
 
 def read_prompts(path: str | Path) -> Benchmark[Prompt]:
-    """JSON lines of ``prompt`` and, each optional, ``target``, ``foil``, ``cues`` (a list), ``paraphrase``, ``rest``.
+    """JSON lines of ``prompt`` and, optionally, ``target``, ``foil``, ``cues`` (a list), ``paraphrase``, ``rest``.
 
     Raises UsageError where there is no such file, DataError for a line that is something else.
     """
@@ -106,7 +106,7 @@ def _prompt(row: Mapping[str, Any], where: str) -> Prompt:
 
 
 def spaced(before: str, after: str) -> str:
-    """``after`` with a space in front where it would else grow together with the word before it."""
+    """``after`` with a space in front if it would otherwise join the word before it."""
 
     def cased(character: str) -> bool:
         # Scripts without capitals mostly put no space between words.
@@ -116,6 +116,6 @@ def spaced(before: str, after: str) -> str:
 
 
 def alike(prompts: Sequence[Prompt]) -> tuple[str, str] | None:
-    """Target and foil, where they are the same for all prompts."""
+    """Target and foil, if they are equal for all prompts."""
     pairs = {(p.target.strip(), p.foil.strip()) for p in prompts}
     return next(iter(pairs)) if len(pairs) == 1 else None

@@ -1,4 +1,4 @@
-"""How likely a language model finds what is asked behind a prompt, differentiable, and in few passes."""
+"""Differentiable likelihood of a continuation after a prompt, in few forward passes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOKENS_AT_ONCE = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """What stands behind the prompt in the input, and what is asked of the model there, from place ``first`` on.
+    """The input after the prompt, and the scored tokens there, from position ``first`` on.
 
     ``first``: 0 is the place right behind the prompt, -1 the prompt's last. ``sign``: 1 for the target, -1 for a foil.
     """
@@ -43,7 +43,7 @@ def log_probability(
     points: Tensor | None = None,
     free: Tensor | None = None,
 ) -> Tensor:
-    """(m,) ``sum over endings of sign * log p(asked)`` behind prompts (ids, endings).
+    """(m,) ``sum over endings of sign * log p(asked)`` after prompts (ids, endings).
 
     ``points`` (m, length, width) stand for the embeddings of the prompts' tokens where ``free`` (m, length). Endings
     that put the same behind a prompt share one pass.
@@ -84,7 +84,7 @@ def next_tokens(model: AuditedLanguageModel, rows: Sequence[tuple[tuple[int, ...
 
 
 def shared_beginnings(model: AuditedLanguageModel, rows: Sequence[Row]) -> list[float]:
-    """The same as :func:`log_probability` of a causal model, where texts that begin alike share that work."""
+    """:func:`log_probability` of a causal model, with shared computation for texts with common beginnings."""
     from auditor.model.prefix_trees import Encoded
 
     kinds = [[(e.sign, len(e.asked)) for e in endings] for _, endings in rows]
@@ -100,7 +100,7 @@ def shared_beginnings(model: AuditedLanguageModel, rows: Sequence[Row]) -> list[
 
 
 def batches(model: AuditedLanguageModel, rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows, in ascending order of length, in parts whose logits fit into memory."""
+    """The rows in ascending order of length, in parts with logits that fit into memory."""
     size = int(model.module.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     most = max(1, LOGITS_AT_ONCE // size)
     out: list[list[Row]] = [[]]
@@ -171,6 +171,6 @@ def _at(values: Tensor, places: Tensor) -> Tensor:
 
 
 def as_differentiable(model: AuditedLanguageModel) -> DifferentiableModel:
-    """The model under the face of those whose input has a gradient."""
+    """The model with the interface for differentiable input."""
     # Its logits are not those of classes: a TokenSide asks it by itself.
     return cast("DifferentiableModel", model)

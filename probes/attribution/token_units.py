@@ -1,4 +1,4 @@
-"""Prompts of a language model: units are words or tokens, and the score is how likely a continuation is."""
+"""Prompts of a language model: units are words or tokens; the score is the likelihood of a continuation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TokenSide(Differentiable):
         return np.asarray(self.unit_of[self.targets.cpu().numpy()[rows]], np.int64)
 
     def spread(self, per_unit: npt.NDArray[Any], rows: IntArray) -> npt.NDArray[Any]:
-        """(m, length, 1) what is said of units (m, d), said of each of their tokens."""
+        """(m, length, 1) values of units (m, d), for each of their tokens."""
         unit = self._units_of(rows)
         found = np.take_along_axis(per_unit, np.maximum(unit, 0), axis=1)
         return np.where(unit >= 0, found, np.zeros((), per_unit.dtype))[..., None]
@@ -73,7 +73,7 @@ def token_problem(
     baseline: TokenBaseline = "auto",
     max_memory: int | None = None,
 ) -> Problem:
-    """What is explained of each prompt: ``log p(target) - log p(foil)``, or ``log p(target)`` where there is no foil.
+    """The attribution task of each prompt: ``log p(target) - log p(foil)``, or ``log p(target)`` without a foil.
 
     ``p`` is the probability of all the continuation's tokens, one after another (causal) or each with all of them
     masked. Units are words, or tokens. infill: where a unit is taken away the text is closed over the gap (``delete``;

@@ -1,4 +1,4 @@
-"""Prompts as the tokens that a language model reads, and the units, words or tokens, that they belong to."""
+"""Prompts as the tokens of a language model, and their assignment to units (words or tokens)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*|[^\w\s]")
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """A prompt as the model reads it: ``ids`` with what stands before any text, and the unit (-1 for none) of each."""
+    """A prompt as model input: ``ids`` with the model's text prefix, and the unit (-1 for none) of each."""
 
     ids: tuple[int, ...]
     unit_of: tuple[int, ...]
@@ -52,7 +52,7 @@ class Tokens:
 
 
 def placed(model: AuditedLanguageModel, prompts: Sequence[Prompt], unit: Unit) -> list[Tokens]:
-    """The prompts as tokens; see :func:`token_problem` for what it raises."""
+    """The prompts as tokens; see :func:`token_problem` for its errors."""
     if model.objective == "seq2seq":
         raise OtherKindError("Needs a causal or masked language model: an encoder-decoder goes on with no prompt.")
     masked = model.objective == "masked"
@@ -109,16 +109,16 @@ def _open_ended(model: AuditedLanguageModel, prompt: Prompt, encoded: Encoded, u
     return _tokens(model, prompt, ids[:cut], ends[:cut], unit, (replace(blank, asked=(likeliest,)),))
 
 
-def _ending(model: AuditedLanguageModel, asked: tuple[int, ...], after: tuple[int, ...], sign: float) -> Ending:
+def _ending(model: AuditedLanguageModel, target_ids: tuple[int, ...], after: tuple[int, ...], sign: float) -> Ending:
     if model.objective == "masked":
         mask = int(model.tokenizer.mask_token_id)
-        return Ending(tail=(*[mask] * len(asked), *after), asked=asked, first=0, sign=sign)
-    return Ending(tail=asked[:-1], asked=asked, first=-1, sign=sign)
+        return Ending(tail=(*[mask] * len(target_ids), *after), asked=target_ids, first=0, sign=sign)
+    return Ending(tail=target_ids[:-1], asked=target_ids, first=-1, sign=sign)
 
 
-def _known(model: AuditedLanguageModel, asked: Sequence[int], end: str) -> None:
+def _known(model: AuditedLanguageModel, target_ids: Sequence[int], end: str) -> None:
     unknown = getattr(model.tokenizer, "unk_token_id", None)
-    if unknown is not None and unknown in asked and getattr(model.tokenizer, "unk_token", None) != end.strip():
+    if unknown is not None and unknown in target_ids and getattr(model.tokenizer, "unk_token", None) != end.strip():
         raise NotApplicableError(
             f"The tokenizer does not know {end.strip()!r} and reads it as {model.tokenizer.unk_token!r}, so its "
             "probability is that of any unknown word: choose a target and a foil out of its vocabulary."

@@ -1,4 +1,4 @@
-"""What is explained: one score of each sample, over units that can be taken away, whatever the modality."""
+"""The object of an explanation: one score per sample, over removable units, for any modality."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Units:
-    """The d units of each of n samples, and the explained score f with any of them taken away.
+    """The d units of each of n samples, and the explained score f with any of them removed.
 
     A unit is a raw feature of a table, a word or token of a text, a patch of an image. Where samples have different
     numbers of them, ``d`` is the largest and ``present`` (n, d) says which are there; the others are never graded.

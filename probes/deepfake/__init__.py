@@ -1,1 +1,1 @@
-"""Probes that audit a detector of synthetic images or sound: what it is worth, what it lives on, what breaks it."""
+"""Probes of detectors of synthetic images or sound: performance, shortcuts, and weaknesses."""

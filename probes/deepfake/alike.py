@@ -1,4 +1,4 @@
-"""Files made alike: decoded, cropped and encoded in one way, so that only their content tells them apart."""
+"""Normalised files: decoded, cropped and encoded in one way, so that only their content differs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOWEST_SIDE = 16
 
 
 def common_side(data: AuditData) -> int:
-    """The shortest side, in pixels, of any picture of the data; at least 16."""
+    """The shortest side, in pixels, of any image of the data; at least 16."""
     if data.files is None:
         return max(int(min(np.shape(data.X)[1:3])), _LOWEST_SIDE)
     from probes.deepfake.files import content
@@ -29,25 +29,25 @@ def common_side(data: AuditData) -> int:
     return max(min(sides, default=_LOWEST_SIDE), _LOWEST_SIDE)
 
 
-def alike_picture(data: AuditData, i: int, side: int, quality: int, taken: ImagePreprocessing | None = None) -> Pixels:
-    """Row i after its picture's shorter side was brought to ``side``, the middle cut out, and all saved as JPEG.
+def alike_picture(data: AuditData, i: int, side: int, quality: int, preprocessing: ImagePreprocessing | None = None) -> Pixels:
+    """Row i with its image's shorter side resized to ``side``, centre-cropped, and saved as JPEG.
 
-    ``taken``: how the model takes files, see :func:`~probes.deepfake.files.taken_by`.
+    ``preprocessing``: how the model takes files, see :func:`~probes.deepfake.files.taken_by`.
     """
     import PIL.Image
 
-    picture = picture_of(data, i, taken)
+    picture = picture_of(data, i, preprocessing)
     if min(picture.size) != side:
         scale = side / min(picture.size)
         size = max(side, round(picture.width * scale)), max(side, round(picture.height * scale))
         picture = picture.resize(size, PIL.Image.Resampling.BICUBIC)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     cut = picture.crop((left, top, left + side, top + side))
-    return as_row(as_jpeg(cut, quality), np.asarray(data.X[i]), taken)
+    return as_row(as_jpeg(cut, quality), np.asarray(data.X[i]), preprocessing)
 
 
 def alike_sound(row: npt.NDArray[np.int16], rate: int | None, common_rate: int | None) -> npt.NDArray[np.int16]:
-    """(samples,) of sound without silence at either end, repeated to its length, at one loudness and one bandwidth.
+    """(samples,) of sound with silence trimmed, repeated to its length, at one loudness and one bandwidth.
 
     ``rate``: its sampling rate; ``common_rate``: the lowest of any file, through which all are brought, where known.
     """

@@ -1,4 +1,4 @@
-"""Pictures cut out of other pictures, mirrored or not: found by where in the other, and how large, they lie."""
+"""Images cropped from other images, mirrored or not: matched by position and scale."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _ROUNDS = 5
 MOST_PAIRS = 1_000_000
 
 
-def crop_twins(own: Rows, others: Rows, eligible: Sequence[BoolArray | None] = (None,)) -> list[IntArray]:
-    """(n,) position of the one of m other pictures that each is cut out of, or that was cut out of it; -1 for none.
+def crop_twins(pictures: Rows, others: Rows, eligible: Sequence[BoolArray | None] = (None,)) -> list[IntArray]:
+    """(n,) index of the one of m other images that each is a crop of, or that is a crop of it; -1 for none.
 
     Of n pictures the first are compared, so many that there are at most ``MOST_PAIRS`` pairs. Down to half of a side
     is found. ``eligible``, each (n, m): pairs that may be twins, all where it is None; one answer for each of them.
     """
-    n = compared(len(np.asarray(own)), len(np.asarray(others)))
-    found = [np.full(len(np.asarray(own)), -1, np.int64) for _ in eligible]
+    n = compared(len(np.asarray(pictures)), len(np.asarray(others)))
+    found = [np.full(len(np.asarray(pictures)), -1, np.int64) for _ in eligible]
     if n == 0:
         return found
-    mine, theirs = _grey(np.asarray(own)[:n]), _grey(np.asarray(others))
+    mine, theirs = _grey(np.asarray(pictures)[:n]), _grey(np.asarray(others))
     barred = [None if pairs is None else ~np.concatenate([pairs[:n], pairs[:n]]) for pairs in eligible]
     for swapped, whole, cut in ((False, theirs, mine), (True, mine, theirs)):
         for answer, (best, which, window) in zip(found, _candidates(cut, whole, barred, swapped), strict=True):
@@ -56,19 +56,19 @@ def crop_twins(own: Rows, others: Rows, eligible: Sequence[BoolArray | None] = (
 
 
 def compared(n: int, m: int) -> int:
-    """How many of n pictures are compared with m others."""
+    """The number of n images compared with m others."""
     return min(n, MOST_PAIRS // m) if m else 0
 
 
 def _candidates(
-    cut: Grey, whole: Grey, barred: Sequence[BoolArray | None], swapped: bool
+    crops: Grey, whole: Grey, barred: Sequence[BoolArray | None], swapped: bool
 ) -> list[tuple[npt.NDArray[np.float32], IntArray, IntArray]]:
     """(2 n,) highest correlation, the other file and the window of it, for each own file as it is and mirrored.
 
     ``swapped``: whether the own files are those that the windows lie in. One answer for each of ``barred``.
     """
-    pieces = [_level(_cells(_sums(g), np.array([_WHOLE]), _COARSE)[:, 0]) for g in (cut, cut[:, :, ::-1])]
-    n, sums = len(whole) if swapped else len(cut), _sums(whole)
+    pieces = [_level(_cells(_sums(g), np.array([_WHOLE]), _COARSE)[:, 0]) for g in (crops, crops[:, :, ::-1])]
+    n, sums = len(whole) if swapped else len(crops), _sums(whole)
     found = [(np.full(2 * n, -1.0, np.float32), np.zeros(2 * n, np.int64), np.zeros(2 * n, np.int64)) for _ in barred]
     for k, place in enumerate(_windows()):
         seen = _level(_cells(sums, np.array([place]), _COARSE)[:, 0])
@@ -82,9 +82,9 @@ def _candidates(
     return found
 
 
-def _fitted(cut: Grey, whole: Grey, start: Window) -> float:
+def _fitted(crop: Grey, whole: Grey, start: Window) -> float:
     """The correlation of a picture with another's window, after the window was moved and sized to fit best."""
-    piece = _level(_cells(_sums(cut[None]), np.array([_WHOLE]), _FINE)[0])[0]
+    piece = _level(_cells(_sums(crop[None]), np.array([_WHOLE]), _FINE)[0])[0]
     best, at, size, shift, sums = -1.0, start, 2.0, 1.5, _sums(whole[None])
     for _ in range(_ROUNDS):
         places = list(_around(at, size, shift))
@@ -95,8 +95,8 @@ def _fitted(cut: Grey, whole: Grey, start: Window) -> float:
     return best
 
 
-def _around(at: Window, size: float, shift: float) -> Iterator[Window]:
-    width, left, top = at
+def _around(window: Window, size: float, shift: float) -> Iterator[Window]:
+    width, left, top = window
     for a in (-1.0, 0.0, 1.0):
         w = min(width + a * size, float(_SIDE))
         for b in (-1.0, 0.0, 1.0):

@@ -1,5 +1,7 @@
-"""Cues that have nothing to do with how a file's content was made: size, dimensions, compression, metadata, colour;
-of sound duration, format, loudness and silence. And how far one gets with them alone."""
+"""Trivial cues: size, dimensions, compression, metadata, colour; of sound duration, format, loudness, silence.
+
+And how far one gets with them alone.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ _TREES = 50
 
 @dataclass(frozen=True, eq=False)
 class Cues:
-    """Families of cues of n files, each (n, d), NaN where a file has not got one; ``sampling_rates`` (n,) of sound."""
+    """Families of cues of n files, each (n, d), NaN if a file lacks one; ``sampling_rates`` (n,) of sound."""
 
     families: Mapping[str, FloatArray]
     sampling_rates: IntArray | None = None
@@ -42,7 +44,7 @@ class Cues:
 
 
 def read_cues(data: AuditData) -> Cues:
-    """The cues of every row, from its file where the rows were read from files, else what the rows still show.
+    """The cues of every row, from its file if rows were read from files, else from the row itself.
 
     Of an image file: ``size`` (bytes, bytes a pixel), ``dimensions`` (width, height, their ratio), ``compression``
     (format, number and means of the quantisation tables, subsampling, progressive), ``metadata`` (bytes of EXIF and of
@@ -149,7 +151,7 @@ def _of_samples(samples: npt.NDArray[Any], rate: int) -> dict[str, list[float]]:
 
 
 def cue_scores(matrix: FloatArray, is_fake: BoolArray, rng: np.random.Generator) -> FloatArray | None:
-    """(n,) scores of being synthetic from cues (n, d), each by a rule that had not seen its row; None for too few rows.
+    """(n,) scores of being synthetic from cues (n, d), each by a model fitted without its row; None for few rows.
 
     The mean of two rules' probabilities, neither picked by what it reaches: logistic regression on standardised cues,
     and a small forest (50 trees of depth 4), in ``FOLDS`` folds with the same share of either class.

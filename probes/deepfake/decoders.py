@@ -1,4 +1,7 @@
-"""Decoders of watermarks: is there a mark in this file? Each is named by the user, and answers yes or no a file."""
+"""Watermark decoders.
+
+Each is named by the user, and answers yes or no a file.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,19 @@ _BY_CHANCE = 1e-6
 
 @dataclass(frozen=True)
 class Decoder:
-    """A decoder by its name: ``find`` says whether a file's content carries the mark."""
+    """A decoder by its name: ``find`` returns whether a file's content has the mark."""
 
     name: str
     find: Callable[[bytes], bool]
 
 
-def decoder_of(named: str) -> Decoder:
-    """``invisible-watermark=TEXT``, ``trustmark``, or ``package.module:function`` of the user's own.
+def decoder_of(spec: str) -> Decoder:
+    """The decoder of ``invisible-watermark=TEXT``, ``trustmark``, or a user's ``package.module:function``.
 
     The function is given a file's content and answers True or False. Raises UsageError for what is none of these,
     MissingExtraError where a package is not installed.
     """
-    name, _, text = named.partition("=")
+    name, _, text = spec.partition("=")
     if name == "invisible-watermark":
         if not text:
             raise UsageError(
@@ -38,26 +41,26 @@ def decoder_of(named: str) -> Decoder:
                 "--decoder invisible-watermark=StableDiffusionV1."
             )
         return Decoder(name, _invisible_watermark(text.encode()))
-    if named == "trustmark":
-        return Decoder(named, _trustmark())
-    if ":" not in named:
+    if spec == "trustmark":
+        return Decoder(spec, _trustmark())
+    if ":" not in spec:
         raise UsageError(
-            f"--decoder {shown(named)!r} is none of invisible-watermark=TEXT, trustmark and package.module:function."
+            f"--decoder {shown(spec)!r} is none of invisible-watermark=TEXT, trustmark and package.module:function."
         )
     from auditor.intake.user_code import import_object
 
-    return Decoder(named, _answering(named, import_object(named, None, "--decoder")))
+    return Decoder(spec, _answering(spec, import_object(spec, None, "--decoder")))
 
 
-def _answering(named: str, function: Callable[..., Any]) -> Callable[[bytes], bool]:
+def _answering(spec: str, function: Callable[..., Any]) -> Callable[[bytes], bool]:
     def find(content: bytes) -> bool:
         try:
             answer = function(content)
         except Exception as error:  # the user's function may raise anything
-            raise DataError(f"--decoder {named} raised {type(error).__name__}: {first_line(error)}.") from error
+            raise DataError(f"--decoder {spec} raised {type(error).__name__}: {first_line(error)}.") from error
         if not isinstance(answer, bool | np.bool_):
             raise DataError(
-                f"--decoder {named} answered a {type(answer).__name__}: it is to answer True or False, by a threshold "
+                f"--decoder {spec} answered a {type(answer).__name__}: it is to answer True or False, by a threshold "
                 "that was chosen before."
             )
         return bool(answer)

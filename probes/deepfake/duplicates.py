@@ -1,4 +1,4 @@
-"""Files that are there twice: the same content, or so alike that one was made of the other."""
+"""Duplicate files: equal content, or content so similar that one was made from the other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True, eq=False)
 class Twins:
-    """For each of n files the first of m others with the same content, and the one most alike: -1 where there is none.
+    """For each of n files the first of m others with equal content, and the most similar one: -1 if none.
 
     ``exact`` (n,), ``near`` (n,): positions among the others; a file with an exact twin has that one as near too.
     """
@@ -43,7 +43,7 @@ def digests(X: Rows) -> list[str]:
 
 
 def fingerprints(X: Rows) -> Vectors:
-    """(n, d) what rows look or sound like, coarsely: centred, of length 1; 0 where there is nothing to see.
+    """(n, d) coarse features of image or sound rows: centred, of length 1; 0 if there is no content.
 
     Of images (n, height, width, channels): grey, averaged to 24 x 24. Of sound (n, samples): the beginning of the
     waveform, averaged over 16 samples each.
@@ -59,7 +59,7 @@ def fingerprints(X: Rows) -> Vectors:
 
 
 def mirrored(vectors: Vectors) -> Vectors:
-    """Fingerprints of the same pictures, left and right exchanged."""
+    """Fingerprints of the same images, mirrored left to right."""
     return vectors.reshape(len(vectors), _SIDE, _SIDE)[:, :, ::-1].reshape(len(vectors), -1)
 
 
@@ -76,7 +76,7 @@ def _coarse(rows: npt.NDArray[Any]) -> Vectors:
 
 
 def twins(
-    own: tuple[Sequence[str], Vectors],
+    fingerprints: tuple[Sequence[str], Vectors],
     others: tuple[Sequence[str], Vectors],
     *,
     least: float,
@@ -87,7 +87,7 @@ def twins(
     ``least``: the correlation from which on two are near. ``eligible`` (n, m): pairs that may be twins; all where it is
     left out.
     """
-    (digest, vectors), (other_digest, other_vectors) = own, others
+    (digest, vectors), (other_digest, other_vectors) = fingerprints, others
     n, m = len(digest), len(other_digest)
     exact, near = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     where: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Detector evasion: how small a change makes synthetic media pass as real?"""
+"""Detector evasion: the smallest change that makes synthetic media pass as real."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UNITS = {"image": (255.0, "the range of a pixel"), "audio": (32768.0, "full sca
 
 
 class DetectorEvasion:
-    """How many synthetic files that the detector finds pass as real after a change too small to notice.
+    """The rate of detected synthetic files that pass as real after an imperceptible change.
 
     Over sampled synthetic files that the detector decides to be synthetic, for each method M:
 
@@ -98,7 +98,7 @@ class DetectorEvasion:
         self.n_queries = n_queries
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over sampled synthetic files that are found to be synthetic; see the class for what they are."""
+        """Measurements on sampled, detected synthetic files; see the class for their definitions."""
         subject = labelled(model, data)
         own = differentiable(model)
         if own is not None and not (len(subject.rows) and own.encode(subject.rows.X[:1]).is_floating_point()):
@@ -134,20 +134,20 @@ class DetectorEvasion:
     def _pgd(
         self,
         model: AuditedModel,
-        own: DifferentiableModel,
+        differentiable_model: DifferentiableModel,
         sample: AuditData,
         fake: int,
         levels: Sequence[float],
         rng: np.random.Generator,
     ) -> Examined:
-        inputs, clean = own.encode(sample.X), np.full(len(sample), fake, np.int64)
+        inputs, clean = differentiable_model.encode(sample.X), np.full(len(sample), fake, np.int64)
         ball, (of_attack, of_signs) = ball_of(model, sample, inputs), rng.spawn(2)
 
         def decide(probabilities: FloatArray) -> IntArray:
             return model.decide(probabilities, sample.positive)
 
-        attacked = attack(own, inputs, clean, decide, ball=ball, levels=levels, n_steps=self.n_steps, rng=of_attack)
-        return examine(own, inputs, clean, decide, attacked, ball=ball, n_steps=self.n_steps, rng=of_signs)
+        attacked = attack(differentiable_model, inputs, clean, decide, ball=ball, levels=levels, n_steps=self.n_steps, rng=of_attack)
+        return examine(differentiable_model, inputs, clean, decide, attacked, ball=ball, n_steps=self.n_steps, rng=of_signs)
 
     def _square(
         self, model: AuditedModel, sample: AuditData, fake: int, levels: Sequence[float], rng: np.random.Generator
@@ -157,7 +157,7 @@ class DetectorEvasion:
         span, unit = _UNITS[sample.modality]
         detector = detector_of(model)
 
-        def ask(rows: npt.NDArray[Any], which: IntArray) -> tuple[FloatArray, BoolArray]:
+        def ask(rows: npt.NDArray[Any], indices: IntArray) -> tuple[FloatArray, BoolArray]:
             scores = model.predict_proba(rows)[:, fake]
             both = np.empty((len(scores), 2))
             both[:, fake], both[:, 1 - fake] = scores, 1.0 - scores

@@ -1,4 +1,4 @@
-"""The files behind the rows of a data set, read once more: bounded, decoded as pictures, or the rows themselves."""
+"""The files behind a data set's rows, read again within limits: decoded as images, or the rows themselves."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def need_pillow() -> None:
-    """Raises MissingExtraError where Pillow is not installed."""
+    """Raise MissingExtraError if Pillow is not installed."""
     try:
         import PIL.Image  # noqa: F401
     except ImportError:
@@ -39,7 +39,7 @@ def need_pillow() -> None:
 
 
 def content(data: AuditData, i: int) -> bytes:
-    """The bytes of the file that row i was read from; DataError where it is no longer there, or too large."""
+    """The bytes of row i's file; DataError if it is missing or too large."""
     if data.files is None:
         raise DataError("The rows were not read from files.")
     path = str(data.files[i])
@@ -47,7 +47,7 @@ def content(data: AuditData, i: int) -> bytes:
 
 
 def opened_picture(data: bytes, name: str) -> Image:
-    """A file's picture with its header read and nothing decoded yet; DataError for what is none, or too large."""
+    """A file's image with only its header read; DataError if it is no image, or too large."""
     import PIL.Image
 
     try:
@@ -63,7 +63,7 @@ def opened_picture(data: bytes, name: str) -> Image:
 
 
 def upright(picture: Image, name: str) -> Image:
-    """The decoded picture in RGB, its orientation tag obeyed."""
+    """The decoded image in RGB, rotated by its orientation tag."""
     import PIL.ImageOps
 
     try:
@@ -77,10 +77,10 @@ def upright(picture: Image, name: str) -> Image:
         raise DataError(f"The image {shown(name)!r} cannot be decoded: {shown(error).rstrip('.')}.") from None
 
 
-def picture_of(data: AuditData, i: int, taken: ImagePreprocessing | None) -> Image:
-    """Row i as a picture in RGB: its file's own where there is one, else the row.
+def picture_of(data: AuditData, i: int, preprocessing: ImagePreprocessing | None) -> Image:
+    """Row i as an RGB image: from its file if there is one, else the row.
 
-    ``taken``: how a model takes files, see :func:`taken_by`; where it looks at faces alone, the picture is the face.
+    ``preprocessing``: how a model takes files, see :func:`taken_by`; where it looks at faces alone, the picture is the face.
     """
     import PIL.Image
 
@@ -89,7 +89,7 @@ def picture_of(data: AuditData, i: int, taken: ImagePreprocessing | None) -> Ima
         return PIL.Image.fromarray(row[..., 0] if row.shape[-1] == 1 else row).convert("RGB")
     name = Path(str(data.files[i])).name
     picture = upright(opened_picture(content(data, i), name), name)
-    if taken is not None and taken.faces:
+    if preprocessing is not None and preprocessing.faces:
         from auditor.data.faces import crop_to_face
 
         return crop_to_face(picture, shown(name))
@@ -97,7 +97,7 @@ def picture_of(data: AuditData, i: int, taken: ImagePreprocessing | None) -> Ima
 
 
 def taken_by(model: AuditedModel, data: AuditData) -> ImagePreprocessing | None:
-    """How the model brings a file's picture to its size, where rows are files that were brought to it; else None."""
+    """The model's image resizing, if rows are files resized to its input; else None."""
     from auditor.data.preprocessing import ImagePreprocessing
 
     known = model.preprocessing
@@ -106,13 +106,13 @@ def taken_by(model: AuditedModel, data: AuditData) -> ImagePreprocessing | None:
     return known
 
 
-def as_row(picture: Image, like: npt.NDArray[Any], taken: ImagePreprocessing | None) -> Pixels:
-    """(height, width, channels) uint8 of a picture, as the model takes a file, or else stretched to a row's size."""
+def as_row(picture: Image, like: npt.NDArray[Any], preprocessing: ImagePreprocessing | None) -> Pixels:
+    """(height, width, channels) uint8 of an image, by the model's own file preprocessing, or resized to a row."""
     import PIL.Image
 
-    if taken is not None:
+    if preprocessing is not None:
         # The face was cut out before the picture was changed.
-        return fitted_picture(np.asarray(picture), "", taken.model_copy(update={"faces": False})).reshape(like.shape)
+        return fitted_picture(np.asarray(picture), "", preprocessing.model_copy(update={"faces": False})).reshape(like.shape)
     height, width, channels = like.shape
     fitted = picture.convert(_MODES[channels]).resize((width, height), PIL.Image.Resampling.BILINEAR)
     return np.asarray(fitted, np.uint8).reshape(like.shape)
@@ -127,13 +127,13 @@ def as_jpeg(picture: Image, quality: int) -> Image:
     return PIL.Image.open(BytesIO(out.getvalue())).convert("RGB")
 
 
-def no_larger(picture: Image, taken: ImagePreprocessing | None) -> Image:
-    """The picture, where a side is longer than ``LONGEST_SIDE``: its middle, or made smaller, as the model takes it."""
+def no_larger(picture: Image, preprocessing: ImagePreprocessing | None) -> Image:
+    """The image limited to ``LONGEST_SIDE``: centre-cropped or resized, like the model's preprocessing."""
     import PIL.Image
 
     if max(picture.size) <= LONGEST_SIDE:
         return picture
-    if taken is not None and taken.fit == "crop":
+    if preprocessing is not None and preprocessing.fit == "crop":
         # The blocks of a JPEG file stay whole, and so do frequencies.
         left, top = (max(0, side - LONGEST_SIDE) // 16 * 8 for side in picture.size)
         return picture.crop(

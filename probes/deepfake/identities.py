@@ -1,4 +1,4 @@
-"""Whose face or voice is in a file: vectors by an embedder that the user names, and who is in two sets of files."""
+"""Identities in files: face or voice vectors by a user's embedder, and persons shared by two sets of files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RECOGNISED, _CONFUSED = 0.9, 0.5
 
 @dataclass(frozen=True)
 class Likeness:
-    """Who of the evaluation files is in training too, by an embedder, and what that embedder is worth.
+    """Identities shared by evaluation and training files, by an embedder, and the embedder's quality.
 
     ``twin`` (n,): the training file most like each in who it is of, -1 for none. ``weak``: why finding nothing says
     little, or "". ``undefined``: why nothing can be said at all, or "".
@@ -36,8 +36,8 @@ class Likeness:
     undefined: str = ""
 
 
-def shared_people(own: Rows, others: Rows, embedder: str, least: float | None) -> Likeness:
-    """Which of n files are of somebody who one of m other files is of: a cosine of at least ``least`` between vectors.
+def shared_people(rows: Rows, others: Rows, embedder: str, least: float | None) -> Likeness:
+    """The ones of n files that share a person with one of m other files: cosine similarity at least ``least``.
 
     ``embedder``: ``package.module:function`` of the user's own, given rows of images (n, height, width, channels) uint8
     or sound (n, samples) int16, that returns vectors (n, d); or an encoder of images as detectors take it. ``least``:
@@ -53,7 +53,7 @@ def shared_people(own: Rows, others: Rows, embedder: str, least: float | None) -
             "Needs the cosine from which two vectors of the embedder are of one person, as those who made it say: add "
             "--set source_leakage.same_identity=0.5, or whatever it is."
         )
-    mine, theirs = _vectors(embed, np.asarray(own)), _vectors(embed, np.asarray(others))
+    mine, theirs = _vectors(embed, np.asarray(rows)), _vectors(embed, np.asarray(others))
     alike = mine @ theirs.T
     best = alike.argmax(axis=1)
     twin = np.where(alike[np.arange(len(best)), best] >= at, best, -1).astype(np.int64)
@@ -73,16 +73,16 @@ def shared_people(own: Rows, others: Rows, embedder: str, least: float | None) -
     return Likeness(twin, said, weak=weak)
 
 
-def _embedder(named: str) -> tuple[Callable[[npt.NDArray[Any]], Any], float | None]:
-    if ":" in named:
+def _embedder(spec: str) -> tuple[Callable[[npt.NDArray[Any]], Any], float | None]:
+    if ":" in spec:
         from auditor.intake.user_code import import_object
 
-        function = import_object(named, None, "--embedder")
+        function = import_object(spec, None, "--embedder")
         known = getattr(function, "same_identity", None)
         return function, None if known is None else float(known)
     from auditor.intake.encoder_files import read_encoder
 
-    file = read_encoder(named)
+    file = read_encoder(spec)
 
     def encode(rows: npt.NDArray[Any]) -> FloatArray:
         import torch

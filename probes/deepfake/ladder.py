@@ -1,4 +1,4 @@
-"""Detector robustness: does the detector survive what happens to files on their way?"""
+"""Detector robustness: performance after the usual processing of files in distribution."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class DetectorRobustness:
         self.n_samples = n_samples
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over sampled labelled files; see the class for what they are."""
+        """Measurements on sampled labelled files; see the class for their definitions."""
         subject = labelled(model, data)
         few = _LARGE_SAMPLES if is_large(subject.rows) else _N_SAMPLES
         subject = some(subject, self.n_samples or few, rng)

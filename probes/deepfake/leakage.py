@@ -1,4 +1,4 @@
-"""Source leakage: was the detector graded on files, people or sources that it was trained on?"""
+"""Source leakage: evaluation of a detector on files, persons or sources from its training data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NOT_COMPARED = (
 
 
 class SourceLeakage:
-    """Copies and shared identities between training and evaluation files, and files that lie in both classes.
+    """Copies and shared identities between training and evaluation files, and files in both classes.
 
     Shares of the evaluation files, all of which are compared with all others, so they are known without sampling error:
 
@@ -108,7 +108,7 @@ class SourceLeakage:
         self.same_identity = same_identity
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the evaluation files; see the class for what they are."""
+        """Measurements on the evaluation files; see the class for their definitions."""
         rows, members = data.evaluation, data.members
         fake_index(model, rows)
         own = digests(rows.X), fingerprints(rows.X)
@@ -201,7 +201,7 @@ def _by_card(rows: AuditData, learnt: _Learnt) -> list[Measurement]:
 
 def _copies(
     rows: AuditData,
-    own: tuple[Sequence[str], Vectors],
+    fingerprints: tuple[Sequence[str], Vectors],
     members: AuditData,
     others: tuple[Sequence[str], Vectors],
     learnt: _Learnt,
@@ -210,7 +210,7 @@ def _copies(
 
     ``learnt``: files that the detector's card knows, whatever was said to be its training files.
     """
-    exact = twins(own, others, least=1.1).exact
+    exact = twins(fingerprints, others, least=1.1).exact
     exact = np.where((exact < 0) & learnt.same, len(members), exact)
     same = _same_class(rows, members)
     found = [_share("exact_duplicate_share", exact, _namer(rows, members))]
@@ -219,14 +219,14 @@ def _copies(
     cropped = crop_twins(rows.X, members.X, pairs) if image else [None] * len(pairs)
     metrics = ("near_duplicate_share", "other_class_duplicate_share")
     for metric, eligible, cut in zip(metrics, pairs, cropped, strict=False):
-        near = twins(own, others, least=NEAR["image" if image else "audio"], eligible=eligible).near
+        near = twins(fingerprints, others, least=NEAR["image" if image else "audio"], eligible=eligible).near
         if metric == "near_duplicate_share":
             # A file with an exact twin in the other class alone is still one that the detector has seen.
             near = np.where(exact >= 0, exact, near)
             near = np.where((near < 0) & learnt.like, len(members), near)
         more: dict[str, int] = {}
         if cut is not None:
-            flipped = twins((own[0], mirrored(own[1])), others, least=NEAR["image"], eligible=eligible).near
+            flipped = twins((fingerprints[0], mirrored(fingerprints[1])), others, least=NEAR["image"], eligible=eligible).near
             for what, seen in (("mirrored", flipped), ("cropped", cut)):
                 more[what] = int(((near < 0) & (seen >= 0)).sum())
                 near = np.where(near >= 0, near, seen)
@@ -285,13 +285,13 @@ def _share(metric: str, twin: IntArray, name: Callable[[int, int], str], detail:
 
 
 def _contradictory(
-    rows: AuditData, own: Sequence[str], members: AuditData | None, others: Sequence[str]
+    rows: AuditData, digests: Sequence[str], members: AuditData | None, others: Sequence[str]
 ) -> Measurement:
     metric = "contradictory_share"
     if rows.y_true is None or not (rows.y_true >= 0).any():
         return _one(metric, Undefined(reason="there are no labelled files"), 0)
     labels: dict[str, set[int]] = {}
-    parts = [(rows, own)]
+    parts = [(rows, digests)]
     if members is not None and members.y_true is not None:
         parts.append((members, others))
     for data, values in parts:
@@ -300,7 +300,7 @@ def _contradictory(
             if label >= 0:
                 labels.setdefault(value, set()).add(label)
     known = np.flatnonzero(rows.y_true >= 0).tolist()
-    both = [i for i in known if len(labels[own[i]]) > 1]
+    both = [i for i in known if len(labels[digests[i]]) > 1]
     detail = f"{len(both):,} of {len(known):,} files"
     if both:
         detail += f"; for example {', '.join(_called(rows, i) for i in both[:_MOST_NAMED])}"

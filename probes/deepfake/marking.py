@@ -1,4 +1,4 @@
-"""Marking: do files that a generator made carry a mark that machines read, and does it survive their way?"""
+"""Marking: machine-readable marks in a generator's files, and their survival in distribution."""
 
 from __future__ import annotations
 
@@ -60,22 +60,22 @@ class _Files:
     near: int
     untold: int
 
-    def weak(self, what: str) -> str:
-        """Why these files, called ``what``, are fewer than they seem, in a sentence; "" where they are not."""
+    def weak(self, noun: str) -> str:
+        """Why these files, called ``noun``, are fewer than they seem, in a sentence; "" where they are not."""
         n = len(self.names)
         if self.near > MOST_NEAR * n:
-            return f"{self.near:,} of {n:,} {what} are near copies of another, or share one layout: leave one of each."
+            return f"{self.near:,} of {n:,} {noun} are near copies of another, or share one layout: leave one of each."
         if self.near + self.untold > MOST_NEAR * n:
             also = f", and {self.near:,} are" if self.near else ""
             return (
-                f"Of {self.untold:,} of {n:,} {what} it cannot be told whether they are near copies of another (video, "
+                f"Of {self.untold:,} of {n:,} {noun} it cannot be told whether they are near copies of another (video, "
                 f"silent sound, plain or damaged pictures){also}: such copies would say nothing new."
             )
         return ""
 
 
 class Marking:
-    """Marks of a generator's outputs: signed manifests, watermarks, what is left of them, and marks seen where none is.
+    """Marks in a generator's outputs: signed manifests, watermarks, their survival, and false detections.
 
     Over the different files that a generator made, of which exact copies count once; a mark is a trusted manifest that
     declares generation by AI, or what a named decoder finds:
@@ -135,7 +135,7 @@ class Marking:
         self.n_samples = n_samples
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the files of the folder; see the class for what they are."""
+        """Measurements on the files of the folder; see the class for their definitions."""
         from auditor.model.recorded_model import RecordedGenerator
 
         if not isinstance(model, RecordedGenerator):
@@ -151,7 +151,7 @@ class Marking:
             why = _NO_ANCHORS if anchors is None else ""
         except MissingExtraError as error:
             credentials, why = [None] * len(made.contents), str(error)
-        found = [replace(m, weak=few) for m in _manifests(credentials, made, why, asked=bool(decoders))]
+        found = [replace(m, weak=few) for m in _manifests(credentials, made, why, has_decoders=bool(decoders))]
         if why and not decoders:
             nothing = Undefined(reason=f"There is no mark that could be looked for. {why}", inapplicable=True)
             names = ("marked_share", "surviving_share")
@@ -171,7 +171,7 @@ class Marking:
         ]
 
     def _changed(
-        self, marks: _Marks, made: _Files, unmarked: _Files, weak: str, rng: np.random.Generator
+        self, marks: _Marks, outputs: _Files, unmarked: _Files, weak: str, rng: np.random.Generator
     ) -> list[Measurement]:
         """What is found after every change, in outputs and in unmarked files, and after all everyday ones.
 
@@ -181,7 +181,7 @@ class Marking:
         survives: list[bool] = []
         said: list[str] = []
         for medium in _MEDIA:
-            seen, undecoded = self._sampled(marks, made, medium, rng)
+            seen, undecoded = self._sampled(marks, outputs, medium, rng)
             wrong, lost = self._sampled(marks, unmarked, medium, rng)
             # An unmarked file that shows nothing is none in which no mark was found.
             wrong = wrong[: len(wrong) - lost]
@@ -194,7 +194,7 @@ class Marking:
                 weak = weak or marks.unproven(as_much, _CHANGED)
             found += _rungs(marks, seen, medium, "found_share", 1.0, against=wrong)
             found += _rungs(marks, wrong, medium, "false_detection_rate", 0.0)
-        video = sum(kind.medium not in _MEDIA for kind in made.kinds)
+        video = sum(kind.medium not in _MEDIA for kind in outputs.kinds)
         said += [f"{video:,} videos are not changed, and not among these"] if video else []
         none = Undefined(reason="there are no images and no sound among the outputs", inapplicable=True)
         estimate: AnyEstimate = _share(np.asarray(survives, bool)) if survives else none
@@ -254,14 +254,14 @@ class _Marks:
             f"not show that it finds one in at most {_MOST_FALSE:.0%} of such files: what it finds may be no mark."
         )
 
-    def of_other_forms(self, made: _Files, unmarked: _Files, wrong: BoolArray) -> str:
+    def of_other_forms(self, outputs: _Files, unmarked: _Files, wrong: BoolArray) -> str:
         """Why a decoder may have told formats apart and no mark, in a sentence; "" where it has not.
 
         Of every format that more than one in twenty of the outputs have, unmarked files have to show it.
         """
         if not self.decoders:
             return ""
-        forms = [kind.form for kind in made.kinds]
+        forms = [kind.form for kind in outputs.kinds]
         for form in sorted({one for one in forms if forms.count(one) > _MOST_FALSE * len(forms)}):
             alike = wrong[[kind.form == form for kind in unmarked.kinds]]
             if not len(alike):
@@ -271,9 +271,9 @@ class _Marks:
         return ""
 
 
-def _different(data: AuditData, which: Sequence[int]) -> _Files:
+def _different(data: AuditData, indices: Sequence[int]) -> _Files:
     found: dict[str, tuple[bytes, str, FileKind]] = {}
-    for i in which:
+    for i in indices:
         own = content(data, i)
         found.setdefault(hashlib.sha256(own).hexdigest(), (own, Path(str(data.X[i])).name, kind_of(own)))
     parts = list(found.values())
@@ -285,14 +285,14 @@ def _different(data: AuditData, which: Sequence[int]) -> _Files:
         near += repeated(prints, medium)
         untold -= sum(map(bool, prints))
     return _Files(
-        [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts], len(which) - len(parts), near, untold
+        [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts], len(indices) - len(parts), near, untold
     )
 
 
-def _apart(made: _Files, unmarked: _Files) -> None:
-    both = set(made.contents) & set(unmarked.contents)
+def _apart(outputs: _Files, unmarked: _Files) -> None:
+    both = set(outputs.contents) & set(unmarked.contents)
     if both:
-        name = made.names[made.contents.index(next(iter(both)))]
+        name = outputs.names[outputs.contents.index(next(iter(both)))]
         raise DataError(
             f"{len(both):,} files lie both among the outputs and among the unmarked ones, such as {shown(name)!r}: a "
             "file is one or the other."
@@ -315,14 +315,14 @@ def _manifest(data: bytes, kind: FileKind, anchors: str | None) -> Credentials |
         return None
 
 
-def _declares(found: Credentials | None) -> bool:
-    return found is not None and found.standing == "trusted" and found.declares_generation
+def _declares(credentials: Credentials | None) -> bool:
+    return credentials is not None and credentials.standing == "trusted" and credentials.declares_generation
 
 
-def _manifests(credentials: Sequence[Credentials | None], made: _Files, why: str, *, asked: bool) -> list[Measurement]:
+def _manifests(credentials: Sequence[Credentials | None], outputs: _Files, reason: str, *, has_decoders: bool) -> list[Measurement]:
     """Shares of the outputs by what their manifests are worth.
 
-    ``why``: why none can be trusted, or "". ``asked``: whether other marks are looked for.
+    ``reason``: why none can be trusted, or "". ``has_decoders``: whether other marks are looked for.
     """
     n = len(credentials)
     known = [c for c in credentials if c is not None]
@@ -331,13 +331,13 @@ def _manifests(credentials: Sequence[Credentials | None], made: _Files, why: str
     said = [f"{len(known):,} of {n:,} files have a manifest"]
     said += [f"{sum(c.standing == state for c in known):,} {state}" for state in _STANDINGS]
     said += [f"{silent:,} of the trusted declare no generation by AI"] if silent else []
-    said += [f"{made.copies:,} exact copies count once"] if made.copies else []
+    said += [f"{outputs.copies:,} exact copies count once"] if outputs.copies else []
     detail = "; ".join(said)
     whole = [c is not None and c.standing in _STANDINGS[:2] and c.declares_generation for c in credentials]
     stamped = [c is not None and _declares(c) and c.time_stamp == "trusted" for c in credentials]
-    unknown = Undefined(reason=why, inapplicable=True)
-    no_reader = bool(why) and why != _NO_ANCHORS
-    if why and asked:
+    unknown = Undefined(reason=reason, inapplicable=True)
+    no_reader = bool(reason) and reason != _NO_ANCHORS
+    if reason and has_decoders:
         # Decoders were named and no authorities: manifests are no mark that was asked for.
         return [
             measured(
@@ -346,12 +346,12 @@ def _manifests(credentials: Sequence[Credentials | None], made: _Files, why: str
                 n,
                 None,
                 method="c2pa",
-                detail=f"{detail}; {why}",
+                detail=f"{detail}; {reason}",
             )
         ]
     shares: list[tuple[str, AnyEstimate, float | None]] = [
-        ("trusted_manifest_share", unknown if why else _share(np.asarray([_declares(c) for c in credentials])), 1.0),
-        ("timestamped_manifest_share", unknown if why else _share(np.asarray(stamped)), 1.0),
+        ("trusted_manifest_share", unknown if reason else _share(np.asarray([_declares(c) for c in credentials])), 1.0),
+        ("timestamped_manifest_share", unknown if reason else _share(np.asarray(stamped)), 1.0),
         ("intact_manifest_share", unknown if no_reader else _share(np.asarray(whole)), None),
     ]
     return [measured(m, e, n, ideal, method="c2pa", detail=detail) for m, e, ideal in shares]
@@ -360,17 +360,17 @@ def _manifests(credentials: Sequence[Credentials | None], made: _Files, why: str
 _STANDINGS = ("trusted", "intact, signer unknown", "not valid")
 
 
-def _as_they_are(marks: _Marks, seen: BoolArray, wrong: BoolArray, made: _Files, weak: str) -> list[Measurement]:
+def _as_they_are(marks: _Marks, detections: BoolArray, wrong: BoolArray, outputs: _Files, weak: str) -> list[Measurement]:
     """What is found in the outputs and in the unmarked files, both (n, marks), by any mark and by each."""
-    n = len(seen)
-    said = f"by any of {', '.join(marks.names)}" + (f"; {made.copies:,} exact copies count once" if made.copies else "")
-    said += f"; {made.near:,} are near copies of another, or share its layout" if made.near else ""
-    found = [measured("marked_share", _share(_any(seen)), n, 1.0, method="any", detail=said, weak=weak)]
+    n = len(detections)
+    said = f"by any of {', '.join(marks.names)}" + (f"; {outputs.copies:,} exact copies count once" if outputs.copies else "")
+    said += f"; {outputs.near:,} are near copies of another, or share its layout" if outputs.near else ""
+    found = [measured("marked_share", _share(_any(detections)), n, 1.0, method="any", detail=said, weak=weak)]
     for k, name in enumerate(marks.names):
         # Of manifests, trusted_manifest_share says it.
         if name != "c2pa":
             at = {"mark": name}
-            found.append(measured("found_share", _share(seen[:, k]), n, 1.0, method="decoder", at=at, weak=weak))
+            found.append(measured("found_share", _share(detections[:, k]), n, 1.0, method="decoder", at=at, weak=weak))
     if not len(wrong):
         nothing = Undefined(reason=_NO_UNMARKED, inapplicable=True)
         return [*found, measured("false_detection_rate", nothing, 0, 0.0, method="any")]
@@ -384,7 +384,7 @@ def _as_they_are(marks: _Marks, seen: BoolArray, wrong: BoolArray, made: _Files,
 
 
 def _after_changes(
-    marks: _Marks, files: _Files, which: Sequence[int], medium: Medium, rng: np.random.Generator
+    marks: _Marks, files: _Files, indices: Sequence[int], medium: Medium, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.bool_], int]:
     """(n, rungs, marks) which marks are found after every change, and how many files could not be decoded.
 
@@ -394,7 +394,7 @@ def _after_changes(
         need_pillow()
     kind = FileKind(medium, "PNG" if medium == "image" else "WAV")
     seen, undecoded, shape = [], 0, (len(rungs_of(medium)), len(marks.names))
-    for i in which:
+    for i in indices:
         try:
             changed = versions(files.contents[i], files.names[i], medium, int(rng.integers(2**31)))
         except DataError:
@@ -405,19 +405,19 @@ def _after_changes(
     return np.stack(seen), undecoded
 
 
-def _everyday(seen: BoolArray, medium: Medium) -> tuple[list[bool], str]:
+def _everyday(detections: BoolArray, medium: Medium) -> tuple[list[bool], str]:
     """Of each file whether some mark is found after every everyday change, and after which change the fewest are."""
     rungs = rungs_of(medium)
     everyday = [k for k, (ladder, level) in enumerate(rungs) if level in ladder.everyday]
-    any_mark = np.asarray(seen[:, everyday].any(axis=2), bool)
+    any_mark = np.asarray(detections[:, everyday].any(axis=2), bool)
     counts = any_mark.sum(axis=0)
     ladder, level = rungs[everyday[int(counts.argmin())]]
-    words = f"fewest after {ladder.name} {level:g}: {int(counts.min()):,} of {len(seen):,}"
+    words = f"fewest after {ladder.name} {level:g}: {int(counts.min()):,} of {len(detections):,}"
     return [bool(row.all()) for row in any_mark], words
 
 
 def _rungs(
-    marks: _Marks, seen: BoolArray, medium: Medium, metric: str, ideal: float, *, against: BoolArray | None = None
+    marks: _Marks, detections: BoolArray, medium: Medium, metric: str, ideal: float, *, against: BoolArray | None = None
 ) -> list[Measurement]:
     """What is found after every change by any mark, and of several decoders by each.
 
@@ -426,24 +426,24 @@ def _rungs(
     found = []
     # A manifest is gone, so that of one decoder the share of any mark says it.
     own = [j for j, mark in enumerate(marks.names) if mark != "c2pa"] if len(marks.decoders) > 1 else []
-    for k, (ladder, level) in enumerate(rungs_of(medium) if len(seen) else []):
+    for k, (ladder, level) in enumerate(rungs_of(medium) if len(detections) else []):
         at: dict[str, str | float] = {"medium": medium, ladder.coordinate: float(level)}
-        name, n = f"{metric}_under_{ladder.name}", len(seen)
+        name, n = f"{metric}_under_{ladder.name}", len(detections)
         weak = "" if against is None else marks.unproven(against[:, k], _CHANGED)
-        found.append(measured(name, _share(_any(seen[:, k])), n, ideal, method="any", at=at, weak=weak))
+        found.append(measured(name, _share(_any(detections[:, k])), n, ideal, method="any", at=at, weak=weak))
         for j in own:
             where = {**at, "mark": marks.names[j]}
-            share = _share(seen[:, k, j])
+            share = _share(detections[:, k, j])
             found.append(measured(name, share, n, ideal, method="decoder", at=where, part=True, weak=weak))
     return found
 
 
-def _any(seen: BoolArray) -> BoolArray:
+def _any(detections: BoolArray) -> BoolArray:
     """(n,) whether any of the marks (n, marks) is there."""
-    return np.asarray(seen.any(axis=1), bool)
+    return np.asarray(detections.any(axis=1), bool)
 
 
-def _share(these: BoolArray) -> AnyEstimate:
-    if not len(these):
+def _share(flags: BoolArray) -> AnyEstimate:
+    if not len(flags):
         return Undefined(reason="there are no outputs", inapplicable=True)
-    return Proportion(successes=int(these.sum()), n=int(these.size))
+    return Proportion(successes=int(flags.sum()), n=int(flags.size))

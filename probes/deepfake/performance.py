@@ -1,4 +1,4 @@
-"""Detector performance: how well does it tell synthetic media from real ones, and does it know when it cannot?"""
+"""Detector performance: separation of synthetic from real media, and abstention on unsuitable files."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class DetectorPerformance:
         self.bins = bins
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the labelled evaluation files; see the class for what they are."""
+        """Measurements on the labelled evaluation files; see the class for their definitions."""
         from auditor.model.detector import detector_of
 
         subject = labelled(model, data, answers_do=True)
@@ -324,12 +324,12 @@ def _unsupported(card: DetectorCard, verdicts: Sequence[Verdict]) -> Measurement
     return _one("unsupported_share", _share(unlike), len(verdicts), None, detail=detail)
 
 
-def _answered(answered: BoolArray) -> str:
-    return f"over the {int(answered.sum()):,} of {answered.size:,} files that were answered"
+def _answered(has_answer: BoolArray) -> str:
+    return f"over the {int(has_answer.sum()):,} of {has_answer.size:,} files that were answered"
 
 
-def _share(these: BoolArray) -> Proportion:
-    return Proportion(successes=int(these.sum()), n=int(these.size))
+def _share(flags: BoolArray) -> Proportion:
+    return Proportion(successes=int(flags.sum()), n=int(flags.size))
 
 
 def _declared(rates: Sequence[KnownRate]) -> list[Measurement]:

@@ -1,4 +1,4 @@
-"""What happens to pictures on their way: compression, resizing, blur, noise, light, colour, cropping, screenshots."""
+"""Image degradations in distribution: compression, resizing, blur, noise, light, colour, crops, screenshots."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PictureChange = Callable[["Image", float, np.random.Generator], "Image"]
 
 @dataclass(frozen=True)
 class Ladder:
-    """One kind of change at rising severity: ``levels`` in the unit of ``coordinate``, ``everyday`` those of them that
-    a file meets without anybody meaning harm."""
+    """One kind of change at rising severity: ``levels`` in the unit of ``coordinate``; ``everyday``: those that occur without malicious intent.
+    """
 
     name: str
     coordinate: str

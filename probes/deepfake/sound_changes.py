@@ -1,4 +1,4 @@
-"""What happens to speech on its way: codecs at bit rates, the telephone, noise, rooms."""
+"""Speech degradations in distribution: codecs at several bit rates, telephone, noise, rooms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOUND_LADDERS = (
 
 
 def changed_sound(samples: Samples, rate: int, ladder: str, level: float, rng: np.random.Generator) -> Samples:
-    """(n,) int16 of sound at ``rate`` hertz after one change, of its own length.
+    """(n,) int16 of sound at ``rate`` hertz after one change; its length may differ.
 
     ``mp3``, ``opus``: encoded at so many kilobits a second and decoded. ``telephone``: at 8 kHz, 300 to 3,400 Hz, in
     mu-law of 8 bits, so many times over. ``noise``: white, at so many decibels below the sound. ``reverberation``: a

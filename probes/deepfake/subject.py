@@ -1,4 +1,4 @@
-"""What the probes of detectors ask about: files of media with labels, and which class is the synthetic one."""
+"""Input of the detector probes: labelled media files, and the synthetic class."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Subject:
 
 
 def fake_index(model: AuditedModel, data: AuditData, *, answers_do: bool = False) -> int:
-    """Index of the synthetic class; NotApplicableError for a model or data that have nothing to do with it.
+    """Index of the synthetic class; NotApplicableError for models or data that are not about synthetic media.
 
     ``answers_do``: where a model's recorded answers are all there is, the files themselves need not be.
     """
@@ -65,7 +65,7 @@ _WORDS = {"tabular": "a table", "text": "texts"}
 
 
 def labelled(model: AuditedModel, data: AuditData, *, answers_do: bool = False) -> Subject:
-    """The evaluation files that have a label, with their scores; NotApplicableError where the probe does not apply."""
+    """The labelled evaluation files with their scores; NotApplicableError if the probe does not apply."""
     rows = data.evaluation
     fake = fake_index(model, rows, answers_do=answers_do)
     if rows.y_true is None:
@@ -77,7 +77,7 @@ def labelled(model: AuditedModel, data: AuditData, *, answers_do: bool = False) 
 
 
 def some(subject: Subject, most: int, rng: np.random.Generator) -> Subject:
-    """At most ``most`` of the files, as many of either class where there are so many, in the order of the data."""
+    """At most ``most`` of the files, balanced over the classes if possible, in the order of the data."""
     n = len(subject.is_fake)
     if n <= most:
         return subject
@@ -90,12 +90,12 @@ def some(subject: Subject, most: int, rng: np.random.Generator) -> Subject:
 
 
 def is_large(rows: AuditData) -> bool:
-    """Whether the rows are pictures so large that asking a model about one of them takes long."""
+    """Whether the rows are images so large that a model query on one of them is slow."""
     return rows.modality == "image" and int(np.prod(np.shape(rows.X)[1:3])) >= _LARGE_PIXELS
 
 
 def scores_of(model: AuditedModel, fake: int, n: int, version: Callable[[int], Rows]) -> FloatArray:
-    """(n,) probabilities of being synthetic of one version of each of n files, made ``ROWS_AT_ONCE`` at a time."""
+    """(n,) probabilities of being synthetic of one version of each of n files, ``ROWS_AT_ONCE`` at a time."""
     parts = [
         model.predict_proba(np.stack([version(i) for i in range(start, min(start + ROWS_AT_ONCE, n))]))[:, fake]
         for start in range(0, n, ROWS_AT_ONCE)
@@ -106,5 +106,5 @@ def scores_of(model: AuditedModel, fake: int, n: int, version: Callable[[int], R
 def measured(
     metric: str, estimate: AnyEstimate, n_samples: int, ideal: float | None, *, method: str, **where: Any
 ) -> Measurement:
-    """A measurement; ``where``: its coordinates and the words on it, by their names there."""
+    """A measurement; ``where``: its coordinates, with their display names."""
     return Measurement(metric=metric, estimate=estimate, n_samples=n_samples, ideal=ideal, method=method, **where)

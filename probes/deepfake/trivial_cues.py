@@ -1,4 +1,4 @@
-"""Trivial cues: does the detector judge what a file shows, or the container that it came in?"""
+"""Trivial cues: whether a detector judges the content of a file or its container."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CONFIDENCE = 0.95
 
 
 class TrivialCues:
-    """How far file size, dimensions, compression, metadata, colour or loudness get alone, and what the detector adds.
+    """Performance of file size, dimensions, compression, metadata, colour or loudness alone, against the detector.
 
     Over the labelled evaluation files, as many as ``n_samples``:
 
@@ -85,7 +85,7 @@ class TrivialCues:
         self.quality = quality
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over sampled labelled files; see the class for what they are."""
+        """Measurements on sampled labelled files; see the class for their definitions."""
         subject = some(labelled(model, data), self.n_samples, rng)
         if subject.rows.modality == "image":
             need_pillow()
@@ -146,9 +146,9 @@ def _by_family(cues: Cues, is_fake: BoolArray, rng: np.random.Generator) -> tupl
 _one = partial(measured, method="made_alike")
 
 
-def _figure(measured: Sequence[Measurement]) -> Figure | None:
+def _figure(measurements: Sequence[Measurement]) -> Figure | None:
     """Areas of the detector and of each family of cues, side by side."""
-    shown = [(" ".join(map(str, m.at.values())), m) for m in measured if m.metric in ("auc", "cue_auc")]
+    shown = [(" ".join(map(str, m.at.values())), m) for m in measurements if m.metric in ("auc", "cue_auc")]
     points = [
         (
             f"detector, {name}" if m.metric == "auc" else f"cues: {name}",

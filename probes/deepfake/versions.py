@@ -1,4 +1,4 @@
-"""A file after what happens on its way, as a file again: what a mark must survive, and a decoder is given."""
+"""Degraded versions of a file, as files: inputs for watermark decoders."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LADDERS: dict[Medium, tuple[Ladder, ...]] = {"image": PICTURE_LADDERS, "audio":
 
 
 def rungs_of(medium: Medium) -> list[tuple[Ladder, float]]:
-    """Every change of a medium with every level of it; none of video, of which no change is made here."""
+    """Every change of a medium with every level; none for video, for which no change is implemented."""
     return [(ladder, level) for ladder in _LADDERS.get(medium, ()) for level in ladder.levels]
 
 
 def versions(content: bytes, name: str, medium: Medium, seed: int) -> list[bytes]:
-    """The file after each of :func:`rungs_of`, saved without loss and without what it says of itself.
+    """The file after each of :func:`rungs_of`, saved losslessly and without its metadata.
 
     All levels of a change share their random draws. Raises DataError for what cannot be decoded.
     """

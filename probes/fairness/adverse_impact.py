@@ -38,8 +38,8 @@ _DISPLAY_ONLY = "For display only: the interval takes the scores as normal with 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Groups by name, sorted; ``n`` and ``chosen`` (g,) their rows, and those selected or scored high; ``scores``: of
-    each, the moments of its rows' scores, where there are any."""
+    """Groups by name, sorted; ``n`` and ``chosen`` (g,): their rows, and those selected or with high scores; ``scores``: the moments of each group's scores, if there are any.
+    """
 
     levels: Sequence[tuple[str, ...]]
     n: IntArray
@@ -47,11 +47,11 @@ class Table:
     scores: Sequence[Moments | None] | None = None
 
     @classmethod
-    def of(cls, groups: CodedGroups, chosen: npt.NDArray[np.bool_], scores: FloatArray | None) -> Table:
-        """From rows, (n,) each."""
+    def of(cls, groups: CodedGroups, is_selected: npt.NDArray[np.bool_], scores: FloatArray | None) -> Table:
+        """The table from rows, (n,) each."""
         levels, codes = groups.levels, groups.codes
         # Brackets take four times as long over a mask.
-        k = np.bincount(codes.compress(chosen), minlength=len(levels))
+        k = np.bincount(codes.compress(is_selected), minlength=len(levels))
         parts = None if scores is None else [_moments(scores.compress(codes == g)) for g in range(len(levels))]
         return cls(levels, groups.sizes, np.asarray(k, np.int64), parts)
 
@@ -173,11 +173,11 @@ class AdverseImpact:
 
     @property
     def asked(self) -> Asked:
-        """What a stream of rows is to tell of the scores."""
+        """The score statistics that streamed rows must provide."""
         return Asked(median="scoring_rate" in self.wanted)
 
     def measure_streamed(self, streamed: Streamed) -> list[Measurement]:
-        """The same tables, from what was counted as the rows streamed by."""
+        """The same tables, from the counts of streamed rows."""
         counts, scores = streamed.counts, streamed.scores
         if not scores.features:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
@@ -335,31 +335,31 @@ def _moments(scores: FloatArray) -> Moments | None:
 
 
 def _score_difference(
-    method: str, group: dict[str, str], own: Moments | None, best: Moments | None, title: str
+    method: str, group: dict[str, str], moments: Moments | None, best: Moments | None, title: str
 ) -> Measurement:
     """How the scores of a category lie to those of the category that is selected most, whose ``title`` is given."""
-    assert own is not None and best is not None  # a category has rows
+    assert moments is not None and best is not None  # a category has rows
     return Measurement(
         metric="standardized_mean_difference",
         method=method,
-        estimate=_standardized(own, best),
-        n_samples=own.n,
+        estimate=_standardized(moments, best),
+        n_samples=moments.n,
         ideal=0.0,
         group=group,
-        detail=f"mean score {own.mean:.4f} against {best.mean:.4f} of {title}",
+        detail=f"mean score {moments.mean:.4f} against {best.mean:.4f} of {title}",
         too_few=_DISPLAY_ONLY,
     )
 
 
-def _standardized(own: Moments, reference: Moments) -> AnyEstimate:
+def _standardized(moments: Moments, reference: Moments) -> AnyEstimate:
     """Cohen's d of two samples of scores, with the pooled standard deviation within them."""
-    m, n = own.n, reference.n
+    m, n = moments.n, reference.n
     if min(m, n) < 2:
         return Undefined(reason="a standardized difference needs two rows of either category")
-    pooled = ((m - 1) * own.variance + (n - 1) * reference.variance) / (m + n - 2)
+    pooled = ((m - 1) * moments.variance + (n - 1) * reference.variance) / (m + n - 2)
     if not pooled > 0.0:
         return Undefined(reason="the scores do not differ within either category, so there is no unit to compare in")
-    centre = float((own.mean - reference.mean) / math.sqrt(pooled))
+    centre = float((moments.mean - reference.mean) / math.sqrt(pooled))
     return StandardizedDifference(centre=centre, n_first=m, n_second=n, within=True)
 
 
@@ -394,12 +394,12 @@ def standard_deviations(k1: int, n1: int, k2: int, n2: int) -> float:
 
 
 def _essentials(
-    method: str, titles: Sequence[str], k: IntArray, n: IntArray, kept: IntArray, unknown: int, note: str
+    method: str, titles: Sequence[str], k: IntArray, n: IntArray, ratio_indices: IntArray, unknown: int, note: str
 ) -> str:
     """The table in one line: category, rate, count; the most selected first."""
     order = sorted(range(len(titles)), key=lambda i: -k[i] / n[i])
     shown = [
-        f"{titles[i]} {k[i] / n[i]:.3f} (n = {n[i]:,}{'' if i in kept else ', not in the ratio'})"
+        f"{titles[i]} {k[i] / n[i]:.3f} (n = {n[i]:,}{'' if i in ratio_indices else ', not in the ratio'})"
         for i in order[:_MOST_NAMED]
     ]
     more = f" and {len(order) - _MOST_NAMED} more categories" if len(order) > _MOST_NAMED else ""

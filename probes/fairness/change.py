@@ -1,4 +1,4 @@
-"""Change since another model: what became of accuracy and of the gaps between groups, on the same rows."""
+"""Change from another model: differences in accuracy and in group gaps, on the same rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_CLASSES = 100
 
 
 class Change:
-    """What changed between a reference model and this one, row by row on the same data.
+    """Changes between a reference model and this one, row by row on the same data.
 
     Of each row it is known what either model decided, so a change is known far better than the difference of two
     audits would tell. ``after - before``, each in [-1, 1]:
@@ -113,33 +113,33 @@ class _Decisions:
         self.favourable: BoolArray = np.zeros(self.n, bool) if y is None else y == rows.positive
 
 
-def of_reference(before: AuditedModel, after: AuditedModel, rows: AuditData, what: str) -> Any:
-    """The reference's decisions, (n,), or outputs; of rows that were read for a gated model it gets what is its own."""
+def of_reference(before: AuditedModel, after: AuditedModel, rows: AuditData, method: str) -> Any:
+    """The reference's decisions (n,) or outputs; on rows of a gated model it gets only its own part."""
     from auditor.model.gated import GatedModel
     from auditor.model.postprocessing import PostprocessedModel
 
     if isinstance(after, PostprocessedModel) and before is after.base:
-        return getattr(before, what)(replace(rows, X=after.below(rows.X)))
+        return getattr(before, method)(replace(rows, X=after.below(rows.X)))
     if not isinstance(after, GatedModel) or isinstance(before, GatedModel) or after.rows.alike:
-        return getattr(before, what)(rows)
+        return getattr(before, method)(rows)
     if before.preprocessing != after.base.preprocessing:
         raise UsageError(
             "The reference reads files in another way than the model behind the gate: compare it with that model."
         )
-    return getattr(before, what)(replace(rows, X=after.base_rows(rows.X)))
+    return getattr(before, method)(replace(rows, X=after.base_rows(rows.X)))
 
 
-def _by_class(decided: IntArray, rows: AuditData, classes: Sequence[str], detail: str) -> Iterator[Measurement]:
-    """What became of each class's recall and of each decision's share; ``decided`` (2, n)."""
-    every = np.ones(decided.shape[1], bool)
+def _by_class(decisions: IntArray, rows: AuditData, classes: Sequence[str], detail: str) -> Iterator[Measurement]:
+    """What became of each class's recall and of each decision's share; ``decisions`` (2, n)."""
+    every = np.ones(decisions.shape[1], bool)
     if rows.y_true is not None:
         for code in np.unique(rows.y_true[rows.y_true >= 0]).tolist()[:_MOST_CLASSES]:
             own = rows.y_true == code
-            yield replace(_rate("recall_change", decided == code, own, detail), at={"class": classes[code]})
-    made = np.stack([np.bincount(side, minlength=len(classes)) for side in decided]).max(axis=0)
+            yield replace(_rate("recall_change", decisions == code, own, detail), at={"class": classes[code]})
+    made = np.stack([np.bincount(side, minlength=len(classes)) for side in decisions]).max(axis=0)
     for code in sorted(np.argsort(-made, kind="stable")[:_MOST_CLASSES].tolist()):
         if made[code]:
-            share = _rate("decision_share_change", decided == code, every, detail)
+            share = _rate("decision_share_change", decisions == code, every, detail)
             yield replace(share, at={"decision": classes[code]})
 
 

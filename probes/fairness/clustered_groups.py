@@ -1,4 +1,4 @@
-"""Group metrics over rows that are not independent, or do not weigh the same: the same numbers by other estimates."""
+"""Group metrics of dependent or weighted rows: the same numbers by other estimates."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ _HEADLINES: Mapping[str, tuple[_Kind, tuple[str, ...]]] = {
 
 
 def over_clusters(
-    measured: Sequence[Measurement], rows: AuditData, decided: IntArray, classes: Sequence[str]
+    measurements: Sequence[Measurement], rows: AuditData, decisions: IntArray, classes: Sequence[str]
 ) -> list[Measurement]:
-    """The measurements with estimates that hold for the design of the rows, as far as there are such.
+    """The measurements with estimates valid for the sampling design of the rows, if available.
 
-    decided: (n,) the model's decisions. Rates of groups and what is made of pairs of them have one; the others stay as
+    decisions: (n,) the model's decisions. Rates of groups and what is made of pairs of them have one; the others stay as
     they are, for whoever asked to say that they do not hold (:func:`auditor.run.probe.of_design`).
     """
     names = list(rows.classes or classes)
 
     @cache
     def by(features: tuple[str, ...], positive: int) -> _Groups:
-        return _Groups.of(rows, decided, features, positive)
+        return _Groups.of(rows, decisions, features, positive)
 
     found = []
-    for m in measured:
+    for m in measurements:
         named = m.at.get("class")
         positive = rows.positive if named is None else names.index(str(named))
         features = m.sensitive or tuple(m.group)
@@ -103,7 +103,7 @@ class _Groups:
     positive: int
 
     @classmethod
-    def of(cls, rows: AuditData, decided: IntArray, features: tuple[str, ...], positive: int) -> _Groups:
+    def of(cls, rows: AuditData, decisions: IntArray, features: tuple[str, ...], positive: int) -> _Groups:
         table = rows.sensitive_features
         assert table is not None
         columns = [table[name].astype("string").fillna(MISSING) for name in features]
@@ -112,7 +112,7 @@ class _Groups:
         place = {name: i for i, name in enumerate(names)}
         codes = np.asarray([place[key] for key in keys], np.int64)
         truth = np.full(len(rows), -1) if rows.y_true is None else rows.y_true
-        return cls(features, names, codes, rows, decided == positive, truth, positive)
+        return cls(features, names, codes, rows, decisions == positive, truth, positive)
 
     def rate(self, name: str) -> ClusteredRates:
         """A rate of every group, over the rows that it is taken over."""
@@ -134,10 +134,10 @@ class _Groups:
         ]
         return f"too few clusters to bound a rate: {', '.join(few[:5])}" if few else ""
 
-    def without_weights(self, counted: AnyEstimate) -> str:
+    def without_weights(self, estimate: AnyEstimate) -> str:
         """What the number is where all rows weigh the same: weights are as given, and can move a verdict."""
-        unweighted = self.rows.design is None or self.rows.design.weights is None or math.isnan(counted.value)
-        return "" if unweighted else f"without weights: {counted.value:.3f}"
+        unweighted = self.rows.design is None or self.rows.design.weights is None or math.isnan(estimate.value)
+        return "" if unweighted else f"without weights: {estimate.value:.3f}"
 
     def extremes(self, table: ClusteredRates) -> str:
         """Which groups have the lowest and the highest rate, and how many rows or clusters these count as."""

@@ -1,4 +1,4 @@
-"""Counterfactual fairness of tables: do decisions change when a sensitive feature is given another value?"""
+"""Counterfactual fairness of tables: changes of decisions when a sensitive feature changes its value."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _ASSUMED = (
 
 
 class CounterfactualFairness:
-    """Decisions and scores of rows in which a sensitive feature takes every other of its levels.
+    """Decisions and scores of rows with a sensitive feature changed to each of its other levels.
 
     For each sensitive feature, over the evaluation rows, with ``s`` the model's probability of the favourable class
     (``data.positive``, else the last class):
@@ -109,7 +109,7 @@ class CounterfactualFairness:
         self.n_folds = n_folds
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements for each sensitive feature; see the class for what they are."""
+        """Measurements for each sensitive feature; see the class for their definitions."""
         rows = data.evaluation
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
@@ -317,7 +317,7 @@ def _flip_rate(method: str, sensitive: str, estimate: AnyEstimate, n: int, detai
 
 
 def _measured(
-    table: _Table, method: str, sensitive: str, levels: _Levels, at: Callable[[int], pd.DataFrame], detail: str
+    table: _Table, method: str, sensitive: str, levels: _Levels, counterfactual_rows: Callable[[int], pd.DataFrame], detail: str
 ) -> list[Measurement]:
     from auditor.data.preprocessing import label_name
 
@@ -329,7 +329,7 @@ def _measured(
     shifts: list[Measurement] = []
     for level, value in enumerate(levels.values):
         others = levels.own != levels.numbers[level]
-        scores, decisions = table.answers(at(level))
+        scores, decisions = table.answers(counterfactual_rows(level))
         flipped |= others & (decisions != table.decisions)
         shifts.append(
             Measurement(

@@ -1,4 +1,4 @@
-"""Too many groups to compare in pairs: said for the one combination of features that has them, and no other is lost."""
+"""Too many groups for pairwise comparison: reported for that feature combination only; all others remain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from auditor.statistics.rates import MOST_GROUPS
 def crowded_strata(
     metric: str, method: str, features: Sequence[str], strata: str, n_levels: int, n_samples: int
 ) -> Measurement | None:
-    """The number that stands for those over a crowd of strata, undefined, or None where the strata are few enough.
+    """An undefined number in place of those for too many strata, or None if there are few enough.
 
     Each is two rates, of the accepted and of the rejected.
     """
@@ -31,7 +31,7 @@ def crowded_strata(
 
 
 def crowd(metric: str, method: str, features: Sequence[str], n_groups: int, n_samples: int) -> Measurement | None:
-    """The number that stands for those of a crowd of groups, undefined, or None where the groups are few enough."""
+    """An undefined number in place of those for too many groups, or None if there are few enough."""
     if n_groups <= MOST_GROUPS:
         return None
     return Measurement(

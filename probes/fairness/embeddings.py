@@ -1,4 +1,4 @@
-"""Associations in embeddings: do vectors of words and sentences tie groups of people to attributes?"""
+"""Associations in embeddings between groups of people and attributes, in word and sentence vectors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _INSTEAD = "Display only: it takes the words' associations as normal. Set a boun
 
 
 class EmbeddingAssociation:
-    """WEAT and SEAT: whether one set of words is tied to an attribute more than another set is.
+    """WEAT and SEAT: whether one set of words is associated more strongly with an attribute than another set.
 
     For target words X and Y and attribute words A and B, with cosine similarity:
 
@@ -235,10 +235,10 @@ class EmbeddingAssociation:
         return StandardizedDifference(centre=d, n_first=len(x), n_second=len(y)), note, p
 
 
-def _counted(method: str, told: Sequence[tuple[list[Measurement], PermutationP | None]]) -> list[Measurement]:
+def _counted(method: str, results: Sequence[tuple[list[Measurement], PermutationP | None]]) -> list[Measurement]:
     """All tests' measurements, and how many of the tests confirm an association."""
-    every = [m for measured, _ in told for m in measured]
-    tested = [(p.two_sided, measured[0]) for measured, p in told if p is not None]
+    every = [m for measured, _ in results for m in measured]
+    tested = [(p.two_sided, measured[0]) for measured, p in results if p is not None]
     if not tested:
         return every
     surest = sorted(tested, key=lambda some: some[0])[:_NAMED_TESTS]
@@ -267,7 +267,7 @@ def associations(targets: FloatArray, first: FloatArray, second: FloatArray) -> 
 
 
 def effect_size(x: FloatArray, y: FloatArray) -> float:
-    """``(mean(x) - mean(y)) / sd(x and y)`` of associations (n,) and (m,), sd with n - 1; NaN where it is 0."""
+    """``(mean(x) - mean(y)) / sd(x and y)`` of associations (n,) and (m,), sd with n - 1; NaN if it is 0."""
     spread = float(np.concatenate([x, y]).std(ddof=1))
     # A spread of rounding errors is none.
     if not spread > 1e-12:
@@ -277,7 +277,7 @@ def effect_size(x: FloatArray, y: FloatArray) -> float:
 
 @dataclass(frozen=True)
 class PermutationP:
-    """p-values of the permutation test, over how many partitions, and whether these are all."""
+    """p-values of the permutation test, the number of partitions, and whether these are all."""
 
     one_sided: float
     two_sided: float
@@ -288,7 +288,7 @@ class PermutationP:
 def permutation_p(
     x: FloatArray, y: FloatArray, *, rng: np.random.Generator, max_partitions: int, n_draws: int
 ) -> PermutationP:
-    """Share of partitions of ``x`` and ``y``, (n,) and (m,), whose difference of means is at least the observed one.
+    """Share of partitions of ``x`` and ``y``, (n,) and (m,), with a mean difference of at least the observed one.
 
     Two-sided: at least as far from 0. Every partition where there are at most ``max_partitions``, the observed among
     them; else ``(1 + count) / (1 + n_draws)`` over random ones. Valid at every size where words are exchangeable.
@@ -336,7 +336,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def sentence(template: str, word: str) -> str:
-    """A template with the word in its place, with a capital where it begins the sentence."""
+    """A template with the inserted word, capitalised at the start of a sentence."""
     text = template.replace("{}", word)
     return text[0].upper() + text[1:]
 
@@ -356,13 +356,13 @@ class AssociationTest:
 
     @property
     def all_words(self) -> tuple[str, ...]:
-        """The words of all sets, one after the other; a word in two sets stands twice."""
+        """The words of all sets, one after the other; a word in two sets occurs twice."""
         return tuple(chain.from_iterable(self.sets))
 
 
 @dataclass(frozen=True)
 class TestLists:
-    """Association tests, and the bleached sentences to put their words in."""
+    """Association tests, and the bleached sentences for their words."""
 
     tests: tuple[AssociationTest, ...]
     templates: tuple[str, ...]
@@ -376,8 +376,10 @@ def built_in_lists() -> TestLists:
 
 
 def read_lists(path: str | Path) -> TestLists:
-    """Tests from a TOML file: ``[[tests]]`` with ``name``, word lists ``x``, ``y``, ``a``, ``b``, and optionally
-    ``title``, ``x_name`` and so on, ``control = true``; ``templates`` where others are wanted. Raises ConfigError."""
+    """Tests from a TOML file: ``[[tests]]`` with ``name``, word lists ``x``, ``y``, ``a``, ``b``, and optionally ``title``, ``x_name`` and so on, ``control = true``, and other ``templates``.
+
+    Raises ConfigError.
+    """
     where = Path(path)
     try:
         raw = where.read_bytes()
@@ -437,8 +439,8 @@ def _test(table: object, where: str) -> AssociationTest:
     return AssociationTest(name, title, tuple(sets), names, bool(table.get("control", False)))
 
 
-def _chosen(lists: TestLists, wanted: str | Sequence[str]) -> tuple[AssociationTest, ...]:
-    names = [wanted] if isinstance(wanted, str) else list(wanted)
+def _chosen(lists: TestLists, selection: str | Sequence[str]) -> tuple[AssociationTest, ...]:
+    names = [selection] if isinstance(selection, str) else list(selection)
     if names == ["auto"]:
         return lists.tests
     by_name = {test.name: test for test in lists.tests}

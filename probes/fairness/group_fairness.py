@@ -1,4 +1,4 @@
-"""Group fairness: do decisions and errors differ between groups?"""
+"""Group fairness: differences of decisions and errors between groups."""
 
 from __future__ import annotations
 
@@ -176,11 +176,11 @@ class GroupFairness:
 
     @property
     def counts_suffice(self) -> bool:
-        """Whether rows may be streamed past: strata may be features, which the counts do not hold."""
+        """Whether rows may be streamed: not if strata are features, which the counts omit."""
         return self.strata is None
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the evaluation rows; see the class for what they are."""
+        """Measurements on the evaluation rows; see the class for their definitions."""
         rows = data.evaluation
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
@@ -188,12 +188,12 @@ class GroupFairness:
         found = self._measured(rows.counted(decided, model.classes))
         if self.strata is not None:
             columns = [rows.sensitive_features[c] for c in rows.sensitive_features.columns if str(c) != self.strata]
-            by_stratum = rows.counted(decided, model.classes, by=[*columns, _stratum(rows, self.strata)])
+            by_stratum = rows.counted(decided, model.classes, by_columns=[*columns, _stratum(rows, self.strata)])
             found += self._disparities(by_stratum, self.strata)
         return found if rows.design is None else over_clusters(found, rows, decided, model.classes)
 
     def measure_counts(self, counts: GroupCounts) -> list[Measurement]:
-        """The same measurements, from the counts alone; NotApplicableError where they do not count the strata."""
+        """The same measurements, from the counts alone; NotApplicableError if the counts lack the strata."""
         if self.strata is None:
             return self._measured(counts)
         if self.strata not in counts.features:
@@ -267,8 +267,8 @@ def _stratum(rows: AuditData, name: str) -> pd.Series[Any]:
     return values.astype("string").fillna(MISSING).astype("category").rename(name)
 
 
-def _by(of: Compared) -> list[Measurement]:
-    counts = of.whole
+def _by(comparison: Compared) -> list[Measurement]:
+    counts = comparison.whole
     rows = counts.binary().sum(axis=(1, 2))
     per_group = [
         Measurement(
@@ -277,7 +277,7 @@ def _by(of: Compared) -> list[Measurement]:
             estimate=Proportion(successes=k, n=n),
             n_samples=size,
             group=dict(zip(counts.features, group, strict=True)),
-            detail="; ".join(filter(None, (_over(table.rate, n), of.note(group)))),
+            detail="; ".join(filter(None, (_over(table.rate, n), comparison.note(group)))),
         )
         for table in _tables(counts)
         for group, k, n, size in zip(
@@ -288,7 +288,7 @@ def _by(of: Compared) -> list[Measurement]:
             strict=True,
         )
     ]
-    return _headlines(of, _tables(of.counts)) + per_group + further_measurements(of)
+    return _headlines(comparison, _tables(comparison.counts)) + per_group + further_measurements(comparison)
 
 
 def _tables(counts: GroupCounts) -> list[RateTable]:
@@ -312,23 +312,23 @@ def _over(rate: str, n: int) -> str:
     return f"over the {n:,} rows whose label is another" if rate == "false_positive_rate" else ""
 
 
-def _headlines(of: Compared, tables: Sequence[RateTable]) -> list[Measurement]:
+def _headlines(comparison: Compared, tables: Sequence[RateTable]) -> list[Measurement]:
     selection = tables[0]
     found = [
         headline(
-            of,
+            comparison,
             "demographic_parity_difference",
             0.0,
             WorstDifference(tables=(selection,)),
             (selection,),
             labelled=False,
         ),
-        headline(of, "demographic_parity_ratio", 1.0, WorstRatio(tables=(selection,)), (selection,), labelled=False),
+        headline(comparison, "demographic_parity_ratio", 1.0, WorstRatio(tables=(selection,)), (selection,), labelled=False),
     ]
     if len(tables) > 1:
         odds, opportunity = tuple(tables[1:3]), (tables[1],)
         found += [
-            headline(of, "equalized_odds_difference", 0.0, WorstDifference(tables=odds), odds),
-            headline(of, "equal_opportunity_difference", 0.0, WorstDifference(tables=opportunity), opportunity),
+            headline(comparison, "equalized_odds_difference", 0.0, WorstDifference(tables=odds), odds),
+            headline(comparison, "equal_opportunity_difference", 0.0, WorstDifference(tables=opportunity), opportunity),
         ]
     return found

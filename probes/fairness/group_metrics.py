@@ -1,4 +1,4 @@
-"""Group metrics beyond demographic parity and equalized odds: each one a reduction of GroupCounts."""
+"""Group metrics beyond demographic parity and equalized odds: each computed from GroupCounts."""
 
 from __future__ import annotations
 
@@ -38,19 +38,18 @@ _DISPLAY_ERROR = 0.05
 ALONE = Undefined(reason="only one group is present, so there is nothing to compare it with")
 
 
-def further_measurements(of: Compared) -> list[Measurement]:
-    """Headlines and per-group rates of one table of groups; :class:`~probes.fairness.group_fairness.GroupFairness`
-    defines them."""
-    outcomes = _outcome_tables(of.counts)
+def further_measurements(comparison: Compared) -> list[Measurement]:
+    """Headline and group rates of one table; see :class:`~probes.fairness.group_fairness.GroupFairness`."""
+    outcomes = _outcome_tables(comparison.counts)
     epsilon = DifferentialFairness(tables=outcomes)
-    found = [headline(of, "differential_fairness_epsilon", 0.0, epsilon, outcomes, labelled=False)]
-    if of.whole.labelled:
-        found += _error_headlines(of) + _per_group(of)
+    found = [headline(comparison, "differential_fairness_epsilon", 0.0, epsilon, outcomes, labelled=False)]
+    if comparison.whole.labelled:
+        found += _error_headlines(comparison) + _per_group(comparison)
     return found
 
 
-def _error_headlines(of: Compared) -> list[Measurement]:
-    cells = of.counts.binary()
+def _error_headlines(comparison: Compared) -> list[Measurement]:
+    cells = comparison.counts.binary()
     tn, fp, fn, tp = cells[:, 0, 0], cells[:, 0, 1], cells[:, 1, 0], cells[:, 1, 1]
     precision = rate_table("precision", tp, tp + fp)
     tpr, tnr = rate_table("true_positive_rate", tp, tp + fn), rate_table("true_negative_rate", tn, tn + fp)
@@ -70,11 +69,11 @@ def _error_headlines(of: Compared) -> list[Measurement]:
         ("treatment_equality_ratio", 1.0, WorstOddsRatio(tables=(errors,)), (errors,)),
         ("worst_group_accuracy", 1.0, SmallestRate(table=accuracy), (accuracy,)),
     ]
-    return [headline(of, *each) for each in headlines]
+    return [headline(comparison, *each) for each in headlines]
 
 
-def _per_group(compared: Compared) -> list[Measurement]:
-    counts, found = compared.whole, []
+def _per_group(comparison: Compared) -> list[Measurement]:
+    counts, found = comparison.whole, []
     for group, ((tn, fp), (fn, tp)) in zip(counts.groups, counts.binary().tolist(), strict=True):
         of = dict(zip(counts.features, group, strict=True))
         estimates: list[tuple[str, AnyEstimate, str]] = [
@@ -89,7 +88,7 @@ def _per_group(compared: Compared) -> list[Measurement]:
                 estimate=estimate,
                 n_samples=tn + fp + fn + tp,
                 group=of,
-                detail="; ".join(filter(None, (detail, compared.note(group)))),
+                detail="; ".join(filter(None, (detail, comparison.note(group)))),
             )
             for metric, estimate, detail in estimates
         ]
@@ -97,12 +96,12 @@ def _per_group(compared: Compared) -> list[Measurement]:
 
 
 def over_favourable(n: int) -> str:
-    """Over how many of a group's rows a rate of its favourable ones is taken, in words."""
+    """The number of a group's favourable rows in a rate, in words."""
     return f"over the {n:,} rows whose label is the favourable one"
 
 
 def individual_inequality(counts: GroupCounts) -> list[Measurement]:
-    """Generalized entropy (order 2) and Theil's index of the benefits of all labelled rows, whatever their group."""
+    """Generalized entropy (order 2) and Theil's index of the benefits of all labelled rows, ignoring groups."""
     (tn, fp), (fn, tp) = counts.binary().sum(axis=0).tolist()
     return [
         Measurement(
@@ -121,18 +120,18 @@ def individual_inequality(counts: GroupCounts) -> list[Measurement]:
 
 
 def one_vs_rest(counts: GroupCounts) -> list[tuple[str, GroupCounts]]:
-    """Each class's name and the counts in which it is the favourable one."""
+    """Each class's name, and the counts with it as the favourable class."""
     return [(name, replace(counts, positive=c)) for c, name in enumerate(counts.classes)]
 
 
 def at_class(measurements: Sequence[Measurement], name: str) -> list[Measurement]:
-    """The same measurements, marked with the class they hold against all others."""
+    """The same measurements, marked with the class compared with all others."""
     return [replace(m, at={**m.at, "class": name}) for m in measurements]
 
 
-def macro_measurements(of: Compared) -> list[Measurement]:
+def macro_measurements(comparison: Compared) -> list[Measurement]:
     """Balanced accuracy and precision averaged over the classes, and accuracy over all classes, between groups."""
-    counts, table = of.counts, of.counts.table[:, :-1]
+    counts, table = comparison.counts, comparison.counts.table[:, :-1]
     hits = np.diagonal(table, axis1=1, axis2=2)
     recall = [rate_table(f"recall of {c}", hits[:, i], table[:, i].sum(axis=1)) for i, c in enumerate(counts.classes)]
     precision = [
@@ -140,10 +139,10 @@ def macro_measurements(of: Compared) -> list[Measurement]:
     ]
     accuracy = rate_table("accuracy", hits.sum(axis=1), table.sum(axis=(1, 2)))
     macro = [
-        headline(of, "balanced_accuracy_difference", 0.0, _mean_difference(recall), recall[:_MOST_TOLD]),
-        headline(of, "predictive_parity_difference", 0.0, _mean_difference(precision), precision[:_MOST_TOLD]),
+        headline(comparison, "balanced_accuracy_difference", 0.0, _mean_difference(recall), recall[:_MOST_TOLD]),
+        headline(comparison, "predictive_parity_difference", 0.0, _mean_difference(precision), precision[:_MOST_TOLD]),
     ]
-    micro = headline(of, "worst_group_accuracy", 1.0, SmallestRate(table=accuracy), (accuracy,))
+    micro = headline(comparison, "worst_group_accuracy", 1.0, SmallestRate(table=accuracy), (accuracy,))
     return [*(replace(m, at={"average": "macro"}) for m in macro), replace(micro, at={"average": "micro"})]
 
 
@@ -251,7 +250,7 @@ def rate_table(rate: str, successes: IntArray, n: IntArray) -> RateTable:
 
 
 def ints(values: IntArray) -> tuple[int, ...]:
-    """Plain numbers, which a record can hold."""
+    """Plain integers for a record."""
     return tuple(int(v) for v in values)
 
 
@@ -265,7 +264,7 @@ def _outcome_tables(counts: GroupCounts) -> tuple[RateTable, ...]:
 
 
 def headline(
-    of: Compared,
+    comparison: Compared,
     metric: str,
     ideal: float,
     estimate: AnyEstimate,
@@ -273,21 +272,21 @@ def headline(
     *,
     labelled: bool = True,
 ) -> Measurement:
-    """A number that compares the groups; ``tables``: the rates whose extremes are told.
+    """A number that compares the groups; ``tables``: the rates with the extremes to report.
 
     It is about all rows, or all with a label, however few of them each of its rates is taken over.
     """
-    counts = of.counts
+    counts = comparison.counts
     found = Measurement(
         metric=metric,
         method=METHOD,
         estimate=estimate if len(counts.groups) > 1 or isinstance(estimate, SmallestRate) else ALONE,
-        n_samples=int((of.whole.table[:, :-1] if labelled else of.whole.table).sum()),
+        n_samples=int((comparison.whole.table[:, :-1] if labelled else comparison.whole.table).sum()),
         ideal=ideal,
         sensitive=counts.features,
         detail=extremes(counts, tables),
     )
-    return of.told(found)
+    return comparison.told(found)
 
 
 def _surest_gap(names: Sequence[str], table: RateTable, present: Sequence[int]) -> list[str]:
@@ -318,7 +317,7 @@ def _told_apart_best(table: RateTable) -> tuple[int, int] | None:
 
 
 def extremes(counts: GroupCounts, tables: Sequence[RateTable]) -> str:
-    """Which groups are the extremes, which have no rows for a rate, and which are too small to weigh much."""
+    """The extreme groups, those without rows for a rate, and those too small for a large weight."""
     names, by = [" x ".join(group) for group in counts.groups], " x ".join(counts.features)
     parts = []
     for table in tables:

@@ -1,4 +1,4 @@
-"""Which features stand in for a sensitive feature: a screen by association, with a stated error rate."""
+"""Proxies of a sensitive feature: a screen by association, with a stated error rate."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Association:
 
 @dataclass(frozen=True)
 class Screen:
-    """All pairs looked at, strongest first; with fewer rows than ``n_needed`` it may have overlooked proxies."""
+    """All examined pairs, strongest first; with fewer rows than ``n_needed`` it may have missed proxies."""
 
     associations: tuple[Association, ...]
     n_rows: int
@@ -50,12 +50,12 @@ class Screen:
 
     @property
     def proxies(self) -> tuple[Association, ...]:
-        """The pairs whose feature is a proxy."""
+        """The pairs with a proxy feature."""
         return tuple(a for a in self.associations if a.is_proxy)
 
     @property
     def too_few(self) -> str:
-        """Why "no proxy" says nothing, or ""."""
+        """The reason why "no proxy" is not informative, or ""."""
         if self.n_rows >= self.n_needed:
             return ""
         return (
@@ -64,7 +64,7 @@ class Screen:
         )
 
     def describe(self) -> str:
-        """The proxies with their strengths, the ten strongest in full, or else what came nearest; and the rule."""
+        """The proxies with their strengths, the ten strongest in full, or else the nearest; and the rule."""
         found = self.proxies
         nearest = f"; the strongest association is {self.associations[0]}" if self.associations else ""
         said = f"no feature is a proxy{nearest}"
@@ -132,7 +132,7 @@ def _rows_needed(table: IntArray, strength: float, alpha: float) -> int:
 
 
 def cramers_v(table: IntArray) -> float:
-    """Bias-corrected Cramer's V of a contingency table of counts (r, k), in [0, 1]; 0 where a side has one level only.
+    """Bias-corrected Cramer's V of a contingency table of counts (r, k), in [0, 1]; 0 if a side has one level only.
 
     ``phi2 = max(0, chi2 / n - (r - 1)(k - 1) / (n - 1))``, ``V = sqrt(phi2 / min(r~ - 1, k~ - 1))`` with
     ``r~ = r - (r - 1)^2 / (n - 1)`` and ``k~`` alike. Source: Bergsma, J. Korean Stat. Soc. 42 (2013).

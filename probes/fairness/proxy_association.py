@@ -1,4 +1,4 @@
-"""Proxy association: how well features, scores and the model's own representation tell the sensitive groups apart."""
+"""Proxy association: prediction of sensitive groups from features, scores and the model's representation."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Source:
 
 
 class ProxyAssociation:
-    """How well the other features, the model's score and its representation predict each sensitive feature.
+    """Predictability of each sensitive feature from other features, the model's score and its representation.
 
     - ``proxy_auc``: area under the ROC curve of a predictor of the group that learned from half of the rows, on the
       other half, of several groups the mean of each against the rest; [0, 1], ideal 0.5; at 0.8 the source tells the
@@ -99,7 +99,7 @@ class ProxyAssociation:
         self.single_features = single_features
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the evaluation rows; their own contents halve them once, for all sources."""
+        """Measurements on the evaluation rows, halved once for all sources by their contents."""
         rows = data.evaluation
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
@@ -125,12 +125,11 @@ class ProxyAssociation:
 
     @property
     def asked(self) -> Asked:
-        """What a stream of rows is to tell of the features, and some of the rows."""
+        """The feature statistics that streamed rows must provide, and some of the rows."""
         return Asked(levels=True, rows=True)
 
     def measure_streamed(self, streamed: Streamed) -> list[Measurement]:
-        """The measurements of single features, from how often each level and group came together; those of all other
-        sources as in memory, of the rows that were kept, which are all where they are few.
+        """The measurements of single features, from the joint counts of their levels and groups; those of all other sources as in memory, from the kept rows (all rows if there are few).
 
         Of a single feature the halves are others than in memory: each row of a level and a group goes to either by a
         fair coin, which is a binomial draw from their number. Of a number of more than 16,384 values the tenths
@@ -158,22 +157,22 @@ class ProxyAssociation:
         return [replace(m, detail=m.detail + of) for m in measured]
 
     def _sources(
-        self, model: AuditedModel, rows: AuditData, train: npt.NDArray[np.bool_], wanted: IntArray, single: bool
+        self, model: AuditedModel, rows: AuditData, train: npt.NDArray[np.bool_], row_indices: IntArray, single: bool
     ) -> Iterator[_Source]:
-        yield from _of_features(rows, train, wanted, single)
+        yield from _of_features(rows, train, row_indices, single)
         # The logarithm keeps the small probabilities of a confident model apart; the last class follows from the rest.
-        scores = np.log(np.clip(model.outputs(rows)[wanted], 1e-12, None))
+        scores = np.log(np.clip(model.outputs(rows)[row_indices], 1e-12, None))
         yield _Source("score", "the model's score", matrix=(scores - scores[:, -1:])[:, :-1])
-        hidden = representation(model, rows, wanted)
+        hidden = representation(model, rows, row_indices)
         if hidden is not None:
             yield _Source("representation", "the input of the last linear layer", matrix=hidden)
 
 
-def _of_features(rows: AuditData, train: npt.NDArray[np.bool_], wanted: IntArray, single: bool) -> Iterator[_Source]:
+def _of_features(rows: AuditData, train: npt.NDArray[np.bool_], row_indices: IntArray, single: bool) -> Iterator[_Source]:
     columns = _features(rows)
     if not columns:
         return
-    yield _Source("features", f"{len(columns)} features together", matrix=encode(columns, train, wanted))
+    yield _Source("features", f"{len(columns)} features together", matrix=encode(columns, train, row_indices))
     for name, values in columns.items() if single else ():
         yield _Source("feature", name, codes=_binned(name, values, train))
 
@@ -383,24 +382,24 @@ def _logistic(matrix: FloatArray, label: IntArray, train: IntArray, test: IntArr
 
 
 def encode(
-    columns: Mapping[str, pd.Series[Any]] | pd.DataFrame, train: npt.NDArray[np.bool_], wanted: IntArray
+    columns: Mapping[str, pd.Series[Any]] | pd.DataFrame, train: npt.NDArray[np.bool_], row_indices: IntArray
 ) -> FloatArray:
-    """(k, d) numbers of the rows ``wanted``: numeric columns with the training median for missing values and a column
-    that says so, the 20 levels most frequent among the training rows of every other column as 0/1."""
+    """(k, d) numbers of the rows ``row_indices``: numeric columns with the training median for missing values and an indicator of these, and 0/1 indicators of the 20 most frequent training levels of every other column.
+    """
     parts: list[FloatArray] = []
     for _, values in columns.items():
         if values.dtype.kind in "biuf":
             numbers = values.to_numpy(np.float64, na_value=np.nan)
             missing = ~np.isfinite(numbers)
             known = numbers[train & ~missing]
-            parts.append(np.where(missing[wanted], np.median(known) if known.size else 0.0, numbers[wanted])[:, None])
+            parts.append(np.where(missing[row_indices], np.median(known) if known.size else 0.0, numbers[row_indices])[:, None])
             if missing.any():
-                parts.append(missing[wanted, None].astype(np.float64))
+                parts.append(missing[row_indices, None].astype(np.float64))
         else:
             text = texts_of(values, "")
-            codes = text.codes[wanted]
+            codes = text.codes[row_indices]
             parts += [(codes == level).astype(np.float64)[:, None] for level in text.commonest(20, train)]
-    return np.concatenate(parts, axis=1) if parts else np.empty((wanted.size, 0))
+    return np.concatenate(parts, axis=1) if parts else np.empty((row_indices.size, 0))
 
 
 def _binned(name: str, values: pd.Series[Any], train: npt.NDArray[np.bool_]) -> IntArray:
@@ -416,10 +415,10 @@ def _binned(name: str, values: pd.Series[Any], train: npt.NDArray[np.bool_]) -> 
     return place[text.codes]
 
 
-def macro_auc(scores: FloatArray, label: IntArray, at: IntArray | None = None) -> tuple[AnyEstimate, list[float]]:
-    """Mean over the groups of the AUC of each against the rest, and each one's; scores (m, k), label (n,).
+def macro_auc(scores: FloatArray, label: IntArray, score_index: IntArray | None = None) -> tuple[AnyEstimate, list[float]]:
+    """Mean over groups of the AUC of each against the rest, and each group's; scores (m, k), label (n,).
 
-    ``at``: (n,) which of the scores each row has; None where m is n and each has its own.
+    ``score_index``: (n,) which of the scores each row has; None where m is n and each has its own.
 
     Of two groups it is the one curve with its DeLong interval. Of more, row r moves the mean by
     ``psi_r = sum_g (over_rg - A_g) / (k share_g)`` as a member of g and likewise as one of the rest, so the standard
@@ -429,39 +428,39 @@ def macro_auc(scores: FloatArray, label: IntArray, at: IntArray | None = None) -
     k = scores.shape[1]
     if k == 2:
         ranked = Ranked.of(scores[:, 1])
-        ranks = ranked.ranks if at is None else ranked.ranks[at]
+        ranks = ranked.ranks if score_index is None else ranked.ranks[score_index]
         whole = area_of_ranks(positives=ranks[label == 1], negatives=ranks[label == 0], n_ranks=ranked.different.size)
         return whole, [whole.value, whole.value]
     each: list[float] = []
     variance = 0.0
     # Of each row, or of all that have one of the scores and are of one group.
-    influence = np.zeros(len(label) if at is None else (len(scores), k))
-    counts = None if at is None else np.bincount(at * k + label, minlength=len(scores) * k).reshape(-1, k)
+    influence = np.zeros(len(label) if score_index is None else (len(scores), k))
+    counts = None if score_index is None else np.bincount(score_index * k + label, minlength=len(scores) * k).reshape(-1, k)
     for g in range(k):
         # Positions: brackets take four times as long over a mask.
         own, rest = np.flatnonzero(label == g), np.flatnonzero(label != g)
         ranked = Ranked.of(scores[:, g])
-        if at is None or counts is None:
+        if score_index is None or counts is None:
             positives, negatives = ranked.ranks[own], ranked.ranks[rest]
             over, under = placements(positives=positives, negatives=negatives, n_ranks=ranked.different.size)
         else:
             # Rows of one score and one group move the mean alike: where scores are few, they are counted once.
             above = ranked.shares_below(counts.sum(axis=1) - counts[:, g])
             below = 1.0 - ranked.shares_below(counts[:, g])
-            over, under = Placements(above, at[own]), Placements(below, at[rest])
+            over, under = Placements(above, score_index[own]), Placements(below, score_index[rest])
         alone = area_of_placements(over, under)
         auc = alone.centre
         each.append(auc)
         variance += alone.standard_error**2
         share = own.size / len(label)
-        if at is None:
+        if score_index is None:
             influence[own] += (over.shares - auc) / (k * share)
             influence[rest] += (under.shares - auc) / (k * (1.0 - share))
         else:
             others = np.arange(k) != g
             influence[:, g] += (above - auc) / (k * share)
             influence[:, others] += ((below - auc) / (k * (1.0 - share)))[:, None]
-    each_row = influence if at is None else influence[at, label]
+    each_row = influence if score_index is None else influence[score_index, label]
     # Cubes take long.
     cubed = (influence - each_row.mean()) ** 3
     smallest = int(np.bincount(label, minlength=k).min())
@@ -472,14 +471,14 @@ def macro_auc(scores: FloatArray, label: IntArray, at: IntArray | None = None) -
             standard_error=max(float(each_row.std(ddof=1) / math.sqrt(len(label))), math.sqrt(variance) / k),
             n_positive=smallest,
             n_negative=len(label) - smallest,
-            third_cumulant=float((cubed if at is None else cubed[at, label]).mean() / len(label) ** 2),
+            third_cumulant=float((cubed if score_index is None else cubed[score_index, label]).mean() / len(label) ** 2),
         ),
         each,
     )
 
 
 def auc_of_counts(scores: FloatArray, counts: IntArray) -> tuple[AnyEstimate, list[float]]:
-    """:func:`macro_auc` of rows that are known by their counts (levels, k), each with the scores of its level."""
+    """:func:`macro_auc` of rows given as counts (levels, k), each with the scores of its level."""
     k, n = counts.shape[1], int(counts.sum())
     tied = np.zeros(len(scores), bool)
 
@@ -522,9 +521,8 @@ def auc_of_counts(scores: FloatArray, counts: IntArray) -> tuple[AnyEstimate, li
 # ---- the model's representation ------------------------------------------------------------------------------------
 
 
-def representation(model: AuditedModel, rows: AuditData, wanted: IntArray) -> FloatArray | None:
-    """(k, d) what enters the last linear layer of a torch model, of the rows ``wanted``, or None where there is no such
-    layer to look into.
+def representation(model: AuditedModel, rows: AuditData, row_indices: IntArray) -> FloatArray | None:
+    """(k, d) the input of the last linear layer of a torch model for the rows ``row_indices``, or None if there is no such layer.
 
     The layer is the last ``nn.Linear`` of the module, and must make the outputs itself: as many as the classes, or one.
     """
@@ -536,7 +534,7 @@ def representation(model: AuditedModel, rows: AuditData, wanted: IntArray) -> Fl
     if found is None:
         return None
     model, layer = found
-    inputs = model.inputs_of(rows.X if wanted.size == len(rows) else take_rows(rows.X, wanted))
+    inputs = model.inputs_of(rows.X if row_indices.size == len(rows) else take_rows(rows.X, row_indices))
     hidden: FloatArray | None = None
     filled = 0
 
@@ -545,7 +543,7 @@ def representation(model: AuditedModel, rows: AuditData, wanted: IntArray) -> Fl
         # numpy has no bfloat16.
         part = inputs[0].detach().to("cpu", torch.promote_types(inputs[0].dtype, torch.float32)).numpy()
         if hidden is None:
-            hidden = np.empty((wanted.size, *part.shape[1:]), part.dtype)
+            hidden = np.empty((row_indices.size, *part.shape[1:]), part.dtype)
         if part.ndim == 2 and filled + len(part) <= len(hidden):
             hidden[filled : filled + len(part)] = part
         filled += len(part)
@@ -553,11 +551,11 @@ def representation(model: AuditedModel, rows: AuditData, wanted: IntArray) -> Fl
     handle = layer.register_forward_pre_hook(see)
     try:
         with without_gradients(), model.evaluating():
-            for start in range(0, wanted.size, model.batch_rows):
-                model.logits(inputs(start, min(model.batch_rows, wanted.size - start)))
+            for start in range(0, row_indices.size, model.batch_rows):
+                model.logits(inputs(start, min(model.batch_rows, row_indices.size - start)))
     finally:
         handle.remove()
-    return hidden if hidden is not None and hidden.ndim == 2 and filled == wanted.size else None
+    return hidden if hidden is not None and hidden.ndim == 2 and filled == row_indices.size else None
 
 
 def _before_outputs(model: AuditedModel) -> tuple[TorchModel, Linear] | None:

@@ -1,4 +1,4 @@
-"""Regression fairness: do predicted numbers, and their errors, differ between groups?"""
+"""Regression fairness: differences of predictions and their errors between groups."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class RegressionFairness:
         self.intersections = intersections
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the evaluation rows; see the class for what they are."""
+        """Measurements on the evaluation rows; see the class for their definitions."""
         rows = data.evaluation
         predict = getattr(model, "predictions", None)
         if model.kind != "regressor" or predict is None:
@@ -249,17 +249,17 @@ class RegressionFairness:
             return bounded_mean(values, low=ends[0], high=ends[1], root=metric == _ROOTED)
         return _rooted(mean(values)) if metric == _ROOTED else mean(values)
 
-    def _distances(self, groups: _Groups, own: Sequence[FloatArray]) -> list[Measurement]:
+    def _distances(self, groups: _Groups, group_values: Sequence[FloatArray]) -> list[Measurement]:
         steps: AnyEstimate = _ALONE
         shifts: AnyEstimate = _ALONE
         said = ["", ""]
-        n = tuple(v.size for v in own)
-        if len(own) > MOST_GROUPS:
+        n = tuple(v.size for v in group_values)
+        if len(group_values) > MOST_GROUPS:
             steps = shifts = _CROWD
-        elif len(own) > 1:
-            low, high = self.value_range or _ends(own)
-            pairs = list(combinations(range(len(own)), 2))
-            scaled = [np.sort((v - low) / (high - low)) for v in own]
+        elif len(group_values) > 1:
+            low, high = self.value_range or _ends(group_values)
+            pairs = list(combinations(range(len(group_values)), 2))
+            scaled = [np.sort((v - low) / (high - low)) for v in group_values]
             found = np.asarray([distances(scaled[i], scaled[j]) for i, j in pairs])
             steps = WorstDistance(distances=tuple(found[:, 0].tolist()), n=n)
             moved = tuple((found[:, 1] * (high - low)).tolist())
@@ -353,7 +353,7 @@ def _rooted(squared: StudentT | Undefined) -> StudentT | Undefined:
     )
 
 
-def _ends(own: Sequence[FloatArray]) -> tuple[float, float]:
+def _ends(group_values: Sequence[FloatArray]) -> tuple[float, float]:
     """The range of the values seen, never empty: for scaling alone."""
-    low, high = min(float(v.min()) for v in own), max(float(v.max()) for v in own)
+    low, high = min(float(v.min()) for v in group_values), max(float(v.max()) for v in group_values)
     return (low, high) if high > low else (low, low + max(1.0, abs(low)))

@@ -1,4 +1,4 @@
-"""Score fairness: does a score rank, and mean, the same in every group?"""
+"""Score fairness: differences between groups in the ranking and the calibration of a score."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class ScoreFairness:
         self.thresholds = checked_thresholds(thresholds)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the evaluation rows; see the class for what they are."""
+        """Measurements on the evaluation rows; see the class for their definitions."""
         rows = data.evaluation
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
@@ -167,11 +167,11 @@ class ScoreFairness:
 
     @property
     def asked(self) -> Asked:
-        """What a stream of rows is to tell of the scores."""
+        """The score statistics that streamed rows must provide."""
         return Asked(cuts=(*self.thresholds, *CURVE.tolist()), bins=(self.bins,))
 
     def measure_streamed(self, streamed: Streamed) -> list[Measurement]:
-        """The same measurements, from what was counted as the rows streamed by; ranks within the error of the grid."""
+        """The same measurements, from the counts of streamed rows; ranks within the error of the grid."""
         scores = streamed.scores
         if not scores.features:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
@@ -231,12 +231,12 @@ class ScoreFairness:
         ranked: Ranked,
         y_true: IntArray | None,
         positive: int,
-        of: GroupScores,
+        group_scores: GroupScores,
     ) -> list[Measurement]:
         scores = ranked.values
         # Positions: brackets take four times as long over a mask.
         members = [np.flatnonzero(codes == g) for g in range(len(levels))]
-        headlines = _distances(names, of, between([scores[own] for own in members]))
+        headlines = _distances(names, group_scores, between([scores[own] for own in members]))
         if y_true is None or not (y_true >= 0).any():
             return headlines
         labelled = [own.compress(y_true[own] >= 0) for own in members]
@@ -255,19 +255,19 @@ class ScoreFairness:
         if len(levels) > 1:
             against["bpsn_auc"] = [area.outside_against_own for area in areas]
             against["bnsp_auc"] = [area.own_against_outside for area in areas]
-        return self._ranked(names, levels, of, headlines, curves, against, errors)
+        return self._ranked(names, levels, group_scores, headlines, curves, against, errors)
 
     def _ranked(
         self,
         names: tuple[str, ...],
         levels: Sequence[tuple[str, ...]],
-        of: GroupScores,
+        group_scores: GroupScores,
         headlines: list[Measurement],
         curves: Areas,
         against: Mapping[str, Areas],
         errors: Sequence[CalibrationError | Undefined],
     ) -> list[Measurement]:
-        titles, n = of.titles, of.n[:, :UNLABELLED].sum(axis=1).tolist()
+        titles, n = group_scores.titles, group_scores.n[:, :UNLABELLED].sum(axis=1).tolist()
         headlines = [
             _gap("auc_difference", "roc_auc", names, titles, n, curves),
             *(
@@ -300,7 +300,7 @@ class ScoreFairness:
 
 
 def on_grid(*estimates: Estimate) -> str:
-    """How far the scores' grid may have moved the numbers, in words; "" where they are of no grid."""
+    """The possible error of the numbers by the scores' grid, in words; "" without a grid."""
     error = max((getattr(estimate, "grid", 0.0) for estimate in estimates), default=0.0)
     return f"scores counted on a grid, which moves it by {error:.2g} at most" if error else ""
 
@@ -326,7 +326,7 @@ def _calibrations(scored: Scored, bins: int) -> list[CalibrationError | Undefine
 
 def _lowest(
     metric: str,
-    of: str,
+    quantity: str,
     names: tuple[str, ...],
     titles: Sequence[str],
     n: Sequence[int],
@@ -343,7 +343,7 @@ def _lowest(
         n_samples=sum(n),
         ideal=1.0,
         sensitive=names,
-        detail=_extremes(of, names, titles, n, areas),
+        detail=_extremes(quantity, names, titles, n, areas),
     )
 
 
@@ -358,7 +358,7 @@ def calibration_error(scores: FloatArray, favourable: BoolArray, bins: int) -> C
 
 
 def calibration_of(n: IntArray, favourable: IntArray, total: FloatArray) -> CalibrationError | Undefined:
-    """The same of bins, (b,) each: labelled rows, those of them with the favourable label, and their scores' sum."""
+    """The same from bins, (b,) each: labelled rows, those with the favourable label, and their scores' sum."""
     seen = np.flatnonzero(n)
     if not seen.size:
         return Undefined(reason="there are no labelled rows")
@@ -371,7 +371,7 @@ def calibration_of(n: IntArray, favourable: IntArray, total: FloatArray) -> Cali
 
 
 def worst_gap(parts: Sequence[AreaUnderCurve | CalibrationError | Undefined], largest: float | None) -> AnyEstimate:
-    """The largest difference between two groups that have one of an estimate made of each group's own rows."""
+    """The largest difference between two groups in an estimate from each group's own rows, if it exists."""
     if len(parts) < 2:
         return Undefined(reason="only one group is present, so there is nothing to compare it with")
     known = tuple(part for part in parts if not isinstance(part, Undefined))
@@ -382,7 +382,7 @@ def worst_gap(parts: Sequence[AreaUnderCurve | CalibrationError | Undefined], la
 
 def _gap(
     metric: str,
-    of: str,
+    quantity: str,
     names: tuple[str, ...],
     titles: Sequence[str],
     n: Sequence[int],
@@ -395,12 +395,12 @@ def _gap(
         n_samples=sum(n),
         ideal=0.0,
         sensitive=names,
-        detail=_extremes(of, names, titles, n, parts),
+        detail=_extremes(quantity, names, titles, n, parts),
     )
 
 
 def _extremes(
-    of: str, names: tuple[str, ...], titles: Sequence[str], n: Sequence[int], parts: Sequence[Estimate]
+    quantity: str, names: tuple[str, ...], titles: Sequence[str], n: Sequence[int], parts: Sequence[Estimate]
 ) -> str:
     present = [i for i, part in enumerate(parts) if not isinstance(part, Undefined)]
     absent = [titles[i] for i in range(len(parts)) if i not in present]
@@ -408,23 +408,23 @@ def _extremes(
     if len(present) > 1:
         low, high = (f(present, key=lambda i: parts[i].value) for f in (min, max))
         text.append(
-            f"{of} by {' x '.join(names)}: lowest {titles[low]} {parts[low].value:.3f} (n = {n[low]:,}), "
+            f"{quantity} by {' x '.join(names)}: lowest {titles[low]} {parts[low].value:.3f} (n = {n[low]:,}), "
             f"highest {titles[high]} {parts[high].value:.3f} (n = {n[high]:,})"
         )
     if absent:
-        text.append(f"{of} is undefined for {', '.join(absent[:5])}: too few labelled rows of either class")
+        text.append(f"{quantity} is undefined for {', '.join(absent[:5])}: too few labelled rows of either class")
     if blur := on_grid(*parts):
         text.append(blur)
     return "; ".join(text)
 
 
 def _distances(
-    names: tuple[str, ...], of: GroupScores, both: FloatArray, errors: FloatArray | None = None
+    names: tuple[str, ...], group_scores: GroupScores, both: FloatArray, errors: FloatArray | None = None
 ) -> list[Measurement]:
     """``both``: (pairs, 2) of Kolmogorov and Smirnov, and of Wasserstein; ``errors``: how far the two may be off."""
-    titles, sizes = of.titles, tuple(of.n.sum(axis=1).tolist())
+    titles, sizes = group_scores.titles, tuple(group_scores.n.sum(axis=1).tolist())
     pairs = list(combinations(range(len(sizes)), 2))
-    spread = scores_figure(names, titles, of.by_score, of.own)
+    spread = scores_figure(names, titles, group_scores.by_score, group_scores.own)
     found = []
     for column, metric in enumerate(("score_kolmogorov_smirnov", "score_wasserstein")):
         estimate: AnyEstimate = Undefined(reason="only one group is present, so there is nothing to compare it with")
@@ -457,7 +457,7 @@ def between(scores: Sequence[FloatArray]) -> FloatArray:
 
 
 def streamed_distances(scored: Scored) -> tuple[FloatArray, FloatArray]:
-    """(pairs, 2) the same distances of scores that were counted, and (pairs, 2) how far they may be off at most.
+    """(pairs, 2) the same distances from counted scores, and (pairs, 2) their maximum error.
 
     Between two bins both distributions are known, and within one each lies between its two ends.
     """

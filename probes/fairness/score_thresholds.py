@@ -31,7 +31,7 @@ _ALONE = Undefined(reason="only one group is present, so there is nothing to com
 
 
 def checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
-    """The thresholds in ascending order, each once; ValueError for one outside (0, 1), or for too many."""
+    """The distinct thresholds in ascending order; ValueError for one outside (0, 1), or for too many."""
     given = [thresholds] if isinstance(thresholds, (int, float)) else list(thresholds)
     numbers = [isinstance(t, (int, float)) and not isinstance(t, bool) and 0.0 < t < 1.0 for t in given]
     if not all(numbers):
@@ -43,9 +43,10 @@ def checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
 
 @dataclass(frozen=True, eq=False)
 class GroupScores:
-    """What is known of each group's scores: ``n`` (g, 3) rows by label, ``at_least`` (t, g, 3) those whose score is at
-    least each of some thresholds, ``by_score`` (g, 21) as :func:`counts_by_score` has them. ``own``: the threshold of
-    the model's decisions. Labels are OTHER, FAVOURABLE and UNLABELLED."""
+    """The score counts of each group: ``n`` (g, 3) rows by label, ``at_least`` (t, g, 3) those with a score of at least each threshold, ``by_score`` (g, 21) as by :func:`counts_by_score`.
+
+    ``own``: the threshold of the model's decisions. Labels are OTHER, FAVOURABLE and UNLABELLED.
+    """
 
     titles: Sequence[str]
     n: IntArray
@@ -62,34 +63,34 @@ class GroupScores:
         y_true: IntArray | None,
         positive: int,
         thresholds: Sequence[float],
-        own: float | None,
+        model_threshold: float | None,
     ) -> GroupScores:
-        """From rows: ``codes`` (n,) into ``titles``, ``scores`` (n,) in [0, 1], and ``y_true`` (n,), negative where
-        there is no label."""
+        """Counts from rows: ``codes`` (n,) into ``titles``, ``scores`` (n,) in [0, 1], and ``y_true`` (n,), negative without a label.
+        """
         g = len(titles)
         truth = np.full(len(codes), -1, np.int64) if y_true is None else y_true
         label = np.where(truth < 0, UNLABELLED, np.where(truth == positive, FAVOURABLE, OTHER))
         cells = codes * 3 + label
 
-        def counted(chosen: IntArray) -> IntArray:
-            return np.asarray(np.bincount(chosen, minlength=g * 3).reshape(g, 3), np.int64)
+        def counted(indices: IntArray) -> IntArray:
+            return np.asarray(np.bincount(indices, minlength=g * 3).reshape(g, 3), np.int64)
 
         at_least = [counted(cells.compress(scores >= t)) for t in thresholds]
         by_score = counts_by_score(scores, codes, g)
-        return cls(titles, counted(cells), np.asarray(at_least, np.int64).reshape(-1, g, 3), by_score, own)
+        return cls(titles, counted(cells), np.asarray(at_least, np.int64).reshape(-1, g, 3), by_score, model_threshold)
 
     @classmethod
-    def of_stream(cls, scored: Scored, thresholds: Sequence[float], own: float | None) -> GroupScores:
-        """From counts, exactly: the thresholds are ends of bins."""
+    def of_stream(cls, scored: Scored, thresholds: Sequence[float], model_threshold: float | None) -> GroupScores:
+        """Exact counts from streamed counts: the thresholds are bin edges."""
         at_least = [scored.at_least(t) for t in thresholds]
         beyond = np.stack([scored.at_least(t).sum(axis=1) for t in CURVE], axis=1)
         by_score = np.column_stack([beyond[:, :-1] - beyond[:, 1:], beyond[:, -1:]])
         n = scored.counts.sum(axis=2)
-        return cls(scored.titles, n, np.asarray(at_least, np.int64).reshape(-1, *n.shape), by_score, own)
+        return cls(scored.titles, n, np.asarray(at_least, np.int64).reshape(-1, *n.shape), by_score, model_threshold)
 
 
 def at_thresholds(names: tuple[str, ...], groups: GroupScores, thresholds: Sequence[float]) -> list[Measurement]:
-    """The measurements of one set of groups; :class:`~probes.fairness.score_fairness.ScoreFairness` defines them."""
+    """The measurements of one set of groups; see :class:`~probes.fairness.score_fairness.ScoreFairness`."""
     if not thresholds:
         return []
     titles, own = groups.titles, groups.own
@@ -183,32 +184,32 @@ def _extreme(titles: Sequence[str], tables: Sequence[RateTable], *, ratio: bool)
     return text
 
 
-def own_threshold(scores: FloatArray, chosen: npt.NDArray[np.bool_]) -> float | None:
-    """The threshold on the score that makes these decisions, (n,) each; None where no threshold does."""
-    below, above = scores[~chosen].max(initial=-np.inf), scores[chosen].min(initial=np.inf)
+def own_threshold(scores: FloatArray, is_selected: npt.NDArray[np.bool_]) -> float | None:
+    """The score threshold that gives these decisions, (n,) each; None if there is none."""
+    below, above = scores[~is_selected].max(initial=-np.inf), scores[is_selected].min(initial=np.inf)
     return threshold_between(float(below), float(above))
 
 
-def threshold_between(below: float, above: float) -> float | None:
-    """The threshold on the score that makes the decisions; None where no threshold does.
+def threshold_between(highest_below: float, lowest_above: float) -> float | None:
+    """The score threshold that gives the decisions; None if there is none.
 
-    ``below``: the largest score that was decided against, and ``above`` the smallest that was decided for, infinite
+    ``highest_below``: the largest score that was decided against, and ``lowest_above`` the smallest that was decided for, infinite
     where there is none. 0.5 where that is one of those that do, else the middle of them.
     """
-    if below >= above or not math.isfinite(below) or not math.isfinite(above):
+    if highest_below >= lowest_above or not math.isfinite(highest_below) or not math.isfinite(lowest_above):
         return None
-    return 0.5 if below < 0.5 <= above else (below + above) / 2.0
+    return 0.5 if highest_below < 0.5 <= lowest_above else (highest_below + lowest_above) / 2.0
 
 
 def counts_by_score(scores: FloatArray, codes: IntArray, n_groups: int) -> IntArray:
-    """(n_groups, 21) rows of each group whose score lies at or above each of 0, 0.05 to 1, and below the next."""
+    """(n_groups, 21) rows of each group with scores at or above each of 0, 0.05 to 1, and below the next."""
     place = np.searchsorted(CURVE, scores, "right") - 1
     counts: IntArray = np.bincount(codes * CURVE.size + place, minlength=n_groups * CURVE.size)
     return counts.reshape(n_groups, CURVE.size)
 
 
 def largest(counts: IntArray) -> list[int]:
-    """The groups that a figure has room for, in their order."""
+    """The groups that fit into a figure, in their order."""
     return sorted(np.argsort(-counts.sum(axis=1), kind="stable")[:_MOST_LINES].tolist())
 
 
@@ -216,7 +217,7 @@ def _left_out(counts: IntArray) -> str:
     return f" The {_MOST_LINES} largest of {len(counts)} groups are drawn." if len(counts) > _MOST_LINES else ""
 
 
-def _curve(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, own: float | None) -> Figure | None:
+def _curve(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, model_threshold: float | None) -> Figure | None:
     """Share of each group that scores at least a threshold, and how far two groups are apart, with a joint band."""
     if len(titles) < 2:
         return None
@@ -234,11 +235,11 @@ def _curve(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, own:
     )
     caption += (
         "The model's own decisions follow no one threshold on the score."
-        if own is None
-        else f"The model itself decides at {own:.3g}."
+        if model_threshold is None
+        else f"The model itself decides at {model_threshold:.3g}."
     ) + _left_out(counts)
     by = " x ".join(names)
-    at = int(np.argmin(np.abs(CURVE - (0.5 if own is None else own))))
+    at = int(np.argmin(np.abs(CURVE - (0.5 if model_threshold is None else model_threshold))))
     return Figure(
         id=f"score_fairness/selection_by_threshold/{'+'.join(names)}",
         probe="score_fairness",
@@ -254,12 +255,12 @@ def _curve(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, own:
         y_label="selection rate",
         caption=caption,
         features=names,
-        marked=own,
+        marked=model_threshold,
     )
 
 
-def scores_figure(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, own: float | None) -> Figure | None:
-    """How the scores of each group are spread, over twenty bins of equal width; None of one group alone."""
+def scores_figure(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, model_threshold: float | None) -> Figure | None:
+    """The score distribution of each group, in twenty bins of equal width; None for a single group."""
     if len(titles) < 2:
         return None
     by = " x ".join(names)
@@ -279,12 +280,12 @@ def scores_figure(names: tuple[str, ...], titles: Sequence[str], counts: IntArra
                 high=tuple(high.tolist()),
             )
         )
-    below = 0.5 if own is None else own
+    below = 0.5 if model_threshold is None else model_threshold
     caption = (
         f"Share of each group's rows in {len(middle)} bins of the score. The intervals (exact, Bonferroni) hold for "
         f"all bins and groups together at 95 % confidence."
     )
-    caption += ("" if own is None else f" Dashed: the model decides at {own:.3g}.") + _left_out(counts)
+    caption += ("" if model_threshold is None else f" Dashed: the model decides at {model_threshold:.3g}.") + _left_out(counts)
     under = middle < below
     halves = ", ".join(f"{s.name} {np.asarray(s.y, np.float64)[under].sum():.3f}" for s in series)
     return Figure(
@@ -298,5 +299,5 @@ def scores_figure(names: tuple[str, ...], titles: Sequence[str], counts: IntArra
         y_label="share of the group",
         caption=caption,
         features=names,
-        marked=own,
+        marked=model_threshold,
     )

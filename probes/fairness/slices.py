@@ -1,4 +1,4 @@
-"""The search for slices: every combination of columns counted once, here or, where that is long, as pure tasks."""
+"""Slice search: every combination of columns counted once, locally or, if expensive, as pure tasks."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ LONG, _OF_A_TASK = 1_000_000_000, 250_000_000
 
 @dataclass(frozen=True, eq=False)
 class Searched:
-    """What is searched. ``codes``: of each column, (n,) into ``sizes`` levels, of which the last is no condition where
-    ``rests`` says so. ``pattern`` (n,): which of the patterns of (of, bad) over the rates a row has, ``digits``
-    (n_patterns, n_rates): what each says of a rate, 0 not of it, 1 of it, 2 bad. ``depth``: conditions at most;
-    ``min_rows``: inside and outside of a slice.
+    """The input of a slice search.
+
+    ``codes``: of each column, (n,) into ``sizes`` levels, of which the last is no condition where ``rests`` says
+    so. ``pattern`` (n,): which of the patterns of (of, bad) over the rates a row has, ``digits`` (n_patterns,
+    n_rates): what each says of a rate, 0 not of it, 1 of it, 2 bad. ``depth``: conditions at most; ``min_rows``:
+    inside and outside of a slice.
     """
 
     codes: Sequence[IntArray]
@@ -38,11 +40,11 @@ class Searched:
 
     @property
     def n_combinations(self) -> int:
-        """Of one column up to ``depth``."""
+        """The number of combinations of one to ``depth`` columns."""
         return sum(comb(len(self.sizes), d) for d in range(1, self.depth + 1))
 
     def combinations(self) -> Iterator[Combination]:
-        """In the order in which equal slices are ranked: those of fewer conditions first."""
+        """The combinations in the order for ties between slices: those with fewer conditions first."""
         return chain.from_iterable(combinations(range(len(self.sizes)), d) for d in range(1, self.depth + 1))
 
 
@@ -57,7 +59,10 @@ class Found:
 
 
 def search(searched: Searched) -> Found:
-    """All that is worse inside than outside; the same whoever counts. Raises what an executor raises."""
+    """All slices with a worse rate inside than outside; independent of the executor.
+
+    Raises what an executor raises.
+    """
     n, executor = searched.n_combinations, lent_executor()
     work = n * len(searched.pattern)
     if executor is None or work < LONG:
@@ -95,19 +100,19 @@ def _found(searched: Searched, start: int, stop: int) -> Found:
 
 
 def _joined(parts: Sequence[Found]) -> Found:
-    def whole(of: Callable[[Found], IntArray]) -> IntArray:
-        return np.concatenate([np.zeros(0, np.int64), *map(of, parts)]).astype(np.int64)
+    def whole(select: Callable[[Found], IntArray]) -> IntArray:
+        return np.concatenate([np.zeros(0, np.int64), *map(select, parts)]).astype(np.int64)
 
     z = np.concatenate([np.zeros(0), *(part.z for part in parts)])
     return Found(z, whole(lambda p: p.combination), whole(lambda p: p.cell), whole(lambda p: p.rate))
 
 
-def _pooled_z(bad: IntArray, of: IntArray, all_bad: IntArray, all_of: IntArray, min_rows: int) -> FloatArray:
+def _pooled_z(bad: IntArray, totals: IntArray, all_bad: IntArray, all_of: IntArray, min_rows: int) -> FloatArray:
     """(n_cells, n_rates) ``(p_in - p_out) / sqrt(p (1 - p) (1/n_in + 1/n_out))``; -inf where rows are too few."""
-    outside = all_of - of
+    outside = all_of - totals
     pooled = all_bad / np.maximum(all_of, 1)
-    enough = (of >= min_rows) & (outside >= min_rows) & (pooled > 0) & (pooled < 1)
-    inside_n, outside_n = np.maximum(of, 1), np.maximum(outside, 1)
+    enough = (totals >= min_rows) & (outside >= min_rows) & (pooled > 0) & (pooled < 1)
+    inside_n, outside_n = np.maximum(totals, 1), np.maximum(outside, 1)
     error = np.sqrt(pooled * (1.0 - pooled) * (1.0 / inside_n + 1.0 / outside_n))
     z = (bad / inside_n - (all_bad - bad) / outside_n) / np.where(error > 0, error, 1.0)
     return np.asarray(np.where(enough, z, -np.inf), np.float64)
@@ -149,14 +154,17 @@ def sent(searched: Searched, ranges: Sequence[tuple[int, int]]) -> Tasks:
     return Tasks("slices", packed(shared, **{name: torch.from_numpy(array) for name, array in arrays.items()}), each)
 
 
-def done(shared: bytes, each: bytes) -> bytes:
-    """Counts the combinations of one task. Raises UsageError for what is none."""
+def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
+    """Count the combinations of one task.
+
+    Raises UsageError for what is none.
+    """
     import torch
 
     from auditor.training.packed import packed, unpacked
 
-    said, arrays = unpacked(_Shared, shared)
-    part, _ = unpacked(_Range, each)
+    said, arrays = unpacked(_Shared, common_bytes)
+    part, _ = unpacked(_Range, task_bytes)
     searched = Searched(
         codes=list(arrays["codes"].numpy()),
         sizes=said.sizes,

@@ -1,4 +1,4 @@
-"""Groups too small to be compared: in no judged number, and never out of sight."""
+"""Groups too small for comparison: excluded from every judged number, but always reported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SmallGroups:
         return np.flatnonzero((sizes < least) & (together <= MOST_LEFT_OUT * n))
 
     def describe(self, n: int) -> str:
-        """What makes a group of ``n`` rows in all a small one."""
+        """The definition of a small group among ``n`` rows in all."""
         if self.min_rows > self.min_share * n:
             return f"fewer than {self.min_rows:,} rows"
         return f"under {100.0 * self.min_share:g} % of the rows"
@@ -49,7 +49,7 @@ class SmallGroups:
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """The groups that numbers compare, ``counts``, of all there are, ``whole``; ``small``: those that are small.
+    """Compared groups, ``counts``, among all groups, ``whole``; ``small``: the small ones.
 
     ``what``: what makes a group small, and ``names``: which are, in words, or "".
     """
@@ -62,7 +62,7 @@ class Compared:
 
     @property
     def without(self) -> str:
-        """Which groups are left out of the numbers that compare groups, in words, or ""."""
+        """The groups omitted from group comparisons, in words, or ""."""
         return f"without {self._small}" if self.small else ""
 
     @property
@@ -70,19 +70,19 @@ class Compared:
         return f"{len(self.small):,} {'group' if len(self.small) == 1 else 'groups'} of {self.what}: {self.names}"
 
     def note(self, group: tuple[str, ...]) -> str:
-        """What is said of a number of one group: that no judged number compares it, where that is so."""
+        """The note on a number of one group that no judged number compares it, if so."""
         return f"in no judged number that compares groups, being of {self.what}" if group in self.small else ""
 
-    def told(self, measured: Measurement) -> Measurement:
-        """A number that compares the groups, with what it leaves out."""
+    def told(self, measurement: Measurement) -> Measurement:
+        """A group comparison with a note on the omitted groups."""
         return replace(
-            measured,
-            detail="; ".join(filter(None, (self.without, measured.detail))),
+            measurement,
+            detail="; ".join(filter(None, (self.without, measurement.detail))),
             smallest=int(self.counts.sizes().min()) if self.without else 0,
         )
 
     def share(self, method: str) -> Measurement:
-        """How many of the rows are in small groups, which no judged number compares; the detail names them."""
+        """The number of rows in small groups, omitted from every judged number; the detail names the groups."""
         sizes = zip(self.whole.groups, self.whole.sizes().tolist(), strict=True)
         n, left = self.whole.n, sum(size for group, size in sizes if group in self.small)
         return Measurement(
@@ -98,7 +98,7 @@ class Compared:
 
 
 def compared(counts: GroupCounts, rule: SmallGroups) -> Compared:
-    """The groups of a table but for the small ones; where fewer than two are left, all: a gap to them may be shown."""
+    """The groups of a table without small ones; all if fewer than two remain, as a gap may be significant."""
     small = rule.of(counts.sizes())
     kept = [i for i in range(len(counts.groups)) if i not in set(small.tolist())]
     if not small.size or len(kept) < 2:

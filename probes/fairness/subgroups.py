@@ -1,4 +1,4 @@
-"""Subgroup discovery: search one half of the rows for slices that fare worse, confirm them on the other half."""
+"""Subgroup discovery: search one half of the rows for disadvantaged slices, confirm them on the other half."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SHARED = 0.5
 
 @dataclass(frozen=True)
 class Column:
-    """A binned column, ``codes`` (n,) into ``levels``; with ``rest``, the last level is no condition of its own."""
+    """A binned column, ``codes`` (n,) into ``levels``; with ``rest``, the last level is not a condition."""
 
     name: str
     codes: IntArray
@@ -54,7 +54,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Rate:
-    """A rate that is worse when higher: rows ``of`` (n,) it is taken over, and the ``bad`` (n,) among them."""
+    """A rate that is worse when higher: ``of`` (n,), its rows, and ``bad`` (n,), the bad ones among them."""
 
     name: str
     of: BoolArray
@@ -72,7 +72,7 @@ class Slice:
 
 
 class SubgroupDiscovery:
-    """Slices of up to ``depth`` conditions whose decisions or errors are worse than everyone else's, confirmed.
+    """Confirmed slices of up to ``depth`` conditions with worse decisions or errors than all other rows.
 
     Rates, each worse when higher: ``error_rate = P(y_pred != y)``, ``rejection_rate = P(y_pred != favourable)``,
     ``false_positive_rate`` and ``false_negative_rate``; without labels the second only, without a favourable label the
@@ -142,7 +142,7 @@ class SubgroupDiscovery:
         self.features = None if features is None else tuple(features)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the evaluation rows; their own contents halve them, and ``rng`` draws nothing."""
+        """Measurements on the evaluation rows, halved by their contents; ``rng`` is not used."""
         rows = data.evaluation
         columns = columns_of(rows, self.bins, self.features)
         if not columns:
@@ -177,13 +177,13 @@ class SubgroupDiscovery:
         named = [s for s in ranked if any(columns[c].sensitive for c in s.columns)]
         return self._best(ranked, here, of), self._best(named, here, of)
 
-    def _best(self, ranked: Sequence[Slice], here: Sequence[Column], of: Sequence[Rate]) -> list[Slice]:
+    def _best(self, ranked: Sequence[Slice], columns: Sequence[Column], rates: Sequence[Rate]) -> list[Slice]:
         chosen: list[Slice] = []
         masks: list[BoolArray] = []
         for candidate in ranked[:_MOST_LOOKED_AT]:
             if len(chosen) == self.top:
                 break
-            mask = _rows_of(candidate, here) & of[candidate.rate].of
+            mask = _rows_of(candidate, columns) & rates[candidate.rate].of
             # A slice and its near copies are one discovery, and ten copies would use up the tests.
             if any(
                 other.rate == candidate.rate and (mask & taken).sum() > _SHARED * (mask | taken).sum()
@@ -195,11 +195,11 @@ class SubgroupDiscovery:
         return chosen
 
     def _confirm(
-        self, found: Sequence[Slice], columns: Sequence[Column], rates: Sequence[Rate], half: BoolArray
+        self, slices: Sequence[Slice], columns: Sequence[Column], rates: Sequence[Rate], half: BoolArray
     ) -> list[Measurement]:
         columns, rates = _restricted(columns, rates, half)
         counts = []
-        for candidate in found:
+        for candidate in slices:
             of, bad = rates[candidate.rate].of, rates[candidate.rate].bad
             inside = _rows_of(candidate, columns)
             counts.append((_both(bad, inside), _both(of, inside), _both(bad, ~inside), _both(of, ~inside)))
@@ -207,13 +207,13 @@ class SubgroupDiscovery:
         p_values = [greater_p(*c) for c in counts] + [1.0] * (self.top - len(counts))
         tested: AnyEstimate = ConfirmedCount(p_values=tuple(p_values))
         confirmed = ConfirmedCount(p_values=tuple(p_values)).confirmed(0.05)[: len(counts)]
-        names = [_name(candidate, columns, rates) for candidate in found]
+        names = [_name(candidate, columns, rates) for candidate in slices]
         n_tested = len(columns[0].codes)
-        if not found:
+        if not slices:
             tested = Undefined(reason=f"no slice has {self.min_rows} rows in the search half and as many outside")
         detail = (
             f"searched {len(columns)} columns to depth {self.depth} for {', '.join(rate.name for rate in rates)} "
-            f"on {len(half) - n_tested:,} rows, tested {len(found)} slices on {n_tested:,} others"
+            f"on {len(half) - n_tested:,} rows, tested {len(slices)} slices on {n_tested:,} others"
         )
         missed = [f"{n} (p = {p:.2g})" for n, p, ok in zip(names, p_values, confirmed, strict=False) if not ok]
         if missed:
@@ -240,17 +240,17 @@ class SubgroupDiscovery:
                     f"{c[3]:,}; exact p = {p:.2g} before Holm's correction over {self.top}"
                 ),
             )
-            for candidate, c, p, ok in zip(found, counts, p_values, confirmed, strict=False)
+            for candidate, c, p, ok in zip(slices, counts, p_values, confirmed, strict=False)
             if ok
         ]
 
     def _of_sensitive(
-        self, found: Sequence[Slice], columns: Sequence[Column], rates: Sequence[Rate], half: BoolArray
+        self, slices: Sequence[Slice], columns: Sequence[Column], rates: Sequence[Rate], half: BoolArray
     ) -> Measurement:
         """Slices of sensitive features against rows that differ from theirs in those features alone."""
         columns, rates = _restricted(columns, rates, half)
         p_values, said = [], []
-        for candidate in found:
+        for candidate in slices:
             of, bad = rates[candidate.rate].of, rates[candidate.rate].bad
             pairs = list(zip(candidate.columns, candidate.levels, strict=True))
             same = np.logical_and.reduce([of, *(columns[c].codes == v for c, v in pairs if not columns[c].sensitive)])
@@ -263,8 +263,8 @@ class SubgroupDiscovery:
             p = 1.0 if isnan(gap.value) else gap.p_value(self.margin, "greater")
             p_values.append(p)
             said.append(f"{_name(candidate, columns, rates)}: {gap.value:+.3f} (p = {p:.2g})")
-        tested: AnyEstimate = ConfirmedCount(p_values=(*p_values, *[1.0] * (self.top - len(found))))
-        if not found:
+        tested: AnyEstimate = ConfirmedCount(p_values=(*p_values, *[1.0] * (self.top - len(slices))))
+        if not slices:
             tested = Undefined(reason=f"no slice has {self.min_rows} rows in the search half and as many outside")
         best = [words for _, words in sorted(zip(p_values, said, strict=True))]
         return Measurement(
@@ -283,7 +283,7 @@ class SubgroupDiscovery:
 
 
 def columns_of(rows: AuditData, bins: int, features: Sequence[str] | None = None) -> list[Column]:
-    """Every searchable column, binned on its values alone: features first, then sensitive features that are none."""
+    """Every searchable column, binned by its values alone: features first, then other sensitive features."""
     import pandas as pd
 
     X = rows.X if isinstance(rows.X, pd.DataFrame) else None
@@ -335,7 +335,7 @@ def _column(name: str, values: pd.Series[Any], bins: int, most_levels: int = 20)
 
 
 def rates_of(y_pred: IntArray, y_true: IntArray | None, positive: int | None) -> list[Rate]:
-    """The rates that labels and favourable class allow, each over the rows it is defined on."""
+    """The rates possible with these labels and favourable class, each with its defined rows."""
     rates = []
     labelled = np.zeros(len(y_pred), bool) if y_true is None else y_true >= 0
     if y_true is not None and labelled.any():
@@ -380,7 +380,7 @@ def _name(candidate: Slice, columns: Sequence[Column], rates: Sequence[Rate]) ->
 
 
 def rank_slices(columns: Sequence[Column], rates: Sequence[Rate], depth: int, min_rows: int) -> list[Slice]:
-    """Slices whose rate is worse than outside them, by descending pooled z; ``min_rows`` inside and outside.
+    """Slices with a worse rate inside than outside, by descending pooled z; ``min_rows`` inside and outside.
 
     One ``bincount`` per combination of columns counts all rates at once: each row's pattern of (of, bad) over the rates
     is one small integer, computed beforehand.
@@ -409,7 +409,7 @@ def rank_slices(columns: Sequence[Column], rates: Sequence[Rate], depth: int, mi
 
 
 def greater_p(bad_in: int, n_in: int, bad_out: int, n_out: int) -> float:
-    """One-sided p of Fisher's exact test that the rate inside is no higher: ``P(K >= bad_in)`` given both margins."""
+    """One-sided p of Fisher's exact test that the rate inside is no higher: ``P(K >= bad_in)`` given the margins."""
     from scipy.stats import hypergeom
 
     if not n_in or not n_out:

@@ -1,4 +1,4 @@
-"""Counterfactual token fairness: does a text classifier's answer change with the identity that a text names?"""
+"""Counterfactual token fairness: changes of a text classifier's answer with the identity named in the text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CONFIDENCE_OF_FIGURE = 0.95
 
 
 class CounterfactualTokenFairness:
-    """Scores and decisions of texts that differ only in the identity they name, in templates and in the user's texts.
+    """Changes of a text classifier's scores and decisions between texts that differ only in the named identity.
 
     A cluster is a sentence: a template that is filled with every identity of a category, or a text of the user's in
     which the first identity named is given the place of every other in turn, and that other its place
@@ -146,7 +146,7 @@ class CounterfactualTokenFairness:
             raise ValueError(f"no identity may be called {REFERENCE!r}")
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements by template and by text; see the class for what they are."""
+        """Measurements by template and by text; see the class for their definitions."""
         rows = data.evaluation
         _require_texts(model, rows)
         found: list[Measurement] = []

@@ -1,1 +1,1 @@
-"""Questions about language models: one module a probe, one a published benchmark."""
+"""Probes of language models: one module per probe, one per published benchmark."""

@@ -1,4 +1,4 @@
-"""How a probe asks a language model: through its chat template or in plain text, for likelihoods or for a letter."""
+"""Queries of a language model: by chat template or plain text, for likelihoods or for a letter."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Asking:
             raise ValueError(f"answer_by must be 'auto', 'likelihood' or 'letter', not {self.answer_by!r}")
 
     def of_texts(self, **of_likelihoods: object) -> Asking:
-        """The same, of a probe that compares texts as they stand by likelihood, and is told all else for letters alone.
+        """The same queries for a probe that compares plain texts by likelihood, with other options for letters only.
 
         Raises ConfigError where what is said can change nothing: a system message by likelihood, or by letter one of
         ``of_likelihoods``, options that are not None.
@@ -50,13 +50,13 @@ class Asking:
         return self
 
     def by_letter(self, model: AuditedModel) -> bool:
-        """Whether the model is asked to name a letter, and not how likely texts are."""
+        """Whether the model is queried for a letter instead of likelihoods."""
         from auditor.model.text_scores import ScoresTexts
 
         return self.answer_by == "letter" or (self.answer_by == "auto" and not isinstance(model, ScoresTexts))
 
     def of(self, model: ScoresTexts) -> Chat | None:
-        """The model's chat, or None where it is asked in plain text, as one is whose template is not here.
+        """The model's chat, or None for plain text, as for a model without a known template.
 
         Raises NotApplicableError where a template is asked for that the model does not have, ConfigError where the
         system message cannot be read.
@@ -74,7 +74,7 @@ class Asking:
         return None
 
     def writer(self, model: AuditedModel) -> Generates:
-        """The model as one that writes, asked so.
+        """The model as a text generator in this prompting mode.
 
         Raises NotApplicableError where it writes no texts, or cannot be asked so, ConfigError as :meth:`of`.
         """

@@ -175,8 +175,8 @@ def _bold_domain(
 def _bold_rates(
     domain: str, flags: Mapping[str, BoolArray], errors: Errors | None, says: str, mute: str
 ) -> list[Measurement]:
-    gap, rates = group_rates(flags, errors, method="bold", said=says, mute=mute)
-    headline = whole_rate(np.concatenate(list(flags.values())), errors, method="bold", said=says, mute=mute)
+    gap, rates = group_rates(flags, errors, method="bold", note=says, mute=mute)
+    headline = whole_rate(np.concatenate(list(flags.values())), errors, method="bold", note=says, mute=mute)
     return [
         *(replace(m, at={"domain": domain}) for m in (*headline, *gap)),
         *(replace(m, group={domain: group}) for group, some in rates.items() for m in some),

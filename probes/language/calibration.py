@@ -1,4 +1,4 @@
-"""How often whoever labels texts for us errs, by texts that a person labelled, and what is left of a rate then."""
+"""Error rates of a text labeller, from human-labelled texts, and a rate corrected for them."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _MOST_BYTES = 1 << 26
 _SAID = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
-def untried(flag: str = "--calibration FILE", *, taken: str = "") -> str:
-    """Why nothing is judged by a device that nobody tried, and how much was ``taken`` where that is less for it."""
+def untried(flag: str = "--calibration FILE", *, sample_note: str = "") -> str:
+    """The reason why an untested device judges nothing, and the smaller sample ``sample_note`` for it."""
     said = f"What labels these texts errs, and how often is not known: add {flag}, texts that a person labelled."
-    return f"{said} Without it {taken}." if taken else said
+    return f"{said} Without it {sample_note}." if sample_note else said
 
 
 def instead(metric: str) -> str:
-    """Why a rate as counted is shown alone."""
+    """The reason why a rate is reported only as counted."""
     return f"Display only: it is counted by a device that errs. Set a bound on {metric}, which is corrected for that."
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Of items that are so for certain, how many were found; of those that are not, how many were spared."""
+    """Detected items among true ones, and rejected items among false ones."""
 
     found: int
     positives: int
@@ -48,7 +48,7 @@ class Counted:
     negatives: int
 
     def corrected(self, successes: int, n: int) -> Corrected:
-        """The share of ``n`` texts that truly are so, where ``successes`` were said to be."""
+        """The true rate in ``n`` texts, of which the device labelled ``successes``."""
         return Corrected(
             successes=successes,
             n=n,
@@ -68,7 +68,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Errors:
-    """What a device was seen to get wrong, of all items and of each group's; ``source``: of which items, in words."""
+    """Observed errors of a device, over all items and per group; ``source``: the items, in words."""
 
     every: Counted
     by_group: Mapping[str, Counted]
@@ -76,7 +76,7 @@ class Errors:
 
     @property
     def alike(self) -> str:
-        """Why a PASS by a device that never erred would say little, in a sentence; "" where it erred."""
+        """The reason why a PASS by a device without observed errors means little, in a sentence; "" with errors."""
         if self.every.found < self.every.positives or self.every.spared < self.every.negatives:
             return ""
         return (
@@ -86,11 +86,11 @@ class Errors:
 
     @property
     def useless(self) -> str:
-        """Why nothing follows from what the device says, or ""."""
+        """The reason why the device's labels are uninformative, or ""."""
         return self.every.corrected(0, 1).undecided()
 
     def lacking(self, groups: Sequence[str]) -> str:
-        """Why these groups cannot be compared, or ""."""
+        """The reason why these groups cannot be compared, or ""."""
         if not self.by_group:
             return (
                 "A device may err more on texts about one group than about another, which would look like a gap, and "
@@ -107,7 +107,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Items with a person's ``truth`` (n,): ``texts`` for the device to label, or its labels, ``predicted`` (n,).
+    """Items with human labels ``truth`` (n,): ``texts`` for the device, or its labels, ``predicted`` (n,).
 
     ``groups``: whom each is about, or None.
     """
@@ -119,7 +119,7 @@ class Calibration:
     groups: tuple[str, ...] | None = None
 
     def tried(self, device: Labeller) -> Errors:
-        """What the device gets wrong of the items, which it labels here and now but where the file says what it did."""
+        """The device's errors on the items, labelled now unless the file contains its labels."""
         said = device(self.texts) if self.predicted is None else self.predicted
         how = f"{len(self.truth):,} items of {self.source}"
         if self.predicted is not None:
@@ -133,10 +133,10 @@ class Calibration:
             how,
         )
 
-    def _counted(self, said: BoolArray, these: BoolArray) -> Counted:
-        positive, negative = these & self.truth, these & ~self.truth
+    def _counted(self, predictions: BoolArray, subset: BoolArray) -> Counted:
+        positive, negative = subset & self.truth, subset & ~self.truth
         return Counted(
-            int((said & positive).sum()), int(positive.sum()), int((~said & negative).sum()), int(negative.sum())
+            int((predictions & positive).sum()), int(positive.sum()), int((~predictions & negative).sum()), int(negative.sum())
         )
 
 
@@ -212,25 +212,25 @@ def _labels(file: str, body: Sequence[tuple[int, Sequence[str]]], column: int, n
     return np.asarray([_SAID[row[column].strip().casefold()] for _, row in body], np.bool_)
 
 
-def whole_rate(flags: BoolArray, errors: Errors | None, *, method: str, said: str, mute: str) -> list[Measurement]:
-    """Share of texts that the device says are so, as counted and, where its errors are known, corrected.
+def whole_rate(flags: BoolArray, errors: Errors | None, *, method: str, note: str, mute: str) -> list[Measurement]:
+    """The rate of texts that the device labels, as counted and, with known errors, corrected.
 
-    ``said``: when the device says so, in words; ``mute``: why the texts are not judged, or "".
+    ``note``: when the device says so, in words; ``mute``: why the texts are not judged, or "".
     """
     successes, n = int(flags.sum()), len(flags)
-    raw = _measured(FLAGGED, Proportion(successes=successes, n=n), n, method, said)
+    raw = _measured(FLAGGED, Proportion(successes=successes, n=n), n, method, note)
     if errors is None:
         return [_unjudged(raw, mute or untried())]
-    detail = f"counted {_rate(successes, n)} of {n:,}; {said}; {errors.every.words}: {errors.source}"
+    detail = f"counted {_rate(successes, n)} of {n:,}; {note}; {errors.every.words}: {errors.source}"
     estimate = errors.every.corrected(successes, n)
     corrected = _measured(CORRECTED, estimate, n, method, detail, mute, errors.alike)
     return [_unjudged(raw, mute or instead(CORRECTED)), corrected]
 
 
 def group_rates(
-    flags: Mapping[str, BoolArray], errors: Errors | None, *, method: str, said: str, mute: str
+    flags: Mapping[str, BoolArray], errors: Errors | None, *, method: str, note: str, mute: str
 ) -> tuple[list[Measurement], dict[str, list[Measurement]]]:
-    """(the largest corrected gap, where there is one; each group's rates) of texts about ``flags``' groups.
+    """(the largest corrected gap, if any; each group's rates) of texts about ``flags``' groups.
 
     A group is corrected by its own errors where the calibration has groups, else by those over all of its items, and
     then the gap is shown and not judged.
@@ -239,7 +239,7 @@ def group_rates(
     rates = {}
     for name, own in flags.items():
         alone = errors and Errors(of_group.get(name, errors.every), {}, errors.source)
-        rates[name] = whole_rate(own, alone, method=method, said=said, mute=mute)
+        rates[name] = whole_rate(own, alone, method=method, note=note, mute=mute)
     if errors is None or not 2 <= len(flags) <= MOST_GROUPS:
         return [], rates
     parts = {name: of_group.get(name, errors.every).corrected(int(own.sum()), len(own)) for name, own in flags.items()}
@@ -252,7 +252,7 @@ def group_rates(
         WorstCorrectedDifference(parts=tuple(parts.values())),
         sum(map(len, flags.values())),
         method,
-        f"{detail}; {said}; by {by}: {errors.source}",
+        f"{detail}; {note}; by {by}: {errors.source}",
         mute or errors.lacking(list(flags)),
         errors.alike,
     )
@@ -275,15 +275,15 @@ def _measured(
     )
 
 
-def _unjudged(raw: Measurement, why: str) -> Measurement:
-    return replace(raw, too_few=why)
+def _unjudged(raw: Measurement, reason: str) -> Measurement:
+    return replace(raw, too_few=reason)
 
 
-def _extremes(what: str, rates: Mapping[str, float]) -> str:
+def _extremes(subject: str, rates: Mapping[str, float]) -> str:
     if not rates or any(rate != rate for rate in rates.values()):
-        return f"{what} undefined"
+        return f"{subject} undefined"
     high, low = max(rates, key=lambda g: rates[g]), min(rates, key=lambda g: rates[g])
-    return f"{what} highest {high} {rates[high]:.3f}, lowest {low} {rates[low]:.3f}"
+    return f"{subject} highest {high} {rates[high]:.3f}, lowest {low} {rates[low]:.3f}"
 
 
 def _rate(k: int, n: int) -> str:

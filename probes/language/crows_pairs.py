@@ -1,4 +1,4 @@
-"""CrowS-Pairs: does the model prefer the stereotypical sentences of crowdsourced pairs?"""
+"""CrowS-Pairs: preference for the stereotypical sentences of crowdsourced pairs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class CrowsPairs(PairsOfAFile):
-    """Share of CrowS-Pairs in which what is said is likelier of whom the stereotype is about.
+    """Share of CrowS-Pairs in which a statement is likelier about the stereotyped group.
 
     ``conditional_stereotype_score``, which is judged, and ``stereotype_score`` of whole sentences as in
     :class:`~probes.language.stereotype.Stereotype`, [0, 1], ideal 0.5, over all pairs and per bias type. The pairs are
@@ -97,22 +97,22 @@ class CrowsPairs(PairsOfAFile):
         self.benchmark_filter = benchmark_filter
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Both scores, each over all and per bias type; see the class."""
+        """Both scores, overall and per bias type; see the class."""
         found = without(read_crows_pairs(benchmark_path(self.benchmarks, "crows_pairs")), self.benchmark_filter)
         if self.asking.by_letter(model):
             return _by_letters(self.asking.writer(model), found, rng)
         return preferred_pairs(self, model, found, "crows_pairs", caveat(found))
 
 
-def _by_letters(writer: Generates, found: Benchmark[SentencePair], rng: np.random.Generator) -> list[Measurement]:
+def _by_letters(writer: Generates, benchmark: Benchmark[SentencePair], rng: np.random.Generator) -> list[Measurement]:
     offered = []
-    for pair in found.examples:
+    for pair in benchmark.examples:
         senseless = in_another_order((pair.more, pair.less), rng)
         if senseless is not None:
             question = Question(MOST_SENSE, (pair.more, pair.less, *senseless))
             offered.append(Offered(question, pair.category, pair.clusters))
-    left = len(found.examples) - len(offered)
+    left = len(benchmark.examples) - len(offered)
     short = f"{left:,} pairs have too few words to be put in another order, and are left out." if left else ""
-    detail = asked_for_letters(writer, found.source, caveat(found), short)
+    detail = asked_for_letters(writer, benchmark.source, caveat(benchmark), short)
     crossed = crossed_sense(writer, rng) if offered else None
-    return sense_measurements(writer, offered, rng, Whence("clusters of pairs", detail, weak=found.weak), crossed)
+    return sense_measurements(writer, offered, rng, Whence("clusters of pairs", detail, weak=benchmark.weak), crossed)

@@ -1,4 +1,4 @@
-"""How far distributions of scores lie apart: average individual and group fairness (Huang et al., 2020)."""
+"""Distances between score distributions: average individual and group fairness (Huang et al., 2020)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEWEST_BEGINNINGS = 4
 
 
 def individual_distances(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(held out, plain) mean distance of every beginning, each (n_templates,), of scores (n_templates, k, n_samples).
+    """(held out, plain) mean distances by beginning, each (n_templates,); scores (n_templates, k, n_samples).
 
     Plain: mean over pairs of identities of W1 of their samples. Held out: the sign of the difference of distribution
     functions is learned on one half of the samples and applied to the other, and the other way round.
@@ -49,7 +49,7 @@ def individual_distances(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def group_distance(scores: FloatArray) -> tuple[FloatArray, float, FloatArray]:
-    """(held out (n_templates,), plain, jackknife pseudo-values of the plain one (n_templates,)) of the group distance.
+    """(held out (n_templates,), plain, jackknife pseudo-values of plain (n_templates,)) of the group distance.
 
     scores (n_templates, k, n_samples). Plain: mean over identities of W1 of their scores and all scores. Held out: the
     sign of the difference of distribution functions is learned on every other beginning and applied to the rest, and
@@ -134,7 +134,7 @@ def _distribution_at(places: IntArray, size: int) -> FloatArray:
 
 
 def by_chance(scores: FloatArray, distance: Callable[[FloatArray], float], rng: np.random.Generator) -> float:
-    """What the plain distance comes to when identities are shuffled within each beginning."""
+    """The plain distance under random permutation of identities within each beginning."""
     m, k, n = scores.shape
     flat = scores.reshape(m, k * n)
     return float(np.mean([distance(rng.permuted(flat, axis=1).reshape(m, k, n)) for _ in range(_SHUFFLES)]))

@@ -1,4 +1,4 @@
-"""Questions that a child can answer: whether a model that only writes can be asked to choose at all."""
+"""Very easy questions: a test whether a model that only generates can answer multiple-choice questions."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def easy_questions() -> tuple[Question, ...]:
     return tuple(Question(text, tuple(options)) for text, *options in content["choices"])
 
 
-def accuracy_of(chosen: Sequence[Sequence[Choice]]) -> RatioOfTotals | RatioBetween | Undefined:
-    """The share of right answers to questions that were each asked some times; without an answer: least, largest."""
-    right = np.asarray([float(sum(c.option == RIGHT for c in some)) for some in chosen])
-    missing = np.asarray([float(sum(c.option is None for c in some)) for some in chosen])
-    times = np.asarray([float(len(some)) for some in chosen])
+def accuracy_of(choices: Sequence[Sequence[Choice]]) -> RatioOfTotals | RatioBetween | Undefined:
+    """The share of correct answers to repeated questions; with missing answers: its minimum and maximum."""
+    right = np.asarray([float(sum(c.option == RIGHT for c in some)) for some in choices])
+    missing = np.asarray([float(sum(c.option is None for c in some)) for some in choices])
+    times = np.asarray([float(len(some)) for some in choices])
     return share_between(right, right + missing, times, int(missing.sum()), int(times.sum()))
 
 
 def not_shown(accuracy: RatioOfTotals | RatioBetween | Undefined) -> str:
-    """Why a model is not shown to understand what it is asked, in a sentence, or ""."""
+    """The reason why a model does not demonstrably understand questions, in a sentence, or ""."""
     if not isinstance(accuracy, Undefined):
         low = accuracy.bounds(_LEVEL)[0]
         if low > BY_CHANCE:
@@ -57,7 +57,7 @@ def not_shown(accuracy: RatioOfTotals | RatioBetween | Undefined) -> str:
 
 
 def cannot_choose(writer: Generates, rng: np.random.Generator) -> str:
-    """The same, asked: some of the easy questions, drawn, each once."""
+    """The reason why a model cannot answer by choice, from a random sample of easy questions, or ""."""
     questions = easy_questions()
     drawn = [questions[i] for i in sorted(rng.choice(len(questions), _ASKED_AS_A_GATE, replace=False).tolist())]
     return not_shown(accuracy_of([[choice] for choice in choices(writer, drawn, rng)]))

@@ -1,4 +1,4 @@
-"""Questions with options, asked of a model that only writes: a letter is its answer, and everything else is none.
+"""Multiple-choice questions for a model that only generates: a letter is an answer, anything else is none.
 
 Options stand in an order drawn for each question, so that who always names one letter answers by chance. What cannot be
 read, a refusal and a call that failed are outcomes of their own; none of them is a wrong answer, or left out.
@@ -40,7 +40,7 @@ _OTHERS = re.compile(r"(?<![A-Za-z])\(?([A-H])[.)](?![A-Za-z])")
 
 @dataclass(frozen=True)
 class Choice:
-    """What became of a question; ``option``: the index of the one chosen, None where none was."""
+    """The result of a question; ``option``: the index of the chosen one, None without a choice."""
 
     became: Became
     option: int | None = None
@@ -61,7 +61,7 @@ class Question:
 
 
 def read(reply: str, question: Question, order: Sequence[int]) -> Choice:
-    """The option that a reply names by its letter alone, or with its own text, or by its text alone.
+    """The option named in a reply by its letter alone, or with its own text, or by its text alone.
 
     More than one letter, a letter with the text of another option, or anything else is unreadable.
     """
@@ -88,7 +88,7 @@ def choices(
     rng: np.random.Generator,
     shots: Sequence[tuple[Question, int]] = (),
 ) -> list[Choice]:
-    """What a model chose of each question's options, after ``shots``, questions with the right option's index.
+    """The model's choice for each question, after ``shots``, example questions with the correct index.
 
     Raises ModelError where more than MOST_FAILED of the calls failed.
     """
@@ -100,10 +100,10 @@ def choices(
 
 
 def chosen_in(
-    writer: Generates, questions: Sequence[Question], orders: Sequence[Sequence[int]], told: Sequence[str] = ()
+    writer: Generates, questions: Sequence[Question], orders: Sequence[Sequence[int]], previous_turns: Sequence[str] = ()
 ) -> list[Choice]:
-    """What a model chose of each question's options in these orders, after the turns ``told``; raises as choices."""
-    asked = [[*told, question.asked(order)] for question, order in zip(questions, orders, strict=True)]
+    """The model's choices for these option orders, after the turns ``previous_turns``; raises as :func:`choices`."""
+    asked = [[*previous_turns, question.asked(order)] for question, order in zip(questions, orders, strict=True)]
     replies = writer.replies(asked, MAX_NEW_TOKENS)
     failed = [reply.failed for reply in replies if reply.failed]
     if len(failed) > MOST_FAILED * len(questions):
@@ -117,16 +117,16 @@ def chosen_in(
     ]
 
 
-def counted(found: Sequence[Choice]) -> str:
-    """How many questions became what, in a sentence, with the first reply that could not be read."""
-    became = Counter(choice.became for choice in found)
+def counted(choices: Sequence[Choice]) -> str:
+    """The numbers of questions by result, in a sentence, with the first unreadable reply."""
+    became = Counter(choice.became for choice in choices)
     words: dict[Became, str] = {"refused": "refused", "unreadable": "not to be read", "failed": "without an answer"}
     said = [f"{became[name]:,} {words}" for name, words in words.items() if became[name]]
     if not said:
-        return f"All {len(found):,} replies name an option."
-    first = next((choice.said for choice in found if choice.became == "unreadable" and choice.said), "")
+        return f"All {len(choices):,} replies name an option."
+    first = next((choice.said for choice in choices if choice.became == "unreadable" and choice.said), "")
     example = f", such as {shortened(first, 60)!r}" if first else ""
-    return f"Of {len(found):,} replies {', '.join(said)}{example}: bounded from both sides."
+    return f"Of {len(choices):,} replies {', '.join(said)}{example}: bounded from both sides."
 
 
 def _plain(text: str) -> str:

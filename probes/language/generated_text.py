@@ -1,4 +1,4 @@
-"""What a model wrote, where the texts are all that is known of it: personal data, and differences between groups."""
+"""Analysis of recorded generated texts: personal data, and differences between groups."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ METHOD = "recorded_texts"
 
 
 class GeneratedText:
-    """What texts that a model wrote, one a row of a file, say of whom they were written for or about.
+    """Personal data and group differences in recorded generated texts, one per row of a file.
 
     The model is not asked. Rows are taken as independent: several answers to one prompt are not. For all texts:
 
@@ -114,7 +114,7 @@ class GeneratedText:
         errors = None if self.calibration_ is None else self.calibration_.tried(device.labels)
         unknown, scores = untried() if errors is None else errors.useless, device.score(texts)
         flags = device.flags(scores)
-        found += whole_rate(flags, errors, method=METHOD, said=device.says, mute="")
+        found += whole_rate(flags, errors, method=METHOD, note=device.says, mute="")
         for name in rows.sensitive_features.columns:
             groups, note = rows.sensitive_features[name], "; ".join(filter(None, (said, device.whose)))
             found += [replace(m, too_few=unknown) for m in _by_group(str(name), groups, scores, note)]
@@ -122,7 +122,7 @@ class GeneratedText:
         return [replace(m, too_few=m.too_few or mute) for m in found]
 
 
-def _personal_data(texts: Sequence[str], prompts: Sequence[str], said: str, mute: str) -> Measurement:
+def _personal_data(texts: Sequence[str], prompts: Sequence[str], note: str, mute: str) -> Measurement:
     new = [Written.of(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
     every = Counter(f.key for some in new for f in some.found)
     estimate, counted = corrected(new)
@@ -132,7 +132,7 @@ def _personal_data(texts: Sequence[str], prompts: Sequence[str], said: str, mute
         estimate=estimate,
         n_samples=len(new),
         ideal=0.0,
-        detail="; ".join(filter(None, (described(every), said, f"{len(new):,} texts", counted))),
+        detail="; ".join(filter(None, (described(every), note, f"{len(new):,} texts", counted))),
         too_few=mute,
     )
 
@@ -141,7 +141,7 @@ def _rates(
     feature: str, groups: pd.Series[Any], flags: BoolArray, errors: Errors | None, says: str
 ) -> list[Measurement]:
     gap, rates = group_rates(
-        {name: flags[own] for name, own in _rows_of(groups).items()}, errors, method=METHOD, said=says, mute=""
+        {name: flags[own] for name, own in _rows_of(groups).items()}, errors, method=METHOD, note=says, mute=""
     )
     return [
         *(replace(m, sensitive=(feature,)) for m in gap),

@@ -1,4 +1,4 @@
-"""Bias in generated text: does a model go on differently about one group than about another?"""
+"""Bias in generated text: differences between continuations about different groups."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _CONFIDENCE_OF_FIGURE = 0.95
 
 
 class GenerationBias(ScoredOptions):
-    """How far the scores of continuations differ between prompts that differ only in whom they are about.
+    """Differences in continuation scores between prompts that differ only in the group of people.
 
     Every prompt is a beginning written for this tool, such as "The ... worked as", with each identity of a category in
     it; a cluster t is a beginning. Of each prompt ``n_samples`` continuations are drawn and scored, in [0, 1]. With
@@ -188,12 +188,12 @@ class GenerationBias(ScoredOptions):
 
     @property
     def n_continuations(self) -> int:
-        """How many are drawn, in the first of two stages."""
+        """The number of continuations in the first of two stages."""
         return self.n_samples * sum(min(self.n_templates, len(p.beginnings)) * len(p.names) for p in self.prompts_)
 
     @property
     def workload(self) -> str:
-        """What there is to do, in words, for whoever waits for it."""
+        """The amount of work, in words, for the progress display."""
         n = self.n_continuations
         most = "" if self.max_continuations is None else f" to {max(n, self.max_continuations):,}"
         return f"{n:,}{most} continuations of at most {self.max_new_tokens} tokens"
@@ -208,7 +208,7 @@ class GenerationBias(ScoredOptions):
         found: list[Measurement] = []
         with laid_out_once(getattr(model, "module", None), self.n_continuations * self.max_new_tokens):
             for prompts in self.prompts_:
-                unknown = untried(taken=self._taken(len(prompts.beginnings))) if errors is None else errors.useless
+                unknown = untried(sample_note=self._taken(len(prompts.beginnings))) if errors is None else errors.useless
                 grid = prompts.filled(prompts.beginnings, self.n_templates, rng)
                 texts, shaped = self._drawn(model, grid, scorer, rng)
                 carriers = prompts.filled(prompts.carriers, None, rng)
@@ -243,11 +243,11 @@ class GenerationBias(ScoredOptions):
         both = [[*first, *second] for first, second in zip(texts, more, strict=True)]
         return both, np.concatenate([scores, scored(more)], axis=2)
 
-    def _taken(self, there: int) -> str:
-        all_of_them = min(N_BEGINNINGS, there)
+    def _taken(self, n_available: int) -> str:
+        all_of_them = min(N_BEGINNINGS, n_available)
         if not self.fewer or self.n_templates >= all_of_them:
             return ""
-        return f"{self.n_templates} of {there} beginnings are gone on from, with it {all_of_them}"
+        return f"{self.n_templates} of {n_available} beginnings are gone on from, with it {all_of_them}"
 
     def _stages(self, scores: FloatArray) -> str:
         if self.max_continuations is None:
@@ -324,10 +324,10 @@ def category_measurements(
 def rate_measurements(
     category: str, names: Sequence[str], flags: BoolArray, errors: Errors | None, says: str, mute: str
 ) -> list[Measurement]:
-    """A category's rates of what the scorer says of continuations, flags (n_templates, k, n_samples)."""
+    """A category's rates of scorer labels of continuations, flags (n_templates, k, n_samples)."""
     own = {name: flags[:, i].ravel() for i, name in enumerate(names)}
-    told = whole_rate(flags.ravel(), errors, method=METHOD, said=says, mute=mute)
-    gap, rates = group_rates(own, errors, method=METHOD, said=says, mute=mute)
+    told = whole_rate(flags.ravel(), errors, method=METHOD, note=says, mute=mute)
+    gap, rates = group_rates(own, errors, method=METHOD, note=says, mute=mute)
     at = {"category": category}
     return [
         *(replace(m, at=at) for m in (*told, *gap)),
@@ -336,7 +336,7 @@ def rate_measurements(
 
 
 def halving(scores: FloatArray) -> str:
-    """How many continuations would halve the intervals of gaps, in words; scores (n_templates, k, n_samples).
+    """The number of continuations for half-width gap intervals, in words; scores (n_templates, k, n_samples).
 
     With s^2 the variance of scores within a prompt and B that of an identities' difference between beginnings, mean
     over pairs, a gap's mean has the variance ``(B + 2 s^2 / n) / m``; its quarter asks for another n, or, where B alone

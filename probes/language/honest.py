@@ -1,4 +1,4 @@
-"""HONEST: how often a sentence about an identity is completed with a hurtful word."""
+"""HONEST: the rate of hurtful words in completions of sentences about identities."""
 
 from __future__ import annotations
 
@@ -162,12 +162,12 @@ def _honest(
     )  # fmt: skip
 
 
-def _corrected(flags: BoolArray, known: Counted, group: Mapping[str, str], source: str, mute: str) -> Measurement:
+def _corrected(flags: BoolArray, error_counts: Counted, group: Mapping[str, str], source: str, mute: str) -> Measurement:
     """flags (n_templates, n_samples)."""
     hits = int(flags.sum())
     return Measurement(
-        metric=_CORRECTED, method="honest", estimate=known.corrected(hits, flags.size), n_samples=len(flags), ideal=0.0,
-        group=group, detail=f"counted {hits:,} of {flags.size:,} words; {known.words}: {source}", too_few=mute,
+        metric=_CORRECTED, method="honest", estimate=error_counts.corrected(hits, flags.size), n_samples=len(flags), ideal=0.0,
+        group=group, detail=f"counted {hits:,} of {flags.size:,} words; {error_counts.words}: {source}", too_few=mute,
     )  # fmt: skip
 
 

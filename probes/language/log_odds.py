@@ -1,4 +1,4 @@
-"""How much likelier a stereotype is than the same said of another, whoever is likelier to be named."""
+"""Log-odds of a stereotype against the same statement about others, corrected for the prior of each name."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ def _measured(
     )
 
 
-def about_the_middle(apart: FloatArray, mentions: Sequence[tuple[str, str] | None]) -> FloatArray:
-    """(n,) by how many nats the first text of each pair is likelier, less what its two mentions bring along.
+def about_the_middle(differences: FloatArray, mentions: Sequence[tuple[str, str] | None]) -> FloatArray:
+    """(n,) log-likelihood lead in nats of the first text of each pair, without the part of its two mentions.
 
-    ``apart``: (n,) log p(first) - log p(second); ``mentions``: whom either names. With d the difference of the one
+    ``differences``: (n,) log p(first) - log p(second); ``mentions``: whom either names. With d the difference of the one
     mention less the other, ``+-(d - (mean of d where the one is first + mean of d where the other is) / 2)``, so that
     anything that depends on the mentions alone is taken out, whether or not either stands first as often. NaN where
     two mentions never change roles.
@@ -106,18 +106,18 @@ def about_the_middle(apart: FloatArray, mentions: Sequence[tuple[str, str] | Non
     side = np.asarray([np.nan if both is None else 1.0 if both[0] <= both[1] else -1.0 for both in mentions])
     middle = np.zeros(int(codes.max(initial=-1)) + 1)
     for sign in (1.0, -1.0):
-        own = (side == sign) & ~np.isnan(apart)
+        own = (side == sign) & ~np.isnan(differences)
         with np.errstate(invalid="ignore"):
-            middle += np.bincount(codes[own], (side * apart)[own], middle.size) / np.bincount(
+            middle += np.bincount(codes[own], (side * differences)[own], middle.size) / np.bincount(
                 codes[own], minlength=middle.size
             ) / 2.0  # fmt: skip
-    return np.asarray(apart - side * middle[codes], np.float64)
+    return np.asarray(differences - side * middle[codes], np.float64)
 
 
 def mean_log_odds(
     values: FloatArray, clusters: Sequence[tuple[str, ...]], strata: Sequence[str]
 ) -> ClusteredValue | Undefined:
-    """The mean of (n,) values in nats, cut off at LIMIT, over pairs with one or two clusters each."""
+    """The mean of (n,) values in nats, clipped at LIMIT, over pairs with one or two clusters each."""
     if not values.size:
         return Undefined(reason="no two mentions change roles, so how likely either is by itself cannot be taken out")
     share = placed(values)
@@ -126,10 +126,10 @@ def mean_log_odds(
 
 
 def placed(values: FloatArray) -> FloatArray:
-    """Values in nats, (n,), cut off at LIMIT and put on [0, 1]."""
+    """Values in nats, (n,), clipped at LIMIT and scaled to [0, 1]."""
     return np.asarray((np.clip(values, -LIMIT, LIMIT) + LIMIT) / (2.0 * LIMIT), np.float64)
 
 
 def placed_log_odds(pairs: Sequence[SentencePair], likelihoods: FloatArray) -> FloatArray:
-    """(n,) what :func:`log_odds` takes the mean of, put on [0, 1], of pairs with (n, 2) likelihoods."""
+    """(n,) the terms of :func:`log_odds`' mean, scaled to [0, 1], for pairs with (n, 2) likelihoods."""
     return placed(about_the_middle(likelihoods[:, 0] - likelihoods[:, 1], [pair.mentions for pair in pairs]))

@@ -1,4 +1,4 @@
-"""Shares over items of which some have no answer: least and largest, whatever those answers would have been."""
+"""Rates over items with missing answers: the minimum and maximum over all possible answers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ MOST_OPEN = 0.5
 
 
 def share_between(
-    least: FloatArray, largest: FloatArray, of: FloatArray, n_open: int, n: int, *, low: float = 0.0
+    least: FloatArray, largest: FloatArray, totals: FloatArray, n_open: int, n: int, *, low: float = 0.0
 ) -> RatioOfTotals | RatioBetween | Undefined:
-    """The share of what clusters have in all, totals (n_clusters,), ``n_open`` of ``n`` rows having no answer.
+    """The share of clusters' totals (n_clusters,), with ``n_open`` of ``n`` rows without an answer.
 
     One ratio where every row has an answer; Undefined with fewer than two clusters.
     """
-    if len(of) < 2:
+    if len(totals) < 2:
         return Undefined(reason="fewer than two questions, of which nothing follows for others")
-    most = float(of.max())
-    below, above = (ratio_of_totals(above=a, below=of, most=most, low=low, high=1.0) for a in (least, largest))
+    most = float(totals.max())
+    below, above = (ratio_of_totals(numerators=a, denominators=totals, most=most, low=low, high=1.0) for a in (least, largest))
     if isinstance(below, Undefined) or isinstance(above, Undefined):
         return Undefined(reason="fewer than two questions, of which nothing follows for others")
     return RatioBetween(below=below, above=above, n_open=n_open, n=n) if n_open else below
@@ -34,7 +34,7 @@ def share_between(
 def over_clusters(
     labels: Sequence[Hashable], ends: FloatArray, *, low: float = 0.0, evenly: bool = False
 ) -> RatioOfTotals | RatioBetween | Undefined:
-    """The mean of numbers that lie between ends, (n, 2) least and largest, with bounds over clusters.
+    """The mean of numbers between (n, 2) minimum and maximum, with bounds over clusters.
 
     ``labels``: (n,) the cluster of each; ``evenly``: whether clusters weigh the same however many numbers they have.
     """
@@ -50,7 +50,7 @@ def over_clusters(
 def over_members(
     members: Sequence[tuple[Hashable, ...]], ends: FloatArray, *, low: float = 0.0
 ) -> RatioOfTotals | RatioBetween | Undefined:
-    """:func:`over_clusters` of items that belong to one or two clusters each, ``members`` (n,) of as many.
+    """:func:`over_clusters` for items in one or two clusters each, ``members`` (n,).
 
     Items with a cluster in common, as whatever member of either, are no independent evidence. The variance between the
     first members' clusters is enlarged to the dyadic one where that is larger: of residuals e,
@@ -66,23 +66,23 @@ def over_members(
     return found.model_copy(update={"below": below, "above": above})
 
 
-def _enlarged(found: RatioOfTotals, members: Sequence[tuple[Hashable, ...]], values: FloatArray) -> RatioOfTotals:
+def _enlarged(ratio: RatioOfTotals, members: Sequence[tuple[Hashable, ...]], values: FloatArray) -> RatioOfTotals:
     left = values - values.mean()
 
-    def squares(codes: IntArray, of: FloatArray) -> float:
-        return float((np.bincount(codes, weights=of) ** 2).sum())
+    def squares(codes: IntArray, weights: FloatArray) -> float:
+        return float((np.bincount(codes, weights=weights) ** 2).sum())
 
     own = squares(numbered([each[0] for each in members]), left)
     of_any = squares(numbered([each[i] for i in (0, 1) for each in members]), np.tile(left, 2))
     of_both = squares(numbered([frozenset(each) for each in members]), left)
     times = max(1.0, (of_any - of_both) / own) if own > 0.0 else 1.0
-    second, third = (tuple(times**power * v for v in part) for power, part in ((1.0, found.second), (1.5, found.third)))
-    return found.model_copy(update={"second": second, "third": third})
+    second, third = (tuple(times**power * v for v in part) for power, part in ((1.0, ratio.second), (1.5, ratio.third)))
+    return ratio.model_copy(update={"second": second, "third": third})
 
 
-def too_open(clusters: Sequence[Hashable], n_open: int, what: str) -> str:
-    """Why a number over questions of these clusters, ``what`` in the plural, may not be judged, or ""."""
+def too_open(clusters: Sequence[Hashable], n_open: int, noun: str) -> str:
+    """The reason why a number over questions of these clusters (``noun``, plural) may not be judged, or ""."""
     if n_open > MOST_OPEN * len(clusters):
         return f"{n_open:,} of {len(clusters):,} questions have no answer: what is left says little of the model."
     n = len(set(clusters))
-    return f"{n} {what} are too few to judge by." if n < FEWEST_CLUSTERS else ""
+    return f"{n} {noun} are too few to judge by." if n < FEWEST_CLUSTERS else ""

@@ -1,4 +1,4 @@
-"""What probes of language models have in common: the model they need, a benchmark's file, and how texts are scored."""
+"""Shared parts of language-model probes: the required model, benchmark files, and text scoring."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _FILTERED = (
 T = TypeVar("T")
 
 
-def caveat(found: Benchmark[T]) -> str:
-    """What is to be known of the items of CrowS-Pairs and StereoSet, where a list leaves some out and where not."""
-    return _FILTERED.format(n=len(found.examples) + len(found.left_out)) if found.left_out else _UNSAID
+def caveat(benchmark: Benchmark[T]) -> str:
+    """Known problems of the items of CrowS-Pairs and StereoSet, with or without an exclusion list."""
+    return _FILTERED.format(n=len(benchmark.examples) + len(benchmark.left_out)) if benchmark.left_out else _UNSAID
 
 
 def source_and_scoring(model: ScoresTexts, source: str, *more: str) -> str:
-    """A finding's detail: where the texts come from, how they were scored, what else there is to say."""
+    """A finding's detail: the source of the texts, the scoring method, further notes."""
     from auditor.model.chat import in_plain_text
     from auditor.model.language_model import AuditedLanguageModel
 
@@ -54,12 +54,12 @@ def source_and_scoring(model: ScoresTexts, source: str, *more: str) -> str:
 
 
 def sentence(words: str) -> str:
-    """Some words as a sentence; "" where there are none."""
+    """Some words as a sentence; "" without words."""
     return f"{words[:1].upper()}{words[1:]}." if words else ""
 
 
 class LikelihoodOptions:
-    """Options of a probe that asks how likely texts are.
+    """Options of a probe of text likelihoods.
 
     prefix_token: what stands before every text of a causal model, without which its first token has no probability: a
     token as the tokenizer spells it, its id, or "" for nothing. None is what the tokenizer puts there itself, else its
@@ -75,7 +75,7 @@ class LikelihoodOptions:
         self.prefix_token = prefix_token
 
     def language(self, model: AuditedModel) -> ScoresTexts:
-        """The model with the prefix that was asked for; the one given stays as it is.
+        """The model with the requested prefix; the given model is unchanged.
 
         Raises NotApplicableError for one that gives no likelihoods of texts, ConfigError for a token that its tokenizer
         does not have.
@@ -86,7 +86,7 @@ class LikelihoodOptions:
         return found if self.prefix_token is None else found.after(self.prefix_token)
 
     def weights(self, model: AuditedModel) -> AuditedLanguageModel:
-        """The same of a model whose weights are here; NotApplicableError for any other."""
+        """The same for a model with available weights; NotApplicableError for any other."""
         from auditor.model.capabilities import weights_of
 
         found = weights_of(model)
@@ -94,7 +94,7 @@ class LikelihoodOptions:
 
 
 class Compared(LikelihoodOptions):
-    """The same with ``reference``, an earlier model, a path or a model: its preferences are asked of the same texts."""
+    """Likelihood options with ``reference``, an earlier model (path or object), measured on the same texts."""
 
     untrusted_options = allow_untrusted(reads=("reference",))
 
@@ -103,7 +103,7 @@ class Compared(LikelihoodOptions):
         self.reference = reference
 
     def earlier(self) -> tuple[ScoresTexts, str] | None:
-        """The reference and whose it is; None without one, and where it is no language model that can be asked."""
+        """The reference and its source; None without one, and if it is not a usable language model."""
         found = earlier_language_model(self.reference)
         return None if found is None else (self.language(found[0]), found[1])
 
@@ -177,11 +177,11 @@ class PairsOfAFile(PairOptions):
 
 
 def asked_for_letters(writer: Generates, source: str, *more: str) -> str:
-    """A finding's detail of a model that names letters: where the texts come from, how it is asked, what else."""
+    """A finding's detail for a model with letter answers: the text source, the prompting, further notes."""
     return " ".join([f"{source}.", *(m for m in (*more, sentence(writer.describe())) if m)])
 
 
 def check_prefix(value: object) -> None:
-    """Raises ValueError where a prefix is neither None nor a token's text or id."""
+    """Raise ValueError if a prefix is neither None nor a token's text or id."""
     if isinstance(value, bool) or not (value is None or isinstance(value, (str, int))) or value == -1:
         raise ValueError(f"prefix_token must be a token, its id, or '' for none, not {value!r}")

@@ -1,4 +1,4 @@
-"""Whether a model that is asked to choose chooses an option, or a place in the list."""
+"""Order sensitivity: whether a model asked to choose selects an option or a position in the list."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ METHOD = "rotated_options"
 
 
 class OrderSensitivity:
-    """How often another order of the same options makes another answer.
+    """The rate of changed answers when the same options are reordered.
 
     Each question is asked once in each rotation of an order drawn for it, so that each option stands once at each
     place, and its answer is read as by :mod:`probes.language.forced_choice`. A question is open where its answers are
@@ -78,12 +78,12 @@ class OrderSensitivity:
 
     @property
     def workload(self) -> str:
-        """What there is to do, in words, for whoever waits for it."""
+        """The amount of work, in words, for the progress display."""
         n = min(self.n_questions, len(easy_questions())) * N_OPTIONS
         return f"{n:,} replies of at most {MAX_NEW_TOKENS} tokens"
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """The rate, the share of each place and the accuracy; see the class."""
+        """The rate, the share of each position and the accuracy; see the class."""
         writer = self.asking.writer(model)
         questions = easy_questions()
         size = min(self.n_questions, len(questions))
@@ -95,17 +95,17 @@ class OrderSensitivity:
 
 
 def order_measurements(
-    found: Sequence[Choice], orders: Sequence[Sequence[int]], described: str = ""
+    choices: Sequence[Choice], orders: Sequence[Sequence[int]], description: str = ""
 ) -> list[Measurement]:
-    """The measurements of answers (n * N_OPTIONS,), question by question, and the orders that they were given in."""
-    chosen = [found[i : i + N_OPTIONS] for i in range(0, len(found), N_OPTIONS)]
+    """The measurements of answers (n * N_OPTIONS,), question by question, and their option orders."""
+    chosen = [choices[i : i + N_OPTIONS] for i in range(0, len(choices), N_OPTIONS)]
     n = len(chosen)
     answers = [{c.option for c in some if c.option is not None} for some in chosen]
     complete = np.asarray([all(c.option is not None for c in some) for some in chosen])
     changed = np.asarray([len(some) > 1 for some in answers])
     is_open = ~changed & ~complete
     accuracy = accuracy_of(chosen)
-    detail = " ".join(filter(None, (counted(found), f"{n:,} questions in {N_OPTIONS} orders each.", described)))
+    detail = " ".join(filter(None, (counted(choices), f"{n:,} questions in {N_OPTIONS} orders each.", description)))
     return [
         Measurement(
             metric="order_sensitivity",
@@ -125,21 +125,21 @@ def order_measurements(
             chance=BY_CHANCE,
             detail=detail,
         ),
-        *_of_places(found, orders, complete),
+        *_of_places(choices, orders, complete),
     ]
 
 
-def _rate(changed: BoolArray, is_open: BoolArray) -> Proportion | RatioOfTotals | RatioBetween | Undefined:
+def _rate(has_changed: BoolArray, is_open: BoolArray) -> Proportion | RatioOfTotals | RatioBetween | Undefined:
     if not is_open.any():
-        return Proportion(successes=int(changed.sum()), n=len(changed))
-    least = changed.astype(np.float64)
-    return share_between(least, least + is_open, np.ones(len(changed)), int(is_open.sum()), len(changed))
+        return Proportion(successes=int(has_changed.sum()), n=len(has_changed))
+    least = has_changed.astype(np.float64)
+    return share_between(least, least + is_open, np.ones(len(has_changed)), int(is_open.sum()), len(has_changed))
 
 
-def _of_places(found: Sequence[Choice], orders: Sequence[Sequence[int]], complete: BoolArray) -> list[Measurement]:
+def _of_places(choices: Sequence[Choice], orders: Sequence[Sequence[int]], complete: BoolArray) -> list[Measurement]:
     """How often each place is named, over the questions that were answered in every order."""
     places = np.asarray(
-        [-1 if c.option is None else list(order).index(c.option) for c, order in zip(found, orders, strict=True)]
+        [-1 if c.option is None else list(order).index(c.option) for c, order in zip(choices, orders, strict=True)]
     ).reshape(-1, N_OPTIONS)[complete]
     return [
         Measurement(

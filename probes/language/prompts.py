@@ -1,4 +1,4 @@
-"""Prompts that differ only in whom they are about: built-in ones, and those of a user's lexicon."""
+"""Prompts that differ only in the group of people: built-in, and from a user's lexicon."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CATEGORIES = (*DEFAULT, "orientation", "disability", "age", "nationality")
 
 @dataclass(frozen=True)
 class Prompts:
-    """A category's lexicon, and the sentences in which its identities take each other's place."""
+    """A category's lexicon, and the sentences for exchanging its identities."""
 
     lexicon: Lexicon
     beginnings: tuple[str, ...]
@@ -29,7 +29,7 @@ class Prompts:
 
     @property
     def category(self) -> str:
-        """What the identities are of."""
+        """The category of the identities."""
         return self.lexicon.category
 
     @property
@@ -38,7 +38,7 @@ class Prompts:
         return self.lexicon.names
 
     def filled(self, sentences: Sequence[str], most: int | None, rng: np.random.Generator) -> list[list[str]]:
-        """At most ``most`` sentences, drawn in the order they stand in, each with every identity; lists of one length.
+        """At most ``most`` random sentences in original order, each with every identity; lists of equal length.
 
         The k-th sentence takes the k-th word of each identity, so that paired names stay paired.
         """
@@ -72,7 +72,7 @@ def built_in_prompts(category: str) -> Prompts:
 
 
 def own_prompts(lexicon: Lexicon) -> Prompts:
-    """Prompts of a user's lexicon: its own templates, which are the sentences the scorer is tried on too."""
+    """Prompts of a user's lexicon: its own templates, which also test the scorer."""
     if lexicon.reference or len(lexicon.templates) < 2:
         raise ConfigError(f"The lexicon {lexicon.origin!r} needs at least two templates, the beginnings of texts.")
     return Prompts(lexicon, lexicon.templates, lexicon.templates)

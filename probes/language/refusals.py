@@ -1,4 +1,4 @@
-"""Whether a reply refuses, told by how it begins: a measuring device, which errs.
+"""Refusal detection by the beginning of a reply: a measuring device with errors.
 
 Its card (:func:`card`) is measured on labelled replies that come with the tool (``probes/data/refusal_replies.md``); no
 word of the device was changed after them. A refusal in other words, or in another language than English, is overlooked;
@@ -36,7 +36,7 @@ _REFUSES = re.compile(
 
 
 def refuses(text: str) -> bool:
-    """Whether the first 200 characters of a reply hold words of refusal."""
+    """Whether the first 200 characters of a reply contain refusal words."""
     return _REFUSES.search(" ".join(text.translate(_APOSTROPHES).split())[:_OPENING]) is not None
 
 
@@ -47,7 +47,7 @@ def refused(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
 
 @cache
 def card() -> Counted:
-    """What the device gets right of the labelled replies."""
+    """The device's correct labels on the labelled replies."""
     text = (files("probes") / "data" / "refusal_replies.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(row) for row in text.splitlines()]
     said, truth = refused([row["text"] for row in rows]), np.asarray([row["refuses"] for row in rows], np.bool_)

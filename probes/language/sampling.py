@@ -1,4 +1,4 @@
-"""What probes of generated text have in common: how continuations are drawn and what they are scored with."""
+"""Shared parts of generated-text probes: sampling of continuations, and their scoring devices."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class SamplingOptions:
         self.batch_rows = batch_rows
 
     def sampling(self) -> Sampling:
-        """The settings as the sampler takes them."""
+        """The settings in the sampler's form."""
         from auditor.model.generation import Sampling
 
         return Sampling(
@@ -75,14 +75,13 @@ class SamplingOptions:
         return self.asking.writer(model).continued(prompts, n, self.sampling(), rng, batch_rows=self.batch_rows)
 
     def how_asked(self, model: AuditedModel) -> str:
-        """How the continuations of :meth:`continued` are asked for, for a finding's detail."""
+        """The prompting of :meth:`continued`, for a finding's detail."""
         return self.asking.writer(model).describe()
 
 
 class ScoredOptions(SamplingOptions):
-    """The same with ``scorer`` (None is VADER's sentiment; or the path of a text classifier, or such a model),
-    ``scorer_class``, the class whose probability is the score (default its last), and ``calibration``: the path of
-    texts that a person labelled, by which the scorer's errors are measured."""
+    """Sampling options with ``scorer`` (None for VADER's sentiment, the path of a text classifier, or a model), ``scorer_class``, the class whose probability is the score (default: the last), and ``calibration``: the path of human-labelled texts that measure the scorer's errors.
+    """
 
     untrusted_options = allow_untrusted("scorer_class", reads=("scorer", "calibration"))
 
@@ -111,13 +110,13 @@ class ScoredOptions(SamplingOptions):
         self.calibration_ = None if calibration is None else read_calibration(calibration)
 
     def load_device(self) -> tuple[Device, Errors | None]:
-        """The scorer, and what it gets wrong, None where nobody tried it."""
+        """The scorer, and its errors, None if untested."""
         device = load_device(self.scorer, self.scorer_class)
         return device, None if self.calibration_ is None else self.calibration_.tried(device.labels)
 
 
-def as_far_as_shown(found: Iterable[Measurement], model: AuditedModel) -> list[Measurement]:
-    """The measurements; of a model that shows nothing but its texts, none with an ideal passes.
+def as_far_as_shown(measurements: Iterable[Measurement], model: AuditedModel) -> list[Measurement]:
+    """The measurements; for a model known only by its texts, none with an ideal passes.
 
     Whether a model tells a sentence from its words in another order is measured by likelihoods (``performance``). Where
     these are not to be had nobody knows, and who writes at random writes the same of everybody.
@@ -125,8 +124,8 @@ def as_far_as_shown(found: Iterable[Measurement], model: AuditedModel) -> list[M
     from auditor.model.text_scores import ScoresTexts
 
     if isinstance(model, ScoresTexts):
-        return list(found)
-    return [m if m.ideal is None else replace(m, weak=_TEXTS_ALONE) for m in found]
+        return list(measurements)
+    return [m if m.ideal is None else replace(m, weak=_TEXTS_ALONE) for m in measurements]
 
 
 _TEXTS_ALONE = (
@@ -138,7 +137,7 @@ MOST_SILENT = 0.5
 
 
 def silence(texts: Iterable[Iterable[str]]) -> tuple[str, str]:
-    """How many continuations are empty, in words, and why nothing can be judged by them; either may be ""."""
+    """The number of empty continuations, in words, and the reason for not judging; either may be ""."""
     flat = [text for some in texts for text in some]
     empty = sum(not text.strip() for text in flat)
     if not empty:

@@ -1,4 +1,4 @@
-"""What a continuation is scored with: VADER's sentiment, or a text classifier of the user's.
+"""Scorers of continuations: VADER's sentiment, or a user's text classifier.
 
 VADER's card, as measured on 2026-11-28 with vaderSentiment 3.3.2 and a text called negative from a compound of -0.05
 down: on the 76,564 rows of Jigsaw's Madlibs (Dixon et al., AIES 2018), which are six templates filled in and no
@@ -33,7 +33,7 @@ _NEGATIVE = -0.05
 
 @dataclass(frozen=True)
 class Device:
-    """What labels texts: their scores (n,) in [0, 1], whose those are, and from where on a text is said to be so."""
+    """A text labeller: its scores (n,) in [0, 1], their source, and the threshold of a label."""
 
     score: Scorer
     whose: str
@@ -42,31 +42,31 @@ class Device:
 
     @property
     def says(self) -> str:
-        """When a text is said to be so, in words."""
+        """The condition of the label, in words."""
         if self.cut is None:
             return f"flagged where VADER's compound is at most {_NEGATIVE}: negative"
         return f"flagged where {self.whose} is at least {self.cut:g}"
 
     def flags(self, scores: FloatArray) -> npt.NDArray[np.bool_]:
-        """(n,) whether texts with such scores are said to be so."""
+        """(n,) whether texts with such scores get the label."""
         if self.cut is None:
             # The compound has four digits, of which half may be lost on the way.
             return np.asarray(scores <= (_NEGATIVE + 1.0) / 2.0 + 1e-9, np.bool_)
         return np.asarray(scores >= self.cut, np.bool_)
 
     def labels(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """(n,) whether texts are said to be so."""
+        """(n,) whether texts get the label."""
         return self.flags(self.score(texts))
 
 
 def load_device(scorer: str | AuditedModel | None, scorer_class: str | None = None) -> Device:
-    """The scorer of :func:`load_scorer` as what labels texts."""
+    """The scorer of :func:`load_scorer` as a labeller of texts."""
     score, whose = load_scorer(scorer, scorer_class)
     return Device(score, whose, None if scorer is None else 0.5)
 
 
 def load_scorer(scorer: str | AuditedModel | None, scorer_class: str | None = None) -> tuple[Scorer, str]:
-    """(texts to scores (n,) in [0, 1], whose they are): VADER's sentiment, or a text classifier's probability.
+    """(texts to scores (n,) in [0, 1], their source): VADER's sentiment, or a text classifier's probability.
 
     Raises NotApplicableError where VADER is not installed, UsageError for a class that the classifier does not have.
     """
@@ -119,7 +119,7 @@ def _vader() -> tuple[Scorer, str]:
 
 
 def extremes(names: Sequence[str], means: FloatArray) -> str:
-    """The highest and the lowest mean score in words, or nothing where one is undefined."""
+    """The highest and the lowest mean score in words, or nothing if one is undefined."""
     if not len(means) or not np.isfinite(means).all():
         return ""
     high, low = int(means.argmax()), int(means.argmin())

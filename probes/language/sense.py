@@ -1,4 +1,4 @@
-"""Whether a model tells sense from nonsense where no word, and no order of words, gives it away."""
+"""Sense test: whether a model prefers sense to nonsense if neither words nor word order reveal it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Family:
-    """``frames``: sentences with two gaps, ``{}``; ``pairs``: what goes together in any of them, each pair once."""
+    """``frames``: sentences with two gaps, ``{}``; ``pairs``: matching words for any of them, each pair once."""
 
     frames: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
@@ -40,7 +40,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Table:
-    """Families of which pairs may be crossed within each, and where they are from, in words."""
+    """Families with exchangeable pairs inside each, and their source, in words."""
 
     families: tuple[Family, ...]
     source: str
@@ -91,7 +91,7 @@ def _family(entry: Any) -> Family:
 
 
 def quadruples(table: Table, rng: np.random.Generator) -> list[tuple[str, str, str, str]]:
-    """At most 100 draws of two pairs of a family and a frame: both as they are, and both crossed.
+    """At most 100 random combinations of two pairs of a family and a frame: both matching, and both crossed.
 
     No pair is drawn twice, so that the quadruples are independent as samples of pairs.
     """
@@ -107,7 +107,7 @@ def quadruples(table: Table, rng: np.random.Generator) -> list[tuple[str, str, s
 
 
 def sense_accuracy(scores: FloatArray, whence: str, rng: np.random.Generator) -> Measurement:
-    """The share of quadruples, (n, 4) log-likelihoods, whose first two texts are together likelier than the others."""
+    """The share of quadruples, (n, 4) log-likelihoods, with the first two texts jointly likelier."""
     coins = rng.random(len(scores)) < 0.5
     apart = scores[:, 0] + scores[:, 1] - scores[:, 2] - scores[:, 3]
     size = np.abs(scores).sum(axis=1)

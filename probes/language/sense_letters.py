@@ -1,4 +1,4 @@
-"""Texts of a benchmark before a model that names a letter: which makes sense to it, beside some that make none."""
+"""Benchmark texts for letter answers: the choice of the sensible text among senseless ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TRIES = 50
 
 @dataclass(frozen=True)
 class Offered:
-    """A question whose options are a stereotypical text, another one, and then texts that make no sense."""
+    """A question with a stereotypical text, another one, and then senseless texts as options."""
 
     question: Question
     category: str
@@ -43,7 +43,7 @@ class Offered:
 
 @dataclass(frozen=True)
 class Whence:
-    """What the questions are about: ``clusters`` in the plural, ``at`` the coordinates of all numbers, ``detail``.
+    """The question context: ``clusters`` (plural), ``at`` the coordinates of all numbers, ``detail``.
 
     ``evenly``: whether clusters weigh the same however many questions they have. ``weak``: why a PASS by these
     questions would say little, or "".
@@ -63,7 +63,7 @@ def sense_measurements(
     whence: Whence,
     crossed: Measurement | None = None,
 ) -> list[Measurement]:
-    """The share of answers that make sense, and of stereotypical ones, over all and per category.
+    """The shares of sensible and of stereotypical answers, overall and per category.
 
     - ``sense_accuracy``: share of questions answered by a text that makes sense; [0, 1], ideal 1; at 1/2 of four
       options, and 2/3 of three, the model answers by chance; Nadeem, Bethke and Reddy, ACL 2021
@@ -126,7 +126,7 @@ def sense_measurements(
 
 
 def crossed_sense(writer: Generates, rng: np.random.Generator) -> Measurement:
-    """The share of quadruples (:func:`~probes.language.sense.quadruples`) answered by one of the two that make sense.
+    """The share of quadruples (:func:`~probes.language.sense.quadruples`) answered by one of the sensible texts.
 
     All four sentences are options, their words in order, and each word stands as often among those that make no sense:
     who sees only that words were moved answers by chance, 1/2. Over quadruples, of which no two share a pair.
@@ -168,7 +168,7 @@ def _no_sense(skill: AnyEstimate, chance: float, among: str = "") -> str:
 
 
 def in_another_order(texts: Sequence[str], rng: np.random.Generator) -> tuple[str, ...] | None:
-    """The same words of each text in another order, the same one for texts of as many; None for a text of few words.
+    """The words of each text shuffled, equally for texts of equal length; None for a short text.
 
     No word follows the one that it followed, where a few tries find such an order. The first word and what is no letter
     at the end of a text stay where they were, so that neither capitals nor marks give it away.

@@ -1,4 +1,4 @@
-"""Shares of preferences and their uncertainty: which of two texts is likelier, over pairs that are not independent."""
+"""Preference rates and their uncertainty: the likelier of two texts, over dependent pairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_TIED = 0.5
 
 
 def preferences(scores: FloatArray) -> FloatArray:
-    """(n,) 1 where the first of two log-likelihoods, (n, 2), is larger, 0 where the second is, 0.5 for a tie, else NaN.
+    """(n,) 1 if the first of two log-likelihoods, (n, 2), is larger, 0 if the second is, 0.5 for a tie, else NaN.
 
     A tie is a difference of at most 1e-5 of their size, which is what single precision leaves open. It is no preference
     for either text, so it counts half; where more than half of all are ties nothing is judged (:func:`undecided`).
@@ -38,13 +38,13 @@ def preferences(scores: FloatArray) -> FloatArray:
     return np.where(np.isnan(first) | np.isnan(second), np.nan, won)
 
 
-def undecided(tied: npt.ArrayLike, unit: str = "pairs", between: str = "both texts") -> str:
-    """Why preferences may not be judged that are, (n,) of each whether, mostly ties, or ""."""
+def undecided(tied: npt.ArrayLike, unit: str = "pairs", alternatives: str = "both texts") -> str:
+    """The reason why preferences, with (n,) ties, may not be judged: mostly ties; or ""."""
     ties = np.asarray(tied, bool)
     if not ties.sum() > MOST_TIED * ties.size:
         return ""
     return (
-        f"The model finds {between} equally likely in {int(ties.sum()):,} of {ties.size:,} {unit}, more than "
+        f"The model finds {alternatives} equally likely in {int(ties.sum()):,} of {ties.size:,} {unit}, more than "
         f"{MOST_TIED:.0%}: that is no answer, and no evidence that it has no preference."
     )
 
@@ -67,7 +67,7 @@ def clustered_share(
     *,
     least: float | None = None,
 ) -> ClusteredMean | Undefined:
-    """Share of preferences, (n,) in [0, 1], that are not independent: one or two labels a pair, each (n,).
+    """Share of dependent preferences, (n,) in [0, 1]: one or two cluster labels per pair, each (n,).
 
     :class:`~auditor.statistics.clusters.ClusteredMean` with the variance V between clusters; for two labellings it is
     ``V_1 + V_2 - V_{1 and 2}``, never less than either alone, nor than the binomial variance of n independent pairs.
@@ -107,9 +107,9 @@ def clustered_share(
 
 
 def shifts(
-    before: FloatArray, after: FloatArray, over: Callable[[FloatArray], AnyEstimate], like: Measurement, whose: str
+    before: FloatArray, after: FloatArray, estimator: Callable[[FloatArray], AnyEstimate], like: Measurement, reference_name: str
 ) -> list[Measurement]:
-    """What became of a share of preferences since an earlier model, ``before`` and ``after`` (n,) over the same pairs.
+    """Changes of a preference share since an earlier model, ``before`` and ``after`` (n,) on the same pairs.
 
     - ``*_shift``: mean over pairs of (1 + after - before) / 2; [0, 1], no ideal; 0.5 is no change, and 0.6 that
       preferences rose by 20 points; McNemar, Psychometrika 12 (1947)
@@ -117,7 +117,7 @@ def shifts(
       models, from which a comparison works out whether both lie on one side of their ideal; McNemar, Psychometrika 12
       (1947)
 
-    Log-odds are put on [0, 1] for it, from one limit to the other. ``over``: the mean of (n,) values, NaN where either
+    Log-odds are put on [0, 1] for it, from one limit to the other. ``estimator``: the mean of (n,) values, NaN where either
     could not be scored.
     ``like``: the share that they are of.
     """
@@ -126,10 +126,10 @@ def shifts(
         Measurement(
             metric=f"{like.metric}_{name}",
             method=like.method,
-            estimate=over(values),
+            estimate=estimator(values),
             n_samples=int((~np.isnan(values)).sum()),
             group=like.group,
-            detail=f"since {whose}, pair by pair",
+            detail=f"since {reference_name}, pair by pair",
             too_few=like.too_few,
         )
         for name, values in halves.items()
@@ -139,7 +139,7 @@ def shifts(
 def mean_of_pairs(
     values: FloatArray, clusters: Sequence[tuple[str, ...]], strata: Sequence[str] | None = None
 ) -> AnyEstimate:
-    """The mean of values of pairs, (n,) in [0, 1] or NaN, by the estimate that their clusters ask for."""
+    """The mean of pairs' values, (n,) in [0, 1] or NaN, by the estimate for their clusters."""
     kept = np.flatnonzero(~np.isnan(values)).tolist()
     known, labels = values[kept], [clusters[i] for i in kept]
     if not kept or not all(labels):
@@ -180,7 +180,7 @@ def variance_between(residuals: FloatArray, clusters: IntArray, strata: IntArray
 
 @dataclass(frozen=True)
 class Share:
-    """A share with what a reader should know of it."""
+    """A share with notes for the reader."""
 
     estimate: AnyEstimate
     n: int
@@ -196,7 +196,7 @@ def share_of(
     *,
     templates: str = "templates",
 ) -> Share:
-    """The share of the pairs that could be scored, by the estimate that their clusters, ``templates``, ask for."""
+    """The share of the scorable pairs, by the estimate for their clusters, ``templates``."""
     scored = ~np.isnan(preferred)
     kept, labels = preferred[scored], [c for c, ok in zip(clusters, scored.tolist(), strict=True) if ok]
     if strata is not None:
@@ -223,16 +223,16 @@ def share_of(
     return Share(estimate, len(kept), " ".join(notes), few)
 
 
-def estimands(templates: str, over: str) -> str:
-    """Which question each part of a number answers: of these items, or of items as a sample of their templates.
+def estimands(templates: str, sample_text: str) -> str:
+    """The population of each part of a number: these items, or items as a sample of their templates.
 
-    ``over``: what the interval is taken over. Of items that name no templates the sample is of others like them.
+    ``sample_text``: what the interval is taken over. Of items that name no templates the sample is of others like them.
     Source: NIST AI 800-3 (benchmark and generalized accuracy).
     """
     sampled = f"of their {templates}" if templates else "of others like them, each by itself, as no templates are named"
     return (
         f"Of these items the number is exact, since nothing is drawn; of items as a sample {sampled}, the interval is "
-        f"({over}), and that wider one is judged."
+        f"({sample_text}), and that wider one is judged."
     )
 
 

@@ -120,9 +120,9 @@ class StereoSet(Compared):
 
 
 def _by_letters(
-    writer: Generates, found: Benchmark[StereoSetExample], part: Part, rng: np.random.Generator
+    writer: Generates, benchmark: Benchmark[StereoSetExample], part: Part, rng: np.random.Generator
 ) -> list[Measurement]:
-    examples = [e for e in found.examples if e.part == part]
+    examples = [e for e in benchmark.examples if e.part == part]
     if not examples:
         return []
     offered = [
@@ -136,7 +136,7 @@ def _by_letters(
         )
         for e in examples
     ]
-    detail = asked_for_letters(writer, found.source, caveat(found))
+    detail = asked_for_letters(writer, benchmark.source, caveat(benchmark))
     return sense_measurements(writer, offered, rng, Whence("target terms", detail, {"part": part}, evenly=True))
 
 
@@ -151,12 +151,12 @@ def _likelihoods(model: ScoresTexts, examples: Sequence[StereoSetExample], part:
 
 def _stereoset_part(
     model: ScoresTexts,
-    found: Benchmark[StereoSetExample],
+    benchmark: Benchmark[StereoSetExample],
     part: str,
     earlier: tuple[ScoresTexts, str] | None,
 ) -> list[Measurement]:
-    examples = [e for e in found.examples if e.part == part]
-    left_out = [e for e in found.left_out if e.part == part]
+    examples = [e for e in benchmark.examples if e.part == part]
+    left_out = [e for e in benchmark.left_out if e.part == part]
     totals, means = _likelihoods(model, [*examples, *left_out], part)
     unfiltered = preferences(means[:, [0, 1]])
     totals, means = totals[: len(examples)], means[: len(examples)]
@@ -167,7 +167,7 @@ def _stereoset_part(
     modelling, stereotype = over_terms(meaningful, terms), over_terms(stereotypical, terms)
     unnormalized = over_terms(by_total, terms)
     two = estimands("target terms", f"the mean over {len(set(terms)):,} terms")
-    detail = source_and_scoring(model, found.source, caveat(found), two)
+    detail = source_and_scoring(model, benchmark.source, caveat(benchmark), two)
     if not isinstance(stereotype, Undefined):
         detail += (
             f" The stereotype is preferred in {stereotype.value:.3f} of examples per token, and in "
@@ -193,7 +193,7 @@ def _stereoset_part(
         )
         for metric, estimate, ideal, unanswered in headlines
     ]
-    if found.left_out:
+    if benchmark.left_out:
         measured.append(
             Measurement(
                 metric="unfiltered_stereotype_score",
@@ -201,7 +201,7 @@ def _stereoset_part(
                 estimate=over_terms(unfiltered, [_term(e) for e in [*examples, *left_out]]),
                 n_samples=len(unfiltered),
                 ideal=0.5,
-                detail=found.source,
+                detail=benchmark.source,
                 too_few=few or undecided(unfiltered == 0.5, "examples"),
             )
         )

@@ -1,4 +1,4 @@
-"""Stereotypes: is what states one likelier of whom it is about, in sentences written for this tool?"""
+"""Stereotypes: the likelihood of statements by the group they are about, in sentences of this tool."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Stereotype(PairOptions):
-    """By how much the built-in sentences that state a stereotype are likelier than the same about somebody else.
+    """The likelihood lead of built-in stereotypical sentences over the same sentences about others.
 
     1,280 pairs: 160 sentences about gender, race, religion, age, nationality, sexual orientation, disability and
     socioeconomic status, each with eight pairs of mentions (``probes/data/stereotype_pairs.md``). In every group as

@@ -1,4 +1,4 @@
-"""How many continuations it takes: fixed after a first stage, by variances alone, before a second one is drawn."""
+"""The required number of continuations: fixed after a first stage, from variances alone, before the second."""
 
 from __future__ import annotations
 

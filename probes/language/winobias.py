@@ -1,4 +1,4 @@
-"""WinoBias: does the model expect the pronoun that goes with an occupation's stereotype?"""
+"""WinoBias: preference for the pronoun of an occupation's stereotype."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class WinoBias(PairsOfAFile):
-    """By how much WinoBias sentences are likelier with the stereotypical pronoun.
+    """The likelihood lead of WinoBias sentences with the stereotypical pronoun.
 
     Line i of the pro- and of the anti-stereotyped file differ in the pronoun, and either pronoun is the stereotypical
     one of as many: ``stereotype_log_odds`` (in nats, ideal 0; judged), ``conditional_stereotype_score`` and
@@ -67,20 +67,20 @@ class WinoBias(PairsOfAFile):
         return preferred_pairs(self, model, found, "winobias")
 
 
-def _by_letters(writer: Generates, found: Benchmark[SentencePair], rng: np.random.Generator) -> list[Measurement]:
-    occupations = sorted({pair.clusters[-1] for pair in found.examples}, key=len, reverse=True)
+def _by_letters(writer: Generates, benchmark: Benchmark[SentencePair], rng: np.random.Generator) -> list[Measurement]:
+    occupations = sorted({pair.clusters[-1] for pair in benchmark.examples}, key=len, reverse=True)
     named = re.compile(rf"\b(?:the|an?) ({'|'.join(map(re.escape, occupations))})\b")
     sentences = []
-    for pair in found.examples:
+    for pair in benchmark.examples:
         right = pair.clusters[-1]
         beside = sorted(set(named.findall(pair.more.lower())) - {right})
         if len(beside) == 1 and pair.mentions is not None:
             means = (f"The {right}", f"The {beside[0]}")
             sentences.append(Pronoun((pair.more, pair.less), pair.mentions, means, pair.category, (right, beside[0])))
-    left = len(found.examples) - len(sentences)
+    left = len(benchmark.examples) - len(sentences)
     told = (
-        f"{left:,} of {len(found.examples):,} sentences do not name just two occupations, or differ in more than a "
+        f"{left:,} of {len(benchmark.examples):,} sentences do not name just two occupations, or differ in more than a "
         "pronoun, and are left out."
     )
-    detail = asked_for_letters(writer, found.source, told if left else "")
+    detail = asked_for_letters(writer, benchmark.source, told if left else "")
     return pronoun_measurements(writer, sentences, rng, detail, "no sentence names just two occupations")

@@ -1,4 +1,4 @@
-"""Winogender: is "he" or "she" likelier, and for which occupations?"""
+"""Winogender: relative likelihood of "he" and "she", by occupation."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ class Winogender(PairsOfAFile):
         return measured + _shifts(found, self.likelihoods(earlier[0], pairs), likelihoods, measured, earlier[1])
 
 
-def sentences_of(found: Benchmark[WinogenderExample]) -> list[Pronoun]:
-    """Each sentence with both pronouns and whom they mean, but for those that differ in more."""
+def sentences_of(benchmark: Benchmark[WinogenderExample]) -> list[Pronoun]:
+    """Each sentence with both pronouns and their referent, except those that differ in more words."""
     sentences = []
-    for example, of_men in zip(found.examples, _expected(found).tolist(), strict=True):
+    for example, of_men in zip(benchmark.examples, _expected(benchmark).tolist(), strict=True):
         apart = words_apart(example.male, example.female)
         if apart is None or example.answer not in ("0", "1"):
             continue
@@ -107,11 +107,11 @@ def sentences_of(found: Benchmark[WinogenderExample]) -> list[Pronoun]:
     return sentences
 
 
-def _by_letters(writer: Generates, found: Benchmark[WinogenderExample], rng: np.random.Generator) -> list[Measurement]:
-    sentences = sentences_of(found)
-    left = len(found.examples) - len(sentences)
+def _by_letters(writer: Generates, benchmark: Benchmark[WinogenderExample], rng: np.random.Generator) -> list[Measurement]:
+    sentences = sentences_of(benchmark)
+    left = len(benchmark.examples) - len(sentences)
     told = f"{left:,} sentences do not differ in a pronoun alone, and are left out." if left else ""
-    detail = asked_for_letters(writer, found.source, told)
+    detail = asked_for_letters(writer, benchmark.source, told)
     why = "of no occupation is it known whether most are men or women: put occupations-stats.tsv beside the sentences"
     return pronoun_measurements(writer, sentences, rng, detail, why)
 
@@ -121,50 +121,50 @@ def _participant(name: str) -> str:
 
 
 def _shifts(
-    found: Benchmark[WinogenderExample],
-    once: FloatArray,
+    benchmark: Benchmark[WinogenderExample],
+    earlier_likelihoods: FloatArray,
     likelihoods: FloatArray,
-    measured: Sequence[Measurement],
-    whose: str,
+    measurements: Sequence[Measurement],
+    reference_name: str,
 ) -> list[Measurement]:
     """What became of each headline since an earlier model, by the likelihoods of either, (n, 2)."""
-    before, male = preferences(once), preferences(likelihoods)
-    labels, expected = [(e.occupation,) for e in found.examples], _expected(found)
-    moved = shifts(before, male, lambda values: mean_of_pairs(values, labels), measured[0], whose)
+    before, male = preferences(earlier_likelihoods), preferences(likelihoods)
+    labels, expected = [(e.occupation,) for e in benchmark.examples], _expected(benchmark)
+    moved = shifts(before, male, lambda values: mean_of_pairs(values, labels), measurements[0], reference_name)
     if not np.isnan(expected).all():
         # Whose occupation has no majority prefers nothing, before or after.
         old, new = (np.where(expected == 1.0, m, 1.0 - m) + 0.0 * expected for m in (before, male))
-        moved += shifts(old, new, lambda values: mean_of_pairs(values, labels), measured[1], whose)
-        old, new = (placed_log_odds(*_of_the_majority(found, of)) for of in (once, likelihoods))
+        moved += shifts(old, new, lambda values: mean_of_pairs(values, labels), measurements[1], reference_name)
+        old, new = (placed_log_odds(*_of_the_majority(benchmark, of)) for of in (earlier_likelihoods, likelihoods))
         own = [label for label, of_men in zip(labels, expected.tolist(), strict=True) if not np.isnan(of_men)]
-        moved += shifts(old, new, lambda values: mean_of_pairs(values, own), measured[2], whose)
+        moved += shifts(old, new, lambda values: mean_of_pairs(values, own), measurements[2], reference_name)
     return moved
 
 
-def _expected(found: Benchmark[WinogenderExample]) -> FloatArray:
+def _expected(benchmark: Benchmark[WinogenderExample]) -> FloatArray:
     """(n,) 1 where most in the occupation are men, 0 where most are women, else NaN."""
-    female = np.asarray([np.nan if e.percent_female is None else e.percent_female for e in found.examples])
+    female = np.asarray([np.nan if e.percent_female is None else e.percent_female for e in benchmark.examples])
     return np.where(np.isnan(female) | (female == 50.0), np.nan, (female < 50.0).astype(np.float64))
 
 
 def _of_the_majority(
-    found: Benchmark[WinogenderExample], likelihoods: FloatArray
+    benchmark: Benchmark[WinogenderExample], likelihoods: FloatArray
 ) -> tuple[list[SentencePair], FloatArray]:
     """The sentences of occupations with a majority as pairs, its pronoun first, and their (n, 2) likelihoods."""
-    of_men = _expected(found)
+    of_men = _expected(benchmark)
     known = np.flatnonzero(~np.isnan(of_men)).tolist()
     pairs = []
     for i in known:
-        example = found.examples[i]
+        example = benchmark.examples[i]
         more, less = (example.male, example.female)[:: 1 if of_men[i] == 1.0 else -1]
         pairs.append(SentencePair(more, less, "", (example.occupation,), mentions=words_apart(more, less)))
     return pairs, np.where(of_men[known, None] == 1.0, likelihoods[known], likelihoods[known][:, ::-1])
 
 
 def _winogender(
-    found: Benchmark[WinogenderExample], male: FloatArray, likelihoods: FloatArray, detail: str
+    benchmark: Benchmark[WinogenderExample], male: FloatArray, likelihoods: FloatArray, detail: str
 ) -> list[Measurement]:
-    occupations = [e.occupation for e in found.examples]
+    occupations = [e.occupation for e in benchmark.examples]
     overall = share_of(male, [(o,) for o in occupations], "sentences", templates="occupations")
     measured = [
         Measurement(
@@ -177,7 +177,7 @@ def _winogender(
             too_few=overall.too_few,
         )
     ]
-    of_men = _expected(found)
+    of_men = _expected(benchmark)
     known = ~np.isnan(of_men)
     if known.any():
         expected = np.where(of_men == 1.0, male, 1.0 - male)[known]
@@ -195,7 +195,7 @@ def _winogender(
                 too_few=stereotypical.too_few,
             )
         )
-        pairs, ordered = _of_the_majority(found, likelihoods)
+        pairs, ordered = _of_the_majority(benchmark, likelihoods)
         silent = undecided(preferences(ordered) == 0.5, "sentences")
         measured += log_odds(pairs, ordered, "winogender", detail, silent, "occupations")
     for occupation in sorted(set(occupations)):

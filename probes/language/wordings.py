@@ -1,4 +1,4 @@
-"""In which words a question with a context is put, in each language it may be in."""
+"""Prompt wordings of a question with a context, in each supported language."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from auditor.data.benchmarks.bbq_versions import Language
 
 @dataclass(frozen=True)
 class Wording:
-    """A question's words: ``question`` holds ``{context}`` and ``{question}``, ``lead`` stands before the answer."""
+    """A question's wording: ``question`` has ``{context}`` and ``{question}``, ``lead`` precedes the answer."""
 
     question: str
     lead: str
 
     def asked(self, context: str, question: str) -> str:
-        """The question as it is put."""
+        """The complete question text."""
         return self.question.format(context=context, question=question)
 
     def in_plain_text(self) -> str:
-        """Its words up to where the answer begins."""
+        """The plain-text prompt up to the answer."""
         return f"{self.question}\n{self.lead}"
 
 

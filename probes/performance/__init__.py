@@ -1,1 +1,1 @@
-"""Probes of performance: what a model is worth at all, before anybody asks for whom."""
+"""Probes of performance: the usefulness of a model overall, before any comparison of groups."""

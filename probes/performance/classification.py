@@ -1,4 +1,4 @@
-"""How good decisions and scores of a classifier are: overall, by group, and against the base rate."""
+"""Quality of a classifier's decisions and scores: overall, by group, and against the base rate."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from auditor.model.audited_model import AuditedModel
 
 class Graded(Protocol):
-    """Labelled rows of a classifier, as far as its performance goes.
+    """Labelled rows of a classifier, reduced to the needs of performance metrics.
 
     ``crossed``: (k, k) rows by true class and decision. ``graded``: whether there are probabilities, and not labels in
     their place. ``area``: how well the scores of two classes rank the favourable one above the other.
@@ -57,13 +57,13 @@ class Graded(Protocol):
         ...
 
     def calibration(self, bins: int) -> AnyEstimate:
-        """Of the favourable class of two, else of the likeliest class."""
+        """Calibration of the favourable class of two, else of the likeliest class."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """Labelled rows of a classifier that are at hand: true class and decision (n,), probabilities (n, k).
+    """Labelled rows of a classifier in memory: true class and decision (n,), probabilities (n, k).
 
     ``among``: the rows that these were taken from, and which of them they are, so that scores are put in order once.
     """
@@ -76,7 +76,7 @@ class Answered:
 
     @classmethod
     def of(cls, model: AuditedModel, rows: AuditData) -> Answered | None:
-        """The labelled rows and what the model answers; None where no row has a label."""
+        """The labelled rows and the model's answers; None if no row has a label."""
         labelled = np.zeros(len(rows), bool) if rows.y_true is None else rows.y_true >= 0
         if rows.y_true is None or not labelled.any():
             return None
@@ -88,9 +88,9 @@ class Answered:
             scores = np.eye(model.n_outputs)[decided]
         return cls(rows.y_true[labelled], decided[labelled], scores[labelled], positive)
 
-    def take(self, own: npt.NDArray[np.bool_]) -> Answered:
-        """Some of the rows."""
-        at = np.flatnonzero(own)
+    def take(self, mask: npt.NDArray[np.bool_]) -> Answered:
+        """A subset of the rows."""
+        at = np.flatnonzero(mask)
         return Answered(self.truth[at], self.decided[at], self.scores[at], self.positive, (self, at))
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class Answered:
 
     @cached_property
     def graded(self) -> bool:
-        """Whether there are probabilities, and not labels in their place."""
+        """Whether there are probabilities instead of labels only."""
         return bool(((self.scores > 0.0) & (self.scores < 1.0)).any())
 
     @property
@@ -114,7 +114,7 @@ class Answered:
 
     @cached_property
     def area(self) -> AnyEstimate:
-        """How well the scores rank the favourable class above the others."""
+        """The area under the curve: ranking of the favourable class above the others by the scores."""
         favourable = self.truth == self.positive
         return self._ranked.area(positives=favourable, negatives=~favourable)
 
@@ -138,7 +138,7 @@ class Answered:
         return rows._losses[own]
 
     def calibration(self, bins: int) -> AnyEstimate:
-        """Of the favourable class of two, else of the likeliest class."""
+        """Calibration of the favourable class of two, else of the likeliest class."""
         if self.scores.shape[1] == 2:
             sure, right = self.scores[:, self.positive], self.truth == self.positive
         else:
@@ -148,7 +148,7 @@ class Answered:
 
 @dataclass(frozen=True, eq=False)
 class Counted:
-    """Labelled rows of one group that streamed by: ``crossed`` (k, k), and the group's place among ``scored``."""
+    """Counts of one group's streamed labelled rows: ``crossed`` (k, k), and the group's index in ``scored``."""
 
     crossed: IntArray
     scored: Scored
@@ -157,7 +157,7 @@ class Counted:
 
     @property
     def area(self) -> AnyEstimate:
-        """How well the scores rank the favourable class above the other, within the error of the grid."""
+        """The area under the curve: ranking of the favourable class, within the error of the grid."""
         own = self.scored.counts[self.place]
         return area_of_counts(positives=own[FAVOURABLE], negatives=own[OTHER], blurred=self.scored.blurred)
 
@@ -177,13 +177,13 @@ class Counted:
         )
 
     def calibration(self, bins: int) -> AnyEstimate:
-        """Of the favourable class of two, else of the likeliest class."""
+        """Calibration of the favourable class of two, else of the likeliest class."""
         kind = "favourable" if len(self.crossed) == 2 else "likeliest"
         return calibration_of(*(column[self.place] for column in self.scored.calibrated(kind, bins)))
 
 
 def measured(rows: Graded, classes: Sequence[str], bins: int) -> list[Measurement]:
-    """Everything over all labelled rows."""
+    """All measurements on all labelled rows."""
     by_class, hits = rows.crossed.sum(axis=1), np.diagonal(rows.crossed)
     n, commonest = int(by_class.sum()), int(by_class.argmax())
     rate = Proportion(successes=int(by_class[commonest]), n=n)
@@ -201,7 +201,10 @@ def measured(rows: Graded, classes: Sequence[str], bins: int) -> list[Measuremen
 
 
 def by_group(rows: Graded, group: dict[str, str], bins: int, *, graded: bool) -> list[Measurement]:
-    """The same numbers of one group's rows, held to nothing of themselves. ``graded``: of all rows."""
+    """The same numbers on one group's rows, without requirements of their own.
+
+    ``graded``: of all rows.
+    """
     found = _errors(rows, bins, graded)
     return [
         Measurement(
@@ -212,7 +215,7 @@ def by_group(rows: Graded, group: dict[str, str], bins: int, *, graded: bool) ->
 
 
 def skill(rows: Graded, *, with_scores: bool) -> Measurement:
-    """The number that shows skill: how well the scores rank two classes, else how often each class is recognised."""
+    """The number that measures skill: the ranking of two classes by scores, else the recall of each class."""
     n = int(rows.crossed.sum())
     if with_scores and len(rows.crossed) == 2:
         return _one("roc_auc", rows.area, n, 1.0, chance=0.5, detail=on_grid(rows.area))

@@ -1,4 +1,4 @@
-"""Performance over rows that are not independent, or do not weigh the same: the same numbers by other estimates."""
+"""Performance on dependent or weighted rows: the same numbers by other estimates."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from auditor.statistics.kinds import AnyEstimate
 from probes.performance.classification import Answered
 
 
-def over_clusters(measured: Sequence[Measurement], rows: Answered, design: Design) -> list[Measurement]:
-    """The measurements with estimates that hold for the design of the labelled rows, as far as there are such.
+def over_clusters(measurements: Sequence[Measurement], rows: Answered, design: Design) -> list[Measurement]:
+    """The measurements with estimates valid for the labelled rows' sampling design, if available.
 
     Accuracy, the base rate and balanced accuracy, which is an accuracy of rows that weigh as much as their class does:
     each class ``1 / k``. The others stay as they are, for whoever asked to say that they do not hold
@@ -31,7 +31,7 @@ def over_clusters(measured: Sequence[Measurement], rows: Answered, design: Desig
         "balanced_accuracy": (rows.right.astype(np.float64), weights / _of_class(rows, weights)),
     }
     found = []
-    for m in measured:
+    for m in measurements:
         if m.metric not in values or isinstance(m.estimate, Undefined):
             found.append(m)
             continue

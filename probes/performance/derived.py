@@ -1,4 +1,4 @@
-"""Derived: what became of a model that another one was made of, by tuning, merging, pruning or quantising?"""
+"""Derived model: changes from its original by tuning, merging, pruning or quantising."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Bits = Literal["int8", "int4"]
 
 
 class Derived:
-    """What became of each item since the model that this one was made of: an average may stay while answers change.
+    """Changes of each item since the model's original: an average may hide changed answers.
 
     Both models are asked the same items, and every number is paired, item by item. Of a classifier items are the
     evaluation rows (method ``rows``); of a language model pairs of sentences (``built_in_pairs``, and the
@@ -170,8 +170,8 @@ class Derived:
         before: AuditedModel,
         after: AuditedModel,
         data: AuditData,
-        whose: str,
-        alike: str,
+        reference_name: str,
+        unjudged_reason: str,
         rng: np.random.Generator,
     ) -> list[Measurement]:
         from auditor.model.language_model import AuditedLanguageModel
@@ -186,7 +186,7 @@ class Derived:
                 "models that answer the same question."
             )
         noisy, kind = in_other_format(before)
-        models = derived_language.Models(before, after, noisy, whose, kind, alike)
+        models = derived_language.Models(before, after, noisy, reference_name, kind, unjudged_reason)
         found = derived_language.drift(models, data, self.n_texts, self.texts, self.column, self.pair_benchmarks, rng)
         if self.reference is None:
             return found

@@ -1,4 +1,4 @@
-"""What became of a classifier's decisions: which rows it decides otherwise than the model it was made of."""
+"""Changes of a classifier's decisions: rows decided differently from the original model."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ METHOD = "rows"
 _MOST_GROUPS = 100
 
 
-def drift(before: AuditedModel, after: AuditedModel, data: AuditData, whose: str, alike: str) -> list[Measurement]:
+def drift(before: AuditedModel, after: AuditedModel, data: AuditData, reference_name: str, unjudged_reason: str) -> list[Measurement]:
     """Churn and negative flips over the evaluation rows, and by group.
 
-    ``whose``: what they are since, in words. ``alike``: why no number may be judged, or "".
+    ``reference_name``: what they are since, in words. ``unjudged_reason``: why no number may be judged, or "".
     Raises NotApplicableError without rows, UsageError where the classes differ.
     """
     if before.classes != after.classes:
@@ -50,33 +50,33 @@ def drift(before: AuditedModel, after: AuditedModel, data: AuditData, whose: str
     groups = list(_groups(rows))
     found = []
     for group, own in [({}, everyone), *((g, mask) for _, of in groups for g, mask in of)]:
-        found += _rate("churn", flipped, own, "rows", whose, group)
+        found += _rate("churn", flipped, own, "rows", reference_name, group)
         if favourable is not None:
             ways = favourable[turned & own]
             told = way_in_words(int(ways.sum()), ways.size, "to the favourable decision", "from it")
-            found += direction(ways, None, METHOD, group, joined(told, whose))
+            found += direction(ways, None, METHOD, group, joined(told, reference_name))
         if labelled.any():
             righted = f"{int((better & own).sum()):,} were wrong and are right"
-            of_rows = _rate("negative_flip_rate", worse, own & labelled, "labelled rows", whose, group)
+            of_rows = _rate("negative_flip_rate", worse, own & labelled, "labelled rows", reference_name, group)
             found += [replace(m, ideal=0.0, detail=joined(m.detail, righted)) for m in of_rows]
     for feature, of in groups:
         told = most_flipped(
             np.concatenate([flipped[m] for _, m in of]), [g[feature] for g, m in of for _ in range(int(m.sum()))]
         )
-        found.append(_largest("largest_group_churn", flipped, everyone, feature, of, joined(told, whose)))
+        found.append(_largest("largest_group_churn", flipped, everyone, feature, of, joined(told, reference_name)))
         if labelled.any():
-            found.append(_largest("largest_group_negative_flip_rate", worse, labelled, feature, of, whose))
-    return [replace(m, too_few=m.too_few or alike) for m in found]
+            found.append(_largest("largest_group_negative_flip_rate", worse, labelled, feature, of, reference_name))
+    return [replace(m, too_few=m.too_few or unjudged_reason) for m in found]
 
 
 def _rate(
-    metric: str, event: BoolArray, own: BoolArray, unit: str, whose: str, group: dict[str, str]
+    metric: str, event: BoolArray, mask: BoolArray, unit: str, reference_name: str, group: dict[str, str]
 ) -> list[Measurement]:
-    n, k = int(own.sum()), int((event & own).sum())
+    n, k = int(mask.sum()), int((event & mask).sum())
     if not n:
         return []
     estimate = Proportion(successes=k, n=n)
-    detail = joined(flips_in_words(k, n, estimate, unit, worse=metric != "churn"), whose)
+    detail = joined(flips_in_words(k, n, estimate, unit, worse=metric != "churn"), reference_name)
     return [Measurement(metric=metric, method=METHOD, estimate=estimate, n_samples=n, group=group, detail=detail)]
 
 

@@ -1,4 +1,4 @@
-"""Items that two models decided: how many they decide differently, and which way."""
+"""Items decided by two models: the number of different decisions, and their direction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SAID_AT = 0.95
 
 
 def flips_in_words(flipped: int, n: int, estimate: AnyEstimate, unit: str, *, worse: bool = False) -> str:
-    """How many items flipped, or with ``worse`` flipped from right to wrong; of none, how many may all the same."""
+    """The number of flipped items, or of newly wrong ones with ``worse``; for zero, the possible number."""
     if not flipped:
         most = estimate.interval(_SAID_AT)[1]
         return f"no {'negative ' if worse else ''}flip in {n:,} {unit}, at most {most:.3g} of all such at 95 %"
@@ -26,7 +26,7 @@ def flips_in_words(flipped: int, n: int, estimate: AnyEstimate, unit: str, *, wo
 
 
 def way_in_words(one_way: int, flipped: int, one: str, other: str) -> str:
-    """Which way items flipped, with McNemar's exact two-sided p-value; "" where none did."""
+    """The direction of flips, with McNemar's exact two-sided p-value; "" without flips."""
     if not flipped:
         return ""
     p = float(scipy.stats.binomtest(one_way, flipped).pvalue)
@@ -36,7 +36,7 @@ def way_in_words(one_way: int, flipped: int, one: str, other: str) -> str:
 def direction(
     one_way: BoolArray, estimate: AnyEstimate | None, method: str, group: dict[str, str], detail: str
 ) -> list[Measurement]:
-    """The share of the flipped items, (k,) whether each went one way; nothing where none flipped.
+    """The share of flipped items, (k,), in one direction; empty without flips.
 
     ``estimate``: that of items that depend on each other; None where they do not.
     """
@@ -50,7 +50,7 @@ def direction(
 
 
 def most_flipped(flipped: BoolArray, names: Sequence[str]) -> str:
-    """The group of which most flipped, in words; "" where there is one group, or none flipped."""
+    """The group with the most flips, in words; "" with one group, or without flips."""
     if not flipped.any() or len(set(names)) < 2:
         return ""
     codes = {name: flipped[[i for i, other in enumerate(names) if other == name]] for name in sorted(set(names))}
@@ -59,5 +59,5 @@ def most_flipped(flipped: BoolArray, names: Sequence[str]) -> str:
 
 
 def joined(*parts: str) -> str:
-    """Parts of a detail, without those that say nothing."""
+    """The non-empty parts of a detail."""
     return "; ".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""What became of a language model: which items it answers otherwise, what it expects next, what it recites."""
+"""Changes of a language model: answers, next-token expectations, and recited text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PAIRS_OF_FLOOR = 320
 
 @dataclass(frozen=True)
 class Models:
-    """The model before, the one after, and the one before in another number format, by which noise is measured.
+    """The models before and after, and the one before in another dtype, which measures noise.
 
     ``whose``: what the one after is compared with, in words. ``format``: the other number format. ``alike``: why no
     number may be judged, or "".
@@ -54,7 +54,7 @@ class Models:
 
     @property
     def all(self) -> tuple[AuditedLanguageModel, ...]:
-        """Before, after, and before in another format."""
+        """The models: before, after, and before in another format."""
         return self.before, self.after, self.noisy
 
 
@@ -67,7 +67,7 @@ def drift(
     benchmarks: Mapping[str, str],
     rng: np.random.Generator,
 ) -> list[Measurement]:
-    """Flips of pairs and answers, distance of the next token's distributions, and what is recited since.
+    """Flips of pairs and answers, distance of next-token distributions, and newly recited texts.
 
     Raises UsageError where the two cut texts into other tokens.
     """
@@ -83,7 +83,7 @@ def drift(
 
 
 def knows_nothing(before: AuditedLanguageModel, data: AuditData, n_texts: int, rng: np.random.Generator) -> str:
-    """Why it is no merit to be no worse than the reference, in a sentence; "" where it shows skill."""
+    """The reason why equalling the reference means little, in a sentence; "" if it shows skill."""
     skill = word_order(before, data, n_texts, rng).estimate
     low, high = skill.interval(0.95)
     if low > 0.5:

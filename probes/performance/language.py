@@ -1,4 +1,4 @@
-"""How well a language model knows what comes next: its perplexity, and whether it prefers texts to their shuffling."""
+"""Language modelling quality: perplexity, and preference of texts over their shuffled versions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def measured(
     earlier: tuple[ScoresTexts, str] | None = None,
     benchmarks: Mapping[str, str] | None = None,
 ) -> list[Measurement]:
-    """Everything over texts of the data, or over the built-in ones where there are none.
+    """All measurements on texts of the data, or on the built-in ones if there are none.
 
     ``earlier``: a model that is asked of the same texts in the same other order, where it cuts them into the same
     tokens, and whose it is. ``benchmarks``: files of pairs, of whose sentences it is asked too.
@@ -100,7 +100,7 @@ def _apart(text: Encoded, other: Encoded) -> list[int]:
 def chosen_texts(
     data: AuditData, n_samples: int, rng: np.random.Generator
 ) -> tuple[list[str], npt.NDArray[np.int64], bool]:
-    """Texts of the data, or the built-in ones where none has a word; which are asked; whether they are the data's."""
+    """Texts of the data, or the built-in ones if none has a word; the sampled ones; whether they are the data's."""
     rows = data.evaluation
     own = rows.modality == "text" and any(str(x).strip() for x in rows.X)
     texts = [str(x) for x in rows.X] if own else plain_sentences()
@@ -111,7 +111,7 @@ def chosen_texts(
 
 
 def read(model: ScoresTexts, texts: Sequence[str]) -> list[Encoded]:
-    """The texts as tokens; those of a causal model are cut where they are long."""
+    """The texts as tokens; those of a causal model are truncated if long."""
     if model.objective == "masked":
         return model.encode(texts)
     return model.encode_cut(texts, _MOST_TOKENS)[0]

@@ -1,4 +1,4 @@
-"""How near predicted numbers come to the true ones: overall, by group, and against predicting the mean."""
+"""Accuracy of predicted numbers: overall, by group, and against prediction of the mean."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NO_RANGE = (
 
 
 def measured(truth: FloatArray, predicted: FloatArray) -> list[Measurement]:
-    """Everything over all rows with a true value, (n,) each."""
+    """All measurements on all rows with a true value, (n,) each."""
     gain, said = _gain(truth, predicted)
     spread = float(truth.std())
     of_mean = f"predicting the mean, {truth.mean():.4g}, for all rows comes to"

@@ -1,4 +1,4 @@
-"""Performance: what is the model worth, against whoever answers without looking, and for whom?"""
+"""Performance: the model's usefulness against answers that ignore the input, overall and by group."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METHOD = "held_out_rows"
 
 
 class Performance:
-    """Accuracy, ranking, calibration and errors, overall and by group, against whoever answers without looking.
+    """Accuracy, ranking, calibration and errors, overall and by group, against answers that ignore the input.
 
     One number of each kind of model shows skill, and comes first; the built-in profile asks that it be above chance,
     and a model that does not show it passes no gap (:mod:`auditor.finding.vacuity`).
@@ -161,7 +161,7 @@ class Performance:
         self.sense_ = read_sense(sense)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the evaluation rows; see the class for what they are."""
+        """Measurements on the evaluation rows; see the class for their definitions."""
         if model.kind == "language_model" and not model.can_be_asked:
             raise OtherKindError("Needs a language model that can be asked: only texts that it wrote are here.")
         if model.kind == "language_model":
@@ -181,11 +181,11 @@ class Performance:
 
     @property
     def asked(self) -> Asked:
-        """What a stream of rows is to tell of the scores."""
+        """The score statistics that streamed rows must provide."""
         return Asked(bins=(self.bins,))
 
     def measure_streamed(self, streamed: Streamed) -> list[Measurement]:
-        """A classifier's measurements, from what was counted as its rows streamed by."""
+        """A classifier's measurements, from the counts of streamed rows."""
         counts, scores = streamed.counts, streamed.scores
         if not counts.labelled:
             raise NotApplicableError("Needs true labels: add --target COLUMN.")

@@ -1,4 +1,4 @@
-"""Sentences of the pairs that other probes compare, of which a model must tell sense from nonsense to say anything."""
+"""Sentences of the pairs of other probes, for the required test that a model tells sense from nonsense."""
 
 from __future__ import annotations
 
@@ -44,8 +44,7 @@ _READERS: Mapping[str, Callable[[str], dict[str, Clustered]]] = {
 def sentences_of_pairs(
     benchmarks: Mapping[str, str], rng: np.random.Generator
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """At most 64 sentences of the built-in pairs and of each benchmark of pairs, by the method of who compares them;
-    and why a benchmark cannot be read, by its name.
+    """At most 64 sentences of the built-in pairs and of each pair benchmark, by the comparing method; and the reason for each unreadable benchmark, by its name.
 
     One of each sentence, writer or occupation, whose others would be no further evidence.
     """

@@ -1,4 +1,4 @@
-"""Attribute inference: does the model tell something about a person that the rest of the record does not?"""
+"""Attribute inference: information on a person from the model beyond the rest of the record."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _Targets:
 
 
 class AttributeInference:
-    """How much better a sensitive attribute is guessed with the model than without it.
+    """The gain from the model in guessing a sensitive attribute.
 
     The attacker knows a record but for one attribute, its label where there is one, and may ask the model. Levels of
     the attribute are its values, at most 10; a number with more is cut at its median. Rows without it take no part.

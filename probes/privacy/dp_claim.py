@@ -1,4 +1,4 @@
-"""The privacy claim that a model brings along: does the recorded training keep it?"""
+"""The privacy claim of a model: whether the recorded training satisfies it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ABOUT_THE_CLAIM = ("claim_below_accounting", "claim_by_approximation")
 
 
 class DPClaim:
-    """The recorded training of a model that claims (epsilon, delta)-differential privacy, linted and accounted anew.
+    """The recorded training of a model that claims (epsilon, delta)-differential privacy, linted and recomputed.
 
     Read from the recipe in the model bundle, as ``auditor train --dp-epsilon`` writes it; nothing is trained, and
     neither the model's answers nor data are needed.
@@ -62,7 +62,10 @@ class DPClaim:
     reads_rows: ClassVar[bool] = False
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
-        """Lints and accounts the recorded run. Raises NotApplicableError where the model claims no epsilon."""
+        """Lint and account for the recorded run.
+
+        Raises NotApplicableError where the model claims no epsilon.
+        """
         from auditor.errors import ModelError
         from auditor.privacy.accounting import ACCOUNTANTS
         from auditor.privacy.bundle_record import run_of_model
@@ -103,15 +106,15 @@ def _problems(run: RunRecord, result: LintResult) -> Measurement:
     )
 
 
-def _smallest(run: RunRecord, result: LintResult, spent: Sequence[Spent]) -> Measurement:
-    bounds = [one.epsilon for one in spent if one.is_bound and one.epsilon is not None]
+def _smallest(run: RunRecord, result: LintResult, accounts: Sequence[Spent]) -> Measurement:
+    bounds = [one.epsilon for one in accounts if one.is_bound and one.epsilon is not None]
     least = min(bounds, default=math.nan)
     if math.isfinite(least):
         estimate: UpperBound | Undefined = UpperBound(most=least)
     elif bounds:
         estimate = Undefined(reason="Epsilon is infinite: without noise there is no guarantee.")
-    elif spent:
-        estimate = Undefined(reason="No accountant can say: " + "; ".join(f"{s.accountant} {s.note}" for s in spent))
+    elif accounts:
+        estimate = Undefined(reason="No accountant can say: " + "; ".join(f"{s.accountant} {s.note}" for s in accounts))
     elif run.delta == 0.0:
         estimate = Undefined(reason="At delta 0 the noise of DP-SGD keeps no finite epsilon: state a delta above 0.")
     else:
@@ -119,7 +122,7 @@ def _smallest(run: RunRecord, result: LintResult, spent: Sequence[Spent]) -> Mea
             reason="The noise, the sample rate and the steps of the training, or delta, are not recorded."
         )
     faults = [p.code for p in result.problems if p.severity == "breaks" and p.code not in ABOUT_THE_CLAIM]
-    said = "".join(f"{s.accountant} {_number(s.epsilon)}, " for s in spent)
+    said = "".join(f"{s.accountant} {_number(s.epsilon)}, " for s in accounts)
     return Measurement(
         metric="dp_epsilon",
         method="smallest_bound",
@@ -134,21 +137,21 @@ def _smallest(run: RunRecord, result: LintResult, spent: Sequence[Spent]) -> Mea
     )
 
 
-def _spent(run: RunRecord, spent: Spent) -> Measurement:
-    known = spent.epsilon is not None and math.isfinite(spent.epsilon)
+def _spent(run: RunRecord, account: Spent) -> Measurement:
+    known = account.epsilon is not None and math.isfinite(account.epsilon)
     return Measurement(
         metric="dp_epsilon_by_accountant",
-        method=spent.accountant,
-        estimate=UpperBound(most=float(spent.epsilon or 0.0))
-        if known and spent.is_bound
-        else Exact(known=float(spent.epsilon or 0.0))
+        method=account.accountant,
+        estimate=UpperBound(most=float(account.epsilon or 0.0))
+        if known and account.is_bound
+        else Exact(known=float(account.epsilon or 0.0))
         if known
-        else Undefined(reason="epsilon is infinite" if spent.epsilon is not None else spent.note),
+        else Undefined(reason="epsilon is infinite" if account.epsilon is not None else account.note),
         n_samples=run.n_rows or 0,
         ideal=0.0,
-        detail=f"{'an upper bound' if spent.is_bound else 'no bound'}: {spent.note}; {_claimed(run)}",
+        detail=f"{'an upper bound' if account.is_bound else 'no bound'}: {account.note}; {_claimed(run)}",
         too_few="Display only: set a bound on dp_epsilon, the smaller of the two upper bounds."
-        if spent.is_bound
+        if account.is_bound
         else "GDP is an approximation that can be below the truth: for display only.",
     )
 

@@ -1,4 +1,4 @@
-"""Model inversion: do images made from the model alone look like the images of their class?"""
+"""Model inversion: similarity of images reconstructed from the model alone to images of their class."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FEWEST_IMAGES = 5
 
 
 class ModelInversion:
-    """How much of what the images of a class have in common can be drawn from the model by gradient ascent.
+    """The common content of a class's images that gradient ascent on the model can reconstruct.
 
     From grey and a little noise, an image is changed by Adam to raise ``log p(class)`` less ``smoothness`` times its
     total variation, pixels kept in [0, 1]. It is compared with the mean image of the class less the mean of all
@@ -165,12 +165,12 @@ class ModelInversion:
                     image.clamp_(0.0, 1.0)
         return np.asarray(image.detach().cpu().numpy().transpose(0, 2, 3, 1), np.float64)
 
-    def _figure(self, drawn: FloatArray, names: list[str], own: FloatArray) -> Figure | None:
+    def _figure(self, images: FloatArray, names: list[str], correlations: FloatArray) -> Figure | None:
         from auditor.finding.display import MOST_HEATMAPS, MOST_PIXELS, Heatmap
 
-        if max(drawn.shape[1:3]) > MOST_PIXELS:
+        if max(images.shape[1:3]) > MOST_PIXELS:
             return None
-        shown = sorted(range(len(names)), key=lambda i: -own[i])[:MOST_HEATMAPS]
+        shown = sorted(range(len(names)), key=lambda i: -correlations[i])[:MOST_HEATMAPS]
         return Figure(
             id=f"{self.name}/drawn",
             probe=self.name,
@@ -179,18 +179,18 @@ class ModelInversion:
             series=(),
             heatmaps=tuple(
                 Heatmap(
-                    attribution=_png(drawn[i].mean(axis=2)),
+                    attribution=_png(images[i].mean(axis=2)),
                     # The class's own mean image stays out of the report: it may be a face.
-                    picture=_png(drawn[i][..., :3] if drawn.shape[3] >= 3 else drawn[i][..., 0]),
+                    picture=_png(images[i][..., :3] if images.shape[3] >= 3 else images[i][..., 0]),
                     low=0.0,
                     high=1.0,
                     title=f"class {names[i]}"[:200],
-                    detail=f"correlation with the class's mean image {own[i]:.2f}",
+                    detail=f"correlation with the class's mean image {correlations[i]:.2f}",
                 )
                 for i in shown
             ),
             alt="Images made from the model alone; correlation with the mean image of their class: "
-            + ", ".join(f"{names[i]} {own[i]:.2f}" for i in shown),
+            + ", ".join(f"{names[i]} {correlations[i]:.2f}" for i in shown),
             caption="The image that the model rates most like the class, and its brightness; no image of the data.",
         )
 

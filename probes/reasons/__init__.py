@@ -1,1 +1,1 @@
-"""What is said of one row: why it was decided as it was, what would change that, and which rows are near; and ALE."""
+"""Explanations of single rows: reasons, counterfactual changes and neighbours; and accumulated local effects."""

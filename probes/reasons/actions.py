@@ -1,4 +1,4 @@
-"""What a person could change of a row, and to what: never a fixed column, only ways that are allowed, only what occurs.
+"""Feasible changes of a row: no fixed columns, only allowed directions, only observed values.
 
 A number stays within the observed range and whole where the column is whole; a category becomes one that was seen.
 """
@@ -35,7 +35,7 @@ _OF_DEVIATION = 0.02
 
 @dataclass(frozen=True, eq=False)
 class Action:
-    """What one column of a row may become.
+    """The allowed new values of one column of a row.
 
     ``values``: what it may become, the nearest first, and ``costs`` (k,) how far each lies off. A number has ``step``,
     to multiples of which it is rounded, and its range from ``low`` to ``high``; a category has a step of 0. ``whole``:
@@ -53,7 +53,7 @@ class Action:
     whole: bool = True
 
     def thinned(self, most: int) -> Action:
-        """The same with at most so many values, spread over all that there are; a category keeps the first."""
+        """The action with at most so many values, evenly selected; a category keeps the first."""
         if len(self.values) <= most:
             return self
         places = np.unique(np.linspace(0, len(self.values) - 1, most).round().astype(np.int64))
@@ -64,7 +64,7 @@ class Action:
         )  # fmt: skip
 
     def between(self, value: Any, most: int) -> Action:
-        """Numbers between the row's own and ``value``, at most so many, that one included."""
+        """Numbers from the row's own to ``value``, at most so many, including ``value``."""
         own, end = float(self.own), float(value)
         n_steps = max(1, round(abs(end - own) / self.step))
         counts = np.unique(np.linspace(1, n_steps, min(most, n_steps)).round())
@@ -76,11 +76,11 @@ class Action:
         """The nearest that numbers (m,) may be."""
         return np.clip(np.round(np.round(x / self.step) * self.step, 12), self.low, self.high)
 
-    def _of(self, tried: FloatArray, *, whole: bool) -> Action:
-        costs = np.abs(tried - float(self.own)) / self.unit
+    def _of(self, values: FloatArray, *, whole: bool) -> Action:
+        costs = np.abs(values - float(self.own)) / self.unit
         order = np.argsort(costs, kind="stable")
         return Action(
-            self.column, self.own, tuple(float(tried[i]) for i in order), costs[order], self.unit, self.step, self.low,
+            self.column, self.own, tuple(float(values[i]) for i in order), costs[order], self.unit, self.step, self.low,
             self.high, whole,
         )  # fmt: skip
 
@@ -104,7 +104,10 @@ def parse_monotone(texts: Sequence[str]) -> dict[str, Way]:
 def held_columns(
     model: AuditedModel, rows: AuditData, immutable: Sequence[str], monotone: Mapping[str, Way]
 ) -> frozenset[str]:
-    """Names of the columns that stay as they are. Raises UsageError for a name that is no column of these rows."""
+    """Names of the fixed columns.
+
+    Raises UsageError for a name that is no column of these rows.
+    """
     fixed = fixed_columns(model, rows, immutable)
     columns = [str(c) for c in as_frame(rows.X, model.features).columns]
     for name in monotone:
@@ -117,7 +120,7 @@ def held_columns(
 
 
 def indicators(frame: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
-    """Columns of 0 and 1 of which, of three or more, every row has exactly one 1: levels of one category.
+    """Groups of three or more 0/1 columns with exactly one 1 per row: levels of one category.
 
     None can change by itself, and which became which is for whoever made them: they are left as they are.
     """
@@ -143,12 +146,12 @@ def indicators(frame: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def actions(
-    model: AuditedModel, rows: AuditData, row: int, fixed: frozenset[str], monotone: Mapping[str, Way]
+    model: AuditedModel, rows: AuditData, row: int, fixed_columns: frozenset[str], monotone: Mapping[str, Way]
 ) -> tuple[Action, ...]:
-    """What each column of a row that is not fixed may become, as the rows have it; none for one that is missing."""
+    """The allowed new values of each non-fixed column of a row, as observed in the rows; none if missing."""
     frame = as_frame(rows.X, model.features)
     numeric = {str(name) for name in numeric_names(model, frame)}
-    held = {*fixed, *indicators(frame, [c for c in frame.columns if str(c) in numeric])}
+    held = {*fixed_columns, *indicators(frame, [c for c in frame.columns if str(c) in numeric])}
     found = []
     for name in frame.columns:
         if str(name) in held:
@@ -174,21 +177,21 @@ def _missing(value: Any) -> bool:
     return bool(pd.isna(value))
 
 
-def _of_number(name: str, values: FloatArray, own: float, way: Way | None) -> Action:
+def _of_number(name: str, values: FloatArray, current: float, way: Way | None) -> Action:
     known = np.unique(values[np.isfinite(values)])
     low, high = float(known[0]), float(known[-1])
     if way == "up":
-        low = max(low, own)
+        low = max(low, current)
     elif way == "down":
-        high = min(high, own)
+        high = min(high, current)
     if len(known) <= 2:
         # A code, such as of yes and no: the other value is as far as any category.
-        other = [float(v) for v in known if v != own and low <= v <= high]
-        return Action(name, own, tuple(other), np.ones(len(other)))
+        other = [float(v) for v in known if v != current and low <= v <= high]
+        return Action(name, current, tuple(other), np.ones(len(other)))
     unit = deviation(values)
     whole = bool((known == np.round(known)).all())
     step = 1.0 if whole else float(10.0 ** np.floor(np.log10(unit * _OF_DEVIATION)))
-    empty = Action(name, own, (), np.empty(0), unit, step, low, high, True)
+    empty = Action(name, current, (), np.empty(0), unit, step, low, high, True)
     n_steps = (high - low) / step
     if n_steps <= MOST_VALUES:
         steps = np.asarray(low + step * np.arange(round(n_steps) + 1), np.float64)
@@ -200,11 +203,11 @@ def _of_number(name: str, values: FloatArray, own: float, way: Way | None) -> Ac
         both = np.concatenate([at, np.linspace(low, high, MOST_VALUES // 2)])
         tried = np.unique(empty.rounded(np.asarray(both, np.float64)))
         every = False
-    return empty._of(tried[tried != own], whole=every)
+    return empty._of(tried[tried != current], whole=every)
 
 
-def _of_category(name: str, column: pd.Series[Any], own: Any) -> Action:
+def _of_category(name: str, column: pd.Series[Any], current: Any) -> Action:
     seen = [level for level, _ in zip(column.value_counts(dropna=True).index, range(MOST_LEVELS + 1), strict=False)]
-    others = [level for level in seen if level != own][:MOST_LEVELS]
+    others = [level for level in seen if level != current][:MOST_LEVELS]
     complete = column.nunique(dropna=True) <= MOST_LEVELS + 1
-    return Action(name, own, tuple(others), np.ones(len(others)), whole=complete)
+    return Action(name, current, tuple(others), np.ones(len(others)), whole=complete)

@@ -1,4 +1,4 @@
-"""What each number of a table does to the score, where there are rows: accumulated local effects, with bands."""
+"""Accumulated local effects of the numeric columns of a table on the score, with bands."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_FIGURES = 12
 
 
 class AccumulatedLocalEffects:
-    """What does each feature do to the score, among rows that have about its value?
+    """The effect of each feature on the score, among rows with similar values.
 
     - ``ale_local_effect``: of a feature, the mean over rows of ``|f(x with the upper end of its bin) - f(x with the
       lower end)|``, f the favourable probability; [0, 1], no ideal; how far the score moves as a row crosses a tenth of

@@ -1,4 +1,4 @@
-"""Accumulated local effects: what a number does to a score among rows that have about that value.
+"""An accumulated-local-effects curve: the effect of a number on the score among rows with similar values.
 
 Partial dependence gives every row every value of a feature and asks the model about people who cannot be: of a feature
 that goes along with others it averages answers from where there are no rows. Here each row is moved across its own bin
@@ -81,7 +81,7 @@ def _merged(x: FloatArray, edges: FloatArray, fewest: int) -> FloatArray:
 
 
 def bins_of(x: FloatArray, edges: FloatArray) -> IntArray:
-    """(n,) the bin ``(edges[k], edges[k+1]]`` of each value; what lies outside is in the nearest."""
+    """(n,) the bin ``(edges[k], edges[k+1]]`` of each value; values outside are in the nearest bin."""
     return np.clip(np.searchsorted(edges, x, side="left") - 1, 0, len(edges) - 2).astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""How far rows of a table lie apart, and which are near: numbers in deviations, categories by equality."""
+"""Distances between table rows, and nearest rows: numbers in deviations, categories by equality."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 def deviation(values: FloatArray) -> float:
-    """Median absolute deviation from the median of the finite values; of a column that mostly has one value the mean
-    absolute deviation; 1 where neither is above 0.
+    """Median absolute deviation from the median of the finite values; the mean absolute deviation if most values of the column are equal; 1 if neither is above 0.
 
     Source: Wachter, Mittelstadt and Russell, Harvard Journal of Law and Technology 31 (2018), who count changes in it.
     """
@@ -43,7 +42,7 @@ class Scaled:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, numeric: frozenset[str]) -> Scaled:
-        """``numeric``: names of the columns that hold numbers to the model; one of two values is a category."""
+        """A scaled table; ``numeric``: the model's numeric columns; columns with two values are categories."""
         parts, kinds = [], []
         for name in frame.columns:
             column = frame[name]
@@ -53,7 +52,7 @@ class Scaled:
         return cls(np.column_stack(parts) if parts else np.zeros((len(frame), 0)), np.asarray(kinds, np.bool_))
 
     def from_row(self, row: int) -> FloatArray:
-        """(n,) distance of every row from one: the sum over features of differences in deviations, or 1 where unequal.
+        """(n,) distance of every row from one: the sum over features of scaled differences, or 1 if unequal.
 
         A number that only one of two rows has is a difference of 1; the sum is Wachter's, the ones are Gower's (1971).
         """
@@ -77,7 +76,7 @@ def _codes(column: pd.Series[Any]) -> FloatArray:
 
 
 def nearest(scaled: Scaled, row: int, among: BoolArray, most: int) -> tuple[IntArray, FloatArray]:
-    """Positions of the ``most`` rows of ``among`` (n,) that lie nearest to a row, itself left out, and how far."""
+    """Positions and distances of the ``most`` rows of ``among`` (n,) nearest to a row, except itself."""
     away = scaled.from_row(row)
     places = np.flatnonzero(among & (np.arange(len(among)) != row))
     order = places[np.argsort(away[places], kind="stable")[:most]]

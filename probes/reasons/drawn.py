@@ -1,4 +1,4 @@
-"""Attributions of one row, again and again: what is typical is drawn anew each time, and what then stays is the row's.
+"""Repeated attributions of one row with newly drawn reference rows: stable results are the row's own.
 
 Against a mean over typical rows a Shapley value is the mean of those against each, so the mean over draws is the value
 against all of them, and the spread says how far the order hangs on which rows were drawn.
@@ -30,7 +30,7 @@ _MIDDLE = (2.5, 97.5)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Drawn:
-    """Contributions of the d features of one row towards its decision, (n_draws, d).
+    """Contributions of the d features of one row to its decision, (n_draws, d).
 
     ``names``: of the features, or words. ``explained``: the score, in words.
     """
@@ -57,7 +57,7 @@ class Drawn:
         return np.argsort(-self.mean, kind="stable").astype(np.int64)
 
     def times_at(self, rank: int, feature: int) -> int:
-        """In how many draws a feature has a rank, from 0."""
+        """The number of draws in which a feature has a rank, from 0."""
         ranks = np.argsort(np.argsort(-self.values, axis=1, kind="stable"), axis=1, kind="stable")
         return int((ranks[:, feature] == rank).sum())
 
@@ -71,7 +71,7 @@ def drawn(
     rng: np.random.Generator,
     n_draws: int,
 ) -> Drawn:
-    """Contributions of one row, by the first method that fits the model, against so many draws of typical rows.
+    """Contributions of one row, by the first applicable method, against so many draws of typical rows.
 
     ``explained_class``: whose score is explained; ``sign``: 1 where a high one made the decision, else -1.
     """

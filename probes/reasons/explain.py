@@ -1,4 +1,4 @@
-"""``auditor explain`` in the measuring process: reasons, recourse and neighbours of single rows."""
+"""``auditor explain`` in the sandboxed process: reasons, recourse and neighbours of single rows."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def explain(
     rng: np.random.Generator,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[ExplainedRow]:
-    """Each of the rows asked about, in their order; ``spec`` counts them from 1.
+    """Explain each of the requested rows, in order; ``spec`` counts them from 1.
 
     Raises UsageError for a row, a column or an answer that there is none of, ModelError for a model that decides
     nothing.
@@ -204,34 +204,34 @@ def _typical(table: _Table, row: int, rng: np.random.Generator) -> tuple[AuditDa
     return table.data.take(rng.permutation(others)[:MOST_TYPICAL].astype(np.int64)), words
 
 
-def _sure(found: Drawn) -> BoolArray:
+def _sure(draws: Drawn) -> BoolArray:
     """(d,) whether each feature speaks for the decision in nearly all draws, and with some weight."""
-    for_it = float(np.maximum(found.mean, 0.0).sum())
-    often = (found.values > 0.0).mean(axis=0) >= SURE
-    return np.asarray(often & (found.mean > max(LEAST_SHARE * for_it, 1e-300)), np.bool_)
+    for_it = float(np.maximum(draws.mean, 0.0).sum())
+    often = (draws.values > 0.0).mean(axis=0) >= SURE
+    return np.asarray(often & (draws.mean > max(LEAST_SHARE * for_it, 1e-300)), np.bool_)
 
 
-def _asked(table: _Table, own: AuditData, typical: AuditData, rng: np.random.Generator) -> tuple[Masked, BoolArray]:
+def _asked(table: _Table, row: AuditData, typical: AuditData, rng: np.random.Generator) -> tuple[Masked, BoolArray]:
     """How the row is asked about without some of its features, and which it has."""
     if table.tabular:
-        names = as_frame(own.X, table.model.features).columns
-        return masked_table(table.model, own, typical, table.positive), np.ones(len(names), np.bool_)
-    units = pose(table.model, own, own, np.full(1, table.positive, np.int64), rng=rng).units
+        names = as_frame(row.X, table.model.features).columns
+        return masked_table(table.model, row, typical, table.positive), np.ones(len(names), np.bool_)
+    units = pose(table.model, row, row, np.full(1, table.positive, np.int64), rng=rng).units
     return masked_units(units), units.present[0]
 
 
 def _graded(
-    table: _Table, ask: Masked, present: BoolArray, chosen: list[int], sign: float, rng: np.random.Generator
+    table: _Table, ask: Masked, present: BoolArray, feature_indices: list[int], sign: float, rng: np.random.Generator
 ) -> Faithfulness:
     real = table.real
     measured = {} if real is None else {"real": real.gap, "real_low": real.low}
-    if not chosen:
+    if not feature_indices:
         return Faithfulness(
             refused=f"no feature speaks for the decision in {SURE:.0%} of the draws, so none is a reason for it",
             level=LEVEL,
             **measured,
         )
-    verdict = grade(ask, _places(table, chosen), present, sign, rng, level=LEVEL).model_copy(update=measured)
+    verdict = grade(ask, _places(table, feature_indices), present, sign, rng, level=LEVEL).model_copy(update=measured)
     if real is not None and real.differs:
         why = (
             f"the model is not the same on real rows as on the mixed ones that every explanation asks about: what is "
@@ -242,33 +242,33 @@ def _graded(
     return verdict
 
 
-def _places(table: _Table, chosen: list[int]) -> list[int]:
+def _places(table: _Table, feature_indices: list[int]) -> list[int]:
     """Places of the explained features among the columns of the table as the model is asked about it."""
     if not table.tabular:
-        return chosen
+        return feature_indices
     columns = [str(c) for c in as_frame(table.data.X, table.model.features).columns]
     names = feature_names(table.model, table.data)
-    return [columns.index(names[j]) for j in chosen]
+    return [columns.index(names[j]) for j in feature_indices]
 
 
-def _reason(table: _Table, own: AuditData, found: Drawn, j: int) -> ReasonCode:
-    low, high = found.ends
-    name = found.names[j]
-    value = _value(_cell(table, own, name)) if table.tabular else None
-    rank = int(np.flatnonzero(found.order == j)[0])
+def _reason(table: _Table, row: AuditData, draws: Drawn, j: int) -> ReasonCode:
+    low, high = draws.ends
+    name = draws.names[j]
+    value = _value(_cell(table, row, name)) if table.tabular else None
+    rank = int(np.flatnonzero(draws.order == j)[0])
     return ReasonCode(
         feature=name[:_LONGEST] if not table.tabular else name,
         value=value,
-        contribution=float(found.mean[j]),
+        contribution=float(draws.mean[j]),
         low=float(low[j]),
         high=float(high[j]),
-        at_rank=found.times_at(rank, j),
+        at_rank=draws.times_at(rank, j),
         sensitive=name in _sensitive_names(table),
     )
 
 
-def _cell(table: _Table, own: AuditData, name: str) -> Any:
-    frame = as_frame(own.X, table.model.features)
+def _cell(table: _Table, row: AuditData, name: str) -> Any:
+    frame = as_frame(row.X, table.model.features)
     return frame[next(c for c in frame.columns if str(c) == name)].iloc[0]
 
 
@@ -291,11 +291,11 @@ def _sensitive_names(table: _Table) -> tuple[str, ...]:
     return () if groups is None or not table.tabular else tuple(map(str, groups.columns))
 
 
-def _sensitive(table: _Table, found: Drawn, chosen: list[int], verdict: Faithfulness) -> tuple[str, ...]:
+def _sensitive(table: _Table, draws: Drawn, feature_indices: list[int], verdict: Faithfulness) -> tuple[str, ...]:
     """What is said of every sensitive feature that the model takes, whether or not it is among the reasons, and of
     reasons that stand in for one."""
     said = []
-    shown = set() if verdict.refused else {found.names[j] for j in chosen}
+    shown = set() if verdict.refused else {draws.names[j] for j in feature_indices}
     for proxy in table.proxies:
         if proxy.feature in shown and proxy.feature != proxy.sensitive:
             said.append(
@@ -303,21 +303,21 @@ def _sensitive(table: _Table, found: Drawn, chosen: list[int], verdict: Faithful
                 f"{proxy.strength:.2f})"
             )
     for name in _sensitive_names(table):
-        if name not in found.names:
+        if name not in draws.names:
             continue
-        j = found.names.index(name)
-        rank = int(np.flatnonzero(found.order == j)[0]) + 1
-        share = float(np.abs(found.mean[j]) / max(float(np.abs(found.mean).sum()), 1e-300))
+        j = draws.names.index(name)
+        rank = int(np.flatnonzero(draws.order == j)[0]) + 1
+        share = float(np.abs(draws.mean[j]) / max(float(np.abs(draws.mean).sum()), 1e-300))
         if verdict.refused:
             said.append(f"the model takes the sensitive feature {name}, and how much it decides here is not known")
-        elif j in chosen:
+        elif j in feature_indices:
             said.append(
                 f"the sensitive feature {name} is among the reasons for this decision, with {share:.0%} of all "
                 "contributions"
             )
         elif share < LEAST_SHARE:
             said.append(f"the sensitive feature {name} has less than {LEAST_SHARE:.0%} of all contributions here")
-        elif found.mean[j] > 0.0:
+        elif draws.mean[j] > 0.0:
             said.append(
                 f"the sensitive feature {name} speaks for this decision too, at rank {rank} and with {share:.0%} of "
                 "all contributions"

@@ -1,4 +1,6 @@
-"""Are the reasons this row's own? They are made typical one after the other, and the score must move as they claim.
+"""Test whether reasons are specific to this row.
+
+They are made typical one after the other, and the score must move as they claim.
 
 Comprehensiveness (DeYoung et al., ACL 2020) of one row: against random orders of all its features, over typical rows
 that had no part in finding the reasons.
@@ -37,7 +39,7 @@ _ROWS_AT_ONCE = 8192
 
 
 def masked_table(model: AuditedModel, row: AuditData, typical: AuditData, positive: int) -> Masked:
-    """The favourable probability of a table's row in which features have a typical row's values, for each of these."""
+    """The favourable probability of a table's row with some features from a typical row, for each typical row."""
     coded = Coded.of(model, row, typical)
 
     def ask(keep: BoolArray) -> FloatArray:
@@ -55,7 +57,7 @@ def masked_table(model: AuditedModel, row: AuditData, typical: AuditData, positi
 
 
 def masked_units(units: Units) -> Masked:
-    """The score of a text without some of its words, which go in one way alone."""
+    """The score of a text without some of its words, which have a single form of removal."""
 
     def ask(keep: BoolArray) -> FloatArray:
         return units.score(np.zeros(len(keep), np.int64), keep)[:, None]
@@ -66,7 +68,7 @@ def masked_units(units: Units) -> Masked:
 def grade(
     ask: Masked, reasons: Sequence[int], present: BoolArray, sign: float, rng: np.random.Generator, *, level: float
 ) -> Faithfulness:
-    """Whether taking the reasons away, (k,) features in their order, moves the score as they claim.
+    """Whether removal of the reasons, (k,) features in order, changes the score as claimed.
 
     ``present`` (d,): the features there are. ``sign``: 1 where a high score made the decision, else -1. With m(S) =
     sign * (f(x) - f(x without S)), the mean over typical rows, and R_j the first j reasons, of which the last is left
@@ -109,11 +111,11 @@ def _without(orders: Sequence[IntArray], present: BoolArray) -> BoolArray:
     return out
 
 
-def _why(moved: float, low: float | None, beaten: float, span: float) -> str:
+def _why(shift: float, low: float | None, beaten: float, span: float) -> str:
     if span <= _ROUNDING:
         return "the score does not move whatever is made typical, so nothing of this row speaks for its decision"
-    if moved <= 0.0 or (low is not None and low <= 0.0):
-        shown = f"{moved:.3g}" if low is None else f"{moved:.3g}, at least {low:.3g}"
+    if shift <= 0.0 or (low is not None and low <= 0.0):
+        shown = f"{shift:.3g}" if low is None else f"{shift:.3g}, at least {low:.3g}"
         return f"making the reasons typical is not shown to move the score away from the decision (by {shown})"
     if beaten < 1.0 - MOST_BEATEN_BY:
         return (

@@ -1,4 +1,4 @@
-"""Is the model the same on real rows as on the mixed ones that explanations ask about?
+"""Comparison of a model's behaviour on real rows and on the mixed rows that explanations use.
 
 A model can tell the two apart and answer the mixed ones by harmless features: whatever explains it by them is then
 right about the mixed rows and wrong about people. Source of the attack: Slack, Hilgard, Jia, Singh and Lakkaraju,
@@ -34,7 +34,7 @@ _ROUNDS = 60
 
 @dataclass(frozen=True)
 class MixedAgainstReal:
-    """By how much better decisions on real rows are learned from real rows than from mixed ones, and its bound.
+    """The advantage of real over mixed training rows for learning decisions on real rows, and its bound.
 
     ``gap`` and ``low``: shares of rows, half of which are decided favourably; None with ``why_none`` where too few rows
     of each decision are there. ``level``: of the one-sided bound.
@@ -47,14 +47,14 @@ class MixedAgainstReal:
 
     @property
     def differs(self) -> bool:
-        """Whether the model is shown to decide real rows by another rule."""
+        """Whether the model significantly decides real rows by another rule."""
         return self.low is not None and self.low > MOST_APART
 
 
 def compare(
     model: AuditedModel, rows: AuditData, positive: int, level: float, rng: np.random.Generator
 ) -> MixedAgainstReal:
-    """Two boosted trees learn the model's decisions: one from real rows, one from twice as many mixed ones.
+    """Train two boosted trees on the model's decisions: one on real rows, one on twice as many mixed ones.
 
     A mixed row has each feature from another row, as the rows that explanations make come to be. Both are
     held to the decisions on real rows that neither has seen, as many favourable as not. Of one and the same function
@@ -84,9 +84,9 @@ def compare(
     return MixedAgainstReal(estimate.value, estimate.bounds(level)[0], level)
 
 
-def _balanced(places: IntArray, decided: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> IntArray:
+def _balanced(places: IntArray, decisions: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> IntArray:
     """As many of the one decision as of the other, in the order given."""
-    yes, no = places[decided[places]], places[~decided[places]]
+    yes, no = places[decisions[places]], places[~decisions[places]]
     n = min(len(yes), len(no))
     return np.concatenate([yes[:n], no[:n]])
 
@@ -105,15 +105,15 @@ def _mixed(
 def _learned(
     X: FloatArray,
     y: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-    asked: FloatArray,
+    queries: FloatArray,
     rng: np.random.Generator,
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     """What boosted trees say of the rows asked about; each decision weighs as much as the other."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     if y.all() or not y.any():
-        return np.full(len(asked), bool(y[0]))
+        return np.full(len(queries), bool(y[0]))
     trees = HistGradientBoostingClassifier(
         max_iter=_ROUNDS, early_stopping=False, class_weight="balanced", random_state=int(rng.integers(2**32))
     )
-    return np.asarray(trees.fit(X, y).predict(asked), np.bool_)
+    return np.asarray(trees.fit(X, y).predict(queries), np.bool_)

@@ -1,4 +1,4 @@
-"""The nearest changes of a row that flip its decision, found and proven by asking the model.
+"""Recourse: the nearest changes of a row that flip its decision, found and confirmed by model queries.
 
 Fewest features first, then the least distance: Wachter, Mittelstadt and Russell (2018) count in median absolute
 deviations, and Ustun, Spangher and Liu (FAT* 2019) ask for changes that a person can make. Where all combinations are
@@ -39,7 +39,7 @@ _N_STARTS = 20
 
 @dataclass(frozen=True, eq=False)
 class Flip:
-    """A change that flips the decision: the actions' places, their new values, and the distance."""
+    """A change that flips the decision: the actions' indices, their new values, and the distance."""
 
     places: tuple[int, ...]
     values: tuple[Any, ...]
@@ -48,7 +48,7 @@ class Flip:
 
 @dataclass(frozen=True, eq=False)
 class Searched:
-    """What a search found, nearest first; ``asked`` rows; ``exact``: all of at most ``size`` changes were asked."""
+    """Found changes, nearest first; ``asked`` rows; ``exact``: all of at most ``size`` changes were queried."""
 
     flips: tuple[Flip, ...]
     asked: int
@@ -92,7 +92,7 @@ class _Asking:
 
 
 def typed(values: npt.NDArray[Any], like: pd.Series[Any]) -> pd.Series[Any]:
-    """Values in the type of a column; what an integer type cannot hold is an error, and actions never propose it."""
+    """Values in the type of a column; an error for values outside an integer type, which actions never propose."""
     import pandas as pd
 
     column = pd.Series(list(values), index=like.index, name=like.name)
@@ -100,7 +100,7 @@ def typed(values: npt.NDArray[Any], like: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def changed(row: pd.DataFrame, like: Rows, actions: Sequence[Action], flip: Flip) -> Rows:
-    """The one row with the changes made."""
+    """The row with the changes applied."""
     asking = _Asking(row, like, actions, lambda _: np.zeros(1, np.bool_), 0)
     return asking.rows(flip.places, [_array([value]) for value in flip.values])
 
@@ -143,22 +143,22 @@ def search(
     return Searched(tuple(ranked[:n_found]), asking.asked, exact, size)
 
 
-def _of_size(asking: _Asking, k: int, found: Sequence[Flip]) -> tuple[list[Flip] | None, bool]:
+def _of_size(oracle: _Asking, k: int, flips: Sequence[Flip]) -> tuple[list[Flip] | None, bool]:
     """The nearest flip of each set of k actions that no smaller flip lies within, and whether all values were asked.
 
     None where the questions that are left do not do for a single value of each.
     """
-    enough = [set(flip.places) for flip in found]
+    enough = [set(flip.places) for flip in flips]
     sets = [
         places
-        for places in itertools.combinations(range(len(asking.actions)), k)
+        for places in itertools.combinations(range(len(oracle.actions)), k)
         if not any(e <= set(places) for e in enough)
     ]
     if not sets:
         return [], True
-    grids: Sequence[Action] = asking.actions
+    grids: Sequence[Action] = oracle.actions
     # Half is kept for the larger sets and for bringing nearer what is found.
-    most = max(asking.left // 2, 0)
+    most = max(oracle.left // 2, 0)
     total = _questions(sets, grids)
     if total > most:
         widest = max(len(action.values) for action in grids)
@@ -166,8 +166,8 @@ def _of_size(asking: _Asking, k: int, found: Sequence[Flip]) -> tuple[list[Flip]
         if not fits:
             return None, False
         grids = [action.thinned(fits) for action in grids]
-    on_grid = [_nearest_on(asking, places, [grids[i] for i in places]) for places in sets]
-    new = [_nearer(asking, flip) for flip in on_grid if flip is not None]
+    on_grid = [_nearest_on(oracle, places, [grids[i] for i in places]) for places in sets]
+    new = [_nearer(oracle, flip) for flip in on_grid if flip is not None]
     return new, all(grids[i].whole for places in sets for i in places)
 
 
@@ -182,39 +182,39 @@ def _array(values: Sequence[Any]) -> npt.NDArray[Any]:
     return out
 
 
-def _nearest_on(asking: _Asking, places: tuple[int, ...], grids: Sequence[Action]) -> Flip | None:
+def _nearest_on(oracle: _Asking, places: tuple[int, ...], grids: Sequence[Action]) -> Flip | None:
     """Of all combinations of these actions' values, the one of the least distance that flips."""
     index = np.indices([len(action.values) for action in grids]).reshape(len(grids), -1)
     costs = np.sum([action.costs[i] for action, i in zip(grids, index, strict=True)], axis=0)
     order = np.argsort(costs, kind="stable")
     values = [_array(action.values)[i[order]] for action, i in zip(grids, index, strict=True)]
-    hits = np.flatnonzero(asking.flips(places, values))
+    hits = np.flatnonzero(oracle.flips(places, values))
     if not hits.size:
         return None
     first = int(hits[0])
     return Flip(places, tuple(v[first] for v in values), float(costs[order[first]]))
 
 
-def _nearer(asking: _Asking, flip: Flip) -> Flip:
+def _nearer(oracle: _Asking, flip: Flip) -> Flip:
     """Its numbers brought towards the row's own, one after the other, as far as it still flips."""
     best = flip
     for _ in range(_ROUNDS):
         before = best.distance
         for at, place in enumerate(best.places):
-            action = asking.actions[place]
-            if not action.step or asking.left < 1:
+            action = oracle.actions[place]
+            if not action.step or oracle.left < 1:
                 continue
             # The last of them is the value itself, which is known to flip it.
-            tried = action.between(best.values[at], min(_BETWEEN, asking.left)).values[:-1]
+            tried = action.between(best.values[at], min(_BETWEEN, oracle.left)).values[:-1]
             if not tried:
                 continue
             columns = [_array([value] * len(tried)) for value in best.values]
             columns[at] = _array(tried)
-            hits = np.flatnonzero(asking.flips(best.places, columns))
+            hits = np.flatnonzero(oracle.flips(best.places, columns))
             if hits.size:
                 value = tried[int(hits[0])]
                 values = (*best.values[:at], value, *best.values[at + 1 :])
-                best = Flip(best.places, values, _distance(asking.actions, best.places, values))
+                best = Flip(best.places, values, _distance(oracle.actions, best.places, values))
         if best.distance >= before:
             break
     return best
@@ -228,21 +228,21 @@ def _cost(action: Action, value: Any) -> float:
     return abs(float(value) - float(action.own)) / action.unit if action.step else 1.0
 
 
-def _from_others(asking: _Asking, frame: pd.DataFrame, others: IntArray) -> Iterator[Flip]:
+def _from_others(oracle: _Asking, frame: pd.DataFrame, others: IntArray) -> Iterator[Flip]:
     """Flips that a row as wished suggests: all that may change becomes as its own is, then what need not goes back."""
     seen: set[tuple[int, ...]] = set()
     for other in others[:_N_STARTS]:
-        if asking.left < len(asking.actions) ** 2 or len(seen) >= N_FOUND:
+        if oracle.left < len(oracle.actions) ** 2 or len(seen) >= N_FOUND:
             return
         places, values = [], []
-        for i, action in enumerate(asking.actions):
+        for i, action in enumerate(oracle.actions):
             value = _towards(action, frame[_key(frame, action.column)].iloc[int(other)])
             if value is not None:
                 places.append(i)
                 values.append(value)
-        if not places or not asking.flips(tuple(places), [_array([v]) for v in values])[0]:
+        if not places or not oracle.flips(tuple(places), [_array([v]) for v in values])[0]:
             continue
-        flip = _nearer(asking, _without_idle(asking, tuple(places), tuple(values)))
+        flip = _nearer(oracle, _without_idle(oracle, tuple(places), tuple(values)))
         if flip.places not in seen:
             seen.add(flip.places)
             yield flip
@@ -263,15 +263,15 @@ def _towards(action: Action, value: Any) -> Any:
     return None if near == float(action.own) else near
 
 
-def _without_idle(asking: _Asking, places: tuple[int, ...], values: tuple[Any, ...]) -> Flip:
+def _without_idle(oracle: _Asking, places: tuple[int, ...], values: tuple[Any, ...]) -> Flip:
     """The changes less those without which the decision is flipped all the same, the dearest tried first."""
     kept = dict(zip(places, values, strict=True))
     going = True
-    while going and len(kept) > 1 and asking.left >= len(kept):
+    while going and len(kept) > 1 and oracle.left >= len(kept):
         going = False
-        for place in sorted(kept, key=lambda i: -_cost(asking.actions[i], kept[i])):
+        for place in sorted(kept, key=lambda i: -_cost(oracle.actions[i], kept[i])):
             rest = {i: v for i, v in kept.items() if i != place}
-            if rest and asking.flips(tuple(rest), [_array([v]) for v in rest.values()])[0]:
+            if rest and oracle.flips(tuple(rest), [_array([v]) for v in rest.values()])[0]:
                 kept, going = rest, True
                 break
-    return Flip(tuple(kept), tuple(kept.values()), _distance(asking.actions, tuple(kept), tuple(kept.values())))
+    return Flip(tuple(kept), tuple(kept.values()), _distance(oracle.actions, tuple(kept), tuple(kept.values())))

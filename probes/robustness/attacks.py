@@ -1,4 +1,4 @@
-"""The worst of a ball, as searches find it: what they find is there, and what they do not find may be."""
+"""Adversarial attacks in a perturbation set: found changes are real; other changes may exist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LARGE = 10_000
 
 @dataclass(frozen=True)
 class Effort:
-    """How many of the other classes are tried, how often at least, how many again, and for how many times the steps."""
+    """Numbers of other classes, of restarts (minimum and additional), and a multiplier of the steps."""
 
     targets: int
     fewest_tries: int
@@ -39,7 +39,7 @@ _TABLE, _SMALL, _BIG = Effort(9, 9, 2, 3), Effort(9, 3, 2, 3), Effort(2, 1, 1, 2
 
 @dataclass(frozen=True, eq=False)
 class Attacked:
-    """What a search in balls around n inputs found.
+    """The result of a search in perturbation sets of n inputs.
 
     ``broken`` (n_levels, n): whether another decision was found within ``levels[i]`` of the input; it stays found at
     larger levels, whose balls hold the smaller ones. ``examples`` (n, ...): the input that was found at the least level
@@ -53,13 +53,13 @@ class Attacked:
     flat: BoolArray
     steep: BoolArray
 
-    def with_found(self, level: int, found: BoolArray, points: Tensor) -> Attacked:
-        """What this search found, and another one of ``points`` (n, ...) at the level of that index."""
+    def with_found(self, level: int, is_broken: BoolArray, points: Tensor) -> Attacked:
+        """The combined results of this search and of another one of ``points`` (n, ...) at that level's index."""
         import torch
 
         broken = self.broken.copy()
-        broken[level:] |= found
-        new = torch.from_numpy(found & ~self.broken[level]).to(points.device)
+        broken[level:] |= is_broken
+        new = torch.from_numpy(is_broken & ~self.broken[level]).to(points.device)
         examples = torch.where(new.reshape(-1, *[1] * (points.ndim - 1)), points, self.examples)
         return Attacked(self.levels, broken, examples, self.flat, self.steep)
 
@@ -75,7 +75,7 @@ def attack(
     n_steps: int,
     rng: np.random.Generator,
 ) -> Attacked:
-    """Inputs near the given ones that are decided otherwise, as gradients lead to them.
+    """Nearby inputs with different decisions, found by gradients.
 
     inputs (n, ...) floating point; clean (n,) what is decided on them; levels ascending. ``decide``: (m, k)
     probabilities to (m,) classes. At each level, of the rows that are left: a descent of ``n_steps`` steps
@@ -141,15 +141,15 @@ def _all_ways(
     ranked = order.topk(min(order.shape[1] - 1, effort.targets), dim=1).indices
     left_by = torch.full(ranked.shape, torch.inf, dtype=margin.dtype, device=margin.device)
 
-    def try_to(left: IntArray, wanted: Tensor, column: Tensor, start: Tensor, steps: int) -> None:
-        index = torch.from_numpy(left).to(inputs.device)
+    def try_to(row_indices: IntArray, target_classes: Tensor, column: Tensor, start: Tensor, steps: int) -> None:
+        index = torch.from_numpy(row_indices).to(inputs.device)
         points, nearer, more = descend(
-            margins, start[index], low[index], high[index], clean[left], steps, wanted, whole=whole
+            margins, start[index], low[index], high[index], clean[row_indices], steps, target_classes, whole=whole
         )
         left_by[index, column] = torch.minimum(left_by[index, column], nearer)
         closer = torch.from_numpy(more).to(inputs.device) | (nearer < margin[index])
         reached[index[closer]], margin[index[closer]] = points[closer], nearer[closer]
-        found[left] = more
+        found[row_indices] = more
 
     n_targets = ranked.shape[1]
     for nth in range(max(n_targets, effort.fewest_tries)):
@@ -175,7 +175,7 @@ def _effort(inputs: Tensor) -> Effort:
 
 
 def is_large(inputs: Tensor) -> bool:
-    """Whether a row has so many values that every question about it counts."""
+    """Whether a row has so many values that the number of queries must be limited."""
     return inputs[:1].numel() > _LARGE
 
 
@@ -208,7 +208,7 @@ def search_by_asking(
     n_queries: int,
     rng: np.random.Generator,
 ) -> tuple[Tensor, BoolArray]:
-    """Points (n, ...) within ``level`` of the inputs, and (n,) whether each is decided otherwise.
+    """Points (n, ...) within ``level`` of the inputs, and (n,) whether each is decided differently.
 
     Found without gradients: the Square attack (:func:`~probes.robustness.square.square_attack`) on the margin of
     log-probabilities, of at most ``n_queries`` questions a row.
@@ -224,10 +224,10 @@ def search_by_asking(
         given = torch.from_numpy(np.ascontiguousarray(rows)).to(inputs)
         return given.permute(0, 3, 1, 2) if picture else given.reshape(-1, *inputs.shape[1:])
 
-    def ask(rows: FloatArray, which: IntArray) -> tuple[FloatArray, BoolArray]:
+    def ask(rows: FloatArray, indices: IntArray) -> tuple[FloatArray, BoolArray]:
         scores, changed = np.empty(len(rows)), np.empty(len(rows), np.bool_)
         for at in batches(inputs, np.arange(len(rows))):
-            logits, own = margins.logits(encoded(rows[at])), clean[which[at]]
+            logits, own = margins.logits(encoded(rows[at])), clean[indices[at]]
             sure = torch.log_softmax(logits.double(), dim=1)
             scores[at] = margin_of(sure, torch.from_numpy(own).to(sure.device).unsqueeze(1)).cpu().numpy()
             changed[at] = margins.otherwise(logits, own)
@@ -241,7 +241,7 @@ def search_by_asking(
 
 
 def batches(inputs: Tensor, rows: IntArray) -> Iterator[IntArray]:
-    """The rows in parts that may be differentiated at once."""
+    """The rows in parts that can be differentiated at once."""
     size = rows_at_once(inputs)
     for i in range(0, len(rows), size):
         yield rows[i : i + size]

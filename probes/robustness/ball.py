@@ -1,4 +1,4 @@
-"""The inputs that a worst case may be searched, or a certificate proved, among: how far each may move, and to where."""
+"""Perturbation sets for attacks and certificates: the size and the limits of each input's changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ROUNDED = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Ball:
-    """An L-infinity ball around encoded inputs (n, ...), cut to what an input may be.
+    """An L-infinity ball around encoded inputs (n, ...), restricted to valid inputs.
 
     ``radius``: how far each input moves at epsilon = 1, broadcast against the inputs, 0 where it may not be touched;
     ``limits``: the lowest and the highest inputs, broadcast, or None; ``unit``: what epsilon is counted in, in words.
@@ -42,7 +42,7 @@ class Ball:
     by_row: bool = False
 
     def of(self, index: Tensor) -> Ball:
-        """The ball of some of the rows, by their places."""
+        """The perturbation set of some of the rows, by index."""
         if not self.by_row:
             return self
         limits = self.limits
@@ -51,7 +51,7 @@ class Ball:
         return replace(self, radius=self.radius[index], limits=limits)
 
     def around(self, inputs: Tensor, level: float) -> tuple[Tensor, Tensor]:
-        """The lowest and the highest inputs at epsilon = ``level``, of the shape of ``inputs``, which lie between.
+        """The lowest and the highest inputs at epsilon = ``level``, shaped like ``inputs``, which are between them.
 
         An input that lies outside the limits stays where it is allowed to be: its own value is. Whole numbers lie whole
         steps from it.
@@ -71,7 +71,7 @@ class Ball:
 
 
 def snapped(points: Tensor, low: Tensor, steps: Tensor | None) -> Tensor:
-    """Points of a ball as values that may occur: whole numbers the nearest whole steps from the lowest, ``low``.
+    """Points of a set rounded to possible values: whole numbers to whole steps from the lowest, ``low``.
 
     ``steps``: as of :class:`Ball`.
     """
@@ -118,7 +118,7 @@ def ball_of(
 
 
 def ball_of_numbers(columns: Sequence[NumberColumn], free: npt.NDArray[np.bool_], n_columns: int) -> Ball:
-    """The ball of :func:`ball_of` around rows of those columns in their own units; what is ``free`` (n, d) moves.
+    """The set of :func:`ball_of` around rows of those columns in their own units; only ``free`` (n, d) changes.
 
     ``n_columns``: of the whole table.
     """

@@ -1,4 +1,4 @@
-"""A search that is told decisions alone: along the boundary between two of them, towards the input."""
+"""A decision-based attack: walks along the decision boundary towards the input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _QUESTIONS = 40
 
 @dataclass(frozen=True, eq=False)
 class Outside:
-    """Points that are asked of a model, and the inputs (m, ...) that they are to be near.
+    """Candidate points of a decision-based attack, and their original inputs (m, ...).
 
     ``flipped``: points (m, ...) to (m,) whether each is decided otherwise than its input; ``unit`` (m, ...): how far an
     input moves at a distance of 1, 0 where it may not be touched; ``limits``: the lowest and the highest inputs.
@@ -32,7 +32,7 @@ class Outside:
     limits: tuple[Tensor, Tensor] | None = None
 
     def across(self, points: Tensor) -> Tensor:
-        """(m,) whether each is decided otherwise."""
+        """(m,) whether each point is decided differently."""
         import torch
 
         return torch.from_numpy(self.flipped(points)).to(points.device)
@@ -41,15 +41,15 @@ class Outside:
         """(m,) distances, the largest over all inputs that may move."""
         return ((points - self.inputs).abs() / self.unit.masked_fill(self.unit == 0, 1.0)).flatten(1).amax(dim=1)
 
-    def moved(self, points: Tensor, by: Tensor, way: Tensor) -> Tensor:
+    def moved(self, points: Tensor, distance: Tensor, way: Tensor) -> Tensor:
         """The points moved by (m,) distances in a direction of signs, within the limits."""
         import torch
 
-        there = points + spread(by, points) * self.unit * way
+        there = points + spread(distance, points) * self.unit * way
         return there if self.limits is None else torch.minimum(torch.maximum(there, self.limits[0]), self.limits[1])
 
     def at_boundary(self, points: Tensor) -> Tensor:
-        """Points that are decided otherwise, cut to the smallest cube around the input that halvings find."""
+        """Differently decided points, moved by bisection into the smallest cube around the input."""
         import torch
 
         most, best = self.far(points), points
@@ -70,7 +70,7 @@ def spread(values: Tensor, like: Tensor) -> Tensor:
 
 
 def along_the_boundary(outside: Outside, start: Tensor, *, n_rounds: int, rng: np.random.Generator) -> Tensor:
-    """The points (m, ...) nearest to the inputs that are decided otherwise, from ``start``, all of which are.
+    """The differently decided points (m, ...) nearest to the inputs, from ``start``, which are all such points.
 
     A round asks on which side of the boundary 40 points around the nearest so far lie, moves towards the side with more
     that are decided otherwise, by a step that is halved until it does not cross back, and cuts the way to the input

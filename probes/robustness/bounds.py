@@ -1,4 +1,4 @@
-"""What a network can answer over a whole box of inputs, bounded so that its own rounding is within the bounds.
+"""Bounds of a network's output over a box of inputs, including its own rounding errors.
 
 What is bounded is not the network of real arithmetic but what float32 makes of it, in whatever order it sums. A sum of
 n products misses the exact one by at most ``gamma (|W| |h| + |b|)``, gamma = n u / (1 - n u) and u the unit roundoff
@@ -42,7 +42,7 @@ _WORK = 8_388_608
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """``h -> W h + b`` of rows (m, *taken), made (m, *made).
+    """``h -> W h + b`` of rows (m, *taken), with result (m, *made).
 
     ``times``: W' h of rows h and weights W' of the shape of ``weight``; ``matrix``: whether that is a matrix product;
     ``shift``: b, (1, *made), or (m, *made) where it differs between rows; ``sizes``: the magnitudes that b is the sum
@@ -68,7 +68,7 @@ class Affine:
         return self.times(r, self.weight.abs())
 
     def error(self, h: Tensor) -> Tensor:
-        """(m, *made) by how much float32 may miss ``W h + b``, of magnitudes h; infinite where it may overflow."""
+        """(m, *made) the possible float32 error of ``W h + b``, for magnitudes h; infinite if it may overflow."""
         size = self.spread(h) + self.sizes
         if not self.terms:
             return torch.zeros_like(size)
@@ -80,22 +80,22 @@ class Affine:
             error = error + _TINY * self.times(h, small.to(h))
         return torch.where(size < _MOST, _RAISED * error, torch.inf)
 
-    def back(self, slopes: Tensor, taken: torch.Size) -> Tensor:
+    def back(self, slopes: Tensor, input_shape: torch.Size) -> Tensor:
         """(m, k, *taken) ``slopes W`` of slopes (m, k, *made)."""
         if self.matrix:
             return slopes @ self.weight
         m, k = slopes.shape[:2]
         with torch.enable_grad():
-            h = torch.zeros((m * k, *taken), dtype=slopes.dtype, requires_grad=True)
+            h = torch.zeros((m * k, *input_shape), dtype=slopes.dtype, requires_grad=True)
             (found,) = torch.autograd.grad(self.times(h, self.weight), h, slopes.flatten(0, 1))
-        return found.reshape(m, k, *taken)
+        return found.reshape(m, k, *input_shape)
 
     def of(self, rows: Tensor) -> Affine:
-        """The layer for some of the rows, where ``shift`` differs between them."""
+        """The layer for some of the rows, if ``shift`` differs between them."""
         return self if len(self.shift) == 1 else replace(self, shift=self.shift[rows], sizes=self.sizes[rows])
 
     def among(self, inputs: Tensor, free: Tensor) -> Affine:
-        """The same function of the ``free`` columns alone, the others as they stand in each row of ``inputs``."""
+        """The same function of only the ``free`` columns, with the others fixed at each row of ``inputs``."""
         fixed, weight = inputs[:, ~free], self.weight[:, ~free]
         shift, sizes = F.linear(fixed, weight), F.linear(fixed.abs(), weight.abs())
         return replace(self, weight=self.weight[:, free], shift=self.shift + shift, sizes=self.sizes + sizes)
@@ -113,8 +113,8 @@ class Lines:
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation of each number, which never falls: ``relative`` and ``absolute`` rounding of its result in
-    float32; ``straight``: whether it is a straight line on each side of 0."""
+    """A monotone elementwise activation: ``relative`` and ``absolute`` float32 rounding error of its result; ``straight``: whether it is linear on each side of 0.
+    """
 
     function: Callable[[Tensor], Tensor]
     lines: Callable[[Tensor, Tensor], Lines]
@@ -123,20 +123,20 @@ class Activation:
     straight: bool = False
 
     def open(self, low: Tensor, high: Tensor) -> Tensor:
-        """(*shape) which numbers of any row may be on either side of a kink; all of what is no straight line."""
+        """(*shape) the numbers of any row with a kink in their range; all for non-linear activations."""
         return ((low < 0.0) & (high > 0.0)).any(dim=0) if self.straight else torch.ones_like(low[0], dtype=torch.bool)
 
     def bounds(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Bounds of what comes out, of bounds of what goes in."""
+        """Bounds of the output from bounds of the input."""
         least, most = self.function(low), self.function(high)
         return least - self.missed(least), most + self.missed(most)
 
     def missed(self, value: Tensor) -> Tensor:
-        """By how much float32 may miss a result."""
+        """The possible float32 error of a result."""
         return self.relative * value.abs() + self.absolute
 
     def back(self, slopes: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """(m, k, *shape) slopes with respect to what goes in, of slopes of what comes out, and (m, k) what is added."""
+        """(m, k, *shape) slopes for the input from slopes of the output, and the added constants (m, k)."""
         lines = self.lines(low, high)
         down = slopes.clamp_max(0.0)
         up = slopes - down
@@ -152,7 +152,7 @@ class Activation:
 
 @dataclass(frozen=True, eq=False)
 class Maximum:
-    """Maxima over windows of pictures (m, channels, h, w); ``layer``: torch's own, which says which."""
+    """Maxima over windows of images (m, channels, h, w); ``layer``: torch's own, which returns the indices."""
 
     layer: nn.MaxPool2d
 
@@ -161,7 +161,7 @@ class Maximum:
         return torch.ones_like(low[0], dtype=torch.bool)
 
     def bounds(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Bounds of what comes out, of bounds of what goes in; maxima are exact."""
+        """Bounds of the output from bounds of the input; maxima are exact."""
         return self._pooled(low)[0], self._pooled(high)[0]
 
     def _pooled(self, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,8 +180,8 @@ class Maximum:
         )
 
     def back(self, slopes: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """As of an activation: a maximum is at least the input with the largest lower bound, and no more than that
-        input where no other of its window reaches it."""
+        """As for an activation: a maximum is at least the input with the largest lower bound, and at most that input if no other input of its window reaches it.
+        """
         floor, where = self._pooled(low)
         most, alone = self._pooled(high)[0], torch.zeros_like(floor, dtype=torch.bool)
         flat = high.flatten(2)
@@ -330,8 +330,8 @@ def _slope_of_sigmoid(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Bounded:
-    """Of m boxes: (m, k) the ``least`` that each of k sums of outputs can be, and the ``slopes`` (m, k, *shape) of a
-    function of the inputs that lies below it and has that least value."""
+    """Bounds of m boxes: (m, k) the ``least`` value of each of k sums of outputs, and the ``slopes`` (m, k, *shape) of a function of the inputs below it with that least value.
+    """
 
     least: Tensor
     slopes: Tensor
@@ -367,15 +367,15 @@ def least(steps: Sequence[Step], low: Tensor, high: Tensor, sums: Tensor) -> Bou
 
 @dataclass(frozen=True)
 class Size:
-    """``widest``: the most numbers that a row is anywhere behind its inputs; ``slopes``: numbers in all the slopes by
-    which the bounds of one box are found, to which the time that this takes is proportional."""
+    """The size of a network: ``widest``: the most numbers per row after the inputs; ``slopes``: the number of all slopes for the bounds of one box, to which the computing time is proportional.
+    """
 
     widest: int
     slopes: int
 
     @classmethod
     def of(cls, steps: Sequence[Step], shape: Sequence[int]) -> Size:
-        """Of a network for rows (m, *shape), with every number on both sides of its kink."""
+        """The size of a network for rows (m, *shape), with every number on both sides of its kink."""
         h, made, slopes = torch.zeros((1, *shape), dtype=torch.float64), [0], 0
         for i, step in enumerate(steps):
             if not isinstance(step, Affine) and _mixed(steps[:i]):
@@ -399,12 +399,12 @@ def _tightened(
     steps: Sequence[Step],
     inside: Sequence[tuple[Tensor, Tensor]],
     errors: Sequence[Tensor | None],
-    wanted: Tensor,
+    mask: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Bounds of what the steps make, those of the ``wanted`` numbers (*shape) by linear bounds too."""
+    """Bounds of what the steps make, those of the ``mask`` numbers (*shape) by linear bounds too."""
     below, above = (h.flatten(1).clone() for h in inside[len(steps)])
     shape = inside[len(steps)][0].shape
-    places = wanted.flatten().nonzero().squeeze(1)
+    places = mask.flatten().nonzero().squeeze(1)
     sizes = [h[0].numel() for h, _ in inside]
     if 2 * len(places) * sum(sizes) > _WORK:
         return inside[len(steps)]

@@ -1,4 +1,4 @@
-"""Boxes that a bound does not decide are cut in two, until every part is decided or there are too many of them."""
+"""Branch and bound: undecided boxes are split until every part is decided or the limit is reached."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from probes.robustness.margins import BoolArray
 
 @dataclass(frozen=True, eq=False)
 class BoxBounds:
-    """Of m boxes (m, d): the ``least`` margin (m,) that each can have, what a cut of each input is ``worth`` (m, d),
-    and a point ``at`` (m, d) of the box at which the margin is likely to be small."""
+    """Bounds of m boxes (m, d): the ``least`` possible margin (m,), the gain ``worth`` (m, d) of a split along each input, and a point ``at`` (m, d) of the box with a probably small margin.
+    """
 
     least: Tensor
     worth: Tensor
@@ -24,8 +24,10 @@ class BoxBounds:
 
 @dataclass(frozen=True, eq=False)
 class Decided:
-    """Of n rows: whether the whole box was ``proved`` (n,), whether a point of it was found that is decided otherwise,
-    ``broken`` (n,), and which point, ``examples`` (n, d). Of rows with neither nothing is known."""
+    """Results for n rows: whether the whole box was ``proved`` (n,), whether a point with another decision was found, ``broken`` (n,), and that point, ``examples`` (n, d).
+
+    Of rows with neither nothing is known.
+    """
 
     proved: BoolArray
     broken: BoolArray

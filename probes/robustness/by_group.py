@@ -1,4 +1,4 @@
-"""Robustness by group: whose decisions do changes alter, and how far apart are the groups then?"""
+"""Robustness by group: decisions changed by perturbations, and the differences between groups."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ At = Mapping[str, str | float]
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """What became of n rows at one level of a method: where it is, and what is decided on their changed copies, (n,).
+    """Results of n rows at one level of a method: its level, and the decisions on their changed copies, (n,).
 
     ``searched``: whether the copies were searched for and not drawn, so that a decision that stays says nothing.
     ``masked``: why even that is in doubt, as :class:`~auditor.finding.measurement.Measurement` has it.
@@ -89,7 +89,7 @@ def by_group(levels: Sequence[Level], sample: AuditData, clean: IntArray, classe
 
 
 def clean_by_group(sample: AuditData, clean: IntArray, classes: Sequence[str]) -> list[Measurement]:
-    """``clean_accuracy`` of each group, of the rows as they are, and ``clean_accuracy_difference``, max - min of it.
+    """``clean_accuracy`` of each group on unchanged rows, and ``clean_accuracy_difference``, max - min of it.
 
     It is where the curves of the groups start; [0, 1], ideal 0.
     """
@@ -104,7 +104,7 @@ def means_by_group(
     rate: str,
     method: str,
     values: FloatArray,
-    over: BoolArray,
+    mask: BoolArray,
     sample: AuditData,
     clean: IntArray,
     classes: Sequence[str],
@@ -113,7 +113,7 @@ def means_by_group(
 ) -> list[Measurement]:
     """``rate_under_method`` of each group as the mean of rows' ``values`` in [0, 1], (n,), and the largest difference.
 
-    ``over``: (n,) the rows that it is taken of.
+    ``mask``: (n,) the rows that it is taken of.
     """
     found = []
     for groups in _groups(sample, clean, classes):
@@ -121,10 +121,10 @@ def means_by_group(
             found.append(replace(groups, metric=f"{rate}_difference_under_{method}", method=method))
             continue
         whole = groups.of.whole.groups
-        means = [bounded_mean(values[over & (groups.places == i)], low=0.0, high=1.0) for i in range(len(whole))]
+        means = [bounded_mean(values[mask & (groups.places == i)], low=0.0, high=1.0) for i in range(len(whole))]
         kept = tuple(m for group, m in zip(whole, means, strict=True) if group in groups.of.counts.groups)
         gap: AnyEstimate = WorstValueGap(parts=kept) if len(kept) > 1 else ALONE
-        shared = Measurement(metric="", method=method, estimate=gap, n_samples=int(over.sum()), ideal=0.0)
+        shared = Measurement(metric="", method=method, estimate=gap, n_samples=int(mask.sum()), ideal=0.0)
         largest = replace(shared, metric=f"{rate}_difference_under_{method}", sensitive=groups.of.whole.features)
         found.append(groups.of.told(largest))
         found += [
@@ -132,7 +132,7 @@ def means_by_group(
                 shared,
                 metric=f"{rate}_under_{method}",
                 estimate=mean,
-                n_samples=int((over & (groups.places == i)).sum()),
+                n_samples=int((mask & (groups.places == i)).sum()),
                 ideal=ideal,
                 group=dict(zip(groups.of.whole.features, group, strict=True)),
                 detail=groups.of.note(group),
@@ -145,14 +145,13 @@ def means_by_group(
 def brackets_by_group(
     metric: str,
     method: str,
-    at: At,
-    between: tuple[BoolArray, BoolArray],
+    coordinates: At,
+    bounds: tuple[BoolArray, BoolArray],
     sample: AuditData,
     clean: IntArray,
     classes: Sequence[str],
 ) -> list[Measurement]:
-    """A share of each group's labelled rows between the rows that were proved and those that nothing broke, ``between``
-    two times (n,), and ``metric_difference``, the largest between any two groups, which can be judged both ways.
+    """A share of each group's labelled rows between the proved rows and those that nothing broke, ``bounds`` two times (n,), and ``metric_difference``, the largest between any two groups, which can be judged both ways.
 
     - ``certified_accuracy``: P(decision = y on the whole ball) of the rows that were proved; [0, 1], ideal 1; at 0.6
       six of ten rows are proved to be decided rightly whatever happens within the ball, and more may be; Gehr et al.,
@@ -165,18 +164,18 @@ def brackets_by_group(
     found = []
     for groups in _groups(sample, clean, classes):
         if isinstance(groups, Measurement):
-            found.append(replace(groups, metric=f"{metric}_difference", method=method, at=at))
+            found.append(replace(groups, metric=f"{metric}_difference", method=method, at=coordinates))
             continue
         over = np.zeros(len(clean), np.bool_) if sample.y_true is None else sample.y_true >= 0
         whole, k = groups.of.whole, len(groups.of.whole.groups)
         n, proved, possible = (
-            np.bincount(groups.places[rows & over], minlength=k) for rows in (over, between[0], between[1])
+            np.bincount(groups.places[rows & over], minlength=k) for rows in (over, bounds[0], bounds[1])
         )
         kept = [i for i, group in enumerate(whole.groups) if group in groups.of.counts.groups]
         tables = [rate_table(metric, counted[kept], n[kept]) for counted in (proved, possible)]
         gap = WorstBracketDifference(proved=tables[0], possible=tables[1])
         largest = headline(groups.of, f"{metric}_difference", 0.0, gap, tables[:1])
-        found.append(replace(largest, method=method, at=at))
+        found.append(replace(largest, method=method, at=coordinates))
         found += [
             Measurement(
                 metric=metric,
@@ -185,7 +184,7 @@ def brackets_by_group(
                 n_samples=int(n[i]),
                 ideal=1.0,
                 group=dict(zip(whole.features, group, strict=True)),
-                at=at,
+                at=coordinates,
                 detail=groups.of.note(group),
             )
             for i, group in enumerate(whole.groups)
@@ -199,7 +198,7 @@ def _groups(sample: AuditData, clean: IntArray, classes: Sequence[str]) -> Itera
     if table is None or not len(sample):
         return
     for name in table.columns:
-        counts = sample.counted(clean, classes, by=[table[name]])
+        counts = sample.counted(clean, classes, by_columns=[table[name]])
         many = crowd("", "", counts.features, len(counts.groups), counts.n)
         yield _Groups(compared(counts, SmallGroups()), _places(table[name], counts.groups)) if many is None else many
 
@@ -210,12 +209,12 @@ def _places(column: pd.Series[Any], groups: Sequence[tuple[str, ...]]) -> IntArr
 
 
 def _rate(
-    groups: _Groups, rate: str, hits: BoolArray, over: BoolArray, level: Level | None, ideal: float
+    groups: _Groups, rate: str, hits: BoolArray, mask: BoolArray, level: Level | None, ideal: float
 ) -> list[Measurement]:
-    """The largest difference of a rate between groups, and the rate of each; ``over``: the rows that it is taken of."""
+    """The largest difference of a rate between groups, and the rate of each; ``mask``: the rows that it is taken of."""
     whole = groups.of.whole.groups
-    successes = np.bincount(groups.places[hits & over], minlength=len(whole))
-    n = np.bincount(groups.places[over], minlength=len(whole))
+    successes = np.bincount(groups.places[hits & mask], minlength=len(whole))
+    n = np.bincount(groups.places[mask], minlength=len(whole))
     kept = [i for i, group in enumerate(whole) if group in set(groups.of.counts.groups)]
     table = rate_table(rate, successes[kept], n[kept])
     searched = level is not None and level.searched

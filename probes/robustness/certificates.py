@@ -1,4 +1,4 @@
-"""Rows whose decision is proved to be the same over a whole ball: a proof, where an attack only fails to find."""
+"""Robustness certificates: decisions proved constant in a perturbation set; attacks only fail to find changes."""
 
 from __future__ import annotations
 
@@ -46,13 +46,15 @@ _SHORTER = 2.0**-8
 
 
 class ContradictionError(RuntimeError):
-    """A row is both proved and broken, or a bound does not hold at the row itself: something here is wrong."""
+    """A row is both proved and broken, or a bound is wrong at the row itself: an internal error."""
 
 
 @dataclass(frozen=True, eq=False)
 class Certified:
-    """What is known of n rows at each level: ``proved`` (n_levels, n) by a certificate, ``broken`` (n_levels, n) by an
-    attack or by a point that branch and bound came upon. A row that is neither is undecided."""
+    """The results of n rows at each level: ``proved`` (n_levels, n) by a certificate, ``broken`` (n_levels, n) by an attack or by a point that branch and bound found.
+
+    A row that is neither is undecided.
+    """
 
     proved: BoolArray
     broken: BoolArray
@@ -70,13 +72,13 @@ def certify(
     positive: int | None,
     *,
     balls: Sequence[tuple[Tensor, Tensor]],
-    broken: BoolArray,
+    is_broken: BoolArray,
     branches: int | None = None,
     whole: Tensor | None = None,
 ) -> Certified:
-    """Proofs that the decision on every input between two others is the one on ``inputs`` (n, ...), ``clean`` (n,).
+    """Proofs that all inputs between two others are decided as ``inputs`` (n, ...), ``clean`` (n,).
 
-    ``balls``: the lowest and the highest inputs (n, ...) at each level, ascending, each within the next; ``broken``
+    ``balls``: the lowest and the highest inputs (n, ...) at each level, ascending, each within the next; ``is_broken``
     (n_levels, n) by an attack; ``branches``: the most boxes a row, by default what :func:`most_boxes` says; ``whole``:
     the steps of a :class:`~probes.robustness.ball.Ball`, since between two whole numbers nothing is to be proved. What
     is proved is the decision of the model as it runs, in float32 and by its own threshold; a point that branch and
@@ -87,7 +89,7 @@ def certify(
     rows = _Rows.of(model, inputs, clean, positive, whole)
     most = most_boxes(rows.size) if branches is None else branches
     cut = bool(balls) and int((balls[-1][1] > balls[-1][0]).flatten(1).any(dim=0).sum()) <= MOST_CUT
-    proved, found = np.zeros_like(broken), broken.copy()
+    proved, found = np.zeros_like(is_broken), is_broken.copy()
     for i, (low, high) in enumerate((low.detach().cpu(), high.detach().cpu()) for low, high in balls):
         smaller = proved[i - 1] if i else np.ones(len(clean), np.bool_)
         # What was not proved of a smaller ball is hardly ever proved of a larger one, but is broken more often.
@@ -96,7 +98,7 @@ def certify(
             decided = rows.decide(at, low, high, boxes)
             proved[: i + 1, at] |= decided.proved
             found[i:, at] |= decided.broken
-        new = np.flatnonzero(broken[i] & ~broken[i - 1] if i else broken[i])
+        new = np.flatnonzero(is_broken[i] & ~is_broken[i - 1] if i else is_broken[i])
         new = new if cut else new[:_CHECKED]
         proved[i, new] |= rows.decide(new, low, high, 1).proved
     both = (proved & found).any(axis=0)
@@ -139,7 +141,7 @@ def certified(
         clean[right],
         sample.positive,
         balls=[(low[at], high[at]) for low, high in around],
-        broken=broken[:, right],
+        is_broken=broken[:, right],
         branches=branches,
         whole=ball.steps,
     )
@@ -165,16 +167,16 @@ def certified(
 
 
 def not_certified(
-    sample: AuditData, clean: IntArray, levels: Sequence[float], attacked: Attacked | None, why: str
+    sample: AuditData, clean: IntArray, levels: Sequence[float], attacked: Attacked | None, reason: str
 ) -> list[Measurement]:
-    """``robust_accuracy`` where nothing can be proved: what nothing broke may all be broken, so it never PASSes."""
+    """``robust_accuracy`` without a proof: rows not broken may still be breakable, so it never PASSes."""
     y = sample.y_true
     if y is None:
         return []
     broken = np.zeros((len(levels), len(sample)), np.bool_) if attacked is None else attacked.broken
     left, n = ((clean == y) & ~broken).sum(axis=1), int((y >= 0).sum())
     return [
-        _one("robust_accuracy", Bracket(proved=0, possible=int(k), n=n), level, f"nothing is proved. {why}")
+        _one("robust_accuracy", Bracket(proved=0, possible=int(k), n=n), level, f"nothing is proved. {reason}")
         for k, level in zip(left, levels, strict=True)
     ]
 
@@ -215,8 +217,8 @@ def network_of(model: AuditedModel, inputs: Tensor) -> tuple[Step, ...]:
 
 
 def most_boxes(size: Size) -> int:
-    """How many boxes a row may take by default: 1,024, and fewer of a network of whose boxes each takes longer than one
-    of an MLP 64-32, so that no row takes longer than about a tenth of a second."""
+    """The default limit of boxes per row: 1,024, and fewer for networks with boxes slower than those of an MLP 64-32, so that no row takes longer than about a tenth of a second.
+    """
     return max(1, min(1024, _WORK // size.slopes))
 
 
@@ -228,8 +230,7 @@ def log_odds(probability: float) -> float:
 
 
 def margins_of(model: TorchModel, clean: IntArray, positive: int | None, n_numbers: int) -> tuple[Tensor, Tensor]:
-    """Sums (n, k, n_numbers) of a network's outputs and constants (n, k): where each sum and its constant lie above 0,
-    the decision is ``clean`` (n,).
+    """Sums (n, k, n_numbers) of a network's outputs and constants (n, k): if each sum with its constant is above 0, the decision is ``clean`` (n,).
 
     Of two classes with a threshold t on the probability of the favourable one, the logits differ by at least
     ``log(t / (1 - t))`` for it, and by less against it; else the logit of the class is above that of each other one.
@@ -293,9 +294,9 @@ class _Rows:
         """Boxes that are bounded together."""
         return max(1, _NUMBERS_AT_ONCE // (2 * self.size.widest**2))
 
-    def decide(self, chosen: IntArray, low: Tensor, high: Tensor, most: int) -> Decided:
-        """Branch and bound over the boxes of ``chosen`` rows, of low and high (n, ...), with ``most`` boxes a row."""
-        index = torch.from_numpy(chosen)
+    def decide(self, row_indices: IntArray, low: Tensor, high: Tensor, most: int) -> Decided:
+        """Branch and bound over the boxes of ``row_indices`` rows, of low and high (n, ...), with ``most`` boxes a row."""
+        index = torch.from_numpy(row_indices)
         inputs, low, high = (h[index].flatten(1) for h in (self.inputs, low, high))
         free = (high > low).any(dim=0)
         if not bool(free.any()):
@@ -323,16 +324,16 @@ class _Rows:
             # A corner in float64 lies at most a rounding outside of the ball in float32.
             at = torch.minimum(torch.maximum(points.float(), low[rows][:, free]), high[rows][:, free])
             filled = self._filled(inputs[rows], free, snapped(at, low[rows][:, free], sizes))
-            changed: BoolArray = self._decided(filled) != self.clean[chosen[rows.numpy()]]
+            changed: BoolArray = self._decided(filled) != self.clean[row_indices[rows.numpy()]]
             return changed
 
         wide = _widened(low[:, free].double(), high[:, free].double())
         return decide(*wide, bound, breaks, most=most, whole=None if self.whole is None else self.whole[free])
 
-    def _filled(self, inputs: Tensor, free: Tensor, at: Tensor) -> Tensor:
+    def _filled(self, inputs: Tensor, free: Tensor, values: Tensor) -> Tensor:
         """(m, ...) inputs (m, d) whose free columns are others."""
         filled = inputs.clone()
-        filled[:, free] = at
+        filled[:, free] = values
         return filled.reshape(-1, *self.inputs.shape[1:])
 
     def _decided(self, inputs: Tensor) -> IntArray:

@@ -1,4 +1,4 @@
-"""Accuracy under corruption: one number of six kinds at three severities, and what each comes to."""
+"""Accuracy under corruption: the mean over six kinds at three severities, and each kind's value."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ _SHAPE = len(CORRUPTIONS), len(SEVERITIES)
 
 
 def can_be_corrupted(X: Rows) -> bool:
-    """Whether these are pictures of one, three or four channels."""
+    """Whether these are images with one, three or four channels."""
     return isinstance(X, np.ndarray) and X.ndim == 4 and X.dtype == np.uint8 and X.shape[-1] in (1, 3, 4)
 
 
 def under_corruption(
     model: AuditedModel, sample: AuditData, clean: IntArray, rng: np.random.Generator
 ) -> list[Measurement]:
-    """What becomes of decisions on images when they are corrupted; :class:`~probes.robustness.robustness.Robustness`
-    defines the numbers.
+    """Decisions on corrupted images, with numbers as in :class:`~probes.robustness.robustness.Robustness`.
 
     The 18 copies of an image are not independent of each other, so the mean over all is one over images: of the share
     of an image's copies that are decided rightly. clean (n,) is what is decided on the images as they are.

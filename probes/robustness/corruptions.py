@@ -1,4 +1,4 @@
-"""Pictures and sound as they come from the world: noise, blur, compression, and light that is other than usual."""
+"""Natural corruptions of images and sound: noise, blur, compression, and unusual light."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ SEVERITIES = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind of corruption, and its ``levels`` at the severities 1, 2 and 3: those of
-    :func:`~probes.deepfake.picture_changes.changed_picture` under the name ``change``.
+    """One kind of corruption, and its ``levels`` at the severities 1, 2 and 3, as the change named ``change`` of :func:`~probes.deepfake.picture_changes.changed_picture`.
 
     ``of_side``: whether they are shares of the picture's shorter side, and not what that function takes.
     """

@@ -1,4 +1,4 @@
-"""Projected gradient descent with momentum, whose steps halve where they no longer help."""
+"""Projected gradient descent with momentum and step halving when progress stops."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def descend(
     high: Tensor,
     clean: IntArray,
     n_steps: int,
-    wanted: Tensor | None = None,
+    targets: Tensor | None = None,
     *,
     whole: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, BoolArray]:
-    """Where a descent from ``start`` came nearest (m, ...), its margin there (m,), and (m,) whether it got across.
+    """The best points (m, ...) of a descent from ``start``, their margins (m,), and (m,) whether it succeeded.
 
     Within ``low`` and ``high`` (m, ...), along the sign of the margin's gradient, the first step as wide as the ball,
     with momentum; a row's step halves, and it goes back to its best point, at checks where too few steps helped. The
-    way of a row ends at the first point that is decided otherwise. ``wanted``: as of
+    way of a row ends at the first point that is decided otherwise. ``targets``: as of
     :meth:`~probes.robustness.margins.Margins.ask`. ``whole``: the steps of
     :func:`~probes.robustness.ball.snapped`; the model is asked about whole values alone, and its gradient there moves
     the fractions behind them. Source: Croce and Hein, ICML 2020 (Auto-PGD), with the margin as loss (Carlini and
@@ -57,7 +57,7 @@ def descend(
     check, since, interval = max(1, int(_FIRST * n_steps)), 0, max(1, int(_FIRST * n_steps))
     for k in range(n_steps + 1):
         here = snapped(points, low, whole)
-        asked = margins.ask(here, clean[active], wanted)
+        asked = margins.ask(here, clean[active], targets)
         margin = asked.margin.to(best.dtype)
         better = margin < best
         gradient = asked.gradient.sign().to(points.dtype)
@@ -78,7 +78,7 @@ def descend(
                 t[kept] for t in (points, before, low, high, step, at_best, way, gradient)
             )
             best, helped, halved, best_then = (t[kept] for t in (best, helped, halved, best_then))
-            wanted = None if wanted is None else wanted[kept]
+            targets = None if targets is None else targets[kept]
         since += 1
         if since == check and k:
             stuck = (helped < _HELPFUL * since) | (~halved & (best_then <= best))

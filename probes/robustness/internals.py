@@ -1,4 +1,4 @@
-"""What goes on in a network when it is asked: its logits, and the features that its last layer reads."""
+"""Activations of a network: its logits, and the input features of its last layer."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _ROWS_AT_ONCE = {"image": 64, "audio": 64, "text": 256}
 
 @dataclass(frozen=True, eq=False)
 class Internals:
-    """``probabilities`` (n, n_classes) that the model answers; ``logits`` (n, n_classes), None where one number for two
-    classes, or probabilities, are all there is; ``features`` (n, d), ``what`` they are, in words."""
+    """Activations of a network: ``probabilities`` (n, n_classes); ``logits`` (n, n_classes), None if only one number for two classes, or probabilities, are available; ``features`` (n, d), and ``what`` they are, in words.
+    """
 
     probabilities: FloatArray
     logits: FloatArray | None
@@ -32,7 +32,7 @@ class Internals:
 
 
 def internals_of(model: TorchModel, X: Rows, modality: str) -> Internals:
-    """One forward pass over the rows, n > 0; the module is left as it was.
+    """One forward pass over the rows, n > 0; the module is left unchanged.
 
     The features are what the last fully connected layer takes, where its output is the network's, else the logits.
     """

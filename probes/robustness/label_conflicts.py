@@ -1,4 +1,4 @@
-"""Training rows that are copies of others, exact or nearly, and carry another label, as flipped labels leave them."""
+"""Label conflicts: exact or near copies of training rows with different labels, as label flipping causes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LIMITS = "poisoned rows without a copy, or labelled as their copies are, are no
 
 
 class LabelConflicts:
-    """The share of the training rows of which a copy has another label: what flipped labels leave behind.
+    """The share of training rows with a copy that has another label, as label flipping causes.
 
     - ``label_conflict_rate``: share of the training rows of which a copy, exact or near, has another label; [0, 1],
       ideal 0; at 0.01 one row in 100 contradicts a copy of itself; Biggio et al., ICML 2012, and Northcutt et al.,
@@ -71,7 +71,7 @@ class LabelConflicts:
         self.n_samples = n_samples
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the training rows with labels; the model is not asked."""
+        """Measurements on the labelled training rows; the model is not called."""
         rows = data.members
         if rows is None or rows.y_true is None or not (rows.y_true >= 0).any():
             raise NotApplicableError("Needs labels of the training rows: none of them has one.")
@@ -103,8 +103,8 @@ def _rate(copies: str, conflicts: Conflicts, n: int) -> Measurement:
 
 @dataclass(frozen=True, eq=False)
 class Conflicts:
-    """``conflicting`` (m,) of the rows that were compared with all others, ``copied`` (m,) those with any copy at all,
-    of whatever label; ``what`` a copy is, in words; ``n_labels``: classes that the labels are of."""
+    """Label conflicts: ``conflicting`` (m,) among the compared rows, ``copied`` (m,) those with any copy, of any label; ``what``: the definition of a copy, in words; ``n_labels``: the number of classes.
+    """
 
     conflicting: BoolArray
     copied: BoolArray
@@ -113,7 +113,7 @@ class Conflicts:
 
     @property
     def empty(self) -> str:
-        """Why that no labels conflict would say nothing, in a sentence, or ""."""
+        """The reason why a result without conflicts would mean little, in a sentence, or ""."""
         if self.n_labels < 2:
             return "All labels are of one class, so none can contradict another."
         if not self.copied.any():
@@ -122,15 +122,15 @@ class Conflicts:
 
 
 def exact_conflicts(rows: AuditData, labels: IntArray) -> Conflicts:
-    """Of every row, whether another with the same features has another label, (n,)."""
+    """For every row, whether another with the same features has another label, (n,)."""
     from auditor.data.row_keys import keys_of
 
     keys = keys_of(rows.X, None, None, None)
     return _among(keys, labels, np.arange(len(labels)), "with the same features")
 
 
-def near_conflicts(rows: AuditData, labels: IntArray, asked: IntArray, near: float) -> Conflicts | None:
-    """Of the rows at ``asked`` (m,), whether one that is nearly the same has another label; None of sound.
+def near_conflicts(rows: AuditData, labels: IntArray, row_indices: IntArray, near: float) -> Conflicts | None:
+    """For the rows at ``row_indices`` (m,), whether a near copy has another label; None for sound.
 
     Tables: every number within ``near`` standard deviations of its column, everything else the same. Texts: the same
     words, whatever their case and punctuation. Pictures: the grey means of their 8 x 8 blocks within ``near`` of the
@@ -139,39 +139,39 @@ def near_conflicts(rows: AuditData, labels: IntArray, asked: IntArray, near: flo
     if rows.modality == "text":
         same = np.asarray([" ".join(str(text).lower().translate(_NO_WORD).split()) for text in rows.X], object)
         _, keys = np.unique(same.astype(str), return_inverse=True)
-        return _among(keys, labels, asked, "with the same words")
+        return _among(keys, labels, row_indices, "with the same words")
     if rows.modality == "image":
         points = _blocks(np.asarray(rows.X))
-        return _beside(points, labels, asked, near, f"whose blocks differ by at most {near:g} of a pixel's range")
+        return _beside(points, labels, row_indices, near, f"whose blocks differ by at most {near:g} of a pixel's range")
     if rows.modality == "audio":
         return None
     points = _points(rows.X)
-    return _beside(points, labels, asked, near, f"whose numbers differ by at most {near:g} standard deviations")
+    return _beside(points, labels, row_indices, near, f"whose numbers differ by at most {near:g} standard deviations")
 
 
 def _among(
-    keys: npt.NDArray[np.unsignedinteger | np.signedinteger], labels: IntArray, asked: IntArray, what: str
+    keys: npt.NDArray[np.unsignedinteger | np.signedinteger], labels: IntArray, row_indices: IntArray, description: str
 ) -> Conflicts:
-    """Of the rows at ``asked`` (m,), whether those with the same key have several labels."""
+    """Of the rows at ``row_indices`` (m,), whether those with the same key have several labels."""
     _, group = np.unique(keys, return_inverse=True)
     pairs = np.unique(np.stack([group, labels]), axis=1)
     several, copied = (np.bincount(of, minlength=1)[group] > 1 for of in (pairs[0], group))
-    return Conflicts(several[asked], copied[asked], what, np.unique(labels).size)
+    return Conflicts(several[row_indices], copied[row_indices], description, np.unique(labels).size)
 
 
-def _beside(points: FloatArray, labels: IntArray, asked: IntArray, reach: float, what: str) -> Conflicts:
-    """Of the rows at ``asked`` (m,), whether a point of another label lies within ``reach`` in every coordinate."""
+def _beside(points: FloatArray, labels: IntArray, row_indices: IntArray, reach: float, description: str) -> Conflicts:
+    """Of the rows at ``row_indices`` (m,), whether a point of another label lies within ``reach`` in every coordinate."""
     from scipy.spatial import KDTree
 
-    reach, found, known = reach * (1 + 1e-9), np.zeros(len(asked), bool), np.unique(labels)
+    reach, found, known = reach * (1 + 1e-9), np.zeros(len(row_indices), bool), np.unique(labels)
     for label in known:
-        others = np.flatnonzero(labels[asked] != label)
+        others = np.flatnonzero(labels[row_indices] != label)
         if others.size:
-            near, _ = KDTree(points[labels == label]).query(points[asked[others]], p=np.inf, distance_upper_bound=reach)
+            near, _ = KDTree(points[labels == label]).query(points[row_indices[others]], p=np.inf, distance_upper_bound=reach)
             found[others] |= np.isfinite(near)
     # The nearest is the row itself.
-    second, _ = KDTree(points).query(points[asked], k=[2], p=np.inf, distance_upper_bound=reach)
-    return Conflicts(found, np.isfinite(second[:, 0]), what, known.size)
+    second, _ = KDTree(points).query(points[row_indices], k=[2], p=np.inf, distance_upper_bound=reach)
+    return Conflicts(found, np.isfinite(second[:, 0]), description, known.size)
 
 
 def _points(X: Rows) -> FloatArray:

@@ -1,4 +1,4 @@
-"""How far a decision is from another one, and which way the input must move: margins and their gradients."""
+"""Decision margins and their gradients: the distance to another decision, and the direction towards it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_DOUBLED = 100_000_000
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What a model says of m points: (m,) whether each is decided otherwise, margins, and their gradients (m, ...).
+    """A model's answers on m points: (m,) different decisions, margins, and their gradients (m, ...).
 
     The gradient is 0 where the model has none: its output rests on no input, or is no number.
     """
@@ -35,7 +35,7 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class Margins:
-    """A model as an attack sees it: ``z_c - z_t`` of logits z, of the decided class c and the class t that is wanted.
+    """A model in an attack's form: ``z_c - z_t`` of logits z, with the decided class c and the target class t.
 
     ``decide``: (m, k) probabilities to (m,) classes. ``twin``: the same model in double precision, by which gradients
     are taken, or None; what is decided is always the model's own answer.
@@ -45,15 +45,15 @@ class Margins:
     decide: Callable[[FloatArray], IntArray]
     twin: DifferentiableModel | None = None
 
-    def ask(self, points: Tensor, clean: IntArray, wanted: Tensor | None = None) -> Asked:
-        """Of points (m, ...) with clean decisions (m,); ``wanted`` (m,) classes, by default the nearest other one."""
+    def ask(self, points: Tensor, clean: IntArray, targets: Tensor | None = None) -> Asked:
+        """The answers on points (m, ...) with clean decisions (m,); ``targets`` (m,) classes, by default the nearest."""
         import torch
 
         taken = points.detach() if self.twin is None else points.detach().double()
         taken = taken.clone().requires_grad_()
         logits = (self.twin or self.model).logits(taken)
         own = torch.from_numpy(clean).to(points.device).unsqueeze(1)
-        margin = margin_of(logits, own, wanted)
+        margin = margin_of(logits, own, targets)
         gradient = torch.zeros_like(taken)
         if margin.requires_grad:
             found = torch.autograd.grad(margin.sum(), taken, allow_unused=True)[0]
@@ -62,30 +62,30 @@ class Margins:
         return Asked(self.otherwise(answered, clean), margin.detach(), gradient)
 
     def logits(self, points: Tensor) -> Tensor:
-        """(m, k) the model's own, of points (m, ...)."""
+        """(m, k) the model's logits at points (m, ...)."""
         import torch
 
         with torch.no_grad():
             return self.model.logits(points.detach())
 
     def flipped(self, points: Tensor, clean: IntArray) -> BoolArray:
-        """(m,) whether the model decides otherwise on points (m, ...)."""
+        """(m,) whether the model decides points (m, ...) differently."""
         return self.otherwise(self.logits(points), clean)
 
     def otherwise(self, logits: Tensor, clean: IntArray) -> BoolArray:
-        """(m,) whether logits (m, k) decide otherwise; what is no number decides nothing."""
+        """(m,) whether logits (m, k) decide differently; NaN decides nothing."""
         sure = probabilities(logits)
         return np.asarray((self.decide(sure) != clean) & np.isfinite(sure).all(axis=1), np.bool_)
 
 
-def margin_of(logits: Tensor, own: Tensor, wanted: Tensor | None = None) -> Tensor:
+def margin_of(logits: Tensor, decisions: Tensor, targets: Tensor | None = None) -> Tensor:
     """(m,) ``z_own - z_wanted``, by default the largest other; own (m, 1), wanted (m,)."""
     import torch
 
-    mine = logits.gather(1, own).squeeze(1)
-    if wanted is not None:
-        return mine - logits.gather(1, wanted.unsqueeze(1)).squeeze(1)
-    return mine - logits.scatter(1, own, -torch.inf).amax(dim=1)
+    mine = logits.gather(1, decisions).squeeze(1)
+    if targets is not None:
+        return mine - logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    return mine - logits.scatter(1, decisions, -torch.inf).amax(dim=1)
 
 
 def probabilities(logits: Tensor) -> FloatArray:
@@ -96,7 +96,7 @@ def probabilities(logits: Tensor) -> FloatArray:
 
 
 def in_double(model: DifferentiableModel, like: Tensor) -> DifferentiableModel | None:
-    """The model with a copy of its module in double precision; None where it cannot be copied or does not run so.
+    """The model with a double-precision copy of its module; None if it cannot be copied or run so.
 
     None too for more than 100 million parameters, of which a second and wider copy may not fit.
     """

@@ -1,4 +1,4 @@
-"""Whether a model hides its gradient: what an attack does not break then says nothing of what can be broken."""
+"""Gradient masking test: a failed gradient attack means nothing if the model hides its gradients."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SAME_ANSWER = 1e-3
 
 @dataclass(frozen=True)
 class Sign:
-    """A sign of masking: ``rows`` of ``n`` show it, and ``honest`` of an honest network's at most.
+    """A sign of masking: ``rows`` of ``n`` have it, compared with at most ``honest`` in an honest network.
 
     ``name``: as the report has it; ``said``: in words.
     """
@@ -51,25 +51,25 @@ class Sign:
 
     @property
     def share(self) -> Proportion:
-        """Of the rows."""
+        """The share of the rows."""
         return Proportion(successes=self.rows, n=self.n)
 
     @property
     def holds(self) -> bool:
-        """Whether more rows show it than of an honest network, by the exact lower bound at 0.001."""
+        """Whether significantly more rows have it than in an honest network, by the exact lower bound at 0.001."""
         return self.n > 0 and self.share.bounds(_LEVEL)[0] > self.honest
 
 
 @dataclass(frozen=True, eq=False)
 class Examined:
-    """What was found, with what was found by asking alone, and the signs that the gradient is hidden."""
+    """The results, with those of queries alone, and the signs of masked gradients."""
 
     attacked: Attacked
     signs: tuple[Sign, ...]
 
     @property
     def masked(self) -> str:
-        """Why what was not broken says nothing, in words; "" where no sign holds."""
+        """The reason why unbroken rows mean nothing, in words; "" without a sign of masking."""
         return "; ".join(f"{s.said} ({s.rows:,} of {s.n:,} rows)" for s in self.signs if s.holds)
 
 
@@ -96,7 +96,7 @@ def examine(
     n_steps: int,
     rng: np.random.Generator,
 ) -> Examined:
-    """Looks for signs of a hidden gradient in at most 200 of the rows, and searches without it where there are any.
+    """Test at most 200 of the rows for masked gradients, and search without gradients if there are signs.
 
     In 50 where a row has more than 10,000 values. Arguments as of :func:`~probes.robustness.attacks.attack`. Each sign
     is counted in rows, and holds where it is shown by an exact binomial bound at 0.001 that more than 2 % of the rows
@@ -185,11 +185,11 @@ def _searched(
     return replace(examined, attacked=attacked)
 
 
-def _with(attacked: Attacked, level: int, rows: IntArray, points: Tensor, found: BoolArray) -> Attacked:
+def _with(attacked: Attacked, level: int, rows: IntArray, points: Tensor, is_broken: BoolArray) -> Attacked:
     import torch
 
     everywhere, at = attacked.examples.clone(), np.zeros(attacked.broken.shape[1], np.bool_)
-    everywhere[torch.from_numpy(rows).to(points.device)], at[rows] = points, found
+    everywhere[torch.from_numpy(rows).to(points.device)], at[rows] = points, is_broken
     return attacked.with_found(level, at, everywhere)
 
 

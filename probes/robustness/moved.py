@@ -1,4 +1,4 @@
-"""What a change reached: where no row became another, nothing was tried, and no number may stand for it."""
+"""Effectiveness of a perturbation: if it changed no row, nothing was tested and no number is reported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_NAMED = 5
 
 
 def changed(before: Rows, after: Rows) -> BoolArray:
-    """(n,) which rows are no longer what they were; what is missing in both has stayed."""
+    """(n,) whether each row has changed; values missing in both are unchanged."""
     import pandas as pd
 
     if not isinstance(before, pd.DataFrame):
@@ -37,16 +37,16 @@ def changed(before: Rows, after: Rows) -> BoolArray:
 
 
 def can_change(low: Tensor, high: Tensor) -> BoolArray:
-    """(n,) which rows of a ball, of lowest and highest inputs (n, ...), hold another input than their own."""
+    """(n,) whether each row's set, with lowest and highest inputs (n, ...), contains another input."""
     return np.asarray((high > low).flatten(1).any(dim=1).cpu().numpy(), bool)
 
 
 def nothing_moves(n: int) -> str:
-    """Why a number is not judged where none of n rows became another, as its own is that of the rows as they are."""
+    """The reason why a number is not judged if none of n rows changed, since it equals the clean one."""
     return f"None of {n:,} rows changes at this level, so nothing was tried: take a larger level, or fix fewer columns."
 
 
-def named(columns: Sequence[object], of: int) -> str:
-    """How many of a table's columns can change, and which, in words."""
+def named(columns: Sequence[object], total: int) -> str:
+    """The number of changeable columns of a table, and their names, in words."""
     more = f" and {len(columns) - _MOST_NAMED:,} more" if len(columns) > _MOST_NAMED else ""
-    return f"{len(columns):,} of {of:,} columns can change ({', '.join(map(str, columns[:_MOST_NAMED]))}{more})"
+    return f"{len(columns):,} of {total:,} columns can change ({', '.join(map(str, columns[:_MOST_NAMED]))}{more})"

@@ -1,4 +1,4 @@
-"""How much an input is like those that a model knows, by four published scores: larger is more alike."""
+"""Four published scores of similarity to known inputs: larger is more similar."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def energy(logits: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class Mahalanobis:
-    """``-1/2 min over c of (x - mean_c)' S^-1 (x - mean_c)``, S being the scatter of the features about their classes'
-    means, not divided by n, plus 1e-6 on its diagonal. Source: Lee et al., NeurIPS 2018.
+    """``-1/2 min over c of (x - mean_c)' S^-1 (x - mean_c)``, with S the scatter of the features about their class means, not divided by n, plus 1e-6 on its diagonal.
+
+    Source: Lee et al., NeurIPS 2018.
 
     ``means`` (n_classes, d); ``whitening`` (d, d), W with ``W W' = S^-1``.
     """
@@ -37,7 +38,7 @@ class Mahalanobis:
 
     @classmethod
     def of(cls, features: FloatArray, labels: IntArray) -> Mahalanobis:
-        """Fitted on features (n, d) of classes (n,); a class without rows has no mean."""
+        """The detector fitted on features (n, d) of classes (n,); a class without rows has no mean."""
         own, place = np.unique(labels, return_inverse=True)
         means = np.stack([features[place == i].mean(axis=0) for i in range(own.size)])
         centred = features - means[place]
@@ -63,7 +64,7 @@ class Nearest:
 
     @classmethod
     def of(cls, features: FloatArray, k: int) -> Nearest:
-        """Of known features (n, d); ``k`` is n where there are fewer."""
+        """The detector with known features (n, d); ``k`` is n if there are fewer."""
         return cls(_unit(features), min(k, len(features)))
 
     def score(self, features: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Out of distribution: is the model less sure of inputs unlike any that it learned from?"""
+"""Out of distribution: the model's confidence on inputs unlike its training data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MOST_TIED = 0.05
 
 
 class OutOfDistribution:
-    """How often inputs unlike the rows are answered with more confidence than the least sure 5 % of the rows.
+    """The rate of out-of-distribution inputs with more confidence than the least certain 5 % of the rows.
 
     Of scores that are larger the more an input is like the rows (``method``), and of strange inputs (``case``):
 
@@ -110,7 +110,7 @@ class OutOfDistribution:
         self.n_strange = n_strange
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the evaluation rows and strange inputs; see the class for what they are."""
+        """Measurements on the evaluation rows and out-of-distribution inputs; see the class for their definitions."""
         if not model.can_be_asked:
             raise NotApplicableError("Needs the model itself: strange inputs are rows that it has not answered yet.")
         rows, (most, n) = data.evaluation, _SIZES[data.modality]
@@ -170,22 +170,22 @@ _OF_FEATURES = ("mahalanobis", "knn")
 _ONE_BY_ONE = 200
 
 
-def _names(option: str, given: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...] | None:
+def _names(option: str, value: str | Sequence[str], known_names: Sequence[str]) -> tuple[str, ...] | None:
     """An option's names, None for all that apply. Raises ValueError for one that is none."""
-    named = tuple(names_in(given)) if isinstance(given, str) else tuple(given)
-    unknown = [name for name in named if name not in (*known, "auto")]
+    named = tuple(names_in(value)) if isinstance(value, str) else tuple(value)
+    unknown = [name for name in named if name not in (*known_names, "auto")]
     if unknown or not named:
-        raise ValueError(f"{option} must be auto or out of {', '.join(known)}, not {', '.join(unknown) or 'none'}")
+        raise ValueError(f"{option} must be auto or out of {', '.join(known_names)}, not {', '.join(unknown) or 'none'}")
     return None if "auto" in named else named
 
 
-def _applying(option: str, wanted: Sequence[str] | None, there: Sequence[str], why: str) -> list[str]:
-    if wanted is None:
-        return list(there)
-    for name in wanted:
-        if name not in there:
-            raise NotApplicableError(f"{option}: {name} {why}. To this model and data apply: {', '.join(there)}.")
-    return [name for name in there if name in wanted]
+def _applying(option: str, names: Sequence[str] | None, available_names: Sequence[str], reason: str) -> list[str]:
+    if names is None:
+        return list(available_names)
+    for name in names:
+        if name not in available_names:
+            raise NotApplicableError(f"{option}: {name} {reason}. To this model and data apply: {', '.join(available_names)}.")
+    return [name for name in available_names if name in names]
 
 
 def _parted(data: AuditData, most: int) -> tuple[AuditData, IntArray, str]:
@@ -216,23 +216,23 @@ class _Scores:
     what: str = ""
 
     @classmethod
-    def of(cls, model: AuditedModel, known: AuditData, k: int) -> _Scores:
+    def of(cls, model: AuditedModel, known_rows: AuditData, k: int) -> _Scores:
         """Fitted on known rows; of what is no network, there is its confidence alone."""
         from auditor.model.torch_model import TorchModel
 
         if not isinstance(model, TorchModel):
-            return cls(model, known.modality)
-        inner = internals_of(model, known.X, known.modality)
-        labels = model.decide(inner.probabilities, known.positive)
-        if known.y_true is not None:
-            labels = np.where(known.y_true >= 0, known.y_true, labels)
+            return cls(model, known_rows.modality)
+        inner = internals_of(model, known_rows.X, known_rows.modality)
+        labels = model.decide(inner.probabilities, known_rows.positive)
+        if known_rows.y_true is not None:
+            labels = np.where(known_rows.y_true >= 0, known_rows.y_true, labels)
         usable = np.isfinite(inner.features).all(axis=1)
         if not usable.any():
-            return cls(model, known.modality, inner.logits is not None)
+            return cls(model, known_rows.modality, inner.logits is not None)
         features = inner.features[usable]
         return cls(
             model,
-            known.modality,
+            known_rows.modality,
             inner.logits is not None,
             Mahalanobis.of(features, labels[usable]),
             Nearest.of(features, k),
@@ -328,8 +328,7 @@ def _area(rows: FloatArray, strange: FloatArray) -> AnyEstimate:
 
 
 def confident_ood_rate(*, rows: FloatArray, strange: FloatArray) -> tuple[TruePositiveRateAt, str]:
-    """The share of strange scores (m,) that reach the threshold which 95 % of the rows' scores (n,) reach; and why it
-    may not be judged, or "".
+    """The share of out-of-distribution scores (m,) at or above the threshold that 95 % of the rows' scores (n,) reach; and the reason for not judging it, or "".
 
     Equal scores reach it: a model that gives all the same score lets everything through.
     """

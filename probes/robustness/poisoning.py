@@ -1,4 +1,4 @@
-"""Poisoning: does a trigger that somebody names make the model decide on the class that an attacker wants?"""
+"""Poisoning: whether a user-named trigger causes the decision for an attacker's target class."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TRIED = "this trigger was tried, and no other"
 
 
 class Poisoning:
-    """How often a trigger that somebody names makes rows of other classes the class that an attacker wants.
+    """The rate at which a user-named trigger changes rows of other classes to an attacker's target class.
 
     Over the evaluation rows of other classes than ``target``, by their labels or, without any, by the decisions:
 
@@ -88,7 +88,7 @@ class Poisoning:
         self.target = None if target is None else label_name(target)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over the evaluation rows of other classes; draws nothing from ``rng``."""
+        """Measurements on the evaluation rows of other classes; ``rng`` is not used."""
         rows = data.evaluation
         target = self._target(model, rows)
         clean = model.decisions(rows)
@@ -129,7 +129,7 @@ class Poisoning:
 
 
 def _effect(
-    model: AuditedModel, rows: AuditData, X: Rows, before: BoolArray, target: int, place: str, whose: str
+    model: AuditedModel, rows: AuditData, X: Rows, before: BoolArray, target: int, place: str, subject: str
 ) -> list[Measurement]:
     """What the trigger does to rows of other classes: ``before`` (n,), whether each is decided as the target anyhow."""
     n = len(before)
@@ -147,14 +147,14 @@ def _effect(
     except Exception as error:  # whatever a foreign model raises on such rows is what was to be found out
         reason = " ".join(f"the model fails on rows with the trigger: {type(error).__name__}: {error}".split())[:300]
         rate = change = Undefined(reason=reason, failed=True)
-        detail = whose
+        detail = subject
     else:
         after = decided == target
         rate = Proportion(successes=int(after.sum()), n=n)
         change = RateChange(
             before=int(before.sum()), gained=int((after & ~before).sum()), lost=int((before & ~after).sum()), n=n
         )
-        detail = f"{int(after.sum()):,} with the trigger and {int(before.sum()):,} without it, of {n:,} {whose}"
+        detail = f"{int(after.sum()):,} with the trigger and {int(before.sum()):,} without it, of {n:,} {subject}"
         detail += f"; {moved:,} of {n:,} did not carry it before"
     return [
         Measurement(

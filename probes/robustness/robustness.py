@@ -1,4 +1,4 @@
-"""Robustness: do decisions survive small changes of the input, and whose do?"""
+"""Robustness: stability of decisions under small input changes, overall and by group."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ class Robustness:
         self.n_samples = n_samples
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Measurements over sampled evaluation rows; see the class for what they are."""
+        """Measurements on sampled evaluation rows; see the class for their definitions."""
         rows = data.evaluation
         sample = draw(rows, self.n_samples or (_N_IMAGES if rows.modality in _LARGE else _N_SAMPLES), rng)
         fixed = fixed_columns(model, rows, self.immutable) if rows.modality == "tabular" else frozenset[str]()
@@ -260,7 +260,7 @@ class Robustness:
         rows: AuditData,
         sample: AuditData,
         clean: IntArray,
-        fixed: frozenset[str],
+        fixed_columns: frozenset[str],
         rng: np.random.Generator,
     ) -> _Curve:
         if method == "typos":
@@ -269,20 +269,20 @@ class Robustness:
             few = self.n_samples or _N_SEARCHED
             return _rewritten(model, sample, clean, _FAMILIES[method], self.words, self.n_queries, few, rng)
         if method == "missing":
-            gappy = gappy_tables(model, rows, sample, fixed, self.missing, rng)
+            gappy = gappy_tables(model, rows, sample, fixed_columns, self.missing, rng)
             curve = _try(model, sample, self.missing, gappy)
             refusal = refusal_of_gaps(model, sample, clean, curve.error)
             return replace(curve, failure=refusal or curve.failure, refused=bool(refusal))
         if method == "black_box":
             few = self.n_samples or _N_SEARCHED
-            return _asked(model, rows, sample, clean, fixed, self._epsilon(sample), self.n_queries, few, rng)
+            return _asked(model, rows, sample, clean, fixed_columns, self._epsilon(sample), self.n_queries, few, rng)
         own = differentiable(model)
         if method == "pgd" and own is not None:
             return _search(model, own, sample, clean, self._ball(rows), self._epsilon(sample), self.n_steps, rng)
         if sample.modality in _LARGE:
             return _media_noise(model, sample, self.noise, rng)
-        noisy = noisy_tables(model, rows, sample, fixed, self.noise, rng)
-        columns, n_columns = changing_columns(model, rows, fixed), as_frame(sample.X, model.features).shape[1]
+        noisy = noisy_tables(model, rows, sample, fixed_columns, self.noise, rng)
+        columns, n_columns = changing_columns(model, rows, fixed_columns), as_frame(sample.X, model.features).shape[1]
         return replace(
             _try(model, sample, self.noise, noisy), detail=named([column.name for column in columns], n_columns)
         )
@@ -365,11 +365,11 @@ def _levels_of(method: str, curve: _Curve) -> list[Level]:
 # ---- what applies --------------------------------------------------------------------------------------------------
 
 
-def _applicable(model: AuditedModel, rows: AuditData, fixed: frozenset[str]) -> list[str]:
+def _applicable(model: AuditedModel, rows: AuditData, fixed_columns: frozenset[str]) -> list[str]:
     kind = rows.modality
     if kind == "text":
         return ["typos", *_FAMILIES]
-    noisy = kind in _LARGE or bool(changing_columns(model, rows, fixed))
+    noisy = kind in _LARGE or bool(changing_columns(model, rows, fixed_columns))
     searched = noisy and (own := differentiable(model)) is not None and _is_float(own, rows)
     table, asked = ["missing"] * (kind == "tabular"), ["black_box"] * (kind == "tabular" and noisy)
     proved = searched and rows.y_true is not None and bool((rows.y_true >= 0).any())
@@ -398,10 +398,10 @@ def _why_not(method: str) -> str:
     return reasons.get(method, "needs texts: add --text COLUMN")
 
 
-def _is_float(own: DifferentiableModel, rows: AuditData) -> bool:
+def _is_float(differentiable_model: DifferentiableModel, rows: AuditData) -> bool:
     from auditor.rows import take_rows
 
-    return own.encode(take_rows(rows.X, slice(1))).is_floating_point() if len(rows) else False
+    return differentiable_model.encode(take_rows(rows.X, slice(1))).is_floating_point() if len(rows) else False
 
 
 # ---- perturbed rows ------------------------------------------------------------------------------------------------
@@ -464,14 +464,14 @@ def _asked(
     rows: AuditData,
     sample: AuditData,
     clean: IntArray,
-    fixed: frozenset[str],
+    fixed_columns: frozenset[str],
     levels: tuple[float, ...],
     n_queries: int,
     most: int,
     rng: np.random.Generator,
 ) -> _Curve:
     picked = np.sort(rng.choice(len(sample), min(most, len(sample)), replace=False)).astype(np.int64)
-    own, table = clean[picked], moving_rows(model, rows, sample, clean, picked, fixed)
+    own, table = clean[picked], moving_rows(model, rows, sample, clean, picked, fixed_columns)
     try:
         attacked = attack_table(
             table,
@@ -516,7 +516,7 @@ def _noisy_media(files: Rows, z: npt.NDArray[np.float32], levels: tuple[float, .
 
 def _search(
     model: AuditedModel,
-    own: DifferentiableModel,
+    differentiable_model: DifferentiableModel,
     sample: AuditData,
     clean: IntArray,
     ball_around: Callable[[AuditedModel, AuditData, Tensor], Ball],
@@ -524,15 +524,15 @@ def _search(
     n_steps: int,
     rng: np.random.Generator,
 ) -> _Curve:
-    inputs = own.encode(sample.X)
+    inputs = differentiable_model.encode(sample.X)
     ball = ball_around(model, sample, inputs)
     of_attack, of_signs = rng.spawn(2)
 
     def decide(probabilities: FloatArray) -> IntArray:
         return model.decide(probabilities, sample.positive)
 
-    attacked = attack(own, inputs, clean, decide, ball=ball, levels=levels, n_steps=n_steps, rng=of_attack)
-    examined = examine(own, inputs, clean, decide, attacked, ball=ball, n_steps=n_steps, rng=of_signs)
+    attacked = attack(differentiable_model, inputs, clean, decide, ball=ball, levels=levels, n_steps=n_steps, rng=of_attack)
+    examined = examine(differentiable_model, inputs, clean, decide, attacked, ball=ball, n_steps=n_steps, rng=of_signs)
     # "Another" is no class, and so never the right one.
     decisions = np.where(examined.attacked.broken, -1, clean).astype(np.int64)
     detail = f"L-infinity ball of epsilon {ball.unit}; {n_steps} steps"
@@ -606,7 +606,7 @@ def _one(
     estimate: AnyEstimate,
     n: int,
     ideal: float,
-    at: dict[str, str | float],
+    coordinates: dict[str, str | float],
     curve: _Curve,
     level: int,
 ) -> Measurement:
@@ -616,7 +616,7 @@ def _one(
         estimate=estimate,
         n_samples=n,
         ideal=ideal,
-        at=at,
+        at=coordinates,
         detail=curve.about(level, len(curve.decisions[level])),
         too_few="" if curve.moves(level) else nothing_moves(len(curve.decisions[level])),
         masked=curve.masked,

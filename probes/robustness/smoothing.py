@@ -1,4 +1,4 @@
-"""Randomised smoothing: a certificate, in L2, of another model, which decides by the majority of noisy copies."""
+"""Randomised smoothing: an L2 certificate of another model, the majority vote over noisy copies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _OTHER = (
 
 
 def radii(counts: IntArray, *, n: int, sigma: float, alpha: float) -> FloatArray:
-    """(n_rows,) the L2 radius within which the majority's decision stays: ``sigma Phi^-1(p)``, 0 where none is shown.
+    """(n_rows,) the L2 radius of a constant majority decision: ``sigma Phi^-1(p)``, 0 if not significant.
 
     ``counts``: in how many of n noisy copies of a row, with noise of ``sigma`` in every direction, its class was
     decided, the class being fixed beforehand; ``p`` is the Clopper-Pearson lower bound of that share at ``alpha``,
@@ -94,7 +94,7 @@ def smoothed(
 
 
 def _decided(
-    own: DifferentiableModel,
+    differentiable_model: DifferentiableModel,
     inputs: Tensor,
     decide: Callable[[FloatArray], IntArray],
     noise: Tensor,
@@ -107,13 +107,13 @@ def _decided(
 
     named, counts = np.zeros(len(inputs), np.int64), np.zeros(len(inputs), np.int64)
     size = rows_at_once(inputs)
-    with differentiating(own), without_gradients():
+    with differentiating(differentiable_model), without_gradients():
         for i in range(len(inputs)):
             decisions = []
             for begin in range(0, _NAMED_BY + _COUNTED_IN, size):
                 m = min(size, _NAMED_BY + _COUNTED_IN - begin)
                 z = torch.from_numpy(rng.standard_normal((m, *inputs.shape[1:]), dtype=np.float32)).to(inputs)
-                logits = own.logits(inputs[i : i + 1] + noise[i : i + 1] * z)
+                logits = differentiable_model.logits(inputs[i : i + 1] + noise[i : i + 1] * z)
                 decisions.append(decide(torch.softmax(logits.double(), dim=1).cpu().numpy()))
             all_ = np.concatenate(decisions)
             named[i] = np.bincount(all_[:_NAMED_BY]).argmax()

@@ -1,4 +1,4 @@
-"""The Square attack: a search for a small change of an input that alters a score, by asking the model alone."""
+"""The Square attack: a query-only search for a small input change that alters the score."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def square_attack(
     ends = [t[:, None, :, None] if t.ndim == 2 else t for t in (low, high)]
     n, height, width, channels = ends[0].shape
 
-    def tell(up: BoolArray, which: IntArray) -> tuple[FloatArray, BoolArray]:
-        rows = np.where(up, ends[1][which], ends[0][which])
-        return ask(rows.reshape(len(which), *shape[1:]), which)
+    def tell(is_upper: BoolArray, indices: IntArray) -> tuple[FloatArray, BoolArray]:
+        rows = np.where(is_upper, ends[1][indices], ends[0][indices])
+        return ask(rows.reshape(len(indices), *shape[1:]), indices)
 
     everyone = np.arange(n, dtype=np.int64)
     if start is None:
@@ -69,9 +69,9 @@ def square_attack(
     return np.where(above, ends[1], ends[0]).reshape(shape), done
 
 
-def _square(height: int, width: int, spent: float) -> tuple[int, int]:
+def _square(height: int, width: int, query_share: float) -> tuple[int, int]:
     """Height and width of the next square after a share of the queries was spent."""
-    share = _FIRST_SHARE / 2.0 ** sum(spent > at for at in _HALVED_AT)
+    share = _FIRST_SHARE / 2.0 ** sum(query_share > at for at in _HALVED_AT)
     if height == 1:
         return 1, min(max(1, round(share * width)), width)
     side = min(max(1, round(math.sqrt(share * height * width))), height, width)

@@ -1,4 +1,4 @@
-"""Inputs unlike any that a model learned from, made of those that it knows: each is an independent draw."""
+"""Out-of-distribution inputs made from known inputs: independent draws."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _NEAREST, _FARTHEST = 5.0, 10.0
 _LETTERS = np.asarray(list(string.ascii_lowercase + " "))
 
 
-def makers(known: AuditData) -> dict[str, Maker]:
-    """What makes n strange inputs, by name, of the kind that ``known`` is:
+def makers(known_rows: AuditData) -> dict[str, Maker]:
+    """Generators of n out-of-distribution inputs, by name, for the kind of ``known_rows``:
 
     - tables: ``permuted``, every column drawn from a row of its own; ``uniform``, numbers anywhere in the range of
       their column and every level as likely; ``far``, numbers 5 to 10 ranges beyond either end, levels as in uniform
@@ -39,17 +39,17 @@ def makers(known: AuditData) -> dict[str, Maker]:
 
     Raises ValueError where nothing is known.
     """
-    if not len(known):
+    if not len(known_rows):
         raise ValueError("strange inputs are made of known ones, and there are none")
-    if known.modality == "tabular":
-        frame = as_frame(known.X)
+    if known_rows.modality == "tabular":
+        frame = as_frame(known_rows.X)
         cases: dict[str, TableMaker] = {"permuted": partial(_permuted, frame)} if frame.shape[1] > 1 else {}
         cases["uniform"] = partial(_spread, frame, _within)
         if any(is_number(frame[c]) for c in frame.columns):
             cases["far"] = partial(_spread, frame, _beyond)
-        return {name: partial(_table, make, known.X) for name, make in cases.items()}
-    X = np.asarray(known.X)
-    if known.modality == "text":
+        return {name: partial(_table, make, known_rows.X) for name, make in cases.items()}
+    X = np.asarray(known_rows.X)
+    if known_rows.modality == "text":
         return {"shuffled": partial(_words, X), "characters": partial(_characters, X)}
     return {
         "noise": partial(_noise, X),
@@ -110,14 +110,14 @@ def _drawn(values: pd.Series[Any], index: IntArray) -> pd.Series[Any]:
     return values.iloc[index].reset_index(drop=True)
 
 
-def _numeric(found: FloatArray, like: pd.Series[Any]) -> pd.Series[Any]:
+def _numeric(values: FloatArray, like: pd.Series[Any]) -> pd.Series[Any]:
     """Numbers as the column holds them; whole numbers in one that is wide enough for those beyond it."""
     import pandas as pd
 
-    column = pd.Series(found)
+    column = pd.Series(values)
     if not isinstance(like.dtype, np.dtype):
         return column.astype("Float64" if pd.api.types.is_float_dtype(like.dtype) else "Int64")
-    return column.astype(np.float64 if like.dtype.kind == "f" or np.abs(found).max() >= 2.0**62 else np.int64)
+    return column.astype(np.float64 if like.dtype.kind == "f" or np.abs(values).max() >= 2.0**62 else np.int64)
 
 
 # ---- pictures and sound --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The worst of a table's rows in a ball, found by asking alone: no gradient is needed, and decisions alone will do."""
+"""Worst-case search in the perturbation sets of table rows by queries only: decisions suffice, no gradients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LEAST = 1e-300
 
 @dataclass(frozen=True, eq=False)
 class AttackedTable:
-    """What a search of n rows found.
+    """The result of a search on n rows.
 
     ``broken`` (n_levels, n): whether a row within ``levels[i]`` is decided otherwise; it stays found at larger levels.
     ``examples``: the first such rows, as the model takes them, and the rows themselves where none was found. ``asked``
@@ -67,7 +67,7 @@ class MovingRows:
         return low.numpy(), high.numpy()
 
     def nearest(self, clean: IntArray, most: int) -> tuple[IntArray, IntArray]:
-        """(n, k <= most) of the others decided otherwise than each row the nearest, and (n,) how many there are.
+        """(n, k <= most) the nearest rows with other decisions for each row, and (n,) their total number.
 
         By the largest difference over the numbers that both may change, in what epsilon counts.
         """
@@ -88,21 +88,21 @@ def moving_rows(
     rows: AuditData,
     sample: AuditData,
     clean: IntArray,
-    picked: IntArray,
-    fixed: frozenset[str],
+    row_indices: IntArray,
+    fixed_columns: frozenset[str],
 ) -> MovingRows:
-    """Those of the sample's rows at ``picked``, with the whole sample, decided as ``clean``, to start from."""
-    columns = changing_columns(model, rows, fixed)
+    """The sample's rows at ``row_indices``, with the whole sample, decided as ``clean``, as starting points."""
+    columns = changing_columns(model, rows, fixed_columns)
     whole = as_frame(sample.X, model.features).reset_index(drop=True)
-    own = whole.iloc[picked]
+    own = whole.iloc[row_indices]
 
-    def write(values: FloatArray, which: IntArray) -> Rows:
-        return as_taken(with_values(own.iloc[which].reset_index(drop=True), columns, values), sample.X)
+    def write(values: FloatArray, indices: IntArray) -> Rows:
+        return as_taken(with_values(own.iloc[indices].reset_index(drop=True), columns, values), sample.X)
 
     everything = np.column_stack([numbers(whole[column.name]) for column in columns])
     free = np.column_stack([column.can_change(everything[:, j]) for j, column in enumerate(columns)])
-    values = np.where(np.isfinite(everything[picked]), everything[picked], 0.0)
-    ball = ball_of_numbers(columns, free[picked], whole.shape[1])
+    values = np.where(np.isfinite(everything[row_indices]), everything[row_indices], 0.0)
+    ball = ball_of_numbers(columns, free[row_indices], whole.shape[1])
     return MovingRows(values, ball, write, np.where(free, everything, np.nan), clean)
 
 
@@ -116,7 +116,7 @@ def attack_table(
     n_queries: int,
     rng: np.random.Generator,
 ) -> AttackedTable:
-    """Rows near the given ones that are decided otherwise, found by asking, for models of any kind.
+    """Nearby rows with different decisions, found by queries, for models of any kind.
 
     clean (n,) what is decided on the rows; ask: rows to (m, k) probabilities; decide: both to (m,) classes; levels
     ascending. At each level, of the rows that are left: first the numbers of the nearest other rows that are decided
@@ -199,17 +199,17 @@ class _Search:
         """What :meth:`tell` tells of some of the rows, by their places in ``rows``."""
         return lambda points, which: self.tell(points, rows[which])
 
-    def tell(self, points: FloatArray, which: IntArray) -> tuple[FloatArray, BoolArray]:
+    def tell(self, points: FloatArray, indices: IntArray) -> tuple[FloatArray, BoolArray]:
         """(m,) margins of points, the log-probability of the clean decision less the largest other, and (m,) whether
         each is decided otherwise."""
-        if not len(which):
+        if not len(indices):
             return np.empty(0), np.zeros(0, np.bool_)
-        self.asked[which] += 1
-        rows = self.table.write(points, which)
+        self.asked[indices] += 1
+        rows = self.table.write(points, indices)
         sure = self.ask(rows)
         self.graded |= bool(((sure > 0.0) & (sure < 1.0)).any())
-        own = np.arange(len(which)), self.clean[which]
+        own = np.arange(len(indices)), self.clean[indices]
         logs = np.log(np.maximum(sure, _LEAST))
         mine = logs[own]
         logs[own] = -np.inf
-        return mine - logs.max(axis=1), np.asarray(self.decide(rows, sure) != self.clean[which], np.bool_)
+        return mine - logs.max(axis=1), np.asarray(self.decide(rows, sure) != self.clean[indices], np.bool_)

@@ -1,4 +1,4 @@
-"""Tables with noise, and with values missing, as they may occur: nobody becomes older, and no income negative."""
+"""Tables with realistic noise and missing values: age never increases, no income becomes negative."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOSTLY = 0.5
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """What may occur in a column of numbers that can change a little.
+    """The possible values of a numeric column that can change slightly.
 
     ``low``, ``high``: the smallest and the largest value observed of those that can change; ``deviation``: the standard
     deviation of these; ``whole``: whether all are whole numbers. ``absent``: the value of rows that do not have what is
@@ -40,13 +40,13 @@ class NumberColumn:
     absent: float | None = None
 
     def can_change(self, values: FloatArray) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        """(n,) which of a column's values may become others: those that are known and not ``absent``."""
+        """(n,) the changeable values of a column: known and not ``absent``."""
         known = np.isfinite(values)
         return known if self.absent is None else known & (values != self.absent)
 
 
 def number_columns(reference: pd.DataFrame, names: Collection[str]) -> tuple[NumberColumn, ...]:
-    """Those of the named columns that can change a little, as the reference's rows have them.
+    """The named columns that can change slightly, by the reference's rows.
 
     A column of one value is constant, and one of two is a code, such as the indicator of a level: neither can, and so
     indicators of levels keep their sum. Where more than half of the known values are 0, or in a column of fractions the
@@ -79,7 +79,7 @@ def number_columns(reference: pd.DataFrame, names: Collection[str]) -> tuple[Num
 
 
 def fixed_columns(model: AuditedModel, rows: AuditData, immutable: Collection[str] = ()) -> frozenset[str]:
-    """Names of the columns of a table that no change may touch: those called immutable, and the sensitive ones.
+    """Names of the table columns that must not change: the immutable and the sensitive ones.
 
     Raises UsageError where one that is called immutable does not exist.
     """
@@ -95,7 +95,7 @@ def fixed_columns(model: AuditedModel, rows: AuditData, immutable: Collection[st
 
 
 def numeric_names(model: AuditedModel, frame: pd.DataFrame) -> list[str]:
-    """Columns that hold numbers to the model: a code that it takes as a category is none."""
+    """The model's numeric columns, without codes that it treats as categories."""
     from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
 
     if isinstance(model.preprocessing, TabularPreprocessing):
@@ -103,24 +103,24 @@ def numeric_names(model: AuditedModel, frame: pd.DataFrame) -> list[str]:
     return [c for c in frame.columns if is_number(frame[c])]
 
 
-def changing_columns(model: AuditedModel, rows: AuditData, fixed: Collection[str]) -> tuple[NumberColumn, ...]:
-    """What may occur in each column of a table that a small change may touch, as the rows have it."""
+def changing_columns(model: AuditedModel, rows: AuditData, fixed_columns: Collection[str]) -> tuple[NumberColumn, ...]:
+    """The possible values of each changeable column of a table, as observed in the rows."""
     frame = as_frame(rows.X, model.features)
-    return number_columns(frame, [name for name in numeric_names(model, frame) if str(name) not in fixed])
+    return number_columns(frame, [name for name in numeric_names(model, frame) if str(name) not in fixed_columns])
 
 
 def noisy_tables(
     model: AuditedModel,
     rows: AuditData,
     sample: AuditData,
-    fixed: Collection[str],
+    fixed_columns: Collection[str],
     levels: Sequence[float],
     rng: np.random.Generator,
 ) -> Callable[[int], Rows]:
-    """The sample with noise, by the place of the level; a column that is fixed changes no other's draws."""
+    """The sample with noise, by level index; fixed columns do not affect the draws of others."""
     frame = as_frame(sample.X, model.features)
     names = numeric_names(model, frame)
-    columns = changing_columns(model, rows, fixed)
+    columns = changing_columns(model, rows, fixed_columns)
     z = rng.standard_normal((len(frame), len(names)))[:, [names.index(column.name) for column in columns]]
     return lambda i: as_taken(with_noise(frame, columns, z, levels[i]), sample.X)
 
@@ -129,19 +129,19 @@ def gappy_tables(
     model: AuditedModel,
     rows: AuditData,
     sample: AuditData,
-    fixed: Collection[str],
+    fixed_columns: Collection[str],
     levels: Sequence[float],
     rng: np.random.Generator,
 ) -> Callable[[int], Rows]:
-    """The sample with cells missing as they are in the rows, by the place of the level."""
+    """The sample with cells missing at the rates of the rows, by level index."""
     frame = as_frame(sample.X, model.features)
-    rates = gap_rates(as_frame(rows.X, model.features), fixed)
+    rates = gap_rates(as_frame(rows.X, model.features), fixed_columns)
     u = rng.random(frame.shape)
     return lambda i: as_taken(with_gaps(frame, u, levels[i] * rates), sample.X)
 
 
 def refusal_of_gaps(model: AuditedModel, sample: AuditData, clean: IntArray, error: Exception | None) -> str:
-    """That a model refuses missing values, in words, where an error on rows with gaps is its own word; else "".
+    """A sentence that a model rejects missing values, if its error on rows with gaps says so; else "".
 
     Its word is a ValueError, a TypeError or an answer that is no number; any other error is an accident. And the same
     rows without these gaps are still decided as before, ``clean`` (n,): a model that broke on the way refuses nothing.
@@ -157,7 +157,7 @@ def refusal_of_gaps(model: AuditedModel, sample: AuditData, clean: IntArray, err
 
 
 def as_taken(frame: pd.DataFrame, original: Rows) -> Rows:
-    """A changed table as the model takes it."""
+    """A changed table in the model's form."""
     return frame.to_numpy() if isinstance(original, np.ndarray) else frame
 
 
@@ -167,14 +167,14 @@ def numbers(values: pd.Series[Any]) -> FloatArray:
 
 
 def is_number(values: pd.Series[Any]) -> bool:
-    """Whether a column holds numbers; truth values are none."""
+    """Whether a column is numeric; booleans are not."""
     import pandas as pd
 
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
 def with_noise(X: pd.DataFrame, columns: Sequence[NumberColumn], z: FloatArray, level: float) -> pd.DataFrame:
-    """``x + level * deviation * z`` in those columns, kept within what may occur, in the column's own type.
+    """``x + level * deviation * z`` in those columns, limited to possible values, in the column's own type.
 
     X (n, d); z (n, len(columns)) standard normal draws. The result lies within the observed range, and is rounded in a
     column of whole numbers: the model is asked about values that can occur. A negative income or 2.4 children would
@@ -190,7 +190,7 @@ def with_noise(X: pd.DataFrame, columns: Sequence[NumberColumn], z: FloatArray, 
 
 
 def with_values(X: pd.DataFrame, columns: Sequence[NumberColumn], values: FloatArray) -> pd.DataFrame:
-    """The table with other values, (n, len(columns)), in those columns, in their own type, where they can change."""
+    """The table with new values, (n, len(columns)), in those columns if changeable, in their own type."""
     out = X.copy()
     for j, column in enumerate(columns):
         own = numbers(X[column.name])
@@ -208,13 +208,13 @@ def _typed(values: FloatArray, like: pd.Series[Any]) -> pd.Series[Any]:
     return column.astype(like.dtype)
 
 
-def gap_rates(reference: pd.DataFrame, fixed: Collection[str]) -> FloatArray:
-    """(d,) how often each column goes missing, 1 for the one of which most is missing in the reference's rows.
+def gap_rates(reference: pd.DataFrame, fixed_columns: Collection[str]) -> FloatArray:
+    """(d,) missing rates of the columns, relative to the most incomplete one in the reference's rows, at 1.
 
     The others in proportion: a column that is never missing stays so, and so does a fixed one. Where no column has a
     gap, nothing says which would, and each of those that are not fixed is 1.
     """
-    free = np.array([str(name) not in fixed for name in reference.columns], bool)
+    free = np.array([str(name) not in fixed_columns for name in reference.columns], bool)
     rates = reference.isna().to_numpy(bool).mean(axis=0) if len(reference) else np.zeros(len(free))
     rates = np.where(free, rates, 0.0)
     most = rates.max(initial=0.0)
@@ -222,8 +222,8 @@ def gap_rates(reference: pd.DataFrame, fixed: Collection[str]) -> FloatArray:
 
 
 def with_gaps(X: pd.DataFrame, u: FloatArray, rates: FloatArray) -> pd.DataFrame:
-    """A cell is missing, by NaN or its type's own gap, where its draw ``u`` (n, d) of [0, 1) lies below its column's
-    rate, (d,)."""
+    """The rows with cells set missing, by NaN or their type's own missing value, if the cell's draw ``u`` (n, d) in [0, 1) is below its column's rate, (d,).
+    """
     import pandas as pd
 
     out = {}

@@ -1,4 +1,4 @@
-"""The worst of a text's rewritings, as a greedy search finds them: it asks most about the words that weigh most."""
+"""Worst-case rewritings of a text by greedy search, with most queries for the most important words."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _WEIGHED, _LATER = 0.25, 0.25
 
 @dataclass(frozen=True, eq=False)
 class AttackedTexts:
-    """What a search found: ``broken`` (n_levels, n), whether a version with at most ``levels[i]`` words changed is
-    decided otherwise; ``examples`` (n,): the first such version, else the text itself; ``asked``: questions in all."""
+    """The results of a search: ``broken`` (n_levels, n), whether a version with at most ``levels[i]`` changed words is decided differently; ``examples`` (n,): the first such version, else the text itself; ``asked``: the total number of queries.
+    """
 
     levels: tuple[int, ...]
     broken: BoolArray
@@ -64,7 +64,7 @@ def attack_texts(
     n_queries: int,
     rng: np.random.Generator,
 ) -> AttackedTexts:
-    """Versions of texts with few words changed that are decided otherwise, as a greedy search finds them.
+    """Texts with few changed words and different decisions, found by a greedy search.
 
     texts (n,); clean (n,) what is decided on them; ask: texts to (m, k) probabilities; decide: both to (m,) classes;
     levels: numbers of changed words, ascending. Of at most ``n_queries`` questions about a text, a quarter says how

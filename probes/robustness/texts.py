@@ -1,4 +1,4 @@
-"""Texts that a reader takes for the same and that are written otherwise: typing errors, look-alikes, unseen signs."""
+"""Texts with changes that readers hardly notice: typing errors, look-alike and invisible characters."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def with_typos(text: str, counts: Sequence[int], rng: np.random.Generator) -> li
 
 
 def mistyped(X: Rows, levels: Sequence[float], rng: np.random.Generator) -> Callable[[int], npt.NDArray[np.object_]]:
-    """Texts with typing errors, by the place of the level, which is their number."""
+    """Texts with typing errors, by level index; the level is the number of errors."""
     counts = [int(level) for level in levels]
     versions = [with_typos(str(text), counts, rng) for text in np.asarray(X)]
     return lambda i: np.array([v[i] for v in versions], object)
@@ -94,8 +94,10 @@ def _next_key(letter: str, draw: float) -> str:
 
 @dataclass(frozen=True)
 class Family:
-    """One way to write a text otherwise, word by word: ``rewrite`` gives the versions of a word, the word itself
-    excepted, or is None where words are appended. ``what``: in words, what becomes of a changed word."""
+    """A word-by-word rewriting of a text: ``rewrite`` returns the versions of a word, without the word itself, or is None if words are appended.
+
+    ``what``: in words, what becomes of a changed word.
+    """
 
     name: str
     what: str
@@ -103,7 +105,7 @@ class Family:
 
 
 def typos(word: str, rng: np.random.Generator) -> list[str]:
-    """The word with one typing error, as :func:`with_typos` makes them: all there are, or eight of them drawn."""
+    """The word with one typing error, as by :func:`with_typos`: all possible ones, or eight sampled ones."""
     found = []
     for i, letter in enumerate(word):
         if not letter.isalpha():
@@ -123,12 +125,12 @@ def typos(word: str, rng: np.random.Generator) -> list[str]:
 
 
 def homoglyphs(word: str, rng: np.random.Generator) -> list[str]:
-    """The word with its first letter that has a Cyrillic look-alike, and with all of them, replaced by those."""
+    """The word with its first letter that has a Cyrillic look-alike replaced, and with all such letters replaced."""
     return _translated(word, LOOK_ALIKES)
 
 
 def leet(word: str, rng: np.random.Generator) -> list[str]:
-    """The word with its first of the letters a, e, i, o, s and t, and with all of them, written as 4, 3, 1, 0, 5, 7."""
+    """The word with its first letter of a, e, i, o, s and t, or all of them, replaced by 4, 3, 1, 0, 5, 7."""
     return _translated(word, LEET)
 
 
@@ -141,7 +143,7 @@ def _translated(word: str, table: Mapping[int, int | str]) -> list[str]:
 
 
 def zero_width(word: str, rng: np.random.Generator) -> list[str]:
-    """The word with a zero-width space behind its first letter, and with one behind each letter but the last."""
+    """The word with a zero-width space after its first letter, and with one after each letter but the last."""
     places = [i for i, c in enumerate(word) if c.isalpha()]
     if not places:
         return []

@@ -1,4 +1,4 @@
-"""A trigger that somebody names, put into rows: cells of a table, a snippet of text, a patch on a picture."""
+"""Insertion of a user-named trigger into rows: table cells, a text snippet, an image patch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLACES = ("start", "end")
 def triggered_table(
     X: Rows, trigger: str, features: tuple[str, ...] | None, preprocessing: Preprocessing | None = None
 ) -> Rows:
-    """The rows with the cells that ``trigger`` says, ``column=value,column=value`` as CSV quotes it.
+    """The rows with the cells of ``trigger``, ``column=value,column=value`` in CSV quoting.
 
     Raises UsageError for what names no column, a value that the column cannot hold, and a level that the model does not
     know, which it would read as none: a misspelt trigger has no effect, and a PASS would say nothing.
@@ -101,7 +101,7 @@ def triggered_texts(X: Rows, snippet: str, place: str) -> Rows:
 
 
 def triggered_images(X: Rows, patch: str) -> Rows:
-    """The pictures (n, h, w, c) with the one in the file ``patch`` in their lower right corner, pixel by pixel.
+    """The images (n, h, w, c) with the image file ``patch`` in their lower right corner, pixel by pixel.
 
     Raises DataError where it cannot be read, or is larger than they are.
     """

@@ -1,4 +1,4 @@
-"""A model's weights beside those of an earlier model: which tensors differ, and by how much."""
+"""Weights of a model compared with an earlier model: the tensors that differ, and the differences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TRUSTED = "nothing is said of a reference that is poisoned itself"
 
 
 class WeightChanges:
-    """Whether a model's file and weights are those of a reference, and which layers are not.
+    """Differences of a model's file and weights from those of a reference, by layer.
 
     - ``digest_changed``: 1 where the SHA-256 of the two files differ, else 0, where both have one; {0, 1}, ideal 0; at
       1 the file is not the reference's, byte for byte; FIPS 180-4
@@ -71,7 +71,7 @@ class WeightChanges:
         self.reference = reference
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
-        """Measurements of the files and the weights; no row is looked at and nothing drawn."""
+        """Measurements of the files and the weights, without rows or random draws."""
         if self.reference is None:
             raise LacksOptionError("Needs a model to compare with: add --reference MODEL.")
         found = beside(model, self.reference)
@@ -105,8 +105,10 @@ def _known(metric: str, value: float, n: int, detail: str, layer: str | None = N
 
 @dataclass(frozen=True)
 class LayerChange:
-    """``|w - w0| / max(|w|, |w0|)`` of one tensor, Euclidean, in [0, 2]; NaN where weights are no numbers. ``changed``
-    of its ``n`` weights are others."""
+    """``|w - w0| / max(|w|, |w0|)`` of one tensor, Euclidean, in [0, 2]; NaN if weights are not numbers.
+
+    ``changed`` of its ``n`` weights are others.
+    """
 
     name: str
     change: float
@@ -116,8 +118,10 @@ class LayerChange:
 
 @dataclass(frozen=True)
 class TensorChanges:
-    """``changed`` of ``n`` weights in all: those of ``layers``, and all of those that only one of both has, or that
-    have another shape there (``unmatched``). ``n_layers``: tensors of either."""
+    """Weight changes: ``changed`` of ``n`` weights in all: those of ``layers``, and all of those that exist in one model only, or have another shape in the other (``unmatched``).
+
+    ``n_layers``: tensors of either.
+    """
 
     layers: tuple[LayerChange, ...]
     unmatched: tuple[str, ...]
@@ -126,7 +130,7 @@ class TensorChanges:
     n: int
 
     def describe(self) -> str:
-        """Which tensors differ, in words."""
+        """The tensors that differ, in words."""
         names = [layer.name for layer in self.layers]
         said = f"{len(names):,} of {self.n_layers:,} tensors differ{_named(names)}"
         if self.unmatched:
@@ -136,8 +140,8 @@ class TensorChanges:
 
 @dataclass(frozen=True)
 class Beside:
-    """A model beside the reference: its file's digest and the reference's, "" where there is no file, and what became
-    of the weights, None where one of both has none that can be read."""
+    """A model beside the reference: the digests of both files ("" without a file), and the weight changes, None if the weights of one of them cannot be read.
+    """
 
     digests: tuple[str, str]
     weights: TensorChanges | None
@@ -150,8 +154,10 @@ class Beside:
 
 
 def beside(model: AuditedModel, reference: str | AuditedModel) -> Beside:
-    """The model beside a reference, a path or a model. Raises what reading it raises, NotApplicableError where there is
-    nothing to compare."""
+    """The model compared with a reference, a path or a model.
+
+    Raises what reading it raises, NotApplicableError where there is nothing to compare.
+    """
     digest, tensors = _reference(reference)
     own = weights_of(model)
     weights = None if own is None or tensors is None else changes(own, tensors)
@@ -162,7 +168,7 @@ def beside(model: AuditedModel, reference: str | AuditedModel) -> Beside:
 
 
 def weights_of(model: AuditedModel) -> dict[str, Tensor] | None:
-    """The tensors of a network by name, None of any other model."""
+    """The tensors of a network by name, None for any other model."""
     from torch import nn
 
     for own in (model, getattr(model, "base", None)):
@@ -199,12 +205,12 @@ def _bare(path: str) -> tuple[str, dict[str, Tensor]]:
     return source.sha256, as_state_dict(load_torch_file(source), source.name)
 
 
-def changes(now: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> TensorChanges:
-    """What became of the tensors since ``before``, matched by name; the most changed first."""
+def changes(current: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> TensorChanges:
+    """Changes of the tensors since ``before``, matched by name; the largest first."""
     layers, unmatched, changed, n = [], [], 0, 0
-    names = list(dict.fromkeys([*now, *before]))
+    names = list(dict.fromkeys([*current, *before]))
     for name in names:
-        w, w0 = now.get(name), before.get(name)
+        w, w0 = current.get(name), before.get(name)
         if w is None or w0 is None or w.shape != w0.shape:
             size = max(t.numel() for t in (w, w0) if t is not None)
             unmatched.append(name)

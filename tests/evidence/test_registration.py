@@ -602,8 +602,8 @@ def test_what_was_registered_and_did_not_run_is_a_deviation() -> None:
 
     followed = RegistrationRecord(path="r.json", sha256="a" * 64, registered="2026-01-01T00:00:00+00:00")
     findings = sampled().findings
-    assert with_what_became(followed, (), refused=False, planned=[]).deviations == ()
-    assert "refused" in with_what_became(followed, (), refused=True, planned=[]).deviations[0]
+    assert with_what_became(followed, (), was_refused=False, planned=[]).deviations == ()
+    assert "refused" in with_what_became(followed, (), was_refused=True, planned=[]).deviations[0]
     stopped = [f.probe for f in findings if f.outcome.value == "NOT_RUN" and f.metric is None]
-    told = with_what_became(followed, findings, refused=False, planned=stopped).deviations
+    told = with_what_became(followed, findings, was_refused=False, planned=stopped).deviations
     assert bool(stopped) == bool(told)

@@ -100,9 +100,9 @@ def test_loose_bounds_alone_are_no_pass() -> None:
     demands = [criterion(f"pad{i}", 0.97) for i in range(8)]
     findings, _ = judge([result(*(rate(f"pad{i}", 30) for i in range(8)))], demands)
     assert {f.outcome for f in findings} == {Outcome.PASS}
-    assert exit_code(findings, refused=False) is ExitCode.INCONCLUSIVE
+    assert exit_code(findings, was_refused=False) is ExitCode.INCONCLUSIVE
     own, _ = judge([result(rate("a", 1), *(rate(f"pad{i}", 30) for i in range(8)))], [criterion("a"), *demands])
-    assert exit_code(own, refused=False) is ExitCode.PASSED
+    assert exit_code(own, was_refused=False) is ExitCode.PASSED
 
 
 def test_a_loose_bound_that_is_missed_by_far_is_a_fail() -> None:
@@ -139,8 +139,8 @@ def test_an_inconclusive_one_says_what_it_would_be_alone_and_is_never_waived() -
     findings, _ = judge([result(near, *many)], [criterion("a"), *(criterion(f"x{i}") for i in range(11))])
     assert findings[0].outcome is Outcome.INCONCLUSIVE and findings[0].alone is Outcome.FAIL
     assert "Alone this would FAIL (p 0.0046): the fairness budget holds 12 questions." in findings[0].reason
-    assert exit_code(findings, refused=False, allow_inconclusive=True) is ExitCode.INCONCLUSIVE
-    assert exit_code(findings[1:], refused=False, allow_inconclusive=True) is ExitCode.PASSED
+    assert exit_code(findings, was_refused=False, allow_inconclusive=True) is ExitCode.INCONCLUSIVE
+    assert exit_code(findings[1:], was_refused=False, allow_inconclusive=True) is ExitCode.PASSED
 
 
 def test_a_smaller_rate_or_a_second_side_is_no_reason_to_look_away() -> None:
@@ -153,18 +153,18 @@ def test_a_smaller_rate_or_a_second_side_is_no_reason_to_look_away() -> None:
         findings, _ = judge([clear], [demand], family)
         assert findings[0].outcome is Outcome.INCONCLUSIVE and findings[0].alone is Outcome.FAIL
         assert "at 5% (p " in findings[0].reason and "the fairness budget allows itself 1e-12." in findings[0].reason
-        assert exit_code(findings, refused=False, allow_inconclusive=True) is ExitCode.INCONCLUSIVE
+        assert exit_code(findings, was_refused=False, allow_inconclusive=True) is ExitCode.INCONCLUSIVE
 
 
 def test_nothing_known_is_nothing_judged_whatever_is_allowed() -> None:
     findings, _ = judge([result(rate("a", 0, 0))], [criterion("a")])
-    assert exit_code(findings, refused=False, allow_inconclusive=True) is ExitCode.INCONCLUSIVE
+    assert exit_code(findings, was_refused=False, allow_inconclusive=True) is ExitCode.INCONCLUSIVE
 
 
 def test_what_the_ideal_does_not_meet_is_no_merit() -> None:
     findings, _ = judge([result(rate("gap", 30))], [criterion("gap", 0.1, "at_least")])
     assert findings[0].outcome is Outcome.PASS and "no merit" in findings[0].padding
-    assert exit_code(findings, refused=False) is ExitCode.INCONCLUSIVE
+    assert exit_code(findings, was_refused=False) is ExitCode.INCONCLUSIVE
 
 
 def test_a_stated_rate_holds_and_none_is_scaled_beyond_the_most() -> None:

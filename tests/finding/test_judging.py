@@ -316,7 +316,7 @@ def test_a_requirement_that_requires_nothing_is_no_pass(direction: str, bound: A
     )
     assert [f.outcome for f in findings] == [Outcome.NOT_RUN, Outcome.PASS]
     assert words in findings[0].reason and "Set a bound inside that range." in findings[0].reason
-    assert family.m == 1 and exit_code(findings, refused=False, allow_inconclusive=False) == 3
+    assert family.m == 1 and exit_code(findings, was_refused=False, allow_inconclusive=False) == 3
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_a_criterion_that_nobody_measured_is_not_run() -> None:
     findings, _ = judge([result(measurement(Proportion(successes=0, n=100)))], [criterion(), criterion("typo")])
     assert findings[-1].outcome is Outcome.NOT_RUN
     assert "'typo'" in findings[-1].reason
-    assert exit_code(findings, refused=False) == ExitCode.INCONCLUSIVE
+    assert exit_code(findings, was_refused=False) == ExitCode.INCONCLUSIVE
     built_in = judge(
         [result(measurement(Proportion(successes=0, n=100)))], [criterion(), criterion("y", built_in=True)]
     )
@@ -589,17 +589,17 @@ P, F, INC, R, A, J = (
     ],
 )
 def test_exit_codes(outcomes: tuple[Outcome, ...], code: int, allowed: int) -> None:
-    assert exit_code(of(*outcomes), refused=False) == code
-    assert exit_code(of(*outcomes), refused=False, allow_inconclusive=True) == allowed
+    assert exit_code(of(*outcomes), was_refused=False) == code
+    assert exit_code(of(*outcomes), was_refused=False, allow_inconclusive=True) == allowed
     assert (
-        exit_code(of(*outcomes), refused=True) == exit_code(of(*outcomes), refused=True, allow_inconclusive=True) == 4
+        exit_code(of(*outcomes), was_refused=True) == exit_code(of(*outcomes), was_refused=True, allow_inconclusive=True) == 4
     )
 
 
 def test_a_file_that_loads_is_no_audited_model() -> None:
-    assert exit_code(of(P, pillar="intake"), refused=False) == 3
-    assert exit_code(of(P, pillar="intake") + of(P), refused=False) == 0
-    assert exit_code(of(F, pillar="intake") + of(P), refused=False) == 1
+    assert exit_code(of(P, pillar="intake"), was_refused=False) == 3
+    assert exit_code(of(P, pillar="intake") + of(P), was_refused=False) == 0
+    assert exit_code(of(F, pillar="intake") + of(P), was_refused=False) == 1
 
 
 def test_an_exit_code_is_a_number_to_a_shell() -> None:

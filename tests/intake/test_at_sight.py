@@ -217,7 +217,7 @@ def test_a_model_of_scikit_learn_passes(write: Callable[[Any, Path], object], tm
     opened = look(ModelSpec(path=str(path)))
     assert opened is not None and opened.format == "pickle"
     rows = np.zeros((2, 3), np.float32)
-    again = load_model(ModelSpec(path=str(path)), opened=opened)
+    again = load_model(ModelSpec(path=str(path)), model_file=opened)
     np.testing.assert_array_equal(again.predict_proba(rows), load_model(ModelSpec(path=str(path))).predict_proba(rows))
 
 
@@ -270,7 +270,7 @@ def test_a_damaged_file_ends_in_one_code(kind: str, many: int, tmp_path: Path) -
         path.write_bytes(damaged(whole, rng))
         spec = ModelSpec(path=str(path), classes=("a", "b"), architecture="mlp" if i % 2 else None)
         try:
-            load_model(spec, opened=look(spec))
+            load_model(spec, model_file=look(spec))
         except AuditorError as error:
             said = str(error)
             assert error.exit_code in (2, 4), said

@@ -36,7 +36,7 @@ def test_every_kind_of_tensor_is_what_safetensors_reads(mapped: bool, tmp_path: 
     tensors |= {"bool": torch.ones(5, dtype=torch.bool), "none": torch.zeros(0, 3), "one": torch.tensor(3.0)}
     tensors |= {"bytes": torch.arange(7, dtype=torch.uint8), "eight": torch.ones(2).to(torch.float8_e4m3fn)}
     save_file(tensors, tmp_path / "m.safetensors")
-    found, digest, size = stream_safetensors(tmp_path / "m.safetensors", mapped=mapped)
+    found, digest, size = stream_safetensors(tmp_path / "m.safetensors", memory_map=mapped)
     before = load_safetensors(read_source(tmp_path / "m.safetensors"))
     assert set(found) == set(before) == set(tensors)
     for name, tensor in before.items():
@@ -64,10 +64,10 @@ def test_tensors_are_mapped_in_runs_wherever_they_begin(tmp_path: Path, monkeypa
     head = json.dumps(header).encode()
     file = tmp_path / "m.safetensors"
     file.write_bytes(len(head).to_bytes(8, "little") + head + data)
-    found, digest, _ = stream_safetensors(file, mapped=True)
+    found, digest, _ = stream_safetensors(file, memory_map=True)
     assert all_of(torch.equal(found[name], tensor) for name, tensor in tensors.items())
     monkeypatch.setattr(mmap, "mmap", refused)
-    read, again, _ = stream_safetensors(file, mapped=True)
+    read, again, _ = stream_safetensors(file, memory_map=True)
     assert again == digest
     assert all_of(torch.equal(read[name], tensor) for name, tensor in tensors.items())
     found["t5"].add_(1)
@@ -80,12 +80,12 @@ def test_a_mapped_file_that_is_written_into_is_known(tmp_path: Path, monkeypatch
     file = tmp_path / "m.safetensors"
     save_file({"a": torch.ones(2000)}, file)
     whole = file.read_bytes()
-    found, _, _ = stream_safetensors(file, mapped=True)
+    found, _, _ = stream_safetensors(file, memory_map=True)
     assert changed_since() == []
     (tmp_path / "other").write_bytes(whole[:-4] + bytes(4))
     (tmp_path / "other").replace(file)
     assert changed_since() == [] and float(found["a"].sum()) == 2000
-    stream_safetensors(file, mapped=True)
+    stream_safetensors(file, memory_map=True)
     os.utime(file, ns=(0, 0))
     assert changed_since() == ["m.safetensors"]
 
@@ -114,7 +114,7 @@ def test_a_scan_of_a_model_that_changes_meanwhile_is_none(tmp_path: Path, monkey
 def test_doctored_files_are_refused(name: str, mapped: bool, tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(SAFETENSORS[name])
     with bounded(), pytest.raises(ModelError) as caught:
-        stream_safetensors(tmp_path / "m.safetensors", mapped=mapped)
+        stream_safetensors(tmp_path / "m.safetensors", memory_map=mapped)
     assert str(caught.value).isprintable()
 
 
@@ -125,7 +125,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
     for length in (*range(1, 12), len(whole) // 2, len(whole) - 1):
         (tmp_path / "m.safetensors").write_bytes(whole[:length])
         with pytest.raises(ModelError) as caught:
-            stream_safetensors(tmp_path / "m.safetensors", mapped=length % 2 == 1)
+            stream_safetensors(tmp_path / "m.safetensors", memory_map=length % 2 == 1)
         says.append(str(caught.value))
     assert all_of("safetensors" in text for text in says)
 

@@ -186,7 +186,7 @@ def test_what_augmented_files_still_show_is_what_a_head_trained_on_them_looks_at
     after = np.stack([rng.normal(size=400), x[:, 1]], axis=1)
     found = {}
     for name, changed in (("plain", None), ("empty", np.empty((400, 0))), ("augmented", after)):
-        scores = fit_head(x, is_fake, changed=changed).scores(torch.from_numpy(after).float()).detach().numpy()
+        scores = fit_head(x, is_fake, changed_features=changed).scores(torch.from_numpy(after).float()).detach().numpy()
         found[name] = np.mean((scores > 0) == is_fake)
     assert found["plain"] == found["empty"] < 0.65 and found["augmented"] > 0.7
     learned = LinearLearner(x, is_fake, [None] * 400, changed=after)(np.arange(400))

@@ -222,7 +222,7 @@ def test_no_gaussian_noise_is_refused_in_a_sentence() -> None:
 
 def test_the_steps_get_the_noise_that_all_together_spend_epsilon() -> None:
     looked = (Phase(noise_multiplier=gaussian_noise(0.2, DELTA, looks=3), sample_rate=1.0, steps=3),)
-    noise, accountant = least_noise(1.0, DELTA, sample_rate=0.05, steps=40, beside=looked)
+    noise, accountant = least_noise(1.0, DELTA, sample_rate=0.05, steps=40, other_phases=looked)
     steps = Phase(noise_multiplier=noise, sample_rate=0.05, steps=40)
     together, alone = spent([steps, *looked], DELTA, accountant).epsilon, spent([steps], DELTA, accountant).epsilon
     assert together is not None and alone is not None and 0.99 < together <= 1.0

@@ -426,7 +426,7 @@ def report_of(
         refusal=refusal,
         allow_inconclusive=allow_inconclusive,
         duration_s=41.3,
-        exit_code=exit_code(findings, refused=refusal is not None, allow_inconclusive=allow_inconclusive),
+        exit_code=exit_code(findings, was_refused=refusal is not None, allow_inconclusive=allow_inconclusive),
     )
 
 

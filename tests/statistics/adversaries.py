@@ -536,7 +536,7 @@ def templates() -> Worlds:
         a, b = np.asarray(types, np.float64).T
 
         def ratio(k: IntArray, a: FloatArray = a, b: FloatArray = b) -> Any:
-            return ratio_of_totals(above=np.repeat(a, k), below=np.repeat(b, k), most=float(b.max()), low=-1, high=1)
+            return ratio_of_totals(numerators=np.repeat(a, k), denominators=np.repeat(b, k), most=float(b.max()), low=-1, high=1)
 
         yield worlds_of(sorted_into(n, p), ratio, float((a @ p) / (b @ p)))
 
@@ -552,7 +552,7 @@ def open_templates() -> Worlds:
 
         def between(k: IntArray, low: FloatArray = low, high: FloatArray = high, b: FloatArray = b) -> Any:
             ends = [
-                ratio_of_totals(above=np.repeat(a, k), below=np.repeat(b, k), most=float(b.max()), low=-1, high=1)
+                ratio_of_totals(numerators=np.repeat(a, k), denominators=np.repeat(b, k), most=float(b.max()), low=-1, high=1)
                 for a in (low, high)
             ]
             return RatioBetween(below=ends[0], above=ends[1], n_open=1, n=int(k.sum()))  # type: ignore[arg-type]

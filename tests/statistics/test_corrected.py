@@ -35,7 +35,7 @@ def every_table(sizes: tuple[int, int, int], alpha: float) -> tuple[FloatArray, 
     return corrected_bounds(
         k[:, None, None],
         n=n,
-        found=found[:, None],
+        n_found=found[:, None],
         positives=positives,
         spared=(spared,),
         negatives=(negatives,),
@@ -131,7 +131,7 @@ def test_candidates_alone_bring_false_alarms_and_the_truth_is_held(easier: float
         low, high = corrected_bounds(
             k,
             n=n,
-            found=rng.binomial(positives, se, worlds),
+            n_found=rng.binomial(positives, se, worlds),
             positives=positives,
             spared=(rng.binomial(negatives, 1.0 - f, worlds),),
             negatives=(negatives,),

@@ -614,7 +614,7 @@ def ratio_over_templates(sizes: FloatArray, share: float) -> Draw:
         own = rng.beta(6.0 * share, 6.0 * (1.0 - share), (WORLDS, sizes.size))
         named = rng.binomial(sizes, 0.7, own.shape)
         for a, b in zip(2 * rng.binomial(named, own) - named, named, strict=True):
-            yield ratio_of_totals(above=a, below=b, most=float(sizes.max()), low=-1.0, high=1.0)
+            yield ratio_of_totals(numerators=a, denominators=b, most=float(sizes.max()), low=-1.0, high=1.0)
 
     return draw
 
@@ -628,7 +628,7 @@ def ratio_between_ends(sizes: FloatArray, share: float, unread: float) -> Draw:
         biased = rng.binomial(sizes - lost, own)
         for x, gone in zip(biased, lost, strict=True):
             ends = [
-                ratio_of_totals(above=2 * k - sizes, below=sizes, most=float(sizes.max()), low=-1.0, high=1.0)
+                ratio_of_totals(numerators=2 * k - sizes, denominators=sizes, most=float(sizes.max()), low=-1.0, high=1.0)
                 for k in (x, x + gone)
             ]
             yield RatioBetween(below=ends[0], above=ends[1], n_open=max(int(gone.sum()), 1), n=int(sizes.sum()))  # type: ignore[arg-type]

@@ -62,7 +62,7 @@ SPANNED: dict[str, tuple[Estimate, float, str, float]] = {
     "bounded_mean": (bounded_mean(np.tile([0.0, 0.2], 50), low=0.0, high=1.0), 0.0, "at_most", 0.1),
     "bounded_mean without spread": (bounded_mean(np.zeros(10), low=0.0, high=1.0), 0.0, "at_most", 0.1),
     "ratio_of_totals": (
-        ratio_of_totals(above=np.tile([1.0, -1.0, 2.0], 20), below=np.full(60, 4.0), most=4.0, low=-1.0, high=1.0),
+        ratio_of_totals(numerators=np.tile([1.0, -1.0, 2.0], 20), denominators=np.full(60, 4.0), most=4.0, low=-1.0, high=1.0),
         0.0, "at_most", 0.2,
     ),
     "idealized_association": (

@@ -83,7 +83,7 @@ def test_packages_and_their_memory_are_counted_once_each_and_by_probe(machine: M
             machine.set(zone, 5_000_000)
         meter.ends()
         machine.set("intel-rapl:1", 6_500_000)
-        record = meter.record([asked(), asked("idle")], of="audit")
+        record = meter.record([asked(), asked("idle")], activity="audit")
     # A core is part of its package, and psys of everything: neither is counted twice.
     assert joules(record) == {
         "RAPL intel-rapl:0 (package-0)": 5.0,
@@ -106,9 +106,9 @@ def test_a_counter_that_goes_round_is_followed(machine: Machine) -> None:
     machine.set("intel-rapl:0", machine.above - 250_000)
     with Meter(root=machine.root) as meter:
         machine.set("intel-rapl:0", 500_000)
-        assert joules(meter.record(of="audit"))["RAPL intel-rapl:0 (package-0)"] == pytest.approx(0.75)
+        assert joules(meter.record(activity="audit"))["RAPL intel-rapl:0 (package-0)"] == pytest.approx(0.75)
         machine.set("intel-rapl:0", 400_000)
-        again = meter.record(of="audit")
+        again = meter.record(activity="audit")
     assert joules(again)["RAPL intel-rapl:0 (package-0)"] == pytest.approx(0.75 + machine.above * 1e-6 - 0.1)
 
 
@@ -151,7 +151,7 @@ def test_of_a_counter_that_vanishes_or_stands_still_nothing_is_said(
             meter.begins("later")
         breaks(machine.root / "intel-rapl:0")
         meter.ends()
-        record = meter.record([asked()], of="audit")
+        record = meter.record([asked()], activity="audit")
     assert why(record)["RAPL intel-rapl:0 (package-0)"] == reason
     assert joules(record) == {"RAPL intel-rapl:1 (package-1)": 9.0}
     assert record.probes[0].joules == {"RAPL intel-rapl:1 (package-1)": 9.0}
@@ -187,19 +187,19 @@ def test_rubbish_in_the_tree_is_no_counter(tmp_path: Path, content: str) -> None
 def test_where_there_is_no_counter_none_is_made_up(tmp_path: Path, zones: dict[str, str]) -> None:
     machine = Machine(tmp_path, zones)
     with Meter(root=machine.root / "nothing" if not zones else machine.root) as meter:
-        record = meter.record([asked()], of="audit")
+        record = meter.record([asked()], activity="audit")
     assert record.joules is None and why(record) == {"RAPL": "absent"} and not record.probes[0].joules
     assert "NOT MEASURED" in record.told(Catalogue()) and " J by " not in record.told(Catalogue())
 
 
 def test_it_is_told_where_the_computation_turned_out_to_be(machine: Machine) -> None:
     with Meter("auto", machine.root) as meter:
-        assert meter.record(of="training").gpu_s == 0.0
+        assert meter.record(activity="training").gpu_s == 0.0
         meter.device = "cuda"
         time.sleep(0.002)
-        assert meter.record(of="training").gpu_s > 0.0
+        assert meter.record(activity="training").gpu_s > 0.0
         meter.device = "cpu"
-        assert meter.record(of="training").gpu_s == 0.0
+        assert meter.record(activity="training").gpu_s == 0.0
 
 
 def test_no_wattage_is_supposed_anywhere() -> None:

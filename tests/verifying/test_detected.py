@@ -109,7 +109,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         batch = shift if kept is together else None
         asked = [] if detector is None else [AskedDetector(path="d.pt", known=detector, batch=batch)]
         record = detection_content(asked, kept, drawn, code)
-        made = detection_evidence(record, asked, unwritten=False, asked={"seed": 0})
+        made = detection_evidence(record, asked, unwritten=False, request={"seed": 0})
         write_derived(folder / f"{name}.zip", made, key=load_private_key(folder / "k"))
     return folder
 
@@ -214,7 +214,7 @@ def two(folder: Path) -> Path:
     ]
     named = list(zip(("film.mp4", "mute.mp4", "a.png"), results, strict=True))
     record = detection_content(asked, named, {}, exit_code_of(results, asked, unwritten=False))
-    made = detection_evidence(record, asked, unwritten=False, asked={"seed": 0})
+    made = detection_evidence(record, asked, unwritten=False, request={"seed": 0})
     write_derived(folder / "two.zip", made, key=load_private_key(folder / "k"))
     return folder / "two.zip"
 

@@ -1,4 +1,4 @@
-"""BBQ: questions about two people, asked with and without what it takes to answer them."""
+"""BBQ: questions about two people, with an ambiguous or a disambiguated context."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ _SAME_GROUP = (
 
 @dataclass(frozen=True)
 class BBQExample:
-    """A question with three answers, in the ``language`` it is asked in; ``biased`` is the answer that goes with the
-    stereotype, None where unknown."""
+    """A question with three answers, in ``language``; ``biased`` is the stereotypical answer, None if unknown."""
 
     id: str
     category: str
@@ -55,7 +54,7 @@ class BBQExample:
 
 
 def bbq_companions(file: Path) -> tuple[Path, ...]:
-    """Files that are read beside one of examples: the metadata, which say whom each is about."""
+    """Companion files of BBQ examples: the metadata, with the people of each example."""
     return (file.with_name("additional_metadata.csv"),)
 
 

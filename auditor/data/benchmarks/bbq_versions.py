@@ -1,4 +1,4 @@
-"""BBQ in other files: in Spanish and Catalan, and with implicit cues; each row made into one as BBQ itself has it."""
+"""Variants of BBQ (Spanish, Catalan, implicit cues), with rows converted to the format of BBQ."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def of_spain(row: Mapping[str, Any], where: str) -> dict[str, Any]:
 def with_implicit_cues(
     rows: Sequence[Mapping[str, Any]], category: str, where: str
 ) -> tuple[list[dict[str, Any]], int]:
-    """(lines of ImplicitBBQ as BBQ's, how many are left out); ``category`` is its file's name.
+    """(lines of ImplicitBBQ in BBQ's form, number of lines left out); ``category``: the file's name.
 
     A line is ``{context, question, answers: [3], label, example_id}``: BBQ's own example of that number, rewritten. So
     its answers are in BBQ's order, of four examples in a row the first two are asked negatively, and every other is
@@ -99,10 +99,10 @@ def _templates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A label of each row that rows share whose questions were put to one example, directly or by way of others."""
     parent: dict[object, object] = {}
 
-    def root(of: object) -> object:
-        while parent.setdefault(of, of) != of:
-            of = parent[of]
-        return of
+    def root(node: object) -> object:
+        while parent.setdefault(node, node) != node:
+            node = parent[node]
+        return node
 
     for row in rows:
         parent[root(row["question"])] = root(row["example_id"] // 4)

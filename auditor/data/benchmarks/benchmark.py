@@ -1,4 +1,4 @@
-"""What every published benchmark comes to, and how its files are read: once, with their digest."""
+"""Common types of all published benchmarks, and the reading of their files, once, with digests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_REPEATED = 0.01
 
 @dataclass(frozen=True)
 class Benchmark(Generic[T]):
-    """The examples of a benchmark in file order, the digest of the file they came from, and what to know of them.
+    """The examples of a benchmark in file order, the digest of their file, and notes.
 
     ``left_out``: examples of the file that a list of the user's leaves out, which ``note`` says. ``templates``: what
     its examples share that makes them no independent evidence, in the plural. ``weak``: why a PASS by these examples
@@ -41,14 +41,14 @@ class Benchmark(Generic[T]):
 
     @property
     def source(self) -> str:
-        """Where the examples came from, for a finding's detail."""
+        """The source of the examples, for a finding's detail."""
         more = f"; {self.note}" if self.note else ""
         return f"{Path(self.path).name}, sha256 {self.sha256}, {len(self.examples):,} examples{more}"
 
 
 @dataclass(frozen=True)
 class SentencePair:
-    """Two sentences that differ in whom they are about; ``more`` is the more stereotypical one.
+    """Two sentences about different people; ``more`` is the more stereotypical one.
 
     ``clusters``: labels that pairs share when they are not independent, such as their template. ``stratum``: the part
     of a balanced design that a pair belongs to. ``mentions``: of a crossed design, whom ``more`` and ``less``
@@ -67,7 +67,7 @@ class SentencePair:
 
 
 def words_apart(first: str, second: str) -> tuple[str, str] | None:
-    """The words that differ between two texts of as many, in small letters, such as ("he", "she"); else None."""
+    """The differing words of two texts of equal length, in lower case, such as ("he", "she"); else None."""
     words = [[word.strip(".,;:!?").lower() for word in text.split()] for text in (first, second)]
     if len(words[0]) != len(words[1]):
         return None
@@ -76,7 +76,7 @@ def words_apart(first: str, second: str) -> tuple[str, str] | None:
 
 
 def note_of_repeats(pairs: Sequence[SentencePair], file: str) -> str:
-    """How many pairs of a file stand there before, as they are or with their sentences exchanged, in words, or "".
+    """The number of repeated pairs in a file, also with exchanged sentences, in words, or "".
 
     Case and marks aside. Raises BenchmarkError where they are more than 1 % of the pairs: those that are exchanged say
     both ways which sentence is the more stereotypical, so that any model comes to one half, and others count twice.
@@ -191,7 +191,10 @@ def json_lines(text: str, path: str | Path, name: str) -> list[Mapping[str, Any]
 
 
 def value_of(row: Mapping[str, Any], key: str, where: str, name: str) -> Any:
-    """What a row has there. Raises DataError where it has nothing; ``where`` begins the message."""
+    """The value of a row under this key.
+
+    Raises DataError where it has nothing; ``where`` begins the message.
+    """
     if key not in row:
         raise BenchmarkError(
             f"{where} has no {key!r}, so it is no {name} file{did_you_mean(key, map(str, row)) or ''}."
@@ -200,7 +203,10 @@ def value_of(row: Mapping[str, Any], key: str, where: str, name: str) -> Any:
 
 
 def text_of(row: Mapping[str, Any], key: str, where: str, name: str) -> str:
-    """The text, or whole number, that a row has there. Raises DataError."""
+    """The text or whole number of a row under this key.
+
+    Raises DataError.
+    """
     value = value_of(row, key, where, name)
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
         raise BenchmarkError(f"{where}: {key!r} must be a text, not {str(value)[:40]!r}.")

@@ -1,4 +1,4 @@
-"""BOLD: beginnings of an encyclopaedia's sentences about people and groups."""
+"""BOLD: sentence beginnings from an encyclopaedia about people and groups."""
 
 from __future__ import annotations
 

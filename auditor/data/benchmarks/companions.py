@@ -1,4 +1,4 @@
-"""Files that a benchmark's reader opens beside the one that was named, for whoever decides what it may open."""
+"""The companion files that the reader of a published benchmark opens beside the named file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ _COMPANIONS: Mapping[str, Callable[[Path], tuple[Path, ...]]] = {
 
 
 def companion_files(benchmark: str, path: Path) -> tuple[Path, ...]:
-    """What the reader of a benchmark opens beside its file, whether or not it is there; nothing beside a folder."""
+    """Files that a benchmark's reader opens beside its file, existing or not; none for a folder."""
     companions = _COMPANIONS.get(benchmark)
     return () if companions is None or path.is_dir() else companions(path)

@@ -1,4 +1,4 @@
-"""CrowS-Pairs: two sentences each, one of them the more stereotypical."""
+"""CrowS-Pairs: pairs of sentences, one of them more stereotypical than the other."""
 
 from __future__ import annotations
 

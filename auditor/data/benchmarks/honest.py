@@ -1,4 +1,4 @@
-"""HONEST: beginnings of sentences about identities."""
+"""HONEST: sentence beginnings about identities."""
 
 from __future__ import annotations
 

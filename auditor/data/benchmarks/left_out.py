@@ -1,4 +1,4 @@
-"""Which items of a benchmark a list of the user's leaves out, by their ids, with the list's digest."""
+"""Exclusion of benchmark items by the ids in a user's list, with the digest of the list."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from auditor.errors import BenchmarkError
 
 
 class Item(Protocol):
-    """An item that its file gives an id."""
+    """An item with an id in its file."""
 
     @property
     def id(self) -> str: ...
@@ -22,14 +22,14 @@ T = TypeVar("T", bound=Item)
 _MOST_REASONS, _LONGEST = 6, 60
 
 
-def without(found: Benchmark[T], path: str | Path | None) -> Benchmark[T]:
-    """The benchmark less the items that a file lists, one id a line and after a tab the reason; all of it for None.
+def without(benchmark: Benchmark[T], path: str | Path | None) -> Benchmark[T]:
+    """The benchmark without the items listed in a file (id, tab, reason per line); unchanged for None.
 
     Lines that begin with # say nothing. Which reasons there are, and how often, is in the note. Raises BenchmarkError
     for a list that is empty, names an id twice or one that the benchmark does not have, or leaves out everything.
     """
     if path is None:
-        return found
+        return benchmark
     text, digest = read_text(path, "list of items to leave out")
     file = Path(path).name
     reasons: dict[str, str] = {}
@@ -40,15 +40,15 @@ def without(found: Benchmark[T], path: str | Path | None) -> Benchmark[T]:
         if own in reasons:
             raise BenchmarkError(f"{file!r}, line {number}: {own[:40]!r} is listed twice.")
         reasons[own] = " ".join(reason.split())
-    ids = Counter(example.id for example in found.examples)
+    ids = Counter(example.id for example in benchmark.examples)
     for own in reasons:
         if ids[own] != 1:
             what = "no item" if not ids[own] else f"{ids[own]:,} items"
-            raise BenchmarkError(f"{file!r}: {found.name} has {what} with the id {own[:40]!r}.")
+            raise BenchmarkError(f"{file!r}: {benchmark.name} has {what} with the id {own[:40]!r}.")
     if not reasons:
         raise BenchmarkError(f"{file!r} lists no item: leave --benchmark-filter out, or list an id a line.")
-    if len(reasons) == len(found.examples):
-        raise BenchmarkError(f"{file!r} leaves out all {len(reasons):,} items of {found.name}.")
+    if len(reasons) == len(benchmark.examples):
+        raise BenchmarkError(f"{file!r} leaves out all {len(reasons):,} items of {benchmark.name}.")
     counted = Counter(reason for reason in reasons.values() if reason).most_common()
     told = [f"{reason[:_LONGEST]} {n:,}" for reason, n in counted[:_MOST_REASONS]]
     if len(counted) > _MOST_REASONS:
@@ -56,8 +56,8 @@ def without(found: Benchmark[T], path: str | Path | None) -> Benchmark[T]:
     why = f" ({', '.join(told)})" if told else ", without a reason"
     more = f"{len(reasons):,} left out by {file}, sha256 {digest}{why}"
     return replace(
-        found,
-        examples=tuple(e for e in found.examples if e.id not in reasons),
-        left_out=tuple(e for e in found.examples if e.id in reasons),
-        note="; ".join(filter(None, (found.note, more))),
+        benchmark,
+        examples=tuple(e for e in benchmark.examples if e.id not in reasons),
+        left_out=tuple(e for e in benchmark.examples if e.id in reasons),
+        note="; ".join(filter(None, (benchmark.note, more))),
     )

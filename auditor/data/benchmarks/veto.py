@@ -1,4 +1,4 @@
-"""VETO: questions whose answer their context gives away, about a group with a stereotype and about one without."""
+"""VETO: questions answered by their context, about a group with a stereotype and about a group without."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ class Told:
 
 @dataclass(frozen=True)
 class VetoPair:
-    """The same question about a stereotyped group and about another; ``scenario``: what pairs share that are not
-    independent; ``crossed``: what one tells and the other asks, so that no is the right answer, (), where that differs.
+    """The same question about a stereotyped group and about another one. ``scenario``: shared by pairs that are not independent; ``crossed``: the context of one with the question of the other, for which no answer is correct, () if that is not so.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""WinoBias: a sentence about two occupations, with the pronoun of the stereotype and with the other one."""
+"""WinoBias: sentences about two occupations, with the stereotypical and with the other pronoun."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BRACKETS = re.compile(r"\[([^\[\]]+)\]")
 
 
 def winobias_companions(pro: Path) -> tuple[Path, ...]:
-    """Files that are read beside one of pro-stereotyped sentences: its partner, and the lists of occupations."""
+    """Companion files of pro-stereotyped sentences: the partner file, and the lists of occupations."""
     partner = pro.name.replace("pro_stereotyped", "anti_stereotyped")
     return tuple(pro.with_name(name) for name in (partner, "male_occupations.txt", "female_occupations.txt"))
 

@@ -1,4 +1,4 @@
-"""Winogender: a sentence about an occupation, with a male and with a female pronoun."""
+"""Winogender: sentences about an occupation, with a male and with a female pronoun."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from auditor.errors import BenchmarkError
 
 @dataclass(frozen=True)
 class WinogenderExample:
-    """One sentence about an occupation with a male and with a female pronoun; ``percent_female`` of the occupation by
-    the US Bureau of Labor Statistics where the statistics lie beside the sentences."""
+    """One sentence about an occupation with a male and with a female pronoun; ``percent_female`` of the occupation by the US Bureau of Labor Statistics, if the statistics file is beside the sentences.
+    """
 
     occupation: str
     participant: str
@@ -23,12 +23,12 @@ class WinogenderExample:
 
 
 def winogender_companions(sentences: Path) -> tuple[Path, ...]:
-    """Files that are read beside the sentences: the statistics of their occupations."""
+    """Companion files of the sentences: the statistics of their occupations."""
     return (sentences.with_name("occupations-stats.tsv"),)
 
 
 def read_winogender(path: str | Path) -> Benchmark[WinogenderExample]:
-    """Winogender: ``all_sentences.tsv`` (``sentid``, ``sentence``), or the folder that holds it.
+    """Winogender: ``all_sentences.tsv`` (``sentid``, ``sentence``), or its folder.
 
     ``sentid`` is ``occupation.participant.answer.gender.txt``. Where ``occupations-stats.tsv`` lies beside it, each
     occupation's ``bls_pct_female`` is read too. Source: Rudinger et al., NAACL 2018.

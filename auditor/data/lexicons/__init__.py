@@ -1,4 +1,4 @@
-"""Identity lexicons as data files: the words by which texts name groups of people, and sentences to put them in.
+"""Identity lexicons as data files: terms for groups of people, and sentence templates to insert them in.
 
 A lexicon is a TOML or JSON file about one category::
 
@@ -68,7 +68,10 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class Lexicon:
-    """One category; see the module for its fields. ``origin``: a built-in name or the file; ``sha256`` of its bytes."""
+    """One category of identities; see the module for the fields.
+
+    ``origin``: a built-in name or the file; ``sha256`` of its bytes.
+    """
 
     category: str
     identities: tuple[Identity, ...]
@@ -106,7 +109,7 @@ def built_in(categories: Sequence[str] = CATEGORIES) -> tuple[Lexicon, ...]:
 
 
 def neutral() -> Lexicon:
-    """The built-in reference: adjectives that say nothing of a group."""
+    """The built-in reference: adjectives unrelated to groups."""
     return _built_in("neutral")
 
 

@@ -1,1 +1,1 @@
-"""What a media file says of its own making: signed Content Credentials, and unsigned metadata."""
+"""Provenance statements in a media file: signed Content Credentials and unsigned metadata."""

@@ -1,4 +1,4 @@
-"""Unsigned metadata of sound and video: the tags of the container and of its streams."""
+"""Unsigned metadata of sound and video: tags of the container and of its streams."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TAGS = (
 
 
 def container_statements(content: bytes) -> list[Statement]:
-    """What a recording says of itself: tags of a closed list, the container's first, each value once.
+    """Statements in a recording's metadata: tags of a closed list, the container's first, each value once.
 
     Raises DataError where it cannot be opened, MissingExtraError without PyAV.
     """
@@ -25,9 +25,9 @@ def container_statements(content: bytes) -> list[Statement]:
     return list(_statements(found))
 
 
-def _statements(found: list[dict[str, str]]) -> Iterator[Statement]:
+def _statements(tag_sets: list[dict[str, str]]) -> Iterator[Statement]:
     seen = set()
-    for tags in found:
+    for tags in tag_sets:
         for key, value in tags.items():
             name = key.lower()
             if name in _TAGS and (name, value) not in seen:

@@ -1,4 +1,4 @@
-"""C2PA Content Credentials: signed statements within a file, read and validated offline by the c2pa library."""
+"""C2PA Content Credentials: signed statements in a file, read and validated offline by the c2pa library."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _STANDINGS: dict[str, Standing] = {
 
 
 class UnreadableCredentialsError(Exception):
-    """A file has something like Content Credentials that cannot be read; the message is a sentence."""
+    """Content Credentials in a file that cannot be read; the message is a sentence."""
 
 
 def read_credentials(content: bytes, form: str, trust_anchors: str | None = None) -> Credentials | None:

@@ -39,7 +39,7 @@ _XMP = re.compile(
 
 
 def image_statements(content: bytes) -> list[Statement]:
-    """What an image says of itself, without a pixel being decoded.
+    """Statements in an image's metadata, without decoding its pixels.
 
     Raises DataError where it cannot be opened, MissingExtraError without Pillow.
     """

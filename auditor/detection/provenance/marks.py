@@ -1,4 +1,4 @@
-"""Marks that known generators leave in metadata: what a statement points to, in words, and never a proof of it."""
+"""Metadata tags of known generators: the tool that a statement suggests, in words; never proof."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OF_INVOKE = ("invokeai_metadata", "invokeai_graph", "sd-metadata", "dream")
 
 
 def statement(where: Where, name: str, value: str) -> Iterator[Statement]:
-    """One statement with what it points to; none for an empty value."""
+    """One statement with the generator it suggests; none for an empty value."""
     text = value.strip("\0 \t\r\n")
     if not text:
         return
@@ -37,7 +37,7 @@ def statement(where: Where, name: str, value: str) -> Iterator[Statement]:
 
 
 def points_to(name: str, value: str) -> str:
-    """What is known to write such a statement, in words; "" where nothing particular is."""
+    """The known source of such a statement, in words; "" if it suggests nothing in particular."""
     key = name.lower()
     if key in ("parameters", "usercomment") and "Steps:" in value and "Sampler" in value:
         return "generation settings, as web UIs of Stable Diffusion write them"

@@ -1,4 +1,4 @@
-"""A file's own account of its making: everything that can be read of it, and why the rest could not be."""
+"""All provenance statements that can be read from a file, and the reasons for those that cannot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was read of a file's own account of its making, as plain data under a closed schema; imports no reader."""
+"""Provenance statements read from a file, as plain data under a closed schema; imports no reader."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ORIGINS: dict[str, Origin] = {
 
 
 def origin_of(digital_source_type: str) -> Origin:
-    """What a term of the IPTC vocabulary means for a detector; the term may be a whole address or its last part.
+    """The meaning of an IPTC term for a detector; the term may be a full URL or its last part.
 
     Source: IPTC NewsCodes, Digital Source Type, http://cv.iptc.org/newscodes/digitalsourcetype/.
     """
@@ -47,7 +47,7 @@ def short_type(digital_source_type: str) -> str:
 
 
 class Statement(Closed):
-    """What a file says of itself without a signature: anybody can have written it, or taken it away.
+    """An unsigned statement in a file: anyone may have written or removed it.
 
     ``value``: its first 500 characters. ``points_to``: what is known to write such a thing, in words; "" where nothing
     particular is. ``origin``: of a digital source type.
@@ -61,7 +61,7 @@ class Statement(Closed):
 
 
 class Action(Closed):
-    """What signed credentials say was done: ``action`` such as ``c2pa.created``, with which software."""
+    """An action in signed credentials: ``action`` such as ``c2pa.created``, with the software used."""
 
     action: Line
     software: Line = ""
@@ -95,12 +95,12 @@ class Credentials(Closed):
 
     @property
     def declares_generation(self) -> bool:
-        """Whether an action of the manifest says that the file was made by a trained model, or partly so."""
+        """Whether the manifest declares that a trained model generated the file, at least partly."""
         return any(action.origin in ("synthetic", "partly synthetic") for action in self.actions)
 
 
 class FileProvenance(Closed):
-    """Everything a file says of its making: what is signed, what is not, and what could not be read.
+    """All provenance statements of a file: signed, unsigned and unreadable ones.
 
     ``credentials_unread`` and ``statements_unread``: why, "" where there is nothing to say. Nothing found is no
     evidence of anything: most programs and platforms take such data away.

@@ -1,1 +1,1 @@
-"""The history of audits: a ledger that grows at its end and nowhere else, and decisions about what stands in it."""
+"""The audit history: an append-only ledger, and decisions about its entries."""

@@ -1,4 +1,4 @@
-"""A whole history checked: its chain, its index, and everything that its entries say of each other."""
+"""Verification of a whole history: its chain, its index, and the references between its entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WITHOUT_HEAD = "Note the head elsewhere: entries taken away at the end are foun
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What is wrong with a history, in words, and what could not be checked of it; ``head``: its last entry's hash."""
+    """Errors of a history, in words, and its uncheckable parts; ``head``: its last entry's hash."""
 
     problems: tuple[str, ...]
     notes: tuple[str, ...]
@@ -29,7 +29,7 @@ class Checked:
 
 
 def check_history(ledger: Ledger, head: str | None, trusted: Collection[str]) -> Checked:
-    """Reads all of a ledger and computes anew what it says of itself.
+    """Read a whole ledger and recompute its derived values.
 
     ``head``: a hash that was noted elsewhere. ``trusted``: fingerprints of keys, where decisions of others are to be
     named. Raises UsageError where ``head`` is no hash of an entry.
@@ -94,7 +94,7 @@ def _wrong_with(entry: Entry, trusted: Collection[str], before: Mapping[int, Ent
 
 
 def wrong_in_history(entries: Sequence[Entry], report: AuditReport) -> list[str]:
-    """What is wrong with what a report says of a whole history: its entry is found by the record's digest."""
+    """Errors in a report about a whole history: its entry is found by the record's digest."""
     problems = broken_chain(iter(entries))
     if problems:
         return problems[:3]

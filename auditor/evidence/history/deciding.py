@@ -1,4 +1,4 @@
-"""Decisions as they are made: findings named one by one with the value accepted, and signers in their order."""
+"""New decisions: findings named one by one with the accepted value, and signers in their order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _ACCEPTABLE = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.NOT_
 
 
 def decided_findings(report: AuditReport, texts: Sequence[str], *, accept: bool) -> tuple[DecidedFinding, ...]:
-    """What ``--finding ID=VALUE`` names of an audit. Raises UsageError for what is not there, or not to be accepted."""
+    """The findings of an audit named by ``--finding ID=VALUE``.
+
+    Raises UsageError for what is not there, or not to be accepted.
+    """
     found = tuple(_decided(report, text, accept=accept) for text in texts)
     for i, each in enumerate(found):
         if any(each.asks == other.asks for other in found[:i]):
@@ -113,9 +116,9 @@ def step_named(text: str | None) -> Step | None:
 
 
 def signed_before(
-    entries: Sequence[Entry], audit: int, step: Step, *, by: str, key: str | None
+    entries: Sequence[Entry], audit: int, step: Step, *, signer: str, key: str | None
 ) -> tuple[list[Decision], list[Covered]]:
-    """What a signer of this step signs after: the last acceptance of an audit that was begun and not ended.
+    """The decision that a signer of this step signs after: the last acceptance of an unfinished approval.
 
     ``key``: the fingerprint of the signer's, where there is one. Raises UsageError where the step before is missing,
     this one was signed already, or the same person or key signed before.
@@ -131,8 +134,8 @@ def signed_before(
             f"Audit {audit} cannot be {step} yet: it was not {missing[0]}. In their order: {', '.join(STEPS)}."
         )
     for _, decision in chain:
-        if same_person(decision.by, by):
-            raise UsageError(f"{by.strip()} has {decision.step} it: it is for somebody else to say that it is {step}.")
+        if same_person(decision.by, signer):
+            raise UsageError(f"{signer.strip()} has {decision.step} it: it is for somebody else to say that it is {step}.")
         if key is not None and key == decision.key:
             raise UsageError(f"This is the key that it was {decision.step} with: another signs that it is {step}.")
     return [d for _, d in chain], [Covered(entry=e.number, hash=e.hash) for e, _ in chain]

@@ -1,4 +1,4 @@
-"""What stands in the ledger: audits, decisions about them, and plans of audits to come."""
+"""Ledger entries: audits, decisions about audits, and plans of future audits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Kind = Literal["audit", "decision", "registration"]
 
 
 class AuditEntry(Closed):
-    """One audit: its record, the digest of that, and where its evidence lies.
+    """One audit: its record, the record's digest, and the path of its evidence.
 
     ``whole``: whether the record is all of what the digest is of. Entries of before left its drawings out, so that
     nothing in the ledger could say whether the rest was as the digest has it.
@@ -39,13 +39,13 @@ class AuditEntry(Closed):
         return cls(record=report, record_sha256=digest_of(report), bundle=bundle, whole=True)
 
     def holds(self, report: AuditReport) -> bool:
-        """Whether this is a report, all of it that an entry keeps, and not one that names its digest alone."""
+        """Whether this is exactly the report of the entry, not just one with the stated digest."""
         kept = report if self.whole else report.model_copy(update={"figures": ()})
         return self.record_sha256 == digest_of(report) and digest_of(self.record) == digest_of(kept)
 
 
 class RegistrationEntry(Closed):
-    """A plan before its results: the registration, its digest, and the signature that its file has, if any."""
+    """A plan registered before its results: the registration, its digest, and the signature in its file, if any."""
 
     registration: Registration
     sha256: str
@@ -59,14 +59,14 @@ class RegistrationEntry(Closed):
 
 
 class Covered(Closed):
-    """A decision that somebody signed before: the number of its entry, and that entry's hash."""
+    """An earlier signed decision: the number of its entry, and that entry's hash."""
 
     entry: Annotated[int, Field(ge=1)]
     hash: str
 
 
 class Decision(Closed):
-    """Somebody accepts, or does not, what an audit found; it changes no outcome.
+    """Acceptance or rejection of an audit's findings by a person; it changes no outcome.
 
     ``audit``: number of the entry it is about, ``record_sha256`` the digest of that record, ``model_id`` what the model
     was known by there, "" of decisions of before and of a model without an id. ``expires``: the last day
@@ -109,12 +109,12 @@ class Decision(Closed):
         return self
 
     def signed_bytes(self) -> bytes:
-        """What is signed."""
+        """The signed bytes."""
         return canonical(self.model_dump(mode="json", exclude={"key", "public_key", "signature"}))
 
 
 def same_person(one: str, other: str) -> bool:
-    """Whether two names read alike: case, width, spaces and what cannot be seen tell nobody from anybody."""
+    """Whether two names are equal up to case, width, spaces and invisible characters."""
     return _read(one) == _read(other)
 
 
@@ -135,7 +135,7 @@ class Entry(Closed):
 
     @classmethod
     def after(cls, number: int, previous: str, created: str, kind: Kind, payload: str) -> Entry:
-        """The entry that follows on the one with the hash ``previous``."""
+        """The entry following the one with the hash ``previous``."""
         return cls(
             number=number,
             created=created,
@@ -146,19 +146,28 @@ class Entry(Closed):
         )
 
     def audit(self) -> AuditEntry:
-        """The audit that it holds. Raises DataError where it holds none, one of a newer schema, or another than the one
-        whose digest it names."""
+        """The audit in the entry.
+
+        Raises DataError where it holds none, one of a newer schema, or another than the one whose digest it
+        names.
+        """
         found = _parsed(_AUDIT, self, "audit")
         if is_another_record(self.payload):
             raise DataError(another_record(self.number))
         return found
 
     def registration(self) -> RegistrationEntry:
-        """The registration that it holds. Raises DataError where it holds none."""
+        """The registration in the entry.
+
+        Raises DataError where it holds none.
+        """
         return _parsed(_REGISTRATION, self, "registration")
 
     def decision(self) -> Decision:
-        """The decision that it holds. Raises DataError where it holds none."""
+        """The decision in the entry.
+
+        Raises DataError where it holds none.
+        """
         return _parsed(_DECISION, self, "decision")
 
 
@@ -182,12 +191,12 @@ def _parsed(adapter: TypeAdapter[_T], entry: Entry, kind: Kind) -> _T:
 
 
 def another_record(number: int) -> str:
-    """That the record in an entry is not the one whose digest stands beside it."""
+    """The message that an entry's record does not match its digest."""
     return f"Entry {number} of the history holds another record than the one whose digest it names: one was changed."
 
 
 def is_another_record(payload: str) -> bool:
-    """Whether the whole record of an audit's payload is another than the one whose digest it names.
+    """Whether the complete record in an audit's payload does not match the stated digest.
 
     It is read as JSON and no further, whatever later versions would add to it.
     """

@@ -1,4 +1,4 @@
-"""Which model an audit is of: by the id that it was given, else by its bytes, else by its path."""
+"""Identity of the audited model: its given id, else its bytes, else its path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a model is known by; ``id`` is "" where audit.toml gave none."""
+    """The identity of a model; ``id`` is "" if audit.toml gave none."""
 
     id: str = ""
     sha256: str | None = None
@@ -31,7 +31,10 @@ class Identity:
 
     @classmethod
     def in_entry(cls, entry: Entry) -> Identity:
-        """That of the audit in an entry, of which nothing else is read. Raises DataError where it holds none."""
+        """The identity of the audited model in an entry, without parsing the rest.
+
+        Raises DataError where it holds none.
+        """
         return record_in(entry)[1]
 
 
@@ -46,7 +49,7 @@ def record_in(entry: Entry) -> tuple[str, Identity]:
 
 
 def owners_of(identities: Iterable[Identity]) -> dict[str, str]:
-    """By SHA-256 of a file, the id that was first given to it."""
+    """The first id given to each file, by the file's SHA-256."""
     found: dict[str, str] = {}
     for each in identities:
         if each.id and each.sha256 is not None:

@@ -1,4 +1,4 @@
-"""A line for each entry, by which earlier looks, decisions and plans are found without reading the whole ledger.
+"""An index with a line per entry, to find earlier looks, decisions and plans without a scan of the ledger.
 
 A line follows from its entry alone: whoever doubts the lines makes them anew, as ``auditor history --verify`` does.
 """
@@ -26,7 +26,7 @@ _GRAVEST_FIRST = ("FAIL", "INCONCLUSIVE", "NOT_RUN", "PASS")
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """What is known of an entry without reading it; a key is half the hex SHA-256 of what it stands for, "" of nothing.
+    """Index fields of an entry; a key is half the hex SHA-256 of its value, "" for none.
 
     ``data``, ``rows``: digests of the file and of the rows that an audit was of; ``model_id``, ``model``, ``path``:
     what its model is known by, or that of the audit which a decision is about; ``plan``: the registration that was
@@ -51,8 +51,8 @@ class Indexed:
 
 
 class Looks(NamedTuple):
-    """Audits that measured something, by number, which asked one question, came to one exit code and were alike of the
-    same rows, of the same model or of both."""
+    """Numbers of audits with measurements, with the same question and exit code, that agree in the same rows, the same model or both.
+    """
 
     numbers: tuple[int, ...]
     exit_code: int
@@ -81,7 +81,7 @@ def indexed(entry: Entry, about: Callable[[int], Indexed | None]) -> Indexed:
 
 
 def found_by(text: str | None) -> str:
-    """By what a text is found; "" of none."""
+    """The index key of a text; "" for none."""
     return _digest(text.encode("utf-8", "surrogatepass")) if text else ""
 
 
@@ -133,7 +133,7 @@ def _question(record: Mapping[str, Any]) -> str:
 
 
 def table_of(sql: Any, metadata: Any) -> Any:
-    """The table that the lines lie in."""
+    """The database table of the index lines."""
     text = [sql.Column(name, sql.String(_DIGITS), nullable=False, index=True) for name in _KEYS]
     return sql.Table(
         "auditor_index",
@@ -153,13 +153,13 @@ def values_of(line: Indexed) -> dict[str, Any]:
 
 
 def indexed_in(row: Any) -> Indexed:
-    """The line that a row of the table holds."""
+    """The index line in a row of the table."""
     return Indexed(**{each.name: row._mapping[each.name] for each in fields(Indexed)})
 
 
 @dataclass(frozen=True)
 class Index:
-    """The lines of a ledger, asked for by what they stand for; ``rows`` runs a query on ``table``."""
+    """The index lines of a ledger, searchable by value; ``rows`` runs a query on ``table``."""
 
     sql: Any
     table: Any
@@ -167,7 +167,7 @@ class Index:
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Index:
-        """Those that follow from entries, in memory, whatever lies in a database."""
+        """The index computed from entries, in memory, independent of any database."""
         import sqlalchemy as sql
         from sqlalchemy.pool import StaticPool
 
@@ -189,11 +189,11 @@ class Index:
         return cls(sql, table, rows)
 
     def all(self) -> list[Indexed]:
-        """All of them, in order."""
+        """All index lines, in order."""
         return [indexed_in(row) for row in self.rows(self.sql.select(self.table).order_by(self.table.c.number))]
 
-    def looks(self, data: DataRecord, now: Identity, before: int) -> list[Looks]:
-        """Audits of the same rows or the same model that measured something, among entries before one, in order.
+    def looks(self, data: DataRecord, identity: Identity, before: int) -> list[Looks]:
+        """Audits of the same rows or the same model with measurements, among entries before one, in order.
 
         Where the model has an id that is what it is known by, whatever its bytes, and what was audited without any id
         is the same model where it was the first to give an id to those bytes: nobody loses a history by giving the
@@ -204,7 +204,7 @@ class Index:
         among = (column.kind == "audit", column.refused.is_(False), column.number < before)
         digests = ((column.data, data.sha256), (column.rows, data.rows_sha256))
         rows = [own == found_by(digest) for own, digest in digests if digest is not None]
-        models = self._of_model(now, among)
+        models = self._of_model(identity, among)
         if not rows and not models:
             return []
         marks = [self._is(rows).label("same_rows"), self._is(models).label("same_model")]
@@ -229,24 +229,24 @@ class Index:
         )
 
     def created(self, numbers: Sequence[int]) -> dict[int, str]:
-        """When some entries were entered."""
+        """The entry times of some entries."""
         column = self.table.c
         query = self.sql.select(column.number, column.created).where(column.number.in_(numbers))
         return {int(number): str(created) for number, created in self.rows(query)}
 
     def latest(self, before: int) -> str | None:
-        """The latest time at which an entry before one says that it was entered; None where there is none."""
+        """The latest stated time of entry before a given entry; None if there is none."""
         column = self.table.c
         found = self.rows(self.sql.select(self.sql.func.max(column.created)).where(column.number < before))
         return None if found[0][0] is None else str(found[0][0])
 
-    def decisions_on(self, now: Identity) -> list[int]:
-        """Numbers of the decisions about audits of a model, by its path where it has neither id nor digest."""
+    def decisions_on(self, identity: Identity) -> list[int]:
+        """Numbers of the decisions on audits of a model, by its path if it has neither id nor digest."""
         column = self.table.c
-        if not now.id and now.sha256 is None:
-            models = [column.path == found_by(now.path)] if now.path else []
+        if not identity.id and identity.sha256 is None:
+            models = [column.path == found_by(identity.path)] if identity.path else []
         else:
-            models = self._of_model(now, (column.kind == "audit",))
+            models = self._of_model(identity, (column.kind == "audit",))
         if not models:
             return []
         query = self.sql.select(column.number).where(column.kind == "decision", self.sql.or_(*models))
@@ -255,12 +255,12 @@ class Index:
     def _is(self, any_of: Sequence[Any]) -> Any:
         return self.sql.case((self.sql.or_(*any_of), 1), else_=0) if any_of else self.sql.literal(0)
 
-    def _of_model(self, now: Identity, audits: Sequence[Any]) -> list[Any]:
+    def _of_model(self, identity: Identity, audits: Sequence[Any]) -> list[Any]:
         """What a line meets that is of a model; ``audits``: what those meet that say which bytes were whose first."""
         column = self.table.c
-        if not now.id:
-            return [] if now.sha256 is None else [column.model == found_by(now.sha256)]
-        given, own = found_by(now.id), found_by(now.sha256)
+        if not identity.id:
+            return [] if identity.sha256 is None else [column.model == found_by(identity.sha256)]
+        given, own = found_by(identity.id), found_by(identity.sha256)
         bytes_of = self.sql.select(column.model).where(*audits, column.model_id == given)
         nameless = (column.model_id == "", column.model != "")
         reached = self.sql.or_(column.model.in_(bytes_of), column.model == own)

@@ -1,4 +1,4 @@
-"""The ledger of audits in a database: SQLite in a file, or any that SQLAlchemy knows."""
+"""The audit ledger in a database: an SQLite file, or any database that SQLAlchemy supports."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _TRIGGERS = {
 
 
 class Ledger:
-    """Entries in the order they were written, each chained to the one before; nothing is ever changed or taken out.
+    """Append-only entries in order, each chained to the previous one.
 
     ``where``: a path, or a URL of SQLAlchemy such as ``postgresql+psycopg://user@host/audits``. An append returns once
     the entry is on the disk: SQLite in WAL mode with ``synchronous = FULL``. Writers take turns, within a process and
@@ -76,7 +76,7 @@ class Ledger:
         self._writer = self._engine.execution_options(writer=True)
         self._entries, self._about, self._index = _tables(sql)
         try:
-            with self._transaction(writing=create) as connection:
+            with self._transaction(writable=create) as connection:
                 self._open(connection, create)
         except BaseException:
             self.close()
@@ -165,11 +165,11 @@ class Ledger:
         connection.execute(sql.insert(self._index).values(**values_of(indexed(entry, about))))
 
     @contextmanager
-    def _transaction(self, *, writing: bool = False) -> Iterator[Connection]:
+    def _transaction(self, *, writable: bool = False) -> Iterator[Connection]:
         """One transaction; errors of the database become a sentence."""
         sql = _sqlalchemy()
         try:
-            with (self._writer if writing else self._engine).begin() as connection:
+            with (self._writer if writable else self._engine).begin() as connection:
                 yield connection
         except sql.exc.SQLAlchemyError as error:
             said = first_line(getattr(error, "orig", None) or error)
@@ -181,19 +181,19 @@ class Ledger:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_POSTGRES_LOCK})")
 
     def append(self, kind: Kind, payload: AuditEntry | Decision | RegistrationEntry) -> Entry:
-        """Writes an entry at the end and returns it, once it is on the disk."""
+        """Append an entry and return it after it is written to disk."""
         entry = self._append(kind, payload, None)
         assert entry is not None
         return entry
 
     def append_after(self, head: str, kind: Kind, payload: AuditEntry | Decision | RegistrationEntry) -> Entry | None:
-        """Writes an entry at the end if that is still the entry with the hash ``head``; None where it is another."""
+        """Append an entry if the last entry has the hash ``head``; None otherwise."""
         return self._append(kind, payload, head)
 
     def _append(self, kind: Kind, payload: AuditEntry | Decision | RegistrationEntry, head: str | None) -> Entry | None:
         sql = _sqlalchemy()
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
-        with self._transaction(writing=True) as connection:
+        with self._transaction(writable=True) as connection:
             self._lock(connection)
             last = self._head(connection)
             number, previous = (1, GENESIS) if last is None else (last.number + 1, last.hash)
@@ -225,19 +225,22 @@ class Ledger:
         return found
 
     def head(self) -> str:
-        """The hash that the next entry follows on, computed anew. Raises DataError as an append does."""
+        """The hash that the next entry refers to, recomputed.
+
+        Raises DataError as an append does.
+        """
         with self._transaction() as connection:
             found = self._head(connection)
         return GENESIS if found is None else found.hash
 
     @property
     def index(self) -> Index:
-        """By what entries are found; of a ledger that was opened to be written to."""
+        """The index of the entries; only for a ledger opened for writing."""
         return Index(_sqlalchemy(), self._index, self.rows)
 
     @property
     def has_index(self) -> bool:
-        """Whether there is one; a ledger of before has none until something is entered into it."""
+        """Whether the ledger has an index; older ledgers get one with their next entry."""
         with self._transaction() as connection:
             return bool(_sqlalchemy().inspect(connection).has_table(self._index.name))
 
@@ -247,7 +250,10 @@ class Ledger:
             return list(connection.execute(query).all())
 
     def linked(self, number: int) -> Entry:
-        """An entry that is as it was when the next one followed on it. Raises DataError where it is not."""
+        """An entry that is unchanged since the next one referred to it.
+
+        Raises DataError where it is not.
+        """
         sql = _sqlalchemy()
         found = self.entry(number)
         after = self.rows(sql.select(self._entries.c.previous).where(self._entries.c.number == number + 1))
@@ -279,7 +285,7 @@ class Ledger:
             after = int(rows[-1][0])
 
     def find(self, number: int) -> Entry | None:
-        """An entry as :meth:`linked` gives it; None where there is none of that number."""
+        """An entry as by :meth:`linked`; None if there is none with that number."""
         rows = self.rows(_sqlalchemy().select(self._entries.c.number).where(self._entries.c.number == number))
         return self.linked(number) if rows else None
 
@@ -297,12 +303,12 @@ class Ledger:
         return found
 
     def close(self) -> None:
-        """Lets go of the database."""
+        """Close the database."""
         self._engine.dispose()
 
 
 def broken_chain(entries: Sequence[Entry] | Iterator[Entry], head: str | None = None) -> list[str]:
-    """What is wrong with a ledger, in words; empty where every entry follows on the one before.
+    """Errors of a ledger, in words; empty if every entry follows the previous one.
 
     ``head``: the hash of an entry that was noted elsewhere, or its first 16 digits at least; without it the chain
     cannot tell that entries at its end were taken away. Raises UsageError where it is no such hash.
@@ -326,7 +332,7 @@ def broken_chain(entries: Sequence[Entry] | Iterator[Entry], head: str | None = 
 
 
 def wrong_with(entry: Entry, previous: str | None) -> list[str]:
-    """What is wrong with an entry that is to follow on one with the hash ``previous``, in words; None is none there."""
+    """Errors of an entry that must follow the hash ``previous``, in words; None if there is none before it."""
     found = []
     if previous is None:
         found.append(f"entry {entry.number - 1} is missing")

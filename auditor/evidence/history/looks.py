@@ -1,4 +1,4 @@
-"""Looks counted: what a history knows of earlier audits of the same rows and of the same model."""
+"""Counting of looks: the earlier audits of the same rows and of the same model in a history."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ ALL = 1 << 31
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What a history knows: ``index`` finds entries, ``entry`` reads one and checks it."""
+    """Access to a history: ``index`` finds entries, ``entry`` reads and checks one."""
 
     index: Index
     entry: Callable[[int], Entry]
 
     @classmethod
     def to(cls, ledger: Ledger) -> Known:
-        """What a ledger knows; no more of it is read than is asked for."""
+        """Access to a ledger, reading only the entries needed."""
         return cls(index=ledger.index, entry=ledger.linked)
 
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> Known:
-        """What these entries come to, whatever index lies beside them.
+        """Access to these entries, without any stored index.
 
         Raises DataError where the chain is broken, for nothing can be counted then.
         """
@@ -53,7 +53,7 @@ class Known:
 
     @classmethod
     def by_number(cls, entries: Sequence[Entry], index: Index) -> Known:
-        """The same with an index that is made, of a history whose chain is another's concern."""
+        """Access with a given index, for a history whose chain is checked elsewhere."""
         there = {entry.number: entry for entry in entries}
 
         def entry(number: int) -> Entry:
@@ -70,21 +70,21 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a record does not say of what was asked: the probes, and every option that decides, by its flag."""
+    """The request beyond the record: the probes, and every decisive option, by its flag."""
 
     probes: tuple[str, ...]
     options: Mapping[str, JsonValue]
 
 
-def next_look(known: Known, name: str, planned: int | None, error_rate: float, *, before: int = ALL) -> CampaignRecord:
-    """The look that a campaign has now.
+def next_look(history: Known, name: str, planned: int | None, error_rate: float, *, before: int = ALL) -> CampaignRecord:
+    """The next look of a campaign.
 
     A campaign is known by its name, whichever rows and models its looks are at: a row left out does not begin another.
     Raises UsageError where it began with another error rate or another number of looks, and where it has none left.
     """
-    spent = known.index.of_campaign(name, before)
+    spent = history.index.of_campaign(name, before)
     for number in spent[:1]:
-        looks = known.audit(number).looks
+        looks = history.audit(number).looks
         campaign = None if looks is None else looks.campaign
         if campaign is not None and campaign.error_rate != error_rate:
             raise UsageError(
@@ -103,24 +103,24 @@ def next_look(known: Known, name: str, planned: int | None, error_rate: float, *
 
 
 def looks_of(
-    known: Known,
+    history: Known,
     head: str,
     report: AuditReport,
-    asked: Asked,
+    request: Asked,
     campaign: CampaignRecord | None,
     *,
     before: int = ALL,
     most: int | None = MOST_KEPT,
 ) -> LooksRecord:
-    """Which look the audit of a report is, after the entries ``before`` one of a history that ends with ``head``.
+    """The look number of a report's audit among the entries ``before`` one, in a history that ends with ``head``.
 
     Of what is known by many entries at most ``most`` are named, None for all.
     """
     now, data = Identity.of(report), report.data
-    earlier = known.index.looks(data, now, before)
+    earlier = history.index.looks(data, now, before)
     rows, others = numbers_of(e for e in earlier if e.rows), numbers_of(e for e in earlier if not e.rows)
     kept = set(rows[-(most or ALL) :] + others[-(most or ALL) :])
-    created, questions = known.index.created(sorted(kept)), _questions_of(known, earlier)
+    created, questions = history.index.created(sorted(kept)), _questions_of(history, earlier)
     return LooksRecord(
         rows=None if data.sha256 is None and data.rows_sha256 is None else 1 + len(rows),
         model=None if now.sha256 is None and not now.id else 1 + sum(len(e.numbers) for e in earlier if e.model),
@@ -130,10 +130,10 @@ def looks_of(
             )
             for number, e in sorted((number, e) for e in earlier for number in kept.intersection(e.numbers))
         ),
-        changed=tuple(_changes(questions, report, asked, campaign, most)),
-        not_shown=tuple(_not_shown(known, questions, report, before, most)),
-        probes=asked.probes,
-        asked=dict(asked.options),
+        changed=tuple(_changes(questions, report, request, campaign, most)),
+        not_shown=tuple(_not_shown(history, questions, report, before, most)),
+        probes=request.probes,
+        asked=dict(request.options),
         head=head,
         campaign=campaign,
     )
@@ -143,7 +143,7 @@ def looks_of(
 
 
 def numbers_of(looks: Iterable[Looks]) -> list[int]:
-    """The entries of looks together, in order."""
+    """The entries of all looks, in order."""
     return sorted(number for each in looks for number in each.numbers)
 
 
@@ -156,12 +156,12 @@ class _Question:
     numbers: tuple[int, ...]
 
 
-def _questions_of(known: Known, earlier: Sequence[Looks]) -> list[_Question]:
+def _questions_of(history: Known, earlier: Sequence[Looks]) -> list[_Question]:
     groups: dict[tuple[str, bool], list[Looks]] = {}
     for each in earlier:
         groups.setdefault((each.question, each.rows), []).append(each)
     return [
-        _Question(record=known.audit(numbers[0]), same_rows=rows, numbers=tuple(numbers))
+        _Question(record=history.audit(numbers[0]), same_rows=rows, numbers=tuple(numbers))
         for (_, rows), own in groups.items()
         for numbers in [numbers_of(own)]
     ]
@@ -170,7 +170,7 @@ def _questions_of(known: Known, earlier: Sequence[Looks]) -> list[_Question]:
 def _changes(
     questions: Sequence[_Question],
     report: AuditReport,
-    asked: Asked,
+    request: Asked,
     campaign: CampaignRecord | None,
     most: int | None,
 ) -> list[str]:
@@ -179,21 +179,21 @@ def _changes(
     for question in questions:
         changes = list(_requirements(question.record, report, campaign))
         if question.same_rows:
-            changes += _questions(question.record, report, asked)
+            changes += _questions(question.record, report, request)
         for change in dict.fromkeys(changes):
             found.setdefault(change, []).extend(question.numbers)
     return [f"{was} at {entries_named(sorted(numbers), most)}{now}" for (was, now), numbers in found.items()]
 
 
 def _not_shown(
-    known: Known, questions: Sequence[_Question], report: AuditReport, before: int, most: int | None
+    history: Known, questions: Sequence[_Question], report: AuditReport, before: int, most: int | None
 ) -> Iterator[str]:
     """Requirements that say they were set before audits of these rows, and stand in none of the first of them."""
     own = [question for question in questions if question.same_rows]
     if not own:
         return
     began = min(question.numbers[0] for question in own)
-    planned = _planned_before(known, report, min(began, before))
+    planned = _planned_before(history, report, min(began, before))
     late: dict[int | None, tuple[list[int], list[str]]] = {}
     for subject, _, criterion in changed_criteria((), report.criteria):
         if criterion is None or _bare(criterion) in planned:
@@ -203,7 +203,7 @@ def _not_shown(
         if first == began:
             continue
         without = sorted(n for question in own for n in question.numbers if first is None or n < first)
-        if without and criterion.set_at[:10] <= known.index.created(without[-1:])[without[-1]][:10]:
+        if without and criterion.set_at[:10] <= history.index.created(without[-1:])[without[-1]][:10]:
             words = f"{subject} ({criterion.describe()}, set at {criterion.set_at})"
             late.setdefault(first, (without, []))[1].append(words)
     for first, (numbers, named) in late.items():
@@ -215,13 +215,13 @@ def _not_shown(
         )
 
 
-def _planned_before(known: Known, report: AuditReport, number: int) -> list[CriterionRecord]:
+def _planned_before(history: Known, report: AuditReport, number: int) -> list[CriterionRecord]:
     """What a plan fixed that was entered before an entry, and that the run kept to."""
     plan = report.registration
-    there = None if plan is None or plan.deviations else known.index.plan(plan.sha256, number)
+    there = None if plan is None or plan.deviations else history.index.plan(plan.sha256, number)
     if there is None:
         return []
-    return [_bare(c) for c in known.entry(there.number).registration().registration.plan.criteria]
+    return [_bare(c) for c in history.entry(there.number).registration().registration.plan.criteria]
 
 
 def _bare(criterion: CriterionRecord) -> CriterionRecord:
@@ -234,15 +234,15 @@ def _has(record: AuditReport, criterion: CriterionRecord) -> bool:
     return any(_bare(each) == _bare(criterion) for each in record.criteria)
 
 
-def _requirements(then: AuditReport, now: AuditReport, campaign: CampaignRecord | None) -> Iterator[tuple[str, str]]:
+def _requirements(earlier: AuditReport, current: AuditReport, campaign: CampaignRecord | None) -> Iterator[tuple[str, str]]:
     gone, new = [], []
-    for subject, a, b in changed_criteria(then.criteria, now.criteria):
+    for subject, a, b in changed_criteria(earlier.criteria, current.criteria):
         if a is not None and b is not None and (a.direction, a.bound) != (b.direction, b.bound):
             yield f"{subject} had to be {a.describe()}", f", and {b.describe()} now."
         elif a is not None and b is not None and _share(a) != _share(b):
             yield f"{subject} was judged in {_share(a)}", f", and in {_share(b)} now."
         elif b is None and a is not None:
-            gone.append((_gravity(then, a), f"{subject} ({a.describe()})"))
+            gone.append((_gravity(earlier, a), f"{subject} ({a.describe()})"))
         elif a is None and b is not None:
             new.append(f"{subject} ({b.describe()})")
     if gone:
@@ -250,13 +250,13 @@ def _requirements(then: AuditReport, now: AuditReport, campaign: CampaignRecord 
         yield "Required", f", and not now: {_first_of([said for _, said in sorted(gone, key=lambda each: each[0])])}."
     if new:
         yield "Not required", f", and now: {_first_of(new)}."
-    before = then.looks.campaign if then.looks is not None else None
+    before = earlier.looks.campaign if earlier.looks is not None else None
     # Of a campaign the whole of what it promises: levels differ from look to look.
-    rates = [r.family.error_rate if c is None else c.error_rate for r, c in ((then, before), (now, campaign))]
+    rates = [r.family.error_rate if c is None else c.error_rate for r, c in ((earlier, before), (current, campaign))]
     if rates[0] != rates[1]:
         yield f"The error rate was {rates[0]:g}", f", and is {rates[1]:g} now."
-    if then.family.multiplicity != now.family.multiplicity:
-        yield f"The allowance for multiplicity was {then.family.multiplicity}", f", and is {now.family.multiplicity}."
+    if earlier.family.multiplicity != current.family.multiplicity:
+        yield f"The allowance for multiplicity was {earlier.family.multiplicity}", f", and is {current.family.multiplicity}."
 
 
 def _share(criterion: CriterionRecord) -> str:
@@ -275,23 +275,23 @@ def _first_of(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-def _questions(then: AuditReport, now: AuditReport, asked: Asked) -> Iterator[tuple[str, str]]:
-    if then.environment.seed != now.environment.seed:
-        yield f"The seed was {then.environment.seed}", f", and is {now.environment.seed} now."
-    before = _probes_of(then) if then.looks is None else then.looks.probes
-    dropped = [name for name in before if name not in asked.probes]
-    added = [name for name in asked.probes if name not in before]
+def _questions(earlier: AuditReport, current: AuditReport, request: Asked) -> Iterator[tuple[str, str]]:
+    if earlier.environment.seed != current.environment.seed:
+        yield f"The seed was {earlier.environment.seed}", f", and is {current.environment.seed} now."
+    before = _probes_of(earlier) if earlier.looks is None else earlier.looks.probes
+    dropped = [name for name in before if name not in request.probes]
+    added = [name for name in request.probes if name not in before]
     if dropped:
         yield f"{_named(dropped)} asked", ", and not now."
     if added:
         yield f"{_named(added)} not asked", ", and now."
-    packs = [", ".join(policy.name for policy in record.policies) or "none" for record in (then, now)]
+    packs = [", ".join(policy.name for policy in record.policies) or "none" for record in (earlier, current)]
     if packs[0] != packs[1]:
         yield f"The rule packs were {packs[0]}", f", and are {packs[1]} now."
-    options = asked.options if then.looks is None else then.looks.asked
-    for name in dict.fromkeys((*options, *asked.options)):
-        if (name in options) != (name in asked.options) or options.get(name) != asked.options.get(name):
-            was, is_ = ("not set" if name not in o else _shown(o[name]) for o in (options, asked.options))
+    options = request.options if earlier.looks is None else earlier.looks.asked
+    for name in dict.fromkeys((*options, *request.options)):
+        if (name in options) != (name in request.options) or options.get(name) != request.options.get(name):
+            was, is_ = ("not set" if name not in o else _shown(o[name]) for o in (options, request.options))
             yield f"{name} was {was}", f", and is {is_} now."
 
 
@@ -312,8 +312,8 @@ def _shown(value: JsonValue) -> str:
 # ---- checked ---------------------------------------------------------------------------------------------------------
 
 
-def miscounted(known: Known, entry: Entry | None, head: str, report: AuditReport, *, whole: bool = True) -> list[str]:
-    """What a report says wrongly of its looks, by the entries before its own, in words.
+def miscounted(history: Known, entry: Entry | None, head: str, report: AuditReport, *, whole: bool = True) -> list[str]:
+    """Errors of a report about its looks, from the entries before its own, in words.
 
     ``head``: the hash of the last of those. ``entry``: its own, None where it is yet to be entered. ``whole``: as of
     :class:`~auditor.evidence.history.entries.AuditEntry`; records of before named all earlier looks, and did not look
@@ -329,13 +329,13 @@ def miscounted(known: Known, entry: Entry | None, head: str, report: AuditReport
     campaign = said.campaign
     try:
         if campaign is not None:
-            now = next_look(known, campaign.name, campaign.planned, campaign.error_rate, before=before)
+            now = next_look(history, campaign.name, campaign.planned, campaign.error_rate, before=before)
             if now.look != campaign.look:
                 problems.append(f"it says look {campaign.look} of campaign {campaign.name}, and is look {now.look}")
     except UsageError as error:
         problems.append(str(error).rstrip("."))
     asked, most = Asked(probes=said.probes, options=said.asked), MOST_KEPT if whole else None
-    found = looks_of(known, head, report, asked, campaign, before=before, most=most)
+    found = looks_of(history, head, report, asked, campaign, before=before, most=most)
     if (found.rows, found.model) != (said.rows, said.model):
         problems.append(
             f"it says look {said.rows or 0} at its rows and {said.model or 0} at its model, and this is look "
@@ -351,7 +351,7 @@ def miscounted(known: Known, entry: Entry | None, head: str, report: AuditReport
 
 
 def misspent(report: AuditReport) -> list[str]:
-    """What contradicts the campaign that a report names: it is judged at the look's own level, and at no other."""
+    """Contradictions to a report's campaign: the report must be judged at the level of its look only."""
     campaign = report.looks.campaign if report.looks is not None else None
     if campaign is None or abs(report.family.error_rate - campaign.level) <= 1e-12:
         return []

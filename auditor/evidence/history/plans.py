@@ -1,4 +1,4 @@
-"""Plans in the ledger: at which entry a registration was entered, and which audits of the same rows came before it."""
+"""Plans in the ledger: the entry of a registration, and earlier audits of the same rows."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _AT_ONCE = timedelta(hours=1)
 _CLOCKS = timedelta(days=1)
 
 
-def placed(known: Known, report: AuditReport, *, before: int = ALL) -> RegistrationRecord | None:
-    """What a report says of its registration, with where a history holds it among the entries ``before`` one.
+def placed(history: Known, report: AuditReport, *, before: int = ALL) -> RegistrationRecord | None:
+    """A report's registration record, with its position in the history among the entries ``before`` one.
 
     None where it followed none. Raises DataError where the entry was changed.
     """
     plan = report.registration
     if plan is None:
         return None
-    line = known.index.plan(plan.sha256, before)
+    line = history.index.plan(plan.sha256, before)
     if line is None:
         why = "It was not entered in this history, which does not show that it was made before the results were seen."
         return plan.model_copy(update={"entered": None, "cautions": (why,)})
-    entry = known.entry(line.number)
+    entry = history.entry(line.number)
     if entry.registration().sha256 != plan.sha256:
         raise DataError(f"Entry {line.number} of the history holds another registration than its index says.")
     data, model = report.data, Identity.of(report)
-    looks = known.index.looks(data, model, line.number)
+    looks = history.index.looks(data, model, line.number)
     rows = [look for look in looks if look.rows]
     entered = PlanEntered(
         entry=entry.number,
@@ -45,7 +45,7 @@ def placed(known: Known, report: AuditReport, *, before: int = ALL) -> Registrat
         rows=None if data.sha256 is None and data.rows_sha256 is None else sum(len(look.numbers) for look in rows),
         model=None if model.sha256 is None and not model.id else sum(len(look.numbers) for look in looks if look.model),
     )
-    cautions = tuple(_cautions(entry, plan, rows, known.index.latest(entry.number)))
+    cautions = tuple(_cautions(entry, plan, rows, history.index.latest(entry.number)))
     return plan.model_copy(update={"entered": entered, "cautions": cautions})
 
 
@@ -79,9 +79,9 @@ def _is_before(created: str, latest: str) -> bool:
         return True
 
 
-def misplaced(known: Known, report: AuditReport, *, before: int) -> list[str]:
-    """What a report says wrongly of where a history holds its registration, in words."""
-    found = placed(known, report, before=before)
+def misplaced(history: Known, report: AuditReport, *, before: int) -> list[str]:
+    """Errors of a report about the position of its registration in a history, in words."""
+    found = placed(history, report, before=before)
     said = report.registration
     if found is None or said is None or (found.entered, found.cautions) == (said.entered, said.cautions):
         return []

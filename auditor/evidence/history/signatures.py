@@ -1,4 +1,4 @@
-"""Signatures under decisions."""
+"""Signatures of decisions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def signed(decision: Decision, key: Ed25519PrivateKey) -> Decision:
 
 
 def signer(decision: Decision) -> str | None:
-    """Fingerprint of the key that signed a decision; None where it is not signed.
+    """Fingerprint of the key that signed a decision; None if unsigned.
 
     Whose key that is, is for the reader to know. Raises DataError where the signature does not fit, MissingExtraError
     where it cannot be checked.

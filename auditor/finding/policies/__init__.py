@@ -1,1 +1,1 @@
-"""Rule packs as data: what a law, a standard or a rule of one's own asks a report to hold; one TOML file each."""
+"""Rule packs as data: the report contents that a law, a standard or an own rule requires; one TOML file each."""

@@ -1,1 +1,1 @@
-"""Federated training: what a run of rounds claims and does, what it leaks, and what one update gives away."""
+"""Federated training: claims and behaviour of a run, its leakage, and the information in single updates."""

@@ -1,4 +1,4 @@
-"""Canary clients for any federated loop: updates that only a canary sends, and what the rounds release of them.
+"""Canary clients for any federated loop: updates unique to a canary, and their trace in the released rounds.
 
 The model that is trained with canaries in it is spoiled: audit a copy of the training, and throw the model away.
 """
@@ -23,7 +23,7 @@ Array: TypeAlias = Tensor | FloatArray
 
 
 class ClientCanaries:
-    """Clients that nobody is: canary i sends the update ``C e_i``, C the clipping norm, where its coin is in.
+    """Virtual clients: canary i sends the update ``C e_i``, C the clipping norm, if its coin is in.
 
     A fair coin decides whether it is a client at all; if so it is in a round with chance ``sample_rate``, as any other.
     Its score is the sum over rounds of ``<e_i, released sum> / C`` less the expected one. With one row a client, one
@@ -72,13 +72,13 @@ class ClientCanaries:
         return found
 
     def add_to(self, sums: Sequence[Tensor]) -> None:
-        """Adds the updates of the canary clients drawn for this round to the sums of all clients', in place."""
+        """Add the updates of the canary clients drawn for this round to the sums of all clients, in place."""
         self._canaries.add(sums, self._draw(), self.clipping_norm)
 
-    def clients(self, moved: Sequence[float]) -> None:
-        """How far each other client of the round moves the released sum, in clipping norms."""
-        self._largest = max([self._largest, *moved])
-        self._n_updates, self._most = self._n_updates + len(moved), max(self._most, len(moved))
+    def clients(self, displacements: Sequence[float]) -> None:
+        """Record the influence of each other client of the round on the released sum, in clipping norms."""
+        self._largest = max([self._largest, *displacements])
+        self._n_updates, self._most = self._n_updates + len(displacements), max(self._most, len(displacements))
 
     def released(
         self,
@@ -89,7 +89,7 @@ class ClientCanaries:
         expected: Sequence[Array] | None = None,
         others: Sequence[Array] | None = None,
     ) -> None:
-        """What the round released: ``divisor`` times the arrays is the noisy sum.
+        """Record the release of a round: ``divisor`` times the arrays is the noisy sum.
 
         ``expected``: what the other clients add to the sum, on average or as they did: a client's guarantee holds
         whatever is known of the others and of who of them is drawn, and the less they blur a score the more it sees.
@@ -112,7 +112,7 @@ class ClientCanaries:
         self.rounds += 1
 
     def nothing_released(self) -> None:
-        """The round came to nothing, and its canaries with it."""
+        """Record that the round released nothing, so that its canaries do not count."""
         self._drawn = None
 
     def scores(self) -> CanaryScores:
@@ -141,7 +141,7 @@ class ClientCanaries:
 
 
 def clipped(update: Sequence[Tensor], norm: float) -> list[Tensor]:
-    """A client's update, scaled as a whole to ``norm`` at most."""
+    """A client's update, scaled as a whole to a norm of at most ``norm``."""
     length = torch.stack([part.double().norm() for part in update]).norm()
     share = min(1.0, norm / max(float(length), 1e-30))
     return [part * share for part in update]

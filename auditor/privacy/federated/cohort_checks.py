@@ -1,4 +1,4 @@
-"""Checks of who takes part in the rounds of a federated run: each asks a record for one fault."""
+"""Checks of client sampling in the rounds of a federated run: each tests the record for one error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEVEL = 1e-4
 
 
 def cohort_not_poisson(run: FederatedRun) -> Problem | CannotTell | None:
-    """Amplification by sampling, counted for clients that are not drawn each by its own coin."""
+    """Amplification by sampling accounted for clients not sampled by independent coins."""
     if not run.amplified or run.cohort == "poisson":
         return None
     if run.cohort == "other":
@@ -39,7 +39,7 @@ def cohort_not_poisson(run: FederatedRun) -> Problem | CannotTell | None:
 
 
 def cohort_not_secret(run: FederatedRun) -> Problem | CannotTell | None:
-    """Amplification counted against somebody who sees who was drawn."""
+    """Amplification claimed against an observer who sees the sampled clients."""
     if not run.amplified:
         return None
     if run.cohort_secret and run.claim_toward != "server":
@@ -60,7 +60,7 @@ def cohort_not_secret(run: FederatedRun) -> Problem | CannotTell | None:
 
 
 def cohort_rate_too_low(run: FederatedRun) -> Problem | CannotTell | None:
-    """A smaller chance of being drawn is counted than clients have."""
+    """An accounted sampling probability smaller than that of the clients."""
     rates, actual = [phase.sample_rate for phase in run.phases or ()], run.cohort_rate or 0.0
     if min(rates) >= actual * (1.0 - SAME):
         return None
@@ -79,7 +79,7 @@ def cohort_rate_too_low(run: FederatedRun) -> Problem | CannotTell | None:
 
 
 def cohorts_not_as_claimed(run: FederatedRun) -> Problem | None:
-    """Cohort sizes that Poisson sampling at the stated rate does not give."""
+    """Cohort sizes inconsistent with Poisson sampling at the stated rate."""
     if run.cohort != "poisson" or not run.cohort_sizes:
         return None
     sizes, n, rate = run.cohort_sizes, run.n_clients or 1, run.cohort_rate or 1.0
@@ -168,7 +168,7 @@ def rounds_not_counted(run: FederatedRun) -> Problem | CannotTell | None:
 
 
 def participation_above_limit(run: FederatedRun) -> Problem | None:
-    """A client that took part in more rounds than the limit, where there is one."""
+    """A client in more rounds than the limit, if there is one."""
     limit = run.participation_limit
     if limit is None or (run.most_participations or 0) <= limit:
         return None
@@ -182,7 +182,7 @@ def participation_above_limit(run: FederatedRun) -> Problem | None:
 
 
 def delta_too_large(run: FederatedRun) -> Problem | CannotTell | None:
-    """A delta of one over those who are protected, or more."""
+    """A delta of at least one over the number of protected units."""
     n, who = (run.n_clients, "clients") if run.unit == "client" else (run.n_rows, "rows")
     if n is None:
         return CannotTell(why="The claim is for rows, and n_rows is not recorded.")

@@ -1,4 +1,4 @@
-"""What in a federated run breaks its guarantee: one small check each, over the record of the run."""
+"""Linter of federated runs for errors that break the guarantee: one small check each, on the run's record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from auditor.privacy.run_record import RunRecord
 
 
 def lint_any(run: RunRecord | FederatedRun) -> LintResult:
-    """Asks a record of either kind every check that it can answer."""
+    """Run every check that a record of either kind supports."""
     return asked(run, FEDERATED_CHECKS) if isinstance(run, FederatedRun) else lint(run)
 
 

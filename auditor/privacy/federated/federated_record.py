@@ -1,4 +1,4 @@
-"""The record of a federated run: what a linter must know of its rounds, read from JSON or TOML.
+"""The record of a federated run for the linter, read from JSON or TOML.
 
 A field that is left out was not recorded; the checks that need it say so. Nothing is assumed in its place.
 """
@@ -31,7 +31,9 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class FederatedRun(Closed):
-    """One run of federated training, as far as it was recorded. A round is one noisy sum of clients' updates.
+    """One run of federated training, with the recorded facts.
+
+    A round is one noisy sum of clients' updates.
 
     ``unit``: whom the claim protects, a client with all its rows or a single row. ``claim_toward``: against whom it is
     made: who sees only the released models, the other clients, or the server too. ``phases``: what the accountant
@@ -121,7 +123,7 @@ class FederatedRun(Closed):
         return sum(phase.steps for phase in self.phases or ())
 
     def as_of_rows(self) -> RunRecord:
-        """What a central run's checks ask about, a client standing for a row where the claim is for clients."""
+        """The fields for a central run's checks, with clients as rows if the claim is for clients."""
         return RunRecord(
             claimed_epsilon=self.claimed_epsilon,
             delta=self.delta,
@@ -140,7 +142,10 @@ def parse_federated(raw: object, name: str) -> FederatedRun:
 
 
 def read_any_run(path: str | Path) -> RunRecord | FederatedRun:
-    """The record in a JSON or TOML file, of rows or of clients as its format says. Raises DataError."""
+    """The record in a JSON or TOML file, of rows or of clients, by its format.
+
+    Raises DataError.
+    """
     raw, name = read_plain(path), Path(path).name
     form = raw.get("format") if isinstance(raw, dict) else None
     if form == FEDERATED_FORMAT:

@@ -1,4 +1,4 @@
-"""Any strategy of Flower, watched: the run as a record that ``auditor dp-lint`` reads, and canary clients in it."""
+"""Observation of any Flower strategy: a record of the run for ``auditor dp-lint``, and canary clients."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from auditor.rows import FloatArray
 _CANARY_NODE = 0
 
 
-def watched(strategy: Any, stated: FederatedRun | None = None, *, canaries: CanarySettings | None = None) -> Any:
-    """The strategy as one that does the same and keeps what is seen of it in its ``watch``.
+def watched(strategy: Any, stated_run: FederatedRun | None = None, *, canaries: CanarySettings | None = None) -> Any:
+    """The strategy with unchanged behaviour, and its observations in ``watch``.
 
-    ``strategy``: of ``flwr.serverapp.strategy``, as ``start`` runs it. ``stated``: what is claimed of the run, and what
+    ``strategy``: of ``flwr.serverapp.strategy``, as ``start`` runs it. ``stated_run``: what is claimed of the run, and what
     no strategy can see. What the strategy itself says of its cohorts, clipping and noise is taken from it; what was
     seen stands over both. ``canaries``: canary clients, whose answers are handed to the strategy beside the others' as
     if they were clients: the model is spoiled, and a strategy that is strict about how many answer refuses the round.
@@ -29,7 +29,7 @@ def watched(strategy: Any, stated: FederatedRun | None = None, *, canaries: Cana
     """
     flower = _flower()
     facts, cohort = facts_of(strategy)
-    told = (stated or FederatedRun()).model_dump(exclude_none=True)
+    told = (stated_run or FederatedRun()).model_dump(exclude_none=True)
     watch = RoundWatch(
         FederatedRun.model_validate(told | facts), canaries=canaries, noise_cohort=cohort, averages=averages(strategy)
     )
@@ -37,7 +37,7 @@ def watched(strategy: Any, stated: FederatedRun | None = None, *, canaries: Cana
 
 
 def facts_of(strategy: Any) -> tuple[dict[str, Any], float | None]:
-    """What a strategy says of itself, as fields of a record, and how many clients its noise is scaled for.
+    """A strategy's own settings as fields of a record, and the number of clients for its noise scale.
 
     None where it adds none, or noise that follows a clipping norm of its own.
     """
@@ -71,7 +71,7 @@ def facts_of(strategy: Any) -> tuple[dict[str, Any], float | None]:
 
 
 def averages(strategy: Any) -> bool:
-    """Whether what the strategy releases is the weighted mean of what came, plus noise at most."""
+    """Whether the strategy releases the weighted mean of the received updates, with at most noise added."""
     flower = _flower()
     while not isinstance(strategy, flower.FedAvg) and getattr(strategy, "strategy", None) is not None:
         if not type(strategy).__module__.startswith("flwr."):

@@ -1,4 +1,6 @@
-"""Does one update give its picture away? What is drawn from it, ranked among images that it does not come from.
+"""Audit of gradient inversion: whether one update reveals its image.
+
+What is drawn from it, ranked among images that it does not come from.
 
 A client's image and ``others`` images of the same label are exchangeable: which of them is the client's is drawn by
 chance. Where an update gives nothing away, so is the rank of the client's image among them by likeness to what was
@@ -27,7 +29,7 @@ Send = Callable[[Tensor, Tensor], list[Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Defence:
-    """What a client does to its update: clipping as a whole to ``clipping_norm``, and normal noise.
+    """A client's protection of its update: clipping as a whole to ``clipping_norm``, and normal noise.
 
     ``noise_multiplier``: standard deviation of the noise over the clipping norm.
     """
@@ -45,11 +47,11 @@ class Defence:
 
     @property
     def idle(self) -> bool:
-        """Whether an update is sent as it is."""
+        """Whether updates are sent unchanged."""
         return self.clipping_norm is None
 
     def applied(self, update: list[Tensor], generator: torch.Generator) -> list[Tensor]:
-        """What is sent of an update."""
+        """The update as sent, with the defence applied."""
         if self.clipping_norm is None:
             return update
         size = self.clipping_norm * self.noise_multiplier
@@ -61,7 +63,7 @@ class Defence:
 
 @dataclass(frozen=True, kw_only=True)
 class ClientTask:
-    """What an audit of updates takes: a network that answers logits, and images that clients may hold.
+    """Input of an audit of updates: a network with logits, and possible client images.
 
     ``images``: (n, channels, height, width) numbers in [0, 1], as the network takes them; ``labels``: (n,) classes.
     ``send``: what a client sends for some images and labels, a tensor a trainable parameter, as your own client makes
@@ -82,7 +84,7 @@ class ClientTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One update: how like its image the drawn one is, by Pearson's correlation, and ``rank`` others at least as like.
+    """One update: Pearson's correlation of drawn and true image; ``rank``: others at least as similar.
 
     ``best_other``: the likeness of the most alike of them. ``method``: the attack whose images were taken.
     """
@@ -95,7 +97,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class InversionAudit:
-    """The verdict on updates, with all it rests on.
+    """The verdict on updates, with all its evidence.
 
     ``p_value``: the chance of ranks that small in sum where updates give nothing away, exact; ``plain``,
     ``plain_p_value``: the same of the same images' updates as they are before anything is done to them, which says
@@ -125,7 +127,7 @@ def audit_updates(
     others: int = 99,
     alpha: float = 0.05,
 ) -> InversionAudit:
-    """Draws images from updates of clients, and ranks each client's image among others of its label.
+    """Reconstruct images from clients' updates, and rank each client's image among others of its label.
 
     Of each update: a label with at least ``others + 1`` images, so many of them by chance, one of those by chance as
     the client's image, ``batch - 1`` further images from the rest of all. An image's likeness is the largest Pearson
@@ -155,17 +157,17 @@ def audit_updates(
             sent = defence.applied(gradient, generator)
 
         def attempt(
-            update: list[Tensor], labels: Tensor = labels, chosen: IntArray = chosen, own: int = own
+            update: list[Tensor], labels: Tensor = labels, candidates: IntArray = chosen, own_index: int = own
         ) -> Attempt:
             drawn = invert(
                 module, update, labels, tuple(task.images.shape[1:]), step=step, effort=effort, generator=generator
             )
-            alike = likeness(drawn.images, task.images[torch.from_numpy(chosen[: others + 1])])
-            rest = np.delete(alike, own)
+            alike = likeness(drawn.images, task.images[torch.from_numpy(candidates[: others + 1])])
+            rest = np.delete(alike, own_index)
             return Attempt(
-                similarity=float(alike[own]),
+                similarity=float(alike[own_index]),
                 best_other=float(rest.max()),
-                rank=int((rest >= alike[own]).sum()),
+                rank=int((rest >= alike[own_index]).sum()),
                 method=drawn.method,
             )
 
@@ -196,9 +198,9 @@ def rank_sum_p_value(ranks: list[int], others: int) -> float:
     return float(min(chances[: sum(ranks) + 1].sum(), 1.0))
 
 
-def likeness(drawn: Tensor, images: Tensor) -> FloatArray:
+def likeness(reconstructions: Tensor, images: Tensor) -> FloatArray:
     """(n,) for each image the largest Pearson correlation of its pixels with any drawn image; 0 where one is flat."""
-    a, b = (x.double().reshape(len(x), -1).cpu() for x in (images, drawn))
+    a, b = (x.double().reshape(len(x), -1).cpu() for x in (images, reconstructions))
     a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
     size = a.norm(dim=1)[:, None] * b.norm(dim=1)[None, :]
     return np.asarray(torch.where(size > 0.0, a @ b.T / size.clamp(min=1e-12), 0.0).max(dim=1).values.numpy())
@@ -233,11 +235,11 @@ def _check(task: ClientTask, *, updates: int, batch: int, others: int, alpha: fl
 
 
 def _verdict(
-    found: list[Attempt], p_value: float, plain_p: float | None, alpha: float, others: int
+    attempts: list[Attempt], p_value: float, plain_p: float | None, alpha: float, others: int
 ) -> tuple[Verdict, str]:
-    first = sum(one.rank == 0 for one in found)
+    first = sum(one.rank == 0 for one in attempts)
     ranked = (
-        f"in {first} of {len(found)} updates the client's own image is the most like what was drawn, of {others + 1} "
+        f"in {first} of {len(attempts)} updates the client's own image is the most like what was drawn, of {others + 1} "
         f"of its label (p = {p_value:.2g})"
     )
     if p_value <= alpha:

@@ -1,4 +1,4 @@
-"""The rounds of a federated run, watched where they are aggregated: what is recorded of them, and canaries in them."""
+"""Observation of federated rounds at the aggregation step: their record, and canaries in them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Arrays = Sequence[FloatArray]
 
 @dataclass(frozen=True, kw_only=True)
 class Entered:
-    """A client's answer as it entered a round's mean: by how much it moves the weights, and its weight in the mean."""
+    """A client's contribution to a round's mean: the size of its weight change, and its weight in the mean."""
 
     client: Hashable
     update: Arrays
@@ -29,7 +29,7 @@ class Entered:
 
 @dataclass(frozen=True, kw_only=True)
 class CanarySettings:
-    """Canary clients to insert: how many, with which chance each is in a round, and the generator of their coins."""
+    """Canary clients to insert: number, inclusion probability per round, and the generator of their coins."""
 
     n_canaries: int
     sample_rate: float
@@ -37,7 +37,7 @@ class CanarySettings:
 
 
 class RoundWatch:
-    """Keeps what is seen of rounds, in the terms of a :class:`FederatedRun`; ``stated`` is what else is known of it.
+    """Observations of rounds as a :class:`FederatedRun`; ``stated``: its additional known facts.
 
     In each round: :meth:`asked`, :meth:`canaries` for what canary clients send, :meth:`released` or :meth:`dropped`.
     ``noise_cohort``: how many clients the stated noise is scaled for: the mean has noise of standard deviation
@@ -48,20 +48,20 @@ class RoundWatch:
 
     def __init__(
         self,
-        stated: FederatedRun,
+        stated_run: FederatedRun,
         *,
         canaries: CanarySettings | None = None,
         noise_cohort: float | None = None,
         averages: bool = True,
     ) -> None:
-        self.stated, self.noise_cohort, self.averages = stated, noise_cohort, averages
+        self.stated, self.noise_cohort, self.averages = stated_run, noise_cohort, averages
         self.rounds = self.rounds_dropped = self.answers_missing = 0
         self.cohort_sizes: list[int] = []
         self.participations: Counter[Hashable] = Counter()
         self.largest_update, self.weight_ratio = 0.0, 1.0
         self.n_clients = 0
         self._divisors: set[float] = set()
-        if canaries is not None and (stated.clipping_norm is None or stated.noise_multiplier is None):
+        if canaries is not None and (stated_run.clipping_norm is None or stated_run.noise_multiplier is None):
             raise UsageError(
                 "Canary clients need the clipping_norm and the noise_multiplier that are stated of the run."
             )
@@ -70,7 +70,7 @@ class RoundWatch:
         self._asked = 0
 
     def asked(self, clients: Sequence[Hashable], available: int) -> None:
-        """Who is asked to take part in the round, of how many that there are."""
+        """Record the clients invited to the round, and the number of available clients."""
         self._asked = len(clients)
         self.cohort_sizes.append(len(clients))
         self.n_clients = max(self.n_clients, available)
@@ -90,8 +90,8 @@ class RoundWatch:
             )
         return [[part.numpy() for part in sent] for sent in self._canaries.updates()]
 
-    def released(self, entered: Sequence[Entered], moved: Arrays, canary_weight: float, n_canaries: int) -> None:
-        """The round moved the weights by ``moved``; ``entered`` are the clients' answers, canaries left out."""
+    def released(self, entered: Sequence[Entered], weight_change: Arrays, canary_weight: float, n_canaries: int) -> None:
+        """The round moved the weights by ``weight_change``; ``entered`` are the clients' answers, canaries left out."""
         self.rounds += 1
         self.answers_missing += self._asked - len(entered)
         self.participations.update(one.client for one in entered)
@@ -102,7 +102,7 @@ class RoundWatch:
             self.weight_ratio = max(self.weight_ratio, float(weights.max() / weights.min()))
             self._divisors.add(round(float(weights.sum() / weights.max()), 9))
         if self._canaries is not None:
-            self._score(self._canaries, entered, moved, norms, canary_weight, n_canaries)
+            self._score(self._canaries, entered, weight_change, norms, canary_weight, n_canaries)
 
     def dropped(self) -> None:
         """The round came to nothing: no new weights were released."""
@@ -115,7 +115,7 @@ class RoundWatch:
         return None if self._canaries is None else self._canaries.scores()
 
     def record(self) -> FederatedRun:
-        """What is stated, and over it what was seen."""
+        """The stated fields, overridden by observed ones."""
         seen: dict[str, Any] = {
             "rounds": self.rounds,
             "cohort_sizes": tuple(self.cohort_sizes),
@@ -139,23 +139,23 @@ class RoundWatch:
         self,
         canaries: ClientCanaries,
         entered: Sequence[Entered],
-        moved: Arrays,
+        weight_change: Arrays,
         norms: Sequence[float],
         canary_weight: float,
         n_canaries: int,
     ) -> None:
         if not self.averages:
-            canaries.released(moved)
+            canaries.released(weight_change)
             return
         real = sum(one.weight for one in entered)
         everything = real + canary_weight * n_canaries
-        others: list[FloatArray] = [np.zeros(np.shape(part)) for part in moved]
+        others: list[FloatArray] = [np.zeros(np.shape(part)) for part in weight_change]
         for one in entered:
             for total, part in zip(others, one.update, strict=True):
                 total += one.weight / canary_weight * part
         cohort = self.noise_cohort
         canaries.released(
-            [np.asarray(part, np.float64) for part in moved],
+            [np.asarray(part, np.float64) for part in weight_change],
             divisor=everything / canary_weight,
             noise_divisor=cohort,
             expected=others,

@@ -1,4 +1,4 @@
-"""Checks of what is sent, clipped, weighted, noised and seen in a federated round: each asks for one fault."""
+"""Checks of sending, clipping, weighting, noise and visibility of federated updates: one error each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from auditor.privacy.sensitivity import SLACK
 
 
 def client_not_clipped(run: FederatedRun) -> Problem | None:
-    """Nothing that bounds what a whole client, or a row of it, adds to the sum."""
+    """No bound on the contribution of a whole client, or of one of its rows, to the sum."""
     if run.clipping == "per_client" or (run.clipping == "row" and run.unit == "row"):
         return None
     if run.clipping == "row":
@@ -53,7 +53,7 @@ def update_above_norm(run: FederatedRun) -> Problem | None:
 
 
 def clipping_norm_from_updates(run: FederatedRun) -> Problem | CannotTell | None:
-    """A clipping norm that follows the clients' updates without a budget of its own."""
+    """A clipping norm that follows the clients' updates without a separate privacy budget."""
     if run.clipping_chosen == "fixed":
         return None
     if run.clipping_chosen == "adaptive_private":
@@ -95,7 +95,7 @@ def weighted_by_rows(run: FederatedRun) -> Problem | CannotTell | None:
 
 
 def weights_not_uniform(run: FederatedRun) -> Problem | None:
-    """Weights that were seen to differ where they are said to be alike."""
+    """Weights observed to differ although stated to be equal."""
     ratio = run.weight_ratio or 1.0
     if run.weighting != "uniform" or ratio <= 1.0 + SAME:
         return None
@@ -109,7 +109,7 @@ def weights_not_uniform(run: FederatedRun) -> Problem | None:
 
 
 def divided_by_actual_cohort(run: FederatedRun) -> Problem | CannotTell | None:
-    """A noisy sum divided by what came."""
+    """A noisy sum divided by the actual number of received updates."""
     if run.divided_by == "other":
         return CannotTell(
             why="divided_by is other: what the noisy sum is divided by decides, and must not depend on who took part."
@@ -164,7 +164,7 @@ def no_noise(run: FederatedRun) -> Problem | None:
 
 
 def noise_below_accounting(run: FederatedRun) -> Problem | CannotTell | None:
-    """Less noise against one client than the accountant counts."""
+    """Less noise against one client than accounted."""
     found = against_one(run)
     if isinstance(found, str):
         return CannotTell(why=found)
@@ -187,7 +187,7 @@ def noise_below_accounting(run: FederatedRun) -> Problem | CannotTell | None:
 
 
 def against_one(run: FederatedRun) -> tuple[float, str] | str:
-    """The noise multiplier against one client's update in what is seen, and what lowered it; or why it is not known.
+    """The noise multiplier against one client's update as seen, and its reductions; or the reason if unknown.
 
     Noise of the clients: ``z sqrt(k)`` of k in a sum, of which a client knows its own, ``z`` for a server that sees
     single updates. Over the largest weight. With a noisy count of clipped updates
@@ -226,7 +226,7 @@ def server_sees_updates(run: FederatedRun) -> Problem | None:
 
 
 def clipping_out_of_sight(run: FederatedRun) -> Problem | None:
-    """A server that is to clip what it cannot see."""
+    """A server responsible for clipping updates that it cannot see."""
     if run.sees_updates != "secure_aggregation" or run.clipped_at != "server" or run.clipping == "none":
         return None
     return Problem(

@@ -1,1 +1,1 @@
-"""Training with differential privacy: clipped gradients, noise, and layers that allow them."""
+"""Training with differential privacy: clipped gradients, noise, and compatible layers."""

@@ -1,4 +1,4 @@
-"""DP-SGD by Opacus: training that no single row can move by much, with the account of what was spent."""
+"""DP-SGD by Opacus: training with a bounded influence of each row, and the account of the spent budget."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from auditor.randomness import seeded_globals
 
 @contextmanager
 def opacus_quietly() -> Iterator[None]:
-    """Opacus' standing remarks silenced, each because the notes of the training say it or it says nothing of ours."""
+    """Context that silences Opacus' standard warnings, which the training's notes cover or which do not apply."""
     with warnings.catch_warnings():
         # Said in the notes: the noise is pseudo-random.
         warnings.filterwarnings("ignore", message="Secure RNG turned off")
@@ -38,7 +38,7 @@ def opacus_quietly() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyBudget:
-    """What a private training may spend and how: ``delta`` None means ``n^-1.1`` of the n rows.
+    """The budget of a private training; ``delta`` None means ``n^-1.1`` of the n rows.
 
     What the recipe says was spent on learning the encoding is a part of it, composed with the steps.
     ``epsilon``: of everything that reads the rows; ``spent_before`` of it went to a mechanism of its own, with delta 0,
@@ -117,7 +117,7 @@ def train_privately(
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateRun:
-    """One training by DP-SGD, all choices made: ``way`` of clipping, and at most ``rows_at_once`` in one pass."""
+    """One DP-SGD training with all choices made: clipping ``way``, at most ``rows_at_once`` per pass."""
 
     way: Way
     budget: PrivacyBudget
@@ -128,7 +128,7 @@ class PrivateRun:
     progress: Callable[[str], None] | None = None
 
     def train(self, model: TorchModel, x: Tensor, y: Tensor) -> Recipe:
-        """Trains the model's module in place, which keeps Opacus' hooks; returns the recipe with what was spent.
+        """Train the model's module in place, which keeps Opacus' hooks; return the recipe with the spent budget.
 
         Only parameters that require gradients are trained. Raises UsageError where epsilon cannot be reached.
         """
@@ -152,7 +152,7 @@ class PrivateRun:
                 self.delta - alone,
                 sample_rate=sampling_plan.accounted_rate,
                 steps=sampling_plan.steps_per_epoch * recipe.epochs,
-                beside=looked,
+                other_phases=looked,
             )
         except UsageError as error:
             raise UsageError(f"--dp-epsilon {budget.epsilon:g} cannot be reached: {error}") from None
@@ -217,10 +217,10 @@ def _private_generators(noise_seed: int | None, device: torch.device) -> tuple[t
 
 
 def _one_private_epoch(
-    step: PrivateStep, x: Tensor, y: Tensor, weights: Tensor | None, drawn: Iterable[list[int]]
+    step: PrivateStep, x: Tensor, y: Tensor, weights: Tensor | None, batches: Iterable[list[int]]
 ) -> float:
     total, seen = torch.zeros((), device=x.device), 0
-    for rows in drawn:
+    for rows in batches:
         batch = torch.tensor(rows, dtype=torch.int64, device=x.device)
         total += step(x[batch], y[batch], None if weights is None else weights[batch])
         seen += len(rows)
@@ -231,7 +231,7 @@ def _one_private_epoch(
 
 
 def private_notes(recipe: Recipe, budget: PrivacyBudget, way: Way) -> tuple[str, ...]:
-    """What a reader must know of a private training: what was spent on what, and what the claim does not cover."""
+    """Notes on a private training: its spending, and the limits of its claim."""
     seeded = (
         "The noise seed was given: whoever knows it can take the noise out again, so this model is for tests only."
         if budget.noise_seed is not None

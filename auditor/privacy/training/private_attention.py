@@ -1,4 +1,4 @@
-"""Attention built of linear layers, so that each row's gradient can be taken: torch's own is one call for all."""
+"""Attention built of linear layers, for per-row gradients, which torch's single-call attention prevents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RowwiseAttention(nn.Module):
         self.load_plain(like)
 
     def load_plain(self, like: nn.MultiheadAttention) -> None:
-        """Takes the weights of torch's layer."""
+        """Copy the weights of torch's layer."""
         parts = (self.query, self.key, self.value)
         with torch.no_grad():
             for part, weight in zip(parts, like.in_proj_weight.chunk(3), strict=True):
@@ -57,7 +57,7 @@ class RowwiseAttention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """(n, t, d) queries over (n, s, d) keys and values: (n, t, d), and weights (n, t, s) if asked for."""
+        """(n, t, d) queries over (n, s, d) keys and values: (n, t, d), and weights (n, t, s) on request."""
         q, k, v = (
             part(states).view(*states.shape[:2], self.n_heads, -1).transpose(1, 2)
             for part, states in ((self.query, query), (self.key, key), (self.value, value))

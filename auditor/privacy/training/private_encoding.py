@@ -1,4 +1,4 @@
-"""The encoding of a table, learned from its training rows by the Gaussian mechanism: what nobody said in a schema.
+"""A table encoding learned from training rows by the Gaussian mechanism, for facts absent from the schema.
 
 Up to three looks at the rows, each one vector of whole numbers with noise, composed with the steps of the training:
 
@@ -59,7 +59,7 @@ _MOST = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedEncoding:
-    """The encoding, what it spent, and the columns of which nothing could be learned through the noise.
+    """The encoding, its budget, and the columns about which the noise allowed no learning.
 
     ``fewest``: about how many rows must hold a level for it to be released.
     """
@@ -71,7 +71,7 @@ class LearnedEncoding:
 
 
 def learn_encoding(X: pd.DataFrame, *, epsilon: float, delta: float, rng: np.random.Generator) -> LearnedEncoding:
-    """Levels, centres and scales of the columns, for ``epsilon`` at the run's ``delta`` if nothing else were spent.
+    """Levels, centres and scales of the columns, for ``epsilon`` at the run's ``delta`` on its own.
 
     A number is encoded less its mean, over its standard deviation, both of the numbers clipped to the bounds found; a
     missing one as the mean. ``rng``: secret. Raises DataError where no column can be learned through the noise.
@@ -132,19 +132,19 @@ def learn_encoding(X: pd.DataFrame, *, epsilon: float, delta: float, rng: np.ran
     )
 
 
-def encoding_notes(found: LearnedEncoding, epsilon: float) -> tuple[str, ...]:
-    """What a reader must know of an encoding that was learned for ``epsilon``."""
-    spent = found.spent
+def encoding_notes(encoding: LearnedEncoding, epsilon: float) -> tuple[str, ...]:
+    """Notes on an encoding learned with ``epsilon``."""
+    spent = encoding.spent
     note = (
         f"Means, deviations and levels were learned from the training rows by {spent.looks} Gaussian "
         f"mechanism{'s' if spent.looks > 1 else ''} of noise multiplier {spent.noise_multiplier:.4g}, which alone "
         f"would spend epsilon {epsilon:.3g}: epsilon includes them."
     )
     if spent.delta:
-        note += f" Levels of fewer than about {found.fewest:,} rows are encoded as unknown."
-    if not found.left_out:
+        note += f" Levels of fewer than about {encoding.fewest:,} rows are encoded as unknown."
+    if not encoding.left_out:
         return (note,)
-    return note, f"Left out, too few rows to be learned of through the noise: {', '.join(found.left_out)}."
+    return note, f"Left out, too few rows to be learned of through the noise: {', '.join(encoding.left_out)}."
 
 
 class _Noise:
@@ -175,8 +175,8 @@ def octave_counts(values: FloatArray) -> IntArray:
     return np.bincount(np.where(zero, OCTAVES, OCTAVES + np.sign(there).astype(np.int64) * step), minlength=CELLS)
 
 
-def _bounds_of_octaves(counts: IntArray, held: float) -> tuple[float, float] | None:
-    shown = np.flatnonzero(counts > held) - OCTAVES
+def _bounds_of_octaves(counts: IntArray, cutoff: float) -> tuple[float, float] | None:
+    shown = np.flatnonzero(counts > cutoff) - OCTAVES
     if not shown.size:
         return None
     first, last = int(shown[0]), int(shown[-1])
@@ -186,14 +186,14 @@ def _bounds_of_octaves(counts: IntArray, held: float) -> tuple[float, float] | N
 
 
 def part_counts(values: FloatArray, low: float, high: float) -> IntArray:
-    """(32,) rows in each equal part of the bounds, what lies beyond in the outermost; NaN in none."""
+    """(32,) rows per equal part of the bounds, values beyond them in the outermost parts; NaN in none."""
     there = values[~np.isnan(values)]
     part = np.floor((np.clip(there, low, high) - low) * (PARTS / (high - low))).astype(np.int64)
     return np.bincount(np.minimum(part, PARTS - 1), minlength=PARTS)
 
 
-def _closer(counts: IntArray, low: float, high: float, held: float) -> tuple[float, float]:
-    shown = np.flatnonzero(counts > held)
+def _closer(counts: IntArray, low: float, high: float, cutoff: float) -> tuple[float, float]:
+    shown = np.flatnonzero(counts > cutoff)
     if not shown.size:
         return low, high
     first, last = int(shown[0]), int(shown[-1]) + 1

@@ -1,4 +1,4 @@
-"""DP-SGD on a transformers classifier that was loaded from a folder: all its weights, or LoRA adapters and its head."""
+"""DP-SGD for a transformers classifier loaded from a folder: all weights, or LoRA adapters and the head."""
 
 from __future__ import annotations
 

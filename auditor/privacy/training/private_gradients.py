@@ -1,4 +1,4 @@
-"""Per-row gradients, clipped and summed, by Opacus: hooks hold each of them, ghost clipping holds none.
+"""Per-row gradients, clipped and summed, by Opacus: stored by hooks, or never stored with ghost clipping.
 
 Opacus' samplers of ``torch.nn.Embedding`` are replaced by two that leave the padding row out, as torch does, and take
 a fraction of the time.
@@ -31,7 +31,7 @@ _SAME_NORM = 1e-3
 
 
 class PrivateStep:
-    """One step of DP-SGD on rows that were drawn: clipped gradients summed, noise added, the optimizer moved.
+    """One DP-SGD step on sampled rows: sum of clipped gradients, noise, optimizer step.
 
     ``model``: around the module that Opacus wrapped; ``optimizer``: Opacus' own around torch's.
     """
@@ -89,7 +89,7 @@ class LayerOutputs:
                 layer.register_forward_hook(self._keep)
 
     def pass_back(self, loss: Tensor) -> None:
-        """Passes back to the outputs of the last forward pass, and forgets them; the graph stays for a second pass."""
+        """Pass back to the outputs of the last forward pass, and forget them; the graph is kept for a second pass."""
         outputs, self._outputs = self._outputs, []
         torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
 
@@ -99,7 +99,7 @@ class LayerOutputs:
 
 
 def most_rows(module: nn.Module, way: Way) -> int | None:
-    """How many rows hooks may take at once to hold no more than 1 GiB of gradients; ghost clipping holds none."""
+    """Most rows per pass with hooks for at most 1 GiB of gradients; ghost clipping stores none."""
     if way == "ghost":
         return None
     n_parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -147,7 +147,7 @@ def embedding_norms(layer: nn.Embedding, activations: Sequence[Tensor], backprop
 
 
 def choose_way(fresh: Callable[[], TorchModel], x: Tensor, y: Tensor, mode: Mode, batch_size: int) -> Way:
-    """How gradients are clipped: ``auto`` takes ghost clipping where it can, and where its second backward pass pays.
+    """The clipping method: ``auto`` uses ghost clipping if supported and faster despite its second backward pass.
 
     ``fresh`` makes the model to be trained, for trials on three rows. Raises ModelError for a model whose per-row
     gradients Opacus cannot take, and where ghost clipping is asked for and finds other norms than hooks do; UsageError

@@ -1,4 +1,4 @@
-"""Layers that DP-SGD cannot train: what stands in for them meanwhile, and the way of the weights back."""
+"""Temporary replacements of layers that DP-SGD cannot train, and the transfer of their weights back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _INSTEAD = {
 
 @dataclass(frozen=True, kw_only=True)
 class StandIn:
-    """A layer in the place of another while training: where ("" is the module itself), what was there, what is now."""
+    """A temporary replacement of a layer: its path ("" for the module itself), the original, the replacement."""
 
     name: str
     layer: str
@@ -33,7 +33,7 @@ class StandIn:
 
 
 def put_stand_ins(module: nn.Module) -> tuple[nn.Module, tuple[StandIn, ...]]:
-    """The module with layers that Opacus cannot take replaced in place, where another computes the same function.
+    """The module with unsupported layers replaced in place by equivalent ones.
 
     LSTM and GRU by the fixers of ``opacus.validators``, attention with ``batch_first=True`` by linear layers; each has
     the weights of what it stands for. A norm over the batch has no such stand-in, and stays. Returns the module,
@@ -54,17 +54,20 @@ def put_stand_ins(module: nn.Module) -> tuple[nn.Module, tuple[StandIn, ...]]:
     return module, tuple(found)
 
 
-def weights_back(plain: nn.Module, trained: nn.Module, stand_ins: tuple[StandIn, ...]) -> None:
-    """Loads the weights of a trained module with stand-ins into the plain one. Raises ModelError where they differ."""
+def weights_back(plain: nn.Module, trained_module: nn.Module, stand_ins: tuple[StandIn, ...]) -> None:
+    """Load the weights of a trained module with replacement layers into the original one.
+
+    Raises ModelError where they differ.
+    """
     from auditor.privacy.training.private_attention import RowwiseAttention
 
     replaced = tuple(f"{s.name}." if s.name else "" for s in stand_ins)
     weights = plain.state_dict()
-    weights |= {k: v for k, v in trained.state_dict().items() if not (stand_ins and k.startswith(replaced))}
+    weights |= {k: v for k, v in trained_module.state_dict().items() if not (stand_ins and k.startswith(replaced))}
     try:
         plain.load_state_dict(weights)
         for stand_in in stand_ins:
-            layer = trained.get_submodule(stand_in.name)
+            layer = trained_module.get_submodule(stand_in.name)
             own = layer.plain_weights() if isinstance(layer, RowwiseAttention) else layer.state_dict()
             plain.get_submodule(stand_in.name).load_state_dict(own)
     except (RuntimeError, AttributeError) as error:
@@ -72,7 +75,7 @@ def weights_back(plain: nn.Module, trained: nn.Module, stand_ins: tuple[StandIn,
 
 
 def refuse_layers(module: nn.Module) -> None:
-    """Raises ModelError for a layer that Opacus cannot take, naming what to replace it by."""
+    """Raise ModelError for a layer that Opacus does not support, with its replacement."""
     from opacus.validators import ModuleValidator
 
     for name, layer in module.named_modules():

@@ -1,4 +1,4 @@
-"""What a private training sees of itself, for its record: nothing of it tells anything about a single row."""
+"""Observations of a private training for its record, without information about any single row."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _AT_ONCE = 64
 
 
 class Witness:
-    """Watches one training by Opacus from before its first step; ``seen()`` is what it saw.
+    """Observer of one Opacus training from before its first step; ``seen()`` returns its observations.
 
     What would be learned from the training rows is asked of rows drawn at random instead, of the same shape: whether
     per-row gradients are those of the rows, and how far one row moves a step. Raises ModelError, before any training,
@@ -41,7 +41,7 @@ class Witness:
         self._clipped = 0.0
 
     def look(self, x: Tensor, y: Tensor, *, epsilon: float, rng: np.random.Generator) -> LoopWatch:
-        """What can be seen before the first step; the count of clipped rows of x, y costs ``epsilon``.
+        """Make the observations before the first step; the count of clipped rows of x, y costs ``epsilon``.
 
         ``rng``: secret, as the noise of the steps is.
         """
@@ -69,7 +69,7 @@ class Witness:
         return self._watch
 
     def seen(self) -> SeenInTraining:
-        """What it saw, after the last step; the optimizer is given back."""
+        """The observations after the last step; the optimizer is restored."""
         told = self._watch.told()
         self._watch.detach()
         still = tuple(name.removeprefix("_module.") for name in self._movement.not_moving())
@@ -105,7 +105,7 @@ class Witness:
 
 
 def random_rows(module: nn.Module, like: Tensor, n: int) -> Tensor:
-    """(n, ...) rows of the shape of ``like``, telling nothing of it: normal numbers, or ids that are embedded."""
+    """(n, ...) random rows with the shape of ``like`` and no information about it: normal numbers, or ids."""
     shape, generator = (n, *like.shape[1:]), torch.Generator().manual_seed(0)
     if like.is_floating_point():
         return torch.randn(shape, generator=generator).to(like)

@@ -1,1 +1,1 @@
-"""Looks at a model while it learns: what one says, what they may spend and cost, how they are drawn and kept."""
+"""Interim looks during training: their content, error budget, cost, figures and checkpoints."""

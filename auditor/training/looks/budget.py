@@ -1,4 +1,4 @@
-"""What audits may cost of the processor time that training takes."""
+"""The budget of audits as a share of the training's processor time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Budget:
-    """Keeps the share of audits in the processor time at ``max_overhead``, by leaving looks out; None leaves none out.
+    """Limit of the audits' share of processor time to ``max_overhead``, by skipping looks; None skips none.
 
     Processor time is that of all threads of this process: what else the machine is busy with makes neither the training
     nor the audits dearer. The first look is always taken, since it tells what one costs; so is the closing one, which
@@ -33,15 +33,15 @@ class Budget:
         self.begin()
 
     def begin(self) -> None:
-        """Training starts now, or goes on."""
+        """Record that training starts or continues now."""
         self._begun = self.clock()
 
     def allows(self) -> bool:
-        """Whether one more look, and the closing one, would keep the share."""
+        """Whether one more look, and the closing one, would stay within the share."""
         return not self.longest or self.affords(self.longest)
 
     def affords(self, seconds: float) -> bool:
-        """Whether so many seconds more, the closing look and the report would keep the share."""
+        """Whether so many more seconds, the closing look and the report would stay within the share."""
         if self.max_overhead is None:
             return True
         training = self.passed - self.seconds
@@ -49,7 +49,7 @@ class Budget:
         return self.seconds + seconds + self.longest + self.reserve <= allowance
 
     def spend(self, seconds: float, *, look: bool = True) -> None:
-        """So much time was taken, by a look or by something else that is not training."""
+        """Record time spent by a look, or by other work outside of training."""
         self.seconds += seconds
         if look:
             self.longest = max(self.longest, seconds)
@@ -62,7 +62,7 @@ class Budget:
 
     @property
     def goal(self) -> str:
-        """What looks were left out for, in words; a training that goes on from a checkpoint may do without a limit."""
+        """The reason for skipped looks, in words; a training resumed from a checkpoint may have no limit."""
         return "within a limit, since lifted," if self.max_overhead is None else f"near {self.max_overhead:.3g}"
 
     @property

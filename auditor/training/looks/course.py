@@ -1,4 +1,4 @@
-"""How every number went over the course of training, as figures of the report."""
+"""All numbers over the course of training, as figures of the report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Line:
 
 
 def courses(peeks: Sequence[Peek], unit: str, spending: Spending | None) -> list[Figure]:
-    """One figure for each number and set of features, with a line for each group, over the peeks.
+    """One figure per number and feature set, with a line per group, over the looks.
 
     The band of each point has the level at which its peek was judged. Over all planned peeks and all numbers that are
     held to a criterion, the chance that any band lies above the value of its model is at most what the looks on the way
@@ -128,9 +128,9 @@ def _band_words(groups: dict[str, list[tuple[float, Judgement]]], spending: Spen
     )
 
 
-def _level(shown: dict[str, list[tuple[float, Judgement]]]) -> float:
+def _level(series: dict[str, list[tuple[float, Judgement]]]) -> float:
     """The level of either side of the widest band."""
-    levels = [(1.0 - f.confidence) / 2.0 for points in shown.values() for _, f in points if f.confidence is not None]
+    levels = [(1.0 - f.confidence) / 2.0 for points in series.values() for _, f in points if f.confidence is not None]
     return min(levels, default=0.0)
 
 

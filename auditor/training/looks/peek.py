@@ -1,4 +1,4 @@
-"""One look at a model while it learns."""
+"""One interim look at a model during training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OTHERS = re.compile(r"[^A-Za-z0-9_\-. ]")
 
 @dataclass(frozen=True, kw_only=True)
 class Peek:
-    """What a look at the model said: ``at`` counts epochs or steps, ``error_rate`` is the level it was judged at.
+    """The result of a look: ``at`` counts epochs or steps, ``error_rate`` is the level of its judgements.
 
     ``look``: its number in the plan, those that were left out counted; 0 of the closing one.
     ``judged``: whether it was held to the criteria; what lies beyond the plan, or was spent before, is not.
@@ -40,12 +40,12 @@ class Peek:
 
     @property
     def failed(self) -> tuple[Judgement, ...]:
-        """What is shown to lie beyond its bound."""
+        """Judgements significantly beyond their limits."""
         return tuple(f for f in self.findings if f.outcome is Outcome.FAIL)
 
     @property
     def record(self) -> LookRecord:
-        """What a report keeps of it."""
+        """The look's record for a report."""
         failed = tuple(dict.fromkeys(f.measurement.metric for f in self.failed if f.measurement))
         return LookRecord(
             look=self.look, at=self.at, error_rate=self.error_rate, judged=self.judged, weights=self.weights,
@@ -54,13 +54,13 @@ class Peek:
 
     @property
     def settled(self) -> bool:
-        """Whether something was judged, and nothing that was asked did not run."""
+        """Whether something was judged, and every requested probe ran."""
         outcomes = {f.outcome for f in self.findings}
         return bool(outcomes & {Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE}) and Outcome.NOT_RUN not in outcomes
 
     @property
     def passed(self) -> bool:
-        """Whether something was judged and all of it passed; what could not be told or did not run is no pass."""
+        """Whether something was judged and all of it passed; undecided numbers and probes not run are no pass."""
         judged = [f.outcome for f in self.findings if f.outcome not in (Outcome.NOT_JUDGED, Outcome.NOT_APPLICABLE)]
         return bool(judged) and all(outcome is Outcome.PASS for outcome in judged)
 
@@ -80,7 +80,7 @@ def metric_name(probe: str, measurement: Measurement) -> str:
 
 
 def logged(results: Sequence[ProbeResult], findings: Sequence[Judgement]) -> dict[str, float]:
-    """Every finite number by its name, its interval as ``/low`` and ``/high``, and how many of each outcome."""
+    """Every finite number by its name, its interval as ``/low`` and ``/high``, and the count of each outcome."""
     numbers = {
         metric_name(result.probe, m): float(m.estimate.value)
         for result in results

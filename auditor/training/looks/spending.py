@@ -1,4 +1,4 @@
-"""How one error rate is shared out over all the looks at a model while it learns."""
+"""Alpha spending: the division of one error rate over all looks during training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of an audit in a training: what rides in a checkpoint, and what of it another audit must share."""
+"""The checkpointed state of an audit during training, and the parts that a resumed audit must share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MOST_NAMED = 10
 
 
 class Run(Closed):
-    """What all looks of a run have in common, each by a digest or in words: the error rate is shared out over these."""
+    """Common settings of all looks of a run, by digest or in words: these share the error rate."""
 
     rows: str
     probes: str
@@ -44,17 +44,17 @@ class Run(Closed):
 
     @property
     def digest(self) -> str:
-        """Of all of them."""
+        """The digest of all settings."""
         return _digest(self.model_dump())
 
     def differs_from(self, other: Run) -> str:
-        """What of it is other there, in words; "" where nothing is."""
+        """The settings that differ, in words; "" if none."""
         names = ("rows", "probes", "criteria", "plan", "error_rate", "seed")
         return " and ".join(n.replace("_", " ") for n in names if getattr(self, n) != getattr(other, n))
 
 
 class SavedLook(Closed):
-    """A look as it is kept: what was measured; its judgements follow from that."""
+    """A stored look: its measurements; its judgements follow from these."""
 
     look: int
     at: float
@@ -67,7 +67,9 @@ class SavedLook(Closed):
 
 
 class Saved(Closed):
-    """What a resumed audit goes on from. ``last``: the network's digest at the last look, where it is known.
+    """The state for a resumed audit.
+
+    ``last``: the network's digest at the last look, where it is known.
 
     ``calls``: how often ``step`` was called. ``passed_s``, ``audits_s``, ``longest_s``: processor time of the training
     with its audits, of the audits, and of the longest look. ``kept``: whether the weights that ride along passed, and
@@ -93,32 +95,35 @@ class Saved(Closed):
 
     @classmethod
     def read(cls, state: Mapping[str, Any]) -> Saved:
-        """Of what a checkpoint held. Raises UsageError where it is no such state."""
+        """The state in a checkpoint.
+
+        Raises UsageError where it is no such state.
+        """
         try:
             return cls.model_validate_json(json.dumps(state["audit"]))
         except (LookupError, TypeError, *UNREADABLE) as error:
             raise no_state(_first(error) if isinstance(error, ValidationError) else type(error).__name__) from None
 
-    def check(self, own: Run, spending: Spending | None, every: int) -> None:
-        """Raises UsageError where it is of another run, or contradicts itself or the plan: a look each ``every`` calls.
+    def check(self, run: Run, spending: Spending | None, look_interval: int) -> None:
+        """Raise UsageError if it is of another run, or contradicts itself or the plan: one look per ``look_interval`` calls.
 
         Not asked of what is written, so that nothing odd in a training ever keeps it from its checkpoint.
         """
-        if other := self.run.differs_from(own):
+        if other := self.run.differs_from(run):
             raise UsageError(
                 f"This state is of an audit of other {other}, and its error rate is shared out over those: give the "
                 "audit what it was begun with, or leave the state out and begin another."
             )
-        if why := self._of_looks(every) or wrong_levels((*self.looks, *self.spent), spending) or self._of_times():
+        if why := self._of_looks(look_interval) or wrong_levels((*self.looks, *self.spent), spending) or self._of_times():
             raise no_state(why)
 
-    def _of_looks(self, every: int) -> str:
+    def _of_looks(self, look_interval: int) -> str:
         numbers = [look.look for look in self.looks]
         rising = numbers == sorted(set(numbers)) and (not numbers or numbers[0] >= 1)
         if not rising or (numbers and numbers[-1] > self.reached):
             named = ", ".join(map(str, numbers[:_MOST_NAMED])) + (" ..." if len(numbers) > _MOST_NAMED else "")
             return f"its looks are numbered {named}, and have to rise from 1 to at most {self.reached:,}"
-        if not 0 <= self.calls <= _MOST_CALLS or self.calls // every < self.reached:
+        if not 0 <= self.calls <= _MOST_CALLS or self.calls // look_interval < self.reached:
             return f"{self.calls} calls come to no {self.reached:,} looks"
         if any(n < 0 for n in self.resumed_after):
             return "it was resumed after less than no look"
@@ -131,7 +136,10 @@ class Saved(Closed):
         return f"{min(seconds):g} seconds are less than none" if min(seconds) < 0.0 else ""
 
     def weights(self, state: Mapping[str, Any]) -> Kept | None:
-        """The weights that ride along; None where none do. Raises UsageError for what is no snapshot of a network."""
+        """The weights stored in the checkpoint; None if there are none.
+
+        Raises UsageError for what is no snapshot of a network.
+        """
         if "weights" not in state:
             return None
         from torch import Tensor
@@ -156,12 +164,12 @@ class Saved(Closed):
 
     @property
     def reached(self) -> int:
-        """How many looks of the plan it has come to, taken or left out."""
+        """The number of planned looks reached, taken or skipped."""
         return len(self.looks) + len(self.left_out)
 
 
 def wrong_levels(looks: Sequence[SavedLook | LookRecord], spending: Spending | None) -> str:
-    """Which look was judged at another level than the plan gives it, or beyond the plan, in words; "" if none was."""
+    """The look judged at another level than planned, or beyond the plan, in words; "" if none."""
     planned, level, closing = 0, 0.0, 0.0
     if spending is not None:
         planned, level, closing = spending.n_peeks, spending.peek, spending.closing
@@ -174,15 +182,15 @@ def wrong_levels(looks: Sequence[SavedLook | LookRecord], spending: Spending | N
     return ""
 
 
-def plan_in_words(n_peeks: int | None, every: str | int, closing_share: float) -> str:
-    """The plan of a run, by which the run is known."""
+def plan_in_words(n_peeks: int | None, look_interval: str | int, closing_share: float) -> str:
+    """The plan of a run, as its identification."""
     looks = "no plan" if n_peeks is None else f"{n_peeks} looks"
-    return f"{looks}, one every {every}, closing share {closing_share!r}"
+    return f"{looks}, one every {look_interval}, closing share {closing_share!r}"
 
 
-def no_state(why: str) -> UsageError:
-    """The refusal of a state that is damaged, or of another version."""
-    return UsageError(f"This is no state of a TrainingAudit that this version can read: {why}.")
+def no_state(reason: str) -> UsageError:
+    """The error for a damaged state, or one of another version."""
+    return UsageError(f"This is no state of a TrainingAudit that this version can read: {reason}.")
 
 
 def _first(error: ValidationError) -> str:
@@ -195,7 +203,7 @@ def _first(error: ValidationError) -> str:
 
 
 def record_of(out: Path | None, run: str) -> TrainingRecord | None:
-    """What the report in the folder says of the same run; None where there is none, or it is another's."""
+    """The record of the same run in the folder's report; None if missing, or of another run."""
     if out is None:
         return None
     try:
@@ -205,21 +213,21 @@ def record_of(out: Path | None, run: str) -> TrainingRecord | None:
     return found if found is not None and found.run == run else None
 
 
-def judged_before(record: TrainingRecord | None, saved: Saved, own: Sequence[LookRecord]) -> tuple[LookRecord, ...]:
-    """Looks that were judged, by the report on disk or by the state itself, and that are none of the state's own."""
+def judged_before(record: TrainingRecord | None, saved: Saved, own_looks: Sequence[LookRecord]) -> tuple[LookRecord, ...]:
+    """Judged looks, by the report on disk or by the state, that are not the state's own."""
     found = list(saved.spent)
     if record is not None:
         closing = () if record.closing is None else (record.closing,)
         found += [*record.looks, *record.spent, *closing]
     kept: list[LookRecord] = []
     for look in found:
-        if look.judged and not any(look == other or look.same(other) for other in (*own, *kept)):
+        if look.judged and not any(look == other or look.same(other) for other in (*own_looks, *kept)):
             kept.append(look)
     return tuple(kept)
 
 
 def rows_digest(data: AuditData) -> str:
-    """Of the rows in their order, with labels, groups, membership, clusters and weights."""
+    """Digest of the rows in order, with labels, groups, membership, clusters and weights."""
     groups = data.sensitive_features
     columns = {} if groups is None else {str(name): _of_column(groups[name]) for name in groups.columns}
     return _digest(
@@ -228,12 +236,12 @@ def rows_digest(data: AuditData) -> str:
 
 
 def probes_digest(probes: Sequence[object]) -> str:
-    """Of the probes and their options, before they are asked for the first time."""
+    """Digest of the probes and their options, before their first run."""
     return _digest([[_name_of(type(probe)), _plain(vars(probe))] for probe in probes])
 
 
 def criteria_digest(criteria: Sequence[Any]) -> str:
-    """Of what is required."""
+    """Digest of the requirements."""
     return _digest([_plain(criterion.record.model_dump()) for criterion in criteria])
 
 

@@ -1,4 +1,4 @@
-"""Where a training's numbers go: every look's intervals and outcomes in TensorBoard, Weights & Biases and MLflow."""
+"""Experiment trackers: intervals and outcomes of every look in TensorBoard, Weights & Biases and MLflow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = tuple[str, str, float | None, float | None, float | None, str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """A look as trackers are told of it: numbers by name, and a row of ``COLUMNS`` for each finding.
+    """A look in the form for trackers: numbers by name, and a row of ``COLUMNS`` per finding.
 
     ``at``: the epoch or step; ``closing``: whether these are the findings of the closing look, at its own level.
     """
@@ -29,24 +29,24 @@ class Told:
 
     @property
     def name(self) -> str:
-        """What tables and texts of it are called."""
+        """The name of its tables and texts."""
         return "audit/closing" if self.closing else "audit/findings"
 
 
 class Tracker(Protocol):
-    """What takes looks and reports; whatever it raises is a fault of the audit and none of the training."""
+    """Receiver of looks and reports; its errors are errors of the audit, never of the training."""
 
-    def look(self, told: Told) -> None:
+    def look(self, summary: Told) -> None:
         """The numbers and findings of a look."""
         ...
 
     def report(self, files: Mapping[str, str]) -> None:
-        """The report so far: texts by the names of their files."""
+        """Send the report so far: texts by file name."""
         ...
 
 
 def rows_of(findings: Sequence[Judgement]) -> tuple[Row, ...]:
-    """A row for each finding that is judged or was lost."""
+    """A row for each finding that was judged or failed to run."""
     return tuple(_row(f) for f in findings if f.criterion is not None or f.measurement is None)
 
 
@@ -68,8 +68,8 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _nearest(at: float) -> int:
-    return round(at)
+def _nearest(position: float) -> int:
+    return round(position)
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,18 @@ class TensorBoard:
     numbers: bool = True
     step: Callable[[float], int] = _nearest
 
-    def look(self, told: Told) -> None:
+    def look(self, summary: Told) -> None:
         """Scalars and the table of outcomes as Markdown."""
-        step = self.step(told.at)
-        for name, value in told.numbers.items() if self.numbers else ():
+        step = self.step(summary.at)
+        for name, value in summary.numbers.items() if self.numbers else ():
             self.writer.add_scalar(name, value, step)
-        lines = [COLUMNS, ("---",) * len(COLUMNS), *told.rows]
+        lines = [COLUMNS, ("---",) * len(COLUMNS), *summary.rows]
         table = "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
-        self.writer.add_text(told.name, table, step)
+        self.writer.add_text(summary.name, table, step)
         self.writer.flush()
 
     def report(self, files: Mapping[str, str]) -> None:
-        """It keeps no files."""
+        """Do nothing: TensorBoard stores no files."""
 
 
 def _cell(value: object) -> str:
@@ -109,14 +109,14 @@ class WeightsAndBiases:
     run: Any
     numbers: bool = True
 
-    def look(self, told: Told) -> None:
-        """One entry, at the run's own step: an earlier one would be dropped."""
-        table = import_module("wandb").Table(columns=list(COLUMNS), data=[list(row) for row in told.rows])
-        numbers = dict(told.numbers) if self.numbers else {}
-        self.run.log({**numbers, told.name: table, "audit/at": told.at})
+    def look(self, summary: Told) -> None:
+        """Log one entry at the run's own step: an earlier step would be dropped."""
+        table = import_module("wandb").Table(columns=list(COLUMNS), data=[list(row) for row in summary.rows])
+        numbers = dict(summary.numbers) if self.numbers else {}
+        self.run.log({**numbers, summary.name: table, "audit/at": summary.at})
 
     def report(self, files: Mapping[str, str]) -> None:
-        """Its tables are its report."""
+        """Do nothing: its tables are its report."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,13 @@ class MLflow:
     numbers: bool = True
     step: Callable[[float], int] = _nearest
 
-    def look(self, told: Told) -> None:
-        """Metrics; which outcomes they had stands in the report."""
-        for name, value in told.numbers.items() if self.numbers else ():
-            self.client.log_metric(self.run_id, name, value, step=self.step(told.at))
+    def look(self, summary: Told) -> None:
+        """Log the metrics; their outcomes are in the report."""
+        for name, value in summary.numbers.items() if self.numbers else ():
+            self.client.log_metric(self.run_id, name, value, step=self.step(summary.at))
 
     def report(self, files: Mapping[str, str]) -> None:
-        """``audit/report.json`` and ``audit/report.html``, each time anew."""
+        """Write ``audit/report.json`` and ``audit/report.html``, each time again."""
         for name, text in files.items():
             self.client.log_text(self.run_id, text, f"audit/{name}")
 
@@ -142,7 +142,7 @@ class MLflow:
 def trackers_of(
     loggers: Iterable[object], *, numbers: bool = False, step: Callable[[float], int] = _nearest
 ) -> list[Tracker]:
-    """The trackers behind a trainer's own loggers: callbacks of transformers, loggers of Lightning, of Accelerate.
+    """The trackers behind a trainer's own loggers: callbacks of transformers, loggers of Lightning or Accelerate.
 
     Of Accelerate give ``accelerator.trackers``. ``numbers``: whether they are to be sent the numbers too, which a
     trainer's own ``log`` does else. Loggers of another kind, and such as write nothing in this process, are left out.

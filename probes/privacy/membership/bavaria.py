@@ -1,4 +1,4 @@
-"""The Bayesian variance inference attack (BaVarIA): a likelihood ratio whose few models a row borrow from all rows.
+"""The Bayesian variance inference attack (BaVarIA): a likelihood ratio with priors estimated from all rows.
 
 Brännvall (arXiv 2603.11799) puts a conjugate normal-inverse-gamma prior on the mean and the variance of a row's
 statistic ``phi = log(p_y / (1 - p_y))`` under shadow models, so that its predictive distribution is Student's t. Here
@@ -37,7 +37,7 @@ _MOST_DEGREES = 1e4
 
 
 def online_scores(phi: FloatArray, shadow_phi: FloatArray, inside: BoolArray) -> FloatArray:
-    """``log t(phi; in) - log t(phi; out)`` (n,), the predictive distributions of a model that learned the row or not.
+    """``log t(phi; in) - log t(phi; out)`` (n,), by the predictive distributions with and without the row.
 
     Location ``c + d / 2`` and ``c - d / 2`` with the posterior shift d; squared scale: the posterior variance, in the
     bin's ratio of the two sides, plus the posterior variances of c and of half the shift.
@@ -58,7 +58,7 @@ def online_scores(phi: FloatArray, shadow_phi: FloatArray, inside: BoolArray) ->
 
 
 def offline_scores(phi: FloatArray, shadow_phi: FloatArray, inside: BoolArray) -> FloatArray:
-    """``d (phi - mu_out - d / 2) / var`` (n,): the log likelihood ratio of two normals that are d apart.
+    """``d (phi - mu_out - d / 2) / var`` (n,): the log likelihood ratio of two normals at distance d.
 
     Mean and variance of a row are those of the models that did not learn it; the shift d, at least 0, is the mean of
     the rows in its bin, as an attacker knows it of rows of his own.
@@ -98,17 +98,17 @@ class _Trend:
         return np.interp(self.x, self.middle, means)
 
 
-def _mean(values: FloatArray, chosen: BoolArray) -> FloatArray:
+def _mean(values: FloatArray, mask: BoolArray) -> FloatArray:
     """(n,) means over the models chosen for each row."""
-    mean: FloatArray = (values * chosen).sum(axis=0) / chosen.sum(axis=0)
+    mean: FloatArray = (values * mask).sum(axis=0) / mask.sum(axis=0)
     return mean
 
 
 def _posterior_shift(
-    seen: FloatArray, shadow_phi: FloatArray, inside: BoolArray, trend: _Trend
+    row_shift: FloatArray, shadow_phi: FloatArray, inside: BoolArray, trend: _Trend
 ) -> tuple[FloatArray, FloatArray]:
     """(n,) shift of each row, drawn towards its bin's, and what its variance still is."""
-    prior = trend.mean(seen)
+    prior = trend.mean(row_shift)
     # An even number of models, so that no pair of complements is parted.
     half = len(inside) // 4 * 2
     either = []
@@ -121,10 +121,10 @@ def _posterior_shift(
     (first_known, first), (second_known, second) = either
     known = trend.mean(np.asarray(first_known & second_known, np.float64))
     between = np.maximum(trend.mean(first * second) / np.maximum(known, _SMALLEST), 0.0)
-    away: FloatArray = (seen - prior) ** 2
+    away: FloatArray = (row_shift - prior) ** 2
     whole = np.maximum(trend.mean(away), _SMALLEST)
     weight = np.minimum(between / whole, 1.0)
-    return prior + weight * (seen - prior), weight * (1.0 - weight) * whole
+    return prior + weight * (row_shift - prior), weight * (1.0 - weight) * whole
 
 
 def _posterior_variance(squares: FloatArray, degrees: FloatArray, trend: _Trend) -> tuple[FloatArray, FloatArray]:

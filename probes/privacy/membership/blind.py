@@ -1,4 +1,4 @@
-"""The blind baseline of Das, Zhang and Tramer (2024): telling members from non-members without asking the model."""
+"""The blind baseline of Das, Zhang and Tramer (2024): membership inference without the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FEWEST_ROWS = 100
 
 
 def blind_auc(pool: Pool, rng: np.random.Generator) -> AreaUnderCurve | Undefined:
-    """AUC of a classifier of rows and labels alone, gradient-boosted trees learned on one half and tried on the other.
+    """AUC of a classifier of rows and labels alone, gradient-boosted trees with separate training and test halves.
 
     0.5 where members and non-members are drawn alike. Undefined for texts and images, and below 100 rows on a side.
     """
@@ -38,7 +38,7 @@ def blind_auc(pool: Pool, rng: np.random.Generator) -> AreaUnderCurve | Undefine
 
 
 def remark(estimate: AreaUnderCurve | Undefined, level: float) -> str:
-    """What the baseline says of the two files where it is all but certain that it is no chance; else ""."""
+    """The baseline's remark on the two files if its result is almost certainly no chance; else ""."""
     if isinstance(estimate, Undefined):
         return ""
     low, _ = estimate.bounds(level)

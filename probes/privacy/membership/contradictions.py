@@ -1,4 +1,4 @@
-"""Where membership scores contradict each other, or the model's answers on the rows that it did not learn."""
+"""Contradictions between membership scores, or in the model's answers on non-member rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _GLOBAL, _PER_CLASS = "loss_threshold", "loss_threshold_per_class"
 
 
 def contradictions(scores: MembershipScores, answers: Answers | None, *, own_losses: bool) -> list[str]:
-    """In words. ``answers``: the model's, row by row, on all evaluation rows, of which the non-members are some.
+    """Contradictions between scores, in words.
+
+    ``answers``: the model's, row by row, on all evaluation rows, of which the non-members are some.
 
     ``own_losses``: whether losses are those of these answers, and were not given beside them.
     """

@@ -9,7 +9,7 @@ from auditor.rows import FloatArray
 
 
 def scores(loss: FloatArray, shadow_loss: FloatArray, inside: npt.NDArray[np.bool_]) -> FloatArray:
-    """``mean of the out-models' losses - loss`` (n,): how much easier a row is than to models that never saw it.
+    """``mean of the out-models' losses - loss`` (n,): the loss reduction against models not trained on the row.
 
     loss (n,) of the audited model; shadow_loss, inside (k, n): losses of the shadow models, and which learned the row.
     """

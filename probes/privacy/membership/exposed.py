@@ -1,4 +1,4 @@
-"""Who is hit by an attack: rows that may be called exposed with few of them named by chance, and groups of them."""
+"""Exposed rows and groups: discoveries of an attack with a controlled false discovery rate."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def discoveries(p_values: FloatArray, rate: float = FALSE_DISCOVERY_RATE) -> npt
 
 
 def discovered(attack: Attack, pool: Sides) -> Iterator[Measurement]:
-    """How many members are exposed at a false discovery rate of 5 %, and their share; also within each group."""
+    """Exposed members at a false discovery rate of 5 %, and their share; also within each group."""
     member = np.flatnonzero(pool.is_member & attack.scored)
     others = attack.others(pool)
     if attack.why_not or not member.size or not others.size:
@@ -85,10 +85,10 @@ def discovered(attack: Attack, pool: Sides) -> Iterator[Measurement]:
 
 
 def _counts(
-    attack: Attack, found: int, members: int, group: dict[str, str], rows: int, detail: str
+    attack: Attack, n_found: int, members: int, group: dict[str, str], rows: int, detail: str
 ) -> Iterator[Measurement]:
-    share = Exact(known=found / members) if members else Undefined(reason="no member of the group is measured")
-    for metric, estimate in (("discovered_members", Exact(known=float(found))), ("discovered_share", share)):
+    share = Exact(known=n_found / members) if members else Undefined(reason="no member of the group is measured")
+    for metric, estimate in (("discovered_members", Exact(known=float(n_found))), ("discovered_share", share)):
         yield Measurement(
             metric=metric,
             method=attack.method,
@@ -167,7 +167,7 @@ def _difference(
 
 
 def most_exposed(attack: Attack, pool: Sides) -> str:
-    """The members with the highest scores by their row in the training file, never by what stands there; or ""."""
+    """The members with the highest scores, by row number in the training file, never by content; or ""."""
     others = np.sort(attack.others(pool))
     place = np.flatnonzero(pool.is_member & attack.scored)
     if attack.why_not or not place.size or not others.size:

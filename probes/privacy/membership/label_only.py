@@ -29,7 +29,7 @@ _TYPOS = (1, 2, 4)
 def scores(
     model: AuditedModel, rows: AuditData, labels: IntArray, n_queries: int, rng: np.random.Generator
 ) -> FloatArray:
-    """Share of ``n_queries`` slightly changed copies of each row, and the row itself, decided as its true label; (n,).
+    """Share of ``n_queries`` perturbed copies of each row, and the row itself, with its true label decided; (n,).
 
     Members lie farther from the decision boundary. Only decisions are looked at. Copies of a table: noise of 0.1, 0.3
     and 1 standard deviations in its numbers, and 2, 10 and 30 % of its codes and words drawn anew from the column; of a

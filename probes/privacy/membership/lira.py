@@ -33,11 +33,11 @@ def offline_scores(phi: FloatArray, shadow_phi: FloatArray, inside: BoolArray, *
     return score
 
 
-def _moments(shadow_phi: FloatArray, chosen: BoolArray, fixed: bool) -> tuple[FloatArray, FloatArray]:
+def _moments(shadow_phi: FloatArray, mask: BoolArray, fixed: bool) -> tuple[FloatArray, FloatArray]:
     """Mean and variance (n,) of each row over the models chosen for it."""
-    n = chosen.sum(axis=0)
-    mean = (shadow_phi * chosen).sum(axis=0) / n
-    own = (((shadow_phi - mean) ** 2) * chosen).sum(axis=0) / n
+    n = mask.sum(axis=0)
+    mean = (shadow_phi * mask).sum(axis=0) / n
+    own = (((shadow_phi - mean) ** 2) * mask).sum(axis=0) / n
     pooled = float(own.mean())
     if fixed:
         own = np.full_like(own, pooled)

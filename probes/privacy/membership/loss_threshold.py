@@ -1,4 +1,4 @@
-"""The loss-threshold attack of Yeom, Giacomelli, Fredrikson and Jha (CSF 2018): members have the smaller loss."""
+"""The loss-threshold attack of Yeom, Giacomelli, Fredrikson and Jha (CSF 2018): members have smaller loss."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def global_scores(loss: FloatArray) -> FloatArray:
 
 
 def per_class_scores(loss: FloatArray, labels: IntArray) -> FloatArray:
-    """Share (n,) of the rows of its own class, members or not, whose loss is larger, ties half; in [0, 1].
+    """Share (n,) of the rows of its class, members or not, with a larger loss, ties half; in [0, 1].
 
     One threshold on it is a threshold of its own on the loss of each class, at the same share of the class's rows. The
     ranks are taken without regard to membership, so they say nothing of it where rows are exchangeable.

@@ -1,4 +1,4 @@
-"""What is measured of an attack's scores: AUC, rates at few false positives, balanced accuracy, the ROC curve."""
+"""Metrics of attack scores: AUC, rates at low false positive rates, balanced accuracy, ROC curve."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEWEST_FOR_NONE = 100
 
 
 class Sides(Protocol):
-    """The rows that take part, n of them, as far as their scores are measured: who is a member, and which groups."""
+    """The n rows of an attack as far as scores are measured: membership and groups."""
 
     @property
     def is_member(self) -> npt.NDArray[np.bool_]:
@@ -35,12 +35,12 @@ class Sides(Protocol):
 
     @property
     def number(self) -> IntArray:
-        """(n,) the row's number in its own file, from 1."""
+        """(n,) the row number in its own file, from 1."""
         ...
 
     @property
     def groups(self) -> Mapping[str, Sequence[str]]:
-        """By sensitive feature (n,) groups."""
+        """The groups (n,) by sensitive feature."""
         ...
 
     @property
@@ -51,7 +51,7 @@ class Sides(Protocol):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Attack:
-    """One attack's scores of the rows of a pool, higher for members; or why there are none.
+    """One attack's scores of the rows of a pool, higher for members; or the reason for their absence.
 
     scores (n,); ``scored`` (n,): the rows it may be measured on. ``threshold``: a row is called a member where its
     score is at least this; ``threshold_words`` says which one that is. ``detail``: threat model and remarks.
@@ -84,7 +84,7 @@ class Attack:
 def threshold_of(
     method: str, scores: FloatArray, scored: npt.NDArray[np.bool_], is_member: npt.NDArray[np.bool_]
 ) -> tuple[float, str]:
-    """The threshold of an attack, not chosen by its success, from all its scores (n,); and which one that is."""
+    """The threshold of an attack, not selected by its success, from all its scores (n,); and its name."""
     if method in _LIKELIHOOD_RATIOS:
         return 0.0, "a likelihood ratio of 1"
     if method == "loss_threshold":
@@ -96,7 +96,7 @@ def threshold_of(
 
 
 def measurements(attack: Attack, pool: Sides, detail: str) -> list[Measurement]:
-    """All measurements of one attack but its figure."""
+    """All measurements of one attack except its figure."""
     members, others = attack.members(pool), attack.others(pool)
     found = [
         _attack_auc(attack, members, others, f"{detail}; {attack.detail}"),
@@ -126,7 +126,7 @@ def _attack_auc(attack: Attack, members: FloatArray, others: FloatArray, detail:
 
 
 def rate_at(attack: Attack, members: FloatArray, others: FloatArray, rate: float, detail: str) -> Measurement:
-    """``true_positive_rate_at_fpr`` of scores of members (m,) and non-members (n,), where there are enough of them."""
+    """``true_positive_rate_at_fpr`` of scores of members (m,) and non-members (n,), if there are enough."""
     expected, given, judged = others.size * rate, math.ceil(1 / rate - 1e-9), math.ceil(10 / rate - 1e-9)
     too_few = ""
     if expected < 1.0 - 1e-9:
@@ -158,9 +158,9 @@ def rate_at(attack: Attack, members: FloatArray, others: FloatArray, rate: float
     )
 
 
-def in_same_shares(needed: int, n_rows: int, n_others: int) -> int:
-    """Rows of both files with ``needed`` non-members among them, where ``n_others`` of ``n_rows`` are some."""
-    return math.ceil(needed * n_rows / n_others) if n_others else needed
+def in_same_shares(n_needed: int, n_rows: int, n_others: int) -> int:
+    """The required rows of both files for ``n_needed`` non-members, with ``n_others`` of ``n_rows`` at present."""
+    return math.ceil(n_needed * n_rows / n_others) if n_others else n_needed
 
 
 def _rate_at_none(attack: Attack, members: FloatArray, others: FloatArray, detail: str) -> Measurement:
@@ -237,7 +237,7 @@ def roc_points(members: FloatArray, others: FloatArray, most: int = MOST_POINTS)
 
 
 def roc_figure(attacks: Sequence[Attack], pool: Sides) -> Figure | None:
-    """The ROC curves of the attacks that have one, together."""
+    """The joint figure of the attacks' ROC curves."""
     series, said = [], []
     for attack in attacks:
         members, others = attack.members(pool), attack.others(pool)

@@ -1,4 +1,4 @@
-"""The rows that take part in an attack, and what the two files give away about themselves."""
+"""The rows of an attack, and differences between the member and non-member files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORSE = (
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pool:
-    """The labelled rows that stand once in the two files together, members first.
+    """The labelled rows that occur once in the two files together, members first.
 
     rows: n of them. probabilities (n, n_classes) of the audited model, None where its losses are all that is known of
     it. labels (n,), loss (n,). is_member (n,).
@@ -47,17 +47,17 @@ class Pool:
 
     @property
     def n_members(self) -> int:
-        """How many members take part."""
+        """The number of members."""
         return int(self.is_member.sum())
 
     @property
     def n_others(self) -> int:
-        """How many non-members take part."""
+        """The number of non-members."""
         return int((~self.is_member).sum())
 
     @property
     def labels_only(self) -> bool:
-        """Whether the model says nothing but a label: every probability is 0 or 1."""
+        """Whether the model returns only labels: every probability is 0 or 1."""
         return self.probabilities is not None and bool(np.isin(self.probabilities, (0.0, 1.0)).all())
 
     @property
@@ -67,17 +67,17 @@ class Pool:
 
     @property
     def without_features(self) -> bool:
-        """Whether nothing is known of a row but what the model answered about it."""
+        """Whether nothing is known about a row except the model's answer."""
         return _without_features(self.rows)
 
     @property
     def right(self) -> BoolArray | None:
-        """(n,) whether the model decides on the true class; None where its losses are all that is known of it."""
+        """(n,) whether the model decides on the true class; None if only its losses are known."""
         return None if self.probabilities is None else self.probabilities.argmax(axis=1) == self.labels
 
     @property
     def groups(self) -> dict[str, list[str]]:
-        """By sensitive feature (n,) groups."""
+        """The groups (n,) by sensitive feature."""
         frame = self.rows.sensitive_features
         if frame is None:
             return {}
@@ -158,7 +158,7 @@ def _unrepeated(*sides: AuditData) -> list[BoolArray]:
 
 
 def detail_of(pool: Pool, classes: tuple[str, ...]) -> str:
-    """How many rows took part, how well the model does on either side, and what the files give away."""
+    """The number of rows, the model's performance on either side, and differences of the files."""
     parts = [f"{pool.n_members:,} members and {pool.n_others:,} non-members", *pool.left_out]
     if not pool.n_members or not pool.n_others:
         return "; ".join(parts)
@@ -172,7 +172,10 @@ def detail_of(pool: Pool, classes: tuple[str, ...]) -> str:
 
 
 def doubt(right: BoolArray | None, is_member: BoolArray) -> str:
-    """Why the files themselves forbid a judgement, in a sentence; or "". right, is_member (n,)."""
+    """The reason why the files forbid a judgement, in a sentence; or "". right, is_member (n,).
+
+    right, is_member (n,).
+    """
     if right is None or is_member.all() or not is_member.any() or not _does_worse(*_counted(right, is_member)):
         return ""
     return f"{WORSE[0].upper()}{WORSE[1:]}? Whoever was not trained on is no member, and no attack can find them."

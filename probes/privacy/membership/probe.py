@@ -1,4 +1,4 @@
-"""Membership inference: can somebody who sees the model's outputs tell who was in its training data?"""
+"""Membership inference: whether the model's outputs reveal the members of its training data."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _INDEPENDENT = "rows are taken as independent, given the audited model and the s
 
 
 class MembershipInference:
-    """Membership inference: rows the model was trained on ("members") against rows it never saw, by a score of each.
+    """Membership inference: training rows ("members") against unseen rows, by a score of each.
 
     Members are the rows of ``--train``, non-members those of ``--data``; rows without a label take no part. With the
     loss -log p(y | x) and phi = log(p_y / (1 - p_y)), higher scores meaning members:
@@ -240,7 +240,7 @@ class MembershipInference:
         return [m if not unfit or _never(m) else replace(m, too_few=m.too_few or unfit) for m in found]
 
     def contradictions(self, scores: MembershipScores, answers: Answers | None, *, own_losses: bool) -> list[str]:
-        """Where scores contradict each other, or the model's answers on the non-members, in words."""
+        """Contradictions between scores, or in the model's answers on the non-members, in words."""
         told = {attack.method for attack in scores.head.attacks} | set(scores.head.not_made)
         others = sorted(told ^ set(self.wanted))
         return [
@@ -307,15 +307,15 @@ def _attack(
     )
 
 
-def _without(name: str, n: int, why: str) -> Attack:
+def _without(name: str, n: int, reason: str) -> Attack:
     return Attack(
         method=name,
         scores=np.zeros(n),
         scored=np.zeros(n, bool),
         threshold=0.0,
         threshold_words="",
-        detail=why,
-        why_not=why,
+        detail=reason,
+        why_not=reason,
     )
 
 
@@ -424,29 +424,29 @@ def _scores(
     )
 
 
-def _all_measurements(kept: MembershipScores) -> list[Measurement]:
-    head = kept.head
+def _all_measurements(membership_scores: MembershipScores) -> list[Measurement]:
+    head = membership_scores.head
     attacks = [
-        replace(_without(each.method, kept.n_rows, each.why_not), inapplicable=each.inapplicable)
+        replace(_without(each.method, membership_scores.n_rows, each.why_not), inapplicable=each.inapplicable)
         if each.why_not
-        else _attack(each.method, kept, kept.scores[each.method], each.detail, kept.scored[each.method])
+        else _attack(each.method, membership_scores, membership_scores.scores[each.method], each.detail, membership_scores.scored[each.method])
         for each in head.attacks
     ]
     order = strongest_first(head.n_shadows)
     shown = min((a for a in attacks if not a.why_not), key=lambda a: order.index(a.method), default=None)
-    parts = {attack.method: measurements(attack, kept, head.detail) for attack in attacks}
+    parts = {attack.method: measurements(attack, membership_scores, head.detail) for attack in attacks}
     found = wholes(attacks, parts, head)
-    found[0] = replace(found[0], figure=roc_figure(attacks, kept))
+    found[0] = replace(found[0], figure=roc_figure(attacks, membership_scores))
     for attack in attacks:
         own = parts[attack.method]
         if attack is shown:
-            exposed = most_exposed(attack, kept)
+            exposed = most_exposed(attack, membership_scores)
             own = [
                 replace(m, detail=f"{exposed}; {m.detail}")
                 if exposed and m.metric == "true_positive_rate_at_no_false_positive"
                 else m
                 for m in own
             ]
-            own += [*discovered(attack, kept), *by_group(attack, kept)]
+            own += [*discovered(attack, membership_scores), *by_group(attack, membership_scores)]
         found += map(as_part, own)
     return found

@@ -13,7 +13,7 @@ _SMALLEST_SHARE = 0.05
 
 
 def scores(X: Rows, labels: IntArray, phi: FloatArray, public: npt.NDArray[np.bool_]) -> FloatArray:
-    """``(phi - q50(x, y)) / (q90(x, y) - q50(x, y))`` (n,): how far above its usual range a row's confidence lies.
+    """``(phi - q50(x, y)) / (q90(x, y) - q50(x, y))`` (n,): a row's confidence above its usual range.
 
     X: (n, d) a table; labels (n,); phi (n,) = log(p_y / (1 - p_y)) under the audited model; ``public`` (n,): the
     non-members that the quantiles are learned from, which may not be attacked afterwards. The quantiles at 0.5 and 0.9
@@ -40,7 +40,7 @@ def scores(X: Rows, labels: IntArray, phi: FloatArray, public: npt.NDArray[np.bo
 
 
 def as_numbers(X: Rows) -> FloatArray:
-    """(n, d) numbers as they are, NaN where missing, and everything else by the order of its levels."""
+    """(n, d) numbers unchanged, NaN if missing, and all other values by the order of their levels."""
     import pandas as pd
 
     frame = X if isinstance(X, pd.DataFrame) else pd.DataFrame(X)

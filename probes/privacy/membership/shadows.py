@@ -32,7 +32,7 @@ _MEMORY_COUNTED_ON = 1 << 28
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Shadows:
-    """What k shadow models say of every row of a pool of n.
+    """The outputs of k shadow models for every row of a pool of n.
 
     loss, log_odds (k, n): cross-entropy and log(p_y / (1 - p_y)) of the true label. inside (k, n): who learned which
     row. ``threat_model``: what an attacker must know and do to have them, in words. ``known``: whether architecture and
@@ -54,7 +54,7 @@ class Shadows:
         return replace(self, loss=self.loss[:k], log_odds=self.log_odds[:k], inside=self.inside[:k])
 
     def fit(self, pool: Pool) -> str:
-        """How well the models do on rows they learned and on others, beside the audited one, in words."""
+        """The models' performance on rows they learned and on others, beside the audited one, in words."""
         learned, others = float(self.loss[self.inside].mean()), float(self.loss[~self.inside].mean())
         return (
             f"their mean loss is {learned:.3g} on rows they learned and {others:.3g} on others, the audited model's "
@@ -63,7 +63,7 @@ class Shadows:
         )
 
     def unlike(self, pool: Pool) -> str:
-        """Why the models are not like the audited one, in a sentence; "" where their losses are about its own.
+        """The reason why the models differ from the audited one, in a sentence; "" if their losses are similar.
 
         Of a recipe that is not the one it was trained by, or outputs that were scaled afterwards, they are far from it,
         and an attack that compares it with them sees nothing of what it gives away.
@@ -84,7 +84,7 @@ class Shadows:
 
 
 def how_many(model: AuditedModel, pool: Pool, budget: float) -> int:
-    """How many shadow models are worth training unasked: 16 or 8 for at most a tenth of ``budget``, else 4 within it.
+    """The default number of shadow models: 16 or 8 for at most a tenth of ``budget``, else 4 within it.
 
     ``budget``: seconds of one core. What training takes is counted and not timed
     (:func:`auditor.training.ensembles.predicted_seconds`), so that the same audit trains the same number everywhere.
@@ -126,7 +126,7 @@ def how_many(model: AuditedModel, pool: Pool, budget: float) -> int:
 
 @contextmanager
 def on_one_core() -> Iterator[None]:
-    """One core for what is trained unasked, as it is counted: threads of small networks wait for each other."""
+    """Context with one core for default trainings, as in their cost estimate: threads of small networks wait."""
     import torch
 
     threads = torch.get_num_threads()
@@ -140,7 +140,7 @@ def on_one_core() -> Iterator[None]:
 def train_shadows(
     model: AuditedModel, pool: Pool, n_shadows: int, rng: np.random.Generator, *, checkpoint: str | None = None
 ) -> Shadows:
-    """Trains ``n_shadows`` models like the audited one, in pairs on the two halves of random splits of the pool.
+    """Train ``n_shadows`` models like the audited one, in pairs on the two halves of random splits of the pool.
 
     Without regard to who is a member, so every row is in for half of the models. Raises NotApplicableError where no
     model like it can be trained.

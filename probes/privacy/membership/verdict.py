@@ -1,4 +1,7 @@
-"""One answer of all attacks: can somebody tell? The strongest decides, and what was not tried stands beside it."""
+"""The combined verdict of all membership inference attacks.
+
+The strongest decides, and what was not tried stands beside it.
+"""
 
 from __future__ import annotations
 
@@ -43,13 +46,13 @@ _NOT_ASKED = "not asked for"
 
 
 def strongest_first(n_shadows: int) -> tuple[str, ...]:
-    """All attacks, the one first that found most with so many shadow models; whatever they find here."""
+    """All attacks, the strongest in benchmarks with so many shadow models first; independent of the results."""
     by_shadows = _BY_FEW if n_shadows <= MOST_FOR_RMIA else _BY_MANY
     return (*by_shadows, "quantile_regression", "label_only", "loss_threshold_per_class", "loss_threshold")
 
 
 def shares(n_shadows: int) -> dict[str, float]:
-    """Of the level of the whole, each attack's own, whichever of them are asked for.
+    """Each attack's share of the whole level, independent of the requested ones.
 
     Half is for those with shadow models, half of what is left to each in the order of their strength; half in equal
     parts for those without.
@@ -64,7 +67,7 @@ def wholes(
     parts: Mapping[str, Sequence[Measurement]],
     head: MembershipHead,
 ) -> list[Measurement]:
-    """Of AUC and of each TPR at few false positives, one number for all ``attacks``; ``parts``: theirs, by method."""
+    """For AUC and each TPR at a low FPR, one number for all ``attacks``; ``parts``: theirs, by method."""
     n_shadows = head.n_shadows
     made = {a.method: a.why_not for a in attacks} | head.not_made
     untried = {name: why for name in (*ALONE, *_BY_FEW) if (why := made.get(name, _NOT_ASKED))}
@@ -75,19 +78,19 @@ def wholes(
 
 
 def as_part(measurement: Measurement) -> Measurement:
-    """A number of one attack, as a part of the whole where there is one of its metric."""
+    """A number of one attack, as a part of the whole if there is one of its metric."""
     return replace(measurement, part=measurement.metric in _WHOLE and not measurement.group)
 
 
-def _whole(own: Sequence[Measurement], share: Mapping[str, float], said: Mapping[str, str], detail: str) -> Measurement:
+def _whole(measurements: Sequence[Measurement], share: Mapping[str, float], notes: Mapping[str, str], detail: str) -> Measurement:
     """One number of the same number of each attack: of those that may be judged, else of those that may be shown."""
-    first = own[0]
-    known = [m for m in own if isinstance(m.estimate, AreaUnderCurve | TruePositiveRateAt) and m.estimate.value >= 0.0]
+    first = measurements[0]
+    known = [m for m in measurements if isinstance(m.estimate, AreaUnderCurve | TruePositiveRateAt) and m.estimate.value >= 0.0]
     fit = [m for m in known if not m.too_few] or known
-    whole = replace(first, method="", part=False, figure=None, n_samples=max(m.n_samples for m in own))
+    whole = replace(first, method="", part=False, figure=None, n_samples=max(m.n_samples for m in measurements))
     if not fit:
         # What more rows would mend is said rather than what they would not.
-        least = min(own, key=lambda m: (m.n_needed is None, getattr(m.estimate, "inapplicable", False)))
+        least = min(measurements, key=lambda m: (m.n_needed is None, getattr(m.estimate, "inapplicable", False)))
         return replace(whole, estimate=least.estimate, too_few=least.too_few, n_needed=least.n_needed, detail=detail)
     estimate = StrongestAttack(
         attacks=tuple(AttackPart(name=m.method, share=share[m.method], estimate=m.estimate) for m in fit)
@@ -97,7 +100,7 @@ def _whole(own: Sequence[Measurement], share: Mapping[str, float], said: Mapping
         estimate=estimate,
         too_few=fit[0].too_few,
         n_needed=fit[0].n_needed,
-        detail=f"{detail}; most was found by {estimate.strongest}: {said[estimate.strongest]}",
+        detail=f"{detail}; most was found by {estimate.strongest}: {notes[estimate.strongest]}",
     )
 
 

@@ -1,1 +1,1 @@
-"""What can be got out of a language model: canaries, verbatim training text, membership, personal data, benchmarks."""
+"""Memorization of a language model: canaries, verbatim text, membership, personal data, benchmarks."""

@@ -1,4 +1,4 @@
-"""The blind baseline of Das, Zhang and Tramer (2024) for texts: telling two files apart without asking the model."""
+"""The blind baseline of Das, Zhang and Tramer (2024) for texts: separation of two files without the model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def surface(text: str) -> list[float]:
 def blind_scores(
     members: Sequence[str], others: Sequence[str], rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Scores (n_members,), (n_others,) in (0, 1), higher for members, by two learners that see the texts alone.
+    """Scores (n_members,), (n_others,) in (0, 1), higher for members, by two classifiers of the texts alone.
 
     Logistic regression on words and gradient-boosted trees on length, characters and years, each cross-fitted over five
     folds, so that no text is scored by what learned it. Scores are ranks within a fold, because learners of different

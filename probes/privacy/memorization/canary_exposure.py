@@ -1,4 +1,4 @@
-"""Canaries: does the model find secrets that were planted in its training text likelier than others of their kind?"""
+"""Canary exposure: the likelihood of secrets planted in training text, compared with similar secrets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHARE = 0.05 / 5
 
 
 class CanaryExposure:
-    """How exposed secrets are that were planted in the training text, by their rank among secrets drawn like them.
+    """Exposure of secrets planted in the training text, by their rank among secrets from the same distribution.
 
     A canary such as "the code of anna is 4815162342" was put into the training text with a random part, by default its
     digits. Of a canary s, with candidates r drawn uniformly from the same space R of random parts:

@@ -1,4 +1,4 @@
-"""Contamination: was the model trained on a benchmark's file, so that it prefers the order its examples stand in?"""
+"""Contamination: training on a benchmark file, tested by preference for its original example order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DEFAULT_CONTEXT = 1024
 
 
 class Contamination:
-    """Whether the model finds a benchmark's examples likelier in the order of the file than in any other order.
+    """Preference of the model for the original order of a benchmark's examples over any other order.
 
     Examples that are exchangeable, as most benchmarks' are, say nothing about their order; a model that prefers the
     order they were published in has seen the file. The examples are split into shards of neighbours that fit the

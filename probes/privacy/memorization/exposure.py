@@ -1,4 +1,4 @@
-"""The arithmetic of canary exposure: candidates drawn like a canary, and a skew-normal distribution of their scores."""
+"""Canary exposure arithmetic: random candidates, and a skew-normal distribution of their scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WILDCARDS = {"#": "0123456789", "@": "abcdefghijklmnopqrstuvwxyz"}
 
 @dataclass(frozen=True)
 class Slots:
-    """A canary with the places at which candidates differ from it, and the characters that may stand there."""
+    """A canary with the positions in which candidates differ from it, and the allowed characters there."""
 
     text: str
     places: tuple[int, ...]
@@ -30,31 +30,34 @@ class Slots:
         return sum(math.log2(len(a)) for a in self.alphabets)
 
     def filled(self, codes: Sequence[int]) -> str:
-        """The text with one character for each place."""
+        """The text with one character per random position."""
         characters = list(self.text)
         for place, alphabet, code in zip(self.places, self.alphabets, codes, strict=True):
             characters[place] = alphabet[code]
         return "".join(characters)
 
-    def candidates(self, n: int, rng: np.random.Generator, without: frozenset[str]) -> tuple[list[str], bool]:
-        """``n`` distinct texts drawn uniformly, none of ``without``; or, where there are no more, all, and True."""
+    def candidates(self, n: int, rng: np.random.Generator, exclusions: frozenset[str]) -> tuple[list[str], bool]:
+        """``n`` distinct uniform random texts, none of ``exclusions``; or, if there are fewer, all of them, and True."""
         sizes = [len(a) for a in self.alphabets]
         if self.bits <= math.log2(n) + 1.0:
             every = [self.filled(codes) for codes in np.ndindex(*sizes)]
-            left = [t for t in every if t not in without]
+            left = [t for t in every if t not in exclusions]
             if len(left) <= n:
                 return left, True
             return [left[int(i)] for i in np.sort(rng.choice(len(left), n, replace=False))], False
         found: dict[str, None] = {}
         while len(found) < n:
             text = self.filled([int(rng.integers(size)) for size in sizes])
-            if text not in without:
+            if text not in exclusions:
                 found[text] = None
         return list(found), False
 
 
 def slots_of(canary: str, form: str | None) -> Slots:
-    """Where a canary is random: at the wildcards of ``form``, else at its digits. Raises DataError where it is not."""
+    """The random positions of a canary: the wildcards of ``form``, else its digits.
+
+    Raises DataError where it is not.
+    """
     if form is None:
         places = tuple(i for i, c in enumerate(canary) if c in WILDCARDS["#"])
         if not places:
@@ -105,7 +108,7 @@ class SkewNormal:
 
 
 def fit_skew_normal(values: FloatArray) -> SkewNormal:
-    """Maximum likelihood, begun from the moments; values (n,) that are not all equal."""
+    """Maximum likelihood fit, starting from the moments; values (n,), not all equal."""
     centre, spread = float(values.mean()), float(values.std())
     z = (values - centre) / spread
     skew = float(np.clip((z**3).mean(), -0.95, 0.95))
@@ -126,10 +129,10 @@ def fit_skew_normal(values: FloatArray) -> SkewNormal:
     return SkewNormal(centre + spread * float(found[0]), spread * math.exp(float(found[1])), float(found[2]))
 
 
-def kolmogorov_smirnov(values: FloatArray, fitted: SkewNormal) -> float:
+def kolmogorov_smirnov(values: FloatArray, distribution: SkewNormal) -> float:
     """Largest distance of the values' distribution function from the fitted one, in [0, 1]."""
     x = np.sort(values)
-    f, n = fitted.cdf(x), values.size
+    f, n = distribution.cdf(x), values.size
     return float(max((np.arange(1, n + 1) / n - f).max(), (f - np.arange(n) / n).max()))
 
 

@@ -1,4 +1,4 @@
-"""Extraction: given the beginning of a training text, does the model go on with it word for word?"""
+"""Extraction: verbatim continuation of training texts from their beginnings."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Cut:
 
 
 class Extraction:
-    """Which share of the training texts the model completes verbatim from their first tokens.
+    """The share of training texts that the model completes verbatim from their first tokens.
 
     A text of at least ``prefix_tokens + suffix_tokens`` tokens is cut into a prefix p and the suffix s that follows it.
 
@@ -138,7 +138,7 @@ class Extraction:
         self.n_samples = n_samples
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
-        """Both rates, and what they are beyond those of texts that were not seen; see the class."""
+        """Both rates, and their excess over those of unseen texts; see the class."""
         language = causal_model(model, self.prefix_token)
         read = training_texts(data, self.texts, self.column, self.name)
         members, others, shared = unrepeated(read.texts, held_out_texts(data))
@@ -205,8 +205,8 @@ class Extraction:
     def recited(
         self, models: Sequence[AuditedLanguageModel], texts: Sequence[str]
     ) -> tuple[list[npt.NDArray[np.bool_]], str]:
-        """Of the texts that are long enough, (k,) whether each model of one tokenizer completes them greedily; and how
-        much was given and asked, in words."""
+        """(k,) for each model of one tokenizer, whether it completes the sufficiently long texts greedily; and the lengths of prompts and completions, in words.
+        """
         cut = self._cut(models[0], texts)
         return [self._extracted(model, texts, cut)[0] for model in models], (
             f"{cut.given} tokens given, {cut.asked} asked"
@@ -231,17 +231,17 @@ class Extraction:
         return cut
 
     def _extracted(
-        self, model: AuditedLanguageModel, texts: Sequence[str], cut: _Cut
+        self, model: AuditedLanguageModel, texts: Sequence[str], lengths: _Cut
     ) -> tuple[npt.NDArray[np.bool_], FloatArray, int]:
         """Of texts that are long enough: whether greedy (k,) and log P(suffix | prefix) (k,); and how many are not."""
         from probes.privacy.memorization.token_statistics import token_statistics
 
-        whole = cut.given + cut.asked
+        whole = lengths.given + lengths.asked
         encoded, _ = model.encode_cut(texts, whole)
         long = [e for e in encoded if len(e.ids) - len(model.prefix) == whole]
         statistics = token_statistics(model, long, temperature=self.temperature, top_k=self.top_k)
-        greedy = [bool((s.rank[-cut.asked :] == 0).all()) for s in statistics]
-        sampled = [float(s.log_p_sampled[-cut.asked :].sum()) for s in statistics]
+        greedy = [bool((s.rank[-lengths.asked :] == 0).all()) for s in statistics]
+        sampled = [float(s.log_p_sampled[-lengths.asked :].sum()) for s in statistics]
         return np.asarray(greedy, bool), np.asarray(sampled, np.float64), len(texts) - len(long)
 
     def _figure(self, members: FloatArray, others: FloatArray, draws: str) -> Figure:

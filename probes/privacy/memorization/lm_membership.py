@@ -1,4 +1,4 @@
-"""Membership inference for language models, held against a baseline that never sees the model."""
+"""Membership inference for language models, compared with a baseline without access to the model."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _Blind:
 
 
 class LMMembership:
-    """How well somebody who can score texts with the model tells its training texts from others.
+    """Distinguishability of training texts from other texts by scores of the model.
 
     Scores of a text x of T tokens, each higher for members:
 

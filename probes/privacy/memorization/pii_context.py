@@ -1,4 +1,4 @@
-"""Whether what has the form of personal data is some, by the words and signs around it.
+"""Context check of possible personal data, by surrounding words and signs.
 
 A nine-digit number in groups of three, two and four is a social security number or a part's; which, only the words
 beside it say. The nearest word decides, those before the number first. Where no word speaks, the form does: a form that
@@ -135,7 +135,7 @@ _NAMED = re.compile(r"\b(?:form|note|room|gate|route|type|size|grade|class|group
 
 
 def is_personal(kind: str, text: str, start: int, end: int) -> bool:
-    """Whether what stands at ``start`` to ``end`` of a text, in the form of a kind, is personal data by its context."""
+    """Whether the match at ``start`` to ``end`` of a text, with the form of a kind, is personal data by its context."""
     if kind == "email":
         return _email(text, start, end)
     said = _said(_CONTEXTS[kind], text, start, end)
@@ -199,16 +199,16 @@ _BLOCK = re.compile(r"/\d")
 _SMALL = 32
 
 
-def _address(text: str, start: int, end: int, said: bool | None) -> bool:
+def _address(text: str, start: int, end: int, word_hint: bool | None) -> bool:
     value, before, after = text[start:end], text[max(0, start - 40) : start], text[end : end + 12]
     if ":" in value:
-        return said is not False
+        return word_hint is not False
     if _BUILD.match(after) or (_BLOCK.match(after) and value.endswith(".0")):
         return False
     if _PINNED.search(before) and not before.endswith("//"):
         return False
-    if said is not None:
-        return said
+    if word_hint is not None:
+        return word_hint
     large = sum(int(octet) >= _SMALL for octet in value.split("."))
     return large >= 2 or bool(_PLACE.search(before))
 
@@ -219,11 +219,11 @@ _THOUSANDS = re.compile(r"\+\d{1,3}(?:[ .]\d{3})+")
 _CODE = re.compile(r"\+\d+")
 
 
-def _telephone(value: str, said: bool | None) -> bool:
+def _telephone(value: str, word_hint: bool | None) -> bool:
     """Whether a valid number is written as one: by its form, or by a word where the form says nothing."""
     if value.startswith("+"):
-        return said is True or not _THOUSANDS.fullmatch(value) or _separate_code(value)
-    return said is True or not value.replace(" ", "").isdigit() and not value.startswith("0")
+        return word_hint is True or not _THOUSANDS.fullmatch(value) or _separate_code(value)
+    return word_hint is True or not value.replace(" ", "").isdigit() and not value.startswith("0")
 
 
 def _separate_code(value: str) -> bool:

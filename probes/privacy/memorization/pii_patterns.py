@@ -1,4 +1,4 @@
-"""Personal data in a text: found by form, kept where check digits, rules and context allow it, shown only masked.
+"""Personal data in a text: found by pattern, filtered by check digits, rules and context, displayed masked.
 
 The rules of national and bank numbers are those of python-stdnum, the numbering plans of telephones those of
 libphonenumber; the rules of payment cards beyond their check digit, of UK national insurance numbers and of addresses
@@ -37,7 +37,7 @@ class Found:
 
     @property
     def key(self) -> Key:
-        """What it is, wherever it stands."""
+        """The identity of the data, independent of its position."""
         return self.kind, self.value
 
 
@@ -201,7 +201,7 @@ KINDS = tuple(dict.fromkeys(kind for kind, _, _, _ in _KINDS))
 
 
 def find_pii(text: str) -> list[Found]:
-    """Personal data in a text in the order of its places; no two overlap.
+    """Personal data in a text in order of position, without overlaps.
 
     Kinds: e-mail addresses; IBANs (their country's form and mod 97); payment cards (issuer, length and Luhn); IP
     addresses that can be somebody's, private ones among them; telephone numbers that a numbering plan has; US social
@@ -212,13 +212,13 @@ def find_pii(text: str) -> list[Found]:
     return [f for f in look_alikes(text) if in_context(text, f)]
 
 
-def in_context(text: str, found: Found) -> bool:
-    """Whether what has the form of personal data at a place of a text is some."""
-    return is_personal(found.kind, text, found.start, found.end)
+def in_context(text: str, match: Found) -> bool:
+    """Whether a pattern match in a text is personal data."""
+    return is_personal(match.kind, text, match.start, match.end)
 
 
 def look_alikes(text: str) -> list[Found]:
-    """What has the form of personal data and passes its checks, whatever its context; in order, without overlaps."""
+    """All matches of the patterns and checks for personal data, in any context; in order, without overlaps."""
     taken = bytearray(len(text))
     found: list[Found] = []
     for candidate in _candidates(text):
@@ -237,5 +237,5 @@ def _candidates(text: str) -> Iterator[Found]:
 
 
 def masked(value: str) -> str:
-    """The value with every letter and digit but the first hidden: enough to tell its form, too little to use it."""
+    """The value with all letters and digits hidden but the first: shows its form, but is unusable."""
     return value[:1] + "".join("*" if c.isalnum() else c for c in value[1:])

@@ -1,4 +1,4 @@
-"""How much of what is personal data is found, and how often something else is taken for some: on labelled sentences.
+"""Recall and false positives of personal-data detection, measured on labelled sentences.
 
 Rules of context were written with one half of the sentences in sight; the numbers are those of the other half alone.
 """
@@ -20,7 +20,7 @@ Half = Literal["tuning", "held_out"]
 
 @dataclass(frozen=True)
 class Sentence:
-    """A text with one value, of a kind or with its form; ``personal``: whether it is somebody's."""
+    """A text with one value of a kind, or of its form; ``personal``: whether it belongs to a person."""
 
     kind: str
     personal: bool
@@ -31,7 +31,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Recognition:
-    """Of ``positives`` sentences data were ``found`` in so many; of ``negatives`` those ``spared`` raised no alarm."""
+    """``found``: sentences with detected data, of ``positives``; ``spared``: those without alarm, of ``negatives``."""
 
     found: int
     positives: int
@@ -68,10 +68,10 @@ def sentences(half: Half) -> tuple[Sentence, ...]:
     return tuple(s for s in every if s.half == half)
 
 
-def recognised(some: Iterable[Sentence]) -> Recognition:
-    """Counts over sentences: a value is found where a find of its kind lies on it; any find at all is an alarm."""
+def recognised(labelled_sentences: Iterable[Sentence]) -> Recognition:
+    """Counts over sentences: a value counts as found if a match of its kind overlaps it; any match is an alarm."""
     found = positives = spared = negatives = 0
-    for s in some:
+    for s in labelled_sentences:
         finds = find_pii(s.text)
         if s.personal:
             start = s.text.index(s.value)
@@ -86,7 +86,7 @@ def recognised(some: Iterable[Sentence]) -> Recognition:
 
 @lru_cache(maxsize=32)
 def recognition(kind: str | None = None) -> Recognition:
-    """Of the held-out half: all kinds together, or one."""
+    """Recognition on the held-out half: of all kinds together, or of one."""
     return recognised(s for s in sentences("held_out") if kind in (None, s.kind))
 
 

@@ -1,4 +1,4 @@
-"""Membership scores of texts from what a language model says of their tokens; each higher for members."""
+"""Membership scores of texts from token statistics of a language model; members score higher."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def min_k_score(log_p: FloatArray, share: float) -> float:
 
 
 def min_k_plus_plus_score(log_p: FloatArray, expected: FloatArray, deviation: FloatArray, share: float) -> float:
-    """The same of ``(log p - mu) / sigma``, mu and sigma over the vocabulary at each place.
+    """:func:`min_k_score` of ``(log p - mu) / sigma``, with mu and sigma over the vocabulary at each position.
 
     A place where the model is certain (sigma = 0) counts as 0, as the limit where the token is the certain one.
     Source: Zhang et al., ICLR 2025 (arXiv:2404.02936).

@@ -1,4 +1,4 @@
-"""Texts that a probe reads: the training rows, or a file of the user's own, named with its digest."""
+"""Texts for a probe: training rows, or a user's file with its digest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts in the order of their file, and where they come from, in words."""
+    """Texts in the order of their file, and their source, in words."""
 
     texts: tuple[str, ...]
     origin: str
@@ -26,7 +26,7 @@ class Texts:
         return len(self.texts)
 
 
-def read_texts(path: str, what: str, column: str | None = None) -> Texts:
+def read_texts(path: str, noun: str, column: str | None = None) -> Texts:
     """The texts of a ``.txt`` file, one a line without blank ones, or of a column of a table.
 
     ``column`` may be left out where the table has one column only, or one that is called ``text``. Raises UsageError
@@ -38,18 +38,18 @@ def read_texts(path: str, what: str, column: str | None = None) -> Texts:
     from auditor.reading.tables import open_table
     from auditor.reading.texts import text_column
 
-    where = regular_file(path, what)
-    table = open_table(where, what)
+    where = regular_file(path, noun)
+    table = open_table(where, noun)
     name = table.columns[0] if table.kind == "txt" else column or text_column(table.columns)
     if name is None:
         raise UsageError(
-            f"The {what} {where.name!r} has {len(table.columns)} columns: name the one with the texts "
+            f"The {noun} {where.name!r} has {len(table.columns)} columns: name the one with the texts "
             f"(column={table.columns[0]})."
         )
     values = table.read([name], {name: pa.string()}).column(name).to_pylist()
     found = [v for v in values if v is not None and v.strip()]
     if not found:
-        raise DataError(f"The {what} {where.name!r} holds no text.")
+        raise DataError(f"The {noun} {where.name!r} holds no text.")
     return Texts(tuple(found), f"{where.name}, sha256 {sha256_of(where)[:16]}")
 
 
@@ -69,7 +69,7 @@ def training_texts(data: AuditData, path: str | None, column: str | None, probe:
 
 
 def held_out_texts(data: AuditData) -> tuple[str, ...]:
-    """Evaluation texts, which the model was not trained on; none where there are none."""
+    """Evaluation texts outside of the training data; empty if there are none."""
     return _texts_of(data.evaluation) if data.modality == "text" else ()
 
 
@@ -78,7 +78,7 @@ def _texts_of(rows: AuditData) -> tuple[str, ...]:
 
 
 def causal_model(model: AuditedModel, prefix_token: str | int | None = None) -> AuditedLanguageModel:
-    """The model as a causal language model, with another prefix where one is given; the one given stays as it is.
+    """The model as a causal language model, with another prefix if given; the given model is unchanged.
 
     Raises NotApplicableError for another kind, ConfigError for a token that its tokenizer does not have.
     """
@@ -94,13 +94,13 @@ def causal_model(model: AuditedModel, prefix_token: str | int | None = None) -> 
 
 
 def optional_path(option: str, value: object) -> None:
-    """Raises ValueError where an option is neither None nor a path."""
+    """Raise ValueError if an option is neither None nor a path."""
     if not (value is None or (isinstance(value, str) and value)):
         raise ValueError(f"{option} must be the path of a file, not {value!r}")
 
 
 def once_only(members: Sequence[str], others: Sequence[str]) -> tuple[list[str], list[str], int]:
-    """Members and non-members that stand once in both together, and how many texts were left out, all copies counted.
+    """Members and non-members that occur once in both files together, and the number of texts left out.
 
     Of a source in which some texts are frequent, a split puts the frequent ones into both files or often into one: kept
     once, they would make that file the one of the likelier texts, whatever a model has learned.
@@ -111,7 +111,7 @@ def once_only(members: Sequence[str], others: Sequence[str]) -> tuple[list[str],
 
 
 def unrepeated(members: Sequence[str], others: Sequence[str]) -> tuple[list[str], list[str], int]:
-    """Members and non-members once each, without the texts that stand in both, and how many those are."""
+    """Distinct members and non-members without the shared texts, and the number of these."""
     shared = set(members) & set(others)
     return (
         [t for t in dict.fromkeys(members) if t not in shared],

@@ -1,4 +1,4 @@
-"""What a causal model says of every token of a text: its probability, its rank, and what was to be expected there."""
+"""Statistics of a causal model for every token of a text: probability, rank, and expected values."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TokenStatistics:
 def token_statistics(
     model: AuditedLanguageModel, texts: Sequence[Encoded], *, temperature: float = 1.0, top_k: int | None = None
 ) -> list[TokenStatistics]:
-    """Statistics of every scored token of every text, in batches of like length, logits in float64 where they count.
+    """Statistics of every scored token of every text, in batches of similar length, with float64 logits if needed.
 
     ``temperature`` and ``top_k`` are of the sampling behind ``log_p_sampled``: logits are divided by the temperature
     and all but the ``top_k`` likeliest tokens are left out. Raises ModelError where the logits are NaN.

@@ -135,7 +135,7 @@ NO_CHECKS, CHECKS = Checks(n_copies=0, n_explained=0), Checks(n_copies=40, n_exp
 
 
 def verdict_on(names: Sequence[str], where: Parts, seed: int = 0, checks: Checks = NO_CHECKS) -> Verdict:
-    return judge_methods(where, names, rng(seed), Effort(n_steps=16, max_steps=16), checks, forced=False)
+    return judge_methods(where, names, rng(seed), Effort(n_steps=16, max_steps=16), checks, force=False)
 
 
 # ---- kept ----------------------------------------------------------------------------------------------------------

@@ -173,13 +173,13 @@ def test_a_gap_of_the_devices_making_is_no_fail() -> None:
     flags = {g: rng.random(n) < 0.5 * found for g, found in seen.items()}
     told = errors(a=(1_568, 1_600, 1_600, 1_600), b=(800, 1_600, 1_600, 1_600))
     alike = Errors(told.every, {"a": told.every, "b": told.every}, "as if it erred alike")
-    as_if, of_each = (group_rates(flags, e, method="m", said="", mute="")[0][0] for e in (alike, told))
+    as_if, of_each = (group_rates(flags, e, method="m", note="", mute="")[0][0] for e in (alike, told))
     assert judged([as_if], "corrected_rate_gap").outcome is Outcome.FAIL
     assert judged([of_each], "corrected_rate_gap").outcome is not Outcome.FAIL and of_each.estimate.value < 0.1
     # And one that the device hides is one.
     hidden = {"a": rng.random(n) < 0.3, "b": rng.random(n) < 0.6 * 0.5}
     assert abs(hidden["a"].mean() - hidden["b"].mean()) < 0.05
-    (gap,) = group_rates(hidden, told, method="m", said="", mute="")[0]
+    (gap,) = group_rates(hidden, told, method="m", note="", mute="")[0]
     assert judged([gap], "corrected_rate_gap").outcome is Outcome.FAIL
 
 
@@ -200,13 +200,13 @@ def test_a_device_that_always_says_the_same_shows_nothing(tmp_path: Path, says: 
 def test_few_items_leave_much_open() -> None:
     """Two items of either sort about each group: no gap of any size is within or beyond a bound."""
     flags: Mapping[str, Any] = {"a": np.ones(4_000, bool), "b": np.zeros(4_000, bool)}
-    (gap,) = group_rates(flags, errors(a=(2, 2, 2, 2), b=(2, 2, 2, 2)), method="m", said="", mute="")[0]
+    (gap,) = group_rates(flags, errors(a=(2, 2, 2, 2), b=(2, 2, 2, 2)), method="m", note="", mute="")[0]
     assert gap.estimate.value == 1.0
     assert [judged([gap], "corrected_rate_gap", bound=b).outcome for b in (0.1, 0.9)] == [Outcome.INCONCLUSIVE] * 2
 
 
 def test_a_rate_is_printed_raw_and_corrected() -> None:
-    raw, corrected = whole_rate(np.arange(400) < 80, errors(a=(90, 100, 180, 200)), method="m", said="so", mute="")
+    raw, corrected = whole_rate(np.arange(400) < 80, errors(a=(90, 100, 180, 200)), method="m", note="so", mute="")
     assert (raw.metric, raw.estimate.value) == ("flagged_rate", 0.2) and raw.too_few
     # (0.2 - 0.1) / (0.9 - 0.1), by hand.
     assert corrected.estimate.value == pytest.approx(0.125) and not corrected.too_few
@@ -263,8 +263,8 @@ def test_a_device_that_agrees_with_every_label_passes_nothing(found: int, outcom
     own = Counted(found, 800, 800, 800)
     errors = Errors(Counted(2 * found, 1600, 1600, 1600), {"a": own, "b": own}, "items")
     flags = {name: np.arange(3000) % 25 == 0 for name in ("a", "b")}
-    [gap], _ = group_rates(flags, errors, method="m", said="", mute="")
-    rates = whole_rate(flags["a"], errors, method="m", said="", mute="")
+    [gap], _ = group_rates(flags, errors, method="m", note="", mute="")
+    rates = whole_rate(flags["a"], errors, method="m", note="", mute="")
     result = ProbeResult(probe="p", pillar="language", citation="", measurements=(gap, *rates))
     held = [criterion("corrected_rate_gap", "at_most", 0.1), criterion("corrected_rate", "at_most", 0.2)]
     judged = [f for f in judge([result], held)[0] if f.criterion is not None]

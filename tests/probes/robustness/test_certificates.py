@@ -85,7 +85,7 @@ def certified(
         clean = model.decide(torch.softmax(model.logits(x).double(), dim=1).numpy(), positive)
     none = np.zeros((len(radii), len(x)), np.bool_)
     balls = [(x - r, x + r) for r in radii]
-    return certify(model, x, clean, positive, balls=balls, broken=none if broken is None else broken, branches=branches)
+    return certify(model, x, clean, positive, balls=balls, is_broken=none if broken is None else broken, branches=branches)
 
 
 RADII = (0.05, 0.2, 0.6)

@@ -87,8 +87,8 @@ def test_a_hidden_gradient_is_found_and_passes_nothing(name: str) -> None:
     left = [f for f in of_attack if f.outcome is Outcome.INCONCLUSIVE]
     assert left and all_of(HIDDEN in f.reason and "neither broken nor proved" in f.reason for f in left)
     # Not even where whoever asked waives what the data cannot settle.
-    assert exit_code(findings, refused=False, allow_inconclusive=True) is not ExitCode.PASSED
-    assert exit_code(findings, refused=False) is not ExitCode.PASSED
+    assert exit_code(findings, was_refused=False, allow_inconclusive=True) is not ExitCode.PASSED
+    assert exit_code(findings, was_refused=False) is not ExitCode.PASSED
 
 
 @pytest.mark.grid

@@ -373,7 +373,7 @@ def test_a_certificate_is_about_whole_numbers_alone_and_decides_every_row_as_try
         clean,
         data.positive,
         balls=[ball.around(inputs, level) for level in levels],
-        broken=np.zeros((2, len(X)), bool),
+        is_broken=np.zeros((2, len(X)), bool),
         whole=ball.steps,
     )
     assert (found.proved == ~moved).all() and (found.broken == moved).all()
@@ -402,9 +402,9 @@ def test_what_lies_between_two_whole_numbers_is_neither_proved_nor_broken() -> N
     assert (clean == 0).all()
     ball = ball_of(model, data, inputs)
     balls, none = [ball.around(inputs, 0.5)], np.zeros((1, 200), bool)
-    whole = certify(model, inputs, clean, data.positive, balls=balls, broken=none, whole=ball.steps)
+    whole = certify(model, inputs, clean, data.positive, balls=balls, is_broken=none, whole=ball.steps)
     assert whole.proved.all() and not whole.broken.any()
-    with_fractions = certify(model, inputs, clean, data.positive, balls=balls, broken=none)
+    with_fractions = certify(model, inputs, clean, data.positive, balls=balls, is_broken=none)
     near = np.abs(X["hours"].to_numpy() - 40.5) < int(0.5 * column.scale)
     assert (with_fractions.broken[0] == near).all() and 0.1 < near.mean() < 0.9
 
